@@ -1,0 +1,65 @@
+"""The data contract: the columns of events, items and users, and what each means.
+
+The names follow MerRec (Mercari's public C2C set). Tables are Parquet, times are UTC.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from refit.settings import Settings
+
+
+class EventType(StrEnum):
+    """What a user did with an item, from the weakest sign of interest to the strongest."""
+
+    VIEW = "view"
+    LIKE = "like"
+    CART = "cart"
+    OFFER = "offer"
+    PURCHASE = "purchase"
+
+
+ColumnKind = Literal["string", "number", "time", "vector"]
+
+
+class Column(Settings):
+    """One column of the contract."""
+
+    name: str
+    kind: ColumnKind
+    meaning: str
+    required: bool = False
+
+
+EVENTS = (
+    Column(name="user_id", kind="string", required=True, meaning="who acted"),
+    Column(name="item_id", kind="string", required=True, meaning="the listing acted on"),
+    Column(
+        name="event_type", kind="string", required=True, meaning="view, like, cart, offer, purchase"
+    ),
+    Column(name="event_time", kind="time", required=True, meaning="when, UTC"),
+    Column(name="session_id", kind="string", meaning="the visit it belongs to"),
+    Column(name="request_id", kind="string", meaning="the recommendation answer it follows from"),
+    Column(name="surface", kind="string", meaning="where: home, search, item page ..."),
+    Column(name="price", kind="number", meaning="the price at that moment, not negative"),
+)
+ITEMS = (
+    Column(name="item_id", kind="string", required=True, meaning="one listing, one of a kind"),
+    Column(name="seller_id", kind="string", meaning="who sells it; sellers are users too"),
+    Column(name="title", kind="string", meaning="the seller's words"),
+    Column(name="description", kind="string", meaning="the seller's words, longer"),
+    Column(name="brand", kind="string", meaning="brand name"),
+    Column(name="category_1", kind="string", meaning="category, top level"),
+    Column(name="category_2", kind="string", meaning="category, middle level"),
+    Column(name="category_3", kind="string", meaning="category, leaf"),
+    Column(name="colour", kind="string", meaning="main colour"),
+    Column(name="size", kind="string", meaning="size as labelled"),
+    Column(name="condition", kind="string", meaning="new, like new, good, fair ..."),
+    Column(name="price", kind="number", meaning="asking price, not negative"),
+    Column(name="currency", kind="string", meaning="ISO 4217 code of the price"),
+    Column(name="listed_at", kind="time", meaning="when it went on sale, UTC"),
+    Column(name="delisted_at", kind="time", meaning="when it was sold or withdrawn, UTC"),
+    Column(name="image_embedding", kind="vector", meaning="a picture encoder's vector"),
+)
+USERS = (Column(name="user_id", kind="string", required=True, meaning="who"),)
+"""Users, events and items may carry further columns; settings name the ones that are kept."""

@@ -1,0 +1,59 @@
+"""The clean tables that ingestion writes, and how they are split by time."""
+
+from datetime import datetime
+from pathlib import Path
+
+from refit.files import read_json, write_json
+from refit.settings import Settings
+
+EVENTS_FILE = "events.parquet"
+ITEMS_FILE = "items.parquet"
+USERS_FILE = "users.parquet"
+REJECTED_FOLDER = "rejected"
+MANIFEST_FILE = "manifest.json"
+
+
+class RowCounts(Settings):
+    """What became of a table's rows: rows_in = kept + rejected + duplicates, always."""
+
+    rows_in: int
+    kept: int
+    rejected: int
+    duplicates: int
+    reasons: dict[str, int] = {}
+
+
+class Split(Settings):
+    """A global split by time: train < validation_start <= validation < test_start <= test < end."""
+
+    start: datetime
+    validation_start: datetime
+    test_start: datetime
+    end: datetime
+
+
+class DatasetManifest(Settings):
+    """What a folder of clean tables holds and where it came from.
+
+    Attributes:
+        fingerprint: SHA-256 over source files, settings and window; the key of all caching.
+        context_columns: Event columns beyond the contract that are known when a person asks.
+    """
+
+    source: str
+    simulated: bool
+    terms: str
+    counts: dict[str, RowCounts]
+    split: Split
+    fingerprint: str
+    context_columns: tuple[str, ...] = ()
+    user_columns: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> "DatasetManifest":
+        """Read the manifest of a dataset folder."""
+        return cls.parse(read_json(folder / MANIFEST_FILE))
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into a dataset folder."""
+        write_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))

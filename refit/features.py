@@ -1,0 +1,189 @@
+"""The feature spec, and the inputs of the two towers that follow from it.
+
+Tower inputs are named by side: ``item_<column>``, ``context_<column>``, ``user_<column>``.
+A missing string is "", a missing number is NaN; the towers learn a value for both.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit.errors import UsageError
+from refit.files import read_json, write_json
+from refit.settings import Settings
+
+Inputs = dict[str, NDArray[Any]]
+
+FEATURES_FILE = "features.json"
+
+
+class FeatureSpec(Settings):
+    """Which columns feed which tower, and how a moment's history and popularity are counted.
+
+    Attributes:
+        item_categorical, item_numeric, item_text: Item columns of the item tower.
+        item_vector: The item column holding a fixed-size vector, if any.
+        context_categorical, context_numeric: Event columns known when a person asks.
+        user_categorical, user_numeric: User columns of the query tower.
+        history_length: How many of the latest earlier events the query tower sees.
+        popularity_half_lives_days: Each half-life gives its own decayed counts.
+        popularity_by: Context columns whose values are counted apart, per item.
+        popularity_values: At most this many values of such a column, the most frequent ones.
+        event_weights: How much an event of a type counts as interest; types left out count 0.
+        target_events: The event types that judgement is about.
+        snapshot_every_days: How often item features are taken anew.
+    """
+
+    item_categorical: tuple[str, ...] = ()
+    item_numeric: tuple[str, ...] = ()
+    item_text: tuple[str, ...] = ()
+    item_vector: str | None = None
+    context_categorical: tuple[str, ...] = ()
+    context_numeric: tuple[str, ...] = ()
+    user_categorical: tuple[str, ...] = ()
+    user_numeric: tuple[str, ...] = ()
+    history_length: int = 20
+    popularity_half_lives_days: tuple[float, ...] = (7.0, 60.0)
+    popularity_by: tuple[str, ...] = ()
+    popularity_values: int = 64
+    event_weights: dict[str, float] = {"purchase": 1.0}
+    target_events: tuple[str, ...] = ("purchase",)
+    snapshot_every_days: float = 1.0
+
+    def check_columns(
+        self, items: Sequence[str], events: Sequence[str], users: Sequence[str]
+    ) -> None:
+        """Hold the spec against the columns that are there.
+
+        Raises:
+            UsageError: A named column is missing; the message lists the right ones.
+        """
+        vector = (self.item_vector,) if self.item_vector else ()
+        wanted = {
+            "items": (
+                (*self.item_categorical, *self.item_numeric, *self.item_text, *vector),
+                items,
+            ),
+            "events": (
+                (*self.context_categorical, *self.context_numeric, *self.popularity_by),
+                events,
+            ),
+            "users": ((*self.user_categorical, *self.user_numeric), users),
+        }
+        faults = [
+            f"  {table} have no column {name!r}; they have: {', '.join(sorted(there))}"
+            for table, (names, there) in wanted.items()
+            for name in names
+            if name not in there
+        ]
+        if faults:
+            raise UsageError(
+                "The feature spec names columns that do not exist:\n" + "\n".join(faults)
+            )
+
+
+class FeaturesManifest(Settings):
+    """What the tower inputs look like; made once by training data, kept by every later index.
+
+    Attributes:
+        popularity_values: Per column of ``spec.popularity_by``, the counted values in order.
+        vector_size: Length of the item vector, 0 when there is none.
+        snapshots: Time of each snapshot; item features of snapshot i know only events before it.
+        dataset_fingerprint: The data that these features were made of.
+    """
+
+    spec: FeatureSpec
+    popularity_values: dict[str, tuple[str, ...]]
+    vector_size: int
+    snapshots: tuple[datetime, ...] = ()
+    dataset_fingerprint: str = ""
+
+    @property
+    def popularity_size(self) -> int:
+        """Length P of an item's popularity vector.
+
+        For each half-life in order: the decayed weight of all events, then of the events with
+        each counted value of each ``popularity_by`` column, in order.
+        """
+        values = sum(len(self.popularity_values[column]) for column in self.spec.popularity_by)
+        return len(self.spec.popularity_half_lives_days) * (1 + values)
+
+    @classmethod
+    def read(cls, folder: Path) -> "FeaturesManifest":
+        """Read the manifest of a features, model or bundle folder."""
+        return cls.parse(read_json(folder / FEATURES_FILE))
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into a folder."""
+        write_json(folder / FEATURES_FILE, self.model_dump(mode="json"))
+
+
+def item_inputs(
+    spec: FeatureSpec,
+    columns: Mapping[str, Sequence[Any]],
+    age_days: NDArray[np.float32],
+    popularity: NDArray[np.float32],
+) -> Inputs:
+    """Item tower inputs for N items.
+
+    Args:
+        spec: The feature spec.
+        columns: ``item_id`` and the spec's item columns, each of length N; None is missing.
+        age_days: [N] days since listing; NaN where unknown.
+        popularity: [N, P] decayed counts, see ``FeaturesManifest.popularity_size``.
+    """
+    inputs: Inputs = {"item_id": _strings(columns["item_id"])}
+    for name in (*spec.item_categorical, *spec.item_text):
+        inputs[f"item_{name}"] = _strings(columns[name])
+    for name in spec.item_numeric:
+        inputs[f"item_{name}"] = _numbers(columns[name])
+    if spec.item_vector:
+        inputs["item_vector"] = np.asarray(columns[spec.item_vector], dtype=np.float32)
+    inputs["item_age_days"] = np.asarray(age_days, dtype=np.float32)
+    inputs["item_popularity"] = np.asarray(popularity, dtype=np.float32)
+    return inputs
+
+
+def query_inputs(
+    spec: FeatureSpec,
+    contexts: Mapping[str, Sequence[Any]],
+    users: Mapping[str, Sequence[Any]],
+    history_content: NDArray[np.float32],
+    history_event_type: Sequence[Sequence[str]] | NDArray[Any],
+    history_age_days: NDArray[np.float32],
+) -> Inputs:
+    """Query tower inputs for B queries.
+
+    Args:
+        spec: The feature spec.
+        contexts: The spec's context columns, each of length B; None is missing.
+        users: The spec's user columns, each of length B; None is missing.
+        history_content: [B, L, C] content vectors of the latest items, newest first, 0 padded.
+        history_event_type: [B, L] event types, "" where padded.
+        history_age_days: [B, L] days between event and query, 0 where padded.
+    """
+    inputs: Inputs = {}
+    for side, columns, categorical, numeric in (
+        ("context", contexts, spec.context_categorical, spec.context_numeric),
+        ("user", users, spec.user_categorical, spec.user_numeric),
+    ):
+        for name in categorical:
+            inputs[f"{side}_{name}"] = _strings(columns[name])
+        for name in numeric:
+            inputs[f"{side}_{name}"] = _numbers(columns[name])
+    inputs["history_content"] = np.asarray(history_content, dtype=np.float32)
+    inputs["history_event_type"] = np.asarray(history_event_type, dtype=object)
+    inputs["history_age_days"] = np.asarray(history_age_days, dtype=np.float32)
+    return inputs
+
+
+def _strings(values: Sequence[Any]) -> NDArray[Any]:
+    return np.array(["" if v is None or v != v else str(v) for v in values], dtype=object)
+
+
+def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
+    return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float32)

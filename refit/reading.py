@@ -1,0 +1,44 @@
+"""The Reading: one drift measurement, and the three things it can say."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from refit.settings import Settings
+
+
+class State(StrEnum):
+    """What a reading says; too little data is cannot-tell, never ok."""
+
+    OK = "ok"
+    DRIFT = "drift"
+    CANNOT_TELL = "cannot-tell"
+
+
+class Window(Settings):
+    """A half-open stretch of time, [start, end), in UTC."""
+
+    start: datetime
+    end: datetime
+
+
+class Reading(Settings):
+    """One drift measurement over one window.
+
+    Attributes:
+        subject: What was measured, e.g. ``query-embedding`` or ``scores``.
+        statistic: The measure's name, e.g. ``frechet``; None value means it was not measured.
+        threshold: Drift is said when the value lies above it.
+        n_reference, n_current: Rows that the two sides rest on.
+        why: The reason for cannot-tell, in words a person on call can use.
+    """
+
+    subject: str
+    statistic: str
+    value: float | None
+    threshold: float | None
+    n_reference: int
+    n_current: int
+    window: Window
+    state: State
+    towers_id: str = ""
+    why: str = ""

@@ -1,0 +1,49 @@
+"""Typed, frozen settings: a typo in a config is an error that names the right spelling."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from refit.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Base of every settings class: frozen, and closed to unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Read settings from plain values, as they come from YAML or a pipeline parameter.
+
+        Raises:
+            UsageError: A name is unknown or a value is off; every fault is listed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            faults = "\n".join(f"  {_describe(cls, dict(fault))}" for fault in error.errors())
+            raise UsageError(f"{cls.__name__} cannot be read:\n{faults}") from None
+
+
+def _describe(cls: type[BaseModel], fault: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"{path}: {fault['msg']} (got {fault.get('input')!r})"
+    known = sorted(_fields_at(cls, fault["loc"][:-1]))
+    close = get_close_matches(str(fault["loc"][-1]), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(known)}"
+    return f"{path}: unknown name; {hint}"
+
+
+def _fields_at(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not nested:
+            return []
+        cls = nested[0]
+    return list(cls.model_fields)
