@@ -14,12 +14,18 @@ MANIFEST_FILE = "manifest.json"
 
 
 class RowCounts(Settings):
-    """What became of a table's rows: rows_in = kept + rejected + duplicates, always."""
+    """What became of a table's rows: rows_in = kept + rejected + duplicates, always.
+
+    Attributes:
+        outside: Rows of the source before or after the window; not part of rows_in.
+        reasons: How many rows each reason holds for; a rejected row may have several.
+    """
 
     rows_in: int
     kept: int
     rejected: int
     duplicates: int
+    outside: int = 0
     reasons: dict[str, int] = {}
 
 

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
 
+from refit.dataset import DatasetManifest
 from refit.errors import UsageError
+from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
 from refit.settings import Settings
 
@@ -30,9 +34,14 @@ class FeatureSpec(Settings):
         context_categorical, context_numeric: Event columns known when a person asks.
         user_categorical, user_numeric: User columns of the query tower.
         history_length: How many of the latest earlier events the query tower sees.
+        history_within_visit: Whether these include events of the same visit (``session_id``, where
+            known). If not, a history ends where the visit began, as for a person who has just come
+            in; else a purchase is "predicted" from the view of the same item a minute before.
         popularity_half_lives_days: Each half-life gives its own decayed counts.
         popularity_by: Context columns whose values are counted apart, per item.
         popularity_values: At most this many values of such a column, the most frequent ones.
+        popularity_bins: Rising edges of each numeric column in ``popularity_by``: its counted
+            values are the bins "0" (below the first edge) to "<number of edges>"; see ``bin_of``.
         event_weights: How much an event of a type counts as interest; types left out count 0.
         target_events: The event types that judgement is about.
         snapshot_every_days: How often item features are taken anew.
@@ -46,13 +55,15 @@ class FeatureSpec(Settings):
     context_numeric: tuple[str, ...] = ()
     user_categorical: tuple[str, ...] = ()
     user_numeric: tuple[str, ...] = ()
-    history_length: int = 20
-    popularity_half_lives_days: tuple[float, ...] = (7.0, 60.0)
+    history_length: int = Field(default=20, ge=1)
+    history_within_visit: bool = False
+    popularity_half_lives_days: tuple[PositiveFloat, ...] = (7.0, 60.0)
     popularity_by: tuple[str, ...] = ()
-    popularity_values: int = 64
+    popularity_values: int = Field(default=64, ge=1)
+    popularity_bins: dict[str, tuple[float, ...]] = {}
     event_weights: dict[str, float] = {"purchase": 1.0}
     target_events: tuple[str, ...] = ("purchase",)
-    snapshot_every_days: float = 1.0
+    snapshot_every_days: float = Field(default=1.0, gt=0)
 
     def check_columns(
         self, items: Sequence[str], events: Sequence[str], users: Sequence[str]
@@ -94,6 +105,7 @@ class FeaturesManifest(Settings):
         vector_size: Length of the item vector, 0 when there is none.
         snapshots: Time of each snapshot; item features of snapshot i know only events before it.
         dataset_fingerprint: The data that these features were made of.
+        dataset: What that data was, for the pages that say so.
     """
 
     spec: FeatureSpec
@@ -101,6 +113,7 @@ class FeaturesManifest(Settings):
     vector_size: int
     snapshots: tuple[datetime, ...] = ()
     dataset_fingerprint: str = ""
+    dataset: DatasetManifest | None = None
 
     @property
     def popularity_size(self) -> int:
@@ -132,7 +145,8 @@ def item_inputs(
 
     Args:
         spec: The feature spec.
-        columns: ``item_id`` and the spec's item columns, each of length N; None is missing.
+        columns: ``item_id`` and the spec's item columns, each of length N; None is missing. The
+            vector column is [N, V]; zeros are missing.
         age_days: [N] days since listing; NaN where unknown.
         popularity: [N, P] decayed counts, see ``FeaturesManifest.popularity_size``.
     """
@@ -181,9 +195,29 @@ def query_inputs(
     return inputs
 
 
+def bin_of(values: NDArray[np.float32], edges: Sequence[float]) -> NDArray[Any]:
+    """The bin of each number as a string, "" where it is NaN; a number on an edge lies above it.
+
+    Args:
+        values: [N] numbers.
+        edges: Rising edges; n edges make the bins "0" to "n".
+    """
+    bins = np.digitize(values, np.asarray(edges, dtype=np.float32))
+    return np.where(np.isnan(values), "", bins.astype(str)).astype(object)
+
+
 def _strings(values: Sequence[Any]) -> NDArray[Any]:
-    return np.array(["" if v is None or v != v else str(v) for v in values], dtype=object)
+    try:
+        return strings(_arrow(values, pa.string()))
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers as categories
+        return np.array(["" if v is None or v != v else str(v) for v in values], dtype=object)
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
-    return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float32)
+    return numbers(_arrow(values, pa.float32()))
+
+
+def _arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    return pa.array(values, kind, from_pandas=True)

@@ -23,7 +23,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         yield staging
-        _sync(staging)
+        for written in (staging, *(staging.rglob("*") if staging.is_dir() else ())):
+            _sync(written)
         staging.replace(path)
         _sync(path.parent)
     except BaseException:
@@ -81,10 +82,9 @@ def fingerprint(value: Any) -> str:
 
 
 def _sync(path: Path) -> None:
-    targets = [path, *path.rglob("*")] if path.is_dir() else [path]
-    for target in targets:
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Have a file's content, or a folder's list of names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -30,6 +30,9 @@ class Reading(Settings):
         threshold: Drift is said when the value lies above it.
         n_reference, n_current: Rows that the two sides rest on.
         why: The reason for cannot-tell, in words a person on call can use.
+        level: The measured rate or amount itself, where the value is a change of it.
+        interval: 95% interval of the level.
+        detail: What else a reader should know, e.g. how many rows were left out.
     """
 
     subject: str
@@ -42,3 +45,6 @@ class Reading(Settings):
     state: State
     towers_id: str = ""
     why: str = ""
+    level: float | None = None
+    interval: tuple[float, float] | None = None
+    detail: str = ""

@@ -1,0 +1,1 @@
+"""What each pipeline step does, one folder a step; a step never imports another."""

@@ -1,0 +1,225 @@
+"""Write the features folder: catalogue, examples, item snapshots and histories."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.features import tables
+from components.features.popularity import DecayedCounts, popularity_at
+from components.features.settings import FeatureSettings
+from components.features.tables import DAY_US, SnapshotOf, Source, microseconds
+from refit.dataset import Split
+from refit.errors import ContractBroken, UsageError
+from refit.feature_tables import (
+    CATALOGUE_FILE,
+    HISTORIES_FILE,
+    SPLITS,
+    examples_file,
+    snapshot_file,
+)
+from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
+from refit.files import remove, write_atomically
+from refit.progress import say, timed
+
+EVENTS_AT_ONCE = 1 << 18
+
+
+def build_features(
+    settings: FeatureSettings, dataset: Path, out: Path, like: Path | None = None
+) -> FeaturesManifest:
+    """Write the point-in-time tables of a dataset folder to ``out``, atomically.
+
+    Args:
+        settings: What to make; its spec is not used with ``like``.
+        dataset: A folder as ingestion writes it.
+        out: The features folder; features that stand there are replaced.
+        like: A folder with the features.json that a model was trained with. Its spec and
+            counted values are kept, and only what an index needs is written: the catalogue, one
+            snapshot at the end, and the histories.
+
+    Raises:
+        UsageError: The spec names columns that do not exist; the right ones are listed.
+        ContractBroken: A split has no example, or events and items do not belong together.
+    """
+    _refuse_foreign(out)
+    kept = FeaturesManifest.read(like) if like else None
+    spec = kept.spec if kept else settings.spec
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=".spill-") as spill:
+        source = tables.open_source(settings, spec, dataset, Path(spill))
+        try:
+            with write_atomically(out) as folder:
+                manifest = _write(source, settings, folder, kept)
+                remove(out)
+        finally:
+            source.con.disconnect()
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One split's stretch of time, and how its snapshots are numbered."""
+
+    name: str
+    start: datetime
+    end: datetime
+    snapshots: tuple[datetime, ...]
+    numbers: SnapshotOf
+
+
+def _write(
+    source: Source, settings: FeatureSettings, folder: Path, kept: FeaturesManifest | None
+) -> FeaturesManifest:
+    folder.mkdir()
+    split = source.manifest.split
+    with timed("numbered the events of each user"):
+        items = tables.catalogue(source)
+        events = tables.numbered_events(source, items)
+        blocks = tables.history_blocks(source, events)
+    windows = [] if kept else _windows(split, source.spec, settings.frozen_at_cut)
+    values = kept.popularity_values if kept else tables.popularity_values(source)
+    manifest = FeaturesManifest(
+        spec=source.spec,
+        popularity_values=values,
+        vector_size=_vector_size(items, source.spec, kept),
+        snapshots=(*(time for window in windows for time in window.snapshots), split.end),
+        dataset_fingerprint=source.manifest.fingerprint,
+        dataset=source.manifest,
+    )
+    in_order = items.order_by("item_index").drop("item_index", "first_us")
+    _copy(source, in_order, folder / CATALOGUE_FILE)
+    with timed("wrote the histories"):
+        _copy(source, tables.histories(source, events, blocks), folder / HISTORIES_FILE)
+    for window in windows:
+        with timed(f"wrote the {window.name} examples"):
+            _write_examples(source, events, blocks, window, folder)
+    with timed(f"wrote {len(manifest.snapshots)} snapshots"):
+        _write_snapshots(source, items, events, manifest, folder)
+    manifest.write(folder)
+    return manifest
+
+
+def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Window]:
+    bounds = (split.start, split.validation_start, split.test_start, split.end)
+    every = timedelta(microseconds=round(spec.snapshot_every_days * DAY_US))
+    windows, first = [], 0
+    for name, start, end in zip(SPLITS, bounds, bounds[1:], strict=False):
+        if not start < end:
+            raise ContractBroken(f"the {name} window is empty, {start} to {end}: move the split")
+        frozen = frozen_at_cut and name != "train"
+        n = 1 if frozen else -((start - end) // every)
+        numbers = SnapshotOf(
+            first, microseconds(start), None if frozen else every // tables.MICROSECOND
+        )
+        times = tuple(start + i * every for i in range(n))
+        windows.append(_Window(name, start, end, times, numbers))
+        first += n
+    return windows
+
+
+def _write_examples(
+    source: Source, events: ir.Table, blocks: ir.Table, window: _Window, folder: Path
+) -> None:
+    wanted = (
+        events.weight > 0
+        if window.name == "train"
+        else events.event_type.isin(source.spec.target_events)
+    )
+    path = folder / examples_file(window.name)
+    path.parent.mkdir(exist_ok=True)
+    rows = tables.examples(
+        source, events.filter(wanted), blocks, window.start, window.end, window.numbers
+    )
+    _copy(source, rows, path)
+    n = pq.read_metadata(path).num_rows
+    if not n:
+        there = events.event_type.value_counts(name="n").execute()
+        counts = ", ".join(f"{row.n} {row.event_type}" for row in there.itertuples())
+        named = "event_weights" if window.name == "train" else "target_events"
+        raise ContractBroken(
+            f"no example for {window.name} from {window.start} to {window.end}: move the split, or"
+            f" name other {named}; over all time there are {counts or 'no events'}"
+        )
+    say(f"{window.name}: {n:,} examples")
+
+
+def _write_snapshots(
+    source: Source, items: ir.Table, events: ir.Table, manifest: FeaturesManifest, folder: Path
+) -> None:
+    (folder / snapshot_file(0)).parent.mkdir()
+    times_us = [microseconds(time) for time in manifest.snapshots]
+    life = items.order_by("item_index").select(
+        known_us=tables.epoch_us(items.known_at), gone_us=tables.epoch_us(items.gone_at)
+    )
+    columns = life.to_pyarrow()
+    known_us = columns["known_us"].to_numpy()
+    gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
+    strays = _strays(source, items, folder, len(times_us))
+    spec = source.spec
+    widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
+    counts = DecayedCounts(len(known_us), spec.popularity_half_lives_days, widths)
+    weighted = source.spill / "weighted.parquet"
+    _copy(source, tables.weighted_events(source, events, manifest.popularity_values), weighted)
+    stream = pq.ParquetFile(weighted).iter_batches(EVENTS_AT_ONCE)
+    for i, counted in enumerate(popularity_at(times_us, stream, counts)):
+        is_now = i + 1 == len(times_us)
+        known = known_us <= times_us[i] if is_now else known_us < times_us[i + 1]
+        live = known & (gone_us > times_us[i])
+        live[strays[i]] = True
+        index = np.flatnonzero(live).astype(np.int32)
+        age_days = np.maximum(times_us[i] - known_us[index], 0) / DAY_US
+        flat = pa.array(counted.of(index).reshape(-1))
+        table = pa.table(
+            {
+                "item_index": index,
+                "age_days": age_days.astype(np.float32),
+                "popularity": pa.FixedSizeListArray.from_arrays(flat, manifest.popularity_size),
+            }
+        )
+        pq.write_table(table, folder / snapshot_file(i), compression="zstd", use_dictionary=False)
+
+
+def _strays(source: Source, items: ir.Table, folder: Path, snapshots: int) -> list[np.ndarray]:
+    """Item numbers to add to each snapshot."""
+    written = [folder / examples_file(name) for name in SPLITS]
+    found = [source.con.read_parquet(path) for path in written if path.exists()]
+    if not found:
+        return [np.empty(0, np.int32)] * snapshots
+    rows = tables.strays(items, found).order_by("snapshot").to_pyarrow()
+    snapshot, item_index = rows["snapshot"].to_numpy(), rows["item_index"].to_numpy()
+    bounds = np.searchsorted(snapshot, np.arange(1, snapshots))
+    return np.split(item_index, bounds)
+
+
+def _vector_size(items: ir.Table, spec: FeatureSpec, kept: FeaturesManifest | None) -> int:
+    if not spec.item_vector:
+        return 0
+    lengths = items[spec.item_vector].length()
+    found = items.select(n=lengths).filter(lengths.notnull()).distinct().to_pyarrow()["n"]
+    sizes: Sequence[int] = sorted(found.to_pylist())
+    if kept and sizes in ([], [kept.vector_size]):
+        return kept.vector_size
+    if kept or len(sizes) != 1:
+        wanted = f"length {kept.vector_size}" if kept else "one length"
+        raise ContractBroken(
+            f"vectors of {spec.item_vector} must have {wanted}, found {sizes or 'none'}: was the"
+            " encoder changed? Use one encoder for all items, or leave item_vector out of the spec"
+        )
+    return sizes[0]
+
+
+def _copy(source: Source, table: ir.Table, path: Path) -> None:
+    source.con.to_parquet(table, path, compression="zstd")
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Only features may be written over features."""
+    if out.exists() and not (out / FEATURES_FILE).exists() and any(out.iterdir()):
+        raise UsageError(f"{out} holds something else than features: name a new folder")

@@ -1,0 +1,38 @@
+"""The feature step as a Kubeflow Pipelines component."""
+
+from kfp import dsl
+
+from components.images import MAIN_IMAGE
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def build_feature_tables(
+    settings: dict,  # type: ignore[type-arg]
+    dataset: dsl.Input[dsl.Dataset],
+    features: dsl.Output[dsl.Dataset],
+    registry: str = "",
+    like_bundle: str = "",
+) -> None:
+    """Write the point-in-time tables that training, judgement and indexing read.
+
+    Args:
+        settings: FeatureSettings as plain values.
+        dataset: The ingestion step's folder.
+        features: Folder of catalogue, examples, item snapshots and histories.
+        registry: Where bundles are kept; needed with ``like_bundle``.
+        like_bundle: A bundle whose features are kept: then only what an index needs is written.
+    """
+    from pathlib import Path
+
+    from components.features.build import build_features
+    from components.features.settings import FeatureSettings
+    from components.step import running
+    from refit.registry import Registry
+
+    with running("features") as facts:
+        like = Registry(registry).get(like_bundle).path if like_bundle else None
+        manifest = build_features(
+            FeatureSettings.parse(settings), Path(dataset.path), Path(features.path), like=like
+        )
+        facts["snapshots"] = len(manifest.snapshots)
+        features.metadata["snapshots"] = len(manifest.snapshots)

@@ -1,0 +1,23 @@
+"""Settings of the features step."""
+
+from pydantic import Field
+
+from refit.features import FeatureSpec
+from refit.settings import Settings
+
+
+class FeatureSettings(Settings):
+    """How the point-in-time tables are made.
+
+    Attributes:
+        spec: Which columns feed which tower, and how history and popularity are counted.
+        frozen_at_cut: Validation and test see items as they stood when that window began, as a
+            model does that is not re-indexed; otherwise snapshots go on through these windows.
+        memory_limit: What the table engine may hold before it spills to disk.
+        threads: Threads of the table engine; None is all cores.
+    """
+
+    spec: FeatureSpec = FeatureSpec()
+    frozen_at_cut: bool = False
+    memory_limit: str = "2GB"
+    threads: int | None = Field(default=None, ge=1)

@@ -1,0 +1,377 @@
+"""The tables of the features folder as ibis expressions: catalogue, examples, histories.
+
+Whatever could leak is counted per user in time order: ``earlier`` is the number of a user's events
+strictly before a moment, and a history is the ``history_length`` events at the positions before it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from pathlib import Path
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+import numpy as np
+
+from components.features.settings import FeatureSettings
+from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE, DatasetManifest
+from refit.errors import ContractBroken, UsageError
+from refit.feature_tables import HISTORY_COLUMNS
+from refit.features import FeatureSpec
+
+DISPLAYED = ("price", "size", "brand", "colour", "condition")
+"""Item columns kept beyond the spec's: what filters, slices and pages show (and category_*)."""
+
+RESERVED = {
+    *("user_id", "item_index", "event_type", "event_time", "weight", "snapshot"),
+    *("is_new_user", "is_new_item", *HISTORY_COLUMNS),
+}
+"""Columns that every row of examples or histories has."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+DAY_US = timedelta(days=1) // MICROSECOND
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970, exact."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+@ibis.udf.scalar.builtin
+def epoch_us(moment: dt.Timestamp(timezone="UTC")) -> dt.int64:  # type: ignore[valid-type]
+    """DuckDB's own; ibis has epoch seconds only, and cutting those would let ties look earlier."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset folder opened as tables; events end where the split ends.
+
+    Attributes:
+        context: Event columns that stand in the examples, spec columns first.
+        user: User columns that stand in examples and histories.
+        spill: A folder for what need not stay.
+    """
+
+    con: ibis.BaseBackend
+    spec: FeatureSpec
+    manifest: DatasetManifest
+    events: ir.Table
+    items: ir.Table
+    users: ir.Table
+    context: tuple[str, ...]
+    user: tuple[str, ...]
+    spill: Path
+
+
+def open_source(settings: FeatureSettings, spec: FeatureSpec, folder: Path, spill: Path) -> Source:
+    """Open a dataset folder and hold the spec against its columns.
+
+    Raises:
+        UsageError: The spec names a column that is not there, or that two tables share.
+        ContractBroken: An event is on an item that the items table does not know.
+    """
+    manifest = DatasetManifest.read(folder)
+    config = {"memory_limit": settings.memory_limit, "temp_directory": str(spill)}
+    if settings.threads:
+        config["threads"] = str(settings.threads)
+    con = ibis.duckdb.connect(**config)
+    events, items, users = (
+        con.read_parquet(folder / name) for name in (EVENTS_FILE, ITEMS_FILE, USERS_FILE)
+    )
+    spec.check_columns(items.columns, events.columns, users.columns)
+    asked = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
+    context = tuple(dict.fromkeys((*asked, *manifest.context_columns)))
+    user = tuple(dict.fromkeys((*spec.user_categorical, *spec.user_numeric)))
+    taken = {*context} & {*user} | {*context, *user} & RESERVED
+    if taken:
+        raise UsageError(
+            f"the examples have one column of a name, but {', '.join(sorted(taken))} would stand"
+            " there twice: rename it in events or users, or leave it out of the spec"
+        )
+    events = events.mutate(at_us=epoch_us(events.event_time))
+    events = events.filter(events.at_us < microseconds(manifest.split.end))
+    return Source(con, spec, manifest, events, items, users, context, user, spill)
+
+
+def catalogue(source: Source) -> ir.Table:
+    """Materialise the catalogue: every item column that is kept, with ``item_index``.
+
+    Items stand in the order in which they became known, so that what happens later renumbers
+    nothing. An item is known when it is listed, or by its first event where that is earlier (an
+    item listed again, or without a time); without either, at the end only.
+    """
+    items, spec = source.items, source.spec
+    first = source.events.group_by("item_id").agg(
+        first_event=lambda t: t.event_time.min(), first_us=lambda t: t.at_us.min()
+    )
+    table = items.left_join(first, "item_id").drop("item_id_right")
+    never = ibis.null("timestamp('UTC')")
+    listed = table.listed_at if "listed_at" in items.columns else never
+    gone = table.delisted_at if "delisted_at" in items.columns else never
+    levels = tuple(name for name in items.columns if name.startswith("category_"))
+    numeric = {*spec.item_numeric, "price"}
+    kept = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *DISPLAYED, *levels)
+    columns = {
+        name: table[name].cast("float32" if name in numeric else "string")
+        for name in dict.fromkeys(kept)
+        if name in items.columns
+    }
+    if spec.item_vector:
+        columns[spec.item_vector] = table[spec.item_vector].cast("array<float32>")
+    seller = table.seller_id if "seller_id" in items.columns else ibis.null("string")
+    table = table.select(
+        item_id=table.item_id.cast("string"),
+        seller_id=seller.cast("string"),
+        **columns,
+        known_at=ibis.least(listed, table.first_event).fill_null(source.manifest.split.end),
+        gone_at=gone,
+        first_us=table.first_us,
+    )
+    order = ibis.window(order_by=[table.known_at, table.item_id])
+    table = table.mutate(item_index=ibis.row_number().over(order).cast("int32"))
+    return source.con.create_table("catalogue", table, temp=True)
+
+
+def numbered_events(source: Source, items: ir.Table) -> ir.Table:
+    """Materialise the events with ``item_index``, ``position`` and ``earlier`` of their user.
+
+    Raises:
+        ContractBroken: An event is on an item that the items table does not know.
+    """
+    events = source.events
+    unknown = events.anti_join(items, "item_id")
+    if n := int(unknown.count().execute()):
+        example = unknown.limit(1).item_id.execute().iloc[0]
+        raise ContractBroken(
+            f"{n} events are on items that the items table does not have, such as {example!r}:"
+            " ingest items and events of the same day together"
+        )
+    in_time = [events.event_time, events.item_id, events.event_type]
+    alike = ibis.window(group_by=events.user_id, order_by=events.event_time)
+    ranked = events.select(
+        "user_id",
+        "item_id",
+        "event_type",
+        "event_time",
+        "at_us",
+        **{name: events[name].cast(_kind(source, name)) for name in source.context},
+        weight=_weight(events, source.spec),
+        position=ibis.row_number().over(group_by=events.user_id, order_by=in_time),
+        earlier=ibis.rank().over(alike),
+        visit=_visit(events),
+        user_first_us=events.at_us.min().over(group_by=events.user_id),
+    )
+    if not source.spec.history_within_visit:
+        of_visit = ibis.window(group_by=[ranked.user_id, ranked.visit])
+        arrived = ranked.visit.isnull().ifelse(ranked.earlier, ranked.earlier.min().over(of_visit))
+        ranked = ranked.mutate(earlier=arrived)
+    ranked = ranked.drop("visit")
+    known = items.select("item_id", "item_index", item_first_us="first_us")
+    return source.con.create_table(
+        "numbered", ranked.inner_join(known, "item_id").drop("item_id"), temp=True
+    )
+
+
+def history_blocks(source: Source, events: ir.Table) -> ir.Table:
+    """Materialise each user's events, newest first, in blocks of ``history_length``.
+
+    A history then lies in two neighbouring blocks, so that the work grows with events times
+    history length, however many events a single user has.
+    """
+    newest_first = events.position.desc()
+    blocks = events.group_by(
+        "user_id", block=(events.position // source.spec.history_length).cast("int64")
+    ).agg(
+        size=events.count(),
+        **{name: events[name].collect(order_by=newest_first) for name in HISTORY_PARTS},
+    )
+    return source.con.create_table("blocks", blocks, temp=True)
+
+
+HISTORY_PARTS = ("item_index", "event_type", "event_time", "at_us")
+
+
+def with_history(moments: ir.Table, blocks: ir.Table, length: int) -> ir.Table:
+    """Add the history of each row's user at its ``earlier``: a list column per history part."""
+    moments = moments.mutate(
+        last=ibis.ifelse(moments.earlier > 0, (moments.earlier - 1) // length, -1).cast("int64")
+    )
+    moments = moments.mutate(before=moments["last"] - 1)
+    joined = _join_block(_join_block(moments, blocks, "last"), blocks, "before")
+    # The last block also holds events at or after the moment: as many as to skip.
+    later = joined.last_size - (joined.earlier - joined["last"] * length)
+    lists = {}
+    for name in HISTORY_PARTS:
+        kind = joined[f"last_{name}"].type()
+        newest, older = (
+            joined[f"{side}_{name}"].fill_null(ibis.literal([], kind))
+            for side in ("last", "before")
+        )
+        lists[f"history_{name}"] = newest[later.fill_null(0) :].concat(older)[:length]
+    return joined.mutate(**lists)
+
+
+def examples(
+    source: Source,
+    events: ir.Table,
+    blocks: ir.Table,
+    start: datetime,
+    end: datetime,
+    snapshot: "SnapshotOf",
+) -> ir.Table:
+    """The rows of one split: what was known when each event happened, and the event itself."""
+    start_us, end_us = microseconds(start), microseconds(end)
+    rows = events.filter(events.at_us >= start_us, events.at_us < end_us)
+    rows = with_history(rows, blocks, source.spec.history_length)
+    rows = rows.left_join(_user_columns(source), "user_id").drop("user_id_right")
+    item, event_type, age = HISTORY_COLUMNS
+    rows = rows.select(
+        "user_id",
+        "item_index",
+        "event_type",
+        "event_time",
+        "weight",
+        snapshot=snapshot.index_of(rows.at_us),
+        **{name: rows[name] for name in (*source.context, *source.user)},
+        **{
+            item: rows.history_item_index,
+            event_type: rows.history_event_type,
+            age: _ages(rows.at_us, rows.history_at_us),
+        },
+        is_new_user=rows.user_first_us >= start_us,
+        is_new_item=rows.item_first_us >= start_us,
+    )
+    return rows.order_by("event_time", "user_id", "item_index", "event_type")
+
+
+@dataclass(frozen=True)
+class SnapshotOf:
+    """Numbers the snapshots of one window: ``first``, and one more every ``every_us``."""
+
+    first: int
+    start_us: int
+    every_us: int | None
+
+    def index_of(self, at_us: ir.IntegerColumn) -> ir.IntegerColumn:
+        """The latest snapshot at or before a moment of the window."""
+        if self.every_us is None:
+            return ibis.literal(self.first, "int32")
+        return (self.first + (at_us - self.start_us) // self.every_us).cast("int32")
+
+
+def histories(source: Source, events: ir.Table, blocks: ir.Table) -> ir.Table:
+    """One row a user, as of the end: user columns and the latest events, newest first."""
+    counts = events.group_by("user_id").agg(earlier=events.count())
+    users = _user_columns(source).outer_join(counts, "user_id")
+    users = users.mutate(user_id=ibis.coalesce(users.user_id, users.user_id_right))
+    users = users.mutate(earlier=users.earlier.fill_null(0)).drop("user_id_right")
+    rows = with_history(users, blocks, source.spec.history_length)
+    lists = {name: rows[f"history_{name}"] for name in HISTORY_PARTS[:3]}
+    return rows.select("user_id", *source.user, **lists).order_by("user_id")
+
+
+def popularity_values(source: Source) -> dict[str, tuple[str, ...]]:
+    """The counted values of each ``popularity_by`` column.
+
+    The bins of a binned column; else the most frequent values, seen in training events only.
+    """
+    spec = source.spec
+    train = source.events.filter(
+        source.events.at_us < microseconds(source.manifest.split.validation_start),
+        _weight(source.events, spec) > 0,
+    )
+    found = {}
+    for column in spec.popularity_by:
+        if column in spec.popularity_bins:
+            found[column] = tuple(str(i) for i in range(len(spec.popularity_bins[column]) + 1))
+            continue
+        values = train.select(value=train[column].cast("string"))
+        counts = values.filter(values.value != "").value_counts(name="n")
+        top = counts.order_by(counts.n.desc(), counts.value).limit(spec.popularity_values)
+        found[column] = tuple(str(value) for value in top.value.to_pyarrow().to_pylist())
+    return found
+
+
+def weighted_events(
+    source: Source, events: ir.Table, values: Mapping[str, Sequence[str]]
+) -> ir.Table:
+    """Events that count, in time order: when, which item, how much, and each value's code."""
+    rows = events.filter(events.weight > 0)
+    codes = {}
+    for column in source.spec.popularity_by:
+        name = f"code_{column}"
+        if edges := source.spec.popularity_bins.get(column):
+            code = _bin_of(rows[column], edges)
+        else:
+            known = {value: i for i, value in enumerate(values[column])}
+            code = rows[column].cases(*known.items()) if known else ibis.null("int32")
+        codes[name] = code.fill_null(-1).cast("int32")
+    return rows.select("at_us", "item_index", "weight", **codes).order_by(
+        # Sums of floats depend on their order: ties are put in one, so that a run can be repeated.
+        ["at_us", "item_index", "weight"]
+    )
+
+
+def strays(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
+    """Items of examples outside their own listed life, by snapshot; they must be found there."""
+    rows = reduce(
+        lambda left, right: left.union(right),
+        [table.select("snapshot", "item_index", "event_time") for table in written],
+    )
+    rows = rows.inner_join(items.select("item_index", "known_at", "gone_at"), "item_index")
+    outside = (rows.event_time < rows.known_at) | (rows.event_time >= rows.gone_at)
+    return rows.filter(outside).select("snapshot", "item_index").distinct()
+
+
+def _join_block(moments: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
+    names = {f"{side}_{name}": name for name in (*HISTORY_PARTS, "size")}
+    named = blocks.select(
+        **{f"{side}_user": blocks.user_id, f"{side}_block": blocks.block},
+        **{name: blocks[part] for name, part in names.items()},
+    )
+    keys = [
+        moments.user_id == named[f"{side}_user"],
+        moments[side] == named[f"{side}_block"],
+    ]
+    return moments.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
+
+
+def _user_columns(source: Source) -> ir.Table:
+    numeric = source.spec.user_numeric
+    users = source.users
+    return users.select(
+        "user_id",
+        **{n: users[n].cast("float32" if n in numeric else "string") for n in source.user},
+    )
+
+
+def _kind(source: Source, column: str) -> str:
+    if column in (*source.spec.context_numeric, *source.spec.popularity_bins):
+        return "float32"
+    if column in (*source.spec.context_categorical, *source.spec.popularity_by):
+        return "string"
+    return "float32" if source.events[column].type().is_numeric() else "string"
+
+
+def _visit(events: ir.Table) -> ir.Value:
+    return events.session_id if "session_id" in events.columns else ibis.null("string")
+
+
+def _weight(events: ir.Table, spec: FeatureSpec) -> ir.Value:
+    if not spec.event_weights:
+        return ibis.literal(0.0, "float32")
+    return events.event_type.cases(*spec.event_weights.items(), else_=0.0).cast("float32")
+
+
+def _bin_of(value: ir.Value, edges: Sequence[float]) -> ir.Value:
+    """As ``refit.features.bin_of``, which compares float32 with float32."""
+    exact = [float(np.float32(edge)) for edge in edges]
+    number = ibis.ifelse(value.isnan(), None, value.cast("float64"))
+    return number.bucket(exact, include_under=True, include_over=True, close_extreme=False)
+
+
+def _ages(now_us: ir.Value, then_us: ir.Value) -> ir.Value:
+    return then_us.map(lambda then: ((now_us - then) / DAY_US).cast("float32"))

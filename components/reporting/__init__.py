@@ -1,0 +1,1 @@
+"""The last step of every pipeline: say how the run ended, whatever it was."""

@@ -1,0 +1,60 @@
+"""What every pipeline step does around its work: log, time it, and say its own error last."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from refit.errors import RefitError
+from refit.files import write_json
+from refit.progress import say, set_up_logging
+
+RUN_FOLDER_VARIABLE = "REFIT_RUN_FOLDER"
+"""Names the folder that a local run keeps its step records in; unset on a cluster."""
+
+
+@contextmanager
+def running(step: str) -> Iterator[dict[str, Any]]:
+    """Run a step's work; yields a dict whose entries are kept in the step's record.
+
+    A RefitError ends the process with its exit code and its message as the last line, without a
+    traceback. Any other exception keeps its traceback, since it is a fault of ours.
+    """
+    set_up_logging()
+    say(f"[{step}] started")
+    started = time.monotonic()
+    facts: dict[str, Any] = {}
+    try:
+        yield facts
+    except RefitError as error:
+        _record(step, started, facts, error, error.exit_code)
+        say(f"[{step}] error: {error}")
+        raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        _record(step, started, facts, error, 1)
+        raise
+    _record(step, started, facts, None, 0)
+    say(f"[{step}] done in {time.monotonic() - started:.1f} s")
+
+
+def _record(
+    step: str, started: float, facts: dict[str, Any], error: Exception | None, exit_code: int
+) -> None:
+    folder = os.environ.get(RUN_FOLDER_VARIABLE)
+    if not folder:
+        return
+    message = None
+    if error is not None:
+        message = str(error) if isinstance(error, RefitError) else f"{type(error).__name__}: {error}"
+    write_json(
+        Path(folder) / "steps" / f"{step}.json",
+        {
+            "step": step,
+            "seconds": round(time.monotonic() - started, 3),
+            "exit_code": exit_code,
+            "error": message,
+            "facts": facts,
+        },
+    )

@@ -1,0 +1,218 @@
+"""The Bundle: one immutable version of everything that must agree to answer a request.
+
+A bundle is a folder. Its manifest holds the checksum of every other file and is itself bound to
+the bundle's name, so nothing in it can change unnoticed.
+"""
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from refit.dataset import DatasetManifest
+from refit.errors import RefitError
+from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
+from refit.settings import Settings
+from refit.verdict import Verdict
+
+MANIFEST_FILE = "manifest.json"
+VERDICT_FILE = "verdict.json"
+MODEL_PARTS = ("query_tower", "item_tower", "features.json", "model.json")
+FOLDERS = ("query_tower", "item_tower", "index", "reference", "evaluation")
+PAIRED = ("model.json", "index/index.json", "reference/thresholds.json")
+"""The files that name the towers they belong to, as ``towers_id``."""
+
+
+class BundleManifest(Settings):
+    """What a bundle holds and what it was made from.
+
+    Attributes:
+        bundle_id: UTC stamp of its making and 8 hex digits over all the rest of this manifest.
+        towers_id: The towers that index and reference belong to.
+        as_of: The time that the index is up to date with.
+        trained_from, trained_until: The data window behind the towers.
+        dataset_fingerprint: The dataset that the towers were trained on.
+        source, simulated: Where the data came from, and whether it is made up.
+        checksums: SHA-256 of every file, by its path inside the bundle.
+    """
+
+    bundle_id: str
+    created_at: datetime
+    towers_id: str
+    as_of: datetime
+    trained_from: datetime | None = None
+    trained_until: datetime | None = None
+    dataset_fingerprint: str = ""
+    source: str = ""
+    simulated: bool = False
+    settings: dict[str, Any] = {}
+    packages: dict[str, str] = {}
+    checksums: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder that is there, with typed paths to its parts."""
+
+    path: Path
+    manifest: BundleManifest
+
+    @property
+    def bundle_id(self) -> str:
+        """The bundle's name."""
+        return self.manifest.bundle_id
+
+    @property
+    def query_tower(self) -> Path:
+        """SavedModel base folder of the query tower; holds an integer version folder."""
+        return self.path / "query_tower"
+
+    @property
+    def item_tower(self) -> Path:
+        """SavedModel base folder of the item tower; holds an integer version folder."""
+        return self.path / "item_tower"
+
+    @property
+    def index(self) -> Path:
+        """Index folder."""
+        return self.path / "index"
+
+    @property
+    def reference(self) -> Path:
+        """Drift reference folder."""
+        return self.path / "reference"
+
+    @property
+    def evaluation(self) -> Path:
+        """Evaluation folder, with the verdict."""
+        return self.path / "evaluation"
+
+    def read_verdict(self) -> Verdict | None:
+        """Read the gate's answer; None when the bundle holds none."""
+        path = self.evaluation / VERDICT_FILE
+        return Verdict.parse(read_json(path)) if path.is_file() else None
+
+
+def assemble_bundle(
+    *,
+    model: Path,
+    index: Path,
+    evaluation: Path,
+    reference: Path,
+    out_root: Path,
+    dataset: DatasetManifest | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Copy the parts of a bundle together under ``out_root``, whole or not at all.
+
+    Args:
+        model: Model folder; a bundle folder does as well, when only its index is made anew.
+        index: Index folder.
+        evaluation: Evaluation folder.
+        reference: Drift reference folder.
+        out_root: Where the bundle's folder is made, named by its id.
+        dataset: The data behind it, told in the manifest.
+        settings: The run's settings, kept in the manifest beside the model's own.
+
+    Raises:
+        RefitError: A part is missing, or belongs to other towers; the message names the file.
+    """
+    parts = {name: model / name for name in MODEL_PARTS}
+    parts |= {"index": index, "evaluation": evaluation, "reference": reference}
+    for path in parts.values():
+        if not path.exists():
+            raise RefitError(f"{path} does not exist; a bundle cannot be assembled without it")
+    draft = out_root / f".{uuid.uuid4().hex[:8]}.partial"
+    try:
+        draft.mkdir(parents=True)
+        for name, source in parts.items():
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            copy(source, draft / name)
+        _check_pairing(draft)
+        manifest = _describe(draft, dataset, settings or {})
+        write_json(draft / MANIFEST_FILE, manifest.model_dump(mode="json"))
+        path = out_root / manifest.bundle_id
+        with write_atomically(path) as staging:
+            draft.rename(staging)
+    finally:
+        remove(draft)
+    return Bundle(path, manifest)
+
+
+def load_bundle(path: Path, verify: bool = True) -> Bundle:
+    """Open a bundle folder.
+
+    Args:
+        path: The bundle's folder.
+        verify: Read every file and hold it against its checksum. Without it only the manifest,
+            the presence of the files and the pairing of the parts are checked.
+
+    Raises:
+        RefitError: A file is missing, was changed, does not belong there, or is of other towers;
+            the message names it.
+    """
+    if not (path / MANIFEST_FILE).is_file():
+        raise RefitError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
+    manifest = BundleManifest.parse(read_json(path / MANIFEST_FILE))
+    if not manifest.bundle_id.endswith(f"-{_content_id(manifest)}"):
+        raise _broken(path / MANIFEST_FILE, "was changed after the bundle was made")
+    present = set(_files(path))
+    for name, expected in manifest.checksums.items():
+        if name not in present:
+            raise _broken(path / name, "is missing")
+        if verify and checksum(path / name) != expected:
+            raise _broken(path / name, "does not match its checksum")
+    if unknown := sorted(present - manifest.checksums.keys()):
+        raise _broken(path / unknown[0], "is not part of the bundle")
+    _check_pairing(path)
+    return Bundle(path, manifest)
+
+
+def _check_pairing(path: Path) -> None:
+    """Hold index and reference against the model: all three must be of the same towers."""
+    expected = read_json(path / PAIRED[0]).get("towers_id")
+    if not expected:
+        raise _broken(path / PAIRED[0], "names no towers_id")
+    for name in PAIRED[1:]:
+        actual = read_json(path / name).get("towers_id")
+        if actual != expected:
+            raise _broken(path / name, f"is of the towers {actual}, the model is {expected}")
+
+
+def _describe(
+    path: Path, dataset: DatasetManifest | None, settings: Mapping[str, Any]
+) -> BundleManifest:
+    model = read_json(path / "model.json")
+    features = read_json(path / "features.json")
+    now = datetime.now(UTC)
+    draft = BundleManifest(
+        bundle_id="",
+        created_at=now,
+        towers_id=model["towers_id"],
+        as_of=read_json(path / "index" / "index.json")["as_of"],
+        trained_from=model.get("trained_from"),
+        trained_until=model.get("trained_until"),
+        dataset_fingerprint=features.get("dataset_fingerprint", ""),
+        source=dataset.source if dataset else "",
+        simulated=dataset.simulated if dataset else False,
+        settings={**settings, "model": model.get("settings", {})},
+        packages=model.get("packages", {}),
+        checksums={name: checksum(path / name) for name in _files(path)},
+    )
+    return draft.model_copy(update={"bundle_id": f"{now:%Y%m%dT%H%M%SZ}-{_content_id(draft)}"})
+
+
+def _content_id(manifest: BundleManifest) -> str:
+    return fingerprint(manifest.model_dump(mode="json", exclude={"bundle_id"}))[:8]
+
+
+def _files(path: Path) -> list[str]:
+    files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    return sorted(name for name in files if name != MANIFEST_FILE)
+
+
+def _broken(path: Path, fault: str) -> RefitError:
+    return RefitError(f"bundle refused: {path} {fault}; promote another bundle or make it anew")

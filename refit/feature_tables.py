@@ -1,0 +1,172 @@
+"""Reading the features folder: catalogue, item snapshots and examples, as arrays.
+
+Layout: ``items.parquet`` (row number = item_index), ``snapshots/<i>.parquet``,
+``examples/<split>.parquet``, ``histories.parquet`` and ``features.json``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+CATALOGUE_FILE = "items.parquet"
+HISTORIES_FILE = "histories.parquet"
+SPLITS = ("train", "validation", "test")
+HISTORY_COLUMNS = ("history_item", "history_event_type", "history_age_days")
+
+
+def examples_file(split: str) -> str:
+    """Where the examples of a split lie in the features folder."""
+    return f"examples/{split}.parquet"
+
+
+def snapshot_file(i: int) -> str:
+    """Where snapshot ``i`` lies in the features folder."""
+    return f"snapshots/{i}.parquet"
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The catalogue of M items; an item's row number is its item_index.
+
+    Attributes:
+        table: [M] rows, as written.
+    """
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns there are."""
+        return tuple(self.table.column_names)
+
+    def strings(self, name: str) -> NDArray[np.object_]:
+        """[M] strings, "" where missing."""
+        return strings(self.table[name])
+
+    def numbers(self, name: str) -> NDArray[np.float32]:
+        """[M] float32, NaN where missing."""
+        return numbers(self.table[name])
+
+    def times(self, name: str) -> NDArray[np.datetime64]:
+        """[M] datetime64[us] in UTC, NaT where missing."""
+        return np.asarray(self.table[name].to_numpy(), dtype="datetime64[us]")
+
+    def vectors(self, name: str, size: int) -> NDArray[np.float32]:
+        """[M, size] float32, zeros where missing."""
+        return vectors(self.table[name], size)
+
+
+def read_catalogue(folder: Path) -> ItemTable:
+    """Read the catalogue of a features folder."""
+    return ItemTable(pq.read_table(folder / CATALOGUE_FILE))
+
+
+def read_snapshot(
+    folder: Path, i: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+    """Read snapshot ``i``: the items live from then to the next one, as they stood then.
+
+    Returns:
+        item_index [N] ascending, age_days [N], popularity [N, P].
+    """
+    table = pq.read_table(folder / snapshot_file(i)).combine_chunks()
+    lists = table["popularity"].combine_chunks()
+    size = table.schema.field("popularity").type.list_size
+    popularity = _flat(lists).reshape(-1, size)
+    return table["item_index"].to_numpy(), table["age_days"].to_numpy(), popularity
+
+
+def iter_examples(
+    folder: Path, split: str, batch_rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream the examples of a split in time order.
+
+    Args:
+        folder: The features folder.
+        split: train, validation or test.
+        batch_rows: Rows a batch, at most.
+        columns: Which columns to read; None is all.
+    """
+    with pq.ParquetFile(folder / examples_file(split)) as file:
+        yield from file.iter_batches(batch_rows, columns=list(columns) if columns else None)
+
+
+@dataclass(frozen=True)
+class PaddedHistories:
+    """Histories of B queries, newest first, as [B, L] arrays.
+
+    Attributes:
+        item: int32, -1 where padded.
+        event_type: str, "" where padded.
+        age_days: float32, 0 where padded.
+    """
+
+    item: NDArray[np.int32]
+    event_type: NDArray[np.object_]
+    age_days: NDArray[np.float32]
+
+
+def pad_histories(batch: pa.RecordBatch | pa.Table, length: int) -> PaddedHistories:
+    """Lay the history columns of examples out as arrays of the latest ``length`` events."""
+    item, event_type, age_days = (batch.column(name) for name in HISTORY_COLUMNS)
+    return PaddedHistories(
+        item=pad_lists(item, length, np.int32(-1)),
+        event_type=pad_lists(event_type, length, ""),
+        age_days=pad_lists(age_days, length, np.float32(0)),
+    )
+
+
+def pad_lists(lists: pa.Array | pa.ChunkedArray, length: int, fill: Any) -> NDArray[Any]:
+    """[B, length] array of the first ``length`` entries of each list, padded with ``fill``."""
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    sizes = np.minimum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(), length)
+    slots = np.arange(length) < sizes[:, None]
+    kept = pc.list_slice(lists, 0, length).flatten()
+    is_text = isinstance(fill, str)
+    values = strings(kept) if is_text else kept.to_numpy(zero_copy_only=False)
+    padded = np.full(slots.shape, fill, dtype=object if is_text else values.dtype)
+    padded[slots] = values
+    return padded
+
+
+def strings(values: pa.Array | pa.ChunkedArray) -> NDArray[np.object_]:
+    """[N] str, "" where missing; equal strings share one object."""
+    encoded = pc.dictionary_encode(pc.fill_null(pc.cast(values, pa.string()), ""))
+    chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
+    parts = [
+        chunk.dictionary.to_numpy(zero_copy_only=False)[chunk.indices.to_numpy()]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=object)
+
+
+def numbers(values: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+    """[N] float32, NaN where missing."""
+    filled = pc.fill_null(pc.cast(values, pa.float32()), np.float32(np.nan))
+    return np.array(filled.to_numpy(), dtype=np.float32)
+
+
+def vectors(values: pa.Array | pa.ChunkedArray, size: int) -> NDArray[np.float32]:
+    """[N, size] float32 of a list column, zeros where missing."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    there = values.is_valid().to_numpy(zero_copy_only=False)
+    filled = np.zeros((len(values), size), dtype=np.float32)
+    filled[there] = values.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+    return filled
+
+
+def _flat(lists: pa.Array) -> NDArray[np.float32]:
+    return np.asarray(lists.flatten().to_numpy(), dtype=np.float32)

@@ -1,0 +1,57 @@
+"""Running an exported tower in this process; TensorFlow is imported only when one is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit.errors import RefitError
+from refit.features import Inputs
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+def load_tower(base: Path) -> Any:
+    """Load the newest version of a SavedModel.
+
+    Args:
+        base: Its base folder, holding integer version folders, as TensorFlow Serving wants it.
+
+    Raises:
+        RefitError: There is no version folder.
+    """
+    versions = sorted(int(p.name) for p in base.glob("*") if p.name.isdigit())
+    if not versions:
+        raise RefitError(f"{base} holds no version of a SavedModel; train and export the towers")
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(base / str(versions[-1])))
+
+
+def run_tower(tower: Any, inputs: Inputs, batch_size: int = 2048) -> Outputs:
+    """Run a tower's serving signature over N rows, ``batch_size`` at a time.
+
+    Args:
+        tower: From ``load_tower``; keep it referenced as long as it runs.
+        inputs: Arrays of N rows each, see ``refit.features``.
+        batch_size: Rows a call.
+
+    Returns:
+        Each of the signature's outputs, [N, ...].
+    """
+    import tensorflow as tf
+
+    run = tower.signatures["serving_default"]
+    n = len(next(iter(inputs.values())))
+    parts = []
+    for start in range(0, max(n, 1), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = {name: tf.constant(_fed(values[rows])) for name, values in inputs.items()}
+        parts.append({name: value.numpy() for name, value in run(**batch).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _fed(values: NDArray[Any]) -> NDArray[Any]:
+    """Text as bytes: an empty array of Python objects tells TensorFlow no type."""
+    return values.astype("S") if values.dtype == object and not values.size else values

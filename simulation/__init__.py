@@ -1,0 +1,1 @@
+"""A simulated second-hand marketplace: seeded, fast, and with a truth that tests can ask for."""

@@ -1,0 +1,109 @@
+"""What a simulated marketplace looks like, and which changes set in on which day."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from refit.errors import UsageError
+from refit.settings import Settings
+from simulation.changes import CHANGES, NULLABLE_COLUMNS
+
+
+class Change(Settings):
+    """One named change of the simulated marketplace, in force from a day on.
+
+    Attributes:
+        name: One of ``simulation.changes.CHANGES``.
+        day: The first day it is in force; 0 is the first simulated day.
+        strength: From 0 (nothing) to 1 (as documented with the change).
+        column: Only for ``column_gone_null``: the item column that goes null.
+    """
+
+    name: str
+    day: int = Field(ge=0)
+    strength: float = Field(default=1.0, gt=0.0, le=1.0)
+    column: str = "brand"
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in CHANGES:
+            raise ValueError(f"unknown change; known changes: {', '.join(sorted(CHANGES))}")
+        return name
+
+    @field_validator("column")
+    @classmethod
+    def _can_be_null(cls, column: str) -> str:
+        if column not in NULLABLE_COLUMNS:
+            raise ValueError(f"this column cannot go null; these can: {NULLABLE_COLUMNS}")
+        return column
+
+
+class SimulationSettings(Settings):
+    """A simulated marketplace; the defaults are the ``demo`` preset.
+
+    Attributes:
+        seed: The same seed gives identical rows, another seed another marketplace.
+        start: The first simulated day, UTC.
+        days: Days of batch history; live days follow after them.
+        n_shoppers: Shoppers who are there at the start.
+        newcomers_per_day: Shoppers who join each day, mean.
+        listings_per_day: New listings a day, mean over the year.
+        visits_per_day: Shoppers' visits a day, mean; a visit gives three to four events.
+        requests_per_day: How many visits of a live day ask the recommender; the others browse
+            the organic ranking.
+        list_length: Slots of an organic list.
+        lifetime_days: Mean time until an unsold listing is withdrawn.
+        season_strength: 0 is a market without seasons, 1 the documented one.
+        vector_size: Length of the image-like vector.
+        vector_noise: Standard deviation of the vector's noise; its signal is about 0.6.
+        changes: What changes, and when.
+    """
+
+    seed: int = Field(default=7, ge=0)
+    start: date = date(2024, 3, 1)
+    days: int = Field(default=60, ge=1)
+    n_shoppers: int = Field(default=2500, ge=50)
+    newcomers_per_day: float = Field(default=12.0, ge=0.0)
+    listings_per_day: float = Field(default=300.0, ge=10.0)
+    visits_per_day: float = Field(default=1600.0, ge=10.0)
+    requests_per_day: int = Field(default=300, ge=0)
+    list_length: int = Field(default=16, ge=1)
+    lifetime_days: float = Field(default=15.0, ge=1.0)
+    season_strength: float = Field(default=1.0, ge=0.0, le=1.0)
+    vector_size: int = Field(default=32, ge=8)
+    vector_noise: float = Field(default=0.3, ge=0.0)
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def starts_at(self) -> datetime:
+        """Midnight, UTC, of the first day."""
+        return datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "large": {
+        "days": 90,
+        "n_shoppers": 20_000,
+        "newcomers_per_day": 80.0,
+        "listings_per_day": 800.0,
+        "visits_per_day": 2800.0,
+    },
+}
+"""Named sizes: ``demo`` (a few thousand events a day), ``large`` (1M events)."""
+
+
+def read_settings(values: Mapping[str, Any]) -> SimulationSettings:
+    """Read settings from plain values; ``preset`` names the values to start from.
+
+    Raises:
+        UsageError: A preset, name or value is unknown or off; the message lists the right ones.
+    """
+    own = dict(values)
+    preset = own.pop("preset", "demo")
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}; known presets: {', '.join(PRESETS)}")
+    return SimulationSettings.parse({**PRESETS[preset], **own})

@@ -1,0 +1,160 @@
+"""The simulated shoppers: latent taste, sizes, purse, and the few columns a shop knows of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from simulation.rows import Rows, labels, row_of
+from simulation.world import (
+    BRANDS,
+    CATEGORIES,
+    COUNTRIES,
+    DEPARTMENTS,
+    FLOOD,
+    N_BRANDS,
+    N_STYLE,
+    NEW_DEPARTMENT,
+    SIZES,
+    SYSTEM_LENGTHS,
+    SYSTEMS,
+    Floats,
+    Ints,
+    World,
+)
+
+MICROSECONDS_A_DAY = 86_400_000_000
+UNKNOWN = -1
+
+
+@dataclass
+class Shoppers(Rows):
+    """Simulated shoppers, one row each; a shopper may also sell.
+
+    Attributes:
+        taste: [U, S] the style they want, before fashion and turns of taste.
+        brands: [U, brands] affinity; categories: [U, C] preference; both in utility.
+        sizes: [U, systems] size index in each size system.
+        thrift: [U] how much a higher price hurts.
+        activity, selling: [U] relative frequency of visiting and of listing.
+        department: [U] where they mostly shop.
+        age, country: [U] age 0 and size hidden are null in the users table.
+        joined_at: [U] microseconds since the first simulated midnight.
+        flood: [U] came with the flood of new sellers.
+    """
+
+    taste: Floats
+    brands: Floats
+    categories: Floats
+    sizes: Ints
+    thrift: Floats
+    activity: NDArray[np.float64]
+    selling: NDArray[np.float64]
+    department: Ints
+    age: Ints
+    country: Ints
+    size_known: NDArray[np.bool_]
+    joined_at: Ints
+    flood: NDArray[np.bool_]
+
+
+def shoppers_of_day(world: World, day: int) -> Shoppers:
+    """The shoppers who join on a day; day -1 stands for everybody who was there before."""
+    rng = world.stream("shoppers", day)
+    settings = world.settings
+    n = settings.n_shoppers if day < 0 else int(rng.poisson(settings.newcomers_per_day))
+    regulars = _draw(world, rng, n)
+    if day < 0:
+        regulars.joined_at = -rng.integers(0, 900 * MICROSECONDS_A_DAY, n)
+        return regulars
+    regulars.joined_at = day * MICROSECONDS_A_DAY + np.sort(rng.integers(0, 300_000_000, n))
+    if not _flood_begins(world, day):
+        return regulars
+    rng = world.stream("flood", day)
+    sellers = _draw(world, rng, max(5, settings.n_shoppers // 20))
+    sellers.joined_at = np.full(len(sellers), day * MICROSECONDS_A_DAY)
+    sellers.flood[:] = True
+    sellers.activity[:] = 0.0
+    return regulars.joined_with(sellers)
+
+
+def _flood_begins(world: World, day: int) -> bool:
+    change = world.change("new_sellers_flood", day)
+    return change is not None and change.day == day
+
+
+def flood_listings(world: World, day: int) -> float:
+    """Mean number of listings on top that the flood of new sellers brings on a day."""
+    return FLOOD * world.strength("new_sellers_flood", day) * world.settings.listings_per_day
+
+
+def _draw(world: World, rng: np.random.Generator, n: int) -> Shoppers:
+    tribe = rng.integers(0, len(world.tribes), n)
+    taste = 0.7 * world.tribes[tribe] + 0.7 * rng.normal(size=(n, N_STYLE))
+    department = rng.choice(NEW_DEPARTMENT, n, p=(0.56, 0.36, 0.08))
+    categories = rng.normal(0, 0.5, (n, len(CATEGORIES)))
+    categories[world.department != department[:, None]] -= 2.5
+    parent = rng.random(n) < 0.3
+    categories[np.ix_(parent, world.department == 2)] += 1.5
+    categories[:, world.is_new] += 2.5  # the new category is for everybody
+
+    brands = rng.normal(0, 0.4, (n, len(BRANDS))) + 0.12 * taste @ world.brand_style.T
+    favourites = rng.integers(0, N_BRANDS, (n, 3))
+    np.put_along_axis(brands, favourites, rng.uniform(1.2, 2.0, (n, 3)), axis=1)
+
+    build = rng.normal(0, 1, n)
+    spread = np.array([1.2, 1.5, 1.4, 0.0])
+    middle = np.tile((SYSTEM_LENGTHS - 1) / 2, (n, 1))
+    middle[:, SYSTEMS.index("shoes")] += np.where(department == DEPARTMENTS.index("men"), 2.0, -1.5)
+    sizes = np.rint(middle + spread * (0.8 * build[:, None] + 0.6 * rng.normal(size=(n, 4))))
+    age = np.clip(np.rint(24 + 5 * tribe + 6 * rng.normal(size=n)), 16, 80)
+    age[rng.random(n) < 0.2] = 0
+    abroad = rng.random(n) < 0.5
+    return Shoppers(
+        taste=taste.astype(np.float32),
+        brands=brands.astype(np.float32),
+        categories=categories.astype(np.float32),
+        sizes=np.clip(sizes, 0, SYSTEM_LENGTHS - 1).astype(np.int64),
+        thrift=np.exp(rng.normal(-0.3, 0.35, n)).astype(np.float32),
+        activity=np.exp(rng.normal(0, 0.9, n)),
+        selling=np.exp(rng.normal(0, 1.3, n)) * (rng.random(n) < 0.4),
+        department=department,
+        age=age.astype(np.int64),
+        country=np.where(abroad, rng.integers(0, len(COUNTRIES), n), tribe % len(COUNTRIES)),
+        size_known=rng.random(n) > 0.15,
+        joined_at=np.zeros(n, dtype=np.int64),
+        flood=np.zeros(n, dtype=np.bool_),
+    )
+
+
+def user_row(user_id: str) -> int:
+    """Row of a shopper by id.
+
+    Raises:
+        UsageError: It is not the id of a simulated shopper.
+    """
+    return row_of(user_id, "shopper-")
+
+
+def user_ids(indices: Ints) -> list[str]:
+    """Ids of shoppers by their row."""
+    return [f"shopper-{i:06d}" for i in indices.tolist()]
+
+
+def users_table(shoppers: Shoppers, rows: Ints, start_us: int) -> pa.Table:
+    """The users table, in the columns of the contract, of some simulated shoppers."""
+    chosen = shoppers.take(rows)
+    clothes = np.where(chosen.size_known, chosen.sizes[:, SYSTEMS.index("clothes")], UNKNOWN)
+    shoes = np.where(chosen.size_known, chosen.sizes[:, SYSTEMS.index("shoes")], UNKNOWN)
+    return pa.table(
+        {
+            "user_id": pa.array(user_ids(rows), pa.string()),
+            "department": labels(DEPARTMENTS, chosen.department),
+            "size": labels(SIZES["clothes"], clothes),
+            "shoe_size": labels(SIZES["shoes"], shoes),
+            "country": labels(COUNTRIES, chosen.country),
+            "age": pa.array(chosen.age, pa.int64(), mask=chosen.age == 0),
+            "joined_at": pa.array(chosen.joined_at + start_us, pa.timestamp("us", tz="UTC")),
+        }
+    )

@@ -1,0 +1,259 @@
+"""The simulated listings, one of a kind: what sellers put up, and the table a shop keeps of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from simulation.changes import NULLABLE_COLUMNS
+from simulation.rows import Rows, labels
+from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers, flood_listings, user_ids
+from simulation.world import (
+    BRANDS,
+    CATEGORIES,
+    COLOURS,
+    CONDITION_LOG_PRICE,
+    CONDITION_SHARES,
+    CONDITION_VALUE,
+    CONDITIONS,
+    DEPARTMENTS,
+    INFLATION,
+    N_STYLE,
+    NEW_DEPARTMENT,
+    SIZES,
+    SYSTEM_LENGTHS,
+    SYSTEMS,
+    WORN_SHARES,
+    Floats,
+    Ints,
+    World,
+)
+
+SIZE_LABELS = [label for system in SIZES.values() for label in system]
+SIZE_OFFSET = np.concatenate([[0], np.cumsum(SYSTEM_LENGTHS)[:-1]])
+
+
+@dataclass
+class Stock(Rows):
+    """Simulated listings, one row each; times in microseconds since the first midnight.
+
+    Attributes:
+        seller, brand, category, kind, colour, size, condition: [N] codes.
+        price: [N] euros, to the cent.
+        style: [N, S] latent style; shoppers see it, a recommender sees ``vector``.
+        vector: [N, V] what the picture encoder made of it.
+        appeal: [N] utility from everything else on the listing: photo, words, condition.
+        listed_at: [N] when it went on sale.
+        gone_at: [N] when it was sold, or else will be withdrawn.
+        sold: [N] whether ``gone_at`` is a sale.
+        hidden: [N] index of the column gone null, -1 for none.
+    """
+
+    seller: Ints
+    brand: Ints
+    category: Ints
+    kind: Ints
+    colour: Ints
+    size: Ints
+    condition: Ints
+    price: Floats
+    style: Floats
+    vector: Floats
+    appeal: Floats
+    listed_at: Ints
+    gone_at: Ints
+    sold: NDArray[np.bool_]
+    hidden: Ints
+
+
+def stock_of_day(world: World, shoppers: Shoppers, day: int) -> Stock:
+    """The listings of a day; day -1 stands for the stock that is there at the start.
+
+    Args:
+        world: The market's truth.
+        shoppers: Everybody who has joined by that day, joined in order of their rows.
+        day: The simulated day.
+    """
+    settings = world.settings
+    rng = world.stream("stock", day)
+    mean = settings.listings_per_day * (0.6 * settings.lifetime_days if day < 0 else 1.0)
+    usual = _draw(world, rng, day, shoppers, int(rng.poisson(mean)), flood=False)
+    if not flood_listings(world, day):
+        return usual
+    rng = world.stream("flood stock", day)
+    n = int(rng.poisson(flood_listings(world, day)))
+    return usual.joined_with(_draw(world, rng, day, shoppers, n, flood=True))
+
+
+def _draw(
+    world: World, rng: np.random.Generator, day: int, shoppers: Shoppers, n: int, flood: bool
+) -> Stock:
+    """Draw n listings; every random number is drawn whatever the changes, so none moves another."""
+    selling = np.where(shoppers.flood == flood, shoppers.selling + 0.01 * flood, 0.0)
+    seller = np.searchsorted(np.cumsum(selling) / selling.sum(), rng.random(n))
+    category = np.searchsorted(np.cumsum(world.supply(day)), rng.random(n))
+    category = _in_the_sellers_wardrobe(world, rng, shoppers.department[seller], category)
+    shares = np.cumsum(world.brand_shares(day), axis=1)
+    shares[:, -1] = 1.0
+    departments = world.department[category]
+    brand = (shares[departments] < rng.random(n)[:, None]).sum(axis=1)
+    kind = world.kind_offset[category] + (rng.random(n) * world.kinds[category]).astype(np.int64)
+    colour = rng.integers(0, len(COLOURS), n)
+    condition = np.searchsorted(
+        np.cumsum(WORN_SHARES if flood else CONDITION_SHARES)[:-1], rng.random(n)
+    )
+    system = world.system[category]
+    own_size = shoppers.sizes[seller, system] + np.rint(rng.normal(0, 0.6, n))
+    size = np.clip(own_size, 0, SYSTEM_LENGTHS[system] - 1).astype(np.int64)
+
+    style = (
+        0.5 * world.brand_style[brand]
+        + 0.3 * world.kind_style[kind]
+        + 0.3 * world.colour_style[colour]
+        + 0.25 * shoppers.taste[seller] * _old_dimensions()
+        + 0.6 * rng.normal(size=(n, N_STYLE)) * _old_dimensions()
+    )
+    beyond = rng.normal(size=(n, N_STYLE))
+    is_new = departments == NEW_DEPARTMENT
+    style[is_new] = 0.6 * style[is_new] + world.new_direction + 0.8 * beyond[is_new]
+    style = (0.4 * style if flood else style).astype(np.float32)
+    noise = rng.normal(
+        0, world.settings.vector_noise * (1 + flood), (n, world.settings.vector_size)
+    )
+
+    log_price = (
+        world.log_price[category]
+        + world.brand_level[brand]
+        + CONDITION_LOG_PRICE[condition]
+        + rng.normal(0, 0.3, n)
+        + np.log(INFLATION) * world.strength("price_inflation", day)
+    )
+    appeal = CONDITION_VALUE[condition] + rng.normal(-0.8 * flood, 0.4, n)
+    if day < 0:
+        listed = -rng.integers(1, int(world.settings.lifetime_days * MICROSECONDS_A_DAY), n)
+        seen_from = np.zeros(n, dtype=np.int64)
+    else:
+        listed = np.sort(_time_of_day(rng, n)) + day * MICROSECONDS_A_DAY
+        seen_from = listed
+    lifetime = rng.gamma(2.0, world.settings.lifetime_days / 2.0, n) + 0.25
+    return Stock(
+        seller=seller,
+        brand=brand,
+        category=category,
+        kind=kind,
+        colour=colour,
+        size=size,
+        condition=condition,
+        price=np.round(np.exp(log_price), 2).astype(np.float32),
+        style=style,
+        vector=world.see(style, noise.astype(np.float32), day),
+        appeal=appeal.astype(np.float32),
+        listed_at=listed,
+        gone_at=(seen_from + lifetime * MICROSECONDS_A_DAY).astype(np.int64),
+        sold=np.zeros(n, dtype=np.bool_),
+        hidden=_hidden(world, rng, day, n),
+    )
+
+
+def _in_the_sellers_wardrobe(
+    world: World, rng: np.random.Generator, department: Ints, category: Ints
+) -> Ints:
+    """Move most listings of another department to the seller's own, same place in its list."""
+    moves = rng.random(len(category)) < 0.6
+    moves &= (world.department[category] != department) & ~world.is_new[category]
+    pick = rng.random(len(category))
+    moved = category.copy()
+    for own in range(NEW_DEPARTMENT):
+        choices = np.flatnonzero(world.department == own)
+        here = moves & (department == own)
+        share = np.cumsum([CATEGORIES[c].share for c in choices])
+        moved[here] = choices[np.searchsorted(share / share[-1], pick[here])]
+    return moved
+
+
+def _hidden(world: World, rng: np.random.Generator, day: int, n: int) -> Ints:
+    hit = rng.random(n)
+    change = world.change("column_gone_null", day)
+    if change is None:
+        return np.full(n, -1)
+    return np.where(hit < change.strength, NULLABLE_COLUMNS.index(change.column), -1)
+
+
+def _old_dimensions() -> Floats:
+    return np.where(np.arange(N_STYLE) < N_STYLE - 2, 1.0, 0.2).astype(np.float32)
+
+
+def _time_of_day(rng: np.random.Generator, n: int) -> Ints:
+    """[n] microseconds after midnight, most in the evening, none in the last half hour."""
+    hours = np.where(rng.random(n) < 0.3, rng.normal(12, 2.5, n), rng.normal(19, 2.5, n)) % 24
+    time = np.clip(hours, 0.1, 23.4) * 3_600_000_000
+    return np.asarray(time + rng.integers(0, 60_000_000, n), dtype=np.int64)
+
+
+def item_ids(rows: Ints) -> list[str]:
+    """Ids of listings by their row."""
+    return [f"item-{i:07d}" for i in rows.tolist()]
+
+
+def items_table(stock: Stock, rows: Ints, start_us: int, until: int) -> pa.Table:
+    """The items table, in the columns of the contract, of some listings as known at a time.
+
+    Args:
+        stock: All simulated listings.
+        rows: Those wanted.
+        start_us: Epoch microseconds of the first simulated midnight.
+        until: What happens from here on is not known: ``delisted_at`` is null.
+    """
+    chosen = stock.take(rows)
+
+    def shown(name: str, codes: Ints) -> Ints:
+        return np.where(chosen.hidden == NULLABLE_COLUMNS.index(name), -1, codes)
+
+    kinds = [f"{c.department} {kind} {c.word}" for c in CATEGORIES for kind in c.kinds]
+    size = SIZE_OFFSET[_systems(chosen.category)] + chosen.size
+    titles = [
+        f"{BRANDS[b]} {kinds[k].split(' ', 1)[1]} {COLOURS[c]}, {CONDITIONS[q]}"
+        for b, k, c, q in zip(
+            chosen.brand.tolist(),
+            chosen.kind.tolist(),
+            chosen.colour.tolist(),
+            chosen.condition.tolist(),
+            strict=True,
+        )
+    ]
+    names = [c.name for c in CATEGORIES]
+    departments = np.array([DEPARTMENTS.index(c.department) for c in CATEGORIES])
+    n, width = chosen.vector.shape
+    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * width)
+    return pa.table(
+        {
+            "item_id": pa.array(item_ids(rows), pa.string()),
+            "seller_id": pa.array(user_ids(chosen.seller), pa.string()),
+            "title": pa.array(
+                titles, pa.string(), mask=chosen.hidden == NULLABLE_COLUMNS.index("title")
+            ),
+            "brand": labels(BRANDS, shown("brand", chosen.brand)),
+            "category_1": labels(DEPARTMENTS, departments[chosen.category]),
+            "category_2": labels(names, chosen.category),
+            "category_3": labels(kinds, shown("category_3", chosen.kind)),
+            "colour": labels(COLOURS, shown("colour", chosen.colour)),
+            "size": labels(SIZE_LABELS, shown("size", size)),
+            "condition": labels(CONDITIONS, shown("condition", chosen.condition)),
+            "price": pa.array(chosen.price.astype(np.float64).round(2), pa.float64()),
+            "currency": labels(["EUR"], np.zeros(n, dtype=np.int64)),
+            "listed_at": pa.array(chosen.listed_at + start_us, pa.timestamp("us", tz="UTC")),
+            "delisted_at": pa.array(
+                chosen.gone_at + start_us,
+                pa.timestamp("us", tz="UTC"),
+                mask=chosen.gone_at >= until,
+            ),
+            "image_embedding": pa.ListArray.from_arrays(
+                offsets, pa.array(chosen.vector.ravel(), pa.float32())
+            ),
+        }
+    )
+
+
+def _systems(category: Ints) -> Ints:
+    return np.array([SYSTEMS.index(c.system) for c in CATEGORIES])[category]

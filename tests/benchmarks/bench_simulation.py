@@ -1,0 +1,41 @@
+"""How fast the simulated marketplace writes its history and lives its days.
+
+Run: ``python tests/benchmarks/bench_simulation.py``
+"""
+
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy starts its threads
+
+from refit.progress import say, set_up_logging
+from simulation.history import write_history
+from simulation.oracle import random_recommender
+from simulation.settings import PRESETS
+
+
+def main() -> None:
+    """Say rows, wall and CPU seconds, rows a second and peak memory for each preset."""
+    set_up_logging()
+    for preset in PRESETS:
+        with tempfile.TemporaryDirectory() as folder:
+            wall, cpu = time.perf_counter(), time.process_time()
+            market = write_history({"preset": preset}, Path(folder))
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        rows = market.events_table().num_rows
+        start = time.perf_counter()
+        day = market.live_day(random_recommender(market))
+        lived = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        say(
+            f"{preset}: {rows:,} events, {market.items_table().num_rows:,} listings in "
+            f"{wall:.1f} s ({cpu:.1f} CPU s, {rows / cpu:,.0f} events a CPU s); a live day with "
+            f"{day.requests.num_rows} requests in {lived:.2f} s; peak {peak:,.0f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

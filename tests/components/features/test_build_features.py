@@ -1,0 +1,342 @@
+import itertools
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.features.build import build_features
+from components.features.settings import FeatureSettings
+from refit.dataset import DatasetManifest
+from refit.errors import ContractBroken, UsageError
+from refit.feature_tables import read_catalogue, read_snapshot
+from refit.features import FeaturesManifest
+from tests.components.features.small_market import (
+    DAY,
+    SPEC,
+    SPLIT,
+    START,
+    Row,
+    SlowFeatures,
+    make_events,
+    make_items,
+    make_users,
+    write_dataset,
+)
+
+# ibis 12 still calls DuckDB by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+
+SPLITS = ("train", "validation", "test")
+
+
+def market(seed: int) -> tuple[list[Row], list[Row], list[Row]]:
+    rng = np.random.default_rng(seed)
+    return make_events(rng), make_items(rng), make_users()
+
+
+def settings(frozen: bool = False, **spec: object) -> FeatureSettings:
+    return FeatureSettings(
+        spec=SPEC.model_copy(update=spec), frozen_at_cut=frozen, memory_limit="500MB", threads=2
+    )
+
+
+def build(tmp_path: Path, made: FeatureSettings, *tables: list[Row], name: str = "a") -> Path:
+    dataset = write_dataset(tmp_path / f"dataset-{name}", *tables)
+    build_features(made, dataset, tmp_path / f"features-{name}")
+    return tmp_path / f"features-{name}"
+
+
+def rows_of(folder: Path, split: str) -> list[Row]:
+    rows: list[Row] = pq.read_table(folder / f"examples/{split}.parquet").to_pylist()
+    return rows
+
+
+def in_order(rows: list[Row]) -> list[str]:
+    return sorted(str(sorted(row.items(), key=lambda pair: pair[0])) for row in plain(rows))
+
+
+def plain(rows: list[Row]) -> list[Row]:
+    return [{**row, "event_time": row["event_time"].isoformat()[:26]} for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_table_is_what_its_definition_says(tmp_path: Path, seed: int, frozen: bool) -> None:
+    made = settings(frozen, history_within_visit=bool(seed % 2))
+    tables = market(seed)
+    folder = build(tmp_path, made, *tables)
+    slow = SlowFeatures(made, *tables)
+    manifest = FeaturesManifest.read(folder)
+
+    catalogue = read_catalogue(folder)
+    assert list(catalogue.strings("item_id")) == [item["item_id"] for item in slow.items]
+    assert list(manifest.snapshots) == slow.snapshots
+    for window, split in enumerate(SPLITS):
+        found = rows_of(folder, split)
+        assert in_order(found) == in_order(slow.examples(window))
+        assert found == sorted(found, key=lambda row: row["event_time"])
+    for i in range(len(slow.snapshots)):
+        index, age_days, popularity = read_snapshot(folder, i)
+        assert set(index) == slow.live(i)
+        assert list(index) == sorted(set(index))
+        known = [slow.items[n]["known_at"] for n in index]
+        ages = [max((slow.snapshots[i] - time) / DAY, 0) for time in known]
+        np.testing.assert_allclose(age_days, ages, rtol=1e-6)
+        values = dict(manifest.popularity_values)
+        expected = [slow.popularity(i, n, values) for n in index]
+        np.testing.assert_allclose(popularity, expected, rtol=1e-4, atol=1e-5)
+    for row in pq.read_table(folder / "histories.parquet").to_pylist():
+        latest = slow.latest(row["user_id"], SPLIT.end)
+        assert row["item_index"] == [slow.index[e["item_id"]] for e in latest]
+        assert row["event_type"] == [e["event_type"] for e in latest]
+        assert row["event_time"] == [e["event_time"] for e in latest]
+
+
+def test_counted_values_are_the_most_frequent_of_training_only(tmp_path: Path) -> None:
+    events, items, users = market(7)
+    flood = [
+        {**e, "size": "LATE"}
+        for e in events
+        for _ in range(5)
+        if e["event_time"] >= SPLIT.test_start
+    ]
+    folder = build(tmp_path, settings(), [*events, *flood], items, users)
+    seen = Counter(
+        e["size"]
+        for e in events
+        if e["event_time"] < SPLIT.validation_start and e["event_type"] != "view" and e["size"]
+    )
+    top = sorted(seen, key=lambda size: (-seen[size], size))[: SPEC.popularity_values]
+    values = FeaturesManifest.read(folder).popularity_values
+    assert values == {"size": tuple(top), "age": ("0", "1", "2")}
+    assert len(seen) > SPEC.popularity_values
+
+
+def other_future(
+    rng: np.random.Generator, tables: tuple[list[Row], ...], t
+) -> tuple[list[Row], ...]:
+    """The same market up to ``t``, and another one after it."""
+    events, items, users = tables
+    past = [e for e in events if e["event_time"] < t]
+    future = make_events(rng, n=250, start=t)
+    touched = {e["item_id"] for e in past}
+    changed = []
+    for item in items:
+        item = dict(item)
+        if item["delisted_at"] is not None and item["delisted_at"] >= t:
+            item["delisted_at"] = rng.choice([None, t + 3 * DAY])
+        if item["listed_at"] is not None and item["listed_at"] >= t:
+            item["listed_at"] += timedelta(hours=int(rng.integers(0, 40)))
+        elif item["listed_at"] is None and item["item_id"] not in touched and rng.random() < 0.5:
+            item["listed_at"] = t + DAY
+        changed.append(item)
+    new = [{**items[0], "item_id": "new", "listed_at": t + DAY, "delisted_at": None}]
+    return [*past, *future], [*changed, *new], users
+
+
+def named(folder: Path, i: int) -> dict[str, tuple[float, dict[str, float]]]:
+    """Item id to its age and its counts by name, without the zeros."""
+    manifest = FeaturesManifest.read(folder)
+    spec = manifest.spec
+    names = [
+        f"{half}/{column}/{value}"
+        for half in spec.popularity_half_lives_days
+        for column, values in [
+            ("", ("",)),
+            *((column, manifest.popularity_values[column]) for column in spec.popularity_by),
+        ]
+        for value in values
+    ]
+    ids = read_catalogue(folder).strings("item_id")
+    index, age_days, popularity = read_snapshot(folder, i)
+    assert popularity.shape[1] == len(names) == manifest.popularity_size
+    return {
+        ids[n]: (float(age), {k: float(v) for k, v in zip(names, counts, strict=True) if v})
+        for n, age, counts in zip(index, age_days, popularity, strict=True)
+    }
+
+
+@pytest.mark.parametrize("hours", [100, 11 * 24, 12 * 24, 13 * 24 + 3, 16 * 24, 17 * 24 + 9])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_future_reaches_no_row_before_it(tmp_path: Path, hours: int, frozen: bool) -> None:
+    t = START + timedelta(hours=hours)
+    tables = market(hours)
+    # Every value is counted, so that only their order can depend on all of training.
+    made = settings(frozen, popularity_values=50)
+    one = build(tmp_path, made, *tables, name="one")
+    changed = other_future(np.random.default_rng(hours + 1), tables, t)
+    two = build(tmp_path, made, *changed, name="two")
+
+    known = [pq.read_table(f / "items.parquet").to_pylist() for f in (one, two)]
+    before = [[row["item_id"] for row in rows if row["known_at"] < t] for rows in known]
+    assert before[0] == before[1]
+    n_rows = 0
+    for split in SPLITS:
+        first, second = ([r for r in rows_of(f, split) if r["event_time"] < t] for f in (one, two))
+        assert first == second
+        n_rows += len(first)
+    assert n_rows > 20
+    times = FeaturesManifest.read(one).snapshots
+    for i, (time, following) in enumerate(itertools.pairwise(times)):
+        if time > t:
+            break
+        first, second = named(one, i), named(two, i)
+        if following <= t:
+            assert first.keys() == second.keys()
+        for item_id in first.keys() & second.keys():
+            if item_id in before[0]:
+                assert first[item_id] == second[item_id]
+            else:
+                assert first[item_id][1] == second[item_id][1] == {}
+
+
+def test_a_changed_past_is_seen(tmp_path: Path) -> None:
+    """The test above can fail: the same comparison finds an event that did come before."""
+    events, items, users = market(3)
+    one = build(tmp_path, settings(), events, items, users, name="one")
+    fewer = [e for e in events if e["event_time"] != events[0]["event_time"]]
+    two = build(tmp_path, settings(), fewer, items, users, name="two")
+    later = [
+        [r for r in rows_of(f, "test") if r["event_time"] >= SPLIT.test_start] for f in (one, two)
+    ]
+    snapshots = [named(f, len(FeaturesManifest.read(f).snapshots) - 1) for f in (one, two)]
+    assert later[0] != later[1] or snapshots[0] != snapshots[1]
+
+
+def event(item: str, day: float, kind: str = "purchase", user: str = "a") -> Row:
+    time = START + day * DAY
+    return {
+        "user_id": user,
+        "item_id": item,
+        "event_type": kind,
+        "event_time": time,
+        "size": "S",
+        "occasion": None,
+        "age": None,
+    }
+
+
+def item(name: str, listed: float | None = None, gone: float | None = None) -> Row:
+    return {
+        "item_id": name,
+        "brand": None,
+        "price": None,
+        "title": None,
+        "image_embedding": [0.0, 0.0],
+        "listed_at": None if listed is None else START + listed * DAY,
+        "delisted_at": None if gone is None else START + gone * DAY,
+    }
+
+
+EACH_SPLIT = [event("z", 1), event("z", 13), event("z", 17)]
+USERS = [{"user_id": "a", "country": None, "height": None}]
+
+
+def test_decayed_counts_by_hand(tmp_path: Path) -> None:
+    made = settings(snapshot_every_days=1.0, popularity_half_lives_days=(2.0,), popularity_by=())
+    events = [event("x", 0), event("x", 2), event("x", 2, "like"), event("x", 4), *EACH_SPLIT]
+    folder = build(tmp_path, made, events, [item("x", -3), item("z", 0)], USERS)
+    assert named(folder, 4)["x"] == (7.0, {"2.0//": pytest.approx(0.25 + 0.5 + 0.25)})
+    # An event at the moment of the snapshot is not before it.
+    assert named(folder, 0)["x"] == (3.0, {})
+
+
+def test_an_item_leaves_with_its_sale_and_stands_in_the_snapshot_of_its_examples(
+    tmp_path: Path,
+) -> None:
+    made = settings(snapshot_every_days=1.0)
+    sold_at_snapshot, seen_after_sale = event("x", 3), event("y", 6.5, "like")
+    items = [item("x", 1.2, 3), item("y", 0, 5.2), item("z", 0), item("never"), item("end", 0, 20)]
+    folder = build(tmp_path, made, [sold_at_snapshot, seen_after_sale, *EACH_SPLIT], items, USERS)
+    there = {name: [] for name in ("x", "y", "never", "end")}
+    last = len(FeaturesManifest.read(folder).snapshots) - 1
+    for i in range(last + 1):
+        for name in there.keys() & named(folder, i).keys():
+            there[name].append(i)
+    assert there == {
+        "x": [1, 2, 3],
+        "y": [0, 1, 2, 3, 4, 5, 6],
+        "never": [last],
+        "end": list(range(last)),
+    }
+
+
+def test_without_optional_columns(tmp_path: Path) -> None:
+    bare = FeatureSettings()
+    events = [{k: e[k] for k in list(e)[:4]} for e in EACH_SPLIT]
+    dataset = write_dataset(tmp_path / "d", events, [{"item_id": "z"}], [{"user_id": "b"}])
+    DatasetManifest.read(dataset).model_copy(update={"context_columns": ()}).write(dataset)
+    manifest = build_features(bare, dataset, tmp_path / "f")
+    assert manifest.popularity_size == 2
+    assert rows_of(tmp_path / "f", "test")[0]["history_age_days"] == [4.0, 16.0]
+    users = pq.read_table(tmp_path / "f/histories.parquet").to_pylist()
+    assert [row["user_id"] for row in users] == ["a", "b"]
+    assert users[1]["item_index"] == []
+
+
+def test_like_keeps_spec_and_values_and_writes_what_an_index_needs(tmp_path: Path) -> None:
+    tables = market(5)
+    full = build(tmp_path, settings(), *tables)
+    build_features(
+        FeatureSettings(), tmp_path / "dataset-a", tmp_path / "now", like=tmp_path / "features-a"
+    )
+    now, then = FeaturesManifest.read(tmp_path / "now"), FeaturesManifest.read(full)
+    assert (now.spec, now.popularity_values) == (then.spec, then.popularity_values)
+    assert (now.vector_size, now.snapshots) == (then.vector_size, (SPLIT.end,))
+    assert not (tmp_path / "now/examples").exists()
+    last = len(then.snapshots) - 1
+    old, new = named(full, last), named(tmp_path / "now", 0)
+    assert old.keys() == new.keys()
+    for item_id, (age, counts) in old.items():
+        assert new[item_id][0] == age
+        assert new[item_id][1] == pytest.approx(counts, rel=1e-4, abs=2e-6)
+
+
+def test_wrong_column_lists_the_right_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no column 'colour'; they have: .*brand"):
+        build(tmp_path, settings(item_categorical=("colour",)), *market(0))
+    assert not (tmp_path / "features-a").exists()
+
+
+def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
+    events, items, users = market(0)
+    users = [{**user, "size": "S"} for user in users]
+    with pytest.raises(UsageError, match="size would stand"):
+        build(tmp_path, settings(user_categorical=("size",)), events, items, users)
+
+
+@pytest.mark.parametrize(
+    ("events", "match"),
+    [
+        ([event("z", 1), event("z", 13)], "no example for test .*target_events.* 2 purchase"),
+        ([event("z", 1), event("z", 17)], "no example for validation"),
+        ([event("z", 13), event("z", 17), event("z", 1, "view")], "no example for train .*1 view"),
+        ([*EACH_SPLIT, event("ghost", 2)], "1 events are on items .* 'ghost'"),
+    ],
+)
+def test_what_breaks_the_contract_says_what_to_do(
+    tmp_path: Path, events: list[Row], match: str
+) -> None:
+    with pytest.raises(ContractBroken, match=match):
+        build(tmp_path, settings(), events, [item("z", 0)], USERS)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset-a"]
+
+
+def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:
+    items = [item("z", 0), {**item("y", 0), "image_embedding": [1.0]}]
+    with pytest.raises(ContractBroken, match=r"found \[1, 2\]"):
+        build(tmp_path, settings(), EACH_SPLIT, items, USERS)
+
+
+def test_features_are_replaced_and_other_folders_left_alone(tmp_path: Path) -> None:
+    folder = build(tmp_path, settings(), EACH_SPLIT, [item("z", 0)], USERS)
+    build_features(settings(), tmp_path / "dataset-a", folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="something else"):
+        build_features(settings(), tmp_path / "dataset-a", tmp_path / "mine")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"dataset-a", "features-a", "mine"}

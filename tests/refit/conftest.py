@@ -1,0 +1,54 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from refit.bundle import Bundle, assemble_bundle
+
+
+@pytest.fixture
+def make_parts(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Hand-made parts of a bundle, small but complete."""
+
+    def make(
+        towers_id: str = "t1",
+        passed: bool | None = True,
+        index_towers: str | None = None,
+        reference_towers: str | None = None,
+        note: str = "",
+    ) -> dict[str, Path]:
+        root = tmp_path / f"parts-{len(list(tmp_path.iterdir()))}"
+        model = {"towers_id": towers_id, "trained_from": "2025-01-01T00:00:00Z", "packages": {}}
+        index = {"towers_id": index_towers or towers_id, "as_of": "2025-03-01T00:00:00Z"}
+        verdict = {"passed": passed, "reasons": [] if passed else ["too weak"]}
+        files = {
+            "model/query_tower/1/saved_model.pb": "query",
+            "model/item_tower/1/saved_model.pb": "item",
+            "model/features.json": json.dumps({"dataset_fingerprint": "f00"}),
+            "model/model.json": json.dumps(model),
+            "index/index.json": json.dumps(index),
+            "index/index.faiss": "vectors" + note,
+            "reference/thresholds.json": json.dumps({"towers_id": reference_towers or towers_id}),
+            "evaluation/metrics.json": "{}",
+        }
+        if passed is not None:
+            files["evaluation/verdict.json"] = json.dumps(
+                verdict | {"measurements": {}, "checks": []}
+            )
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        return {part: root / part for part in ("model", "index", "reference", "evaluation")}
+
+    return make
+
+
+@pytest.fixture
+def make_bundle(
+    tmp_path: Path, make_parts: Callable[..., dict[str, Path]]
+) -> Callable[..., Bundle]:
+    def make(**kwargs: object) -> Bundle:
+        return assemble_bundle(**make_parts(**kwargs), out_root=tmp_path / "assembled")
+
+    return make

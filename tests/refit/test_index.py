@@ -1,0 +1,101 @@
+import faiss
+import numpy as np
+import pytest
+
+from refit import index as module
+from refit.index import ItemIndex, scan
+
+N, D = 3000, 8
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(size=(N, D)).astype(np.float32)
+QUERIES = RNG.normal(size=(5, D)).astype(np.float32)
+
+
+def flat() -> ItemIndex:
+    index = faiss.IndexFlatIP(D)
+    index.add(VECTORS)
+    return ItemIndex(index, VECTORS)
+
+
+def ivf() -> ItemIndex:
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(D), D, 32, faiss.METRIC_INNER_PRODUCT)
+    index.train(VECTORS)
+    index.add(VECTORS)
+    return ItemIndex(index, VECTORS, n_probe=2)
+
+
+@pytest.fixture(params=["scan", "flat", "ivf"])
+def searcher(request, monkeypatch) -> ItemIndex:
+    """Each of the ways an answer is found."""
+    monkeypatch.setattr(module, "SCAN_ROWS", N if request.param == "scan" else 0)
+    return ivf() if request.param == "ivf" else flat()
+
+
+def expected(allowed: np.ndarray, k: int) -> np.ndarray:
+    scores = np.where(allowed, QUERIES @ VECTORS.T, -np.inf)
+    return np.argsort(-scores, axis=1)[:, :k]
+
+
+def test_a_scan_is_the_exact_answer_by_hand():
+    vectors = np.array([[1, 0], [0, 1], [2, 0]], np.float32)
+    scores, rows = scan(np.array([[1, 0.5]], np.float32), vectors, 2)
+    assert rows.tolist() == [[2, 0]]
+    assert scores.tolist() == [[2.0, 1.0]]
+
+
+@pytest.mark.parametrize("make", [flat, ivf])
+def test_few_allowed_items_are_found_exactly(make):
+    allowed = RNG.random(N) < 0.1
+    _, rows = make().search(QUERIES, 20, allowed)
+    np.testing.assert_array_equal(rows, expected(allowed, 20))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
+def test_k_allowed_items_come_back_whenever_they_exist(searcher, share):
+    allowed = RNG.random(N) < share
+    k = min(int(allowed.sum()), 100)
+    scores, rows = searcher.search(QUERIES, k, allowed)
+    assert allowed[rows].all()
+    assert all(len(set(row)) == k for row in rows)
+    np.testing.assert_allclose(scores, np.einsum("bd,bkd->bk", QUERIES, VECTORS[rows]), 1e-4)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_every_allowed_item_comes_back_when_fewer_than_k_exist(searcher):
+    allowed = np.zeros(N, bool)
+    allowed[[5, 17, 2999]] = True
+    scores, rows = searcher.search(QUERIES, 10, allowed)
+    for row, score in zip(rows, scores, strict=True):
+        assert set(row[:3]) == {5, 17, 2999}
+        assert (row[3:] == -1).all()
+        assert np.isneginf(score[3:]).all()
+
+
+def test_excluded_rows_make_room_for_the_next_best(searcher):
+    _, before = searcher.search(QUERIES, 30)
+    exclude = [row[:20] for row in before]
+    exclude[1] = []
+    scores, rows = searcher.search(QUERIES, 10, exclude=exclude)
+    for i, gone in enumerate(exclude):
+        assert not set(rows[i]) & set(gone)
+        assert (rows[i] >= 0).all()
+    assert (np.diff(scores, axis=1) <= 0).all()
+    np.testing.assert_array_equal(rows[1], before[1, :10])
+
+
+def test_exact_ways_agree(monkeypatch):
+    allowed = RNG.random(N) < 0.5
+    scanned = flat().search(QUERIES, 50, allowed)[1]
+    monkeypatch.setattr(module, "SCAN_ROWS", 0)
+    np.testing.assert_array_equal(flat().search(QUERIES, 50, allowed)[1], scanned)
+
+
+def test_nothing_allowed_gives_nothing(searcher):
+    _, rows = searcher.search(QUERIES, 3, np.zeros(N, bool))
+    assert (rows == -1).all()
+
+
+def test_more_than_all_can_be_asked_for(searcher):
+    _, rows = searcher.search(QUERIES[:1], N + 5)
+    assert sorted(rows[0, :N]) == list(range(N))
+    assert (rows[0, N:] == -1).all()
