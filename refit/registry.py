@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
-from refit.files import write_atomically
+from refit.files import remove, write_atomically
 from refit.progress import say
 from refit.settings import Settings
 
@@ -33,6 +33,7 @@ CHAMPION_FILE = "champion.json"
 HISTORY_FILE = "history.jsonl"
 LOCK_FILE = ".lock"
 LOCK_EXPIRES_SECONDS = 60.0
+LEFTOVER_SECONDS = 86_400.0
 DEFAULT_CACHE = Path.home() / ".cache" / "refit" / "bundles"
 
 
@@ -181,6 +182,8 @@ class Registry:
     def prune(self, keep: int) -> tuple[str, ...]:
         """Remove the oldest bundles, never the champion nor what a roll back would lead to.
 
+        What killed writers left in a local folder goes as well, once it is a day old.
+
         Args:
             keep: How many of the newest bundles stay in any case.
 
@@ -196,7 +199,15 @@ class Registry:
                 # Without its manifest a half removed bundle is none.
                 self.fs.rm_file(self._at("bundles", bundle_id, MANIFEST_FILE))
                 self.fs.rm(self._at("bundles", bundle_id), recursive=True)
+            if self.is_local:
+                self._sweep()
         return removed
+
+    def _sweep(self) -> None:
+        for path in Path(self._at("bundles")).glob("*"):
+            torn = path.name.startswith(".") or not (path / MANIFEST_FILE).exists()
+            if torn and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                remove(path)
 
     def _change(
         self,

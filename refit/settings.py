@@ -1,5 +1,6 @@
 """Typed, frozen settings: a typo in a config is an error that names the right spelling."""
 
+import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Self
@@ -15,8 +16,20 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @classmethod
+    def parse_json(cls, text: str) -> Self:
+        """Read settings from JSON, as a pipeline hands them to its steps.
+
+        Raises:
+            UsageError: It is not JSON, a name is unknown or a value is off.
+        """
+        try:
+            return cls.parse(json.loads(text))
+        except ValueError as error:
+            raise UsageError(f"{cls.__name__} must be JSON: {error}") from None
+
+    @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Read settings from plain values, as they come from YAML or a pipeline parameter.
+        """Read settings from plain values, as they come from YAML.
 
         Raises:
             UsageError: A name is unknown or a value is off; every fault is listed.

@@ -8,12 +8,20 @@ from refit.settings import Settings
 
 
 class Check(Settings):
-    """One demand of a gate: a measurement held against its bounds (both inclusive)."""
+    """One demand of a gate: a measurement held against its bounds.
+
+    Attributes:
+        at_least, at_most: Inclusive bounds.
+        above: An exclusive lower bound.
+        n, needs_n: How many cases it rests on, and how many it must.
+        why: What kept it from being measured.
+    """
 
     name: str
     measured: float | None
     at_least: float | None = None
     at_most: float | None = None
+    above: float | None = None
     n: int | None = None
     needs_n: int = 0
     why: str = ""
@@ -25,8 +33,10 @@ class Check(Settings):
             return f"{self.name} was not measured" + (f": {self.why}" if self.why else "")
         if self.needs_n and (self.n is None or self.n < self.needs_n):
             return f"{self.name} rests on {self.n or 0} cases, {self.needs_n} are needed"
-        if self.at_least is None and self.at_most is None:
+        if self.at_least is None and self.at_most is None and self.above is None:
             return f"{self.name} has no bound to be held against"
+        if self.above is not None and not self.measured > self.above:
+            return f"{self.name} is {self.measured:.4g}, above {self.above:.4g} is needed"
         if self.at_least is not None and not self.measured >= self.at_least:
             return f"{self.name} is {self.measured:.4g}, at least {self.at_least:.4g} is needed"
         if self.at_most is not None and not self.measured <= self.at_most:

@@ -7,7 +7,7 @@ from components.images import MAIN_IMAGE
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
 def build_feature_tables(
-    settings: dict,  # type: ignore[type-arg]
+    settings: str,
     dataset: dsl.Input[dsl.Dataset],
     features: dsl.Output[dsl.Dataset],
     registry: str = "",
@@ -16,7 +16,7 @@ def build_feature_tables(
     """Write the point-in-time tables that training, judgement and indexing read.
 
     Args:
-        settings: FeatureSettings as plain values.
+        settings: FeatureSettings as JSON.
         dataset: The ingestion step's folder.
         features: Folder of catalogue, examples, item snapshots and histories.
         registry: Where bundles are kept; needed with ``like_bundle``.
@@ -32,7 +32,7 @@ def build_feature_tables(
     with running("features") as facts:
         like = Registry(registry).get(like_bundle).path if like_bundle else None
         manifest = build_features(
-            FeatureSettings.parse(settings), Path(dataset.path), Path(features.path), like=like
+            FeatureSettings.parse_json(settings), Path(dataset.path), Path(features.path), like=like
         )
         facts["snapshots"] = len(manifest.snapshots)
         features.metadata["snapshots"] = len(manifest.snapshots)

@@ -1,0 +1,54 @@
+"""The deployment step as a Kubeflow Pipelines component."""
+
+from kfp import dsl
+
+from components.images import MAIN_IMAGE
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def deploy_bundle(
+    settings: str,
+    features: dsl.Input[dsl.Dataset],
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    index: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Input[dsl.Artifact],
+    reference: dsl.Input[dsl.Artifact],
+    registry: str,
+    champion: str = "",
+    reason: str = "",
+) -> str:
+    """Bundle what passed the gate and make it the champion; return the bundle's id.
+
+    Args:
+        settings: DeploySettings as JSON.
+        features: The feature step's folder.
+        dataset: The ingestion step's folder.
+        model: The training step's folder.
+        index: The indexing step's folder.
+        evaluation: The evaluation step's folder, with a passed verdict.
+        reference: The drift reference.
+        registry: Where bundles are kept.
+        champion: Id of the bundle that the verdict compared with.
+        reason: Kept in the audit trail.
+    """
+    from pathlib import Path
+
+    from components.deployment.promote import deploy
+    from components.deployment.settings import DeploySettings
+    from components.step import running
+
+    with running("deploy") as facts:
+        facts["bundle_id"] = deploy(
+            DeploySettings.parse_json(settings),
+            features=Path(features.path),
+            dataset=Path(dataset.path),
+            model=Path(model.path),
+            index=Path(index.path),
+            evaluation=Path(evaluation.path),
+            reference=Path(reference.path),
+            registry=registry,
+            champion=champion,
+            reason=reason,
+        )
+    return str(facts["bundle_id"])

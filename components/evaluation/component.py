@@ -1,0 +1,84 @@
+"""The evaluation step and its gate as Kubeflow Pipelines components."""
+
+from kfp import dsl
+
+from components.images import MAIN_IMAGE
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def judge_model(
+    settings: str,
+    features: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    index: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
+    registry: str = "",
+    champion: str = "",
+) -> None:
+    """Judge a model against baselines and champion.
+
+    Args:
+        settings: EvaluationSettings as JSON.
+        features: The feature step's folder.
+        model: The training step's folder.
+        index: The indexing step's folder.
+        evaluation: Folder of metrics, verdict, report and offline predictions.
+        metrics: The model's main figures, for the run page.
+        report: The report to look at.
+        summary: The report to read.
+        registry: Where bundles are kept; needed with ``champion``.
+        champion: Id of the bundle to beat; empty when there is none yet.
+    """
+    import shutil
+    from pathlib import Path
+
+    from components.evaluation.evaluate import evaluate
+    from components.evaluation.settings import EvaluationSettings
+    from components.step import running
+    from refit.registry import Registry
+
+    with running("evaluate") as facts:
+        out = Path(evaluation.path)
+        verdict = evaluate(
+            EvaluationSettings.parse_json(settings),
+            Path(features.path),
+            Path(model.path),
+            Path(index.path),
+            out,
+            champion=Registry(registry).get(champion).path if champion else None,
+        )
+        shutil.copyfile(out / "report.html", report.path)
+        shutil.copyfile(out / "report.md", summary.path)
+        for name, value in verdict.measurements.items():
+            if value is not None:
+                metrics.log_metric(name, value)
+        facts["measurements"] = dict(verdict.measurements)
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def pass_gate(evaluation: dsl.Input[dsl.Artifact]) -> bool:
+    """Say the verdict and return whether it passed; never cached, so that every run says it.
+
+    Args:
+        evaluation: The evaluation step's folder.
+    """
+    from pathlib import Path
+
+    from components.step import running
+    from refit.files import read_json
+    from refit.progress import say
+    from refit.verdict import Verdict
+
+    with running("gate") as facts:
+        folder = Path(evaluation.path)
+        verdict = Verdict.parse(read_json(folder / "verdict.json"))
+        facts["passed"] = verdict.passed
+        facts["reasons"] = list(verdict.reasons)
+        facts["evaluation"] = str(folder)
+        say("[gate] " + ("passed" if verdict.passed else "refused"))
+        for reason in verdict.reasons:
+            say(f"[gate] {reason}")
+    return verdict.passed

@@ -1,0 +1,1 @@
+"""The monitoring steps of the pipelines, around the ``monitoring`` package."""

@@ -1,0 +1,122 @@
+"""The monitoring steps as Kubeflow Pipelines components."""
+
+from kfp import dsl
+
+from components.images import MAIN_IMAGE
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def calibrate_drift(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    index: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Input[dsl.Artifact],
+    reference: dsl.Output[dsl.Artifact],
+) -> None:
+    """Write the drift reference of a model, with thresholds calibrated on its own data.
+
+    Args:
+        settings: MonitorSettings as JSON.
+        dataset: The ingestion step's folder.
+        index: The indexing step's folder.
+        evaluation: The evaluation step's folder, with offline predictions.
+        reference: Folder of reference tables and thresholds.
+    """
+    from pathlib import Path
+
+    from components.step import running
+    from monitoring.reference import build_reference
+    from monitoring.settings import MonitorSettings
+    from refit.index import IndexManifest
+
+    with running("calibrate") as facts:
+        found = build_reference(
+            MonitorSettings.parse_json(settings).measure,
+            Path(evaluation.path) / "predictions.parquet",
+            Path(index.path),
+            Path(dataset.path),
+            IndexManifest.read(Path(index.path)).towers_id,
+            Path(reference.path),
+        )
+        facts["yardsticks"] = len(found.yardsticks)
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def watch_drift(
+    settings: str,
+    registry: str,
+    champion: str,
+    log: str,
+    until: str,
+    windows: int,
+    store: str,
+    pages: str,
+    workspace: str,
+    readings: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    outcomes: str = "",
+    items: str = "",
+    refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
+) -> str:
+    """Measure drift, decide, and act: alert, and refit when the policy says so; once.
+
+    Args:
+        settings: MonitorSettings as JSON.
+        registry: Where bundles are kept.
+        champion: Id of the bundle that serves.
+        log: The prediction log.
+        until: End of the last window, UTC.
+        windows: How many windows before ``until`` are measured.
+        store: SQLite file of readings, decisions, alerts and refits.
+        pages: Folder of the review pages.
+        workspace: Evidently workspace.
+        readings: What was measured, as JSON.
+        report: The alert's page, or the page of all alerts.
+        outcomes: Events that name the answers they follow, Parquet.
+        items: The current items table.
+        refit_command: What starts a refit; empty only tells.
+    """
+    import shutil
+    from datetime import datetime
+    from pathlib import Path
+
+    from components.monitoring.launch import command_launcher
+    from components.step import running
+    from monitoring.act import Watched, monitor
+    from monitoring.measure import daily_windows
+    from monitoring.settings import MonitorSettings
+    from monitoring.store import SqliteStore
+    from refit.files import write_json
+    from refit.registry import Registry
+
+    with running("monitor") as facts:
+        parsed = MonitorSettings.parse_json(settings)
+        bundle = Registry(registry).get(champion)
+        end = datetime.fromisoformat(until)
+        outcome = monitor(
+            parsed,
+            Watched(
+                bundle_id=champion,
+                reference=bundle.reference,
+                log=Path(log),
+                events=Path(outcomes) if outcomes else None,
+                items=Path(items) if items else None,
+                index=bundle.index,
+                windows=daily_windows(end, windows, parsed.measure.window_days),
+            ),
+            SqliteStore(Path(store)),
+            Path(pages),
+            now=end,
+            launch=command_launcher(refit_command) if refit_command else None,
+            workspace=Path(workspace),
+        )
+        write_json(Path(readings.path), [r.model_dump(mode="json") for r in outcome.readings])
+        page = outcome.alert.report if outcome.alert else "index.html"
+        shutil.copyfile(Path(pages) / page, report.path)
+        facts["action"] = str(outcome.decision.action)
+        facts["reasons"] = list(outcome.decision.reasons)
+        facts["readings"] = readings.path
+        facts["alert_id"] = outcome.alert.alert_id if outcome.alert else ""
+        facts["page"] = str(Path(pages) / page)
+        facts["refit"] = outcome.refit.model_dump(mode="json") if outcome.refit else None
+    return str(facts["action"])

@@ -1,0 +1,1 @@
+"""Wiring: pipelines, settings, the local runner and the command line."""

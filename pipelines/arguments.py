@@ -1,0 +1,100 @@
+"""From settings to the parameters of each pipeline."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.home import Home
+from pipelines.settings import RunSettings
+from refit.errors import UsageError
+from refit.registry import Registry
+from refit.settings import Settings
+
+
+def continuous_training_arguments(
+    settings: RunSettings, home: Home, reason: str = ""
+) -> dict[str, Any]:
+    """Parameters of continuous_training; reads the data's fingerprint and the champion."""
+    fingerprint = _fingerprint(settings)
+    return {
+        "ingestion": _to_json(settings.ingestion),
+        "features": _to_json(settings.features),
+        "training": _to_json(settings.training),
+        "indexing": _to_json(settings.indexing),
+        "evaluation": _to_json(settings.evaluation),
+        "monitoring": _to_json(settings.monitoring),
+        "deployment": _to_json(settings.deployment),
+        "data_fingerprint": fingerprint,
+        "registry": home.registry,
+        "champion": _champion(home),
+        "checkpoint_folder": str(home.checkpoints / fingerprint[:16]),
+        "webhook": settings.webhook,
+        "reason": reason,
+    }
+
+
+def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
+    """Parameters of index_refresh; the champion's towers are kept."""
+    return {
+        "ingestion": _to_json(settings.ingestion),
+        "features": _to_json(settings.features),
+        "indexing": _to_json(settings.indexing),
+        "deployment": _to_json(settings.deployment),
+        "data_fingerprint": _fingerprint(settings),
+        "registry": home.registry,
+        "champion": _champion(home),
+        "webhook": settings.webhook,
+    }
+
+
+def drift_monitoring_arguments(
+    settings: RunSettings,
+    home: Home,
+    *,
+    until: datetime,
+    windows: int,
+    outcomes: Path | None = None,
+    items: Path | None = None,
+    refit_command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Parameters of drift_monitoring.
+
+    Raises:
+        UsageError: There is no champion to watch.
+    """
+    champion = _champion(home)
+    if not champion:
+        raise UsageError(f"no champion in {home.registry} to watch; refit run makes one")
+    return {
+        "monitoring": _to_json(settings.monitoring),
+        "registry": home.registry,
+        "champion": champion,
+        "log": str(home.predictions),
+        "until": until.isoformat(),
+        "windows": windows,
+        "store": str(home.alerts),
+        "pages": str(home.alert_pages),
+        "workspace": str(home.evidently),
+        "outcomes": str(outcomes.absolute()) if outcomes else "",
+        "items": str(items.absolute()) if items else "",
+        "refit_command": list(refit_command),
+        "webhook": settings.webhook,
+    }
+
+
+def _to_json(settings: Settings) -> str:
+    """Settings as one parameter; kfp's own dict parameters cannot hold null."""
+    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+
+
+def _fingerprint(settings: RunSettings) -> str:
+    from components.ingestion.ingest import fingerprint_source
+
+    return fingerprint_source(settings.ingestion)
+
+
+def _champion(home: Home) -> str:
+    promotion = Registry(home.registry).champion()
+    return promotion.bundle_id if promotion else ""

@@ -1,0 +1,95 @@
+"""refit alerts: list, show, acknowledge, resolve."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import HomeOption, JsonOption
+from pipelines.cli.output import write_json, write_line, write_table
+from pipelines.home import Home
+from refit.alert import AlertStatus
+
+alerts = typer.Typer(no_args_is_help=True, help="What the monitor found, for people to review.")
+
+ByOption = Annotated[str, typer.Option(help="Who.", envvar="USER")]
+
+
+@alerts.command("list")
+def list_alerts(
+    status: Annotated[
+        AlertStatus | None, typer.Option(help="Only alerts that stand there.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the alerts, newest first."""
+    from monitoring import act
+    from monitoring.store import SqliteStore
+
+    found = act.list_alerts(SqliteStore(Home.at(home).alerts), status)
+    if as_json:
+        write_json([alert.model_dump(mode="json") for alert in found])
+        return
+    write_table(
+        "Alerts",
+        ("alert", "since", "status", "decided", "came of it"),
+        (
+            (
+                alert.alert_id,
+                f"{alert.created_at:%Y-%m-%d %H:%M}",
+                alert.status,
+                alert.decision.action,
+                alert.outcome or "-",
+            )
+            for alert in found
+        ),
+    )
+
+
+@alerts.command("show")
+def show_alert(alert_id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show one alert: what moved, what was decided and why, where its page is."""
+    from monitoring import act
+    from monitoring.store import SqliteStore
+
+    place = Home.at(home)
+    alert = act.show_alert(SqliteStore(place.alerts), alert_id)
+    if as_json:
+        write_json(alert.model_dump(mode="json"))
+        return
+    write_table(
+        f"{alert.alert_id} · {alert.status}",
+        ("subject", "statistic", "value", "threshold", "state", "why"),
+        ((r.subject, r.statistic, r.value, r.threshold, r.state, r.why) for r in alert.readings),
+    )
+    write_line(f"decided: {alert.decision.action}")
+    for reason in alert.decision.reasons:
+        write_line(f"  {reason}")
+    write_line(f"page: {place.alert_pages / alert.report}")
+
+
+@alerts.command("ack")
+def acknowledge(alert_id: str, by: ByOption = "", home: HomeOption = None) -> None:
+    """Say that you look into an alert."""
+    from monitoring import act
+    from monitoring.store import SqliteStore
+
+    place = Home.at(home)
+    act.acknowledge(SqliteStore(place.alerts), alert_id, by, place.alert_pages)
+    write_line(f"{alert_id} acknowledged by {by}")
+
+
+@alerts.command("resolve")
+def resolve(
+    alert_id: str,
+    note: Annotated[str, typer.Option(help="What it was, and what was done.")],
+    by: ByOption = "",
+    home: HomeOption = None,
+) -> None:
+    """Close an alert with a note."""
+    from monitoring import act
+    from monitoring.store import SqliteStore
+
+    place = Home.at(home)
+    act.resolve(SqliteStore(place.alerts), alert_id, by, note, place.alert_pages)
+    write_line(f"{alert_id} resolved by {by}")

@@ -1,0 +1,79 @@
+"""The command tree: what there is, how errors are told, which exit code they give."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.alerts import alerts
+from pipelines.cli.bundles import bundles
+from pipelines.cli.demo import demo
+from pipelines.cli.monitor import monitor
+from pipelines.cli.output import ERRORS
+from pipelines.cli.run import run_pipeline, show_runs
+from pipelines.cli.serve import recommend, serve
+from pipelines.cli.simulate import simulate
+from refit import __version__
+from refit.errors import RefitError
+from refit.progress import set_up_logging
+
+app = typer.Typer(
+    name="refit",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="""Keep a second-hand marketplace's recommendations fitting.
+
+Train a two-tower model on your events, let it through only when it beats the baselines, serve it
+behind Seldon, watch it drift, and refit it.
+
+[bold]Start here[/bold]
+
+  refit demo                                  the whole loop on a simulated marketplace
+  refit run --config renttherunway \\
+      --set ingestion.path=DATA               train and judge on a real data set
+  refit serve                                 answer requests with the champion
+  refit recommend --user u1 -k 10             ask it
+  refit monitor --config simulated            measure drift, decide, refit when it is due
+  refit alerts list                           what came up
+
+[bold]Exit codes[/bold]
+
+  0 done · 2 bad usage or config · 3 refused by a gate · 4 data broke its contract ·
+  5 a needed service is unreachable · 1 anything else
+""",
+)
+app.command("run")(run_pipeline)
+app.command("status")(show_runs)
+app.command("serve")(serve)
+app.command("recommend")(recommend)
+app.command("monitor")(monitor)
+app.command("simulate")(simulate)
+app.command("demo")(demo)
+app.add_typer(alerts, name="alerts")
+app.add_typer(bundles, name="bundles")
+
+
+@app.callback(invoke_without_command=False)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line; a RefitError becomes its message and its exit code."""
+    set_up_logging()
+    try:
+        app()
+    except RefitError as error:
+        ERRORS.print(f"error: {error}", style="bold red", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        ERRORS.print("stopped")
+        sys.exit(130)

@@ -1,0 +1,109 @@
+"""refit bundles: list, show, promote, roll back."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
+from pipelines.cli.output import write_json, write_line, write_table
+from pipelines.home import Home
+from refit.bundle import load_bundle
+from refit.registry import Registry
+
+bundles = typer.Typer(
+    no_args_is_help=True, help="The versions of everything that answers requests."
+)
+
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
+ByOption = Annotated[str, typer.Option(help="Who; kept in the audit trail.", envvar="USER")]
+
+
+@bundles.command("list")
+def list_bundles(
+    home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
+) -> None:
+    """List the bundles, oldest first, with champion and previous marked."""
+    store = Registry(Home.at(home, registry).registry)
+    champion = store.champion()
+    marks = {champion.previous: "previous", champion.bundle_id: "champion"} if champion else {}
+    rows = [{"bundle_id": name, "role": marks.get(name, "")} for name in store.list()]
+    if as_json:
+        write_json(rows)
+    else:
+        write_table("Bundles", ("bundle", "role"), (tuple(row.values()) for row in rows))
+
+
+@bundles.command("show")
+def show_bundle(
+    bundle_id: str,
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a bundle was made from and what its gate said; verifies every checksum."""
+    bundle = load_bundle(Registry(Home.at(home, registry).registry).get(bundle_id).path)
+    verdict = bundle.read_verdict()
+    if as_json:
+        write_json(
+            {
+                "manifest": bundle.manifest.model_dump(mode="json"),
+                "verdict": verdict.model_dump(mode="json") if verdict else None,
+            }
+        )
+        return
+    manifest = bundle.manifest
+    write_table(
+        bundle_id,
+        ("what", "value"),
+        [
+            ("made", manifest.created_at),
+            ("towers", manifest.towers_id[:12]),
+            ("index as of", manifest.as_of),
+            ("trained on", f"{manifest.trained_from} .. {manifest.trained_until}"),
+            ("dataset", manifest.dataset_fingerprint[:12]),
+            ("files", len(manifest.checksums)),
+            ("verdict", "none" if verdict is None else "passed" if verdict.passed else "refused"),
+        ],
+    )
+    for reason in verdict.reasons if verdict else ():
+        write_line(reason)
+
+
+@bundles.command("promote")
+def promote(
+    bundle_id: str,
+    reason: ReasonOption,
+    by: ByOption = "",
+    force: Annotated[bool, typer.Option(help="Promote without a passed verdict.")] = False,
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+) -> None:
+    """Make a bundle the champion; a running server takes it over within a second."""
+    Registry(Home.at(home, registry).registry).promote(bundle_id, by, reason, force)
+
+
+@bundles.command("rollback")
+def roll_back(
+    reason: ReasonOption,
+    by: ByOption = "",
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+) -> None:
+    """Make the previous champion champion again; no retrain, and it is written down."""
+    Registry(Home.at(home, registry).registry).rollback(by, reason)
+
+
+@bundles.command("history")
+def show_history(
+    home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
+) -> None:
+    """Show every change of champion: when, by whom and why."""
+    changes = Registry(Home.at(home, registry).registry).history()
+    if as_json:
+        write_json([change.model_dump(mode="json") for change in changes])
+        return
+    write_table(
+        "Changes of champion",
+        ("when", "what", "bundle", "by", "why"),
+        ((f"{c.at:%Y-%m-%d %H:%M:%S}", c.action, c.bundle_id, c.by, c.reason) for c in changes),
+    )

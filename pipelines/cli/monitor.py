@@ -1,0 +1,114 @@
+"""refit monitor."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
+from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.home import Home
+from refit.errors import UsageError
+from refit.files import read_json
+
+
+def monitor(
+    config: ConfigOption = "simulated",
+    changes: SetOption = None,
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+    until: Annotated[
+        str, typer.Option(help="End of the last window, ISO 8601 (default: last midnight, UTC).")
+    ] = "",
+    windows: Annotated[int, typer.Option(help="How many windows to measure.", min=1)] = 1,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of events that name the answers they follow (request_id)."),
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="The current items table, Parquet.")] = None,
+    refit: Annotated[
+        bool, typer.Option(help="Start the refit that is decided; without, only tell.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure drift, decide, and act: alert, and refit when it is due.
+
+    Looks at what the champion answered in the latest windows, holds it against the bundle's
+    calibrated reference, and decides by the policy of the config. Every decision is kept with its
+    reasons; see refit alerts. A refit is continuous_training with the same config, started once.
+
+    Try:
+
+      refit monitor --config my.yaml --outcomes data/outcomes
+
+      refit monitor --config my.yaml --windows 7 --no-refit --json
+    """
+    from pipelines.arguments import drift_monitoring_arguments
+    from pipelines.local import run_locally
+    from pipelines.settings import read_settings
+
+    place = Home.at(home, registry)
+    settings = read_settings(config, changes or ())
+    command = [sys.executable, "-m", "pipelines.cli", "run", "continuous_training"]
+    command += ["--config", config, "--home", str(place.folder), "--registry", place.registry]
+    for change in changes or ():
+        command += ["--set", change]
+    arguments = drift_monitoring_arguments(
+        settings,
+        place,
+        until=_parse_until(until),
+        windows=windows,
+        outcomes=outcomes,
+        items=items,
+        refit_command=command if refit else [],
+    )
+    outcome = run_locally("drift_monitoring", arguments, place, on_line=write_progress)
+    outcome.raise_if_failed()
+    facts = outcome.facts("monitor")
+    readings = read_json(Path(facts["readings"]))
+    if as_json:
+        write_json({**facts, "readings": readings, "run": str(outcome.folder)})
+        return
+    _tell(facts, readings)
+
+
+def _tell(facts: dict[str, Any], readings: list[dict[str, Any]]) -> None:
+    write_table(
+        "Readings",
+        ("window", "subject", "statistic", "value", "threshold", "n", "state"),
+        (
+            (
+                reading["window"]["start"][:16],
+                reading["subject"],
+                reading["statistic"],
+                _number(reading["value"]),
+                _number(reading["threshold"]),
+                reading["n_current"],
+                reading["state"],
+            )
+            for reading in readings
+        ),
+    )
+    write_line(f"decided: {facts['action']}")
+    for reason in facts["reasons"]:
+        write_line(f"  {reason}")
+    if facts["alert_id"]:
+        write_line(f"alert {facts['alert_id']}: {facts['page']}")
+    if facts["refit"]:
+        write_line(f"refit {facts['refit']['state']}: {facts['refit']['outcome']}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _parse_until(text: str) -> datetime:
+    if not text:
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--until takes ISO 8601 such as 2024-05-01T00:00, not {text!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

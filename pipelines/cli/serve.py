@@ -1,0 +1,141 @@
+"""refit serve, refit recommend."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
+from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.home import Home
+from refit.errors import UsageError
+
+
+def serve(
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+    http_port: Annotated[int, typer.Option(help="REST port; 0 takes a free one.")] = 9000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 5000,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus port; 0 takes a free one.")] = 6000,
+    model_server_port: Annotated[
+        int, typer.Option(help="Port of the PredictionService; 0 takes a free one.")
+    ] = 8500,
+    workers: Annotated[int, typer.Option(help="REST worker processes.")] = 1,
+    python: Annotated[Path, typer.Option(help="Python of the serving environment.")] = Path(
+        ".venv-serving/bin/python"
+    ),
+    poll_seconds: Annotated[
+        float, typer.Option(help="How often champion and stock feed are looked at.")
+    ] = 1.0,
+    allow_replay: Annotated[
+        bool, typer.Option(help="Take a request's own time for now; for simulations.")
+    ] = False,
+) -> None:
+    """Serve the champion on this machine, until Ctrl-C.
+
+    Starts the Seldon microservice and a PredictionService that stands in for tensorflow/serving,
+    waits until both answer, and stops both. A newly promoted bundle is taken over by itself.
+
+    Try:
+
+      refit serve
+
+      refit serve --http-port 0 --registry s3://bucket/refit
+    """
+    from serving.launch import launch
+    from serving.settings import RecommenderSettings, ServeSettings
+
+    place = Home.at(home, registry)
+    settings = ServeSettings(
+        recommender=RecommenderSettings(
+            registry=place.registry,
+            log_folder=place.predictions,
+            stock_folder=place.stock,
+            poll_seconds=poll_seconds,
+            allow_replay=allow_replay,
+        ),
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        model_server_port=model_server_port,
+        python=python,
+        run_folder=place.serving,
+        workers=workers,
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with launch(settings) as server:
+        write_line(f"ready: {server.url}")
+        try:
+            while not stop.wait(0.5):
+                server.check()
+        except KeyboardInterrupt:
+            write_progress("stopping")
+
+
+def recommend(
+    user: Annotated[str, typer.Option("--user", "-u", help="Whose recommendations.")] = "",
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    context: Annotated[
+        list[str] | None, typer.Option("--context", help="Request context: size=M. Repeatable.")
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require", help="Needed attribute: category_1=women,kids or price=5..20. Repeatable."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Item that must not come back. Repeatable.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="Where the server is.")] = "http://127.0.0.1:9000",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running server for recommendations.
+
+    Try:
+
+      refit recommend --user u00012 -k 5 --context surface=home
+
+      refit recommend --require price=5..20 --require category_1=women --json
+    """
+    from serving.client import RecommenderClient
+
+    answer = RecommenderClient(url).recommend(
+        user_id=user or None,
+        context=dict(_split(pair) for pair in context or ()),
+        k=k,
+        exclude=exclude or (),
+        require={name: _demand(text) for name, text in map(_split, require or ())},
+    )
+    if as_json:
+        write_json(answer)
+        return
+    note = f" · fallback: {answer['fallback']}" if answer["fallback"] else ""
+    write_table(
+        f"{answer['bundle_id']}{note}",
+        ("item", "score"),
+        ((item["item_id"], f"{item['score']:.4f}") for item in answer["items"]),
+    )
+
+
+def _split(pair: str) -> tuple[str, str]:
+    name, separator, value = pair.partition("=")
+    if not separator or not name:
+        raise UsageError(f"expected name=value, got {pair!r}")
+    return name, value
+
+
+def _demand(text: str) -> list[str] | dict[str, float]:
+    """A list of values, or a range written ``low..high`` with either end left out."""
+    if ".." not in text:
+        return text.split(",")
+    low, _, high = text.partition("..")
+    try:
+        ends = {"min": low, "max": high}
+        return {name: float(json.loads(end)) for name, end in ends.items() if end}
+    except (ValueError, TypeError):
+        raise UsageError(f"expected a range of numbers such as 5..20, got {text!r}") from None

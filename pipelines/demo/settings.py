@@ -1,0 +1,39 @@
+"""What the demo does, and how long."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from refit.settings import Settings
+
+
+class DemoSettings(Settings):
+    """The demo's story.
+
+    Attributes:
+        source: ``simulated``, or ``renttherunway`` to replay real rentals.
+        data: Folder of the real data; not used for the simulated marketplace.
+        out: Where everything goes; an earlier demo there is removed.
+        seed: Of the simulated marketplace, or of the sample of rentals that are replayed.
+        past_days: Simulated days before the first training.
+        live_steps: Steps lived with recommendations: days, or weeks of a replay.
+        change: The simulated change that sets in; empty for none.
+        change_step: The step that it sets in at.
+        requests_per_step: Requests sent to the server in one step.
+        refresh_every: Steps between two refreshes of the index.
+        monitor_every: Steps between two looks at drift.
+        k: Items asked for.
+    """
+
+    source: str = "simulated"
+    data: Path | None = None
+    out: Path = Path("build/demo")
+    seed: int = 7
+    past_days: int = Field(default=34, ge=10)
+    live_steps: int = Field(default=26, ge=2)
+    change: str = "taste_shift"
+    change_step: int = Field(default=8, ge=0)
+    requests_per_step: int = Field(default=300, ge=20)
+    refresh_every: int = Field(default=2, ge=1)
+    monitor_every: int = Field(default=4, ge=1)
+    k: int = Field(default=10, ge=1, le=100)

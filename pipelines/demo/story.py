@@ -1,0 +1,351 @@
+"""The demo's story: train, serve, live, drift, alert, refit, and what came of it."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pipelines.demo.commands import run_command
+from pipelines.demo.page import write_page
+from pipelines.demo.settings import DemoSettings
+from pipelines.demo.worlds import Step, World, open_world, write_outcomes
+from pipelines.home import Home
+from pipelines.local import OUTCOME_FILE
+from refit.errors import RefitError
+from refit.files import read_json, remove, write_json
+from refit.verdict import Verdict
+from serving.client import RecommenderClient
+from serving.launch import ServerHandle, launch
+from serving.settings import RecommenderSettings, ServeSettings
+
+Say = Callable[[str], None]
+
+STEADY_REQUESTS_PER_SECOND = 10.0
+"""Asked while a pipeline runs beside the server, so that a swap under load is seen."""
+
+
+@dataclass
+class Traffic:
+    """Requests sent to the server and what became of them."""
+
+    sent: int = 0
+    failed: int = 0
+    fallbacks: int = 0
+    bundles: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, answer: Mapping[str, Any] | None) -> None:
+        """Count one answer; None is a failed request."""
+        with self.lock:
+            self.sent += 1
+            if answer is None:
+                self.failed += 1
+                return
+            self.fallbacks += answer["fallback"] is not None
+            bundle = answer["bundle_id"]
+            self.bundles[bundle] = self.bundles.get(bundle, 0) + 1
+
+
+class Story:
+    """One demo, from an empty folder to a page.
+
+    Args:
+        settings: What to do.
+        say: Gets each line of progress.
+    """
+
+    def __init__(self, settings: DemoSettings, say: Say) -> None:
+        self.settings = settings
+        self.say = say
+        self.home = Home.at(settings.out / "home")
+        self.traffic = Traffic()
+        self.seconds: dict[str, float] = {}
+        self.days: list[dict[str, Any]] = []
+        self.marks: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.bundles: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.drift: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
+
+    def tell(self) -> dict[str, Any]:
+        """Live the story and write its page and summary.
+
+        Returns:
+            The summary, as in ``summary.json``.
+        """
+        with self._timed("a world to live in"):
+            remove(self.settings.out)
+            world = open_world(self.settings)
+        with self._timed("train, judge, deploy"):
+            trained = self._command("run", "continuous_training", *self._pointed(world))
+        self._tell_run(trained, None, "the first training")
+        if not self.bundles[-1]["passed"]:
+            return self._write(world)
+        with self._timed("start the server"):
+            server = launch(self._serving())
+        with server:
+            self._line(None, "The Seldon microservice answers requests with the first bundle.")
+            self._live(world, server)
+        return self._write(world)
+
+    def _live(self, world: World, server: ServerHandle) -> None:
+        client = server.client()
+        self._mark_changes(world)
+        for number in range(1, self.settings.live_steps + 1):
+            with self._timed("shoppers ask and react"):
+                step = world.live(self._asker(client, world), self._announce)
+            write_outcomes(step, self.settings.out / "outcomes")
+            self._count(world, step, number)
+            if number % self.settings.monitor_every == 0:
+                with self._timed("measure drift, decide (and refit)"), self._steady(server, world):
+                    self._monitor(world, number)
+            elif number % self.settings.refresh_every == 0:
+                with self._timed("refresh the index"), self._steady(server, world):
+                    self._command("run", "index_refresh", *self._pointed(world))
+
+    def _monitor(self, world: World, number: int) -> None:
+        found = self._command(
+            "monitor",
+            *self._pointed(world),
+            f"--outcomes={self.settings.out / 'outcomes'}",
+            *world.monitored(),
+            f"--until={world.now.isoformat()}",
+            f"--windows={self.settings.monitor_every}",
+        )
+        self._note_readings(world, number, found["readings"])
+        day = self._day(world, number)
+        if found["alert_id"]:
+            page = os.path.relpath(found["page"], self.settings.out)
+            text = found["reasons"][-1]
+            self.alerts.append({"alert_id": found["alert_id"], "page": page, "text": text})
+            self.marks.append({"day": day, "kind": "alert", "label": "alert"})
+            self._line(day, f"An alert: {text}.", page, "Alert page")
+        if found["refit"]:
+            self.marks.append({"day": day, "kind": "refit", "label": "refit"})
+            run = read_json(self.home.runs / found["refit"]["key"] / OUTCOME_FILE)
+            self._tell_run(run, day, "the refit")
+            if self.bundles[-1]["passed"]:
+                self.marks.append({"day": day, "kind": "swap", "label": "new bundle"})
+
+    def _note_readings(
+        self, world: World, number: int, readings: Sequence[Mapping[str, Any]]
+    ) -> None:
+        ends = sorted({reading["window"]["end"] for reading in readings})
+        first = number - len(ends) + 1
+        self.drift += [
+            {
+                "day": self._day(world, first + ends.index(reading["window"]["end"])),
+                "subject": f"{reading['subject']} · {reading['statistic']}",
+                "value": reading["value"],
+                "threshold": reading["threshold"],
+                "state": reading["state"],
+            }
+            for reading in readings
+        ]
+
+    def _tell_run(self, run: Mapping[str, Any], day: int | None, name: str) -> None:
+        facts = {record["step"]: record["facts"] for record in run["steps"]}
+        gate = facts["gate"]
+        evaluation = Path(gate["evaluation"])
+        verdict = Verdict.parse(read_json(evaluation / "verdict.json"))
+        page = f"verdict-{len(self.bundles) + 1}.html"
+        shutil.copyfile(evaluation / "report.html", self.settings.out / page)
+        bundle_id = facts.get("deploy", {}).get("bundle_id", "")
+        self.bundles.append(
+            {
+                "name": name,
+                "bundle_id": bundle_id,
+                "passed": verdict.passed,
+                "reasons": list(verdict.reasons),
+                "checks": [check.model_dump() for check in verdict.checks],
+                "report": page,
+                "seconds": {record["step"]: record["seconds"] for record in run["steps"]},
+            }
+        )
+        ended = (
+            f"passed its gate and is bundle {bundle_id}"
+            if verdict.passed
+            else f"was refused by its gate: {verdict.reasons[0]}"
+        )
+        self._line(day, f"The model of {name} {ended}.", page, "Report")
+
+    def _count(self, world: World, step: Step, number: int) -> None:
+        self.days.append(
+            {
+                "day": self._day(world, number),
+                "date": f"{step.start:%Y-%m-%d}",
+                "answers": step.answers,
+                "hits": step.hits,
+                **_rate(step.hits, step.answers),
+                "champion": self._champion(),
+                "truth": step.truth,
+            }
+        )
+        self.say(
+            f"{world.unit} {self._day(world, number)}: {step.hits} of {step.answers} "
+            f"{world.quality_means}"
+        )
+
+    def _asker(self, client: RecommenderClient, world: World) -> Callable[[dict[str, Any]], Any]:
+        def ask(request: dict[str, Any]) -> Mapping[str, Any] | None:
+            answer = _try(client, request)
+            self.traffic.count(answer)
+            if answer and len(self.samples) < 6 and self.traffic.sent % 97 == 1:
+                asked = json.dumps(request.get("context", {}), sort_keys=True)
+                items = [world.describe(item["item_id"]) for item in answer["items"][:4]]
+                self.samples.append({"asked": asked, "answered": items})
+            return answer
+
+        return ask
+
+    @contextmanager
+    def _steady(self, server: ServerHandle, world: World) -> Iterator[None]:
+        """Keep asking while something else runs."""
+        client = server.client()
+        stop = threading.Event()
+
+        def keep_asking() -> None:
+            for number in count():
+                if stop.wait(1.0 / STEADY_REQUESTS_PER_SECOND):
+                    return
+                request = {"user_id": f"steady-{number}", "k": self.settings.k, "time": world.now}
+                self.traffic.count(_try(client, request))
+
+        thread = threading.Thread(target=keep_asking)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _announce(self, lines: list[dict[str, Any]]) -> None:
+        """Append to the stock feed, which the server reads."""
+        if not lines:
+            return
+        self.home.stock.mkdir(parents=True, exist_ok=True)
+        with (self.home.stock / "feed.jsonl").open("a", encoding="utf-8") as feed:
+            feed.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def _mark_changes(self, world: World) -> None:
+        for change in world.truth():
+            self.marks.append({"day": change["day"], "kind": "change", "label": change["name"]})
+            self._line(change["day"], f"A change sets in ({change['name']}): {change['does']}")
+
+    def _day(self, world: World, number: int) -> int:
+        return self.settings.past_days + number - 1 if world.unit == "day" else number
+
+    def _champion(self) -> str:
+        from refit.registry import Registry
+
+        promotion = Registry(self.home.registry).champion()
+        return promotion.bundle_id if promotion else ""
+
+    def _serving(self) -> ServeSettings:
+        return ServeSettings(
+            recommender=RecommenderSettings(
+                registry=self.home.registry,
+                log_folder=self.home.predictions,
+                stock_folder=self.home.stock,
+                allow_replay=True,
+                poll_seconds=0.2,
+                log_seconds=1.0,
+            ),
+            http_port=0,
+            grpc_port=0,
+            metrics_port=0,
+            model_server_port=0,
+            run_folder=self.home.serving,
+        )
+
+    def _pointed(self, world: World) -> list[str]:
+        return ["--config", world.config, "--home", str(self.home.folder), *world.changes()]
+
+    def _command(self, *arguments: str) -> Mapping[str, Any]:
+        return run_command(arguments, lambda line: self.say(f"  {line}"), self.say)
+
+    def _line(self, day: int | None, text: str, link: str = "", link_text: str = "") -> None:
+        self.lines.append({"day": day, "text": text, "link": link, "link_text": link_text})
+        self.say(("" if day is None else f"day {day}: ") + text)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    def _write(self, world: World) -> dict[str, Any]:
+        summary = {
+            "title": world.title,
+            "what": world.what,
+            "source": self.settings.source,
+            "simulated": self.settings.source == "simulated",
+            "settings": self.settings.model_dump(mode="json"),
+            "quality_means": world.quality_means,
+            "outcome_means": world.outcome_means,
+            "quality": self._quality(world),
+            "requests": {
+                "sent": self.traffic.sent,
+                "failed": self.traffic.failed,
+                "fallbacks": self.traffic.fallbacks,
+                "by_bundle": self.traffic.bundles,
+            },
+            "days": self.days,
+            "marks": self.marks,
+            "drift": self.drift,
+            "story": self.lines,
+            "bundles": self.bundles,
+            "alerts": self.alerts,
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "evidently": f"evidently ui --workspace {self.home.evidently}",
+            "note": world.note,
+        }
+        write_json(self.settings.out / "summary.json", summary)
+        write_page(summary, self.settings.out / "index.html")
+        return summary
+
+    def _quality(self, world: World) -> dict[str, Any]:
+        """Live quality before the change, from then to the swap, and after it."""
+        swaps = [mark["day"] for mark in self.marks if mark["kind"] == "swap"]
+        changes = [change["day"] for change in world.truth()]
+        end = float("inf")
+        swap = swaps[0] if swaps else end
+        change = changes[0] if changes else swap
+        stretches = {
+            "before the change" if changes else "before the refit": (-end, change),
+            "after it, until the refit": (change, swap),
+            "after the refit": (swap, end),
+        }
+        return {name: self._pool(*ends) for name, ends in stretches.items()}
+
+    def _pool(self, first: float, until: float) -> dict[str, Any] | None:
+        days = [day for day in self.days if first <= day["day"] < until]
+        answers = sum(day["answers"] for day in days)
+        return _rate(sum(day["hits"] for day in days), answers) if answers else None
+
+
+def _rate(hits: int, n: int) -> dict[str, Any]:
+    """A share with its 95% Wilson interval."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, max(n, 1)).proportion_ci(method="wilson")
+    rate = hits / n if n else 0.0
+    return {"rate": rate, "low": float(interval.low), "high": float(interval.high), "n": n}
+
+
+def _try(client: RecommenderClient, request: dict[str, Any]) -> Mapping[str, Any] | None:
+    """One request; None when it failed, which the story counts."""
+    try:
+        answer: Mapping[str, Any] = client.recommend(**request)
+    except RefitError:
+        return None
+    return answer

@@ -1,0 +1,336 @@
+"""The worlds a demo can live in: a simulated marketplace, or real rentals replayed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.demo.settings import DemoSettings
+from refit.files import write_atomically
+
+Ask = Callable[[dict[str, Any]], Mapping[str, Any] | None]
+"""Sends one request to the server; None when it failed."""
+
+Announce = Callable[[list[dict[str, Any]]], None]
+"""Writes lines to the stock feed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a world brought.
+
+    Attributes:
+        start, end: The stretch of time, UTC.
+        answers: Requests that were answered.
+        hits: Answers that led to an outcome worth counting (a purchase).
+        outcomes: Events with a request_id.
+        truth: What only a simulation knows, e.g. the chance of a sale of the lists shown.
+    """
+
+    start: datetime
+    end: datetime
+    answers: int
+    hits: int
+    outcomes: pa.Table
+    truth: dict[str, float] = field(default_factory=dict)
+
+
+class World(Protocol):
+    """Something that lives step by step, asking for recommendations."""
+
+    title: str
+    what: str
+    quality_means: str
+    outcome_means: str
+    note: str
+    config: str
+    unit: str
+
+    @property
+    def now(self) -> datetime:
+        """The end of what has been lived."""
+        ...
+
+    def changes(self) -> list[str]:
+        """``--set`` arguments that point a run at what has been lived so far."""
+        ...
+
+    def monitored(self) -> list[str]:
+        """Arguments of ``refit monitor`` that say what to look at beside the log."""
+        ...
+
+    def live(self, ask: Ask, announce: Announce) -> Step:
+        """Live one step."""
+        ...
+
+    def truth(self) -> list[dict[str, Any]]:
+        """The changes that were ordered, where somebody ordered them."""
+        ...
+
+    def describe(self, item_id: str) -> str:
+        """An item in a few words."""
+        ...
+
+
+class SimulatedWorld:
+    """The simulated marketplace, day by day."""
+
+    unit = "day"
+    config = "simulated"
+    title = "Refit: the loop on one machine, in a simulated marketplace"
+    quality_means = "answers that led to a purchase"
+    outcome_means = "a simulated purchase"
+    note = "Everything here is simulated: shoppers, listings, sales and the change."
+
+    def __init__(self, settings: DemoSettings) -> None:
+        from simulation.marketplace import Marketplace
+
+        changes = []
+        if settings.change:
+            day = settings.past_days + settings.change_step
+            changes = [{"name": settings.change, "day": day}]
+        self._settings = settings
+        self._market = Marketplace(
+            {
+                "seed": settings.seed,
+                "days": settings.past_days,
+                "requests_per_day": settings.requests_per_step,
+                "changes": changes,
+            }
+        )
+        self._folder = settings.out / "data"
+        self._write()
+        truth = self.truth()
+        self.what = (
+            f"A simulated second-hand marketplace lived {settings.past_days} days, a model was "
+            f"trained, judged and put behind Seldon, and shoppers asked it for "
+            f"{settings.live_steps} more days."
+            + (f" On day {truth[0]['day']} a change set in: {truth[0]['does']}" if truth else "")
+        )
+
+    @property
+    def now(self) -> datetime:
+        """Midnight after the last day lived."""
+        return self._market.now
+
+    def changes(self) -> list[str]:
+        """Point a run at the tables written so far."""
+        return [
+            "--set",
+            f"ingestion.path={self._folder}",
+            "--set",
+            f"ingestion.end={self.now.isoformat()}",
+        ]
+
+    def monitored(self) -> list[str]:
+        """The items table; windows are days."""
+        return [f"--items={self._folder / 'items.parquet'}"]
+
+    def live(self, ask: Ask, announce: Announce) -> Step:
+        """Live one day; the shop's feed learns of sales at once, of new listings at day's end."""
+        start = self._market.now
+
+        def recommend(
+            user_id: str,
+            context: dict[str, str],
+            history: list[dict[str, Any]],
+            k: int,
+            time: datetime,
+        ) -> tuple[str, list[str]]:
+            answer = ask(
+                {
+                    "user_id": user_id,
+                    "context": context,
+                    "history": history,
+                    "k": k,
+                    "time": time,
+                }
+            )
+            if answer is None:
+                return "", []
+            return answer["request_id"], [item["item_id"] for item in answer["items"]]
+
+        def on_gone(item_ids: list[str]) -> None:
+            at = _iso(self._market.now)
+            announce([{"item_id": i, "change": "delisted", "at": at} for i in item_ids])
+
+        day = self._market.live_day(recommend, k=self._settings.k, on_gone=on_gone)
+        self._write()
+        announce(
+            [
+                {**_plain(row), "change": "listed", "at": _iso(row["listed_at"])}
+                for row in day.listed.to_pylist()
+            ]
+        )
+        outcomes = day.events.filter(pc.is_valid(day.events["request_id"]))
+        bought = outcomes.filter(pc.equal(outcomes["event_type"], "purchase"))
+        requests = day.requests
+        return Step(
+            start=start,
+            end=self._market.now,
+            answers=requests.num_rows,
+            hits=len(pc.unique(bought["request_id"])),
+            outcomes=outcomes,
+            truth={
+                name: float(pc.mean(requests[name]).as_py() or 0.0)
+                for name in ("chance_of_sale", "perfect_chance", "random_chance")
+            },
+        )
+
+    def truth(self) -> list[dict[str, Any]]:
+        """The change that was ordered."""
+        return self._market.truth()
+
+    def describe(self, item_id: str) -> str:
+        """Title and price of a listing."""
+        rows = self._items.filter(pc.equal(self._items["item_id"], item_id)).to_pylist()
+        return f"{rows[0]['title']} ({rows[0]['price']:.0f} €)" if rows else item_id
+
+    def _write(self) -> None:
+        from simulation.history import write_tables
+
+        write_tables(self._market, self._folder)
+        self._items = self._market.items_table().select(["item_id", "title", "price"])
+
+
+class ReplayWorld:
+    """Real rentals, replayed a week at a time: each is asked for just before it happened."""
+
+    unit = "week"
+    config = "renttherunway"
+    title = "Refit: the loop on one machine, replaying real rentals"
+    quality_means = "requests whose answer held the dress that was rented"
+    outcome_means = "the rental that really happened (it was in the answer)"
+    note = (
+        "Real rentals (RentTheRunway, Misra et al. 2018), replayed: people saw other lists then, "
+        "so a hit says that the answer held what they rented, not that it made them rent it."
+    )
+    CUT = datetime(2017, 7, 1, tzinfo=UTC)
+
+    def __init__(self, settings: DemoSettings) -> None:
+        if settings.data is None:
+            from refit.errors import UsageError
+
+            raise UsageError("a replay needs the folder of the data: --data FOLDER")
+        self._settings = settings
+        self._rng = np.random.default_rng(settings.seed)
+        self._now = self.CUT
+        self._dataset = settings.out / "replayed"
+        self._events, self._items, self._contexts = self._read(settings.data)
+        self.what = (
+            f"A model was trained on rentals before {self.CUT:%d %B %Y}, judged, put behind "
+            f"Seldon, and asked for {settings.live_steps} weeks of the rentals that followed. "
+            "Nobody ordered a change; whatever drifts here drifted in reality."
+        )
+
+    @property
+    def now(self) -> datetime:
+        """The end of the last week replayed."""
+        return self._now
+
+    def changes(self) -> list[str]:
+        """Point a run at the data up to now."""
+        test = self._now - timedelta(days=28)
+        validation = test - timedelta(days=28)
+        return [
+            "--set",
+            f"ingestion.path={self._settings.data}",
+            "--set",
+            f"ingestion.validation_start={_iso(validation)}",
+            "--set",
+            f"ingestion.test_start={_iso(test)}",
+            "--set",
+            f"ingestion.end={_iso(self._now)}",
+        ]
+
+    def monitored(self) -> list[str]:
+        """Windows are weeks."""
+        return ["--set", "monitoring.measure.window_days=7"]
+
+    def live(self, ask: Ask, announce: Announce) -> Step:
+        """Ask for a sample of the next week's rentals; a hit is a rental that was answered."""
+        start, end = self._now, self._now + timedelta(days=7)
+        times = self._events["event_time"]
+        week = self._events.filter(
+            pc.and_(pc.greater_equal(times, pa.scalar(start)), pc.less(times, pa.scalar(end)))
+        )
+        n = min(self._settings.requests_per_step, week.num_rows)
+        rows = np.sort(self._rng.choice(week.num_rows, n, replace=False))
+        hits: list[dict[str, Any]] = []
+        answers = 0
+        for rental in week.take(rows).to_pylist():
+            context = {name: rental[name] for name in self._contexts if rental[name] is not None}
+            answer = ask(
+                {
+                    "user_id": rental["user_id"],
+                    "context": context,
+                    "k": self._settings.k,
+                    "time": rental["event_time"],
+                }
+            )
+            if answer is None:
+                continue
+            answers += 1
+            if any(item["item_id"] == rental["item_id"] for item in answer["items"]):
+                hits.append({**rental, "request_id": answer["request_id"]})
+        self._now = end
+        schema = week.schema
+        if "request_id" not in schema.names:
+            schema = schema.append(pa.field("request_id", pa.string()))
+        return Step(start, end, answers, len(hits), pa.Table.from_pylist(hits, schema))
+
+    def truth(self) -> list[dict[str, Any]]:
+        """Nothing was ordered."""
+        return []
+
+    def describe(self, item_id: str) -> str:
+        """Category and id of a dress."""
+        return f"{self._items.get(item_id, 'unknown')} {item_id}"
+
+    def _read(self, data: Path) -> tuple[pa.Table, dict[str, str], tuple[str, ...]]:
+        from components.ingestion.ingest import ingest
+        from pipelines.settings import read_settings
+        from refit.dataset import EVENTS_FILE, ITEMS_FILE
+
+        settings = read_settings(self.config, [f"ingestion.path={data}"]).ingestion
+        manifest = ingest(settings, self._dataset)
+        items = pq.read_table(self._dataset / ITEMS_FILE).to_pydict()
+        names = dict(zip(items["item_id"], items["category_1"], strict=True))
+        return pq.read_table(self._dataset / EVENTS_FILE), names, manifest.context_columns
+
+
+def open_world(settings: DemoSettings) -> World:
+    """The world that the settings name.
+
+    Raises:
+        UsageError: There is no such world.
+    """
+    from refit.errors import UsageError
+
+    worlds: dict[str, Callable[[DemoSettings], World]] = {
+        "simulated": SimulatedWorld,
+        "renttherunway": ReplayWorld,
+    }
+    if settings.source not in worlds:
+        raise UsageError(f"no demo of {settings.source!r}: there are {', '.join(worlds)}")
+    return worlds[settings.source](settings)
+
+
+def write_outcomes(step: Step, folder: Path) -> None:
+    """Keep a step's outcomes as one Parquet file."""
+    with write_atomically(folder / f"{step.start:%Y%m%dT%H%M%S}.parquet") as staging:
+        pq.write_table(step.outcomes, staging)
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat()
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _iso(v) if isinstance(v, datetime) else v for name, v in row.items()}

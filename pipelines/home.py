@@ -1,0 +1,77 @@
+"""Where one installation keeps what it makes: registry, runs, logs, alerts."""
+
+import os
+from pathlib import Path
+
+from refit.settings import Settings
+
+HOME_VARIABLE = "REFIT_HOME"
+DEFAULT_HOME = ".refit"
+
+
+class Home(Settings):
+    """The folders of one installation.
+
+    Attributes:
+        folder: Everything local lies below it.
+        registry_url: Where bundles are kept; any fsspec URL. Empty means ``folder/registry``.
+    """
+
+    folder: Path
+    registry_url: str = ""
+
+    @classmethod
+    def at(cls, folder: Path | None = None, registry_url: str = "") -> "Home":
+        """Home at ``folder``, else at $REFIT_HOME, else at ./.refit."""
+        chosen = folder or Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME))
+        return cls(folder=chosen.absolute(), registry_url=registry_url)
+
+    @property
+    def registry(self) -> str:
+        """Folder or URL of the bundle registry."""
+        return self.registry_url or str(self.folder / "registry")
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run: its log, step records and outcome."""
+        return self.folder / "runs"
+
+    @property
+    def artifacts(self) -> Path:
+        """What pipeline steps write, and the cache over it."""
+        return self.folder / "artifacts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a killed training goes on from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        """The prediction log."""
+        return self.folder / "predictions"
+
+    @property
+    def stock(self) -> Path:
+        """The stock feed: what was listed, sold or withdrawn since the index was built."""
+        return self.folder / "stock"
+
+    @property
+    def serving(self) -> Path:
+        """Logs and state of a local server."""
+        return self.folder / "serving"
+
+    @property
+    def alerts(self) -> Path:
+        """The store of readings, decisions, alerts and refits."""
+        return self.folder / "monitoring" / "alerts.sqlite"
+
+    @property
+    def alert_pages(self) -> Path:
+        """The review pages."""
+        return self.folder / "monitoring" / "pages"
+
+    @property
+    def evidently(self) -> Path:
+        """The Evidently workspace."""
+        return self.folder / "monitoring" / "evidently"

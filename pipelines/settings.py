@@ -1,0 +1,83 @@
+"""A run's settings: one YAML file, one typed object, handed on to the steps part by part."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.deployment.settings import DeploySettings
+from components.evaluation.settings import EvaluationSettings
+from components.features.settings import FeatureSettings
+from components.indexing.settings import IndexSettings
+from components.ingestion.settings import IngestSettings
+from components.training.settings import TrainSettings
+from monitoring.settings import MonitorSettings
+from refit.errors import UsageError
+from refit.settings import Settings
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class RunSettings(Settings):
+    """Everything that a pipeline needs to know, by step.
+
+    Attributes:
+        description: What this configuration is for, in a line.
+        webhook: URL told how each run ended; empty for none.
+    """
+
+    description: str = ""
+    webhook: str = ""
+    ingestion: IngestSettings
+    features: FeatureSettings
+    training: TrainSettings = TrainSettings()
+    indexing: IndexSettings = IndexSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    deployment: DeploySettings = DeploySettings()
+    monitoring: MonitorSettings = MonitorSettings()
+
+
+def list_configs() -> dict[str, str]:
+    """Names and descriptions of the configurations that come with Refit."""
+    return {
+        path.stem: yaml.safe_load(path.read_text("utf-8")).get("description", "")
+        for path in sorted(CONFIGS.glob("*.yaml"))
+    }
+
+
+def read_settings(config: str, changes: Iterable[str] = ()) -> RunSettings:
+    """Read a configuration by name or path and apply ``name.of.setting=value`` changes.
+
+    Raises:
+        UsageError: No such file, not YAML, an unknown name or an unfitting value.
+    """
+    path = Path(config)
+    if not path.suffix and (CONFIGS / f"{config}.yaml").exists():
+        path = CONFIGS / f"{config}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        names = ", ".join(list_configs())
+        raise UsageError(
+            f"no config {config!r}: give a path to a YAML file, or one of {names}"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold settings by name")
+    for change in changes:
+        _apply(values, change)
+    return RunSettings.parse(values)
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    name, separator, text = change.partition("=")
+    if not separator:
+        raise UsageError(f"--set takes name.of.setting=value, not {change!r}")
+    *parents, last = name.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {name}: {parent} is a value, it holds no settings")
+    values[last] = yaml.safe_load(text)
