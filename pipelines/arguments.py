@@ -36,7 +36,11 @@ def continuous_training_arguments(
 
 
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
-    """Parameters of index_refresh; the champion's towers are kept."""
+    """Parameters of index_refresh; the champion's towers and feature spec are kept.
+
+    Raises:
+        UsageError: There is no champion yet.
+    """
     return {
         "ingestion": _to_json(settings.ingestion),
         "features": _to_json(settings.features),
@@ -44,7 +48,7 @@ def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]
         "deployment": _to_json(settings.deployment),
         "data_fingerprint": _fingerprint(settings),
         "registry": home.registry,
-        "champion": _champion(home),
+        "champion": _needed_champion(home),
         "webhook": settings.webhook,
     }
 
@@ -64,13 +68,10 @@ def drift_monitoring_arguments(
     Raises:
         UsageError: There is no champion to watch.
     """
-    champion = _champion(home)
-    if not champion:
-        raise UsageError(f"no champion in {home.registry} to watch; refit run makes one")
     return {
         "monitoring": _to_json(settings.monitoring),
         "registry": home.registry,
-        "champion": champion,
+        "champion": _needed_champion(home),
         "log": str(home.predictions),
         "until": until.isoformat(),
         "windows": windows,
@@ -98,3 +99,9 @@ def _fingerprint(settings: RunSettings) -> str:
 def _champion(home: Home) -> str:
     promotion = Registry(home.registry).champion()
     return promotion.bundle_id if promotion else ""
+
+
+def _needed_champion(home: Home) -> str:
+    if champion := _champion(home):
+        return champion
+    raise UsageError(f"no champion in {home.registry} yet; refit run continuous_training makes one")

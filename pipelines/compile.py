@@ -20,3 +20,7 @@ def compile_pipelines(folder: Path = COMPILED_FOLDER) -> list[Path]:
         paths.append(folder / f"{name}.yaml")
         Compiler().compile(pipeline, str(paths[-1]))
     return paths
+
+
+if __name__ == "__main__":
+    compile_pipelines()

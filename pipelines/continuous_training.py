@@ -31,7 +31,7 @@ def continuous_training(
     """Train on a window of data and promote the bundle when its verdict has passed.
 
     Args:
-        ingestion: IngestSettings.
+        ingestion: IngestSettings, as JSON.
         features: FeatureSettings.
         training: TrainSettings.
         indexing: IndexSettings.
