@@ -47,7 +47,9 @@ def _record(
         return
     message = None
     if error is not None:
-        message = str(error) if isinstance(error, RefitError) else f"{type(error).__name__}: {error}"
+        message = (
+            str(error) if isinstance(error, RefitError) else f"{type(error).__name__}: {error}"
+        )
     write_json(
         Path(folder) / "steps" / f"{step}.json",
         {

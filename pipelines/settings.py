@@ -1,6 +1,7 @@
 """A run's settings: one YAML file, one typed object, handed on to the steps part by part."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,15 @@ def read_settings(config: str, changes: Iterable[str] = ()) -> RunSettings:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        names = ", ".join(list_configs())
+        names = list(list_configs())
+        close = get_close_matches(Path(config).stem, names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         raise UsageError(
-            f"no config {config!r}: give a path to a YAML file, or one of {names}"
+            f"no config {config!r}: {hint}Give a path to a YAML file, or one of {', '.join(names)}"
         ) from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UsageError(f"config {config!r} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold settings by name")
@@ -77,7 +82,12 @@ def _apply(values: dict[str, Any], change: str) -> None:
         raise UsageError(f"--set takes name.of.setting=value, not {change!r}")
     *parents, last = name.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
             raise UsageError(f"--set {name}: {parent} is a value, it holds no settings")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {name}: {text!r} is not a YAML value") from None

@@ -30,7 +30,8 @@ class BundleManifest(Settings):
     """What a bundle holds and what it was made from.
 
     Attributes:
-        bundle_id: UTC stamp of its making and 8 hex digits over all the rest of this manifest.
+        bundle_id: UTC stamp of its making, to the millisecond, and 8 hex digits over all the
+            rest of this manifest.
         towers_id: The towers that index and reference belong to.
         as_of: The time that the index is up to date with.
         trained_from, trained_until: The data window behind the towers.
@@ -202,7 +203,8 @@ def _describe(
         packages=model.get("packages", {}),
         checksums={name: checksum(path / name) for name in _files(path)},
     )
-    return draft.model_copy(update={"bundle_id": f"{now:%Y%m%dT%H%M%SZ}-{_content_id(draft)}"})
+    stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
+    return draft.model_copy(update={"bundle_id": f"{stamp}-{_content_id(draft)}"})
 
 
 def _content_id(manifest: BundleManifest) -> str:

@@ -1,4 +1,4 @@
-"""The deployment step as a Kubeflow Pipelines component."""
+"""The deployment step as Kubeflow Pipelines components."""
 
 from kfp import dsl
 
@@ -50,5 +50,48 @@ def deploy_bundle(
             registry=registry,
             champion=champion,
             reason=reason,
+        )
+    return str(facts["bundle_id"])
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def deploy_refreshed_index(
+    settings: str,
+    features: dsl.Input[dsl.Dataset],
+    dataset: dsl.Input[dsl.Dataset],
+    index: dsl.Input[dsl.Artifact],
+    registry: str,
+    champion: str,
+) -> str:
+    """Bundle a refreshed index with the champion's towers and make it the champion.
+
+    Args:
+        settings: DeploySettings as JSON.
+        features: The feature step's folder, made like the champion's.
+        dataset: The ingestion step's folder.
+        index: The refreshed index, blessed.
+        registry: Where bundles are kept.
+        champion: Id of the bundle that serves.
+    """
+    from pathlib import Path
+
+    from components.deployment.promote import deploy
+    from components.deployment.settings import DeploySettings
+    from components.step import running
+    from refit.registry import Registry
+
+    with running("deploy") as facts:
+        bundle = Registry(registry).get(champion)
+        facts["bundle_id"] = deploy(
+            DeploySettings.parse_json(settings),
+            features=Path(features.path),
+            dataset=Path(dataset.path),
+            model=bundle.path,
+            index=Path(index.path),
+            evaluation=bundle.evaluation,
+            reference=bundle.reference,
+            registry=registry,
+            champion=champion,
+            reason=f"index refreshed, towers of {champion}",
         )
     return str(facts["bundle_id"])

@@ -1,4 +1,4 @@
-"""The indexing step as a Kubeflow Pipelines component."""
+"""The indexing step as Kubeflow Pipelines components."""
 
 from kfp import dsl
 
@@ -36,3 +36,42 @@ def index_listings(
         facts["n_live"] = manifest.n_live
         index.metadata["n_live"] = manifest.n_live
         index.metadata["recall_at_100"] = manifest.recall_at_100
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def reindex_listings(
+    settings: str,
+    features: dsl.Input[dsl.Dataset],
+    registry: str,
+    champion: str,
+    index: dsl.Output[dsl.Artifact],
+) -> bool:
+    """Index today's listings with the champion's towers; return whether it may take its place.
+
+    Args:
+        settings: IndexSettings as JSON.
+        features: The feature step's folder, made like the champion's.
+        registry: Where bundles are kept.
+        champion: Id of the bundle that serves.
+        index: Folder of the refreshed index.
+    """
+    from pathlib import Path
+
+    from components.indexing.bless import bless
+    from components.indexing.build import build_index
+    from components.indexing.settings import IndexSettings
+    from components.step import running
+    from refit.progress import say
+    from refit.registry import Registry
+
+    with running("gate") as facts:
+        parsed = IndexSettings.parse_json(settings)
+        bundle = Registry(registry).get(champion)
+        out = Path(index.path)
+        index.metadata["n_live"] = build_index(parsed, Path(features.path), bundle.path, out).n_live
+        verdict = bless(parsed.bless, out, bundle.index)
+        facts["passed"] = verdict.passed
+        facts["reasons"] = list(verdict.reasons)
+        for reason in verdict.reasons:
+            say(f"[gate] {reason}")
+    return verdict.passed

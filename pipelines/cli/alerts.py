@@ -43,6 +43,7 @@ def list_alerts(
             )
             for alert in found
         ),
+        when_empty="no alerts: refit monitor looks, and says when something is off",
     )
 
 

@@ -25,23 +25,23 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="""Keep a second-hand marketplace's recommendations fitting.
 
-Train a two-tower model on your events, let it through only when it beats the baselines, serve it
-behind Seldon, watch it drift, and refit it.
+Train a two-tower model on your events, let it through only when it
+beats the baselines, serve it behind Seldon, watch it drift, and refit it.
 
-[bold]Start here[/bold]
+\b
+Start here:
+  refit demo                          the whole loop, simulated
+  refit run -c my.yaml                train on your data, judge, promote
+  refit serve                         answer requests with the champion
+  refit recommend --user u1 -k 10     ask it
+  refit monitor -c my.yaml            measure drift, refit when it is due
+  refit alerts list                   what came up
 
-  refit demo                                  the whole loop on a simulated marketplace
-  refit run --config renttherunway \\
-      --set ingestion.path=DATA               train and judge on a real data set
-  refit serve                                 answer requests with the champion
-  refit recommend --user u1 -k 10             ask it
-  refit monitor --config simulated            measure drift, decide, refit when it is due
-  refit alerts list                           what came up
-
-[bold]Exit codes[/bold]
-
-  0 done · 2 bad usage or config · 3 refused by a gate · 4 data broke its contract ·
-  5 a needed service is unreachable · 1 anything else
+\b
+Exit codes:
+  0 done    2 bad usage or config    3 refused by a gate
+  4 data broke its contract          5 a needed service is unreachable
+  1 anything else
 """,
 )
 app.command("run")(run_pipeline)
@@ -55,24 +55,31 @@ app.add_typer(alerts, name="alerts")
 app.add_typer(bundles, name="bundles")
 
 
-@app.callback(invoke_without_command=False)
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    pass
 
 
 def run() -> None:
     """Run the command line; a RefitError becomes its message and its exit code."""
     set_up_logging()
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        app.rich_markup_mode = None  # boxes around help and usage errors are for terminals
     try:
-        app()
+        app(prog_name="refit")
     except RefitError as error:
-        ERRORS.print(f"error: {error}", style="bold red", markup=False)
+        ERRORS.print(f"error: {error}", style="bold red", markup=False, emoji=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         ERRORS.print("stopped")

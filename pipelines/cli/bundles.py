@@ -14,6 +14,8 @@ bundles = typer.Typer(
     no_args_is_help=True, help="The versions of everything that answers requests."
 )
 
+MADE_BY = "refit run makes one when its gate passes"
+
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 ByOption = Annotated[str, typer.Option(help="Who; kept in the audit trail.", envvar="USER")]
 
@@ -30,7 +32,12 @@ def list_bundles(
     if as_json:
         write_json(rows)
     else:
-        write_table("Bundles", ("bundle", "role"), (tuple(row.values()) for row in rows))
+        write_table(
+            "Bundles",
+            ("bundle", "role"),
+            (tuple(row.values()) for row in rows),
+            when_empty=f"no bundles in {store.root} yet: {MADE_BY}",
+        )
 
 
 @bundles.command("show")
@@ -79,7 +86,8 @@ def promote(
     registry: RegistryOption = "",
 ) -> None:
     """Make a bundle the champion; a running server takes it over within a second."""
-    Registry(Home.at(home, registry).registry).promote(bundle_id, by, reason, force)
+    promotion = Registry(Home.at(home, registry).registry).promote(bundle_id, by, reason, force)
+    write_line(f"champion: {promotion.bundle_id}")
 
 
 @bundles.command("rollback")
@@ -90,7 +98,8 @@ def roll_back(
     registry: RegistryOption = "",
 ) -> None:
     """Make the previous champion champion again; no retrain, and it is written down."""
-    Registry(Home.at(home, registry).registry).rollback(by, reason)
+    promotion = Registry(Home.at(home, registry).registry).rollback(by, reason)
+    write_line(f"champion: {promotion.bundle_id}")
 
 
 @bundles.command("history")
@@ -106,4 +115,5 @@ def show_history(
         "Changes of champion",
         ("when", "what", "bundle", "by", "why"),
         ((f"{c.at:%Y-%m-%d %H:%M:%S}", c.action, c.bundle_id, c.by, c.reason) for c in changes),
+        when_empty=f"no champion yet: {MADE_BY}",
     )

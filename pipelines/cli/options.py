@@ -29,6 +29,6 @@ ConfigOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", help="Change one setting: training.epochs=3. Repeatable."),
+    typer.Option("--set", "-s", help="Change one setting: training.max_epochs=3. Repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

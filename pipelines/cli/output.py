@@ -7,19 +7,20 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 _OUT = Console(highlight=False, soft_wrap=True)
 
 
 def write_line(text: str) -> None:
-    """One line for the reader; markup only shows on a terminal."""
-    _OUT.print(text)
+    """One line for the reader, as it is: brackets and colons in it mean nothing."""
+    _OUT.print(text, markup=False, emoji=False)
 
 
 def write_progress(text: str) -> None:
     """One line of progress, on standard error so that a pipe gets results only."""
-    ERRORS.print(text, style="dim" if ERRORS.is_terminal else None, markup=False)
+    ERRORS.print(text, style="dim" if ERRORS.is_terminal else None, markup=False, emoji=False)
 
 
 def write_json(value: Any) -> None:
@@ -27,8 +28,20 @@ def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on a terminal, tab-separated lines with a header in a pipe."""
+def write_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], when_empty: str = ""
+) -> None:
+    """A table on a terminal, tab-separated lines with a header in a pipe.
+
+    Args:
+        title: Shown on a terminal.
+        columns: The header.
+        rows: The cells, shown as they are.
+        when_empty: What to tell the reader, on standard error, when there are no rows.
+    """
+    rows = list(rows)
+    if not rows and when_empty:
+        write_progress(when_empty)
     if not _OUT.is_terminal:
         for row in (columns, *rows):
             sys.stdout.write("\t".join(str(cell) for cell in row) + "\n")
@@ -37,5 +50,5 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     _OUT.print(table)

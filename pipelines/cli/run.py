@@ -51,7 +51,7 @@ def run_pipeline(
 
     settings = read_settings(config, changes or ())
     if print_config:
-        write_line(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        write_line(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
         return
     place = Home.at(home, registry)
     if pipeline == "continuous_training":
@@ -102,6 +102,7 @@ def show_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
             )
             for outcome in outcomes
         ),
+        when_empty="no runs yet: refit run makes one",
     )
 
 

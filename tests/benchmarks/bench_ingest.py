@@ -86,9 +86,7 @@ def main(rows: int = 2_000_000, rounds: int = 5) -> None:
                 seconds[name].append(timer(path, folder / f"{name}-{number}"))
         lines = [f"{rows} rows, {path.stat().st_size / 1e6:.0f} MB, {rounds} alternating rounds"]
         for name, taken in seconds.items():
-            ratio = median(
-                bare / own for bare, own in zip(taken, seconds["ingest"], strict=True)
-            )
+            ratio = median(bare / own for bare, own in zip(taken, seconds["ingest"], strict=True))
             rate = rows / median(taken) / 1e6
             lines.append(f"{name:>7}: {rate:6.2f} M rows/s, ingest is {ratio:.2f} of it")
         sys.stdout.write("\n".join(lines) + "\n")

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import uuid
 from pathlib import Path
 
@@ -106,6 +107,17 @@ def test_prune_keeps_the_newest_the_champion_and_its_predecessor(registry, make_
     assert registry.prune(keep=1) == tuple(ids[2:4])
     assert registry.list() == (ids[0], ids[1], ids[4])
     assert registry.rollback("ann", "still works").bundle_id == ids[1]
+
+
+def test_prune_sweeps_what_killed_writers_left(tmp_path, make_bundle):
+    registry = Registry(tmp_path)
+    there = registry.add(make_bundle())
+    for name, old in ((".a.partial", True), ("half-removed", True), (".b.partial", False)):
+        (tmp_path / "bundles" / name).mkdir()
+        if old:
+            os.utime(tmp_path / "bundles" / name, (0, 0))
+    assert registry.prune(keep=5) == ()
+    assert {p.name for p in (tmp_path / "bundles").iterdir()} == {there, ".b.partial"}
 
 
 def test_a_half_uploaded_bundle_is_none(tmp_path, make_bundle):

@@ -1,0 +1,47 @@
+# Everything a person does here. The first call sets up; later calls find it done.
+# Set-up runs on any Python from 3.7 on and finds 3.12 itself; a pyenv shim may be there and fail.
+RUNS = import sys; sys.exit(sys.version_info < (3, 7))
+BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
+	"$$python" -c '$(RUNS)' 2>/dev/null && echo "$$python" && break; done)
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-data test-kill lint types check-requirements lock clean
+export PYTHON
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+help:  ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
+
+setup:  ## find Python 3.12 and make both environments, unless that was done
+	@python='$(BOOT)'; $${python:?no Python was found: install Python 3.12} tools/set_up.py --quiet
+
+demo: setup  ## the whole loop, told on one page; SOURCE=renttherunway DATA=<folder> replays real rentals
+	@.venv/bin/refit demo $(if $(SOURCE),--source $(SOURCE)) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+test: setup  ## every quick test; ARGS="-k name" for some
+	@$(RUN) -m pytest $(ARGS)
+
+test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder that holds them>
+	@$(RUN) -m pytest -m data $(ARGS)
+
+test-kill: setup  ## kill -9 at random moments, then look for torn files; takes minutes
+	@$(RUN) -m pytest -m slow tests/kill $(ARGS)
+
+lint: setup  ## style, docstrings, and which room may import which
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@.venv/bin/lint-imports
+
+types: setup  ## strict types of our packages
+	@$(RUN) -m mypy
+
+check-requirements: setup  ## resolve every requirements file again and compare
+	@$(RUN) tools/lock.py --check
+
+lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
+	@$(RUN) tools/lock.py $(ARGS)
+
+clean:  ## remove what runs wrote; environments stay
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache local_outputs
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

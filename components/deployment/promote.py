@@ -1,0 +1,84 @@
+"""Local deployment: assemble a bundle, add it to the registry, make it champion."""
+
+import tempfile
+from pathlib import Path
+
+from components.deployment.settings import DeploySettings
+from refit.bundle import assemble_bundle
+from refit.dataset import DatasetManifest
+from refit.errors import GateRefused, RefitError
+from refit.features import FeaturesManifest
+from refit.index import IndexManifest
+from refit.progress import say
+from refit.registry import Registry
+
+
+def deploy(
+    settings: DeploySettings,
+    *,
+    features: Path,
+    dataset: Path,
+    model: Path,
+    index: Path,
+    evaluation: Path,
+    reference: Path,
+    registry: str,
+    champion: str = "",
+    reason: str = "",
+) -> str:
+    """Bundle what passed the gate and promote it; servers of the registry take it over.
+
+    Args:
+        settings: Who promotes, and how many bundles stay.
+        features: Features folder that the index was built from.
+        dataset: Dataset folder behind the features.
+        model: Model folder; a bundle folder when only the index is new.
+        index: Index folder.
+        evaluation: Evaluation folder with a passed verdict.
+        reference: Drift reference folder.
+        registry: Folder or URL of the registry.
+        champion: Id of the bundle that the verdict compared with, "" when there was none.
+        reason: Kept in the audit line.
+
+    Returns:
+        The new champion's bundle id.
+
+    Raises:
+        GateRefused: The verdict did not pass, or compared with another champion than today's.
+        RefitError: The parts were made from different data or of different towers.
+    """
+    data = DatasetManifest.read(dataset)
+    _check_same_data(data, features, index)
+    store = Registry(registry)
+    today = store.champion()
+    if (today.bundle_id if today else "") != champion:
+        raise GateRefused(
+            f"the verdict compared with {champion or 'no champion'}, but the champion is now "
+            f"{today.bundle_id if today else 'none'}; judge again"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = assemble_bundle(
+            model=model,
+            index=index,
+            evaluation=evaluation,
+            reference=reference,
+            out_root=Path(folder),
+            dataset=data,
+        )
+        bundle_id = store.add(bundle)
+    store.promote(bundle_id, settings.by, reason or "it passed the gate")
+    for removed in store.prune(settings.keep_bundles):
+        say(f"removed the old bundle {removed}")
+    return bundle_id
+
+
+def _check_same_data(data: DatasetManifest, features: Path, index: Path) -> None:
+    for folder, actual in (
+        (features, FeaturesManifest.read(features).dataset_fingerprint),
+        (index, IndexManifest.read(index).dataset_fingerprint),
+    ):
+        if actual != data.fingerprint:
+            raise RefitError(
+                f"{folder} was made from the data {actual!r}, the dataset is {data.fingerprint!r}; "
+                "run the steps again on one dataset"
+            )

@@ -1,0 +1,1 @@
+"""The index step: embeds the live listings and builds what serving searches."""

@@ -1,0 +1,149 @@
+"""Build the index folder: embed live items, choose and measure the index, write what serves it."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.indexing.choose import choose_index
+from components.indexing.popular import popular_items
+from components.indexing.queries import embed_queries, sample_queries
+from components.indexing.settings import IndexSettings
+from refit.errors import ContractBroken, RefitError
+from refit.feature_tables import HISTORIES_FILE, ItemTable, read_catalogue, read_snapshot
+from refit.features import FeaturesManifest, item_inputs
+from refit.files import read_json, remove, write_atomically
+from refit.index import (
+    CONTENT_FILE,
+    INDEX_FILE,
+    ITEMS_FILE,
+    POPULARITY_FILE,
+    VECTORS_FILE,
+    IndexManifest,
+)
+from refit.index import HISTORIES_FILE as INDEX_HISTORIES_FILE
+from refit.progress import timed
+from refit.towers import Outputs, load_tower, run_tower
+
+
+def build_index(settings: IndexSettings, features: Path, model: Path, out: Path) -> IndexManifest:
+    """Build the index over the items that are live at the last snapshot, atomically.
+
+    Args:
+        settings: How to build it.
+        features: Features folder; one with only the last snapshot does.
+        model: Model or bundle folder.
+        out: The index folder; an index that stands there is replaced.
+
+    Raises:
+        ContractBroken: No item is live.
+        RefitError: Features and model do not go together, or the towers gave unusable vectors.
+    """
+    manifest = FeaturesManifest.read(features)
+    _check_same_inputs(manifest, FeaturesManifest.read(model))
+    catalogue = read_catalogue(features)
+    live, age_days, popularity = read_snapshot(features, len(manifest.snapshots) - 1)
+    if not len(live):
+        raise ContractBroken(
+            f"no item is live at {manifest.snapshots[-1]}: is the window right, is the feed whole?"
+        )
+    histories = pq.read_table(features / HISTORIES_FILE)
+    queries = sample_queries(settings, manifest, features)
+    members = _join(live, _items(histories["item_index"]))
+    needed = _join(members, _items(queries["history_item"]))
+    row_of = np.zeros(len(catalogue), dtype=np.int64)
+    row_of[needed] = np.arange(len(needed))
+    with timed(f"embedded {len(live):,} live items and {len(needed) - len(live):,} of histories"):
+        outputs = _embed(
+            settings, manifest, model, catalogue.table.take(needed), age_days, popularity
+        )
+    vectors, content = np.ascontiguousarray(outputs["embedding"][: len(live)]), outputs["content"]
+    query_vectors = embed_queries(manifest, model, queries, content, row_of)
+    if not (np.isfinite(vectors).all() and np.isfinite(query_vectors).all()):
+        raise RefitError("the towers gave vectors that are not finite; train them anew")
+    with timed("built and measured the index"):
+        index, measured = choose_index(settings, vectors, query_vectors)
+    popular = popular_items(settings, manifest, popularity, age_days)
+    written = IndexManifest(
+        towers_id=read_json(model / "model.json")["towers_id"],
+        dimension=vectors.shape[1],
+        n_live=len(live),
+        n_items=len(members),
+        as_of=manifest.snapshots[-1],
+        dataset_fingerprint=manifest.dataset_fingerprint,
+        **measured,
+    )
+    with write_atomically(out) as folder:
+        folder.mkdir()
+        faiss.write_index(index, str(folder / INDEX_FILE))
+        np.save(folder / VECTORS_FILE, vectors)
+        np.save(folder / CONTENT_FILE, content[: len(members)])
+        pq.write_table(_attributes(catalogue.table, members, len(live)), folder / ITEMS_FILE)
+        pq.write_table(_by_row(histories, row_of), folder / INDEX_HISTORIES_FILE)
+        pq.write_table(popular, folder / POPULARITY_FILE)
+        written.write(folder)
+        remove(out)
+    return written
+
+
+def _check_same_inputs(features: FeaturesManifest, model: FeaturesManifest) -> None:
+    for name in ("spec", "popularity_values", "vector_size"):
+        if getattr(features, name) != getattr(model, name):
+            raise RefitError(
+                f"features and model differ in {name}; build the features like the model's"
+            )
+
+
+def _items(lists: pa.ChunkedArray) -> NDArray[np.int32]:
+    items = np.unique(lists.combine_chunks().flatten().to_numpy(zero_copy_only=False))
+    return items.astype(np.int32)
+
+
+def _join(first: NDArray[np.int32], more: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.concatenate([first, np.setdiff1d(more, first)]).astype(np.int32)
+
+
+def _embed(
+    settings: IndexSettings,
+    manifest: FeaturesManifest,
+    model: Path,
+    items: pa.Table,
+    age_days: NDArray[np.float32],
+    popularity: NDArray[np.float32],
+) -> Outputs:
+    """Run the item tower; rows beyond the live ones only give content, which knows no age."""
+    spec, table = manifest.spec, ItemTable(items)
+    columns: dict[str, Any] = {
+        name: table.strings(name) for name in ("item_id", *spec.item_categorical, *spec.item_text)
+    }
+    columns |= {name: table.numbers(name) for name in spec.item_numeric}
+    if spec.item_vector:
+        columns[spec.item_vector] = table.vectors(spec.item_vector, manifest.vector_size)
+    gone = len(table) - len(age_days)
+    ages = np.pad(age_days, (0, gone))
+    counts = np.pad(popularity, ((0, gone), (0, 0)))
+    inputs = item_inputs(spec, columns, ages, counts)
+    return run_tower(load_tower(model / "item_tower"), inputs, settings.batch_size)
+
+
+def _attributes(catalogue: pa.Table, members: NDArray[np.int32], n_live: int) -> pa.Table:
+    """What filters and pages need of an item: everything but its vectors and its end."""
+    names = [
+        field.name
+        for field in catalogue.schema
+        if not pa.types.is_nested(field.type) and field.name != "gone_at"
+    ]
+    live = pa.array(np.arange(len(members)) < n_live)
+    return catalogue.select(names).take(members).append_column("live", live)
+
+
+def _by_row(histories: pa.Table, row_of: NDArray[np.int64]) -> pa.Table:
+    position = histories.column_names.index("item_index")
+    lists = histories["item_index"].combine_chunks()
+    rows = row_of[lists.values.to_numpy(zero_copy_only=False)].astype(np.int32)
+    mapped = pa.ListArray.from_arrays(lists.offsets, pa.array(rows), mask=lists.is_null())
+    return histories.set_column(position, "item_row", mapped)

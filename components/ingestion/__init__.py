@@ -1,0 +1,1 @@
+"""Ingestion: from a source's raw files to clean tables, split by time."""

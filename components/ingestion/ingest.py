@@ -1,0 +1,163 @@
+"""Ingest a source: read, hold to the contract, clean, split by time, write."""
+
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import ibis.expr.types as ir
+
+from components.ingestion.cleaning import count_rows
+from components.ingestion.database import connect
+from components.ingestion.settings import IngestSettings
+from components.ingestion.sources import find_source
+from components.ingestion.tables import Cleaned, Run, choose_columns, clean_tables, find_end
+from refit import __version__
+from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
+from refit.errors import ContractBroken, UsageError
+from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
+from refit.progress import say, timed
+
+VIOLATIONS_FILE = "violations.json"
+_NOT_OF_THE_DATA = {"path", "paths", "rejected_folder", "memory_limit", "threads"}
+
+
+def fingerprint_source(settings: IngestSettings) -> str:
+    """SHA-256 over the source's files and whatever settings shape the dataset; hex.
+
+    It reads every file once and knows nothing of where they lie, so that it can be the key of all
+    caching: other data or another window is another key, the same data elsewhere is the same.
+    A window that ends "now", since neither ``end`` nor ``as_of`` is set, is the same one tomorrow.
+
+    Raises:
+        UsageError: A file of the source is missing.
+    """
+    files = find_source(settings.source).find_files(settings)
+    return fingerprint(
+        {
+            "files": [f"{path.name}:{checksum(path)}" for path in files],
+            "settings": settings.model_dump(mode="json", exclude=_NOT_OF_THE_DATA),
+            "version": __version__,
+        }
+    )
+
+
+def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
+    """Turn a source into a dataset folder: clean tables, rejected rows, manifest.
+
+    Args:
+        settings: What to ingest, and how strictly.
+        out: The dataset folder; it must not exist yet, and comes into being whole or not at all.
+
+    Raises:
+        UsageError: The source's files are not there, or settings name a column that it lacks.
+        ContractBroken: A file cannot be read, a needed column is missing, a table or a part of the
+            split is empty, or too many rows were rejected; the message names every violation and
+            where the rejected rows are.
+    """
+    if out.exists():
+        raise UsageError(f"{out} exists already; a dataset folder is written once, name another")
+    source = find_source(settings.source)
+    with timed(f"ingested {settings.source}"), write_atomically(out) as staging:
+        scratch = staging / ".scratch"
+        scratch.mkdir(parents=True)
+        key = fingerprint_source(settings)
+        try:
+            with connect(settings, scratch) as con:
+                tables = choose_columns(source.read(con, settings, scratch), settings)
+                naive_times = settings.naive_times or source.NAIVE_TIMES
+                as_of = settings.as_of or datetime.now(UTC)
+                end = find_end(settings, tables.events, naive_times, as_of)
+                run = Run(con, settings, naive_times, as_of, end, staging)
+                cleaned = clean_tables(run, tables)
+                violations = [v.model_dump() for t in cleaned.values() for v in t.violations]
+                write_json(staging / REJECTED_FOLDER / VIOLATIONS_FILE, violations)
+                _hold_shares(cleaned, settings)
+                split = _split_events(cleaned["events"].table, settings, end)
+        except ContractBroken as error:
+            raise ContractBroken(f"{error}{_save_rejected(staging, settings, out)}") from error
+        remove(scratch)
+        manifest = DatasetManifest(
+            source=settings.source,
+            simulated=source.IS_SIMULATED,
+            terms=source.TERMS,
+            counts={name: table.counts for name, table in cleaned.items()},
+            split=split,
+            fingerprint=key,
+            context_columns=tables.context_columns,
+            user_columns=tables.user_columns,
+        )
+        manifest.write(staging)
+    return manifest
+
+
+def _hold_shares(cleaned: Mapping[str, Cleaned], settings: IngestSettings) -> None:
+    """Stop a run that had to reject too much."""
+    limits = settings.max_rejected.model_dump()
+    broken = []
+    for name, table in cleaned.items():
+        counts = table.counts
+        say(
+            f"{name}: {counts.rows_in} rows in = {counts.kept} kept + {counts.rejected} rejected"
+            f" + {counts.duplicates} duplicates ({counts.outside} outside the window)"
+        )
+        for violation in table.violations:
+            say(f"  {violation}")
+        share = counts.rejected / max(counts.rows_in, 1)
+        if share > limits[name]:
+            broken.append(
+                f"{name}: {counts.rejected} of {counts.rows_in} rows ({share:.1%}) were rejected, "
+                f"more than the {limits[name]:.1%} of max_rejected.{name}"
+            )
+            broken += [f"  {violation}" for violation in table.violations]
+    if broken:
+        raise ContractBroken("the source breaks the contract:\n  " + "\n  ".join(broken))
+
+
+def _split_events(events: ir.Table, settings: IngestSettings, end: datetime) -> Split:
+    """Cut the events by time; every part must hold some."""
+    if not count_rows(events):
+        raise ContractBroken("no event is left: the window from start to end is empty")
+    span = events.agg(first=events.event_time.min(), last=events.event_time.max())
+    first, last = (value[0].as_py().astimezone(UTC) for value in span.to_pyarrow().columns)
+    test_start = settings.test_start or end - timedelta(days=settings.test_days or 0)
+    validation_start = settings.validation_start or test_start - timedelta(
+        days=settings.validation_days or 0
+    )
+    split = Split(
+        start=settings.start or first,
+        validation_start=validation_start,
+        test_start=test_start,
+        end=end,
+    )
+    parts = {
+        "train": (split.start, split.validation_start),
+        "validation": (split.validation_start, split.test_start),
+        "test": (split.test_start, split.end),
+    }
+    empty = []
+    for name, (begin, until) in parts.items():
+        moment = events.event_time
+        n = count_rows(events.filter((moment >= begin) & (moment < until)))
+        say(f"{name}: {n} events from {begin:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC")
+        if not n:
+            empty.append(f"{name} ({begin.isoformat()} to {until.isoformat()})")
+    if empty:
+        raise ContractBroken(
+            f"no event in {' and '.join(empty)}; the events go from {first.isoformat()} "
+            f"to {last.isoformat()}"
+        )
+    return split
+
+
+def _save_rejected(folder: Path, settings: IngestSettings, out: Path) -> str:
+    """Put a failed run's rejected rows where they last, and say where that is."""
+    rejected = folder / REJECTED_FOLDER
+    violations = rejected / VIOLATIONS_FILE
+    if not rejected.exists() or (violations.exists() and not read_json(violations)):
+        return ""
+    root = Path(settings.rejected_folder) if settings.rejected_folder else out.parent
+    place = root / f"{out.name}.rejected-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.move(rejected, place)
+    return f"\nThe rejected rows are in {place}"

@@ -1,0 +1,39 @@
+"""The simulated second-hand marketplace: batch history made on the spot, and called simulated.
+
+Where from: the package ``simulation``; ``simulated`` holds its settings. Its code stands in for its
+files, so that another simulation is another fingerprint.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import ibis
+
+from components.ingestion.settings import IngestSettings
+from components.ingestion.source import RawTables
+from components.ingestion.sources import files
+from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE
+
+TERMS = "Simulated by Refit: no real person, listing or sale is in it."
+NAIVE_TIMES = files.NAIVE_TIMES
+IS_SIMULATED = True
+
+
+def find_files(settings: IngestSettings) -> Sequence[Path]:
+    """The simulation's own modules."""
+    spec = find_spec("simulation")
+    folders = spec.submodule_search_locations if spec else None
+    return sorted(path for folder in folders or () for path in Path(folder).glob("*.py"))
+
+
+def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
+    """Simulate the past and read it like anybody's files."""
+    from simulation.history import write_history
+
+    folder = scratch / "simulated"
+    write_history(settings.simulated, folder)
+    names = {"events": EVENTS_FILE, "items": ITEMS_FILE, "users": USERS_FILE}
+    return files.offer_tables(
+        {table: files.read_parts(con, [folder / name]) for table, name in names.items()}
+    )

@@ -1,0 +1,110 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.deployment.promote import deploy
+from components.deployment.settings import DeploySettings
+from refit.dataset import DatasetManifest, Split
+from refit.errors import GateRefused, RefitError
+from refit.features import FeaturesManifest, FeatureSpec
+from refit.index import IndexManifest
+from refit.registry import Registry
+
+NOW = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+def write_run(root: Path, passed: bool = True, index_data: str = "f00") -> dict[str, Path]:
+    """What a run's steps leave behind, with stand-ins for what deployment only copies."""
+    split = Split(start=NOW, validation_start=NOW, test_start=NOW, end=NOW)
+    dataset = DatasetManifest(
+        source="simulated", simulated=True, terms="", counts={}, split=split, fingerprint="f00"
+    )
+    features = FeaturesManifest(
+        spec=FeatureSpec(), popularity_values={}, vector_size=0, dataset_fingerprint="f00"
+    )
+    index = IndexManifest(
+        towers_id="t1",
+        kind="flat",
+        dimension=8,
+        n_live=1,
+        n_items=1,
+        recall_at_100=1.0,
+        n_queries=1,
+        latency_ms={},
+        as_of=NOW,
+        dataset_fingerprint=index_data,
+    )
+    verdict = {"passed": passed, "reasons": [] if passed else ["worse than the champion"]}
+    texts = {
+        "model/query_tower/1/saved_model.pb": "query",
+        "model/item_tower/1/saved_model.pb": "item",
+        "model/model.json": json.dumps({"towers_id": "t1"}),
+        "reference/thresholds.json": json.dumps({"towers_id": "t1"}),
+        "evaluation/verdict.json": json.dumps(verdict | {"measurements": {}, "checks": []}),
+    }
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for folder in ("dataset", "features", "index"):
+        (root / folder).mkdir()
+    dataset.write(root / "dataset")
+    features.write(root / "features")
+    features.write(root / "model")
+    index.write(root / "index")
+    parts = ("features", "dataset", "model", "index", "evaluation", "reference")
+    return {part: root / part for part in parts}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> str:
+    return str(tmp_path / "registry")
+
+
+def test_what_passed_becomes_champion(tmp_path, registry):
+    parts = write_run(tmp_path / "run")
+    first = deploy(DeploySettings(), **parts, registry=registry, reason="first run")
+    promotion = Registry(registry).champion()
+    assert (promotion.bundle_id, promotion.reason) == (first, "first run")
+    assert Registry(registry).get(first).manifest.simulated
+    second = deploy(DeploySettings(by="ann"), **parts, registry=registry, champion=first)
+    promotion = Registry(registry).champion()
+    assert (promotion.bundle_id, promotion.previous, promotion.by) == (second, first, "ann")
+
+
+def test_what_did_not_pass_is_kept_but_not_promoted(tmp_path, registry):
+    parts = write_run(tmp_path / "run", passed=False)
+    with pytest.raises(GateRefused, match="worse than the champion"):
+        deploy(DeploySettings(), **parts, registry=registry)
+    assert Registry(registry).champion() is None
+
+
+def test_a_verdict_over_another_champion_is_stale(tmp_path, registry):
+    parts = write_run(tmp_path / "run")
+    first = deploy(DeploySettings(), **parts, registry=registry)
+    with pytest.raises(GateRefused, match=f"no champion, but the champion is now {first}"):
+        deploy(DeploySettings(), **parts, registry=registry)
+    with pytest.raises(GateRefused, match="judge again"):
+        deploy(DeploySettings(), **parts, registry=registry, champion="another")
+    assert Registry(registry).list() == (first,)
+
+
+def test_parts_from_different_data_are_refused(tmp_path, registry):
+    parts = write_run(tmp_path / "run", index_data="f01")
+    with pytest.raises(RefitError, match="index was made from the data 'f01'"):
+        deploy(DeploySettings(), **parts, registry=registry)
+
+
+def test_old_bundles_go_but_a_roll_back_still_works(tmp_path, registry):
+    parts = write_run(tmp_path / "run")
+    champion, deployed = "", []
+    for _ in range(4):
+        champion = deploy(
+            DeploySettings(keep_bundles=2), **parts, registry=registry, champion=champion
+        )
+        deployed.append(champion)
+    store = Registry(registry)
+    assert set(store.list()) >= set(deployed[-2:])
+    assert len(store.list()) <= 3
+    assert store.rollback("ann", "worse").bundle_id == deployed[-2]

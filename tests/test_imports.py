@@ -1,0 +1,81 @@
+"""Importing Refit loads nothing heavy; what serves needs no main environment."""
+
+import json
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
+HEAVY = ("tensorflow", "tf_keras", "kfp", "evidently", "scann")
+READ_BY_KFP = ("component", "continuous_training", "index_refresh", "drift_monitoring")
+"""Names of modules that only kfp's compiler and runner import."""
+READ_BY_SELDON = "serving.microservice"
+"""The one module that imports Seldon, and with it TensorFlow where that is installed."""
+IMPORTED_LATE = {
+    *(
+        f"components.training.{name}"
+        for name in ("batches", "checkpoint", "encoders", "export", "model", "recall", "towers")
+    ),
+    "monitoring.evidently_report",
+}
+"""Modules made of TensorFlow or Evidently: functions import them once there is work to do."""
+IMPORT_EACH = """
+import importlib, json, sys
+heavy, names, found = json.loads(sys.argv[1]), json.loads(sys.argv[2]), {}
+for name in names:
+    before = set(sys.modules)
+    try:
+        importlib.import_module(name)
+        loaded = [h for h in heavy if h in sys.modules and h not in before]
+    except Exception as error:
+        loaded = [f"{type(error).__name__}: {error}"]
+    if loaded:
+        found[name] = loaded
+print(json.dumps(found))
+"""
+
+
+def modules(*rooms: str) -> list[str]:
+    files = (path for room in rooms for path in (ROOT / room).rglob("*.py"))
+    names = (file.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for file in files)
+    found = sorted(name.removesuffix(".__init__") for name in names)
+    return [name for name in found if not name.endswith("__main__") and name != READ_BY_SELDON]
+
+
+def is_read_by_kfp(name: str) -> bool:
+    return name.rpartition(".")[2] in READ_BY_KFP
+
+
+def import_each(environment: str, names: list[str]) -> dict[str, list[str]]:
+    """The heavy packages that the modules load, or the error, by the module that was first."""
+    done = subprocess.run(
+        [f"{environment}/bin/python", "-c", IMPORT_EACH, json.dumps(HEAVY), json.dumps(names)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_no_module_loads_anything_heavy():
+    everything = {name for name in modules(*ROOMS) if not is_read_by_kfp(name)}
+    assert everything >= {*ROOMS, *IMPORTED_LATE}
+    names = sorted(everything - IMPORTED_LATE)
+    assert import_each(".venv", names) == {}
+
+
+def test_what_kfp_reads_loads_kfp_alone():
+    names = [name for name in modules(*ROOMS) if is_read_by_kfp(name)]
+    assert len(names) > 5
+    assert list(import_each(".venv", names).values()) == [["kfp"]]
+
+
+def test_what_serves_imports_in_the_serving_environment():
+    assert import_each(".venv-serving", modules("refit", "serving")) == {}
+
+
+def test_the_check_sees_what_is_heavy():
+    found = import_each(".venv", ["kfp.dsl", "nothing_of_this_name"])
+    assert found["kfp.dsl"] == ["kfp"]
+    assert "ModuleNotFoundError" in found["nothing_of_this_name"][0]

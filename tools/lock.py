@@ -1,0 +1,70 @@
+"""Lock every requirements file with hashes, or check that the locked ones still answer.
+
+- ``lock.py`` renews what the .in files demand and keeps every other pin
+- ``lock.py --upgrade`` takes the newest versions that the .in files allow
+- ``lock.py --check`` changes nothing, and fails when a .txt is not what its .in resolves to
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+UV = ROOT / ".build" / "uv" / "bin" / "uv"
+FILES = (
+    "requirements.in",
+    "requirements-dev.in",  # after requirements.in: it is constrained by requirements.txt
+    "serving/requirements.in",
+    "tools/uv.in",
+)
+OPTIONS = (
+    "--quiet",
+    "--generate-hashes",
+    "--python-version=3.12",
+    "--python-platform=x86_64-manylinux_2_28",
+)
+
+
+def main() -> int:
+    """Lock or check; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upgrade", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    asked = parser.parse_args()
+    stale = []
+    for name in FILES:
+        locked = ROOT / name.replace(".in", ".txt")
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder) / locked.name
+            if locked.exists() and not asked.upgrade:
+                shutil.copy(locked, fresh)  # its pins are kept where they still fit
+            compile_requirements(name, fresh)
+            same = locked.exists() and fresh.read_bytes() == locked.read_bytes()
+            if not same and not asked.check:
+                shutil.copy(fresh, locked)
+        sys.stdout.write(f"{'same' if same else 'differs'}: {locked.relative_to(ROOT)}\n")
+        stale += [] if same else [name]
+    if asked.check and stale:
+        sys.stdout.write("run 'make lock' and commit what it changes\n")
+        return 1
+    return 0
+
+
+def compile_requirements(name: str, out: Path) -> None:
+    """Resolve one .in file.
+
+    Raises:
+        SystemExit: It has no solution; the resolver has said why.
+    """
+    environment = {**os.environ, "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
+    command = [str(UV), "pip", "compile", *OPTIONS, name, "-o", str(out)]
+    if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+        raise SystemExit(f"{name} cannot be resolved")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
