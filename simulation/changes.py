@@ -14,7 +14,7 @@ class ChangeNote:
         does: What is different from its day on.
         moves: Readings that should move.
         keeps: What stays as it was.
-        hurts: Whether a recommender trained before it sells less after it.
+        hurts: Whether a recommender trained before it falls behind the perfect one after it.
     """
 
     does: str
@@ -41,9 +41,9 @@ CHANGES: dict[str, ChangeNote] = {
     "brand_craze": ChangeNote(
         does="Everybody wants one brand of middling popularity: its utility rises by 2.5, and its "
         "share of new listings is multiplied by 3 as sellers follow.",
-        moves=("brand mix of listings and outcomes", "listing embedding", "live quality, somewhat"),
+        moves=("brand mix of listings and outcomes", "listing embedding"),
         keeps="Everything about the other brands but their share.",
-        hurts=True,
+        hurts=False,
     ),
     "price_inflation": ChangeNote(
         does="New listings cost twice as much; what shoppers are ready to pay stays, so sales fall "
@@ -61,10 +61,11 @@ CHANGES: dict[str, ChangeNote] = {
     ),
     "column_gone_null": ChangeNote(
         does="An upstream fault: one column of every new listing is null; strength is the share "
-        "of listings hit. Shoppers still see the truth.",
+        "of listings hit. Shoppers still see the truth. A missing brand hardly hurts, as the "
+        "vector tells its style; a missing size does.",
         moves=("null share of the column", "listing embedding where the towers use it"),
         keeps="All behaviour of shoppers and sellers.",
-        hurts=True,
+        hurts=False,
     ),
     "image_encoder_replaced": ChangeNote(
         does="An upstream fault: the vectors of new listings come from another encoder: the old "

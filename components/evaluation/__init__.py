@@ -1,0 +1,1 @@
+"""Judges a model: full-catalogue ranking, baselines, slices, intervals, the gate and its report."""

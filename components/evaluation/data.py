@@ -1,0 +1,328 @@
+"""The features folder as arrays: catalogue, log of examples, queries, and moments to rank at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from refit.errors import ContractBroken
+from refit.feature_tables import (
+    HISTORY_COLUMNS,
+    SPLITS,
+    PaddedHistories,
+    examples_file,
+    pad_histories,
+    pad_lists,
+    read_catalogue,
+    read_snapshot,
+)
+from refit.features import FeaturesManifest, FeatureSpec
+
+DAY = 86_400_000_000
+"""Microseconds of a day; all times here are microseconds since 1970, UTC."""
+NEVER = np.iinfo(np.int64).max
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column as small whole numbers: ``values[codes]`` are its values."""
+
+    codes: Ints
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All items; row number = item index.
+
+    Attributes:
+        table: Every column of the catalogue.
+        item_id: [N] ids.
+        seller: [N] the seller as a user number of the log, -1 where there is none.
+        seller_code: [N] the seller as a number of its own, -1 where there is none.
+        known_at, gone_at: [N] the item is live from the one to the other, both inclusive.
+    """
+
+    table: pa.Table
+    item_id: NDArray[Any]
+    seller: Ints
+    seller_code: Ints
+    known_at: Longs
+    gone_at: Longs
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        return len(self.item_id)
+
+
+@dataclass(frozen=True)
+class Log:
+    """The examples of all splits in the order of time.
+
+    Attributes:
+        table: The context and user columns.
+        user_ids: The ids of the user numbers.
+        user, item, time, weight, snapshot: [M] one entry an example.
+        last_item: [M] the newest item of the history, -1 where there is none.
+        starts: First row of each split, and the number of rows.
+    """
+
+    table: pa.Table
+    user_ids: NDArray[Any]
+    user: Ints
+    item: Ints
+    time: Longs
+    weight: Floats
+    snapshot: Ints
+    last_item: Ints
+    starts: tuple[int, int, int, int]
+
+    def before(self, time: int) -> int:
+        """Number of examples strictly before a time: they are the first ones."""
+        return int(np.searchsorted(self.time, time, side="left"))
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of one split: what a person did next, and what was known then.
+
+    Attributes:
+        rows: [n] row of the log.
+        history: The latest earlier events of each.
+        new_user, new_item: [n] no event before the split began.
+    """
+
+    rows: Longs
+    history: PaddedHistories
+    new_user: Flags
+    new_item: Flags
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: NDArray[Any]) -> "Queries":
+        """The queries at the given positions."""
+        past = self.history
+        return Queries(
+            self.rows[which],
+            PaddedHistories(past.item[which], past.event_type[which], past.age_days[which]),
+            self.new_user[which],
+            self.new_item[which],
+        )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What stands to choice at a snapshot, and what was known of it then.
+
+    Attributes:
+        snapshot: Number of the snapshot.
+        time: Its time; nothing of that time or later is known.
+        items: [C] candidates, as item indices.
+        age_days: [C] days since listing.
+        popularity: [C, P] decayed counts, laid out as the features manifest says.
+    """
+
+    snapshot: int
+    time: int
+    items: Ints
+    age_days: Floats
+    popularity: Floats
+
+    def take(self, which: NDArray[Any]) -> "Moment":
+        """The same moment with fewer candidates."""
+        return Moment(
+            self.snapshot,
+            self.time,
+            self.items[which],
+            self.age_days[which],
+            self.popularity[which],
+        )
+
+
+class Judged:
+    """Everything that judging reads from a features folder.
+
+    Attributes:
+        folder: The features folder.
+        manifest: What its tower inputs look like.
+        catalogue: All items.
+        log: All examples.
+        queries: The queries of ``validation`` and ``test``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = FeaturesManifest.read(folder)
+        tables = [_read_split(folder, split) for split in SPLITS]
+        items = read_catalogue(folder).table
+        self.log = _read_log(tables, self.manifest.spec)
+        self.catalogue = _read_catalogue(items, self.log.user_ids)
+        length = self.manifest.spec.history_length
+        self.queries = {
+            split: _read_queries(tables[i], self.log.starts[i], length)
+            for i, split in enumerate(SPLITS)
+            if split != "train"
+        }
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The feature spec."""
+        return self.manifest.spec
+
+    @cached_property
+    def snapshot_times(self) -> Longs:
+        """[S] time of each snapshot."""
+        return np.array([_microseconds(t) for t in self.manifest.snapshots], dtype=np.int64)
+
+    def split_start(self, split: str) -> int:
+        """The time before which a split's ``seen`` items had their events: its first snapshot."""
+        rows = self.queries[split].rows
+        return int(self.snapshot_times[self.log.snapshot[rows].min()])
+
+    def read_moment(self, snapshot: int, keep: Flags | None = None) -> Moment:
+        """Read a snapshot; with ``keep`` [N] only those items are candidates."""
+        items, age, popularity = read_snapshot(self.folder, snapshot)
+        moment = Moment(snapshot, int(self.snapshot_times[snapshot]), items, age, popularity)
+        return moment if keep is None else moment.take(keep[items])
+
+
+def code_strings(column: pa.ChunkedArray, most: int, counted: int | None = None) -> Coded:
+    """Code a string column by its most frequent values; all others share one code.
+
+    Args:
+        column: Strings; null reads as "".
+        most: At most this many values are told apart.
+        counted: Only the first so many rows decide which values are frequent.
+    """
+    encoded = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
+    raw = encoded.indices.to_numpy(zero_copy_only=False)
+    names = encoded.dictionary.to_pylist()
+    frequency = np.bincount(raw[:counted], minlength=len(names))
+    order = np.argsort(-frequency, kind="stable")[:most]
+    code_of = np.full(len(names), len(order), dtype=np.int32)
+    code_of[order] = np.arange(len(order), dtype=np.int32)
+    return Coded(code_of[raw], (*(names[i] for i in order), "other"))
+
+
+def code_numbers(values: NDArray[Any], bins: int, counted: int | None = None) -> Coded:
+    """Code numbers by equally filled bins; NaN has a code of its own."""
+    numbers = np.asarray(values, dtype=np.float64)
+    known = numbers[:counted]
+    known = known[np.isfinite(known)]
+    edges = np.empty(0)
+    if len(known):
+        edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1]))
+    codes = np.searchsorted(edges, numbers, side="right").astype(np.int32)
+    codes[~np.isfinite(numbers)] = len(edges) + 1
+    bounds = ["", *(f"{edge:g}" for edge in edges), ""]
+    names = [f"{low} to {high}".strip() for low, high in pairwise(bounds)]
+    return Coded(codes, (*names, ""))
+
+
+def code_column(column: pa.ChunkedArray, most: int, bins: int, counted: int | None = None) -> Coded:
+    """Code a column of strings or numbers."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        return code_numbers(column.to_numpy(), bins, counted)
+    return code_strings(column, most, counted)
+
+
+def _read_split(folder: Path, split: str) -> pa.Table:
+    path = folder / examples_file(split)
+    if not path.is_file():
+        raise ContractBroken(f"{path} does not exist; run the feature step again")
+    table = pq.read_table(path)
+    if table.num_rows == 0:
+        raise ContractBroken(f"the {split} split of {folder} is empty; widen the time split")
+    return table
+
+
+def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> Log:
+    context = (
+        *spec.context_categorical,
+        *spec.context_numeric,
+        *spec.popularity_by,
+        *spec.user_categorical,
+        *spec.user_numeric,
+    )
+    names = tuple(dict.fromkeys(context))
+    base = ("user_id", "item_index", "event_time", "weight", "snapshot")
+    joined = pa.concat_tables([t.select([*base, *names]) for t in tables])
+    user = joined["user_id"].cast(pa.string()).combine_chunks().dictionary_encode()
+    time = _times(joined["event_time"])
+    if np.any(np.diff(time) < 0):
+        raise ContractBroken(
+            "the examples are not in the order of time; run the feature step again"
+        )
+    bounds = np.cumsum([0, *(t.num_rows for t in tables)])
+    return Log(
+        table=joined.select(names),
+        user_ids=np.array(user.dictionary.to_pylist(), dtype=object),
+        user=user.indices.to_numpy(zero_copy_only=False).astype(np.int32),
+        item=_array(joined["item_index"], np.int32),
+        time=time,
+        weight=_array(joined["weight"], np.float32),
+        snapshot=_array(joined["snapshot"], np.int32),
+        last_item=np.concatenate(
+            [pad_lists(t[HISTORY_COLUMNS[0]], 1, np.int32(-1))[:, 0] for t in tables]
+        ),
+        starts=(int(bounds[0]), int(bounds[1]), int(bounds[2]), int(bounds[3])),
+    )
+
+
+def _read_catalogue(items: pa.Table, user_ids: NDArray[Any]) -> Catalogue:
+    count = items.num_rows
+    seller = np.full(count, -1, dtype=np.int32)
+    seller_code = seller.copy()
+    if "seller_id" in items.column_names:
+        encoded = items["seller_id"].cast(pa.string()).combine_chunks().dictionary_encode()
+        seller_code = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        number = {user: i for i, user in enumerate(user_ids)}
+        by_code = np.array(
+            [number.get(name, -1) for name in encoded.dictionary.to_pylist()] + [-1], dtype=np.int32
+        )
+        seller = by_code[seller_code]
+    return Catalogue(
+        table=items,
+        item_id=np.array(items["item_id"].to_pylist(), dtype=object),
+        seller=seller,
+        seller_code=seller_code,
+        known_at=_times(items["known_at"], null=0),
+        gone_at=_times(items["gone_at"], null=NEVER),
+    )
+
+
+def _read_queries(table: pa.Table, first_row: int, length: int) -> Queries:
+    return Queries(
+        rows=np.arange(first_row, first_row + table.num_rows, dtype=np.int64),
+        history=pad_histories(table, length),
+        new_user=_array(table["is_new_user"], np.bool_),
+        new_item=_array(table["is_new_item"], np.bool_),
+    )
+
+
+def _array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
+    return np.ascontiguousarray(column.to_numpy(), dtype=dtype)
+
+
+def _times(column: pa.ChunkedArray, null: int | None = None) -> Longs:
+    moments = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    return _array(moments if null is None else pc.fill_null(moments, null), np.int64)
+
+
+def _microseconds(time: Any) -> int:
+    return int(pa.scalar(time, pa.timestamp("us", "UTC")).cast(pa.int64()).as_py())

@@ -1,0 +1,252 @@
+"""The evaluation step: rank, measure, compare, judge, and write it all down."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.evaluation.baselines import tune_baselines
+from components.evaluation.bootstrap import Replicates
+from components.evaluation.data import Ints, Judged
+from components.evaluation.examples import draw_examples
+from components.evaluation.gate import judge
+from components.evaluation.index_check import check_index
+from components.evaluation.metrics import coverage, exposure, gini, per_query
+from components.evaluation.pictures import draw_pictures
+from components.evaluation.predictions import write_predictions
+from components.evaluation.ranking import Contest, Ranking, Scorer, hold_contest, rank
+from components.evaluation.report import write_report
+from components.evaluation.results import (
+    Exposure,
+    Interval,
+    Method,
+    Results,
+    SliceResult,
+    SmokeResult,
+)
+from components.evaluation.settings import EvaluationSettings
+from components.evaluation.slices import cut_slices
+from components.evaluation.smoke import smoke_test
+from components.evaluation.towers import TowerScorer, load_champion, load_model, read_towers_id
+from refit.files import remove, write_atomically, write_json
+from refit.progress import say, timed
+from refit.verdict import Verdict
+
+METRICS_FILE = "metrics.json"
+VERDICT_FILE = "verdict.json"
+PREDICTIONS_FILE = "predictions.parquet"
+MODEL = "model"
+CHAMPION = "champion"
+SMOKE_QUERIES = 16
+
+
+def evaluate(
+    settings: EvaluationSettings,
+    features: Path,
+    model: Path,
+    index: Path,
+    out: Path,
+    champion: Path | None = None,
+) -> Verdict:
+    """Judge a model on the test split and write the evaluation folder, atomically.
+
+    The folder holds metrics.json, verdict.json, report.html, report.md, pictures/ and
+    predictions.parquet. Whether the test is frozen at its start or rolls along with the snapshots
+    follows the features folder.
+
+    Args:
+        settings: How to judge, and every threshold.
+        features: Features folder that the model was trained on.
+        model: Model folder.
+        index: Index folder that was made with the model.
+        out: The evaluation folder; one that stands there is replaced.
+        champion: Bundle folder of the champion to compare with, if there is one.
+
+    Raises:
+        ContractBroken: A split is empty or the features are not whole.
+        UsageError: Model and features do not go together.
+    """
+    with timed("read the features"):
+        data = Judged(features)
+    contest = hold_contest(
+        data,
+        "test",
+        settings.candidates,
+        settings.exclude_history_types,
+        max_queries=settings.max_queries,
+    )
+    say(f"{len(contest.queries):,} test queries over {len(contest.rounds)} moments")
+    towers = load_model(data, model)
+    vectors = towers.embed_queries(contest.queries)
+    # The server needs seconds to start; ranking goes on meanwhile.
+    background = ThreadPoolExecutor(1)
+    served = background.submit(_try_in_server, settings, model, towers, contest)
+    methods, rankings = _rank_all(settings, data, contest, towers, champion)
+    with timed("bootstrapped the intervals"):
+        measured, slices, n_users = _measure(settings, contest, methods, rankings)
+    results = Results(
+        protocol=_describe(settings, data, contest),
+        n_queries=len(contest.queries),
+        n_users=n_users,
+        left_out=contest.left_out,
+        towers_id=read_towers_id(model),
+        methods=measured,
+        slices=slices,
+        index=check_index(index, data, towers, vectors),
+        smoke=served.result(),
+    )
+    verdict = judge(settings, results)
+    examples = draw_examples(contest, rankings, MODEL, settings.examples, settings.seed)
+    with write_atomically(out) as folder:
+        folder.mkdir()
+        write_json(folder / METRICS_FILE, results.model_dump(mode="json"))
+        write_json(folder / VERDICT_FILE, verdict.model_dump(mode="json"))
+        write_predictions(
+            folder / PREDICTIONS_FILE,
+            contest,
+            rankings[MODEL],
+            vectors,
+            results.towers_id or "",
+            settings.prediction_queries,
+        )
+        pictures = draw_pictures(folder / "pictures", settings, results)
+        write_report(folder, settings, results, verdict, examples, pictures, data.manifest.dataset)
+        remove(out)
+    say("the gate passed the model" if verdict.passed else "the gate refused the model")
+    for reason in verdict.reasons:
+        say(f"  {reason}")
+    return verdict
+
+
+def _rank_all(
+    settings: EvaluationSettings,
+    data: Judged,
+    contest: Contest,
+    towers: TowerScorer,
+    champion: Path | None,
+) -> tuple[list[Method], dict[str, Ranking]]:
+    """Rank with the model, every baseline and the champion, all by the same code."""
+    methods: list[Method] = []
+    rankings: dict[str, Ranking] = {}
+
+    def add(method: Method, scorer: Scorer | None) -> None:
+        if scorer is not None:
+            with timed(f"ranked with {method.name}"):
+                ranking = rank(scorer, contest, settings.longest)
+            rankings[method.name] = ranking
+            method = method.model_copy(update={"not_finite": ranking.not_finite})
+        methods.append(method)
+
+    add(Method(name=MODEL, kind="model"), towers)
+    if champion is not None:
+        opened = load_champion(data, champion)
+        if isinstance(opened, str):
+            add(Method(name=CHAMPION, kind="champion", not_run=f"not comparable: {opened}"), None)
+        else:
+            add(Method(name=CHAMPION, kind="champion"), opened)
+    for baseline in tune_baselines(data, settings):
+        method = Method(
+            name=baseline.name,
+            kind="baseline",
+            not_run=baseline.not_run,
+            tuned=baseline.tuned or {},
+        )
+        add(method, baseline.scorer)
+    return methods, rankings
+
+
+def _measure(
+    settings: EvaluationSettings,
+    contest: Contest,
+    methods: list[Method],
+    rankings: Mapping[str, Ranking],
+) -> tuple[tuple[Method, ...], tuple[SliceResult, ...], int]:
+    """Metrics, paired gains and slices, all from the same bootstrap replicates."""
+    values = {name: per_query(r.rank, settings.cuts) for name, r in rankings.items()}
+    slices = cut_slices(contest, settings)
+    columns: dict[str, Any] = {"n": np.ones(len(contest.queries))}
+    for name, metrics in values.items():
+        columns |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+    for part, flags in slices.items():
+        columns[f"{part}/n"] = flags.astype(np.float64)
+        for name, metrics in values.items():
+            columns[f"{part}/{name}"] = metrics[settings.metric] * flags
+    users = contest.data.log.user[contest.queries.rows]
+    drawn = Replicates(users, columns, settings.replicates, settings.seed)
+
+    def finish(method: Method) -> Method:
+        if method.name not in rankings:
+            return method
+        names = values[method.name]
+        gain: dict[str, Interval] = {}
+        if method.name != MODEL:
+            gain = {m: drawn.difference(f"{MODEL}/{m}", f"{method.name}/{m}", "n") for m in names}
+        return method.model_copy(
+            update={
+                "metrics": {m: drawn.mean(f"{method.name}/{m}", "n") for m in names},
+                "gain": gain,
+                "exposure": _exposure(contest, rankings[method.name].top),
+            }
+        )
+
+    parts = tuple(
+        SliceResult(
+            name=part,
+            n=int(flags.sum()),
+            metrics={name: drawn.mean(f"{part}/{name}", f"{part}/n") for name in values},
+        )
+        for part, flags in slices.items()
+    )
+    return tuple(finish(method) for method in methods), parts, drawn.n_users
+
+
+def _exposure(contest: Contest, top: Ints) -> Exposure:
+    """How widely lists are spread over the items, and sellers, that stood to choice at all."""
+    catalogue = contest.data.catalogue
+    offered = np.unique(np.concatenate([r.moment.items for r in contest.rounds]))
+    items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[offered]
+    codes = catalogue.seller_code
+    sellers = np.unique(codes[offered])
+    sellers = sellers[sellers >= 0]
+    by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]
+    return Exposure(coverage=coverage(items), item_gini=gini(items), seller_gini=gini(by_seller))
+
+
+def _try_in_server(
+    settings: EvaluationSettings, model: Path, towers: TowerScorer, contest: Contest
+) -> SmokeResult:
+    few = np.arange(min(SMOKE_QUERIES, len(contest.queries)))
+    inputs = towers.query_inputs(contest.queries.take(few))
+    expected = towers.embed_queries(contest.queries)[few]
+    with timed("tried the model in a model server"):
+        return smoke_test(settings, model, inputs, expected)
+
+
+def _describe(settings: EvaluationSettings, data: Judged, contest: Contest) -> dict[str, Any]:
+    snapshots = data.manifest.snapshots
+    times = data.log.time[contest.queries.rows]
+    train, validation, test, end = data.log.starts
+    return {
+        "candidates": settings.candidates,
+        "frozen": len(np.unique(data.log.snapshot[data.queries["test"].rows])) == 1,
+        "moments": len(contest.rounds),
+        "candidates_per_moment": float(np.mean([len(r.moment.items) for r in contest.rounds])),
+        "items": data.catalogue.size,
+        "examples": {
+            "train": validation - train,
+            "validation": test - validation,
+            "test": end - test,
+        },
+        "target_events": list(data.spec.target_events),
+        "context": list(data.log.table.column_names),
+        "from": str(times.min().astype("datetime64[us]")),
+        "until": str(times.max().astype("datetime64[us]")),
+        "features_until": str(snapshots[-1]),
+        "dataset_fingerprint": data.manifest.dataset_fingerprint,
+        "metric": settings.metric,
+        "seed": settings.seed,
+        "replicates": settings.replicates,
+        "max_queries": settings.max_queries,
+    }

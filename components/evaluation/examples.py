@@ -1,0 +1,97 @@
+"""Example queries for the report: what each method recommends next to what was chosen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from components.evaluation.data import Catalogue
+from components.evaluation.ranking import Contest, Ranking
+
+SHOWN = ("title", "brand", "category_3", "category_2", "category_1", "colour", "size", "condition")
+LENGTH = 5
+HIT_AT = 10
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item in words; ``chosen`` marks the one that the person chose."""
+
+    item_id: str
+    words: str
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's first items, and the place where the chosen one stood."""
+
+    method: str
+    rank: int
+    items: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query: who asked for what, what was chosen, and what each method had said."""
+
+    time: str
+    context: dict[str, str]
+    history: tuple[Shown, ...]
+    chosen: Shown
+    candidates: int
+    answers: tuple[Answer, ...]
+
+
+def draw_examples(
+    contest: Contest, rankings: Mapping[str, Ranking], model: str, how_many: int, seed: int
+) -> list[Example]:
+    """Draw queries at random, half of them where the model had the item among its first 10."""
+    random = np.random.default_rng(seed)
+    hit = rankings[model].rank <= HIT_AT
+    hits = random.permutation(np.flatnonzero(hit))[: how_many // 2]
+    misses = random.permutation(np.flatnonzero(~hit))[: how_many - len(hits)]
+    return [_example(contest, rankings, int(i)) for i in (*hits, *misses)]
+
+
+def describe_item(catalogue: Catalogue, item: int) -> str:
+    """An item's attributes in one line."""
+    row = {
+        name: catalogue.table[name][item].as_py()
+        for name in (*SHOWN, "price")
+        if name in catalogue.table.column_names
+    }
+    category = next((row[c] for c in SHOWN[2:5] if row.get(c)), None)
+    size = row.get("size")
+    title = None if row.get("brand") or category else row.get("title")
+    words = [title, row.get("brand"), category, row.get("colour")]
+    words += [f"size {size}" if size else None, row.get("condition")]
+    price = row.get("price")
+    words.append(f"{price:,.2f}" if price is not None and price == price else None)
+    return " · ".join(str(word) for word in words if word) or "no attributes"
+
+
+def _example(contest: Contest, rankings: Mapping[str, Ranking], i: int) -> Example:
+    data, queries = contest.data, contest.queries
+    row = int(queries.rows[i])
+    chosen = int(data.log.item[row])
+
+    def show(item: int) -> Shown:
+        words = describe_item(data.catalogue, item)
+        return Shown(str(data.catalogue.item_id[item]), words, item == chosen)
+
+    past = list(dict.fromkeys(int(j) for j in queries.history.item[i] if j >= 0))
+    context = data.log.table.slice(row, 1).to_pylist()[0]
+    time = datetime.fromtimestamp(data.log.time[row] / 1e6, UTC)
+    return Example(
+        time=f"{time:%Y-%m-%d %H:%M}",
+        context={k: str(v) for k, v in context.items() if v is not None and v == v and v != ""},
+        history=tuple(show(j) for j in past[:LENGTH]),
+        chosen=show(chosen),
+        candidates=int(next(iter(rankings.values())).candidates[i]),
+        answers=tuple(
+            Answer(name, int(r.rank[i]), tuple(show(int(j)) for j in r.top[i][:LENGTH] if j >= 0))
+            for name, r in rankings.items()
+        ),
+    )

@@ -1,0 +1,110 @@
+"""The report's pictures: methods and slices with their 95% intervals."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.results import Interval, Method, Results
+from components.evaluation.settings import EvaluationSettings
+
+MODEL_COLOUR = "#0b5cad"
+OTHER_COLOUR = "#8a6d3b"
+CHAMPION_COLOUR = "#5b3f8c"
+INK = "#1f2933"
+COLOURS = {"model": MODEL_COLOUR, "champion": CHAMPION_COLOUR, "baseline": OTHER_COLOUR}
+MARKS = {"model": "D", "champion": "s", "baseline": "o"}
+
+
+def draw_pictures(folder: Path, settings: EvaluationSettings, results: Results) -> list[Path]:
+    """Draw methods and slices into a folder; returns the pictures in the report's order."""
+    folder.mkdir()
+    pictures = [_draw_methods(folder / "methods.png", settings, results)]
+    if results.slices:
+        pictures.append(_draw_slices(folder / "slices.png", settings, results))
+    return pictures
+
+
+def _draw_methods(path: Path, settings: EvaluationSettings, results: Results) -> Path:
+    ran = [m for m in results.methods if not m.not_run]
+    ran.sort(key=lambda m: _value(m.metrics.get(settings.metric)))
+    figure = _figure(10.0, 1.3 + 0.42 * len(ran))
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, metric in zip(panels, (settings.metric, settings.guard_metric), strict=True):
+        for y, method in enumerate(ran):
+            _bar(panel, method.metrics.get(metric), y, method.kind)
+        model = next((m.metrics.get(metric) for m in ran if m.kind == "model"), None)
+        if model is not None and model.value is not None:
+            panel.axvline(model.value, color=MODEL_COLOUR, linewidth=0.8, linestyle=":")
+        panel.set_title(metric.replace("_", " "), fontsize=11, color=INK, loc="left")
+        panel.set_xlim(left=0)
+        _tidy(panel, len(ran))
+    panels[0].set_yticks(range(len(ran)), [m.name for m in ran], fontsize=10)
+    for label, method in zip(panels[0].get_yticklabels(), ran, strict=True):
+        label.set_color(COLOURS[method.kind])
+    return _save(figure, path)
+
+
+def _draw_slices(path: Path, settings: EvaluationSettings, results: Results) -> Path:
+    best = results.best_baseline(settings.metric)
+    compared = [m for m in results.methods if m.kind == "model" or m is best]
+    slices = [s for s in results.slices if s.n][::-1]
+    figure = _figure(10.0, 1.2 + 0.36 * len(slices))
+    panel = figure.subplots()
+    for y, part in enumerate(slices):
+        for offset, method in zip((0.13, -0.13), compared, strict=False):
+            _bar(panel, part.metrics.get(method.name), y + offset, method.kind)
+    panel.set_yticks(range(len(slices)), [f"{s.name}  (n={s.n:,})" for s in slices], fontsize=9)
+    panel.set_title(settings.metric.replace("_", " "), fontsize=11, color=INK, loc="left")
+    panel.set_xlim(left=0)
+    _tidy(panel, len(slices))
+    _legend(panel, compared)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _bar(panel: Any, interval: Interval | None, y: float, kind: str) -> None:
+    if interval is None or interval.value is None:
+        return
+    low, high = interval.low or interval.value, interval.high or interval.value
+    panel.plot([low, high], [y, y], color=COLOURS[kind], linewidth=2.2, solid_capstyle="butt")
+    panel.plot([interval.value], [y], MARKS[kind], color=COLOURS[kind], markersize=6.5)
+
+
+def _legend(panel: Any, methods: Sequence[Method]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=COLOURS[m.kind], marker=MARKS[m.kind], label=m.name) for m in methods
+    ]
+    panel.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _tidy(panel: Any, rows: int) -> None:
+    for side in ("top", "right", "left"):
+        panel.spines[side].set_visible(False)
+    panel.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="x", labelsize=9)
+    panel.set_ylim(-0.6, rows - 0.4)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=120, facecolor="white")
+    return path
+
+
+def _value(interval: Interval | None) -> float:
+    return interval.value if interval is not None and interval.value is not None else -1.0

@@ -1,0 +1,77 @@
+"""Parts of the test queries that are looked at on their own."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluation.data import Flags
+from components.evaluation.ranking import Contest
+from components.evaluation.settings import EvaluationSettings
+from refit.feature_tables import numbers, strings
+
+PRICE = "price"
+
+
+def cut_slices(contest: Contest, settings: EvaluationSettings) -> dict[str, Flags]:
+    """[n] flags of each slice: new and known users and items, column values, price bands.
+
+    A column is looked for among the items first, then in the context of the query. Slices that
+    the gate names are always there, even when they are empty.
+    """
+    queries = contest.queries
+    found = {
+        "new users": queries.new_user,
+        "known users": ~queries.new_user,
+        "new items": queries.new_item,
+        "known items": ~queries.new_item,
+    }
+    for column in settings.slice_columns:
+        found |= dict(_by_value(contest, column, settings.slice_values))
+    found |= dict(_by_price(contest, settings.price_bands))
+    demanded = {floor.slice for floor in settings.slice_floors}
+    nothing = np.zeros(len(queries), dtype=np.bool_)
+    found |= {name: nothing for name in demanded if name not in found}
+    return {
+        name: flags
+        for name, flags in found.items()
+        if name in demanded or np.count_nonzero(flags) >= settings.slice_min_n
+    }
+
+
+def _by_value(contest: Contest, column: str, most: int) -> Iterator[tuple[str, Flags]]:
+    values = _column(contest, column)
+    if values is None:
+        return
+    known = values[values != ""]
+    names, counts = np.unique(known.astype(str), return_counts=True)
+    for i in np.argsort(-counts, kind="stable")[:most]:
+        yield f"{column}: {names[i]}", values == names[i]
+
+
+def _by_price(contest: Contest, bands: int) -> Iterator[tuple[str, Flags]]:
+    table = contest.data.catalogue.table
+    if PRICE not in table.column_names:
+        return
+    prices = numbers(table[PRICE])[_chosen(contest)]
+    known = prices[np.isfinite(prices)]
+    if not len(known):
+        return
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, bands + 1)))
+    band = np.searchsorted(edges[1:-1], prices, side="right")
+    for i, (low, high) in enumerate(pairwise(edges)):
+        yield f"price: {low:.4g} to {high:.4g}", (band == i) & np.isfinite(prices)
+
+
+def _column(contest: Contest, name: str) -> NDArray[np.object_] | None:
+    items, context = contest.data.catalogue.table, contest.data.log.table
+    if name in items.column_names:
+        return strings(items[name])[_chosen(contest)]
+    if name in context.column_names:
+        return strings(context[name])[contest.queries.rows]
+    return None
+
+
+def _chosen(contest: Contest) -> NDArray[np.int32]:
+    return contest.data.log.item[contest.queries.rows]

@@ -1,0 +1,327 @@
+"""A bundle in memory: its items, their attributes and vectors, and the users' histories."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from refit.bundle import Bundle
+from refit.errors import RefitError
+from refit.features import FeaturesManifest, Inputs, bin_of, query_inputs
+from refit.index import CONTENT_FILE, HISTORIES_FILE, ITEMS_FILE, POPULARITY_FILE, ItemIndex
+from serving.request import PastEvent, Range, Request, RequestError
+
+NOT_FILTERED_BY = ("item_id", "seller_id", "live")
+
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+
+class Catalogue:
+    """What a bundle knows, laid out for answering one request at a time.
+
+    Rows 0 to N-1 are the live items, in the order of their vectors; rows N to M-1 are items that
+    are gone but stand in a history. Nothing in here changes after it was made.
+
+    Attributes:
+        n_live: N.
+        size: D, the length of the vectors.
+        content: [M, C] content vectors, the items as histories show them to the query tower.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.features = FeaturesManifest.read(bundle.path)
+        self.index = ItemIndex.read(bundle.index)
+        self.n_live, self.size = self.index.vectors.shape
+        self.content = np.load(bundle.index / CONTENT_FILE, mmap_mode="r")
+        items = pq.read_table(bundle.index / ITEMS_FILE)
+        self._check(items)
+        self.item_ids: list[str] = items["item_id"].to_pylist()
+        self.row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        live = items.slice(0, self.n_live)
+        self.attributes = {
+            name: _attribute(live[name])
+            for name in live.column_names
+            if name not in NOT_FILTERED_BY and _filters(live[name].type)
+        }
+        self._sellers = Labels.of(live["seller_id"]) if "seller_id" in live.column_names else None
+        self.histories = Histories(bundle.index / HISTORIES_FILE)
+        self.popularity = Popularity(bundle.index / POPULARITY_FILE, self.n_live)
+
+    @property
+    def as_of(self) -> datetime:
+        """The time that the stock is up to date with."""
+        return self.bundle.manifest.as_of
+
+    def check(self, request: Request) -> None:
+        """Hold a request against this bundle's columns.
+
+        Raises:
+            RequestError: A context value is of the wrong type, or an attribute is unknown.
+        """
+        spec = self.features.spec
+        for names, kind, word in (
+            (spec.context_categorical, str, "text"),
+            (spec.context_numeric, (int, float), "a number"),
+        ):
+            for name in names:
+                value = request.context.get(name)
+                if value is not None and not isinstance(value, kind):
+                    raise RequestError(f"context.{name}: must be {word}")
+        for name, wanted in request.require.items():
+            if name not in self.attributes:
+                known = ", ".join(sorted(self.attributes))
+                raise RequestError(f"require: unknown attribute {name!r}; known ones: {known}")
+            self.attributes[name].check(name, wanted)
+
+    def fulfils(self, require: Mapping[str, list[str | float] | Range]) -> Mask:
+        """[N] which live items have the required attributes."""
+        mask: Mask = np.ones(self.n_live, dtype=bool)
+        for name, wanted in require.items():
+            mask &= self.attributes[name].mask(wanted)
+        return mask
+
+    def sold_by(self, user_id: str) -> Rows:
+        """Rows of the live items that a user sells."""
+        if self._sellers is None:
+            return np.empty(0, dtype=np.int64)
+        return self._sellers.rows_of(user_id)
+
+    def query_inputs(
+        self,
+        request: Request,
+        now: datetime,
+        fresh_content: Mapping[str, NDArray[np.float32]],
+    ) -> Inputs:
+        """Query tower inputs of one request, B = 1.
+
+        Args:
+            request: Its own history goes before the stored one; unknown items are skipped.
+            now: What the age of an event is counted from.
+            fresh_content: Content vectors of listings newer than the bundle, by item id.
+        """
+        spec = self.features.spec
+        vectors, types, times = (
+            self.histories.latest(request.user_id, spec.history_length, self.content)
+            if request.history is None
+            else self._given(request.history, fresh_content)
+        )
+        kept = min(len(types), spec.history_length)
+        content = np.zeros((1, spec.history_length, self.content.shape[1]), dtype=np.float32)
+        ages = np.zeros((1, spec.history_length), dtype=np.float32)
+        padded_types = np.full((1, spec.history_length), "", dtype=object)
+        if kept:
+            content[0, :kept] = vectors[:kept]
+            ages[0, :kept] = np.maximum(now.timestamp() - times[:kept], 0) / 86_400
+            padded_types[0, :kept] = types[:kept]
+        names = (*spec.context_categorical, *spec.context_numeric)
+        contexts = {name: [request.context.get(name)] for name in names}
+        user = self.histories.user(request.user_id)
+        columns = (*spec.user_categorical, *spec.user_numeric)
+        users = {name: [user.get(name)] for name in columns}
+        return query_inputs(spec, contexts, users, content, padded_types, ages)
+
+    def search(self, query: NDArray[np.float32], allowed: Mask, k: int) -> tuple[Rows, Scores]:
+        """The k best allowed items, best first; fewer only when fewer are allowed.
+
+        Args:
+            query: [D] the query tower's vector.
+            allowed: [N] the filter; applied before the cut, not after.
+            k: How many.
+        """
+        scores, rows = self.index.search(query[None], k, allowed)
+        found = rows[0] >= 0
+        return rows[0][found], scores[0][found]
+
+    def popularity_context(self, context: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The (column, value) pairs of a context whose popularity may have been counted."""
+        spec = self.features.spec
+        pairs = []
+        for column in spec.popularity_by:
+            value = context.get(column)
+            if value is not None and column in spec.popularity_bins:
+                number = np.array([value], dtype=np.float32)
+                value = bin_of(number, spec.popularity_bins[column])[0]
+            if value is not None:
+                pairs.append((column, str(value)))
+        return pairs
+
+    def _given(
+        self, history: Sequence[PastEvent], fresh_content: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[Any, list[str], NDArray[np.float64]]:
+        events = []
+        for event in sorted(history, key=lambda event: event.event_time, reverse=True):
+            row = self.row_of.get(event.item_id)
+            vector = self.content[row] if row is not None else fresh_content.get(event.item_id)
+            if vector is not None:
+                events.append((vector, event.event_type, event.event_time.timestamp()))
+        times = np.array([time for _, _, time in events], dtype=np.float64)
+        return [vector for vector, _, _ in events], [kind for _, kind, _ in events], times
+
+    def _check(self, items: pa.Table) -> None:
+        """Refuse an index whose parts do not belong together, before it answers anything."""
+        if not self.n_live <= items.num_rows == len(self.content):
+            raise RefitError(
+                f"{self.bundle.index} holds {self.n_live} vectors, {items.num_rows} items and "
+                f"{len(self.content)} content vectors, which do not go together; "
+                "build the index anew"
+            )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A text attribute, encoded: ``codes[row]`` numbers its value, -1 where there is none."""
+
+    codes: NDArray[np.int32]
+    code_of: dict[str, int]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> "Labels":
+        """Encode a column."""
+        encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return cls(codes, {value: i for i, value in enumerate(encoded.dictionary.to_pylist())})
+
+    def check(self, name: str, wanted: list[str | float] | Range) -> None:
+        """Refuse what cannot be asked of text."""
+        if isinstance(wanted, Range) or not all(isinstance(value, str) for value in wanted):
+            raise RequestError(f"require.{name}: must be a list of texts")
+
+    def mask(self, wanted: list[str | float] | Range) -> Mask:
+        """Which rows have one of the wanted values."""
+        assert isinstance(wanted, list)
+        codes = [self.code_of[str(value)] for value in wanted if value in self.code_of]
+        return np.isin(self.codes, codes)
+
+    def rows_of(self, value: str) -> Rows:
+        """Rows with exactly this value."""
+        code = self.code_of.get(value)
+        return np.empty(0, dtype=np.int64) if code is None else self._rows[code]
+
+    @cached_property
+    def _rows(self) -> list[Rows]:
+        order = np.argsort(self.codes, kind="stable")
+        starts = np.searchsorted(self.codes[order], np.arange(len(self.code_of) + 1))
+        return [order[a:b] for a, b in pairwise(starts)]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A numeric attribute; NaN where there is none, which no range contains."""
+
+    values: NDArray[np.float64]
+
+    def check(self, name: str, wanted: list[str | float] | Range) -> None:
+        """Refuse what cannot be asked of a number."""
+        if not isinstance(wanted, Range) and any(isinstance(value, str) for value in wanted):
+            raise RequestError(f"require.{name}: must be a range or a list of numbers")
+
+    def mask(self, wanted: list[str | float] | Range) -> Mask:
+        """Which rows lie in the range, or have one of the wanted values."""
+        if isinstance(wanted, list):
+            return np.isin(self.values, np.array(wanted, dtype=np.float64))
+        low = -np.inf if wanted.min is None else wanted.min
+        high = np.inf if wanted.max is None else wanted.max
+        return np.asarray((self.values >= low) & (self.values <= high))
+
+
+class Histories:
+    """What every known user did, newest first, and the users' own columns."""
+
+    def __init__(self, path: Path) -> None:
+        table = pq.read_table(path).combine_chunks()
+        self._users = table.drop_columns(["item_row", "event_type", "event_time"])
+        self._row_of = {user: row for row, user in enumerate(table["user_id"].to_pylist())}
+        items = table["item_row"].combine_chunks()
+        self._offsets = items.offsets.to_numpy()
+        self._items = items.values.to_numpy(zero_copy_only=False)
+        types = table["event_type"].combine_chunks().values.dictionary_encode()
+        self._type_codes = types.indices.to_numpy(zero_copy_only=False)
+        self._types = np.array(types.dictionary.to_pylist(), dtype=object)
+        times = table["event_time"].combine_chunks().values
+        self._times = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+
+    def user(self, user_id: str | None) -> dict[str, Any]:
+        """A user's columns; empty for an unknown one."""
+        row = self._row_of.get(user_id) if user_id is not None else None
+        return {} if row is None else self._users.slice(row, 1).to_pylist()[0]
+
+    def latest(
+        self, user_id: str | None, limit: int, content: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float64]]:
+        """Content vectors, event types and times in seconds of a user's latest events."""
+        part = self._part(user_id)
+        part = slice(part.start, min(part.stop, part.start + limit))
+        types = self._types[self._type_codes[part]]
+        return content[self._items[part]], types, self._times[part] / 1e6
+
+    def bought(self, user_id: str | None) -> NDArray[np.int32]:
+        """Rows of the items that a user bought."""
+        part = self._part(user_id)
+        types = self._types[self._type_codes[part]]
+        return self._items[part][types == "purchase"]
+
+    def _part(self, user_id: str | None) -> slice:
+        row = self._row_of.get(user_id) if user_id is not None else None
+        return slice(0, 0) if row is None else slice(self._offsets[row], self._offsets[row + 1])
+
+
+class Popularity:
+    """Popular items, over all and by context value; what is answered when the tower is silent."""
+
+    def __init__(self, path: Path, n_live: int) -> None:
+        self._lists: dict[tuple[str, str], tuple[Rows, Scores]] = {}
+        self._n_live = n_live
+        for entry in pq.read_table(path).to_pylist():
+            rows = np.array(entry["item_row"], dtype=np.int64)
+            scores = np.array(entry["score"], dtype=np.float32)
+            live = rows < n_live
+            self._lists[entry["column"], entry["value"]] = rows[live], scores[live]
+
+    def scores(self, context: Sequence[tuple[str, str]]) -> Scores:
+        """[N] how popular each live item is in a context.
+
+        Each context value that was counted weighs the same; what is popular over all only orders
+        the items that are not popular in the context.
+        """
+        total: Scores = np.zeros(self._n_live, dtype=np.float32)
+        for key, weight in [*((pair, 1.0) for pair in context), (("", ""), 1e-3)]:
+            rows, scores = self._lists.get(key, (None, None))
+            if rows is not None and scores is not None and scores.sum() > 0:
+                total[rows] += weight * scores / scores.sum()
+        return total
+
+
+def top(scores: Scores, k: int) -> Rows:
+    """Positions of the k highest scores, best first; equal ones in their order."""
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    best = np.argpartition(-scores, k)[:k]
+    return best[np.lexsort((best, -scores[best]))]
+
+
+def _attribute(column: pa.ChunkedArray) -> Labels | Numbers:
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        values = column.cast(pa.float64()).to_numpy()
+        return Numbers(values)
+    return Labels.of(column)
+
+
+def _filters(kind: pa.DataType) -> bool:
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
+    return bool(
+        text
+        or pa.types.is_dictionary(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_integer(kind)
+    )

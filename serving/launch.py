@@ -1,0 +1,224 @@
+"""Starting the model server and the Seldon microservice as local processes, and ending both."""
+
+import json
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from refit.errors import RefitError, UsageError
+from refit.progress import say, timed
+from refit.registry import DEFAULT_CACHE, Registry
+from serving.client import RecommenderClient
+from serving.processes import PROJECT, Process, check_port, free_port
+from serving.settings import CANNOT_SERVE, RecommenderSettings, ServeSettings
+
+MICROSERVICE = "serving.microservice.RefitRecommender"
+
+
+class ServerHandle:
+    """Both processes, running; leaving it as a context stops them.
+
+    Attributes:
+        url: REST address of the microservice.
+        grpc_address: ``host:port`` of its gRPC API.
+        metrics_url: Where Prometheus reads.
+        model_server_address: ``host:port`` of the model server.
+    """
+
+    def __init__(self, settings: ServeSettings, model_server: Process, seldon: Process) -> None:
+        self.settings = settings
+        self.model_server, self.seldon = model_server, seldon
+        host = settings.host
+        self.url = f"http://{host}:{settings.http_port}"
+        self.grpc_address = f"{host}:{settings.grpc_port}"
+        self.metrics_url = f"http://{host}:{settings.metrics_port}/metrics"
+        self.model_server_address = f"{host}:{settings.model_server_port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def client(self, timeout: float = 10.0) -> RecommenderClient:
+        """A client of this server."""
+        return RecommenderClient(self.url, timeout)
+
+    def check(self) -> None:
+        """Make sure that both still run.
+
+        Raises:
+            RefitError: One has ended; the message has its last lines.
+        """
+        for process in (self.seldon, self.model_server):
+            if not process.is_running():
+                raise RefitError(f"the {process.name} has ended\n{process.tail()}")
+
+    def restart_model_server(self) -> None:
+        """Start the model server anew on its port; the microservice has it load its towers."""
+        self.model_server.stop()
+        self.model_server = _start_model_server(self.settings)
+
+    def stop(self) -> None:
+        """Stop both, the microservice first, so that it can write its log; safe to repeat."""
+        self.seldon.stop()
+        self.model_server.stop()
+
+
+def launch(settings: ServeSettings) -> ServerHandle:
+    """Start the model server and the microservice, and wait until both answer.
+
+    Raises:
+        UsageError: A port is taken, there is no champion, or the serving environment is missing.
+        RefitError: The champion is broken.
+        ServiceUnreachable: A process ended or was not ready in time; the message has its output.
+    """
+    settings = _with_ports(settings)
+    _check_environment(settings.python)
+    _check_champion(settings.recommender)
+    with ExitStack() as started, timed("start of the servers"):
+        model_server = _start_model_server(settings)
+        started.callback(model_server.stop)
+        seldon = _start_microservice(settings)
+        started.callback(seldon.stop)
+        handle = ServerHandle(settings, model_server, seldon)
+        seldon.wait_until(lambda: _answers(handle), settings.ready_timeout_s)
+        started.pop_all()
+    say(f"recommendations: {handle.url}  gRPC: {handle.grpc_address}  {handle.metrics_url}")
+    return handle
+
+
+def _start_model_server(settings: ServeSettings) -> Process:
+    say(f"starting the model server on port {settings.model_server_port}")
+    process = Process(
+        "model server",
+        [
+            *(str(_python(settings.python)), "-m", "serving.model_server"),
+            *("--host", settings.host, "--port", str(settings.model_server_port)),
+        ],
+        _run_folder(settings) / "model_server.log",
+        # It stands in for a server of its own; a training next door keeps the GPU.
+        {"CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    try:
+        process.wait_until(
+            lambda: _listens(settings.host, settings.model_server_port), settings.ready_timeout_s
+        )
+    except BaseException:
+        process.stop()
+        raise
+    return process
+
+
+def _start_microservice(settings: ServeSettings) -> Process:
+    say(f"starting the Seldon microservice on port {settings.http_port}")
+    command = [
+        *(str(_seldon_cli(settings.python)), MICROSERVICE, "--service-type", "MODEL"),
+        *("--http-port", str(settings.http_port), "--grpc-port", str(settings.grpc_port)),
+        *("--metrics-port", str(settings.metrics_port)),
+        *("--workers", str(settings.workers), "--threads", str(settings.threads)),
+        *("--grpc-threads", str(settings.threads)),
+        *("--parameters", json.dumps(_seldon_parameters(settings.recommender))),
+    ]
+    return Process(
+        "microservice",
+        command,
+        _run_folder(settings) / "microservice.log",
+        {
+            "CUDA_VISIBLE_DEVICES": "-1",
+            # One query is too small to share out; requests are what runs side by side.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "false",
+        },
+    )
+
+
+def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
+    """The settings in the form of Seldon's typed parameters."""
+    kinds: dict[type, str] = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STRING"}
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    return [
+        {"name": name, "value": str(value), "type": kinds[type(value)]}
+        for name, value in values.items()
+    ]
+
+
+def _with_ports(settings: ServeSettings) -> ServeSettings:
+    """Take free ports where 0 asks for one, and refuse taken ones."""
+    ports: dict[str, int] = {}
+    for name in ("http_port", "grpc_port", "metrics_port", "model_server_port"):
+        port = getattr(settings, name) or free_port()
+        check_port(port, name.removesuffix("_port").replace("_", " "), name)
+        ports[name] = port
+    if len(set(ports.values())) < len(ports):
+        raise UsageError(f"two services cannot share a port: {ports}")
+    address = f"{settings.host}:{ports['model_server_port']}"
+    recommender = settings.recommender.model_copy(update={"model_server": address})
+    return settings.model_copy(update={**ports, "recommender": recommender})
+
+
+def _check_environment(python: Path) -> None:
+    for path in (_python(python), _seldon_cli(python)):
+        if not path.exists():
+            raise UsageError(
+                f"the serving environment is missing: {path} does not exist; "
+                "install serving/requirements.txt into an environment of its own"
+            )
+
+
+def _check_champion(settings: RecommenderSettings) -> None:
+    """Find out in one line here what would take the microservice a traceback to tell."""
+    registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
+    promotion = registry.champion()
+    if promotion is None:
+        raise UsageError(f"registry {settings.registry} has no champion; promote a bundle first")
+    registry.get(promotion.bundle_id)
+
+
+def _answers(handle: ServerHandle) -> bool:
+    """Whether REST, gRPC and metrics are up.
+
+    Raises:
+        RefitError: A worker gave up; the message says why.
+    """
+    for line in handle.seldon.output().splitlines():
+        if CANNOT_SERVE in line:
+            raise RefitError(f"the microservice {line[line.index(CANNOT_SERVE) :]}")
+    settings = handle.settings
+    ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
+    if not all(_listens(settings.host, port) for port in ports):
+        return False
+    try:
+        with handle.client(timeout=2.0) as client:
+            client.status()
+    except RefitError:
+        return False
+    return True
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _run_folder(settings: ServeSettings) -> Path:
+    return settings.run_folder or settings.recommender.log_folder / "processes"
+
+
+def _python(python: Path) -> Path:
+    return python if python.is_absolute() else PROJECT / python
+
+
+def _seldon_cli(python: Path) -> Path:
+    return _python(python).parent / "seldon-core-microservice"

@@ -1,0 +1,213 @@
+"""The Seldon adapter: ``seldon-core-microservice serving.microservice.RefitRecommender``.
+
+All of Seldon that Refit needs is in this module; the recommender behind it knows nothing of it.
+REST and gRPC take a request as ``jsonData`` (REST also bare) and answer with ``jsonData``. What
+cannot be understood is answered with HTTP 400 or INVALID_ARGUMENT, and the reason.
+
+Metrics, on Seldon's own endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_fallbacks``
+(by ``reason``), ``refit_empty_answers``, ``refit_latency``, ``refit_bundle_in_service`` (by
+``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
+``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_stock_fresh_listings``,
+``refit_stock_waiting_listings``, ``refit_stock_lines_set_aside``,
+``refit_stock_embedding_failures`` (by ``reason``). Seldon takes them with answers and health
+checks: what happens between two of these shows with the next.
+
+A deployment that sets the annotation ``seldon.io/rest-timeout`` has gunicorn kill a worker that
+takes longer than it, also while it loads its bundle.
+"""
+
+import atexit
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import grpc
+from flask import Blueprint, jsonify, request  # type: ignore[import-not-found]
+from google.protobuf import json_format
+from seldon_core.flask_utils import SeldonMicroserviceException
+from seldon_core.metrics import SeldonMetrics
+from seldon_core.proto import prediction_pb2
+from seldon_core.wrapper import SeldonModelGRPC
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from refit.errors import RefitError
+from refit.progress import say, set_up_logging
+from serving.lifeline import follow_parent
+from serving.recommender import Recommender
+from serving.request import RequestError
+from serving.settings import CANNOT_SERVE, RecommenderSettings
+
+MAX_BODY_BYTES = 1 << 20
+
+
+class RefitRecommender:
+    """What Seldon runs: one recommender in every worker process.
+
+    Args:
+        parameters: ``RecommenderSettings`` by name, from ``--parameters`` or the variable
+            PREDICTIVE_UNIT_PARAMETERS.
+
+    Raises:
+        UsageError: A parameter is unknown or off.
+    """
+
+    def __init__(self, **parameters: Any) -> None:
+        set_up_logging()
+        self._settings = RecommenderSettings.parse(parameters)
+        self._recommender: Recommender | None = None
+        self.model_error_handler = _error_handler()
+        """Seldon registers this blueprint with its Flask app."""
+
+    def load(self) -> None:
+        """Start the recommender; Seldon calls it in every worker process, after the fork."""
+        try:
+            self._recommender = Recommender(self._settings)
+        except RefitError as error:
+            say(f"{CANNOT_SERVE}{error}")
+            raise
+        except Exception as error:
+            say(f"{CANNOT_SERVE}{type(error).__name__}: {error}")
+            # Seldon takes an AttributeError here for a model without load().
+            raise RuntimeError(str(error)) from error
+        atexit.register(self._recommender.close)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            # gunicorn's workers end in order by themselves; the gRPC worker would just die.
+            signal.signal(signal.SIGTERM, self._stop)
+        follow_parent()
+
+    def predict_raw(self, message: Any) -> Any:
+        """Answer a request: a SeldonMessage protobuf, or the parsed JSON of one.
+
+        Raises:
+            SeldonMicroserviceException: The request cannot be understood (400).
+        """
+        is_proto = isinstance(message, prediction_pb2.SeldonMessage)
+        try:
+            body = _body_of_proto(message) if is_proto else _body_of_json(message)
+            answer = self._running().recommend(body)
+        except RequestError as error:
+            raise SeldonMicroserviceException(str(error), reason="BAD_REQUEST") from None
+        meta = {
+            "tags": {"bundle_id": answer["bundle_id"], "fallback": answer["fallback"] or ""},
+            "metrics": self.metrics(),
+        }
+        response = {"jsonData": answer, "meta": meta}
+        if is_proto:
+            return json_format.ParseDict(response, prediction_pb2.SeldonMessage())
+        return response
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was counted since the last call, in Seldon's form."""
+        return self._running().counters.drain()
+
+    def health_status(self) -> dict[str, Any]:
+        """Bundle in service, towers and stock; towers that are down do not make it unhealthy."""
+        return self._running().status()
+
+    def init_metadata(self) -> dict[str, Any]:
+        """What this model takes and gives, in Seldon's form."""
+        json_message = [{"messagetype": "jsonData", "schema": {}}]
+        return {
+            "name": "refit-recommender",
+            "versions": ["1"],
+            "platform": "refit",
+            "inputs": json_message,
+            "outputs": json_message,
+        }
+
+    def _running(self) -> Recommender:
+        if self._recommender is None:
+            raise SeldonMicroserviceException("still loading", 503, reason="NOT_READY")
+        return self._recommender
+
+    def _stop(self, *_: Any) -> None:
+        self._running().close()
+        sys.exit(0)
+
+
+def _body_of_json(message: Any) -> Any:
+    if isinstance(message, dict) and "jsonData" in message:
+        return message["jsonData"]
+    return message
+
+
+def _body_of_proto(message: prediction_pb2.SeldonMessage) -> Any:
+    if message.WhichOneof("data_oneof") != "jsonData":
+        raise RequestError("a request is sent as jsonData")
+    return json_format.MessageToDict(message.jsonData)
+
+
+def _error_handler() -> Blueprint:
+    """Turn what Flask and Seldon would answer with 500 into what it is: a bad request."""
+    blueprint = Blueprint("refit_errors", __name__)
+
+    @blueprint.record
+    def limit_body(state: Any) -> None:
+        state.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+
+    @blueprint.app_errorhandler(HTTPException)
+    def answer_http_error(error: HTTPException) -> Any:
+        too_large = isinstance(error, RequestEntityTooLarge)
+        return _failure(400 if too_large else error.code or 500, str(error.description))
+
+    @blueprint.app_errorhandler(SeldonMicroserviceException)
+    def answer_seldon_error(error: SeldonMicroserviceException) -> Any:
+        return _failure(error.status_code, str(error.message), error.reason)
+
+    @blueprint.before_app_request
+    def take_only_json() -> Any:
+        # Seldon also reads JSON from forms and from the address, where bad JSON would answer 500.
+        if request.endpoint != "Predict" or (request.is_json and "json" not in request.args):
+            return None
+        return _failure(400, "send the request as a JSON body, as application/json")
+
+    @blueprint.app_errorhandler(RecursionError)
+    def answer_nested(_: RecursionError) -> Any:
+        return _failure(400, "the request is nested too deeply")
+
+    return blueprint
+
+
+def _failure(code: int, info: str, reason: str = "BAD_REQUEST") -> Any:
+    status = {"status": "FAILURE", "code": code, "info": info, "reason": reason}
+    response = jsonify({"status": status})
+    response.status_code = code
+    return response
+
+
+def _with_grpc_codes(predict: Callable[..., Any]) -> Callable[..., Any]:
+    """Seldon keeps the gRPC context to itself, so that every error would answer UNKNOWN."""
+
+    @wraps(predict)
+    def answer(self: Any, request: Any, context: Any) -> Any:
+        try:
+            return predict(self, request, context)
+        except SeldonMicroserviceException as error:
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            if error.status_code >= 500:
+                code = grpc.StatusCode.UNAVAILABLE
+            context.abort(code, str(error.message))
+
+    return answer
+
+
+def _one_at_a_time(update: Callable[..., None]) -> Callable[..., None]:
+    """Seldon reads, adds and writes back without a lock: two threads at once lose counts.
+
+    It also trips over a value of 0, which it loses itself on the way through protobuf's JSON.
+    """
+    lock = threading.Lock()
+
+    @wraps(update)
+    def locked(self: Any, metrics: list[dict[str, Any]], method: str) -> None:
+        with lock:
+            update(self, [{"value": 0.0, **metric} for metric in metrics], method)
+
+    return locked
+
+
+SeldonModelGRPC.Predict = _with_grpc_codes(SeldonModelGRPC.Predict)
+SeldonMetrics.update = _one_at_a_time(SeldonMetrics.update)

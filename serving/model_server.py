@@ -1,0 +1,382 @@
+"""A laptop stand-in for ``tensorflow/serving``: SavedModels behind its gRPC API.
+
+It speaks the parts of PredictionService and ModelService that Refit uses, with TensorFlow
+Serving's own protocol buffers, status codes and model states, so that the real server takes its
+place without a change on the client's side::
+
+    python -m serving.model_server --port 8500 --model query_tower=/models/query_tower
+
+stands in for::
+
+    tensorflow_model_server --port=8500 --model_config_file=models.config
+
+Different from it: no batching, no version policies (the highest version folder is served), no
+polling for new versions, and no REST API.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refit.errors import RefitError, UsageError
+from refit.progress import say, set_up_logging
+
+SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One loaded version of a model.
+
+    Attributes:
+        signature: Its serving signature, called with named tensors.
+        loaded: The SavedModel itself; the signature lives only as long as it does.
+    """
+
+    name: str
+    version: int
+    path: Path
+    signature: Any
+    loaded: Any
+
+
+class ModelStore:
+    """The models that are served now; replaced as a whole, so that no request sees half of it."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ServedModel] = {}
+        self._failed: dict[str, str] = {}
+        self._reloading = threading.Lock()
+
+    def get(self, name: str) -> ServedModel | None:
+        """Look a served model up."""
+        return self._models.get(name)
+
+    def failure(self, name: str) -> str | None:
+        """Why a model could not be loaded when it was last asked for."""
+        return self._failed.get(name)
+
+    def reload(self, base_paths: Mapping[str, Path]) -> None:
+        """Serve exactly these models; one that is loaded already is kept as it is.
+
+        Raises:
+            RefitError: A model cannot be loaded; the others are served all the same.
+        """
+        with self._reloading:
+            models: dict[str, ServedModel] = {}
+            failed: dict[str, str] = {}
+            for name, base_path in base_paths.items():
+                try:
+                    models[name] = self._load(name, base_path)
+                except Exception as error:  # any broken SavedModel, in TensorFlow's many ways
+                    failed[name] = f"{type(error).__name__}: {error}"
+            self._models, self._failed = models, failed
+        if failed:
+            faults = "; ".join(f"{name}: {why}" for name, why in failed.items())
+            raise RefitError(f"cannot load {faults}")
+
+    def _load(self, name: str, base_path: Path) -> ServedModel:
+        version = _latest_version(base_path)
+        served = self._models.get(name)
+        if served and served.version == version:
+            return served
+        import tensorflow as tf
+
+        path = base_path / str(version)
+        loaded = tf.saved_model.load(str(path))
+        say(f"serving {name} version {version} from {path}")
+        return ServedModel(name, version, path, loaded.signatures[SIGNATURE], loaded)
+
+
+def _latest_version(base_path: Path) -> int:
+    versions = [int(path.name) for path in base_path.glob("*") if path.name.isdecimal()]
+    if not versions:
+        raise RefitError(f"{base_path} has no version folder such as {base_path / '1'}")
+    return max(versions)
+
+
+def build_server(store: ModelStore, address: str, threads: int = 4) -> tuple[Any, int]:
+    """A gRPC server over ``store``, not started yet, and the port it is bound to.
+
+    Raises:
+        UsageError: The address is taken or not ours.
+    """
+    import grpc
+    from tensorflow_serving.apis import (
+        model_service_pb2_grpc,
+        prediction_service_pb2_grpc,
+    )
+
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=threads),
+        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)],
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(store), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(store), server)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise UsageError(f"cannot listen on {address}: the port is taken; choose another one")
+    return server, port
+
+
+class PredictionService:
+    """TensorFlow Serving's PredictionService: Predict and GetModelMetadata."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the API's name
+        """Run a model's serving signature; wrong inputs answer INVALID_ARGUMENT."""
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        model = self._find(request.model_spec.name, context)
+        expected = model.signature.structured_input_signature[1]
+        if set(request.inputs) != set(expected):
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"inputs are {sorted(request.inputs)}, {model.name} wants {sorted(expected)}",
+            )
+        try:
+            inputs = {
+                name: tf.constant(tf.make_ndarray(proto), dtype=expected[name].dtype)
+                for name, proto in request.inputs.items()
+            }
+            outputs = model.signature(**inputs)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:1000])
+        response = predict_pb2.PredictResponse()
+        self._name(response.model_spec, model)
+        for name in request.output_filter or outputs:
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name].numpy()))
+        return response
+
+    def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the API's name
+        """Tell a model's signatures, as its SavedModel holds them."""
+        from tensorflow.core.protobuf import saved_model_pb2
+        from tensorflow_serving.apis import get_model_metadata_pb2
+
+        model = self._find(request.model_spec.name, context)
+        saved = saved_model_pb2.SavedModel.FromString((model.path / "saved_model.pb").read_bytes())
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for name, definition in saved.meta_graphs[0].signature_def.items():
+            signatures.signature_def[name].CopyFrom(definition)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        self._name(response.model_spec, model)
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def Classify(self, request: Any, context: Any) -> None:  # noqa: N802 - the API's name
+        """Not part of the stand-in."""
+        self._refuse(context)
+
+    def Regress(self, request: Any, context: Any) -> None:  # noqa: N802 - the API's name
+        """Not part of the stand-in."""
+        self._refuse(context)
+
+    def MultiInference(self, request: Any, context: Any) -> None:  # noqa: N802 - the API's name
+        """Not part of the stand-in."""
+        self._refuse(context)
+
+    def _find(self, name: str, context: Any) -> ServedModel:
+        import grpc
+
+        model = self._store.get(name)
+        if model is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {name}")
+            raise AssertionError("abort raises")
+        return model
+
+    def _name(self, spec: Any, model: ServedModel) -> None:
+        spec.name = model.name
+        spec.version.value = model.version
+        spec.signature_name = SIGNATURE
+
+    def _refuse(self, context: Any) -> None:
+        import grpc
+
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "the stand-in answers Predict only")
+
+
+class ModelService:
+    """TensorFlow Serving's ModelService: GetModelStatus and HandleReloadConfigRequest."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+
+    def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - the API's name
+        """Tell whether a model is AVAILABLE, or END with the reason it failed to load."""
+        import grpc
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        name = request.model_spec.name
+        model, failure = self._store.get(name), self._store.failure(name)
+        response = get_model_status_pb2.GetModelStatusResponse()
+        state = get_model_status_pb2.ModelVersionStatus.State
+        if model:
+            response.model_version_status.add(version=model.version, state=state.AVAILABLE)
+        elif failure:
+            status = response.model_version_status.add(version=0, state=state.END)
+            status.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
+            status.status.error_message = failure
+        else:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {name}")
+        return response
+
+    def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Serve exactly the models of the request's model_config_list; answers once they are up."""
+        import grpc
+        from tensorflow_serving.apis import model_management_pb2
+
+        configs = request.config.model_config_list.config
+        try:
+            self._store.reload({config.name: Path(config.base_path) for config in configs})
+        except RefitError as error:
+            say(str(error))
+            context.abort(grpc.StatusCode.UNKNOWN, str(error)[:1000])
+        return model_management_pb2.ReloadConfigResponse()
+
+
+def smoke_test(model_folder: Path, python: Path | None = None, seconds: float = 120.0) -> None:
+    """Load both towers into a model server of their own and query them as serving will.
+
+    Args:
+        model_folder: A model or bundle folder: query_tower/, item_tower/, features.json.
+        python: Python to run the server with; None takes the running one.
+        seconds: How long start and loading may take, each.
+
+    Raises:
+        RefitError: A tower cannot be loaded, or answers something that cannot be served.
+    """
+    from serving.processes import Process, free_port
+    from serving.towers import TowerClient
+
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Process(
+            "model server",
+            [str(python or sys.executable), "-m", "serving.model_server", "--port", str(port)],
+            Path(folder) / "model_server.log",
+            {"CUDA_VISIBLE_DEVICES": "-1"},
+        )
+        try:
+            server.wait_until(lambda: "model server listens" in server.output(), seconds)
+            client = TowerClient(f"127.0.0.1:{port}")
+            query_towers(client, model_folder, seconds)
+            client.close()
+        finally:
+            server.stop()
+
+
+def query_towers(client: Any, model_folder: Path, seconds: float) -> None:
+    """Have a model server load the towers of a model folder, and hold both answers together.
+
+    Args:
+        client: A ``serving.towers.TowerClient``.
+        model_folder: As for ``smoke_test``.
+        seconds: How long loading and each answer may take.
+
+    Raises:
+        RefitError: As ``smoke_test``.
+    """
+    import numpy as np
+
+    from refit.features import FeaturesManifest, item_inputs, query_inputs
+
+    folder = model_folder.resolve()
+    client.serve_only(
+        {"query_tower": folder / "query_tower", "item_tower": folder / "item_tower"}, seconds
+    )
+    features = FeaturesManifest.read(folder)
+    spec, rows, length = features.spec, 3, features.spec.history_length
+    names = ("item_id", *spec.item_categorical, *spec.item_text, *spec.item_numeric)
+    columns: dict[str, Any] = {name: [None] * rows for name in names}
+    if spec.item_vector:
+        columns[spec.item_vector] = np.zeros((rows, features.vector_size), dtype=np.float32)
+    ages = np.zeros(rows, dtype=np.float32)
+    popularity = np.zeros((rows, features.popularity_size), dtype=np.float32)
+    items = client.predict("item_tower", item_inputs(spec, columns, ages, popularity), seconds)
+    content = _vectors(items, "content", rows)
+    queries = query_inputs(
+        spec,
+        {name: [None] * rows for name in (*spec.context_categorical, *spec.context_numeric)},
+        {name: [None] * rows for name in (*spec.user_categorical, *spec.user_numeric)},
+        np.repeat(content[:, None], length, axis=1),
+        [["view"] * length] * rows,
+        np.zeros((rows, length), dtype=np.float32),
+    )
+    query_vectors = _vectors(client.predict("query_tower", queries, seconds), "embedding", rows)
+    item_vectors = _vectors(items, "embedding", rows)
+    if query_vectors.shape != item_vectors.shape:
+        raise RefitError(
+            f"the towers do not meet: queries are {query_vectors.shape}, items {item_vectors.shape}"
+        )
+
+
+def _vectors(outputs: Mapping[str, Any], name: str, rows: int) -> Any:
+    from serving.towers import checked_vectors
+
+    size = outputs[name].shape[-1] if name in outputs and outputs[name].ndim == 2 else 0
+    return checked_vectors(outputs, name, rows, size)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve until told to stop; a taken port or a broken model ends it with a clear message."""
+    parser = argparse.ArgumentParser(prog="serving.model_server", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8500)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--threads", type=int, default=4)
+    options = parser.parse_args(arguments)
+    set_up_logging()
+    try:
+        _serve(options)
+    except RefitError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from serving.lifeline import follow_parent
+    from serving.processes import check_port
+
+    # Before the seconds that importing TensorFlow takes.
+    check_port(options.port, "the model server", "--port", options.host)
+    import tensorflow as tf
+
+    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    store = ModelStore()
+    server, port = build_server(store, f"{options.host}:{options.port}", options.threads)
+    store.reload(dict(_named_path(model) for model in options.model))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    follow_parent()
+    server.start()
+    say(f"model server listens on {options.host}:{port}")
+    stop.wait()
+    server.stop(grace=2.0).wait()
+
+
+def _named_path(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise UsageError(f"--model wants NAME=PATH, got {text!r}")
+    return name, Path(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Starting, watching and ending child processes, each in a group of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from refit.errors import ServiceUnreachable, UsageError
+from serving import lifeline
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder that holds our packages."""
+TERM_SECONDS = 10.0
+TAIL_LINES = 15
+
+
+class Process:
+    """A child process with its output in a file; ends with us, even when we are killed.
+
+    Args:
+        name: What it is called in messages.
+        command: Program and arguments.
+        log: File that its output is appended to.
+        variables: Environment variables beside our own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.log = name, log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = log.stat().st_size if log.exists() else 0
+        read_end, self._lifeline = os.pipe()
+        # Installed packages are not shared: the other environment has its own.
+        ours = "" if PROJECT.name == "site-packages" else str(PROJECT)
+        paths = [ours, os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            "PYTHONUNBUFFERED": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            lifeline.VARIABLE: str(read_end),
+            **(variables or {}),
+        }
+        try:
+            with log.open("ab") as output:
+                self._child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=(read_end,),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            os.close(self._lifeline)
+            raise UsageError(f"cannot start the {name}: {error}") from None
+        finally:
+            os.close(read_end)
+
+    @property
+    def pid(self) -> int:
+        """The process's id, which is its group's id too."""
+        return self._child.pid
+
+    def is_running(self) -> bool:
+        """Whether the process itself still runs."""
+        return self._child.poll() is None
+
+    def output(self) -> str:
+        """What it has written since this start."""
+        with self.log.open("rb") as file:
+            file.seek(self._log_start)
+            return file.read().decode(errors="replace")
+
+    def tail(self) -> str:
+        """The last lines of its output, for an error message."""
+        lines = self.output().splitlines()[-TAIL_LINES:]
+        return "\n".join([f"last lines of {self.log}:", *(f"  {line}" for line in lines)])
+
+    def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until ``is_ready``.
+
+        Raises:
+            ServiceUnreachable: The process ended, or was not ready in time.
+        """
+        deadline = time.monotonic() + seconds
+        while not is_ready():
+            if not self.is_running():
+                code = self._child.returncode
+                raise ServiceUnreachable(f"the {self.name} ended with code {code}\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise ServiceUnreachable(
+                    f"the {self.name} was not ready after {seconds:.0f} s\n{self.tail()}"
+                )
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End the whole group: first with the request to stop, then by force; safe to repeat."""
+        if self._signal(signal.SIGTERM):
+            deadline = time.monotonic() + TERM_SECONDS
+            while self._signal(0) and time.monotonic() < deadline:
+                self._child.poll()
+                time.sleep(0.05)
+            self._signal(signal.SIGKILL)
+        self._child.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def _signal(self, number: int) -> bool:
+        """Signal the group; False when nobody is left in it."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(port: int, what: str, setting: str, host: str = "0.0.0.0") -> None:
+    """Make sure that a port can be listened on.
+
+    Raises:
+        UsageError: Somebody listens on it already.
+    """
+    with socket.socket() as probe:
+        # As servers do: a connection that was just closed is no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} for {what} cannot be used ({error.strerror}); stop what listens "
+                f"there, or set {setting} to another port, or to 0 for a free one"
+            ) from None

@@ -1,0 +1,325 @@
+"""The recommender: one request in, one answer out, always from one bundle."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit.bundle import Bundle
+from refit.errors import RefitError, ServiceUnreachable, UsageError
+from refit.progress import say
+from refit.registry import DEFAULT_CACHE, Promotion, Registry
+from serving.catalogue import Catalogue
+from serving.counters import Counters
+from serving.edition import Edition
+from serving.prediction_log import Prediction, PredictionLog
+from serving.request import Request, RequestError, parse_request
+from serving.settings import RecommenderSettings
+from serving.stock import SetAside, Stock, StockFeed
+from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the query tower made of a request: a vector, or the reason there is none."""
+
+    vector: NDArray[np.float32] | None
+    fallback: Fallback | None = None
+
+
+class Recommender:
+    """Answers requests from the registry's champion and keeps itself up to date.
+
+    Threads may share one. Make it after a fork, not before.
+
+    Raises:
+        UsageError: The registry has no champion.
+        RefitError: The champion is broken.
+    """
+
+    def __init__(self, settings: RecommenderSettings) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
+        self._towers = TowerClient(settings.model_server)
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
+        set_aside = settings.log_folder / "stock_set_aside" / f"{uuid.uuid4().hex[:8]}.jsonl"
+        self._set_aside = SetAside(set_aside, self.counters)
+        self._refused: set[int] = set()
+        self._unload_at: float | None = None
+        self._closing = threading.Event()
+        self.edition = self._open_champion()
+        self._log = PredictionLog(
+            settings.log_folder,
+            settings.log_rows,
+            settings.log_seconds,
+            settings.log_queue,
+            self.counters,
+        )
+        self._threads = [
+            self._repeat(self._follow_stock, "stock"),
+            self._repeat(self._follow_champion, "champion"),
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def recommend(self, body: Any) -> Answer:
+        """Answer one request.
+
+        Args:
+            body: The request as parsed JSON; see ``serving.request.Request``.
+
+        Returns:
+            ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
+            ``fallback`` (None, or why the model did not answer).
+
+        Raises:
+            RequestError: The request cannot be understood.
+        """
+        started = time.perf_counter()
+        edition = self.edition
+        try:
+            request = parse_request(body)
+            edition.catalogue.check(request)
+            now = self._now(request)
+        except RequestError:
+            self.counters.add("refit_bad_requests")
+            raise
+        query = self._embed(edition, request, now)
+        if query.vector is None:
+            items = edition.popular(request)
+        else:
+            items = edition.rank(request, query.vector)
+        milliseconds = (time.perf_counter() - started) * 1000
+        self._count(query, len(items), milliseconds)
+        prediction = Prediction(
+            request_id=request.request_id or uuid.uuid4().hex,
+            bundle_id=edition.bundle_id,
+            towers_id=edition.catalogue.bundle.manifest.towers_id,
+            user_id=request.user_id,
+            time=now,
+            context=json.dumps(request.context),
+            query_embedding=None if query.vector is None else query.vector.tolist(),
+            item_ids=[item_id for item_id, _ in items],
+            scores=[score for _, score in items],
+            fallback=query.fallback.value if query.fallback else None,
+            latency_ms=milliseconds,
+        )
+        self._log.put(prediction)
+        return {
+            "request_id": prediction.request_id,
+            "bundle_id": prediction.bundle_id,
+            "items": [{"item_id": item_id, "score": score} for item_id, score in items],
+            "fallback": prediction.fallback,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """What is served now, for health checks; never raises."""
+        names = self.edition.names
+        try:
+            towers = all(self._towers.is_available(name) for name in (names.query, names.item))
+            state = "available" if towers else "not loaded"
+        except RefitError as error:
+            state = str(error)
+        stock = self.edition.stock
+        return {
+            "bundle_id": self.edition.bundle_id,
+            "towers": state,
+            "live_items": int(np.count_nonzero(stock.available)) + len(stock.fresh.listings),
+        }
+
+    def close(self) -> None:
+        """Stop following, write the prediction log out, and let go of the model server."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join(self.settings.poll_seconds + 1)
+        self._log.close()
+        self._towers.close()
+
+    def _now(self, request: Request) -> datetime:
+        if request.time is None:
+            return datetime.now(UTC)
+        if not self.settings.allow_replay:
+            raise RequestError("time: this server answers for now only (allow_replay is off)")
+        return request.time
+
+    def _embed(self, edition: Edition, request: Request, now: datetime) -> Query:
+        if not self._breaker.allows():
+            return Query(None, Fallback.LEFT_ALONE)
+        try:
+            timeout = self.settings.tower_deadline_ms / 1000
+            vector = edition.embed(self._towers, request, now, timeout)
+        except TowerFailure as failure:
+            # A tower that refuses one request is alive for all the others.
+            if failure.reason in (Fallback.REFUSED, Fallback.BAD_ANSWER):
+                self._breaker.succeeded()
+            else:
+                self._breaker.failed()
+            return Query(None, failure.reason)
+        self._breaker.succeeded()
+        return Query(vector)
+
+    def _count(self, query: Query, items: int, milliseconds: float) -> None:
+        self.counters.add("refit_requests")
+        self.counters.time("refit_latency", milliseconds)
+        if query.fallback:
+            self.counters.add("refit_fallbacks", reason=query.fallback.value)
+        if not items:
+            self.counters.add("refit_empty_answers")
+
+    def _open_champion(self) -> Edition:
+        promotion = self._registry.champion()
+        if promotion is None:
+            raise UsageError(
+                f"registry {self.settings.registry} has no champion; promote a bundle first"
+            )
+        edition = self._open(self._registry.get(promotion.bundle_id))
+        try:
+            self._load_towers(edition, beside=None)
+        except ServiceUnreachable as error:
+            # The model server may well start after us; until then popularity answers.
+            say(f"starting without towers: {error}")
+        edition.stock.catch_up()
+        self._tell(edition, 1)
+        say(f"serving bundle {edition.bundle_id}")
+        return edition
+
+    def _open(self, bundle: Bundle) -> Edition:
+        try:
+            catalogue = Catalogue(bundle)
+        except RefitError:
+            raise
+        except Exception as error:  # a file that is whole but not what it should be
+            raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
+        folder = self.settings.stock_folder
+        feed = StockFeed(folder, self._set_aside) if folder else None
+        return Edition.of(catalogue, Stock(catalogue, feed, self._towers, self.counters))
+
+    def _load_towers(self, edition: Edition, beside: Edition | None) -> None:
+        """Have the model server load an edition's towers beside those that are still in use.
+
+        Raises:
+            ServiceUnreachable: The model server does not answer.
+            RefitError: The towers cannot be loaded, or do not fit the index.
+        """
+        self._towers.check()
+        models = self._models_of_previous_champion()
+        for one in (beside, edition):
+            models |= models_of(one.catalogue.bundle) if one else {}
+        self._towers.serve_only(models, self.settings.load_timeout_s)
+        try:
+            edition.warm_up(self._towers)
+        except TowerFailure as failure:
+            if failure.reason in (Fallback.UNREACHABLE, Fallback.SLOW):
+                raise ServiceUnreachable(str(failure)) from None
+            raise
+
+    def _models_of_previous_champion(self) -> dict[str, Path]:
+        """What other processes on the same model server may not have swapped away from yet."""
+        promotion = self._registry.champion()
+        if promotion is None or promotion.previous is None:
+            return {}
+        try:
+            models = models_of(self._registry.get(promotion.previous))
+            return models if all(self._towers.is_available(name) for name in models) else {}
+        except ServiceUnreachable:
+            raise
+        except RefitError:
+            return {}  # pruned or broken: nobody serves it
+
+    def _follow_stock(self) -> None:
+        self.edition.stock.catch_up()
+
+    def _follow_champion(self) -> None:
+        """Swap to a new champion, or else see that the towers of the one in service are loaded."""
+        promotion = self._registry.champion()
+        if (
+            promotion
+            and promotion.bundle_id != self.edition.bundle_id
+            and promotion.number not in self._refused
+        ):
+            self._swap(promotion)
+        elif self._unload_at is not None and time.monotonic() >= self._unload_at:
+            self._unload_at = None
+            self._towers.serve_only(
+                models_of(self.edition.catalogue.bundle), self.settings.load_timeout_s
+            )
+        else:
+            self._reload_lost_towers()
+
+    def _swap(self, promotion: Promotion) -> None:
+        """Load the new champion, then replace the edition in one assignment."""
+        # Without a model server it would be opened for nothing, every second.
+        self._towers.check()
+        say(f"new champion {promotion.bundle_id}: loading")
+        try:
+            edition = self._open(self._registry.get(promotion.bundle_id))
+            self._load_towers(edition, beside=self.edition)
+            edition.stock.catch_up()
+        except ServiceUnreachable:
+            raise  # not the bundle's fault; tried again at the next look
+        except RefitError as error:
+            self._refused.add(promotion.number)
+            self._unload_at = time.monotonic() + self.settings.unload_after_seconds
+            self.counters.add("refit_bundles_refused")
+            say(f"{promotion.bundle_id} refused, {self.edition.bundle_id} stays: {error}")
+            return
+        old, self.edition = self.edition, edition
+        self._unload_at = time.monotonic() + self.settings.unload_after_seconds
+        self.counters.add("refit_swaps")
+        self._tell(old, 0)
+        self._tell(edition, 1)
+        say(f"serving bundle {edition.bundle_id} instead of {old.bundle_id}")
+
+    def _reload_lost_towers(self) -> None:
+        names = self.edition.names
+        if not all(self._towers.is_available(name) for name in (names.query, names.item)):
+            say("the model server has lost our towers: loading them again")
+            self._load_towers(self.edition, beside=None)
+            self._breaker.succeeded()
+
+    def _tell(self, edition: Edition, in_service: int) -> None:
+        towers_id = edition.catalogue.bundle.manifest.towers_id
+        self.counters.set(
+            "refit_bundle_in_service",
+            in_service,
+            bundle_id=edition.bundle_id,
+            towers_id=towers_id[:8],
+        )
+
+    def _repeat(self, work: Callable[[], None], name: str) -> threading.Thread:
+        def run() -> None:
+            last = ""
+            while not self._closing.wait(self.settings.poll_seconds):
+                try:
+                    work()
+                    last = ""
+                except Exception as error:  # whatever it was, the next look may go well
+                    self.counters.add("refit_follow_failures", what=name)
+                    if str(error) != last:
+                        last = str(error)
+                        say(f"{name}: {type(error).__name__}: {error}")
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread

@@ -1,0 +1,250 @@
+"""The towers, behind the gRPC API of TensorFlow Serving (or of its stand-in)."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit.bundle import Bundle
+from refit.errors import RefitError, ServiceUnreachable
+from refit.features import Inputs
+
+CHANNEL_OPTIONS = (
+    # A dead server is looked for every second; gRPC's own back-off would grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 << 20),
+)
+STATUS_SECONDS = 2.0
+
+
+class Fallback(StrEnum):
+    """Why an answer does not come from the model."""
+
+    UNREACHABLE = "tower_unreachable"
+    SLOW = "tower_slow"
+    NOT_LOADED = "tower_not_loaded"
+    REFUSED = "tower_refused_input"
+    BAD_ANSWER = "tower_bad_answer"
+    LEFT_ALONE = "tower_left_alone"
+
+
+class TowerFailure(RefitError):  # noqa: N818 - as its siblings in refit.errors
+    """A tower gave no usable answer."""
+
+    def __init__(self, reason: Fallback, details: str) -> None:
+        super().__init__(f"{reason.value}: {details}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class TowerNames:
+    """What a bundle's towers are called on the model server; the same for the same towers."""
+
+    query: str
+    item: str
+
+    @classmethod
+    def of(cls, towers_id: str) -> "TowerNames":
+        """Names that carry the first 8 hex digits of ``towers_id``."""
+        return cls(f"query_tower_{towers_id[:8]}", f"item_tower_{towers_id[:8]}")
+
+
+def models_of(bundle: Bundle) -> dict[str, Path]:
+    """The base path of each of a bundle's towers, by the name it is served under."""
+    names = TowerNames.of(bundle.manifest.towers_id)
+    return {names.query: bundle.query_tower.resolve(), names.item: bundle.item_tower.resolve()}
+
+
+class Breaker:
+    """A circuit breaker: after some failures in a row, calls are refused for a while.
+
+    Then one call is let through; it decides whether the circuit closes or stays open.
+    """
+
+    def __init__(
+        self, failures: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit, self._seconds, self._clock = failures, seconds, clock
+        self._failures = 0
+        self._open_until = 0.0
+        self._lock = threading.Lock()
+
+    def allows(self) -> bool:
+        """Whether a call may go out now; while open, only one try at a time may."""
+        with self._lock:
+            if self._failures < self._limit:
+                return True
+            if self._clock() < self._open_until:
+                return False
+            self._open_until = self._clock() + self._seconds
+            return True
+
+    def succeeded(self) -> None:
+        """A call was answered: close."""
+        with self._lock:
+            self._failures = 0
+
+    def failed(self) -> None:
+        """A call was not answered; enough of them in a row open."""
+        with self._lock:
+            self._failures += 1
+            self._open_until = self._clock() + self._seconds
+
+
+class TowerClient:
+    """Calls towers and has the model server load them.
+
+    One client serves many threads. Make it after a fork, not before: gRPC does not survive one.
+    """
+
+    def __init__(self, address: str) -> None:
+        import grpc
+        from tensorflow_serving.apis import (
+            model_service_pb2_grpc,
+            prediction_service_pb2_grpc,
+        )
+
+        self.address = address
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def predict(self, name: str, inputs: Inputs, timeout: float) -> dict[str, NDArray[Any]]:
+        """Run a model's serving signature.
+
+        Args:
+            name: The model's name on the server.
+            inputs: Arrays by input name, each with the batch dimension first.
+            timeout: Seconds until giving up.
+
+        Raises:
+            TowerFailure: No answer in time, or a refusal.
+        """
+        import grpc
+        from tensorflow import make_ndarray, make_tensor_proto
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = name
+        request.model_spec.signature_name = "serving_default"
+        for key, values in inputs.items():
+            request.inputs[key].CopyFrom(make_tensor_proto(values))
+        try:
+            response = self._prediction.Predict(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise TowerFailure(_reason(error.code()), f"{name}: {error.details()}") from None
+        return {key: make_ndarray(proto) for key, proto in response.outputs.items()}
+
+    def embed(
+        self, name: str, inputs: Inputs, size: int, timeout: float, output: str = "embedding"
+    ) -> NDArray[np.float32]:
+        """Run a tower; [B, size], finite.
+
+        Raises:
+            TowerFailure: No answer in time, a refusal, or vectors that are not what they should be.
+        """
+        outputs = self.predict(name, inputs, timeout)
+        return checked_vectors(outputs, output, len(next(iter(inputs.values()))), size)
+
+    def is_available(self, name: str) -> bool:
+        """Whether the server serves a model now.
+
+        Raises:
+            ServiceUnreachable: The server did not answer.
+        """
+        import grpc
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = name
+        try:
+            response = self._model.GetModelStatus(request, timeout=STATUS_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return False
+            raise self._unreachable(error) from None
+        available = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
+        return any(status.state == available for status in response.model_version_status)
+
+    def check(self) -> None:
+        """Find out quickly whether the server answers at all.
+
+        Raises:
+            ServiceUnreachable: It does not.
+        """
+        self.is_available("any model at all")
+
+    def serve_only(self, models: Mapping[str, Path], timeout: float) -> None:
+        """Have the server serve exactly these models, and wait until all are available.
+
+        Raises:
+            ServiceUnreachable: The server did not answer in time.
+            RefitError: The server could not load a model.
+        """
+        import grpc
+        from tensorflow_serving.apis import model_management_pb2
+
+        request = model_management_pb2.ReloadConfigRequest()
+        for name, path in models.items():
+            config = request.config.model_config_list.config.add()
+            config.name, config.base_path, config.model_platform = name, str(path), "tensorflow"
+        deadline = time.monotonic() + timeout
+        try:
+            response = self._model.HandleReloadConfigRequest(request, timeout=timeout)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise self._unreachable(error) from None
+            raise RefitError(f"the model server refused: {error.details()}") from None
+        if response.status.error_code:
+            raise RefitError(f"the model server refused: {response.status.error_message}")
+        while not all(self.is_available(name) for name in models):
+            if time.monotonic() > deadline:
+                raise ServiceUnreachable(f"{', '.join(models)} not available after {timeout:.0f} s")
+            time.sleep(0.1)
+
+    def _unreachable(self, error: Any) -> ServiceUnreachable:
+        return ServiceUnreachable(
+            f"the model server at {self.address} does not answer ({error.code().name}); "
+            "is it running?"
+        )
+
+
+def checked_vectors(
+    outputs: Mapping[str, NDArray[Any]], output: str, rows: int, size: int
+) -> NDArray[np.float32]:
+    """One output as finite [rows, size] floats.
+
+    Raises:
+        TowerFailure: It is missing, of another shape, or holds NaN or infinity.
+    """
+    vectors = outputs.get(output)
+    if vectors is None or vectors.shape != (rows, size):
+        shape = None if vectors is None else vectors.shape
+        raise TowerFailure(Fallback.BAD_ANSWER, f"{output} is {shape}, not {(rows, size)}")
+    if not np.isfinite(vectors).all():
+        raise TowerFailure(Fallback.BAD_ANSWER, f"{output} is not finite")
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _reason(code: Any) -> Fallback:
+    import grpc
+
+    return {
+        grpc.StatusCode.UNAVAILABLE: Fallback.UNREACHABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED: Fallback.SLOW,
+        grpc.StatusCode.NOT_FOUND: Fallback.NOT_LOADED,
+        grpc.StatusCode.INVALID_ARGUMENT: Fallback.REFUSED,
+    }.get(code, Fallback.UNREACHABLE)

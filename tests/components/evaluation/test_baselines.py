@@ -1,0 +1,186 @@
+"""Baselines against numbers computed by hand, and what they learn from."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from components.evaluation import baselines
+from components.evaluation.baselines import (
+    EASE,
+    HistoryScorer,
+    TermScorer,
+    cooccurrence,
+    ease,
+    item_attributes,
+    tune_baselines,
+    user_items,
+)
+from components.evaluation.counting import NEWNESS, Counting, Term
+from components.evaluation.data import Judged, code_numbers
+from components.evaluation.metrics import hit_rate
+from components.evaluation.ranking import hold_contest, rank
+from components.evaluation.settings import BaselineSettings, EvaluationSettings
+from tests.factories import example, item, make_market, write_features
+
+SETTINGS = EvaluationSettings(cuts=(5, 10), metric="hit_rate_at_10", guard_metric="ndcg_at_10")
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Item 0: two parties. Item 1: work. Item 2: nothing. Day 20 is the test's snapshot."""
+    events = {
+        "train": [
+            example("ann", 0, 6.0, occasion="party"),
+            example("bob", 0, 13.0, occasion="party"),
+            example("bob", 1, 13.0, occasion="work"),
+        ],
+        "validation": [example("eve", 1, 15.0, occasion="party")],
+        "test": [
+            example("ann", 0, 25.0, occasion="party"),
+            example("fay", 1, 26.0, occasion="work"),
+        ],
+    }
+    items = [item(0, brand="cos"), item(1, brand="acne"), item(2, brand="cos")]
+    folder = write_features(tmp_path / "shop", items, events, [0.0, 15.0, 20.0, 30.0])
+    return Judged(folder)
+
+
+def table(data, term, snapshot=2):
+    counting = Counting(data, 10, 2, item_attributes(data))
+    return counting, counting.table(term, data.read_moment(snapshot))
+
+
+def test_popularity_decays_by_half_life_and_knows_nothing_of_the_moment_itself(shop):
+    _, scores = table(shop, Term(half_life_days=7.0, strength=1e-9))
+    expected = [0.25 + 0.5, 0.5 + 0.5 ** (5 / 7)]
+    assert np.exp(scores[0][:2]) == pytest.approx(expected, rel=2 * NEWNESS)
+    _, earlier = table(shop, Term(half_life_days=7.0, strength=1e-9), snapshot=1)
+    assert np.exp(earlier[0][:2]) == pytest.approx(
+        [0.5 ** (9 / 7) + 0.5 ** (2 / 7), 0.5 ** (2 / 7)], rel=2 * NEWNESS
+    )
+
+
+def test_the_counts_of_snapshots_and_of_examples_agree(shop):
+    for column in ("", "occasion"):
+        of = {}
+        for source in ("examples", "snapshots"):
+            term = Term(column=column, half_life_days=7.0, strength=0.5, source=source)
+            counting, scores = table(shop, term)
+            codes = counting.codes(term, shop.queries["test"])
+            of[source] = scores[codes]
+        assert of["examples"] == pytest.approx(of["snapshots"], abs=1e-5)
+
+
+def test_popularity_in_context_is_naive_bayes_smoothed_towards_the_overall_share(shop):
+    term = Term(column="occasion", half_life_days=1e9, strength=10.0)
+    counting, scores = table(shop, term)
+    row = counting.codes(term, shop.queries["test"])[0]  # a party; 3 of 4 events are parties
+    share = 3 / 4
+    expected = [
+        np.log((2 + 10 * share) / (2 + 10) / share),
+        np.log((1 + 10 * share) / (2 + 10) / share),
+        0.0,
+    ]
+    assert scores[row] == pytest.approx(expected, abs=1e-4)
+
+
+def test_attributes_are_demand_over_supply(shop):
+    _, scores = table(shop, Term(attribute="brand", half_life_days=1e9))
+    # cos: 2 of 4 events, 2 items on offer; acne: 2 of 4 events, 1 item; "other": nothing.
+    cos, acne = np.log((2 + 1) / (4 + 3) / 2), np.log((2 + 1) / (4 + 3) / 1)
+    assert scores[0] == pytest.approx([cos, acne, cos], abs=1e-6)
+
+
+def test_the_future_changes_no_score(tmp_path, shop):
+    def scores(extra):
+        events = {
+            "train": [example("ann", 0, 6.0), example("bob", 1, 13.0)],
+            "validation": [example("eve", 1, 15.0)],
+            "test": [example("ann", 0, 25.0), *extra],
+        }
+        folder = tmp_path / f"future{len(extra)}"
+        data = Judged(write_features(folder, [item(0), item(1)], events, [0.0, 15.0, 20.0, 30.0]))
+        counting = Counting(data, 10, 2, item_attributes(data))
+        terms = (Term(), Term(column="occasion"), Term(attribute="brand"))
+        return TermScorer(counting, terms).at(
+            data.queries["test"].take(np.array([0])), data.read_moment(2)
+        )(np.array([0]))
+
+    later = [example("bob", 1, 26.0), example("eve", 1, 27.0)]
+    assert np.array_equal(scores([]), scores(later))
+
+
+def test_bins_are_equally_filled_and_missing_is_a_value_of_its_own():
+    coded = code_numbers(np.array([1.0, 2.0, 3.0, 4.0, np.nan]), 2)
+    assert coded.codes.tolist() == [0, 0, 1, 1, 2]
+    assert len(coded.values) == 3
+
+
+USERS = sp.csr_matrix(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]], dtype=np.float32))
+
+
+def test_cooccurrence_divides_by_both_degrees():
+    found = cooccurrence(USERS, 0.5).matrix.toarray()
+    assert found[0] == pytest.approx([0, 2 / (3 * 2**0.5), 1 / (3 * 2**0.5)])
+    assert found[1] == pytest.approx([2 / (2 * 3**0.5), 0, 0])
+
+
+def test_ease_is_the_closed_form():
+    gram = (USERS.T @ USERS).toarray() + 2.0 * np.eye(3)
+    inverse = np.linalg.inv(gram)
+    expected = np.eye(3) - inverse / np.diag(inverse)[None, :]
+    np.fill_diagonal(expected, 0)
+    found = ease(USERS, 2.0)
+    assert found.known.tolist() == [0, 1, 2]
+    assert found.matrix == pytest.approx(expected, abs=1e-5)
+
+
+def test_profiles_hold_the_latest_distinct_items(shop):
+    found = user_items(shop, shop.log.starts[2], profile_length=1).toarray()
+    names = list(shop.log.user_ids)
+    assert found[names.index("ann")].tolist() == [1, 0, 0]
+    assert found[names.index("bob")].sum() == 1
+    both = user_items(shop, shop.log.starts[2], profile_length=5).toarray()
+    assert both[names.index("bob")].tolist() == [1, 1, 0]
+
+
+def test_history_weighs_the_newest_item_most_and_popularity_fills_in(shop):
+    counting = Counting(shop, 10, 2, item_attributes(shop))
+    similarity = baselines.Similarity(np.arange(3), np.eye(3, dtype=np.float32))
+    queries = shop.queries["test"]
+    popular = Term(half_life_days=1e9, strength=1e-9)
+    scorer = HistoryScorer(counting, similarity, 0.5, 0.01, popular)
+    scores = scorer.at(queries, shop.read_moment(2))(np.arange(2))
+    assert scores[0].argmax() == 0  # what ann had
+    assert scores[1] == pytest.approx([0.01, 0.01, 0.0], abs=0.01 * 2 * NEWNESS)  # fay is new
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_every_baseline_is_tuned_and_ranked(tmp_path, rolling):
+    data = Judged(make_market(tmp_path / "market", n_items=60, rolling=rolling))
+    contest = hold_contest(data, "test")
+    value = {}
+    for baseline in tune_baselines(data, SETTINGS):
+        assert not baseline.not_run
+        assert "validation" in baseline.tuned
+        value[baseline.name] = hit_rate(rank(baseline.scorer, contest, 10).rank, 10).mean()
+    assert set(value) == {
+        "popularity",
+        "popularity in context",
+        "attributes in context",
+        "co-occurrence",
+        "EASE",
+    }
+    # What a query wants stands in its context, so counting by context must pay here.
+    assert value["popularity in context"] > 2 * value["popularity"]
+
+
+def test_ease_says_when_it_is_too_large(tmp_path):
+    data = Judged(make_market(tmp_path / "market"))
+    grid = BaselineSettings(ease_max_items=10)
+    found = {
+        b.name: b for b in tune_baselines(data, SETTINGS.model_copy(update={"baselines": grid}))
+    }
+    assert found[EASE].scorer is None
+    assert "too large" in found[EASE].not_run
+    assert "the limit is 10" in found[EASE].not_run

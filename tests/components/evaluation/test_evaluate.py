@@ -1,0 +1,288 @@
+"""The whole step on a tiny market with real SavedModels, a real index and a real model server."""
+
+import re
+import shutil
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.evaluation.data import Judged
+from components.evaluation.evaluate import evaluate
+from components.evaluation.index_check import check_index
+from components.evaluation.ranking import hold_contest
+from components.evaluation.results import Results
+from components.evaluation.settings import BaselineSettings, EvaluationSettings, SliceFloor
+from components.evaluation.slices import cut_slices
+from components.evaluation.smoke import smoke_test
+from components.evaluation.towers import load_champion, load_model
+from refit.dataset import DatasetManifest, RowCounts, Split
+from refit.errors import UsageError
+from refit.features import FeaturesManifest
+from refit.files import read_json
+from refit.prediction import PREDICTION_SCHEMA
+from refit.verdict import Verdict
+from tests.factories import MANIFEST, make_index, make_market, make_model
+
+SETTINGS = EvaluationSettings(
+    cuts=(1, 5, 10),
+    metric="hit_rate_at_5",
+    guard_metric="hit_rate_at_1",
+    min_queries=100,
+    min_users=10,
+    slice_floors=(SliceFloor(slice="known users", needs_n=20),),
+    slice_min_n=10,
+    replicates=200,
+    examples=3,
+    prediction_queries=50,
+    max_index_p99_ms=10_000.0,
+    baselines=BaselineSettings(tuning_queries=100),
+)
+NO_SERVER = SETTINGS.model_copy(update={"smoke_test": ()})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("evaluation")
+    features = make_market(base / "features", rolling=True)
+    found = {"features": features}
+    for kind in ("perfect", "random", "nan"):
+        found[kind] = make_model(base / kind, kind=kind)
+    found["index"] = make_index(base / "index", features, found["perfect"])
+    found["random_index"] = make_index(base / "random_index", features, found["random"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def passed(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("passed") / "evaluation"
+    champion = folders["random"]
+    verdict = evaluate(
+        SETTINGS, folders["features"], folders["perfect"], folders["index"], out, champion
+    )
+    return verdict, out
+
+
+def test_a_perfect_model_passes_with_everything_at_one(passed):
+    verdict, out = passed
+    assert verdict.passed, verdict.reasons
+    assert Verdict.parse(read_json(out / "verdict.json")) == verdict
+    results = Results.parse(read_json(out / "metrics.json"))
+    model = results.methods[0]
+    for name, found in model.metrics.items():
+        assert (name, found.value, found.low, found.high) == (name, 1.0, 1.0, 1.0)
+    assert results.smoke.n > 0
+    assert results.smoke.gap < 1e-6
+    champion = next(m for m in results.methods if m.kind == "champion")
+    assert champion.metrics["hit_rate_at_5"].value < 0.5
+    assert champion.gain["hit_rate_at_5"].low > 0
+    assert {m.name for m in results.of_kind("baseline")} > {"popularity", "co-occurrence", "EASE"}
+
+
+def test_the_folder_is_whole_and_the_page_needs_no_network(passed):
+    _, out = passed
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert names == {
+        "metrics.json",
+        "verdict.json",
+        "report.html",
+        "report.md",
+        "predictions.parquet",
+        "pictures/methods.png",
+        "pictures/slices.png",
+    }
+    page = (out / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert page.count("<h1") == 1
+    assert all(re.search(r'alt="[^"]{10,}"', image) for image in re.findall(r"<img[^>]*>", page))
+    for text in (page, (out / "report.md").read_text()):
+        assert text.index("Passed") < text.index("What was demanded")
+        assert "popularity in context" in text
+        assert "not recorded with the features" in text
+
+
+def test_predictions_are_what_the_model_would_have_answered(passed, folders):
+    _, out = passed
+    table = pq.read_table(out / "predictions.parquet")
+    assert table.schema.equals(PREDICTION_SCHEMA)
+    assert table.num_rows == 50
+    data = Judged(folders["features"])
+    chosen = dict(
+        zip(
+            [f"offline-{row}" for row in data.queries["test"].rows],
+            data.catalogue.item_id[data.log.item[data.queries["test"].rows]],
+            strict=True,
+        )
+    )
+    for row in table.to_pylist():
+        assert row["item_ids"][0] == chosen[row["request_id"]]
+        assert len(row["item_ids"]) == len(row["scores"]) == 10
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert len(row["query_embedding"]) == 2
+        assert row["towers_id"] == read_json(folders["perfect"] / "model.json")["towers_id"]
+    times = table["time"].to_pylist()
+    assert times == sorted(times)
+
+
+def test_a_random_model_is_refused_and_replaces_what_stood_there(folders, tmp_path):
+    out = tmp_path / "evaluation"
+    (out / "old").mkdir(parents=True)
+    verdict = evaluate(
+        NO_SERVER,
+        folders["features"],
+        folders["random"],
+        folders["random_index"],
+        out,
+        folders["perfect"],
+    )
+    reasons = " | ".join(verdict.reasons)
+    assert not verdict.passed
+    assert not (out / "old").exists()
+    assert "gain over popularity in context" in reasons
+    assert "gain over the champion" in reasons
+    assert "the settings name no model server" in reasons
+    assert "Refused" in (out / "report.html").read_text()
+
+
+def test_broken_towers_are_refused(folders, tmp_path):
+    verdict = evaluate(
+        NO_SERVER, folders["features"], folders["nan"], folders["index"], tmp_path / "e"
+    )
+    reasons = " | ".join(verdict.reasons)
+    assert "scores of the model that are no number is" in reasons
+    assert "index is of the model's towers is 0" in reasons
+    assert "largest difference from the item tower was not measured" in reasons
+
+
+def test_a_model_of_other_features_is_a_usage_error(folders, tmp_path):
+    model = shutil.copytree(folders["perfect"], tmp_path / "model")
+    MANIFEST.model_copy(update={"popularity_values": {"occasion": ("party",)}}).write(model)
+    with pytest.raises(UsageError, match="another popularity_values"):
+        evaluate(NO_SERVER, folders["features"], model, folders["index"], tmp_path / "e")
+
+
+@pytest.fixture(scope="module")
+def data(folders):
+    return Judged(folders["features"])
+
+
+def changed_champion(folders, tmp_path, **spec):
+    champion = shutil.copytree(folders["perfect"], tmp_path / "champion")
+    changed = MANIFEST.spec.model_copy(update=spec)
+    MANIFEST.model_copy(update={"spec": changed}).write(champion)
+    return champion
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"item_categorical": ("brand", "fabric")}, "no column 'fabric'"),
+        ({"history_length": 9}, "takes 9 history items"),
+        ({"event_weights": {"view": 1.0}}, "another event_weights"),
+        ({"popularity_bins": {"occasion": (1.0,)}}, "other popularity_bins of occasion"),
+    ],
+)
+def test_a_champion_with_other_inputs_is_not_comparable(folders, data, tmp_path, spec, why):
+    assert why in load_champion(data, changed_champion(folders, tmp_path, **spec))
+
+
+def test_a_champion_that_is_gone_is_not_comparable(data, tmp_path):
+    assert "cannot be opened" in load_champion(data, tmp_path / "nothing")
+
+
+def test_a_champions_popularity_is_laid_out_anew(folders, data, tmp_path):
+    champion = shutil.copytree(folders["perfect"], tmp_path / "champion")
+    spec = MANIFEST.spec.model_copy(update={"popularity_half_lives_days": (30.0, 7.0)})
+    values = {"occasion": ("work", "party")}
+    theirs = MANIFEST.model_copy(update={"spec": spec, "popularity_values": values})
+    theirs.write(champion)
+    opened = load_champion(data, champion)
+    moment = data.read_moment(3)
+    laid_out = opened._popularity(moment)
+    ours = moment.popularity  # 7 days: all, party, work
+    assert laid_out.shape == (len(moment.items), 6)
+    assert laid_out[:, 3:] == pytest.approx(ours[:, [0, 2, 1]])
+    assert laid_out[:, 0] == pytest.approx(laid_out[:, 1] + laid_out[:, 2], rel=1e-5)
+    assert (laid_out[:, 0] >= ours[:, 0] - 1e-6).all()
+
+
+def test_an_index_is_held_against_the_towers(folders, data):
+    model = load_model(data, folders["perfect"])
+    queries = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    whole = check_index(folders["index"], data, model, queries)
+    assert (whole.recall, whole.n) == (1.0, 50)
+    assert whole.vector_gap < 1e-6
+    other = check_index(folders["random_index"], data, model, queries)
+    assert "vectors of length 8" in other.why
+    assert other.recall is None
+
+
+def test_an_index_whose_vectors_were_moved_is_found_out(folders, data, tmp_path):
+    index = shutil.copytree(folders["index"], tmp_path / "index")
+    vectors = np.load(index / "vectors.npy")
+    np.save(index / "vectors.npy", vectors[::-1])
+    model = load_model(data, folders["perfect"])
+    queries = np.ones((3, 2), dtype=np.float32)
+    assert check_index(index, data, model, queries).vector_gap > 0.1
+
+
+def test_an_index_without_manifest_is_not_measured(folders, data, tmp_path):
+    model = load_model(data, folders["perfect"])
+    found = check_index(tmp_path, data, model, np.ones((3, 2), dtype=np.float32))
+    assert found.recall is None
+    assert "cannot be opened" in found.why
+
+
+def test_a_model_server_that_dies_is_no_pass(folders, tmp_path):
+    data = Judged(folders["features"])
+    model = load_model(data, folders["perfect"])
+    few = data.queries["test"].take(np.arange(3))
+    inputs, expected = model.query_inputs(few), model.embed_queries(few)
+    for command, why in (
+        (("{python}", "-c", "raise SystemExit('no room')"), "no room"),
+        (("/no/such/server",), "FileNotFoundError"),
+        (("{python}", "-c", "import time; time.sleep(60)"), "UNAVAILABLE"),
+    ):
+        settings = SETTINGS.model_copy(update={"smoke_test": command, "smoke_test_seconds": 2.0})
+        found = smoke_test(settings, folders["perfect"], inputs, expected)
+        assert found.gap is None
+        assert why in found.why
+
+
+def test_slices_hold_the_right_queries(data):
+    contest = hold_contest(data, "test")
+    slices = cut_slices(contest, SETTINGS)
+    items = data.log.item[contest.queries.rows]
+    sizes = np.array(data.catalogue.table["size"].to_pylist(), dtype=object)[items]
+    assert (slices["size: M"] == (sizes == "M")).all()
+    assert (slices["known users"] == ~contest.queries.new_user).all()
+    bands = [flags for name, flags in slices.items() if name.startswith("price: ")]
+    assert (np.sum(bands, axis=0) == 1).all()
+
+
+def test_a_slice_of_the_gate_is_there_even_when_it_is_empty(data):
+    floor = SliceFloor(slice="brand: nobody")
+    settings = SETTINGS.model_copy(update={"slice_floors": (floor,)})
+    found = cut_slices(hold_contest(data, "test"), settings)
+    assert not found["brand: nobody"].any()
+
+
+def test_dataset_facts_reach_the_page(folders, tmp_path):
+    features = shutil.copytree(folders["features"], tmp_path / "features")
+    days = [datetime(2026, 1, d, tzinfo=UTC) for d in (1, 20, 25, 30)]
+    dataset = DatasetManifest(
+        source="simulated",
+        simulated=True,
+        terms="made <up>",
+        counts={"events": RowCounts(rows_in=12, kept=10, rejected=1, duplicates=1)},
+        split=Split(start=days[0], validation_start=days[1], test_start=days[2], end=days[3]),
+        fingerprint="f00",
+    )
+    manifest = FeaturesManifest.read(features).model_copy(update={"dataset": dataset})
+    manifest.write(features)
+    evaluate(NO_SERVER, features, folders["perfect"], folders["index"], tmp_path / "e")
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert "no real people or goods" in page
+    assert "made &lt;up&gt;" in page
+    assert "10 kept of 12" in page

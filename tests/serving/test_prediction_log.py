@@ -1,0 +1,164 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from refit.prediction import PREDICTION_SCHEMA
+from serving import prediction_log
+from serving.counters import Counters
+from serving.prediction_log import JOURNAL_FOLDER, Prediction, PredictionLog, recover
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def prediction(number: int, time: datetime = NOON) -> Prediction:
+    return Prediction(
+        request_id=f"r{number}",
+        bundle_id="b",
+        towers_id="t",
+        user_id=None if number % 2 else "u",
+        time=time,
+        context=json.dumps({"occasion": "party"}),
+        query_embedding=[0.25, -1.0],
+        item_ids=["i1", "i2"],
+        scores=[0.5, 0.25],
+        fallback=None,
+        latency_ms=1.5,
+    )
+
+
+def logged(folder: Path) -> list[str]:
+    parts = sorted(folder.glob("date=*/*.parquet"))
+    return sorted(name for part in parts for name in pq.read_table(part)["request_id"].to_pylist())
+
+
+def open_log(folder: Path, rows=1000, seconds=60.0, capacity=10_000) -> PredictionLog:
+    return PredictionLog(folder, rows, seconds, capacity, Counters())
+
+
+def test_what_is_put_is_read_back_as_the_schema_says(tmp_path):
+    log = open_log(tmp_path)
+    log.put(prediction(0))
+    log.close()
+    (part,) = tmp_path.glob("date=2026-03-01/*.parquet")
+    table = pq.read_table(part, partitioning=None)
+    assert table.schema.equals(PREDICTION_SCHEMA)
+    row = table.to_pylist()[0]
+    assert row["time"] == NOON
+    assert row["query_embedding"] == [0.25, -1.0]
+    assert row["item_ids"] == ["i1", "i2"]
+    assert not list((tmp_path / JOURNAL_FOLDER).iterdir())
+
+
+def test_a_part_is_closed_after_rows_and_after_seconds(tmp_path, until):
+    by_rows = open_log(tmp_path / "rows", rows=2)
+    for number in range(5):
+        by_rows.put(prediction(number))
+    until(lambda: len(logged(tmp_path / "rows")) >= 4)
+    by_seconds = open_log(tmp_path / "seconds", seconds=0.1)
+    by_seconds.put(prediction(0))
+    until(lambda: logged(tmp_path / "seconds") == ["r0"])
+    by_rows.close()
+    by_seconds.close()
+    assert len(logged(tmp_path / "rows")) == 5
+
+
+def test_each_day_gets_its_own_part(tmp_path):
+    log = open_log(tmp_path)
+    log.put(prediction(0))
+    log.put(prediction(1, datetime(2026, 3, 2, tzinfo=UTC)))
+    log.close()
+    assert sorted(p.name for p in tmp_path.glob("date=*")) == ["date=2026-03-01", "date=2026-03-02"]
+
+
+def test_a_full_queue_drops_and_counts_instead_of_blocking(tmp_path, monkeypatch):
+    monkeypatch.setattr(PredictionLog, "_run", lambda self: None)
+    counters = Counters()
+    log = PredictionLog(tmp_path, 10, 60.0, 3, counters)
+    for number in range(10):
+        log.put(prediction(number))
+    assert counters.total("refit_log_dropped") == 7
+
+
+CHILD = """
+import time
+from pathlib import Path
+from tests.serving.test_prediction_log import open_log, prediction
+log = open_log(Path({folder!r}), rows=7)
+for number in range(20):
+    log.put(prediction(number))
+while log._journal is None or log._journal.rows != 6:
+    time.sleep(0.01)
+print("all handed over", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_handed_over(tmp_path):
+    code = CHILD.format(folder=str(tmp_path))
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root
+    )
+    assert child.stdout.readline().strip() == "all handed over"
+    assert recover(tmp_path) == 0, "its writer lives"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    before = logged(tmp_path)
+    open_log(tmp_path).close()
+    assert len(before) == 14
+    assert logged(tmp_path) == sorted(f"r{number}" for number in range(20))
+
+
+def test_recovering_after_a_kill_between_part_and_journal_doubles_nothing(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
+        log = open_log(tmp_path)
+        log.put(prediction(0))
+        log.close()
+    assert list((tmp_path / JOURNAL_FOLDER).iterdir())
+    assert recover(tmp_path) == 1
+    assert logged(tmp_path) == ["r0"]
+
+
+def test_a_torn_last_line_costs_only_itself(tmp_path):
+    log = open_log(tmp_path)
+    log.close()
+    line = json.dumps(vars(prediction(0)), default=lambda time: time.isoformat())
+    journal = tmp_path / JOURNAL_FOLDER / "dead.jsonl"
+    journal.write_text(f"{line}\n{line[: len(line) // 2]}")
+    recover(tmp_path)
+    assert logged(tmp_path) == ["r0"]
+
+
+def test_a_part_that_cannot_be_written_is_written_later(tmp_path, monkeypatch, until):
+    counters = Counters()
+    log = PredictionLog(tmp_path, 1, 60.0, 10, counters)
+    real = prediction_log.pq.write_table
+    monkeypatch.setattr(
+        prediction_log.pq,
+        "write_table",
+        lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")),
+    )
+    log.put(prediction(0))
+    until(lambda: counters.total("refit_log_failures") == 1)
+    monkeypatch.setattr(prediction_log.pq, "write_table", real)
+    log.put(prediction(1))
+    log.close()
+    assert logged(tmp_path) == ["r0", "r1"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_closing_twice_is_closing_once(tmp_path, times):
+    log = open_log(tmp_path)
+    log.put(prediction(0))
+    for _ in range(times):
+        log.close()
+    assert logged(tmp_path) == ["r0"]
