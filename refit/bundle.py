@@ -157,8 +157,9 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     """
     if not (path / MANIFEST_FILE).is_file():
         raise RefitError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
-    manifest = BundleManifest.parse(read_json(path / MANIFEST_FILE))
-    if not manifest.bundle_id.endswith(f"-{_content_id(manifest)}"):
+    written = read_json(path / MANIFEST_FILE)
+    manifest = BundleManifest.parse(written)
+    if not manifest.bundle_id.endswith(f"-{_content_id(written)}"):
         raise _broken(path / MANIFEST_FILE, "was changed after the bundle was made")
     present = set(_files(path))
     for name, expected in manifest.checksums.items():
@@ -204,11 +205,12 @@ def _describe(
         checksums={name: checksum(path / name) for name in _files(path)},
     )
     stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
-    return draft.model_copy(update={"bundle_id": f"{stamp}-{_content_id(draft)}"})
+    return draft.model_copy(update={"bundle_id": f"{stamp}-{_content_id(draft.model_dump(mode='json'))}"})
 
 
-def _content_id(manifest: BundleManifest) -> str:
-    return fingerprint(manifest.model_dump(mode="json", exclude={"bundle_id"}))[:8]
+def _content_id(manifest: Mapping[str, Any]) -> str:
+    """Over the manifest as it is written, so that a later field leaves older bundles valid."""
+    return fingerprint({name: v for name, v in manifest.items() if name != "bundle_id"})[:8]
 
 
 def _files(path: Path) -> list[str]:

@@ -53,6 +53,8 @@ def _describe(cls: type[BaseModel], fault: dict[str, Any]) -> str:
 
 def _fields_at(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     for part in path:
+        if isinstance(part, int):  # the place in a list
+            continue
         field = cls.model_fields.get(str(part))
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]

@@ -1,0 +1,72 @@
+"""What people do with alerts: list them, look at one, take it on, close it."""
+
+from pathlib import Path
+
+from monitoring.review.pages import write_alert, write_index
+from monitoring.store import AlertStore
+from refit.alert import Alert, AlertStatus
+from refit.errors import UsageError
+
+UNRESOLVED = (AlertStatus.OPEN, AlertStatus.ACKNOWLEDGED)
+HISTORY_WINDOWS = 60
+"""Windows of readings that a review page looks back on."""
+
+
+def list_alerts(store: AlertStore, status: AlertStatus | None = None) -> list[Alert]:
+    """Alerts, newest first; all of them, or those of one status."""
+    return [alert for alert in store.alerts() if status is None or alert.status is status]
+
+
+def show_alert(store: AlertStore, alert_id: str) -> Alert:
+    """One alert; UsageError when there is none of this id."""
+    return store.alert(alert_id)
+
+
+def acknowledge(store: AlertStore, alert_id: str, by: str, pages: Path | None = None) -> Alert:
+    """Say that somebody looks into an open alert.
+
+    Raises:
+        UsageError: Nobody is named, or the alert is not open.
+    """
+    if not by.strip():
+        raise UsageError("say who acknowledges it")
+    alert = store.update_alert(
+        alert_id,
+        (AlertStatus.OPEN,),
+        status=AlertStatus.ACKNOWLEDGED,
+        acknowledged_by=by.strip(),
+    )
+    if pages is not None:
+        refresh_pages(store, pages, alert_id)
+    return alert
+
+
+def resolve(
+    store: AlertStore, alert_id: str, by: str, note: str, pages: Path | None = None
+) -> Alert:
+    """Close an alert with a note on what it was; a resolved one stays resolved.
+
+    Raises:
+        UsageError: Nobody is named, there is no note, or the alert is resolved already.
+    """
+    if not by.strip() or not note.strip():
+        raise UsageError("say who resolves it, and in a note what it was")
+    alert = store.update_alert(
+        alert_id,
+        UNRESOLVED,
+        status=AlertStatus.RESOLVED,
+        resolved_by=by.strip(),
+        note=note.strip(),
+    )
+    if pages is not None:
+        refresh_pages(store, pages, alert_id)
+    return alert
+
+
+def refresh_pages(store: AlertStore, pages: Path, alert_id: str) -> None:
+    """Write an alert's page, and the index of all alerts, from what the store knows now."""
+    alert = store.alert(alert_id)
+    refits = store.refits()
+    refit = next((each for each in refits if each.alert_id == alert_id), None)
+    write_alert(pages, alert, store.readings(alert.bundle_id, HISTORY_WINDOWS), refit)
+    write_index(pages, store.alerts(), refits)

@@ -1,0 +1,192 @@
+"""Evidently: drift as custom metrics of a Report, and its snapshots in a workspace.
+
+Evidently's own embedding drift methods raise false alarms by default (bootstrapped MMD on every
+undrifted sample), so the statistics here are ours, or Evidently's own where those can be trusted
+(normed Wasserstein, Jensen-Shannon), and every threshold is a calibrated one. Importing Evidently
+takes seconds: import this module only where it is used.
+"""
+
+import os
+
+# Evidently reports usage over the network unless told not to, before it is imported.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
+from evidently.core.report import Context, Snapshot
+from evidently.tests import lte
+from evidently.ui.workspace import Workspace
+
+from monitoring.statistics import STATISTICS, Array
+from monitoring.yardstick import Yardstick
+from refit.reading import Reading, Window
+
+PROJECT = "refit"
+
+
+class CalibratedDrift(SingleValueMetric):
+    """How far the current rows of one yardstick lie from the reference's."""
+
+    subject: str
+    statistic: str
+    n_reference: int
+    n_current: int
+
+
+class CalibratedDriftCalculation(SingleValueCalculation[CalibratedDrift]):
+    """Computes the statistic from the encoded rows that the run carries."""
+
+    def calculate(
+        self, context: Context, current_data: Dataset, reference_data: Dataset | None
+    ) -> SingleValue:
+        """The statistic's value; source: Evidently's custom metric interface.
+
+        Raises:
+            ValueError: The value is not a finite number.
+        """
+        name = f"{self.metric.subject}/{self.metric.statistic}"
+        statistic = STATISTICS[self.metric.statistic]
+        reference, current = (
+            context.additional_data[f"{name} {side}"].as_dataframe().to_numpy()
+            for side in ("reference", "current")
+        )
+        if statistic.flat:
+            reference, current = reference[:, 0], current[:, 0]
+        value = statistic.compare(reference, current)
+        if not math.isfinite(value):
+            raise ValueError(f"the statistic came out as {value}")
+        return self.result(value)
+
+    def display_name(self) -> str:
+        """What the value is, for Evidently's pages."""
+        rows = f"{self.metric.n_current} rows against {self.metric.n_reference}"
+        return f"{self.metric.subject}/{self.metric.statistic} ({rows})"
+
+
+class MeasuredLevel(SingleValueMetric):
+    """A change of live quality, measured outside Evidently, shown beside the drift."""
+
+    subject: str
+    statistic: str
+    value: float
+
+
+class MeasuredLevelCalculation(SingleValueCalculation[MeasuredLevel]):
+    """Passes the measured value on."""
+
+    def calculate(
+        self, context: Context, current_data: Dataset, reference_data: Dataset | None
+    ) -> SingleValue:
+        """The measured value; source: Evidently's custom metric interface."""
+        return self.result(self.metric.value)
+
+    def display_name(self) -> str:
+        """What the value is, for Evidently's pages."""
+        return f"{self.metric.subject}/{self.metric.statistic}"
+
+
+Sides = tuple[Yardstick, Dataset, Dataset]
+"""A yardstick with the encoded rows of its reference and of the current window."""
+
+
+def to_dataset(rows: Array) -> Dataset:
+    """Encoded rows as an Evidently data set of numeric columns."""
+    table = rows.reshape(len(rows), -1)
+    names = [f"x{place}" for place in range(table.shape[1])]
+    frame = pd.DataFrame(table, columns=names)
+    return Dataset.from_pandas(frame, data_definition=DataDefinition(numerical_columns=names))
+
+
+def run_window(
+    sides: Sequence[Sides], levels: Sequence[Reading], window: Window, notes: Mapping[str, str]
+) -> tuple[Snapshot, dict[str, float], dict[str, str]]:
+    """Measure all yardsticks of one window in one Evidently run.
+
+    Args:
+        sides: What to measure.
+        levels: Live quality, measured already, to be shown beside it.
+        window: The stretch of time; its end is the run's time stamp.
+        notes: The run's metadata.
+
+    Returns:
+        The snapshot, and by ``subject/statistic`` the values, and the errors of those that failed.
+    """
+    failed: dict[str, str] = {}
+    try:
+        snapshot = _run(sides, levels, window, notes)
+    except Exception:
+        # One failing metric fails a whole run: try each alone, and run again without those.
+        for side in sides:
+            try:
+                _run([side], [], window, notes)
+            except Exception as error:
+                failed[side[0].name] = f"{type(error).__name__}: {error}"
+        sides = [side for side in sides if side[0].name not in failed]
+        snapshot = _run(sides, levels, window, notes)
+    values = {
+        result.display_name.split(" (")[0]: float(result.value)
+        for result in snapshot.metric_results.values()
+        if isinstance(result, SingleValue)
+    }
+    return snapshot, values, failed
+
+
+def _run(
+    sides: Sequence[Sides], levels: Sequence[Reading], window: Window, notes: Mapping[str, str]
+) -> Snapshot:
+    metrics: list[Any] = []
+    data: dict[str, Any] = {}
+    for yardstick, reference, current in sides:
+        n = current.stats().row_count
+        metrics.append(
+            CalibratedDrift(
+                subject=yardstick.subject,
+                statistic=yardstick.statistic,
+                n_reference=reference.stats().row_count,
+                n_current=n,
+                tests=[lte(yardstick.threshold_at(n))],
+            )
+        )
+        data |= {f"{yardstick.name} reference": reference, f"{yardstick.name} current": current}
+    for level in levels:
+        if level.value is not None and level.threshold is not None:
+            metrics.append(
+                MeasuredLevel(
+                    subject=level.subject,
+                    statistic=level.statistic,
+                    value=level.value,
+                    tests=[lte(level.threshold)],
+                )
+            )
+    measured = pd.DataFrame({"measured": np.arange(max(1, len(metrics)), dtype=float)})
+    return Report(metrics, metadata=dict(notes)).run(
+        measured, None, additional_data=data, timestamp=window.end, name=f"{window.start:%Y-%m-%d}"
+    )
+
+
+def add_to_workspace(folder: Path, snapshots: Sequence[Snapshot]) -> None:
+    """Add runs to the project ``refit`` of a workspace, for ``evidently ui --workspace``.
+
+    A window that is measured again replaces its earlier run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace.create(str(folder))
+    found = workspace.search_project(PROJECT)
+    project = found[0] if found else workspace.create_project(PROJECT)
+    earlier = {}
+    for run_id in workspace.list_runs(project.id):
+        run = workspace.get_run(project.id, run_id)
+        if run is not None:
+            earlier[(run.name, run.timestamp)] = run_id
+    for snapshot in snapshots:
+        model = snapshot.to_snapshot_model()
+        if run_id := earlier.get((model.name, model.timestamp)):
+            workspace.delete_run(project.id, run_id)
+        workspace.add_run(project.id, snapshot)

@@ -1,0 +1,236 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+from monitoring.act import Watched, monitor
+from monitoring.alerts import acknowledge
+from monitoring.measure import daily_windows
+from monitoring.refits import carry_out, resume_refits
+from monitoring.settings import MonitorSettings, PolicySettings
+from monitoring.store import RefitState, SqliteStore
+from refit.alert import Action
+from refit.errors import GateRefused
+from tests.monitoring.alerts import LONG_AGO, NOW, alert
+from tests.monitoring.conftest import SETTINGS
+from tests.monitoring.marketplace import Market
+
+POLICY = PolicySettings(minimum_new_events=100)
+MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, lease_seconds=60)
+
+
+def watched(world, count=3):
+    return Watched(
+        bundle_id="b1",
+        reference=world.reference,
+        log=world.log,
+        events=world.events,
+        items=world.items,
+        index=world.index_now,
+        windows=daily_windows(world.end, count),
+    )
+
+
+def drifted(world):
+    return world.live(Market(), 2).live(Market().change(new_category=0.3, buys=0.01), 2)
+
+
+def act(world, launch, settings=MONITOR):
+    store = SqliteStore(world.root / "store.sqlite")
+    outcome = monitor(settings, watched(world), store, world.root / "pages", world.end, launch)
+    return store, outcome
+
+
+class Tags(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.pictures, self.words = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        assert not str(attrs.get("src", "")).startswith("http"), "the page needs a network"
+        if tag == "svg":
+            self.pictures.append(attrs.get("aria-label"))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_drift_is_told_on_a_page_and_refitted_once(world):
+    launched = []
+
+    def launch(refit, alert):
+        launched.append(refit.key)
+        return "b2"
+
+    store, outcome = act(drifted(world), launch)
+    assert outcome.decision.action is Action.REFIT
+    assert outcome.refit.state is RefitState.SUCCEEDED
+    assert outcome.alert.outcome == "refit succeeded: b2"
+
+    _, again = act(world, launch)
+    assert again.refit is None
+    assert launched == [outcome.alert.alert_id]
+    assert len(store.alerts()) == 1
+    assert len(store.decisions()) == 2
+
+    pages = world.root / "pages"
+    page = Tags((pages / outcome.alert.report).read_text())
+    text = " ".join(" ".join(page.words).split())
+    assert len(page.pictures) >= 4
+    assert all(page.pictures), "every picture has a text in its place"
+    for expected in (
+        "query-embedding/frechet",
+        "What was decided, and why",
+        "Purchase rate: it fell",
+        "What to do.",
+        "Refit succeeded",
+        "hats",
+        "Queries where the reference had few",
+    ):
+        assert expected in text
+    assert outcome.alert.alert_id in (pages / "index.html").read_text()
+
+    acknowledge(store, outcome.alert.alert_id, "on <call>", pages)
+    assert "looked into by on &lt;call&gt;" in (pages / outcome.alert.report).read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (GateRefused("not better"), RefitState.REFUSED),
+        (ValueError("broke"), RefitState.FAILED),
+    ],
+)
+def test_a_refit_that_comes_to_nothing_is_kept_as_such(world, error, state):
+    def launch(refit, alert):
+        raise error
+
+    _, outcome = act(drifted(world), launch)
+    assert outcome.refit.state is state
+    assert str(error) in outcome.alert.outcome
+
+
+def test_a_dry_run_starts_nothing(world):
+    dry = MONITOR.model_copy(update={"policy": POLICY.model_copy(update={"dry_run": True})})
+    store, outcome = act(drifted(world), lambda refit, alert: pytest.fail("started"), dry)
+    assert outcome.decision.action is Action.REFIT
+    assert store.refits() == []
+    assert "nothing was started" in (world.root / "pages" / outcome.alert.report).read_text()
+
+
+def test_a_quiet_market_raises_nothing(world):
+    store, outcome = act(world.live(Market(), 3), lambda refit, alert: pytest.fail("started"))
+    assert outcome.decision.action is Action.NOTHING
+    assert store.alerts() == []
+    assert (world.root / "pages" / "index.html").exists()
+
+
+DIES = """
+import sys, time
+from pathlib import Path
+from monitoring.refits import carry_out
+from monitoring.settings import MonitorSettings
+from monitoring.store import SqliteStore
+from tests.monitoring.alerts import LONG_AGO, NOW, alert
+root, moment = Path(sys.argv[1]), sys.argv[2]
+settings = MonitorSettings(lease_seconds=1)
+store = SqliteStore(root / "store.sqlite")
+def wait():
+    sys.stdout.write("here\\n"); sys.stdout.flush(); time.sleep(60)
+def launch(refit, alert):
+    (root / f"{refit.key}.started").touch()
+    if moment == "launching": wait()
+    (root / f"{refit.key}.done").touch()
+    wait()
+store.add_alert(alert())
+if moment == "raised": wait()
+refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 1)
+if moment == "claimed": wait()
+carry_out(settings, store, root / "pages", refit, launch)
+"""
+
+
+@pytest.mark.parametrize("moment", ["raised", "claimed", "launching", "launched"])
+def test_killed_at_any_moment_the_next_run_completes_the_refit_once(tmp_path, moment):
+    process = subprocess.Popen(
+        [sys.executable, "-c", DIES, str(tmp_path), moment], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "here\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    store = SqliteStore(tmp_path / "store.sqlite")
+    settings = MonitorSettings(lease_seconds=1)
+    done = tmp_path / "a1.done"
+    made = []
+
+    def launch(refit, alert):
+        # As a launcher must: what the first attempt finished is found, not done again.
+        if not done.exists():
+            done.touch()
+            made.append(refit.attempt)
+        return "b2"
+
+    if moment == "raised":
+        assert not store.add_alert(alert())
+        assert store.claim_refit("a1", alert(), NOW, LONG_AGO, 1) is not None
+    assert store.claim_refit("a1", alert(), NOW, LONG_AGO, 1) is None
+    deadline = time.monotonic() + 20
+    finished = []
+    while not finished and time.monotonic() < deadline:
+        finished = resume_refits(settings, store, tmp_path / "pages", launch)
+        time.sleep(0.1)
+    assert [(r.key, r.state, r.attempt) for r in finished] == [("a1", "succeeded", 2)]
+    assert made == ([] if moment == "launched" else [2])
+    assert resume_refits(settings, store, tmp_path / "pages", launch) == []
+    assert store.alert("a1").outcome == "refit succeeded: b2"
+
+
+def test_a_claim_is_kept_alive_while_its_launch_takes_long(tmp_path):
+    store = SqliteStore(tmp_path / "store.sqlite")
+    store.add_alert(alert())
+    refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 0.6)
+    settings = MonitorSettings(lease_seconds=0.6)
+    stolen = []
+
+    def launch(refit, alert):
+        for _ in range(6):
+            time.sleep(0.3)
+            stolen.append(store.take_up_refit(60))
+        return "b2"
+
+    assert carry_out(settings, store, tmp_path / "pages", refit, launch).state == "succeeded"
+    assert stolen == [None] * 6
+
+
+def test_a_refit_left_behind_too_often_is_given_up(tmp_path):
+    store = SqliteStore(tmp_path / "store.sqlite")
+    store.add_alert(alert())
+    store.claim_refit("a1", alert(), NOW, LONG_AGO, -1)
+    for _ in range(3):
+        store.take_up_refit(-1)
+    settings = MonitorSettings(maximum_attempts=3)
+    (given_up,) = resume_refits(
+        settings, store, tmp_path / "pages", lambda refit, alert: pytest.fail("started")
+    )
+    assert given_up.state is RefitState.FAILED
+    assert "given up" in store.alert("a1").outcome
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("monitoring.act, monitoring.reference", "evidently tensorflow kfp matplotlib"),
+        ("monitoring.alerts, monitoring.refits", "evidently scipy pyarrow pandas matplotlib"),
+    ],
+)
+def test_importing_loads_nothing_heavy(modules, heavy):
+    code = f"import sys, {modules}; print(*set('{heavy}'.split()) & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert loaded.stdout.strip() == b""
