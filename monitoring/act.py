@@ -89,13 +89,12 @@ def monitor(
         watched.windows,
         workspace,
     )
-    store.add_readings(watched.bundle_id, readings)
-    recent = store.readings(
-        watched.bundle_id, max(policy.windows_looked_at, policy.cannot_tell_windows)
-    )
+    store.add_readings(readings)
     opened = Reference.read(watched.reference)
+    towers_id = opened.manifest.towers_id
+    recent = store.readings(towers_id, max(policy.windows_looked_at, policy.cannot_tell_windows))
     new_events = count_new_events(watched.events, opened.manifest.end)
-    state = _policy_state(store, watched.bundle_id, now, new_events)
+    state = _policy_state(store, towers_id, now, new_events)
     decision, concerning = decide(policy, recent, state)
     store.add_decision(watched.bundle_id, decision)
     say(f"monitor: {decision.action}: {decision.reasons[-1]}")
@@ -131,12 +130,12 @@ def count_new_events(events: Path | None, since: datetime) -> int | None:
 
 
 def _policy_state(
-    store: AlertStore, bundle_id: str, now: datetime, new_events: int | None
+    store: AlertStore, towers_id: str, now: datetime, new_events: int | None
 ) -> PolicyState:
     refits = store.refits()
     told = [
         name_of(reading)
-        for alert in store.alerts(bundle_id)
+        for alert in store.alerts(towers_id)
         if alert.status in UNRESOLVED
         for reading in alert.readings
     ]
@@ -165,6 +164,7 @@ def _raise_alert(
         alert_id=alert_id,
         created_at=decision.at,
         bundle_id=watched.bundle_id,
+        towers_id=reference.manifest.towers_id,
         readings=tuple(concerning),
         decision=decision,
         report=f"{alert_id}.html",

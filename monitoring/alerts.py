@@ -68,5 +68,5 @@ def refresh_pages(store: AlertStore, pages: Path, alert_id: str) -> None:
     alert = store.alert(alert_id)
     refits = store.refits()
     refit = next((each for each in refits if each.alert_id == alert_id), None)
-    write_alert(pages, alert, store.readings(alert.bundle_id, HISTORY_WINDOWS), refit)
+    write_alert(pages, alert, store.readings(alert.towers_id, HISTORY_WINDOWS), refit)
     write_index(pages, store.alerts(), refits)

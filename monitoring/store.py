@@ -64,11 +64,11 @@ class ClaimLost(RuntimeError):  # noqa: N818 - what happened, not a fault
 class AlertStore(Protocol):
     """What watching needs to remember."""
 
-    def add_readings(self, bundle_id: str, readings: Sequence[Reading]) -> None:
+    def add_readings(self, readings: Sequence[Reading]) -> None:
         """Keep readings; one measured again replaces the earlier."""
 
-    def readings(self, bundle_id: str, windows: int) -> list[Reading]:
-        """The readings of a bundle's latest windows, oldest first."""
+    def readings(self, towers_id: str, windows: int) -> list[Reading]:
+        """The readings of the latest windows under these towers, oldest first."""
 
     def add_decision(self, bundle_id: str, decision: Decision) -> None:
         """Keep a decision."""
@@ -82,7 +82,7 @@ class AlertStore(Protocol):
     def alert(self, alert_id: str) -> Alert:
         """One alert; UsageError when there is none of this id."""
 
-    def alerts(self, bundle_id: str | None = None) -> list[Alert]:
+    def alerts(self, towers_id: str | None = None) -> list[Alert]:
         """Alerts, newest first."""
 
     def update_alert(self, alert_id: str, expected: Sequence[AlertStatus], **changes: Any) -> Alert:
@@ -108,13 +108,13 @@ class AlertStore(Protocol):
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS readings (
-    bundle_id TEXT NOT NULL, subject TEXT NOT NULL, statistic TEXT NOT NULL,
+    towers_id TEXT NOT NULL, subject TEXT NOT NULL, statistic TEXT NOT NULL,
     window_start TEXT NOT NULL, window_end TEXT NOT NULL, body TEXT NOT NULL,
-    PRIMARY KEY (bundle_id, subject, statistic, window_start, window_end));
+    PRIMARY KEY (towers_id, subject, statistic, window_start, window_end));
 CREATE TABLE IF NOT EXISTS decisions (
     id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (
-    alert_id TEXT PRIMARY KEY, bundle_id TEXT NOT NULL, created_at TEXT NOT NULL,
+    alert_id TEXT PRIMARY KEY, towers_id TEXT NOT NULL, created_at TEXT NOT NULL,
     status TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS refits (
     key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, lease_until REAL NOT NULL,
@@ -155,11 +155,11 @@ class SqliteStore:
         with self._connected() as db:
             return [json.loads(body) for (body,) in db.execute(query, values)]
 
-    def add_readings(self, bundle_id: str, readings: Sequence[Reading]) -> None:
+    def add_readings(self, readings: Sequence[Reading]) -> None:
         """Keep readings; one measured again replaces the earlier."""
         rows = [
             (
-                bundle_id,
+                r.towers_id,
                 r.subject,
                 r.statistic,
                 _stamp(r.window.start),
@@ -171,14 +171,14 @@ class SqliteStore:
         with self._writing() as db:
             db.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def readings(self, bundle_id: str, windows: int) -> list[Reading]:
-        """The readings of a bundle's latest windows, oldest first."""
+    def readings(self, towers_id: str, windows: int) -> list[Reading]:
+        """The readings of the latest windows under these towers, oldest first."""
         bodies = self._bodies(
-            "SELECT body FROM readings WHERE bundle_id = ? AND window_end IN (SELECT DISTINCT "
-            "window_end FROM readings WHERE bundle_id = ? ORDER BY window_end DESC LIMIT ?) "
+            "SELECT body FROM readings WHERE towers_id = ? AND window_end IN (SELECT DISTINCT "
+            "window_end FROM readings WHERE towers_id = ? ORDER BY window_end DESC LIMIT ?) "
             "ORDER BY window_end, subject, statistic",
-            bundle_id,
-            bundle_id,
+            towers_id,
+            towers_id,
             windows,
         )
         return [Reading.parse(body) for body in bodies]
@@ -207,7 +207,7 @@ class SqliteStore:
                 "INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?)",
                 (
                     alert.alert_id,
-                    alert.bundle_id,
+                    alert.towers_id,
                     _stamp(alert.created_at),
                     alert.status,
                     alert.model_dump_json(),
@@ -226,13 +226,13 @@ class SqliteStore:
             raise UsageError(f"there is no alert {alert_id!r}; list_alerts tells which there are")
         return Alert.parse(bodies[0])
 
-    def alerts(self, bundle_id: str | None = None) -> list[Alert]:
+    def alerts(self, towers_id: str | None = None) -> list[Alert]:
         """Alerts, newest first."""
         bodies = self._bodies(
-            "SELECT body FROM alerts WHERE ? IS NULL OR bundle_id = ? "
+            "SELECT body FROM alerts WHERE ? IS NULL OR towers_id = ? "
             "ORDER BY created_at DESC, alert_id",
-            bundle_id,
-            bundle_id,
+            towers_id,
+            towers_id,
         )
         return [Alert.parse(body) for body in bodies]
 

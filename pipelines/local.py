@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.step import RUN_FOLDER_VARIABLE
+from components.step import RUN_FOLDER_VARIABLE, RUN_LOCK
 from pipelines.home import Home
 from refit.errors import BY_EXIT_CODE, RefitError
 from refit.files import read_json, write_json
@@ -163,7 +163,7 @@ def _read_steps(folder: Path) -> tuple[StepRecord, ...]:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a run's folder; who comes second waits until the first is done."""
-    with (folder / ".lock").open("w") as lock:
+    with (folder / RUN_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -33,11 +33,17 @@ class AlertStatus(StrEnum):
 
 
 class Alert(Settings):
-    """Readings that moved, what was decided, who looked at it and what came of it."""
+    """Readings that moved, what was decided, who looked at it and what came of it.
+
+    Attributes:
+        bundle_id: The bundle that served.
+        towers_id: Its towers; later bundles with refreshed indexes carry the same.
+    """
 
     alert_id: str
     created_at: datetime
     bundle_id: str
+    towers_id: str = ""
     readings: tuple[Reading, ...]
     decision: Decision
     status: AlertStatus = AlertStatus.OPEN

@@ -42,7 +42,8 @@ class IngestSettings(Settings):
 
     Attributes:
         source: Name of the source; ``components.ingestion.sources.SOURCES`` lists them.
-        path: The source's file or folder; its module says which. Unused by ``simulated``.
+        path: The source's file or folder; its module says which. For ``simulated``:
+            what ``refit simulate`` wrote, else a past is made on the spot.
         paths: Only for ``files``: tables that are not found under ``path`` by their own name.
         simulated: Only for ``simulated``: the settings of the simulated marketplace.
         delimiter: Between the fields of a CSV file; empty lets the reader find out.

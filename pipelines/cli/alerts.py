@@ -11,6 +11,7 @@ from refit.alert import AlertStatus
 
 alerts = typer.Typer(no_args_is_help=True, help="What the monitor found, for people to review.")
 
+AlertArgument = Annotated[str, typer.Argument(help="Its name; refit alerts list tells it.")]
 ByOption = Annotated[str, typer.Option(help="Who.", envvar="USER")]
 
 
@@ -23,10 +24,10 @@ def list_alerts(
     as_json: JsonOption = False,
 ) -> None:
     """List the alerts, newest first."""
-    from monitoring import act
+    from monitoring import alerts as review
     from monitoring.store import SqliteStore
 
-    found = act.list_alerts(SqliteStore(Home.at(home).alerts), status)
+    found = review.list_alerts(SqliteStore(Home.at(home).alerts), status)
     if as_json:
         write_json([alert.model_dump(mode="json") for alert in found])
         return
@@ -48,13 +49,15 @@ def list_alerts(
 
 
 @alerts.command("show")
-def show_alert(alert_id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def show_alert(
+    alert_id: AlertArgument, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
     """Show one alert: what moved, what was decided and why, where its page is."""
-    from monitoring import act
+    from monitoring import alerts as review
     from monitoring.store import SqliteStore
 
     place = Home.at(home)
-    alert = act.show_alert(SqliteStore(place.alerts), alert_id)
+    alert = review.show_alert(SqliteStore(place.alerts), alert_id)
     if as_json:
         write_json(alert.model_dump(mode="json"))
         return
@@ -70,27 +73,27 @@ def show_alert(alert_id: str, home: HomeOption = None, as_json: JsonOption = Fal
 
 
 @alerts.command("ack")
-def acknowledge(alert_id: str, by: ByOption = "", home: HomeOption = None) -> None:
+def acknowledge(alert_id: AlertArgument, by: ByOption = "", home: HomeOption = None) -> None:
     """Say that you look into an alert."""
-    from monitoring import act
+    from monitoring import alerts as review
     from monitoring.store import SqliteStore
 
     place = Home.at(home)
-    act.acknowledge(SqliteStore(place.alerts), alert_id, by, place.alert_pages)
+    review.acknowledge(SqliteStore(place.alerts), alert_id, by, place.alert_pages)
     write_line(f"{alert_id} acknowledged by {by}")
 
 
 @alerts.command("resolve")
 def resolve(
-    alert_id: str,
+    alert_id: AlertArgument,
     note: Annotated[str, typer.Option(help="What it was, and what was done.")],
     by: ByOption = "",
     home: HomeOption = None,
 ) -> None:
     """Close an alert with a note."""
-    from monitoring import act
+    from monitoring import alerts as review
     from monitoring.store import SqliteStore
 
     place = Home.at(home)
-    act.resolve(SqliteStore(place.alerts), alert_id, by, note, place.alert_pages)
+    review.resolve(SqliteStore(place.alerts), alert_id, by, note, place.alert_pages)
     write_line(f"{alert_id} resolved by {by}")

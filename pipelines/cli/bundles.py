@@ -16,6 +16,7 @@ bundles = typer.Typer(
 
 MADE_BY = "refit run makes one when its gate passes"
 
+BundleArgument = Annotated[str, typer.Argument(help="Its id; refit bundles list tells it.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 ByOption = Annotated[str, typer.Option(help="Who; kept in the audit trail.", envvar="USER")]
 
@@ -42,7 +43,7 @@ def list_bundles(
 
 @bundles.command("show")
 def show_bundle(
-    bundle_id: str,
+    bundle_id: BundleArgument,
     home: HomeOption = None,
     registry: RegistryOption = "",
     as_json: JsonOption = False,
@@ -78,7 +79,7 @@ def show_bundle(
 
 @bundles.command("promote")
 def promote(
-    bundle_id: str,
+    bundle_id: BundleArgument,
     reason: ReasonOption,
     by: ByOption = "",
     force: Annotated[bool, typer.Option(help="Promote without a passed verdict.")] = False,

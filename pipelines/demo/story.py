@@ -115,7 +115,6 @@ class Story:
         found = self._command(
             "monitor",
             *self._pointed(world),
-            f"--outcomes={self.settings.out / 'outcomes'}",
             *world.monitored(),
             f"--until={world.now.isoformat()}",
             f"--windows={self.settings.monitor_every}",

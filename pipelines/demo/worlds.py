@@ -129,8 +129,11 @@ class SimulatedWorld:
         ]
 
     def monitored(self) -> list[str]:
-        """The items table; windows are days."""
-        return [f"--items={self._folder / 'items.parquet'}"]
+        """All events, those that follow an answer among them, and the items; windows are days."""
+        return [
+            f"--outcomes={self._folder / 'events.parquet'}",
+            f"--items={self._folder / 'items.parquet'}",
+        ]
 
     def live(self, ask: Ask, announce: Announce) -> Step:
         """Live one day; the shop's feed learns of sales at once, of new listings at day's end."""
@@ -250,8 +253,12 @@ class ReplayWorld:
         ]
 
     def monitored(self) -> list[str]:
-        """Windows are weeks."""
-        return ["--set", "monitoring.measure.window_days=7"]
+        """The hits of the replay; windows are weeks."""
+        return [
+            f"--outcomes={self._settings.out / 'outcomes'}",
+            "--set",
+            "monitoring.measure.window_days=7",
+        ]
 
     def live(self, ask: Ask, announce: Announce) -> Step:
         """Ask for a sample of the next week's rentals; a hit is a rental that was answered."""

@@ -25,6 +25,7 @@ def series(name, *states):
                 n_current=100,
                 window=Window(start=end - timedelta(days=1), end=end),
                 state=state,
+                towers_id="t1",
                 why="" if value else "3 usable rows, 50 are needed",
             )
         )
@@ -37,6 +38,7 @@ def alert(name="a1", at=NOW):
         alert_id=name,
         created_at=at,
         bundle_id="b1",
+        towers_id="t1",
         readings=tuple(series(QUERY, DRIFT)),
         decision=decision,
         report=f"{name}.html",

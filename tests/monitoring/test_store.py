@@ -18,12 +18,12 @@ def store(tmp_path):
 
 def test_what_is_kept_comes_back(store):
     readings = series(QUERY, OK, DRIFT, OK) + series(BRAND, OK, OK, OK)
-    store.add_readings("b1", readings)
-    store.add_readings("b1", readings)
-    assert len(store.readings("b1", 10)) == 6
-    assert {r.window.end for r in store.readings("b1", 2)} == {NOW, NOW - timedelta(days=1)}
-    assert store.readings("b2", 10) == []
-    assert sorted(store.readings("b1", 10), key=str) == sorted(readings, key=str)
+    store.add_readings(readings)
+    store.add_readings(readings)
+    assert len(store.readings("t1", 10)) == 6
+    assert {r.window.end for r in store.readings("t1", 2)} == {NOW, NOW - timedelta(days=1)}
+    assert store.readings("t2", 10) == []
+    assert sorted(store.readings("t1", 10), key=str) == sorted(readings, key=str)
 
     store.add_decision("b1", alert().decision)
     assert store.decisions("b1") == store.decisions() == [alert().decision]

@@ -1,7 +1,8 @@
-"""The simulated second-hand marketplace: batch history made on the spot, and called simulated.
+"""The simulated second-hand marketplace, and called simulated.
 
-Where from: the package ``simulation``; ``simulated`` holds its settings. Its code stands in for its
-files, so that another simulation is another fingerprint.
+Where from: ``path`` is a folder that ``refit simulate`` wrote; without one, a past is made on the
+spot by the settings in ``simulated``. Then the simulation's code stands in for its files, so that
+another simulation is another fingerprint.
 """
 
 from collections.abc import Sequence
@@ -21,14 +22,18 @@ IS_SIMULATED = True
 
 
 def find_files(settings: IngestSettings) -> Sequence[Path]:
-    """The simulation's own modules."""
+    """The tables under ``path``, or the simulation's own modules."""
+    if settings.path:
+        return files.find_files(settings)
     spec = find_spec("simulation")
     folders = spec.submodule_search_locations if spec else None
     return sorted(path for folder in folders or () for path in Path(folder).glob("*.py"))
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
-    """Simulate the past and read it like anybody's files."""
+    """Read simulated tables like anybody's files; simulate them first when there are none."""
+    if settings.path:
+        return files.read(con, settings, scratch)
     from simulation.history import write_history
 
     folder = scratch / "simulated"

@@ -10,13 +10,14 @@ from components.ingestion.ingest import fingerprint_source, ingest
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import SOURCES, find_source
 from refit.errors import ContractBroken, UsageError
+from simulation.history import write_history
 
 DAYS = [datetime(2017, 6, day) for day in range(1, 11)]
 SPLIT = {"validation_start": "2017-06-05", "test_start": "2017-06-08"}
 
 
 def _ingest(tmp_path, source, path=None, **settings):
-    values = {"source": source, "path": str(path or tmp_path / "source")} | SPLIT | settings
+    values = {"source": source, "path": str(tmp_path / "source" if path is None else path)} | SPLIT | settings
     return ingest(IngestSettings.parse(values), tmp_path / "dataset")
 
 
@@ -264,6 +265,7 @@ def test_simulated(tmp_path):
     manifest = _ingest(
         tmp_path,
         "simulated",
+        path="",
         simulated=SMALL_MARKET,
         validation_start=None,
         test_start=None,
@@ -274,6 +276,23 @@ def test_simulated(tmp_path):
     assert "Simulated" in manifest.terms
     assert manifest.counts["events"].kept > 0
     assert manifest.counts["events"].rejected == 0
+
+
+def test_simulated_tables_that_are_there_are_read(tmp_path):
+    write_history(SMALL_MARKET, tmp_path / "made")
+    manifest = _ingest(
+        tmp_path,
+        "simulated",
+        path=str(tmp_path / "made"),
+        simulated={},
+        validation_start=None,
+        test_start=None,
+        validation_days=4,
+        test_days=4,
+    )
+    made = pq.read_table(tmp_path / "made" / "events.parquet")
+    assert manifest.simulated
+    assert manifest.counts["events"].kept == made.num_rows
 
 
 def test_simulated_fingerprint_follows_its_settings():
