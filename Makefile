@@ -6,7 +6,7 @@ BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-kill lint types check-requirements lock clean
+.PHONY: help setup demo test test-data test-kill lint types check-requirements compile lock clean
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -38,6 +38,9 @@ types: setup  ## strict types of our packages
 
 check-requirements: setup  ## resolve every requirements file again and compare
 	@$(RUN) tools/lock.py --check
+
+compile: setup  ## renew the compiled pipelines after changing one
+	@$(RUN) -m pipelines.compile
 
 lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
 	@$(RUN) tools/lock.py $(ARGS)

@@ -1,6 +1,9 @@
 """What every pipeline step does around its work: log, time it, and say its own error last."""
 
+import fcntl
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,8 @@ from refit.progress import say, set_up_logging
 
 RUN_FOLDER_VARIABLE = "REFIT_RUN_FOLDER"
 """Names the folder that a local run keeps its step records in; unset on a cluster."""
+RUN_LOCK = ".lock"
+"""A file in that folder, locked for as long as the runner lives."""
 
 
 @contextmanager
@@ -23,6 +28,7 @@ def running(step: str) -> Iterator[dict[str, Any]]:
     traceback. Any other exception keeps its traceback, since it is a fault of ours.
     """
     set_up_logging()
+    _end_with_runner()
     say(f"[{step}] started")
     started = time.monotonic()
     facts: dict[str, Any] = {}
@@ -37,6 +43,23 @@ def running(step: str) -> Iterator[dict[str, Any]]:
         raise
     _record(step, started, facts, None, 0)
     say(f"[{step}] done in {time.monotonic() - started:.1f} s")
+
+
+def _end_with_runner() -> None:
+    """See to it that this process does not outlive a local runner that is killed.
+
+    A step left alone would go on writing where the next run writes, checkpoints above all.
+    """
+    lock = Path(os.environ.get(RUN_FOLDER_VARIABLE, "")) / RUN_LOCK
+    if RUN_FOLDER_VARIABLE not in os.environ or not lock.exists():
+        return
+
+    def wait() -> None:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="end with the runner", daemon=True).start()
 
 
 def _record(

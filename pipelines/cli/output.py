@@ -48,7 +48,7 @@ def write_table(
         return
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # an id that is cut off cannot be copied
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     _OUT.print(table)

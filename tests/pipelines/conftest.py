@@ -1,0 +1,47 @@
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pipelines.cli.app import run
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class Said(NamedTuple):
+    """What a command answered with."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def configs() -> Path:
+    """Valid and invalid run configurations."""
+    return CONFIGS
+
+
+@pytest.fixture
+def refit(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Said]:
+    """The ``refit`` command, in this process, its output in a pipe and with a home of its own."""
+    monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USER", "tester")
+    monkeypatch.delenv("REFIT_REGISTRY", raising=False)
+    monkeypatch.setattr(logging.getLogger("refit"), "handlers", [])
+
+    def say(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["refit", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run()
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        return Said(code if isinstance(code, int) else int(code is not None), out, err)
+
+    return say
