@@ -30,10 +30,10 @@ class DemoSettings(Settings):
     out: Path = Path("build/demo")
     seed: int = 7
     past_days: int = Field(default=34, ge=10)
-    live_steps: int = Field(default=26, ge=2)
-    change: str = "taste_shift"
-    change_step: int = Field(default=8, ge=0)
-    requests_per_step: int = Field(default=300, ge=20)
-    refresh_every: int = Field(default=2, ge=1)
-    monitor_every: int = Field(default=4, ge=1)
+    live_steps: int = Field(default=18, ge=2)
+    change: str = "new_category_wave"
+    change_step: int = Field(default=7, ge=0)
+    requests_per_step: int = Field(default=250, ge=20)
+    refresh_every: int = Field(default=4, ge=1)
+    monitor_every: int = Field(default=6, ge=1)
     k: int = Field(default=10, ge=1, le=100)

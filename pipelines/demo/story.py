@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page
 from pipelines.demo.settings import DemoSettings
@@ -129,6 +131,9 @@ class Story:
             self._line(day, f"An alert: {text}.", page, "Alert page")
         if found["refit"]:
             self.marks.append({"day": day, "kind": "refit", "label": "refit"})
+            if found["refit"]["state"] == RefitState.FAILED:
+                self._line(day, f"The refit failed: {found['refit']['outcome']}")
+                return
             run = read_json(self.home.runs / found["refit"]["key"] / OUTCOME_FILE)
             self._tell_run(run, day, "the refit")
             if self.bundles[-1]["passed"]:
@@ -207,15 +212,19 @@ class Story:
 
     @contextmanager
     def _steady(self, server: ServerHandle, world: World) -> Iterator[None]:
-        """Keep asking while something else runs."""
+        """Keep asking while something else runs.
+
+        These requests are dated before the first live day, so that no monitored window holds them.
+        """
         client = server.client()
         stop = threading.Event()
+        at = self._first_day(world) - timedelta(days=1)
 
         def keep_asking() -> None:
             for number in count():
                 if stop.wait(1.0 / STEADY_REQUESTS_PER_SECOND):
                     return
-                request = {"user_id": f"steady-{number}", "k": self.settings.k, "time": world.now}
+                request = {"user_id": f"steady-{number}", "k": self.settings.k, "time": at}
                 self.traffic.count(_try(client, request))
 
         thread = threading.Thread(target=keep_asking)
@@ -241,6 +250,10 @@ class Story:
 
     def _day(self, world: World, number: int) -> int:
         return self.settings.past_days + number - 1 if world.unit == "day" else number
+
+    def _first_day(self, world: World) -> datetime:
+        lived = timedelta(days=len(self.days) * (1 if world.unit == "day" else 7))
+        return world.now - lived
 
     def _champion(self) -> str:
         from refit.registry import Registry
