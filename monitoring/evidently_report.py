@@ -59,7 +59,7 @@ class CalibratedDriftCalculation(SingleValueCalculation[CalibratedDrift]):
         )
         if statistic.flat:
             reference, current = reference[:, 0], current[:, 0]
-        value = statistic.compare(reference, current)
+        value = statistic.distance(reference, current)
         if not math.isfinite(value):
             raise ValueError(f"the statistic came out as {value}")
         return self.result(value)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from monitoring import tables
 from monitoring.settings import MeasureSettings
@@ -141,7 +142,8 @@ def build_reference(
         name: tables.read_table(path, column, recent, settings.reference_size, settings)[0]
         for name, (path, column) in sources.items()
     }
-    with timed("thresholds calibrated"):
+    # Matrices this small only wait for each other on several threads, tenfold on a busy machine.
+    with timed("thresholds calibrated"), threadpool_limits(1):
         yardsticks = tuple(_calibrated(frames, manifest, settings))
     start, last = _span(predictions, towers_id)
     found = ReferenceManifest(

@@ -1,19 +1,21 @@
 """How far two samples lie apart: each statistic reads a column and compares two of them.
 
-A statistic has two halves. ``encode`` turns a table's column into an array with one row a unit
-(an answer, a listing, an event); ``compare`` maps two such arrays to one number, larger when they
-differ more. Calibration resamples encoded rows, so both halves agree by construction.
+A statistic has three parts. ``encode`` turns a table's column into an array with one row a unit
+(an answer, a listing, an event); ``summarise`` boils such a sample down to all that is compared of
+it; ``compare`` maps two summaries to one number, larger when they differ more. Calibration
+resamples encoded rows and summarises each sample once, so that all parts agree by construction.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import jensenshannon as _scipy_jensenshannon
-from scipy.stats import wasserstein_distance
+from scipy.sparse import csr_array
+from scipy.special import rel_entr
 
 from refit.errors import ContractBroken
 
@@ -59,15 +61,21 @@ class Statistic:
     Attributes:
         encode: (frame, column, by, values) -> the usable rows encoded, and their positions;
             ``values`` is the vocabulary.
-        compare: (reference, current) -> a number >= 0, 0 when they are the same.
+        summarise: encoded rows -> what is compared of them.
+        compare: summaries of (reference, current) -> a number >= 0, 0 when they are the same.
         unit: What the value means, for a reader.
         flat: Encoded rows are single numbers.
     """
 
     encode: Callable[[Frame, str, str, Sequence[str]], Encoded]
-    compare: Callable[[Array, Array], float]
+    summarise: Callable[[Array], Any]
+    compare: Callable[[Any, Any], float]
     unit: str
     flat: bool = False
+
+    def distance(self, reference: Array, current: Array) -> float:
+        """The statistic of two samples of encoded rows."""
+        return self.compare(self.summarise(reference), self.summarise(current))
 
 
 def is_missing(values: Array, length: int | None = None) -> NDArray[np.bool_]:
@@ -101,18 +109,37 @@ def _encode_numbers(frame: Frame, column: str, by: str, values: Sequence[str]) -
     return numbers[positions], positions
 
 
+def _encode_norms(frame: Frame, column: str, by: str, values: Sequence[str]) -> Encoded:
+    rows, positions = vectors(frame.column(column), int(values[0]))
+    return np.linalg.norm(rows, axis=1), positions
+
+
 def _encode_mix(frame: Frame, column: str, by: str, values: Sequence[str]) -> Encoded:
-    """[n, K+1] how often each value occurs in a row; the last column counts all other values."""
-    cells = frame.column(column)
+    """[n, k] places in the vocabulary of the values in a row, the place after it for all others.
+
+    Rows with fewer than k values are filled up with -1.
+    """
     place = {value: position for position, value in enumerate(values)}
-    rest = len(values)
-    counts = np.zeros((len(cells), rest + 1))
-    for row, cell in enumerate(cells):
-        for value in cell if isinstance(cell, list | tuple | np.ndarray) else (cell,):
-            if not _missing(value, None):
-                counts[row, place.get(str(value), rest)] += 1
-    positions = np.flatnonzero(counts.any(axis=1))
-    return counts[positions], positions
+    rows = [
+        [place.get(str(value), len(values)) for value in _listed(cell)]
+        for cell in frame.column(column)
+    ]
+    return _fill_up(rows, max(map(len, rows), default=0))
+
+
+def _listed(cell: Any) -> list[Any]:
+    """The values that a cell holds, one or a list of them."""
+    cells = cell if isinstance(cell, list | tuple | np.ndarray) else (cell,)
+    return [value for value in cells if not _missing(value, None)]
+
+
+def _fill_up(rows: Sequence[Sequence[int]], width: int) -> Encoded:
+    """[n, width] the rows that are not empty, filled up with -1, and their positions."""
+    codes = np.full((len(rows), width), -1, dtype=np.int64)
+    for place, row in enumerate(rows):
+        codes[place, : len(row)] = row[:width]
+    positions = np.flatnonzero((codes >= 0).any(axis=1))
+    return codes[positions], positions
 
 
 def _encode_missing(frame: Frame, column: str, by: str, values: Sequence[str]) -> Encoded:
@@ -142,88 +169,144 @@ def _encode_grouped_vectors(frame: Frame, column: str, by: str, values: Sequence
 
 def _encode_members(frame: Frame, column: str, by: str, values: Sequence[str]) -> Encoded:
     """[n, k] codes of the values that a row lists, -1 where it lists fewer than k."""
-    cells = frame.column(column)
     codes: dict[str, int] = {}
-    rows = np.full((len(cells), int(values[0])), -1.0)
-    for row, cell in enumerate(cells):
-        present = [str(value) for value in cell if not _missing(value, None)]
-        for place, value in enumerate(present[: rows.shape[1]]):
-            rows[row, place] = codes.setdefault(value, len(codes))
-    positions = np.flatnonzero((rows >= 0).any(axis=1))
-    return rows[positions], positions
+    rows = [
+        [codes.setdefault(str(value), len(codes)) for value in _listed(cell)]
+        for cell in frame.column(column)
+    ]
+    return _fill_up(rows, int(values[0]))
 
 
-def frechet(reference: Array, current: Array) -> float:
+@dataclass(frozen=True)
+class Moments:
+    """Mean [d] and covariance [d, d] of a sample."""
+
+    mean: Array
+    covariance: Array
+
+    @classmethod
+    def of(cls, rows: Array) -> "Moments":
+        """Moments of rows [n, d]."""
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        return cls(mean, centred.T @ centred / max(1, len(rows) - 1))
+
+    @cached_property
+    def root(self) -> Array:
+        """Square root of the covariance."""
+        values, basis = np.linalg.eigh(self.covariance)
+        root: Array = (basis * np.sqrt(np.clip(values, 0, None))) @ basis.T
+        return root
+
+
+def frechet(reference: Moments, current: Moments) -> float:
     """Fréchet distance of the two samples' Gaussians, as a share of the reference's variance.
 
-    Both samples are [n, d]. |m1-m2|^2 + tr(S1 + S2 - 2 (S1^.5 S2 S1^.5)^.5), over tr(S1).
-    Source: Dowson and Landau, 1982.
+    |m1-m2|^2 + tr(S1 + S2 - 2 (S1^.5 S2 S1^.5)^.5), over tr(S1). Source: Dowson and Landau, 1982.
     """
-    first, second = np.cov(reference, rowvar=False), np.cov(current, rowvar=False)
-    first, second = np.atleast_2d(first), np.atleast_2d(second)
-    values, basis = np.linalg.eigh(first)
-    root = (basis * np.sqrt(np.clip(values, 0, None))) @ basis.T
+    root, first, second = reference.root, reference.covariance, current.covariance
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ second @ root), 0, None)).sum()
-    moved = np.square(reference.mean(axis=0) - current.mean(axis=0)).sum()
+    moved = np.square(reference.mean - current.mean).sum()
     spread = max(float(np.trace(first)), 1e-12)
     return max(0.0, float(moved + np.trace(first) + np.trace(second) - 2 * cross) / spread)
 
 
 def wasserstein(reference: Array, current: Array) -> float:
-    """First Wasserstein distance over the reference's standard deviation, as Evidently's."""
+    """First Wasserstein distance over the reference's standard deviation, as Evidently's.
+
+    Both samples are sorted.
+    """
     scale = max(float(np.std(reference)), 0.001)
-    return float(wasserstein_distance(reference, current)) / scale
+    # Two sorted runs: a stable sort merges them.
+    both = np.sort(np.concatenate([reference, current]), kind="stable")
+    below, here = (
+        np.searchsorted(side, both[:-1], side="right") / len(side) for side in (reference, current)
+    )
+    return float(np.abs(below - here) @ np.diff(both)) / scale
+
+
+def count_codes(rows: Array) -> Array:
+    """How often each code occurs, from -1 on."""
+    return np.bincount(rows.astype(np.int64).ravel() + 1, minlength=1)
 
 
 def jensenshannon(reference: Array, current: Array) -> float:
-    """Jensen-Shannon distance (natural logarithm) of two mixes, as Evidently's."""
-    return float(_scipy_jensenshannon(reference.sum(axis=0), current.sum(axis=0)))
+    """Jensen-Shannon distance (natural logarithm) of two counts of codes, as Evidently's."""
+    one, other = (counts[1:] / counts[1:].sum() for counts in _as_long(reference, current))
+    middle = (one + other) / 2
+    divergence = float(rel_entr(one, middle).sum() + rel_entr(other, middle).sum()) / 2
+    return math.sqrt(max(0.0, divergence))
 
 
-def share_difference(reference: Array, current: Array) -> float:
+def _as_long(one: Array, other: Array) -> Array:
+    """[2, K] two counts, the shorter one filled up with zeros."""
+    long = np.zeros((2, max(len(one), len(other))))
+    long[0, : len(one)], long[1, : len(other)] = one, other
+    return long
+
+
+def share_difference(reference: float, current: float) -> float:
     """How far two shares lie apart."""
-    return abs(float(current.mean()) - float(reference.mean()))
+    return abs(current - reference)
 
 
 def new_share(reference: Array, current: Array) -> float:
-    """Share of current rows whose value the reference does not hold."""
-    return float((~np.isin(current, reference) | (current < 0)).mean())
+    """Share of current rows whose value the reference does not hold, of two counts of codes."""
+    there, here = _as_long(reference, current)
+    new = there == 0
+    # A value outside the vocabulary is new, whether or not the reference has others.
+    new[0] = True
+    return float(here[new].sum() / here.sum())
 
 
-def norm_change(reference: Array, current: Array) -> float:
-    """Relative change of the mean vector length."""
-    before = max(float(np.linalg.norm(reference, axis=1).mean()), 1e-12)
-    return abs(float(np.linalg.norm(current, axis=1).mean()) / before - 1)
+def relative_change(reference: float, current: float) -> float:
+    """Relative change of a mean."""
+    return abs(current / max(reference, 1e-12) - 1)
 
 
-def centroid_shift(reference: Array, current: Array) -> float:
+@dataclass(frozen=True)
+class Centroids:
+    """Groups of vectors: codes [g] ascending, sizes [g], means [g, d], and the total variance."""
+
+    codes: Array
+    sizes: Array
+    means: Array
+    spread: float
+
+    @classmethod
+    def of(cls, rows: Array) -> "Centroids":
+        """Centroids of rows [n, 1+d], whose first column is the code of the group."""
+        codes, place, sizes = np.unique(rows[:, 0], return_inverse=True, return_counts=True)
+        member = csr_array((np.ones(len(rows)), (place, np.arange(len(rows)))))
+        means = (member @ rows[:, 1:]) / sizes[:, None]
+        return cls(codes, sizes, means, max(float(rows[:, 1:].var(axis=0).sum()), 1e-12))
+
+
+def centroid_shift(reference: Centroids, current: Centroids) -> float:
     """How far groups' mean vectors moved, as a share of the reference's variance.
 
     More listings of one category move the mix but no category's own mean; another encoder moves
     every one of them. Groups weigh as many rows as they have in the current sample.
     """
-    spread = max(float(reference[:, 1:].var(axis=0).sum()), 1e-12)
-    moved, weight = 0.0, 0
-    for group in np.intersect1d(reference[:, 0], current[:, 0]):
-        there = reference[reference[:, 0] == group, 1:]
-        here = current[current[:, 0] == group, 1:]
-        distance = np.square(there.mean(axis=0) - here.mean(axis=0)).sum()
-        # What two samples of the same vectors would lie apart by chance is taken off, so that
-        # small groups do not look as if they had moved.
-        chance = spread * (1 / len(there) + 1 / len(here))
-        moved += len(here) * max(0.0, distance - chance)
-        weight += len(here)
-    if not weight:
+    _, there, here = np.intersect1d(
+        reference.codes, current.codes, assume_unique=True, return_indices=True
+    )
+    if not len(there):
         raise ContractBroken("no group of the reference occurs in the window")
-    return moved / weight / spread
+    distance = np.square(reference.means[there] - current.means[here]).sum(axis=1)
+    sizes = current.sizes[here]
+    # What two samples of the same vectors would lie apart by chance is taken off, so that small
+    # groups do not look as if they had moved.
+    chance = reference.spread * (1 / reference.sizes[there] + 1 / sizes)
+    return float(sizes @ np.clip(distance - chance, 0, None) / sizes.sum() / reference.spread)
 
 
-def concentration_change(reference: Array, current: Array) -> float:
+def concentration_change(reference: float, current: float) -> float:
     """How many times more, or less, often two answers recommend the same value; logarithm."""
-    return abs(math.log(_concentration(current) / _concentration(reference)))
+    return abs(math.log(current / reference))
 
 
-def _concentration(rows: Array) -> float:
+def concentration(rows: Array) -> float:
     """Chance that two slots of two different answers hold the same value.
 
     Unlike a Gini coefficient it does not depend on how many answers there are. Source: Simpson,
@@ -238,15 +321,23 @@ def _concentration(rows: Array) -> float:
     return float(max(alike, 0.5) / max(pairs, 1.0))
 
 
+def _mean(rows: Array) -> float:
+    return float(rows.mean())
+
+
 STATISTICS: Mapping[str, Statistic] = {
-    "frechet": Statistic(_encode_vectors, frechet, "share of the reference's variance"),
-    "wasserstein": Statistic(_encode_numbers, wasserstein, "standard deviations", flat=True),
-    "jensenshannon": Statistic(_encode_mix, jensenshannon, "distance, 0 to 0.83"),
-    "concentration": Statistic(_encode_members, concentration_change, "logarithm of the ratio"),
-    "null-share": Statistic(_encode_missing, share_difference, "share of rows", flat=True),
-    "new-values": Statistic(_encode_codes, new_share, "share of rows", flat=True),
-    "vector-norm": Statistic(_encode_vectors, norm_change, "relative change"),
+    "frechet": Statistic(_encode_vectors, Moments.of, frechet, "share of the reference's variance"),
+    "wasserstein": Statistic(
+        _encode_numbers, np.sort, wasserstein, "standard deviations", flat=True
+    ),
+    "jensenshannon": Statistic(_encode_mix, count_codes, jensenshannon, "distance, 0 to 0.83"),
+    "concentration": Statistic(
+        _encode_members, concentration, concentration_change, "logarithm of the ratio"
+    ),
+    "null-share": Statistic(_encode_missing, _mean, share_difference, "share of rows", flat=True),
+    "new-values": Statistic(_encode_codes, count_codes, new_share, "share of rows", flat=True),
+    "vector-norm": Statistic(_encode_norms, _mean, relative_change, "relative change", flat=True),
     "centroid-shift": Statistic(
-        _encode_grouped_vectors, centroid_shift, "share of the reference's variance"
+        _encode_grouped_vectors, Centroids.of, centroid_shift, "share of the reference's variance"
     ),
 }

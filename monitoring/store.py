@@ -223,7 +223,7 @@ class SqliteStore:
         """
         bodies = self._bodies("SELECT body FROM alerts WHERE alert_id = ?", alert_id)
         if not bodies:
-            raise UsageError(f"there is no alert {alert_id!r}; list_alerts tells which there are")
+            raise UsageError(f"there is no alert {alert_id!r}; see refit alerts list")
         return Alert.parse(bodies[0])
 
     def alerts(self, towers_id: str | None = None) -> list[Alert]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from monitoring.settings import MeasureSettings
-from monitoring.statistics import STATISTICS, Array, Encoded, Frame
+from monitoring.statistics import STATISTICS, Array, Encoded, Frame, Statistic
 from refit.settings import Settings
 
 
@@ -70,11 +71,12 @@ class Yardstick(Settings):
 
     def encode(self, frame: Frame) -> Encoded:
         """The usable rows of a table as the statistic reads them, and their positions."""
-        return STATISTICS[self.statistic].encode(frame, self.column, self.by, self.values)
+        return self.measure.encode(frame, self.column, self.by, self.values)
 
-    def compare(self, reference: Array, current: Array) -> float:
-        """The statistic of two encoded samples."""
-        return STATISTICS[self.statistic].compare(reference, current)
+    @property
+    def measure(self) -> Statistic:
+        """The statistic itself."""
+        return STATISTICS[self.statistic]
 
     def threshold_at(self, n: int) -> float:
         """The threshold for ``n`` rows, on a log-log line between the calibrated sizes."""
@@ -111,16 +113,13 @@ def calibrate(
     rows, positions = yardstick.encode(frame)
     if len(rows) < settings.minimum_rows:
         return None
-    random = np.random.default_rng(settings.seed)
     sizes = _sizes(settings.minimum_rows, settings.sample_size)
-    resampled = np.empty((settings.trials, len(sizes)))
-    for trial in range(settings.trials):
-        reference = rows[random.integers(len(rows), size=len(rows))]
-        for place, n in enumerate(sizes):
-            current = rows[random.integers(len(rows), size=n)]
-            resampled[trial, place] = yardstick.compare(reference, current)
-    by_chance = _upper_quantile(resampled, settings.false_alarm_rate)
-    natural, block_rows = _natural_values(yardstick, rows, positions, settings, blocks)
+    by_chance = _upper_quantile(
+        _resampled(yardstick.measure, rows, sizes, settings), settings.false_alarm_rate
+    )
+    place_of = np.full(len(frame), -1, dtype=np.int64)
+    place_of[positions] = np.arange(len(positions))
+    natural, block_rows = _natural_values(yardstick.measure, rows, place_of, settings, blocks)
     by_day = _natural_bound(natural, block_rows, sizes, by_chance, settings)
     floor = settings.floors.get(yardstick.statistic, 0.0)
     thresholds = tuple(
@@ -179,22 +178,41 @@ def _known(number: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(number[number >= 0])
 
 
+def _resampled(
+    measure: Statistic, rows: Array, sizes: Sequence[int], settings: MeasureSettings
+) -> Array:
+    """[trials, sizes] the statistic where both samples are drawn from the same rows."""
+    random = np.random.default_rng(settings.seed)
+
+    def draw(n: int) -> Any:
+        return measure.summarise(rows[random.integers(len(rows), size=n)])
+
+    values = np.empty((settings.trials, len(sizes)))
+    for trial in range(settings.trials):
+        reference = draw(len(rows))
+        values[trial] = [measure.compare(reference, draw(n)) for n in sizes]
+    return values
+
+
 def _natural_values(
-    yardstick: Yardstick,
+    measure: Statistic,
     rows: Array,
-    positions: NDArray[np.int64],
+    place_of: NDArray[np.int64],
     settings: MeasureSettings,
     blocks: Sequence[tuple[Array, Array]],
 ) -> tuple[list[float], int]:
-    """The statistic of every block large enough, and the rows that a typical block has."""
+    """The statistic of every block large enough, and the rows that a typical block has.
+
+    ``place_of`` gives the place in ``rows`` of each row of the table, -1 where it is not usable.
+    """
     random = np.random.default_rng(settings.seed)
     values, counts = [], []
     for rest, block in blocks:
         if len(block) > settings.sample_size:
             block = random.choice(block, settings.sample_size, replace=False)
-        there, here = rows[np.isin(positions, rest)], rows[np.isin(positions, block)]
+        there, here = (places[places >= 0] for places in (place_of[rest], place_of[block]))
         if len(here) >= settings.minimum_rows and len(there) >= settings.minimum_rows:
-            values.append(yardstick.compare(there, here))
+            values.append(measure.distance(rows[there], rows[here]))
             counts.append(len(here))
     return values, int(np.median(counts)) if counts else 0
 
@@ -230,7 +248,10 @@ def _upper_quantile(values: Array, rate: float) -> Array:
 
 
 def _sizes(smallest: int, largest: int) -> list[int]:
-    """Sizes from smallest to largest, each at most twice the one before."""
-    steps = max(1, math.ceil(math.log2(max(largest, smallest) / smallest)))
+    """Sizes from smallest to largest, each at most four times the one before.
+
+    Between those thresholds lie so near a log-log line that more sizes would tell no more.
+    """
+    steps = max(1, math.ceil(math.log(max(largest, smallest) / smallest, 4)))
     sizes = np.geomspace(smallest, max(largest, smallest), steps + 1)
     return sorted({round(size) for size in sizes})

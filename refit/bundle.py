@@ -205,7 +205,9 @@ def _describe(
         checksums={name: checksum(path / name) for name in _files(path)},
     )
     stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
-    return draft.model_copy(update={"bundle_id": f"{stamp}-{_content_id(draft.model_dump(mode='json'))}"})
+    return draft.model_copy(
+        update={"bundle_id": f"{stamp}-{_content_id(draft.model_dump(mode='json'))}"}
+    )
 
 
 def _content_id(manifest: Mapping[str, Any]) -> str:

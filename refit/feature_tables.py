@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 CATALOGUE_FILE = "items.parquet"
 HISTORIES_FILE = "histories.parquet"
 SPLITS = ("train", "validation", "test")
+REQUESTS = "requests"
+"""Not a split: the first event of every visit of the test window, which is what a server is asked.
+
+An event of a split was chosen for what it is; these stand for all traffic.
+"""
 HISTORY_COLUMNS = ("history_item", "history_event_type", "history_age_days")
 
 
 def examples_file(split: str) -> str:
-    """Where the examples of a split lie in the features folder."""
+    """Where the examples of a split, or the requests, lie in the features folder."""
     return f"examples/{split}.parquet"
 
 
@@ -93,7 +98,7 @@ def iter_examples(
 
     Args:
         folder: The features folder.
-        split: train, validation or test.
+        split: train, validation, test or requests.
         batch_rows: Rows a batch, at most.
         columns: Which columns to read; None is all.
     """

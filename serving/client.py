@@ -88,7 +88,9 @@ class RecommenderClient:
                 method, self.url + path, json=body, timeout=self._timeout
             )
         except requests.RequestException as error:
-            raise ServiceUnreachable(f"no answer from {self.url}: {error}") from None
+            raise ServiceUnreachable(
+                f"no answer from {self.url} ({type(error).__name__}); refit serve starts a server"
+            ) from None
         if response.ok:
             return dict(response.json())
         if response.status_code == requests.codes.bad_request:

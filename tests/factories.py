@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from refit.feature_tables import (
     CATALOGUE_FILE,
     HISTORIES_FILE,
+    REQUESTS,
     SPLITS,
     examples_file,
     snapshot_file,
@@ -88,7 +89,8 @@ def write_features(
         folder: Where to.
         items: By item index: ``item_id`` and any column; ``known_at`` and ``gone_at`` in days.
         examples: By split, rows with ``user_id``, ``item`` and ``at`` in days, and what else is
-            known; histories are made of the earlier rows of all splits.
+            known; histories are made of the earlier rows of all splits. Without ``requests`` those
+            are the rows of the test.
         snapshots: Times in days; the last one is the end. An example's snapshot is the latest one
             at or before it.
         manifest: Spec and counted values.
@@ -103,8 +105,12 @@ def write_features(
     )
     starts = {split: min((r["at"] for r in examples[split]), default=0.0) for split in SPLITS}
     for split in SPLITS:
-        table = _examples(rows, split, starts[split], snapshots, manifest.spec)
+        chosen = [row for row in rows if row["split"] == split]
+        table = _examples(rows, chosen, starts[split], snapshots, manifest.spec)
         pq.write_table(table, folder / examples_file(split))
+    asked = sorted(examples.get(REQUESTS, examples["test"]), key=lambda row: row["at"])
+    table = _examples(rows, asked, starts["test"], snapshots, manifest.spec)
+    pq.write_table(table, folder / examples_file(REQUESTS))
     for i, at in enumerate(snapshots):
         until = snapshots[i + 1] if i + 1 < len(snapshots) else at + 1e-9
         pq.write_table(_snapshot(items, rows, at, until, manifest), folder / snapshot_file(i))
@@ -160,6 +166,13 @@ def make_market(
     for i in range(7, n_items, 10):
         sold = [row["at"] for rows in examples.values() for row in rows if row["item"] == i]
         items[i]["gone_at"] = max(sold, default=44.0)
+    # People who look, and buy nothing.
+    visits = [
+        {**row, "user_id": f"visitor-{i % 30}", "event_type": "view", "at": row["at"] + 0.01}
+        for i, row in enumerate(examples["test"])
+        if "gone_at" not in items[row["item"]] and row["at"] < 44.9
+    ]
+    examples[REQUESTS] = [*examples["test"][::4], *visits]
     snapshots = [0.0, 30.0, *((35.0, 38.0, 41.0) if rolling else (35.0,)), 45.0]
     return write_features(folder, items, examples, snapshots)
 
@@ -296,12 +309,11 @@ def _past(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], length: int
 
 def _examples(
     rows: Sequence[Mapping[str, Any]],
-    split: str,
+    chosen: Sequence[Mapping[str, Any]],
     start: float,
     snapshots: Sequence[float],
     spec: FeatureSpec,
 ) -> pa.Table:
-    chosen = [row for row in rows if row["split"] == split]
     pasts = [_past(rows, row, spec.history_length) for row in chosen]
     users = {row["user_id"] for row in rows if row["at"] < start}
     items = {row["item"] for row in rows if row["at"] < start}

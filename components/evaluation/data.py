@@ -1,6 +1,7 @@
 """The features folder as arrays: catalogue, log of examples, queries, and moments to rank at."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from refit.errors import ContractBroken
 from refit.feature_tables import (
     HISTORY_COLUMNS,
+    REQUESTS,
     SPLITS,
     PaddedHistories,
     examples_file,
@@ -183,6 +185,21 @@ class Judged:
     def spec(self) -> FeatureSpec:
         """The feature spec."""
         return self.manifest.spec
+
+    def of_requests(self) -> "Judged":
+        """The same catalogue and moments with the visits' first events as the log.
+
+        Its only queries are ``requests``.
+
+        Raises:
+            ContractBroken: The features hold no requests.
+        """
+        table = _read_split(self.folder, REQUESTS)
+        asked = copy(self)
+        asked.log = _read_log([table[:0], table[:0], table], self.spec)
+        asked.catalogue = _read_catalogue(self.catalogue.table, asked.log.user_ids)
+        asked.queries = {REQUESTS: _read_queries(table, 0, self.spec.history_length)}
+        return asked
 
     @cached_property
     def snapshot_times(self) -> Longs:

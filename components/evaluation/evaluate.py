@@ -105,11 +105,10 @@ def evaluate(
         write_json(folder / VERDICT_FILE, verdict.model_dump(mode="json"))
         write_predictions(
             folder / PREDICTIONS_FILE,
-            contest,
-            rankings[MODEL],
-            vectors,
+            data,
+            towers,
             results.towers_id or "",
-            settings.prediction_queries,
+            settings,
         )
         pictures = draw_pictures(folder / "pictures", settings, results)
         write_report(folder, settings, results, verdict, examples, pictures, data.manifest.dataset)

@@ -1,40 +1,52 @@
-"""What the model would have answered to the test queries: the reference of drift."""
+"""What the model would have answered to the visits of the test window: the reference of drift.
+
+The test queries are events that training aims at, such as purchases; live traffic is every visit.
+"""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.evaluation.data import Floats
-from components.evaluation.ranking import Contest, Ranking, spread
+from components.evaluation.data import Judged
+from components.evaluation.ranking import hold_requests, recommend
+from components.evaluation.settings import EvaluationSettings
+from components.evaluation.towers import TowerScorer
 from refit.prediction import PREDICTION_SCHEMA
 
 BUNDLE_ID = "offline"
 
 
 def write_predictions(
-    path: Path, contest: Contest, ranking: Ranking, vectors: Floats, towers_id: str, most: int
+    path: Path,
+    judged: Judged,
+    towers: TowerScorer,
+    towers_id: str,
+    settings: EvaluationSettings,
 ) -> None:
-    """Write at most so many answers, evenly over time, as prediction records.
+    """Answer visits from the stock live at their moment, and write prediction records.
 
     Args:
         path: The Parquet file.
-        contest: The test queries.
-        ranking: The model's lists.
-        vectors: [n, D] query vectors.
-        towers_id: The towers that the vectors belong to.
-        most: At most this many queries.
+        judged: The features folder.
+        towers: The model.
+        towers_id: The identity of its towers.
+        settings: How many visits, how long lists, and what histories exclude.
+
+    Raises:
+        ContractBroken: The features hold no requests.
     """
-    data = contest.data
-    which = spread(np.arange(len(contest.queries)), most)
-    rows = contest.queries.rows[which]
-    spec = data.spec
+    data = judged.of_requests()
+    contest = hold_requests(data, settings.prediction_queries, settings.exclude_history_types)
+    scorer = towers.over(data)
+    vectors = scorer.embed_queries(contest.queries)
+    top, scores = recommend(scorer, contest, settings.longest)
+    rows, spec = contest.queries.rows, data.spec
+    n = len(rows)
     names = list(dict.fromkeys((*spec.context_categorical, *spec.context_numeric)))
-    contexts = data.log.table.select(names).take(rows).to_pylist()
-    shown = [top[top >= 0] for top in ranking.top[which]]
-    n = len(which)
+    contexts = data.log.table.select(names).take(rows).to_pylist() if names else [{}] * n
+    shown = [items[items >= 0] for items in top]
     table = pa.table(
         {
             "request_id": pa.array([f"offline-{row}" for row in rows]),
@@ -43,10 +55,12 @@ def write_predictions(
             "user_id": pa.array(data.log.user_ids[data.log.user[rows]].tolist(), pa.string()),
             "time": pa.array(data.log.time[rows]).cast(pa.timestamp("us", "UTC")),
             "context": pa.array([json.dumps(_without_nan(context)) for context in contexts]),
-            "query_embedding": pa.array(list(vectors[which]), pa.list_(pa.float32())),
-            "item_ids": pa.array([data.catalogue.item_id[top].tolist() for top in shown]),
+            "query_embedding": pa.array(list(vectors), pa.list_(pa.float32())),
+            "item_ids": pa.array(
+                [data.catalogue.item_id[items].tolist() for items in shown], pa.list_(pa.string())
+            ),
             "scores": pa.array(
-                [s[: len(t)] for s, t in zip(ranking.scores[which], shown, strict=True)],
+                [s[: len(t)] for s, t in zip(scores, shown, strict=True)],
                 pa.list_(pa.float32()),
             ),
             "fallback": pa.nulls(n, pa.string()),

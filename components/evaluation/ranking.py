@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.evaluation.data import Flags, Floats, Ints, Judged, Longs, Moment, Queries
 from refit.errors import ContractBroken
+from refit.feature_tables import REQUESTS
 
 THREADS = min(4, os.cpu_count() or 1)
 BLOCK_CELLS = 2_000_000
@@ -38,7 +39,8 @@ class Round:
     Attributes:
         moment: What stands to choice.
         queries: [R] positions in the queries.
-        chosen: [R] position of the chosen item among the candidates.
+        chosen: [R] position of the chosen item among the candidates; of a request the item that
+            was met first, -1 where it is no candidate.
     """
 
     moment: Moment
@@ -174,6 +176,21 @@ def hold_contest(
     return Contest(data, queries, rounds, left_out, exclude_history_types)
 
 
+def hold_requests(data: Judged, most: int, exclude_history_types: tuple[str, ...] = ()) -> Contest:
+    """Lay out the requests, evenly over time, with the stock live at each moment.
+
+    Args:
+        data: What ``Judged.of_requests`` gives.
+        most: At most this many requests.
+        exclude_history_types: Items in the history by these event types are not offered.
+    """
+    queries = data.queries[REQUESTS]
+    queries = queries.take(spread(np.arange(len(queries)), most))
+    snapshots = np.unique(data.log.snapshot[queries.rows])
+    rounds = tuple(_rounds(data, queries, [data.read_moment(int(s)) for s in snapshots]))
+    return Contest(data, queries, rounds, {}, exclude_history_types)
+
+
 def rank(scorer: Scorer, contest: Contest, length: int) -> Ranking:
     """Rank every query's candidates; keep the ``length`` best.
 
@@ -205,6 +222,25 @@ def rank(scorer: Scorer, contest: Contest, length: int) -> Ranking:
 
             not_finite += sum(threads.map(fill, contest.blocks(round_)))
     return Ranking(places, top, top_scores, candidates, not_finite)
+
+
+def recommend(scorer: Scorer, contest: Contest, length: int) -> tuple[Ints, Floats]:
+    """Answer every query as a server would: the best candidates, whatever was chosen.
+
+    Returns:
+        [n, length] items, best first, -1 where there were fewer, and their scores.
+    """
+    n = len(contest.queries)
+    top = np.full((n, length), -1, dtype=np.int32)
+    scores = np.full((n, length), -np.inf, dtype=np.float32)
+    for round_ in contest.rounds:
+        score = scorer.at(contest.queries, round_.moment)
+        for block in contest.blocks(round_):
+            queries = round_.queries[block]
+            best, values = top_of(score(queries), contest.closed(round_, block), length)
+            top[queries, : best.shape[1]] = np.where(best >= 0, round_.moment.items[best], -1)
+            scores[queries, : best.shape[1]] = values
+    return top, scores
 
 
 def place(scores: Floats, chosen: Ints, closed: Flags | None = None) -> tuple[Ints, Ints]:

@@ -100,7 +100,7 @@ class EvaluationSettings(Settings):
         max_queries: More test queries than this are thinned out evenly over time.
         replicates, seed: Bootstrap replicates over users, and the seed of all sampling.
         examples: Example queries in the report.
-        prediction_queries: Test queries kept as reference predictions, evenly over time.
+        prediction_queries: Visits answered as reference predictions, at most, evenly over time.
         baselines: The grids of the baselines.
     """
 

@@ -1,6 +1,7 @@
 """The model, and the champion before it, as ways to recommend: dot products of tower vectors."""
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ class TowerScorer:
             return query_vectors[which] @ item_vectors.T
 
         return score
+
+    def over(self, data: Judged) -> "TowerScorer":
+        """The same towers for other queries over the same catalogue."""
+        other = copy(self)
+        other._data, other._known = data, None
+        return other
 
     def embed_items(self, moment: Moment) -> Floats:
         """[C, D] vectors of a moment's candidates."""

@@ -20,6 +20,7 @@ from refit.errors import ContractBroken, UsageError
 from refit.feature_tables import (
     CATALOGUE_FILE,
     HISTORIES_FILE,
+    REQUESTS,
     SPLITS,
     examples_file,
     snapshot_file,
@@ -100,6 +101,10 @@ def _write(
     for window in windows:
         with timed(f"wrote the {window.name} examples"):
             _write_examples(source, events, blocks, window, folder)
+    for window in windows[-1:]:
+        with timed("wrote the requests"):
+            asked = tables.requests(events, window.start, window.end, settings.max_requests)
+            _write_rows(source, asked, blocks, window, folder / examples_file(REQUESTS))
     with timed(f"wrote {len(manifest.snapshots)} snapshots"):
         _write_snapshots(source, items, events, manifest, folder)
     manifest.write(folder)
@@ -133,12 +138,7 @@ def _write_examples(
         else events.event_type.isin(source.spec.target_events)
     )
     path = folder / examples_file(window.name)
-    path.parent.mkdir(exist_ok=True)
-    rows = tables.examples(
-        source, events.filter(wanted), blocks, window.start, window.end, window.numbers
-    )
-    _copy(source, rows, path)
-    n = pq.read_metadata(path).num_rows
+    n = _write_rows(source, events.filter(wanted), blocks, window, path)
     if not n:
         there = events.event_type.value_counts(name="n").execute()
         counts = ", ".join(f"{row.n} {row.event_type}" for row in there.itertuples())
@@ -148,6 +148,16 @@ def _write_examples(
             f" name other {named}; over all time there are {counts or 'no events'}"
         )
     say(f"{window.name}: {n:,} examples")
+
+
+def _write_rows(
+    source: Source, events: ir.Table, blocks: ir.Table, window: _Window, path: Path
+) -> int:
+    """Write what was known when each event of a window happened; the number of rows."""
+    path.parent.mkdir(exist_ok=True)
+    rows = tables.examples(source, events, blocks, window.start, window.end, window.numbers)
+    _copy(source, rows, path)
+    return int(pq.read_metadata(path).num_rows)
 
 
 def _write_snapshots(

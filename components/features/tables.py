@@ -138,6 +138,8 @@ def catalogue(source: Source) -> ir.Table:
 def numbered_events(source: Source, items: ir.Table) -> ir.Table:
     """Materialise the events with ``item_index``, ``position`` and ``earlier`` of their user.
 
+    ``opens_visit`` is the first event of a visit: of a session, or of a user's day without one.
+
     Raises:
         ContractBroken: An event is on an item that the items table does not know.
     """
@@ -164,6 +166,12 @@ def numbered_events(source: Source, items: ir.Table) -> ir.Table:
         visit=_visit(events),
         user_first_us=events.at_us.min().over(group_by=events.user_id),
     )
+    day = ranked.event_time.date().cast("string")
+    of_one = ibis.window(
+        group_by=[ranked.user_id, ranked.visit, ranked.visit.isnull().ifelse(day, "")],
+        order_by=ranked.position,
+    )
+    ranked = ranked.mutate(opens_visit=ibis.row_number().over(of_one) == 0)
     if not source.spec.history_within_visit:
         of_visit = ibis.window(group_by=[ranked.user_id, ranked.visit])
         arrived = ranked.visit.isnull().ifelse(ranked.earlier, ranked.earlier.min().over(of_visit))
@@ -245,6 +253,18 @@ def examples(
         is_new_item=rows.item_first_us >= start_us,
     )
     return rows.order_by("event_time", "user_id", "item_index", "event_type")
+
+
+def requests(events: ir.Table, start: datetime, end: datetime, most: int) -> ir.Table:
+    """The events that open a visit, at most so many, evenly over time."""
+    start_us, end_us = microseconds(start), microseconds(end)
+    visits = events.filter(events.opens_visit, events.at_us >= start_us, events.at_us < end_us)
+    order = [visits.at_us, visits.user_id, visits.position]
+    place = ibis.row_number().over(order_by=order)
+    # The n visits are numbered on a scale up to ``most``; where a new number begins, one is kept.
+    n = visits.count().over(ibis.window())
+    ranked = visits.mutate(before=place * most // n, upto=(place + 1) * most // n)
+    return ranked.filter(ranked.upto > ranked.before).drop("before", "upto")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_false_alarms_stay_near_their_nominal_rate():
         yardstick, reference = calibrated(random)
         for n in (80, 300):
             threshold = yardstick.threshold_at(n)
-            values = [yardstick.compare(reference, sample(random, n)) for _ in range(40)]
+            values = [yardstick.measure.distance(reference, sample(random, n)) for _ in range(40)]
             alarms += sum(value > threshold for value in values)
             trials += len(values)
     # 240 trials at .05: more than 22 has a probability of .003.
@@ -68,7 +68,7 @@ def test_days_that_differ_among_themselves_raise_no_alarms_either():
             [t.resampling for t in yardstick.thresholds],
         )
         for _ in range(40):
-            value = yardstick.compare(reference, sample(random, 300, weights()))
+            value = yardstick.measure.distance(reference, sample(random, 300, weights()))
             alarms.append(value > at_300)
             by_chance.append(value > chance)
     assert np.mean(alarms) <= 0.1
@@ -80,7 +80,8 @@ def test_a_clear_shift_is_found():
     yardstick, reference = calibrated(random)
     skewed = np.array([4, 4, 1, 1, 1, 1, 1, 1]) / 14
     found = [
-        yardstick.compare(reference, sample(random, 300, skewed)) > yardstick.threshold_at(300)
+        yardstick.measure.distance(reference, sample(random, 300, skewed))
+        > yardstick.threshold_at(300)
         for _ in range(10)
     ]
     assert all(found)
@@ -95,7 +96,7 @@ def test_a_new_cluster_of_five_percent_is_found_in_2000_rows():
     for _ in range(10):
         current = sample(random, 2000)
         current[:100] = sample(random, 100, centres=new)
-        found.append(yardstick.compare(reference, current) > yardstick.threshold_at(2000))
+        found.append(yardstick.measure.distance(reference, current) > yardstick.threshold_at(2000))
     assert all(found)
 
 

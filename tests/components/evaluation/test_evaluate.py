@@ -11,6 +11,7 @@ import pytest
 from components.evaluation.data import Judged
 from components.evaluation.evaluate import evaluate
 from components.evaluation.index_check import check_index
+from components.evaluation.predictions import write_predictions
 from components.evaluation.ranking import hold_contest
 from components.evaluation.results import Results
 from components.evaluation.settings import BaselineSettings, EvaluationSettings, SliceFloor
@@ -18,12 +19,20 @@ from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import smoke_test
 from components.evaluation.towers import load_champion, load_model
 from refit.dataset import DatasetManifest, RowCounts, Split
-from refit.errors import UsageError
+from refit.errors import ContractBroken, UsageError
 from refit.features import FeaturesManifest
 from refit.files import read_json
 from refit.prediction import PREDICTION_SCHEMA
 from refit.verdict import Verdict
-from tests.factories import MANIFEST, make_index, make_market, make_model
+from tests.factories import (
+    MANIFEST,
+    example,
+    item,
+    make_index,
+    make_market,
+    make_model,
+    write_features,
+)
 
 SETTINGS = EvaluationSettings(
     cuts=(1, 5, 10),
@@ -107,14 +116,10 @@ def test_predictions_are_what_the_model_would_have_answered(passed, folders):
     table = pq.read_table(out / "predictions.parquet")
     assert table.schema.equals(PREDICTION_SCHEMA)
     assert table.num_rows == 50
-    data = Judged(folders["features"])
-    chosen = dict(
-        zip(
-            [f"offline-{row}" for row in data.queries["test"].rows],
-            data.catalogue.item_id[data.log.item[data.queries["test"].rows]],
-            strict=True,
-        )
-    )
+    data = Judged(folders["features"]).of_requests()
+    requests = data.queries["requests"].rows
+    wanted = data.catalogue.item_id[data.log.item[requests]]
+    chosen = dict(zip([f"offline-{row}" for row in requests], wanted, strict=True))
     for row in table.to_pylist():
         assert row["item_ids"][0] == chosen[row["request_id"]]
         assert len(row["item_ids"]) == len(row["scores"]) == 10
@@ -123,6 +128,45 @@ def test_predictions_are_what_the_model_would_have_answered(passed, folders):
         assert row["towers_id"] == read_json(folders["perfect"] / "model.json")["towers_id"]
     times = table["time"].to_pylist()
     assert times == sorted(times)
+    assert {time.date() for time in times} == {time.date() for time in _times(folders, "requests")}
+    visitors = {user for user in table["user_id"].to_pylist() if user.startswith("visitor")}
+    assert visitors, "visits without a purchase are answered as well"
+    buyers = Judged(folders["features"])
+    bought = {buyers.log.user_ids[n] for n in buyers.log.user[buyers.queries["test"].rows]}
+    assert not visitors & bought
+
+
+def _times(folders, name):
+    return pq.read_table(folders["features"] / f"examples/{name}.parquet")["event_time"].to_pylist()
+
+
+def test_requests_are_answered_from_what_was_live_then_without_own_listings(tmp_path):
+    far = example("seller", 2, 11.0, event_type="view", want_x=1.0, want_y=0.0)
+    features = write_features(
+        tmp_path / "features",
+        [
+            item(0, x=0.9, known_at=0.0, seller_id="seller"),
+            item(1, x=0.8, known_at=11.5),
+            item(2, x=0.7, known_at=0.0, gone_at=11.2),
+            item(3, x=0.6, known_at=0.0),
+        ],
+        {
+            "train": [example("u", 3, 1.0)],
+            "validation": [example("u", 3, 9.0)],
+            "test": [example("u", 3, 12.0)],
+            "requests": [far, {**far, "user_id": "u", "at": 11.6}],
+        },
+        [0.0, 9.0, 10.0, 13.0],
+    )
+    data = Judged(features)
+    towers = load_model(data, make_model(tmp_path / "model"))
+    write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
+    first, second = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert first["item_ids"] == ["i2", "i3"]
+    assert second["item_ids"] == ["i0", "i1", "i3"]
+    (features / "examples/requests.parquet").unlink()
+    with pytest.raises(ContractBroken, match="run the feature step again"):
+        write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
 
 
 def test_a_random_model_is_refused_and_replaces_what_stood_there(folders, tmp_path):

@@ -182,13 +182,24 @@ class SlowFeatures:
         before.sort(key=lambda e: (e["event_time"], e["item_id"], e["event_type"]))
         return before[::-1][: self.spec.history_length]
 
-    def examples(self, window: int) -> list[Row]:
+    def opens_visit(self, event: Row) -> bool:
+        def visit(e: Row) -> tuple[str, str]:
+            return e["user_id"], e.get("session_id") or f"{e['event_time']:%Y%m%d}"
+
+        def order(e: Row) -> tuple[datetime, str, str]:
+            return e["event_time"], e["item_id"], e["event_type"]
+
+        return event is min((e for e in self.events if visit(e) == visit(event)), key=order)
+
+    def examples(self, window: int, requests: bool = False) -> list[Row]:
         start, end = self.bounds[window], self.bounds[window + 1]
         rows = []
         for event in self.events:
             kind, time = event["event_type"], event["event_time"]
             weight = self.spec.event_weights.get(kind, 0.0)
             wanted = weight > 0 if window == 0 else kind in self.spec.target_events
+            if requests:
+                wanted = self.opens_visit(event)
             if not (wanted and start <= time < end):
                 continue
             history = self.history(event)

@@ -30,6 +30,7 @@ from tests.components.features.small_market import (
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
 
 SPLITS = ("train", "validation", "test")
+WRITTEN = (*SPLITS, "requests")
 
 
 def market(seed: int) -> tuple[list[Row], list[Row], list[Row]]:
@@ -74,9 +75,9 @@ def test_every_table_is_what_its_definition_says(tmp_path: Path, seed: int, froz
     catalogue = read_catalogue(folder)
     assert list(catalogue.strings("item_id")) == [item["item_id"] for item in slow.items]
     assert list(manifest.snapshots) == slow.snapshots
-    for window, split in enumerate(SPLITS):
+    for window, split in ((0, "train"), (1, "validation"), (2, "test"), (2, "requests")):
         found = rows_of(folder, split)
-        assert in_order(found) == in_order(slow.examples(window))
+        assert in_order(found) == in_order(slow.examples(window, requests=split == "requests"))
         assert found == sorted(found, key=lambda row: row["event_time"])
     for i in range(len(slow.snapshots)):
         index, age_days, popularity = read_snapshot(folder, i)
@@ -174,7 +175,7 @@ def test_the_future_reaches_no_row_before_it(tmp_path: Path, hours: int, frozen:
     before = [[row["item_id"] for row in rows if row["known_at"] < t] for rows in known]
     assert before[0] == before[1]
     n_rows = 0
-    for split in SPLITS:
+    for split in WRITTEN:
         first, second = ([r for r in rows_of(f, split) if r["event_time"] < t] for f in (one, two))
         assert first == second
         n_rows += len(first)
@@ -191,6 +192,30 @@ def test_the_future_reaches_no_row_before_it(tmp_path: Path, hours: int, frozen:
                 assert first[item_id] == second[item_id]
             else:
                 assert first[item_id][1] == second[item_id][1] == {}
+
+
+def test_requests_are_all_visits_and_thinned_out_evenly(tmp_path: Path) -> None:
+    tables = market(2)
+    everything = rows_of(build(tmp_path, settings(), *tables, name="all"), "requests")
+    assert {row["event_type"] for row in everything} == {"view", "like", "purchase"}
+    few = settings().model_copy(update={"max_requests": 7})
+    kept = rows_of(build(tmp_path, few, *tables, name="few"), "requests")
+    assert len(kept) == 7 < len(everything)
+    places = [everything.index(row) for row in kept]
+    gaps = np.diff([-1, *places])
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:
+    looked = [event("y", 17.2, "view"), event("x", 17.4, "view"), event("x", 18.1, "view")]
+    other = event("x", 17.5, "view", user="b")
+    items = [item("x", 0), item("y", 0), item("z", 0)]
+    folder = build(tmp_path, settings(), [*EACH_SPLIT, *looked, other], items, USERS)
+    found = [
+        (row["user_id"], row["event_type"], (row["event_time"] - START) / DAY)
+        for row in rows_of(folder, "requests")
+    ]
+    assert found == [("a", "purchase", 17.0), ("b", "view", 17.5), ("a", "view", 18.1)]
 
 
 def test_a_changed_past_is_seen(tmp_path: Path) -> None:
