@@ -70,7 +70,8 @@ class PolicySettings(Settings):
     Attributes:
         windows_needed, windows_looked_at: Drift in N of the last M windows is persistent.
         refit_on: Persistent drift of these may trigger a refit; all other drift only alerts.
-        faults: Signs of a broken feed; while one drifts in the newest window, no refit starts.
+        faults: Signs of a broken feed; while one drifts in the newest window, no refit starts. A
+            null in an event's context is none: people do not always say what they want.
         waived: Readings that this installation cannot have; their cannot-tell is not an alarm.
         cannot_tell_windows: So many windows in a row without a reading are an alert of their own.
         cooldown_hours: No refit is requested sooner than this after the one before.
@@ -90,7 +91,7 @@ class PolicySettings(Settings):
         "live:purchase-rate/*",
     )
     faults: tuple[str, ...] = (
-        "input:*/null-share",
+        "input:items.*/null-share",
         "input:*/vector-norm",
         "input:*/centroid-shift",
     )

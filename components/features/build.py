@@ -101,10 +101,9 @@ def _write(
     for window in windows:
         with timed(f"wrote the {window.name} examples"):
             _write_examples(source, events, blocks, window, folder)
-    for window in windows[-1:]:
+    if windows:
         with timed("wrote the requests"):
-            asked = tables.requests(events, window.start, window.end, settings.max_requests)
-            _write_rows(source, asked, blocks, window, folder / examples_file(REQUESTS))
+            _write_requests(source, settings, events, blocks, windows, folder)
     with timed(f"wrote {len(manifest.snapshots)} snapshots"):
         _write_snapshots(source, items, events, manifest, folder)
     manifest.write(folder)
@@ -158,6 +157,31 @@ def _write_rows(
     rows = tables.examples(source, events, blocks, window.start, window.end, window.numbers)
     _copy(source, rows, path)
     return int(pq.read_metadata(path).num_rows)
+
+
+def _write_requests(
+    source: Source,
+    settings: FeatureSettings,
+    events: ir.Table,
+    blocks: ir.Table,
+    windows: Sequence[_Window],
+    folder: Path,
+) -> None:
+    """Write the visits of the latest days; they may reach back into earlier windows."""
+    end = windows[-1].end
+    since = max(windows[0].start, end - timedelta(days=settings.request_days))
+    parts = []
+    for window in windows:
+        start = max(window.start, since)
+        if start < window.end:
+            most = round(settings.max_requests * ((window.end - start) / (end - since)))
+            asked = tables.requests(events, start, window.end, max(most, 1))
+            parts.append(folder / f"requests-{window.name}.parquet")
+            _write_rows(source, asked, blocks, window, parts[-1])
+    written = pa.concat_tables([pq.read_table(part) for part in parts])
+    pq.write_table(written, folder / examples_file(REQUESTS))
+    for part in parts:
+        part.unlink()
 
 
 def _write_snapshots(

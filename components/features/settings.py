@@ -13,13 +13,16 @@ class FeatureSettings(Settings):
         spec: Which columns feed which tower, and how history and popularity are counted.
         frozen_at_cut: Validation and test see items as they stood when that window began, as a
             model does that is not re-indexed; otherwise snapshots go on through these windows.
-        max_requests: More visits of the test window than this are thinned out evenly over time.
+        request_days: Visits of so many days before the end are kept as requests, which drift is
+            measured against; several days, so that it shows how much days differ by themselves.
+        max_requests: More requests than this are thinned out evenly over time.
         memory_limit: What the table engine may hold before it spills to disk.
         threads: Threads of the table engine; None is all cores.
     """
 
     spec: FeatureSpec = FeatureSpec()
     frozen_at_cut: bool = False
+    request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
     memory_limit: str = "2GB"
     threads: int | None = Field(default=None, ge=1)

@@ -40,7 +40,11 @@ def market(seed: int) -> tuple[list[Row], list[Row], list[Row]]:
 
 def settings(frozen: bool = False, **spec: object) -> FeatureSettings:
     return FeatureSettings(
-        spec=SPEC.model_copy(update=spec), frozen_at_cut=frozen, memory_limit="500MB", threads=2
+        spec=SPEC.model_copy(update=spec),
+        frozen_at_cut=frozen,
+        request_days=4,  # as long as the test window
+        memory_limit="500MB",
+        threads=2,
     )
 
 
@@ -204,6 +208,18 @@ def test_requests_are_all_visits_and_thinned_out_evenly(tmp_path: Path) -> None:
     places = [everything.index(row) for row in kept]
     gaps = np.diff([-1, *places])
     assert gaps.max() - gaps.min() <= 1
+
+
+def test_requests_reach_back_into_earlier_windows(tmp_path: Path) -> None:
+    tables = market(2)
+    made = settings().model_copy(update={"request_days": 6.0})
+    found = rows_of(build(tmp_path, made, *tables), "requests")
+    slow = SlowFeatures(made, *tables)
+    since = START + 14 * DAY
+    earlier = [row for row in slow.examples(1, requests=True) if row["event_time"] >= since]
+    assert earlier
+    assert in_order(found) == in_order(earlier + slow.examples(2, requests=True))
+    assert found == sorted(found, key=lambda row: row["event_time"])
 
 
 def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ SPLIT = {"validation_start": "2017-06-05", "test_start": "2017-06-08"}
 
 
 def _ingest(tmp_path, source, path=None, **settings):
-    values = {"source": source, "path": str(tmp_path / "source" if path is None else path)} | SPLIT | settings
+    root = tmp_path / "source" if path is None else path
+    values = {"source": source, "path": str(root)} | SPLIT | settings
     return ingest(IngestSettings.parse(values), tmp_path / "dataset")
 
 
