@@ -28,58 +28,68 @@ def write_page(summary: Mapping[str, Any], path: Path) -> None:
         summary=summary,
         quality_picture=draw_quality(summary["days"], summary["marks"]),
         drift_picture=draw_drift(summary["drift"], summary["marks"]),
+        quiet=sorted(
+            {r["subject"] for r in summary["drift"]} - set(choose_subjects(summary["drift"]))
+        ),
     )
     with write_atomically(path) as staging:
         staging.write_text(html, encoding="utf-8")
 
 
 def draw_quality(days: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]]) -> str:
-    """Live quality by day with its 95% interval, as a data URI."""
-    import matplotlib as mpl
+    """Live quality by day with its 95% interval, as a data URI.
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9.5, 3.6), layout="constrained")
-    x = [day["day"] for day in days]
-    axes.fill_between(
-        x,
-        [day["low"] for day in days],
-        [day["high"] for day in days],
-        color=BLUE,
-        alpha=0.15,
-        lw=0,
-        label="95% interval",
+    In a simulation, whose truth is known, also the true chance of a sale of the lists shown, as a
+    share of what a perfect recommender's lists would have had.
+    """
+    plt = _pyplot()
+    known = [day for day in days if day["truth"]]
+    figure, grid = plt.subplots(
+        2 if known else 1,
+        1,
+        figsize=(9.5, 5.4 if known else 3.6),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
+    axes = grid[0, 0]
+    x = [day["day"] for day in days]
+    low, high = [day["low"] for day in days], [day["high"] for day in days]
+    axes.fill_between(x, low, high, color=BLUE, alpha=0.15, lw=0, label="95% interval")
     axes.plot(x, [day["rate"] for day in days], color=BLUE, marker="o", ms=3.5, label="live")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("day")
-    axes.set_ylabel("answers that led to a purchase")
-    _draw_marks(axes, marks)
-    axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
+    axes.set_ylabel("share of answers", fontsize=9)
+    axes.legend(loc="lower left", frameon=False, fontsize=8, ncols=2)
+    if known:
+        share = [d["truth"]["chance_of_sale"] / d["truth"]["perfect_chance"] for d in known]
+        grid[1, 0].plot([d["day"] for d in known], share, color=GREEN, marker="o", ms=3.5)
+        grid[1, 0].set_ylabel("true chance of a sale,\nof a perfect list's", fontsize=9)
+    for place, each in enumerate(grid.flat):
+        each.set_ylim(bottom=0)
+        _draw_marks(each, marks, labels=not place)
+    grid[-1, 0].set_xlabel("day" if known else "step")
+    grid[-1, 0].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     return _as_data_uri(figure)
 
 
 def draw_drift(readings: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]]) -> str:
-    """Each drift statistic over its threshold by day, as a data URI; empty without readings."""
-    import matplotlib as mpl
+    """The drift statistics that tell the story, over their thresholds; a data URI.
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
+    Drawn are those of vectors, scores and live quality, and whatever drifted at least once.
+    """
+    plt = _pyplot()
     known = [r for r in readings if r["value"] is not None and r["threshold"]]
-    subjects = sorted({reading["subject"] for reading in known})
+    subjects = choose_subjects(known)
     if not subjects:
         return ""
     columns = 2
     rows = -(-len(subjects) // columns)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(9.5, 1.9 * rows), sharex=True, squeeze=False, layout="constrained"
+        rows, columns, figsize=(9.5, 1.7 * rows), sharex=True, squeeze=False, layout="constrained"
     )
     for axes, subject in zip(grid.flat, subjects, strict=False):
         own = [r for r in known if r["subject"] == subject]
         x = [r["day"] for r in own]
-        y = [r["value"] / r["threshold"] for r in own]
+        y = [max(r["value"] / r["threshold"], 0.0) for r in own]
         axes.plot(x, y, color=GREY, lw=1)
         for state, colour, marker in (("ok", BLUE, "o"), ("drift", ORANGE, "D")):
             at = [i for i, r in enumerate(own) if r["state"] == state]
@@ -87,11 +97,34 @@ def draw_drift(readings: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[st
         axes.axhline(1.0, color="black", lw=0.8, ls="--")
         axes.set_title(subject, fontsize=9, loc="left")
         axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         _draw_marks(axes, marks, labels=False)
     for axes in list(grid.flat)[len(subjects) :]:
         axes.set_visible(False)
     figure.supylabel("value ÷ threshold", fontsize=9)
     return _as_data_uri(figure)
+
+
+def choose_subjects(readings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the readings to draw: vectors, scores and live quality first."""
+    first = ("query-embedding", "listing-embedding", "scores", "live:purchase-rate")
+    drifted = {r["subject"] for r in readings if r["state"] == "drift"}
+    names = {r["subject"] for r in readings}
+    chosen = {name for name in names if name.startswith(first)} | drifted
+
+    def order(name: str) -> tuple[int, str]:
+        return next((i for i, start in enumerate(first) if name.startswith(start)), 9), name
+
+    return sorted(chosen, key=order)
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
 
 
 def _draw_marks(axes: Any, marks: Sequence[Mapping[str, Any]], labels: bool = True) -> None:

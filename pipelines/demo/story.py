@@ -100,8 +100,8 @@ class Story:
 
     def _live(self, world: World, server: ServerHandle) -> None:
         client = server.client()
-        self._mark_changes(world)
         for number in range(1, self.settings.live_steps + 1):
+            self._mark_changes(world, number)
             with self._timed("shoppers ask and react"):
                 step = world.live(self._asker(client, world), self._announce)
             write_outcomes(step, self.settings.out / "outcomes")
@@ -243,8 +243,10 @@ class Story:
         with (self.home.stock / "feed.jsonl").open("a", encoding="utf-8") as feed:
             feed.writelines(json.dumps(line) + "\n" for line in lines)
 
-    def _mark_changes(self, world: World) -> None:
+    def _mark_changes(self, world: World, number: int) -> None:
         for change in world.truth():
+            if change["day"] != self._day(world, number):
+                continue
             self.marks.append({"day": change["day"], "kind": "change", "label": change["name"]})
             self._line(change["day"], f"A change sets in ({change['name']}): {change['does']}")
 

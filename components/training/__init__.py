@@ -1,0 +1,1 @@
+"""The training step: towers, loss, training loop and export."""

@@ -1,0 +1,68 @@
+"""Where a killed training goes on from: weights and optimizer as they stood after an epoch."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from refit.files import read_json, remove, write_atomically, write_json
+from refit.model import Epoch
+from refit.progress import say
+
+STATE_FILE = "state.json"
+
+
+class Checkpoint:
+    """One fit's checkpoints, ``<folder>/<fit>/<epoch>``; without a folder nothing is kept.
+
+    Args:
+        folder: The checkpoint folder, or None.
+        fit: ``search`` or ``final``.
+        key: Fingerprint of settings and data; checkpoints of other ones are not gone on from.
+        resume: False forgets what is there.
+    """
+
+    def __init__(self, folder: Path | None, fit: str, key: str, resume: bool) -> None:
+        self._path = folder / fit if folder else None
+        self._key = key
+        if self._path and not resume:
+            remove(self._path)
+
+    def restore(self, model: tf.keras.Model) -> list[Epoch]:
+        """Put the weights back; returns the epochs they have seen, none when there are none."""
+        latest = max(self._complete(), default=None)
+        if latest is None:
+            return []
+        state = read_json(latest / STATE_FILE)
+        if state["key"] != self._key:
+            say(f"{latest} belongs to other settings or data; starting clean")
+            return []
+        tracked = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        tracked.read(str(latest / "weights"))
+        epochs = [Epoch.parse(epoch) for epoch in state["epochs"]]
+        say(f"going on after epoch {len(epochs)} from {latest}")
+        return epochs
+
+    def save(self, model: tf.keras.Model, epochs: list[Epoch]) -> None:
+        """Keep the state after the last of ``epochs``, and no older one."""
+        if not self._path:
+            return
+        older = self._complete()
+        path = self._path / f"{len(epochs):05d}"
+        remove(path)
+        with write_atomically(path) as staging:
+            staging.mkdir()
+            tracked = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+            tracked.write(str(staging / "weights"))
+            state = {"key": self._key, "epochs": [e.model_dump(mode="json") for e in epochs]}
+            write_json(staging / STATE_FILE, state)
+        for folder in older:
+            if folder != path:
+                remove(folder)
+
+    def forget(self) -> None:
+        """Remove what was kept."""
+        if self._path:
+            remove(self._path)
+
+    def _complete(self) -> list[Path]:
+        return sorted(self._path.glob("[0-9]*")) if self._path else []

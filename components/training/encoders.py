@@ -1,0 +1,142 @@
+"""From raw tower inputs to numbers: look-ups, bins and scales, with nothing to train.
+
+They run once over all data before training and stand first in the exported towers, so that a
+SavedModel takes plain strings and what is trained is what is served.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from components.training.settings import TrainSettings
+from components.training.vocabulary import MISSING, Vocabulary
+from refit.contract import EventType
+from refit.features import FeaturesManifest
+
+Tensors = dict[str, tf.Tensor]
+
+BUMP_WIDTH = 0.5
+BUMPS = np.arange(-2.5, 2.51, BUMP_WIDTH, dtype=np.float32)
+"""Centres, in standard deviations, of the bumps that a number is spread over, so that the towers
+can prefer a middle value: an age, a height, a price."""
+
+
+def _lookup(values: tuple[str, ...]) -> tf.keras.layers.StringLookup:
+    """Index of a string: 0 is unknown or missing, the known ones follow in order."""
+    return tf.keras.layers.StringLookup(vocabulary=list(values) or [MISSING], mask_token=None)
+
+
+class ItemEncoder(tf.keras.layers.Layer):
+    """Encodes item tower inputs, except age and popularity.
+
+    Outputs: id [B], categories [B, #categorical], numbers [B, 13 #numeric] (standardised, one
+    flag each for missing, bumps), words [B, #text * words] (0 is padding), vector [B, V].
+    """
+
+    def __init__(
+        self, settings: TrainSettings, manifest: FeaturesManifest, vocabulary: Vocabulary
+    ) -> None:
+        super().__init__(name="item_encoder")
+        spec = manifest.spec
+        known = vocabulary.values["item_id"] if settings.id_embedding else ()
+        self._id = _lookup(known)
+        self._categorical = {
+            c: _lookup(vocabulary.values[f"item_{c}"]) for c in spec.item_categorical
+        }
+        self._scales = {c: vocabulary.scales[f"item_{c}"] for c in spec.item_numeric}
+        self._text = spec.item_text
+        self._vector_size = manifest.vector_size
+        self._words, self._buckets = settings.text_words, settings.text_buckets
+
+    def call(self, inputs: Tensors) -> Tensors:
+        """Encode a batch."""
+        ids = inputs["item_id"]
+        rows = tf.shape(ids)[0]
+        words = [self._hash_words(inputs[f"item_{name}"]) for name in self._text]
+        return {
+            "id": tf.cast(self._id(ids), tf.int32),
+            "categories": _categories(self._categorical, inputs, "item", rows),
+            "numbers": _standardise(self._scales, inputs, "item", rows),
+            "words": tf.concat([tf.zeros([rows, 0], tf.int32), *words], axis=1),
+            "vector": inputs["item_vector"] if self._vector_size else tf.zeros([rows, 0]),
+        }
+
+    def _hash_words(self, text: tf.Tensor) -> tf.Tensor:
+        clean = tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), r"[\pP\pS\s]+", " ")
+        words = tf.strings.split(clean)
+        hashed = tf.strings.to_hash_bucket_fast(words.flat_values, self._buckets - 1) + 1
+        padded = words.with_flat_values(hashed).to_tensor(shape=[None, self._words])
+        return tf.cast(padded, tf.int32)
+
+
+class QueryEncoder(tf.keras.layers.Layer):
+    """Encodes query tower inputs, except the history's content and ages.
+
+    Outputs: gates [B, #popularity_by] (0 is a value that is not counted), categories
+    [B, #categorical], numbers [B, 13 #numeric].
+    """
+
+    def __init__(self, manifest: FeaturesManifest, vocabulary: Vocabulary) -> None:
+        super().__init__(name="query_encoder")
+        spec = manifest.spec
+        self._gates = {c: _lookup(manifest.popularity_values[c]) for c in spec.popularity_by}
+        self._edges = {c: spec.popularity_bins.get(c) for c in spec.popularity_by}
+        self._sides = {
+            side: (
+                {c: _lookup(vocabulary.values[f"{side}_{c}"]) for c in categorical},
+                {c: vocabulary.scales[f"{side}_{c}"] for c in numeric},
+            )
+            for side, categorical, numeric in (
+                ("context", spec.context_categorical, spec.context_numeric),
+                ("user", spec.user_categorical, spec.user_numeric),
+            )
+        }
+        self._event_type = _lookup(tuple(EventType))
+
+    def call(self, inputs: Tensors) -> Tensors:
+        """Encode a batch."""
+        rows = tf.shape(next(iter(inputs.values())))[0]
+        gates = [self._gate(column, inputs[f"context_{column}"]) for column in self._gates]
+        return {
+            "gates": tf.stack(gates, 1) if gates else tf.zeros([rows, 0], tf.int32),
+            "categories": tf.concat(
+                [_categories(c, inputs, side, rows) for side, (c, _) in self._sides.items()], 1
+            ),
+            "numbers": tf.concat(
+                [_standardise(n, inputs, side, rows) for side, (_, n) in self._sides.items()], 1
+            ),
+        }
+
+    def event_types(self, names: tf.Tensor) -> tf.Tensor:
+        """Index of each event type, int32; 0 is padding."""
+        return tf.cast(self._event_type(names), tf.int32)
+
+    def _gate(self, column: str, values: tf.Tensor) -> tf.Tensor:
+        edges = self._edges[column]
+        if edges is None:
+            return tf.cast(self._gates[column](values), tf.int32)
+        bins = tf.searchsorted(tf.constant(edges, tf.float32), values, side="right") + 1
+        return tf.where(tf.math.is_nan(values), 0, bins)
+
+
+def _categories(
+    lookups: dict[str, tf.keras.layers.StringLookup], inputs: Tensors, side: str, rows: tf.Tensor
+) -> tf.Tensor:
+    columns = [tf.cast(look(inputs[f"{side}_{c}"]), tf.int32) for c, look in lookups.items()]
+    return tf.stack(columns, 1) if columns else tf.zeros([rows, 0], tf.int32)
+
+
+def _standardise(
+    scales: dict[str, tuple[float, float]], inputs: Tensors, side: str, rows: tf.Tensor
+) -> tf.Tensor:
+    if not scales:
+        return tf.zeros([rows, 0])
+    mean, deviation = np.array(list(scales.values()), dtype=np.float32).T
+    values = (tf.stack([inputs[f"{side}_{c}"] for c in scales], 1) - mean) / deviation
+    missing = tf.math.is_nan(values)
+    values = tf.where(missing, 0.0, tf.clip_by_value(values, -4.0, 4.0))
+    bumps = tf.exp(-0.5 * ((values[:, :, None] - BUMPS) / BUMP_WIDTH) ** 2)
+    bumps = tf.where(missing[:, :, None], 0.0, bumps)
+    return tf.concat(
+        [values, tf.cast(missing, tf.float32), tf.reshape(bumps, [-1, len(scales) * len(BUMPS)])],
+        axis=1,
+    )

@@ -1,0 +1,87 @@
+"""Exporting the towers as SavedModels that stock TensorFlow Serving loads."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from components.training.encoders import Tensors
+from components.training.towers import ItemTower, QueryTower
+from refit.features import FeaturesManifest, FeatureSpec
+
+VERSION = "1"
+
+
+def item_signature(manifest: FeaturesManifest) -> dict[str, tf.TensorSpec]:
+    """Item tower inputs, see ``refit.features.item_inputs``."""
+    spec = manifest.spec
+    names = ["item_id", *(f"item_{c}" for c in (*spec.item_categorical, *spec.item_text))]
+    signature = {name: _column(name, tf.string) for name in names}
+    for c in spec.item_numeric:
+        signature[f"item_{c}"] = _column(f"item_{c}", tf.float32)
+    if manifest.vector_size:
+        signature["item_vector"] = _block("item_vector", manifest.vector_size)
+    signature["item_age_days"] = _column("item_age_days", tf.float32)
+    signature["item_popularity"] = _block("item_popularity", manifest.popularity_size)
+    return signature
+
+
+def query_signature(spec: FeatureSpec, content_size: int) -> dict[str, tf.TensorSpec]:
+    """Query tower inputs, see ``refit.features.query_inputs``."""
+    signature = {}
+    for side, categorical, numeric in (
+        ("context", spec.context_categorical, spec.context_numeric),
+        ("user", spec.user_categorical, spec.user_numeric),
+    ):
+        for columns, kind in ((categorical, tf.string), (numeric, tf.float32)):
+            for column in columns:
+                signature[f"{side}_{column}"] = _column(f"{side}_{column}", kind)
+    length = spec.history_length
+    signature["history_content"] = _block("history_content", length, content_size)
+    signature["history_event_type"] = tf.TensorSpec([None, length], tf.string, "history_event_type")
+    signature["history_age_days"] = _block("history_age_days", length)
+    return signature
+
+
+def export_item_tower(tower: ItemTower, manifest: FeaturesManifest, folder: Path) -> None:
+    """Write ``folder``/1: raw item inputs to ``embedding`` [B, D] and ``content`` [B, C]."""
+    signature = item_signature(manifest)
+
+    @tf.function(input_signature=[signature])
+    def serve(inputs: Tensors) -> Tensors:
+        return tower(inputs)
+
+    _save(tower, serve, folder)
+
+
+def export_query_tower(
+    tower: QueryTower, manifest: FeaturesManifest, content_size: int, folder: Path
+) -> None:
+    """Write ``folder``/1: raw query inputs to ``embedding`` [B, D]."""
+    signature = query_signature(manifest.spec, content_size)
+
+    @tf.function(input_signature=[signature])
+    def serve(inputs: Tensors) -> Tensors:
+        return {"embedding": tower(inputs)}
+
+    _save(tower, serve, folder)
+
+
+def _save(
+    tower: tf.keras.layers.Layer, serve: tf.types.experimental.PolymorphicFunction, folder: Path
+) -> None:
+    module = tf.Module()
+    module.tower = tower
+    module.serve = serve
+    tf.saved_model.save(
+        module,
+        str(folder / VERSION),
+        signatures={"serving_default": serve.get_concrete_function()},
+    )
+
+
+def _column(name: str, kind: tf.DType) -> tf.TensorSpec:
+    return tf.TensorSpec([None], kind, name)
+
+
+def _block(name: str, *shape: int) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *shape], tf.float32, name)

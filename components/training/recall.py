@@ -1,0 +1,119 @@
+"""Validation recall by full ranking, outside of Keras metrics."""
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.training.batches import Batch, Examples, Snapshots
+from components.training.model import TwoTowerModel
+from refit.errors import ContractBroken
+
+QUERIES_AT_ONCE = 1024
+ITEMS_AT_ONCE = 8192
+
+
+class RecallMeter:
+    """Measures a model's recall@K on a fixed sample of examples, ranking all live items."""
+
+    def __init__(
+        self,
+        model: TwoTowerModel,
+        examples: Examples,
+        snapshots: Snapshots,
+        catalogue: Batch,
+        limit: int,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._examples = examples
+        self._snapshots = snapshots
+        self._catalogue = catalogue
+        rows = np.flatnonzero(_live(examples, snapshots))
+        if not len(rows):
+            raise ContractBroken(
+                "no validation example is on an item of its snapshot; widen the validation window"
+            )
+        if len(rows) > limit:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+        self._rows = rows
+        self._content = tf.function(model.item_tower.content, reduce_retracing=True)
+        self._items = tf.function(model.item_tower.embed, reduce_retracing=True)
+        self._rank = tf.function(self._rank_block, reduce_retracing=True)
+
+    def ranks(self) -> NDArray[np.int64]:
+        """[E] how many live items score at least as high as the one chosen, itself left out."""
+        content = self._catalogue_content()
+        snapshot_of = self._examples.snapshot[self._rows]
+        ranks = np.empty(len(self._rows), dtype=np.int64)
+        for number in np.unique(snapshot_of):
+            snapshot = self._snapshots[int(number)]
+            embeddings = self._embed(content, snapshot.item, snapshot.age_days, snapshot.popularity)
+            at = np.flatnonzero(snapshot_of == number)
+            for part in np.array_split(at, -(-len(at) // QUERIES_AT_ONCE)):
+                rows = self._rows[part]
+                label = snapshot.rows_of(self._examples.item[rows])
+                ranks[part] = self._rank(*self._queries(rows, content), embeddings, label).numpy()
+        return ranks
+
+    def recall_at(self, k: int) -> float:
+        """Share of examples whose item is among the first ``k``, ties counted against it."""
+        return float(np.mean(self.ranks() < k))
+
+    def _rank_block(
+        self,
+        codes: dict[str, tf.Tensor],
+        history: tf.Tensor,
+        event_types: tf.Tensor,
+        age_days: tf.Tensor,
+        embeddings: tf.Tensor,
+        label: tf.Tensor,
+    ) -> tf.Tensor:
+        queries = self._model.query_tower.embed(codes, history, event_types, age_days)
+        scores = tf.matmul(queries, embeddings, transpose_b=True)
+        chosen = tf.gather(scores, label, axis=1, batch_dims=1)
+        # Counted as "not below", so that a NaN ranks last instead of first.
+        below = tf.reduce_sum(tf.cast(scores < chosen[:, None], tf.int64), axis=1)
+        return tf.shape(scores, tf.int64)[1] - 1 - below
+
+    def _queries(
+        self, rows: NDArray[np.int64], content: NDArray[np.float32]
+    ) -> tuple[Batch, NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+        examples = self._examples
+        history = examples.history[rows]
+        vectors = content[np.maximum(history, 0)] * (history >= 0)[:, :, None]
+        return (
+            {name: codes[rows] for name, codes in examples.codes.items()},
+            vectors.astype(np.float32),
+            examples.history_event_type[rows].astype(np.int32),
+            examples.history_age_days[rows],
+        )
+
+    def _catalogue_content(self) -> NDArray[np.float32]:
+        n = len(self._catalogue["id"])
+        blocks = [slice(i, i + ITEMS_AT_ONCE) for i in range(0, n, ITEMS_AT_ONCE)]
+        return np.concatenate(
+            [
+                self._content({k: v[block] for k, v in self._catalogue.items()}).numpy()
+                for block in blocks
+            ]
+        )
+
+    def _embed(
+        self,
+        content: NDArray[np.float32],
+        items: NDArray[np.int32],
+        age_days: NDArray[np.float32],
+        popularity: NDArray[np.float32],
+    ) -> tf.Tensor:
+        blocks = [slice(i, i + ITEMS_AT_ONCE) for i in range(0, len(items), ITEMS_AT_ONCE)]
+        return tf.concat(
+            [self._items(content[items[b]], age_days[b], popularity[b]) for b in blocks], axis=0
+        )
+
+
+def _live(examples: Examples, snapshots: Snapshots) -> NDArray[np.bool_]:
+    live = np.zeros(len(examples), dtype=np.bool_)
+    for number in np.unique(examples.snapshot):
+        at = np.flatnonzero(examples.snapshot == number)
+        live[at] = snapshots.live(int(number), examples.item[at])
+    return live

@@ -1,0 +1,287 @@
+"""The query tower and the item tower.
+
+Both embeddings are [learned part | popularity part], so that one dot product adds two scores:
+
+- Learned: unit vectors of query and item over a learned temperature.
+- Popularity: naive Bayes, log p(item) + sum over context columns of log p(value | item) / p(value),
+  as a dot product. The item carries z = [log popularity, the smoothed log-ratio of every counted
+  context value]; the query picks with gates: 1 for the first entry, and for each column a learned
+  row of gates, which starts as a one-hot of the query's value, so that values close to each other
+  (sizes, ages) can come to share what they know.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.training.encoders import ItemEncoder, QueryEncoder, Tensors
+from components.training.settings import TrainSettings
+from components.training.vocabulary import Vocabulary
+from refit.contract import EventType
+from refit.errors import UsageError
+from refit.features import FeaturesManifest
+
+MAX_EMBEDDING_SIZE = 256
+CATEGORY_SIZE = 16
+HISTORY_HEADS = 2
+SMOOTHING_START = 10.0
+
+
+class PopularityPart(tf.keras.layers.Layer):
+    """Item side of the popularity part: raw decayed counts [B, P] to log-ratios [B, 1 + values].
+
+    For each half-life and column c: log((n_ic + a pi_c) / (n_i + a)) - log pi_c with learned
+    smoothing a; half-lives are weighed by learned weights, for each column apart.
+    """
+
+    def __init__(self, manifest: FeaturesManifest, vocabulary: Vocabulary) -> None:
+        super().__init__(name="popularity")
+        self._half_lives = len(manifest.spec.popularity_half_lives_days)
+        self._shares = [vocabulary.shares[c] for c in manifest.spec.popularity_by]
+        self._sizes = [1, *(len(s) for s in self._shares)]
+        even = tf.keras.initializers.Constant(1 / self._half_lives)
+        shape = (len(self._sizes), self._half_lives)
+        self._weights = self.add_weight("weights", shape, initializer=even)
+        self._smoothing = self.add_weight(
+            "smoothing", shape, initializer=_constant(_log_smoothing(shape))
+        )
+        self._hidden = tf.keras.layers.Dense(16, "relu")
+        self._out = tf.keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)
+
+    @property
+    def size(self) -> int:
+        """Length of the popularity part."""
+        return sum(self._sizes)
+
+    def call(self, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        """[B, size] from ages [B] and counts [B, P]."""
+        counts = tf.reshape(counts, [-1, self._half_lives, self.size])
+        overall, *columns = tf.split(counts, self._sizes, axis=2)
+        smoothing = tf.exp(self._smoothing)
+        logs = tf.math.log(overall[:, :, 0] + smoothing[0])
+        parts = [self._prior(logs, age_days)]
+        for j, (share, column) in enumerate(zip(self._shares, columns, strict=True), start=1):
+            a = smoothing[j][:, None]
+            ratio = tf.math.log((column + a * share) / (overall + a)) - np.log(share)
+            parts.append(tf.einsum("bhv,h->bv", ratio, self._weights[j]))
+        return tf.concat(parts, axis=1)
+
+    def _prior(self, logs: tf.Tensor, age_days: tf.Tensor) -> tf.Tensor:
+        known = tf.math.is_finite(age_days)
+        age = tf.math.log1p(tf.maximum(tf.where(known, age_days, 0.0), 0.0))
+        features = tf.concat([logs / 3, age[:, None] / 3, tf.cast(known, tf.float32)[:, None]], 1)
+        linear = tf.linalg.matvec(logs, self._weights[0])[:, None]
+        return linear + self._out(self._hidden(features))
+
+
+class ItemTower(tf.keras.layers.Layer):
+    """Items to embeddings, and to the static content vectors that stand for them in histories."""
+
+    def __init__(
+        self, settings: TrainSettings, manifest: FeaturesManifest, vocabulary: Vocabulary
+    ) -> None:
+        super().__init__(name="item_tower")
+        spec = manifest.spec
+        self.encode = ItemEncoder(settings, manifest, vocabulary)
+        self.popularity = PopularityPart(manifest, vocabulary)
+        self._settings = settings
+        self._categories = _embeddings(vocabulary, [f"item_{c}" for c in spec.item_categorical])
+        self._words = tf.keras.layers.Embedding(settings.text_buckets, 2 * CATEGORY_SIZE)
+        self._n_texts = len(spec.item_text)
+        self._content = tf.keras.layers.Dense(settings.content_size)
+        self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
+        self._deeper = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
+        self._learned = tf.keras.layers.Dense(settings.learned_size)
+        self._ids = None
+        if settings.id_embedding:
+            self._ids = tf.keras.layers.Embedding(
+                len(vocabulary.values["item_id"]) + 1,
+                settings.content_size,
+                embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.05),
+            )
+            self._ids.build((None,))
+
+    def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
+        """[B, C] bonus of known items; 0 for unknown ones."""
+        if self._ids is None:
+            return tf.zeros([tf.shape(ids)[0], self._settings.content_size])
+        return self._ids(ids) * tf.cast(ids > 0, tf.float32)[:, None]
+
+    def id_energy(self) -> tf.Tensor:
+        """Sum of squares of all id vectors.
+
+        Over the whole table, not the batch: its gradient is then dense, and Adam draws the vectors
+        of items with little evidence to 0 instead of leaving them where they started.
+        """
+        return tf.constant(0.0) if self._ids is None else tf.reduce_sum(self._ids.embeddings**2)
+
+    def content(self, codes: Tensors, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Static content vectors [B, C] of encoded items; independent of age and popularity."""
+        bonus = self.id_vectors(codes["id"])
+        if seed is not None:
+            kept = tf.random.stateless_uniform([tf.shape(bonus)[0], 1], seed)
+            bonus *= tf.cast(kept >= self._settings.id_dropout, tf.float32)
+        parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
+        for words in tf.split(codes["words"], self._n_texts, axis=1) if self._n_texts else ():
+            parts.append(_mean_of_words(self._words(words), words))
+        parts += [codes["numbers"], codes["vector"], bonus]
+        return self._content(tf.concat(parts, axis=1))
+
+    def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        """Embeddings [B, D] of items with content [B, C], ages [B] and counts [B, P]."""
+        learned = self._learned(content) + self._deeper(self._hidden(content))
+        return tf.concat(
+            [tf.math.l2_normalize(learned, axis=1), self.popularity(age_days, counts)], axis=1
+        )
+
+    def call(self, inputs: Tensors) -> Tensors:
+        """``embedding`` [B, D] and ``content`` [B, C] of raw inputs."""
+        content = self.content(self.encode(inputs))
+        embedding = self.embed(content, inputs["item_age_days"], inputs["item_popularity"])
+        return {"embedding": embedding, "content": content}
+
+
+class QueryTower(tf.keras.layers.Layer):
+    """Queries to embeddings; a new user is told from the context and an empty history."""
+
+    def __init__(
+        self, settings: TrainSettings, manifest: FeaturesManifest, vocabulary: Vocabulary
+    ) -> None:
+        super().__init__(name="query_tower")
+        spec = manifest.spec
+        self.encode = QueryEncoder(manifest, vocabulary)
+        self._dropout = settings.dropout
+        self._categories = _embeddings(
+            vocabulary,
+            [
+                *(f"context_{c}" for c in spec.context_categorical),
+                *(f"user_{c}" for c in spec.user_categorical),
+            ],
+        )
+        self._gates = [
+            self.add_weight(
+                f"gates_{c}",
+                (1 + len(manifest.popularity_values[c]), len(manifest.popularity_values[c])),
+                initializer=_constant(_first_gates(manifest, c, settings.gate_start)),
+            )
+            for c in spec.popularity_by
+        ]
+        self._first_gates = [
+            _first_gates(manifest, c, settings.gate_start) for c in spec.popularity_by
+        ]
+        self._event_bias = tf.keras.layers.Embedding(
+            len(EventType) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
+        )
+        self._content_bias = tf.keras.layers.Dense(HISTORY_HEADS, kernel_initializer="zeros")
+        self._recency = self.add_weight(
+            "recency", (HISTORY_HEADS,), initializer=_constant(np.linspace(0.2, 1.0, HISTORY_HEADS))
+        )
+        self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
+        self._learned = tf.keras.layers.Dense(settings.learned_size)
+        self._history = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
+        self._log_scale = self.add_weight(
+            "log_scale", (), initializer=_constant(np.log(1 / settings.temperature))
+        )
+
+    def embed(
+        self,
+        codes: Tensors,
+        history: tf.Tensor,
+        event_types: tf.Tensor,
+        age_days: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Embeddings [B, D] of encoded queries.
+
+        Args:
+            codes: Of the encoder.
+            history: [B, L, C] content vectors.
+            event_types: [B, L] indices; 0 is padding.
+            age_days: [B, L].
+            seed: [2] int32 that this step's random draws follow from; None when not training.
+        """
+        pooled, amount = self._pool(history, event_types, age_days)
+        parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
+        hidden = self._hidden(tf.concat([*parts, codes["numbers"], pooled, amount], axis=1))
+        if seed is not None:
+            hidden = tf.nn.experimental.stateless_dropout(hidden, self._dropout, seed)
+        learned = tf.math.l2_normalize(self._learned(hidden) + self._history(pooled), axis=1)
+        gates = [tf.gather(table, codes["gates"][:, j]) for j, table in enumerate(self._gates)]
+        one = tf.ones([tf.shape(learned)[0], 1])
+        return tf.concat([learned * tf.exp(self._log_scale), one, *gates], axis=1)
+
+    def call(self, inputs: Tensors) -> tf.Tensor:
+        """Embeddings [B, D] of raw inputs."""
+        raw = dict(inputs)
+        history, names = raw.pop("history_content"), raw.pop("history_event_type")
+        age_days = raw.pop("history_age_days")
+        codes = self.encode(raw | {"history_age_days": age_days})
+        return self.embed(codes, history, self.encode.event_types(names), age_days)
+
+    def gate_distance(self) -> tf.Tensor:
+        """Sum of squares of how far the gates moved from their start."""
+        moves = [
+            tf.reduce_sum((g - s) ** 2) for g, s in zip(self._gates, self._first_gates, strict=True)
+        ]
+        return tf.add_n(moves) if moves else tf.constant(0.0)
+
+    def _pool(
+        self, history: tf.Tensor, event_types: tf.Tensor, age_days: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attention over the history by content, event type and age: [B, heads * C], [B, 2]."""
+        there = event_types > 0
+        decay = tf.math.log1p(tf.maximum(age_days, 0.0))[:, :, None] * tf.nn.softplus(self._recency)
+        scores = self._content_bias(history) + self._event_bias(event_types) - decay
+        shifted = tf.where(there[:, :, None], scores, -1e9)
+        weights = tf.nn.softmax(shifted, axis=1) * tf.cast(there, tf.float32)[:, :, None]
+        pooled = tf.einsum("blh,blc->bhc", weights, history)
+        width = HISTORY_HEADS * history.shape[2]
+        events = tf.reduce_sum(tf.cast(there, tf.float32), 1, keepdims=True)
+        amount = tf.concat([tf.cast(events > 0, tf.float32), tf.math.log1p(events)], axis=1)
+        return tf.reshape(pooled, [-1, width]), amount
+
+
+def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) -> int:
+    """Length D of the embeddings.
+
+    Raises:
+        UsageError: It is too long to serve and to index well.
+    """
+    values = sum(len(manifest.popularity_values[c]) for c in manifest.spec.popularity_by)
+    size = settings.learned_size + 1 + values
+    if size > MAX_EMBEDDING_SIZE:
+        raise UsageError(
+            f"embeddings would have {size} entries ({settings.learned_size} learned, "
+            f"{values} counted context values), at most {MAX_EMBEDDING_SIZE} are allowed: lower "
+            "popularity_values, or take columns out of popularity_by or bins out of popularity_bins"
+        )
+    return size
+
+
+def _embeddings(vocabulary: Vocabulary, names: Sequence[str]) -> list[tf.keras.layers.Embedding]:
+    return [
+        tf.keras.layers.Embedding(len(vocabulary.values[name]) + 2, CATEGORY_SIZE) for name in names
+    ]
+
+
+def _mean_of_words(vectors: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+    there = tf.cast(words > 0, tf.float32)[:, :, None]
+    return tf.reduce_sum(vectors * there, 1) / tf.maximum(tf.reduce_sum(there, 1), 1.0)
+
+
+def _first_gates(manifest: FeaturesManifest, column: str, start: float) -> NDArray[np.float32]:
+    n = len(manifest.popularity_values[column])
+    return np.concatenate([np.zeros((1, n)), start * np.eye(n)]).astype(np.float32)
+
+
+def _log_smoothing(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The first row smooths overall counts, where a unit is one event; the rest ratios."""
+    start = np.full(shape, np.log(SMOOTHING_START), dtype=np.float32)
+    start[0] = np.log(0.3)
+    return start
+
+
+def _constant(value: NDArray[np.floating] | float) -> tf.keras.initializers.Initializer:
+    return lambda shape, dtype=None: tf.constant(value, dtype or tf.float32, shape)

@@ -1,0 +1,326 @@
+"""The training step: features folder in, model folder with two SavedModels out."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from components.training.settings import TrainSettings
+from refit.errors import ContractBroken, RefitError, UsageError
+from refit.features import FeaturesManifest
+from refit.files import checksum, fingerprint, remove, write_atomically
+from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, ModelManifest
+from refit.progress import say, timed
+
+if TYPE_CHECKING:
+    from components.training.batches import Batches
+    from components.training.checkpoint import Checkpoint
+    from components.training.model import TwoTowerModel
+    from components.training.recall import RecallMeter
+
+PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
+SECONDS_BETWEEN_MESSAGES = 5.0
+LAST_RATE = 0.1
+
+
+def train(
+    settings: TrainSettings, features: Path, out: Path, checkpoint: Path | None = None
+) -> ModelManifest:
+    """Train the two towers and write the model folder, atomically.
+
+    The number of epochs is chosen by recall on the validation examples; with ``final_fit`` the
+    exported model is then trained anew on train and validation. Test examples are never read.
+
+    Args:
+        settings: How to train.
+        features: A features folder.
+        out: The model folder; a model that stands there is replaced.
+        checkpoint: Where a killed training goes on from; None keeps no checkpoint.
+
+    Raises:
+        UsageError: TensorFlow runs with Keras 3, or settings and feature spec do not fit.
+        ContractBroken: There are no training or no validation examples.
+        RefitError: ``out`` holds something else, or the loss is no longer a number.
+    """
+    require_legacy_keras()
+    if out.exists() and any(out.iterdir()) and not (out / MODEL_FILE).is_file():
+        raise RefitError(f"{out} holds something else than a model; name another folder")
+    import tensorflow as tf
+
+    # Reductions over threads would add up in another order each time.
+    tf.config.experimental.enable_op_determinism()
+    manifest = FeaturesManifest.read(features)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=".examples-") as spill:
+        run = _Run(settings, manifest, features, Path(spill), checkpoint)
+        searched = run.fit("search", ("train",), validate=True)
+        chosen = max(searched.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
+        say(f"chosen: {chosen} epochs")
+        fitted = searched
+        if settings.final_fit:
+            fitted = run.fit("final", ("train", "validation"), epochs=chosen)
+        elif chosen < len(searched.epochs):
+            fitted = run.fit("final", ("train",), epochs=chosen)
+        with write_atomically(out) as folder:
+            folder.mkdir()
+            with timed("export"):
+                written = _write_model(folder, run, searched.epochs, chosen, fitted)
+            remove(out)
+    for fit in (searched, fitted):
+        fit.checkpoint.forget()
+    return written
+
+
+def require_legacy_keras() -> None:
+    """See that TensorFlow comes with Keras 2, which TensorFlow Recommenders needs.
+
+    Raises:
+        UsageError: It does not, or can no longer be made to in this process.
+    """
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    if os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+        raise UsageError(
+            "TensorFlow Recommenders needs Keras 2: set TF_USE_LEGACY_KERAS=1 in the environment "
+            "before TensorFlow is imported (the images do), and start again"
+        )
+
+
+def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features: Path) -> str:
+    """Fingerprint of all that a training follows from; resuming or not is no part of it."""
+    return fingerprint(
+        {
+            "settings": settings.model_dump(mode="json", exclude={"resume"}),
+            "features": manifest.model_dump(mode="json"),
+            "examples": checksum(features / "examples"),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A trained model and how it came about."""
+
+    model: "TwoTowerModel"
+    epochs: tuple[Epoch, ...]
+    checkpoint: "Checkpoint"
+    n_examples: int
+    trained_from: datetime
+    trained_until: datetime
+
+
+class _Run:
+    """What the two fits of one training share."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        manifest: FeaturesManifest,
+        features: Path,
+        spill: Path,
+        checkpoint: Path | None,
+    ) -> None:
+        from components.training.batches import Snapshots
+        from components.training.towers import check_embedding_size
+        from components.training.vocabulary import check_popularity_columns
+        from refit.feature_tables import read_catalogue
+
+        check_popularity_columns(manifest)
+        self.embedding_size = check_embedding_size(settings, manifest)
+        self.settings, self.manifest = settings, manifest
+        self._features, self._spill, self._checkpoint = features, spill, checkpoint
+        self._catalogue = read_catalogue(features)
+        self._snapshots = Snapshots(
+            manifest, features, settings.snapshot_cache_mb, settings.known_items_only
+        )
+        self._key = checkpoint_key(settings, manifest, features)
+
+    def fit(
+        self, name: str, splits: Sequence[str], validate: bool = False, epochs: int | None = None
+    ) -> _Fit:
+        """Train a model on the examples of ``splits`` from the start, or from its checkpoint."""
+        import tensorflow as tf
+
+        from components.training.batches import Batches, encode_catalogue, write_examples
+        from components.training.checkpoint import Checkpoint
+        from components.training.model import TwoTowerModel
+        from components.training.recall import RecallMeter
+        from components.training.vocabulary import learn_vocabulary
+
+        settings, manifest = self.settings, self.manifest
+        with timed(f"{name}: examples read and encoded"):
+            latest = self._latest_snapshot(splits[-1])
+            vocabulary = learn_vocabulary(
+                manifest,
+                self._features,
+                self._catalogue,
+                splits,
+                self._snapshots[latest].popularity,
+                settings.vocabulary_size,
+            )
+            tf.keras.utils.set_random_seed(settings.seed)
+            model = TwoTowerModel(settings, manifest, vocabulary)
+            examples = write_examples(
+                model.query_tower.encode, manifest, self._features, splits, self._spill / name
+            )
+            catalogue = encode_catalogue(model.item_tower.encode, manifest, self._catalogue)
+            meter = None
+            if validate:
+                held_out = write_examples(
+                    model.query_tower.encode,
+                    manifest,
+                    self._features,
+                    ("validation",),
+                    self._spill / f"{name}-held-out",
+                )
+                meter = RecallMeter(
+                    model,
+                    held_out,
+                    self._snapshots,
+                    catalogue,
+                    settings.validation_examples,
+                    settings.seed,
+                )
+        say(f"{name}: {len(examples):,} examples, {len(self._catalogue):,} items")
+        kept = Checkpoint(self._checkpoint, name, f"{self._key} {epochs}", settings.resume)
+        seen = _loop(
+            name,
+            settings,
+            model,
+            Batches(settings, examples, self._snapshots, catalogue),
+            len(examples),
+            epochs or settings.max_epochs,
+            meter,
+            kept,
+        )
+        first, last = examples.times()
+        return _Fit(
+            model, tuple(seen), kept, len(examples), first, last + timedelta(microseconds=1)
+        )
+
+    def _latest_snapshot(self, split: str) -> int:
+        """The newest snapshot that examples of ``split`` see; its counts come before them."""
+        import pyarrow.parquet as pq
+
+        from refit.feature_tables import examples_file
+
+        for name in (split, "train", "validation"):
+            numbers = pq.read_table(self._features / examples_file(name), columns=["snapshot"])
+            if not numbers.num_rows:
+                raise ContractBroken(
+                    f"there are no {name} examples; widen the window or move the split"
+                )
+        own = pq.read_table(self._features / examples_file(split), columns=["snapshot"])
+        return int(own["snapshot"].to_numpy().max())
+
+
+def _loop(
+    name: str,
+    settings: TrainSettings,
+    model: "TwoTowerModel",
+    batches: "Batches",
+    n_examples: int,
+    n_epochs: int,
+    meter: "RecallMeter | None",
+    checkpoint: "Checkpoint",
+) -> list[Epoch]:
+    import tensorflow as tf
+
+    model.compile(tf.keras.optimizers.Adam(settings.learning_rate, jit_compile=False))
+    step = tf.function(model.train_step, reduce_retracing=True)
+    seen = checkpoint.restore(model)
+    clock = _Clock(name, n_examples, n_epochs, len(seen))
+    while len(seen) < n_epochs and not _stopped(seen, settings.patience, meter is not None):
+        number = len(seen) + 1
+        fallen = (1 - LAST_RATE) * (number - 1) / settings.max_epochs
+        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - fallen))
+        started = time.monotonic()
+        total, count = 0.0, 0
+        for batch in batches.of_epoch(number):
+            n = len(batch["label"])
+            total += float(step(batch)["loss"]) * n
+            count += n
+            clock.tick(n)
+        seconds = time.monotonic() - started
+        loss = total / count if count else float("nan")
+        if loss != loss:
+            raise RefitError(
+                f"the training loss of epoch {number} is not a number; lower learning_rate, "
+                "and look for infinite values in the features"
+            )
+        recall = meter.recall_at(settings.recall_at) if meter else None
+        seen.append(Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count))
+        checkpoint.save(model, seen)
+        told = "" if recall is None else f", validation recall@{settings.recall_at} {recall:.4f}"
+        say(
+            f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{told}, "
+            f"{count / seconds:,.0f} examples/s"
+        )
+    return seen
+
+
+def _stopped(seen: Sequence[Epoch], patience: int, validated: bool) -> bool:
+    """Whether recall has not risen for ``patience`` epochs."""
+    if not validated or len(seen) <= patience:
+        return False
+    recalls = [epoch.recall or 0.0 for epoch in seen]
+    return max(recalls[-patience:]) <= max(recalls[:-patience])
+
+
+class _Clock:
+    """Says how fast training goes and how long it will take."""
+
+    def __init__(self, name: str, n_examples: int, n_epochs: int, done_epochs: int) -> None:
+        self._name = name
+        self._left = n_examples * (n_epochs - done_epochs)
+        self._done = 0
+        self._started = self._told = time.monotonic()
+
+    def tick(self, n: int) -> None:
+        """Count ``n`` more examples."""
+        self._done += n
+        now = time.monotonic()
+        if now - self._told < SECONDS_BETWEEN_MESSAGES:
+            return
+        self._told = now
+        speed = self._done / (now - self._started)
+        left = (self._left - self._done) / speed
+        say(f"{self._name}: {speed:,.0f} examples/s, at most {left:.0f} s left")
+
+
+def _write_model(
+    folder: Path, run: _Run, epochs: tuple[Epoch, ...], chosen: int, fitted: _Fit
+) -> ModelManifest:
+    from components.training.curve import draw_curve
+    from components.training.export import export_item_tower, export_query_tower
+
+    settings, manifest = run.settings, run.manifest
+    model = fitted.model
+    export_item_tower(model.item_tower, manifest, folder / ITEM_TOWER)
+    export_query_tower(model.query_tower, manifest, settings.content_size, folder / QUERY_TOWER)
+    draw_curve(epochs, chosen, settings.recall_at, folder / CURVE_FILE)
+    manifest.write(folder)
+    written = ModelManifest(
+        towers_id=fingerprint([checksum(folder / tower) for tower in (QUERY_TOWER, ITEM_TOWER)]),
+        embedding_size=run.embedding_size,
+        content_size=settings.content_size,
+        learned_size=settings.learned_size,
+        settings=settings.model_dump(mode="json"),
+        packages={name: version(name) for name in PACKAGES},
+        trained_from=fitted.trained_from,
+        trained_until=fitted.trained_until,
+        train_examples=fitted.n_examples,
+        recall_at=settings.recall_at,
+        epochs=epochs,
+        chosen_epoch=chosen,
+        final_fit=settings.final_fit,
+        dataset_fingerprint=manifest.dataset_fingerprint,
+    )
+    written.write(folder)
+    return written

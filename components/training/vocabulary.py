@@ -1,0 +1,156 @@
+"""What the towers must know of the training data before they are built."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from refit.errors import UsageError
+from refit.feature_tables import ItemTable, iter_examples, numbers, strings
+from refit.features import FeaturesManifest
+
+MISSING = ""
+ROWS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Values and scales of the columns, as the training examples have them.
+
+    Attributes:
+        values: By tower input name: the known strings, most frequent first.
+        scales: By tower input name: mean and standard deviation of the known numbers.
+        shares: By column of ``popularity_by``: each counted value's share, summing to 1.
+        n_examples: How many examples there are.
+    """
+
+    values: dict[str, tuple[str, ...]]
+    scales: dict[str, tuple[float, float]]
+    shares: dict[str, NDArray[np.float32]]
+    n_examples: int
+
+
+def check_popularity_columns(manifest: FeaturesManifest) -> None:
+    """See that the query tower is told the value of every column that is counted apart.
+
+    Raises:
+        UsageError: A ``popularity_by`` column is no context column, or a number without bins, or
+            there is no half-life.
+    """
+    spec = manifest.spec
+    if not spec.popularity_half_lives_days:
+        raise UsageError("popularity_half_lives_days is empty; the item tower needs at least one")
+    for column in spec.popularity_by:
+        binned = column in spec.context_numeric and column in spec.popularity_bins
+        if not binned and column not in spec.context_categorical:
+            raise UsageError(
+                f"popularity_by names {column!r}: put it in context_categorical, or in "
+                "context_numeric with its edges in popularity_bins"
+            )
+
+
+def learn_vocabulary(
+    manifest: FeaturesManifest,
+    folder: Path,
+    catalogue: ItemTable,
+    splits: Iterable[str],
+    popularity: NDArray[np.float32],
+    limit: int,
+) -> Vocabulary:
+    """Go through the examples of ``splits`` once.
+
+    Items count once for each example on them, so that values and scales are those of the items
+    that people act on, and nothing is learned from an item of a later time.
+
+    Args:
+        manifest: Of the features folder.
+        folder: The features folder.
+        catalogue: Its items.
+        splits: Which examples may be looked at.
+        popularity: [N, P] counts of the latest training snapshot.
+        limit: At most so many values a column; item ids are not limited.
+    """
+    spec = manifest.spec
+    text = {f"context_{c}": c for c in spec.context_categorical}
+    text |= {f"user_{c}": c for c in spec.user_categorical}
+    numeric = {f"context_{c}": c for c in spec.context_numeric}
+    numeric |= {f"user_{c}": c for c in spec.user_numeric}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in text}
+    moments = {name: np.zeros(3) for name in numeric}
+    acted_on = np.zeros(len(catalogue), dtype=np.int64)
+    columns = [*dict.fromkeys([*text.values(), *numeric.values()]), "item_index"]
+    for split in splits:
+        for batch in iter_examples(folder, split, ROWS_AT_ONCE, columns):
+            acted_on += np.bincount(batch["item_index"].to_numpy(), minlength=len(catalogue))
+            for name, column in text.items():
+                counts[name].update(_count(batch[column]))
+            for name, column in numeric.items():
+                moments[name] += _moments(numbers(batch[column]), 1)
+    for column in spec.item_categorical:
+        counts[f"item_{column}"] = _count_items(catalogue.strings(column), acted_on)
+    counts["item_id"] = _count_items(catalogue.strings("item_id"), acted_on)
+    for column in spec.item_numeric:
+        moments[f"item_{column}"] = _moments(catalogue.numbers(column), acted_on)
+    return Vocabulary(
+        values={
+            name: _frequent(c, None if name == "item_id" else limit) for name, c in counts.items()
+        },
+        scales={name: _scale(m) for name, m in moments.items()},
+        shares=_shares(manifest, popularity),
+        n_examples=int(acted_on.sum()),
+    )
+
+
+def _count(values: pa.Array) -> dict[str, int]:
+    counted = pc.value_counts(pc.fill_null(pc.cast(values, pa.string()), MISSING))
+    names, times = strings(counted.field("values")), counted.field("counts").to_numpy()
+    return dict(zip(names, times.tolist(), strict=True))
+
+
+def _count_items(values: NDArray[Any], acted_on: NDArray[np.int64]) -> Counter[str]:
+    counter: Counter[str] = Counter()
+    for i in np.flatnonzero(acted_on):
+        counter[values[i]] += int(acted_on[i])
+    return counter
+
+
+def _frequent(counter: Counter[str], limit: int | None) -> tuple[str, ...]:
+    ordered = sorted((v for v in counter if v != MISSING), key=lambda v: (-counter[v], v))
+    return tuple(ordered[:limit])
+
+
+def _moments(values: NDArray[np.float32], weights: Any) -> NDArray[np.float64]:
+    known = ~np.isnan(values)
+    weight = np.broadcast_to(weights, values.shape)[known].astype(np.float64)
+    kept = values[known].astype(np.float64)
+    return np.array([weight.sum(), (weight * kept).sum(), (weight * kept**2).sum()])
+
+
+def _scale(moments: NDArray[np.float64]) -> tuple[float, float]:
+    n, total, squares = moments
+    if n == 0:
+        return 0.0, 1.0
+    variance = squares / n - (total / n) ** 2
+    return float(total / n), float(np.sqrt(variance)) if variance > 1e-12 else 1.0
+
+
+def _shares(
+    manifest: FeaturesManifest, popularity: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Shares under the longest half-life, the steadiest one; one added to each count."""
+    half_lives = manifest.spec.popularity_half_lives_days
+    by_value = popularity.reshape(len(popularity), len(half_lives), -1).sum(0)
+    totals = by_value[int(np.argmax(half_lives)), 1:]
+    shares, start = {}, 0
+    for column in manifest.spec.popularity_by:
+        stop = start + len(manifest.popularity_values[column])
+        counts = totals[start:stop] + 1
+        shares[column] = (counts / counts.sum()).astype(np.float32)
+        start = stop
+    return shares

@@ -1,0 +1,182 @@
+"""The loss, the popularity part and the recall meter against values worked out by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.training.batches import Batches, Examples, Snapshots, same_user_positives
+from components.training.model import SampledRetrieval
+from components.training.settings import TrainSettings
+from components.training.towers import PopularityPart, QueryTower
+from components.training.vocabulary import Vocabulary, learn_vocabulary
+from refit.feature_tables import read_catalogue, read_snapshot
+from refit.features import FeaturesManifest, FeatureSpec
+
+
+def loss(scores: list[list[float]], **named: object) -> float:
+    """The loss where query b scores candidate j ``scores[b][j]``."""
+    matrix = np.array(scores, np.float32)
+    arguments: dict[str, object] = {
+        "label": np.zeros(len(matrix), np.int32),
+        "weight": np.ones(len(matrix), np.float32),
+        "log_chance": np.zeros(matrix.shape[1], np.float32),
+        "masked": np.zeros((0, 2), np.int32),
+    }
+    identity = np.eye(matrix.shape[1], dtype=np.float32)
+    return float(SampledRetrieval()(matrix, identity, **(arguments | named)))
+
+
+def test_the_loss_is_a_softmax_over_the_candidates() -> None:
+    expected = -math.log(math.exp(2) / (math.exp(2) + math.exp(1) + math.exp(0)))
+    assert loss([[2.0, 1.0, 0.0]]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_negatives_are_corrected_for_their_chance_and_the_positive_is_not() -> None:
+    corrected = math.exp(1) / 0.5 + math.exp(0) / 0.25
+    expected = -math.log(math.exp(2) / (math.exp(2) + corrected))
+    chance = np.log([0.1, 0.5, 0.25]).astype(np.float32)
+    assert loss([[2.0, 1.0, 0.0]], log_chance=chance) == pytest.approx(expected, rel=1e-5)
+
+
+def test_masked_candidates_are_no_negatives() -> None:
+    expected = -math.log(math.exp(2) / (math.exp(2) + math.exp(0)))
+    masked = np.array([[0, 1]], np.int32)
+    assert loss([[2.0, 1.0, 0.0]], masked=masked) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_scale_the_losses() -> None:
+    first, second = loss([[2.0, 0.0]]), loss([[0.5, 0.0]])
+    both = loss([[2.0, 0.0], [0.5, 0.0]], weight=np.array([3.0, 1.0], np.float32))
+    assert both == pytest.approx((3 * first + second) / 2, rel=1e-5)
+
+
+def test_a_users_other_positives_are_masked_and_duplicates_are_not_listed() -> None:
+    users = np.array([7, 8, 7, 7, 9], np.uint64)
+    label = np.array([0, 1, 2, 0, 1], np.int32)
+    pairs = same_user_positives(users, label)
+    assert sorted(map(tuple, pairs.tolist())) == [(0, 2), (2, 0), (2, 0), (3, 2)]
+
+
+def naive() -> tuple[FeaturesManifest, Vocabulary]:
+    spec = FeatureSpec(
+        context_categorical=("size", "place"),
+        popularity_half_lives_days=(30.0,),
+        popularity_by=("size", "place"),
+    )
+    manifest = FeaturesManifest(
+        spec=spec, popularity_values={"size": ("S", "M"), "place": ("home",)}, vector_size=0
+    )
+    shares = {"size": np.array([0.25, 0.75], np.float32), "place": np.array([1.0], np.float32)}
+    values = {"context_size": ("S", "M"), "context_place": ("home",), "item_id": ()}
+    return manifest, Vocabulary(values, {}, shares, 1)
+
+
+def test_naive_bayes_is_what_the_popularity_part_starts_as() -> None:
+    manifest, vocabulary = naive()
+    part = PopularityPart(manifest, vocabulary)
+    counts = np.array([[10.0, 4.0, 6.0, 0.0]], np.float32)
+    z = part(np.array([np.nan], np.float32), counts).numpy()[0]
+    a = 10.0
+    expected = [
+        math.log(10 + 0.3),
+        math.log((4 + a * 0.25) / (10 + a) / 0.25),
+        math.log((6 + a * 0.75) / (10 + a) / 0.75),
+        math.log((0 + a * 1.0) / (10 + a) / 1.0),
+    ]
+    np.testing.assert_allclose(z, expected, rtol=1e-5)
+    tower = QueryTower(TrainSettings(learned_size=4), manifest, vocabulary)
+    gates = tower(
+        {
+            "context_size": tf.constant(["M", "", "XXL"]),
+            "context_place": tf.constant(["home", "home", ""]),
+            "history_content": tf.zeros([3, 2, 5]),
+            "history_event_type": tf.constant([["", ""]] * 3),
+            "history_age_days": tf.zeros([3, 2]),
+        }
+    ).numpy()[:, 4:]
+    np.testing.assert_array_equal(gates, [[1, 0, 1, 1], [1, 0, 0, 1], [1, 0, 0, 0]])
+
+
+def test_vocabulary_knows_only_what_its_examples_touch(features: Path) -> None:
+    manifest = FeaturesManifest.read(features)
+    popularity = read_snapshot(features, 3)[2]
+    catalogue = read_catalogue(features)
+    known = learn_vocabulary(manifest, features, catalogue, ("train",), popularity, 1)
+    assert known.n_examples == 160
+    assert len(known.values["item_brand"]) == 1
+    assert "item-15" not in known.values["item_id"]
+    assert known.values["context_size"][0] in ("S", "M")
+    assert known.shares["size"].sum() == pytest.approx(1.0)
+    assert known.scales["user_height"][0] == pytest.approx(170, abs=3)
+
+
+def make_batches(features: Path, settings: TrainSettings) -> Batches:
+    n = 200
+    rng = np.random.default_rng(0)
+    columns = {
+        "item": rng.integers(16, size=n, dtype=np.int32),
+        "snapshot": np.sort(rng.integers(4, size=n, dtype=np.int32)),
+        "user": np.arange(n, dtype=np.uint64),
+        "weight": np.ones(n, np.float32),
+        "time": np.arange(n, dtype=np.int64) * 86_400_000_000,
+        "history": np.full((n, 3), -1, np.int32),
+        "history_event_type": np.zeros((n, 3), np.int8),
+        "history_age_days": np.zeros((n, 3), np.float32),
+        "query/gates": np.zeros((n, 2), np.int32),
+    }
+    columns["history"][:, 0] = columns["item"]
+    manifest = FeaturesManifest.read(features)
+    catalogue = {"id": np.arange(16, dtype=np.int32)}
+    return Batches(settings, Examples(columns), Snapshots(manifest, features, 1), catalogue)
+
+
+def test_an_epoch_has_every_example_once_with_its_item_among_the_candidates(
+    features: Path, small: TrainSettings
+) -> None:
+    batches = list(make_batches(features, small).of_epoch(1))
+    assert sum(len(batch["label"]) for batch in batches) == 200
+    ages = {float(batch["age_days"][0]) for batch in batches}
+    assert ages == {0.0, 10.0, 20.0, 30.0}
+    for batch in batches:
+        # The newest entry of each made-up history is the example's own item.
+        chosen = batch["item/id"][batch["label"]]
+        np.testing.assert_array_equal(batch["item/id"][batch["history_row"][:, 0]], chosen)
+        assert (batch["history_row"][:, 1:] == -1).all()
+        assert len(np.unique(batch["item/id"])) == len(batch["item/id"])
+        assert (batch["log_chance"] < 0).all()
+
+
+def test_epochs_differ_and_repeat(features: Path, small: TrainSettings) -> None:
+    batches = make_batches(features, small)
+    first, again, second = (
+        np.concatenate([batch["label"] for batch in batches.of_epoch(epoch)]) for epoch in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+
+
+def test_small_stock_is_ranked_whole(features: Path, small: TrainSettings) -> None:
+    settings = small.model_copy(update={"uniform_negatives": 16})
+    for batch in make_batches(features, settings).of_epoch(1):
+        assert len(batch["age_days"]) == 16
+        assert (batch["log_chance"] == 0).all()
+
+
+def test_recent_examples_weigh_more(features: Path, small: TrainSettings) -> None:
+    settings = small.model_copy(update={"recency_half_life_days": 10.0})
+    batches = list(make_batches(features, settings).of_epoch(1))
+    weights = np.sort(np.concatenate([batch["weight"] for batch in batches]))
+    assert weights[-1] / weights[-11] == pytest.approx(2.0, rel=1e-4)
+    assert weights.mean() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_stale_training_uses_older_snapshots(features: Path, small: TrainSettings) -> None:
+    settings = small.model_copy(update={"max_staleness_days": 40.0})
+    counted = {0.0: 0, 30.0: 0}
+    for batch in make_batches(features, settings).of_epoch(1):
+        age = float(batch["age_days"][0])
+        counted[age] = counted.get(age, 0) + len(batch["label"])
+    assert counted[0.0] > counted[30.0]
