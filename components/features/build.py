@@ -178,7 +178,8 @@ def _write_requests(
             asked = tables.requests(events, start, window.end, max(most, 1))
             parts.append(folder / f"requests-{window.name}.parquet")
             _write_rows(source, asked, blocks, window, parts[-1])
-    written = pa.concat_tables([pq.read_table(part) for part in parts])
+    tables_read = [pq.read_table(part) for part in parts]
+    written = pa.concat_tables(tables_read, promote_options="default")
     pq.write_table(written, folder / examples_file(REQUESTS))
     for part in parts:
         part.unlink()

@@ -212,12 +212,14 @@ def test_requests_are_all_visits_and_thinned_out_evenly(tmp_path: Path) -> None:
 
 def test_requests_reach_back_into_earlier_windows(tmp_path: Path) -> None:
     tables = market(2)
-    made = settings().model_copy(update={"request_days": 6.0})
+    made = settings().model_copy(update={"request_days": 10.0})
     found = rows_of(build(tmp_path, made, *tables), "requests")
     slow = SlowFeatures(made, *tables)
-    since = START + 14 * DAY
-    earlier = [row for row in slow.examples(1, requests=True) if row["event_time"] >= since]
-    assert earlier
+    since = START + 10 * DAY
+    earlier = [
+        row for i in (0, 1) for row in slow.examples(i, requests=True) if row["event_time"] >= since
+    ]
+    assert {row["snapshot"] for row in earlier}
     assert in_order(found) == in_order(earlier + slow.examples(2, requests=True))
     assert found == sorted(found, key=lambda row: row["event_time"])
 
