@@ -1,0 +1,68 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.demo.settings import DemoSettings
+from pipelines.demo.worlds import SimulatedWorld, open_world, write_outcomes
+from pipelines.settings import read_settings
+from refit.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    settings = DemoSettings(
+        out=tmp_path_factory.mktemp("demo"), past_days=10, change_step=1, requests_per_step=40
+    )
+    return SimulatedWorld(settings)
+
+
+def test_a_day_is_lived_and_told(world, tmp_path):
+    asked, announced = [], []
+    items = pq.read_table(world._folder / "items.parquet")
+    on_sale = items.filter(pa.compute.is_null(items["delisted_at"]))["item_id"].to_pylist()
+
+    def ask(request):
+        asked.append(request)
+        return {
+            "request_id": f"r{len(asked)}",
+            "items": [{"item_id": name, "score": 0.0} for name in on_sale[: request["k"]]],
+        }
+
+    before = world.now
+    step = world.live(ask, announced.extend)
+    assert step.answers == len(asked) == 40
+    assert 0 <= step.hits <= 40
+    assert (step.start, step.end) == (before, world.now)
+    assert {"user_id", "context", "history", "k", "time"} == asked[0].keys()
+    assert set(step.outcomes["request_id"].to_pylist()) <= {f"r{i + 1}" for i in range(40)}
+    assert {line["change"] for line in announced} == {"listed", "delisted"}
+    assert 0 < step.truth["random_chance"] < step.truth["perfect_chance"] <= 1
+
+    write_outcomes(step, tmp_path)
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_a_failed_request_is_no_answer_to_react_to(world):
+    step = world.live(lambda request: None, lambda lines: None)
+    assert step.hits == 0
+    assert step.outcomes.num_rows == 0
+
+
+def test_a_run_is_pointed_at_what_was_lived(world):
+    settings = read_settings(world.config, world.changes()[1::2])
+    assert settings.ingestion.end == world.now
+    assert settings.ingestion.path == str(world._folder)
+
+
+def test_the_ordered_change_is_told(world):
+    assert [change["name"] for change in world.truth()] == ["new_category_wave"]
+
+
+def test_an_unknown_world_lists_the_right_ones():
+    with pytest.raises(UsageError, match="simulated, renttherunway"):
+        open_world(DemoSettings(source="ebay"))
+
+
+def test_a_replay_says_what_it_needs():
+    with pytest.raises(UsageError, match="--data"):
+        open_world(DemoSettings(source="renttherunway"))
