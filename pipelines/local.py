@@ -20,6 +20,7 @@ from refit.files import read_json, write_json
 from refit.settings import Settings
 
 COMPILED_FOLDER = Path(__file__).parent / "compiled"
+ARGUMENTS_FILE = "arguments.json"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "run.log"
 
@@ -86,7 +87,8 @@ def run_locally(
         use_cache: Take a step's earlier outputs when nothing that feeds it has changed.
         on_line: Called with every line that a step says.
         run_id: Name of the run; made up when not given. A finished run of this name is not run
-            again, and one under way is waited for.
+            again, one under way is waited for, and one that was killed goes on with the arguments
+            that it began with: the champion of today may be its own.
     """
     started_at = datetime.now(UTC)
     run_id = run_id or f"{pipeline}-{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -95,6 +97,9 @@ def run_locally(
     with _alone(folder):
         if (folder / OUTCOME_FILE).exists():
             return RunOutcome.parse(read_json(folder / OUTCOME_FILE))
+        if not (folder / ARGUMENTS_FILE).exists():
+            write_json(folder / ARGUMENTS_FILE, dict(arguments))
+        arguments = read_json(folder / ARGUMENTS_FILE)
         return _run(pipeline, arguments, home, use_cache, on_line, folder, started_at)
 
 

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from components.deployment.settings import DeploySettings
-from refit.bundle import assemble_bundle
+from refit.bundle import Bundle, assemble_bundle
 from refit.dataset import DatasetManifest
 from refit.errors import GateRefused, RefitError
 from refit.features import FeaturesManifest
@@ -28,6 +28,8 @@ def deploy(
 ) -> str:
     """Bundle what passed the gate and promote it; servers of the registry take it over.
 
+    Done again after a kill, it finds what it promoted and does not promote it twice.
+
     Args:
         settings: Who promotes, and how many bundles stay.
         features: Features folder that the index was built from.
@@ -50,12 +52,6 @@ def deploy(
     data = DatasetManifest.read(dataset)
     _check_same_data(data, features, index)
     store = Registry(registry)
-    today = store.champion()
-    if (today.bundle_id if today else "") != champion:
-        raise GateRefused(
-            f"the verdict compared with {champion or 'no champion'}, but the champion is now "
-            f"{today.bundle_id if today else 'none'}; judge again"
-        )
     with tempfile.TemporaryDirectory() as folder:
         bundle = assemble_bundle(
             model=model,
@@ -65,11 +61,38 @@ def deploy(
             out_root=Path(folder),
             dataset=data,
         )
-        bundle_id = store.add(bundle)
-    store.promote(bundle_id, settings.by, reason or "it passed the gate")
+        bundle_id = _promoted_before(store, bundle, champion)
+        if not bundle_id:
+            _check_champion(store, champion)
+            bundle_id = store.add(bundle)
+            store.promote(bundle_id, settings.by, reason or "it passed the gate")
     for removed in store.prune(settings.keep_bundles):
         say(f"removed the old bundle {removed}")
     return bundle_id
+
+
+def _promoted_before(store: Registry, bundle: Bundle, champion: str) -> str:
+    """The champion, when an attempt that was killed before it could tell promoted the same."""
+    today = store.champion()
+    if today is None or today.action != "promote" or (today.previous or "") != champion:
+        return ""
+    mine, other = (_served_files(b) for b in (bundle, store.get(today.bundle_id)))
+    return today.bundle_id if mine == other else ""
+
+
+def _served_files(bundle: Bundle) -> dict[str, str]:
+    """Checksums of towers and index; a judgement made again is worded anew."""
+    folders = ("query_tower/", "item_tower/", "index/")
+    return {name: c for name, c in bundle.manifest.checksums.items() if name.startswith(folders)}
+
+
+def _check_champion(store: Registry, champion: str) -> None:
+    today = store.champion()
+    if (today.bundle_id if today else "") != champion:
+        raise GateRefused(
+            f"the verdict compared with {champion or 'no champion'}, but the champion is now "
+            f"{today.bundle_id if today else 'none'}; judge again"
+        )
 
 
 def _check_same_data(data: DatasetManifest, features: Path, index: Path) -> None:

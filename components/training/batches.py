@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from components.training.encoders import ItemEncoder, QueryEncoder
 from components.training.settings import TrainSettings
+from refit.errors import ContractBroken
 from refit.feature_tables import (
     ItemTable,
     examples_file,
@@ -230,6 +231,24 @@ class Batches:
         for i in rng.permutation(len(plan)):
             snapshot, rows, chances = plan[i]
             yield self._make(self._snapshots[snapshot], rows, chances, rng)
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """Shapes and types of a batch, the same for all, so that one trace serves them.
+
+        Raises:
+            ContractBroken: There is no batch.
+        """
+        batch = next(self.of_epoch(0), None)
+        if batch is None:
+            raise ContractBroken(
+                "no training example is on an item known at its snapshot; set known_items_only "
+                "to false, or take snapshots more often"
+            )
+        shapes = {name: (None, *values.shape[1:]) for name, values in batch.items()}
+        return {
+            name: tf.TensorSpec((2,) if name == "seed" else shape, batch[name].dtype)
+            for name, shape in shapes.items()
+        }
 
     def _plan(self, rng: np.random.Generator) -> list[tuple[int, NDArray[Any], "_Shares"]]:
         snapshot_of = self._stale(rng)

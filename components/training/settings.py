@@ -54,7 +54,7 @@ class TrainSettings(Settings):
     temperature: PositiveFloat = 0.15
     id_embedding: bool = True
     id_dropout: float = Field(default=0.1, ge=0, le=1)
-    id_l2: NonNegativeFloat = 0.003
+    id_l2: NonNegativeFloat = 0.006
     gate_l2: NonNegativeFloat = 0.0001
     gate_start: float = 1.0
     dropout: float = Field(default=0.1, ge=0, lt=1)

@@ -14,6 +14,7 @@ from pipelines.local import (
     _ended_well,
     _StepLines,
     list_runs,
+    run_locally,
 )
 from refit.errors import ContractBroken, GateRefused, RefitError
 from refit.files import write_json
@@ -113,3 +114,17 @@ def test_runs_are_listed_newest_first_and_unfinished_ones_not(tmp_path):
     assert [run.run_id for run in list_runs(home)] == ["run-3", "run-2", "run-1"]
     assert list_runs(home)[0].facts("report") == {"state": "SUCCEEDED"}
     assert list_runs(home)[0].facts("train") == {}
+
+
+def test_a_killed_run_goes_on_with_the_arguments_that_it_began_with(tmp_path, monkeypatch):
+    given = []
+
+    def killed(pipeline, arguments, *_):
+        given.append(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.local._run", killed)
+    for champion in ("b1", "b2"):
+        with pytest.raises(KeyboardInterrupt):
+            run_locally("any", {"champion": champion}, Home.at(tmp_path), run_id="nightly")
+    assert given == [{"champion": "b1"}] * 2

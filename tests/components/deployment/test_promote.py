@@ -15,7 +15,9 @@ from refit.registry import Registry
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
 
-def write_run(root: Path, passed: bool = True, index_data: str = "f00") -> dict[str, Path]:
+def write_run(
+    root: Path, passed: bool = True, index_data: str = "f00", towers: str = "query"
+) -> dict[str, Path]:
     """What a run's steps leave behind, with stand-ins for what deployment only copies."""
     split = Split(start=NOW, validation_start=NOW, test_start=NOW, end=NOW)
     dataset = DatasetManifest(
@@ -38,7 +40,7 @@ def write_run(root: Path, passed: bool = True, index_data: str = "f00") -> dict[
     )
     verdict = {"passed": passed, "reasons": [] if passed else ["worse than the champion"]}
     texts = {
-        "model/query_tower/1/saved_model.pb": "query",
+        "model/query_tower/1/saved_model.pb": towers,
         "model/item_tower/1/saved_model.pb": "item",
         "model/model.json": json.dumps({"towers_id": "t1"}),
         "reference/thresholds.json": json.dumps({"towers_id": "t1"}),
@@ -83,11 +85,23 @@ def test_what_did_not_pass_is_kept_but_not_promoted(tmp_path, registry):
 def test_a_verdict_over_another_champion_is_stale(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     first = deploy(DeploySettings(), **parts, registry=registry)
+    others = write_run(tmp_path / "other run", towers="other")
     with pytest.raises(GateRefused, match=f"no champion, but the champion is now {first}"):
-        deploy(DeploySettings(), **parts, registry=registry)
+        deploy(DeploySettings(), **others, registry=registry)
     with pytest.raises(GateRefused, match="judge again"):
         deploy(DeploySettings(), **parts, registry=registry, champion="another")
     assert Registry(registry).list() == (first,)
+
+
+def test_what_a_killed_attempt_promoted_is_found_not_promoted_again(tmp_path, registry):
+    parts = write_run(tmp_path / "run")
+    first = deploy(DeploySettings(), **parts, registry=registry)
+    assert deploy(DeploySettings(), **parts, registry=registry) == first
+    assert [change.bundle_id for change in Registry(registry).history()] == [first]
+    second = deploy(DeploySettings(), **parts, registry=registry, champion=first)
+    Registry(registry).rollback("ann", "worse")
+    with pytest.raises(GateRefused, match="judge again"):
+        deploy(DeploySettings(), **parts, registry=registry, champion=second)
 
 
 def test_parts_from_different_data_are_refused(tmp_path, registry):
