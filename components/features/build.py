@@ -100,7 +100,7 @@ def _write(
         _copy(source, tables.histories(source, events, blocks), folder / HISTORIES_FILE)
     for window in windows:
         with timed(f"wrote the {window.name} examples"):
-            _write_examples(source, events, blocks, window, folder)
+            _write_examples(source, settings, events, blocks, window, folder)
     if windows:
         with timed("wrote the requests"):
             _write_requests(source, settings, events, blocks, windows, folder)
@@ -129,13 +129,19 @@ def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Wind
 
 
 def _write_examples(
-    source: Source, events: ir.Table, blocks: ir.Table, window: _Window, folder: Path
+    source: Source,
+    settings: FeatureSettings,
+    events: ir.Table,
+    blocks: ir.Table,
+    window: _Window,
+    folder: Path,
 ) -> None:
-    wanted = (
-        events.weight > 0
-        if window.name == "train"
-        else events.event_type.isin(source.spec.target_events)
-    )
+    if window.name == "train":
+        wanted = events.weight > 0
+    else:
+        wanted = events.event_type.isin(source.spec.target_events)
+        if not settings.judge_recommended:
+            wanted = wanted & ~events.follows_answer
     path = folder / examples_file(window.name)
     n = _write_rows(source, events.filter(wanted), blocks, window, path)
     if not n:
@@ -144,7 +150,8 @@ def _write_examples(
         named = "event_weights" if window.name == "train" else "target_events"
         raise ContractBroken(
             f"no example for {window.name} from {window.start} to {window.end}: move the split, or"
-            f" name other {named}; over all time there are {counts or 'no events'}"
+            f" name other {named} (events that follow an answer are not judged on, unless"
+            f" judge_recommended is set); over all time there are {counts or 'no events'}"
         )
     say(f"{window.name}: {n:,} examples")
 

@@ -13,6 +13,9 @@ class FeatureSettings(Settings):
         spec: Which columns feed which tower, and how history and popularity are counted.
         frozen_at_cut: Validation and test see items as they stood when that window began, as a
             model does that is not re-indexed; otherwise snapshots go on through these windows.
+        judge_recommended: Judge also on events that follow an answer (those with a request_id).
+            People choose from what they are shown, so such events favour whichever model showed
+            it: a challenger would be held against a champion's own shop window.
         request_days: Visits of so many days before the end are kept as requests, which drift is
             measured against; several days, so that it shows how much days differ by themselves.
         max_requests: More requests than this are thinned out evenly over time.
@@ -22,6 +25,7 @@ class FeatureSettings(Settings):
 
     spec: FeatureSpec = FeatureSpec()
     frozen_at_cut: bool = False
+    judge_recommended: bool = False
     request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
     memory_limit: str = "2GB"

@@ -139,6 +139,7 @@ def numbered_events(source: Source, items: ir.Table) -> ir.Table:
     """Materialise the events with ``item_index``, ``position`` and ``earlier`` of their user.
 
     ``opens_visit`` is the first event of a visit: of a session, or of a user's day without one.
+    ``follows_answer`` is an event that the recommender itself had a part in.
 
     Raises:
         ContractBroken: An event is on an item that the items table does not know.
@@ -164,6 +165,7 @@ def numbered_events(source: Source, items: ir.Table) -> ir.Table:
         position=ibis.row_number().over(group_by=events.user_id, order_by=in_time),
         earlier=ibis.rank().over(alike),
         visit=_visit(events),
+        follows_answer=_follows_answer(events),
         user_first_us=events.at_us.min().over(group_by=events.user_id),
     )
     day = ranked.event_time.date().cast("string")
@@ -378,6 +380,13 @@ def _kind(source: Source, column: str) -> str:
 
 def _visit(events: ir.Table) -> ir.Value:
     return events.session_id if "session_id" in events.columns else ibis.null("string")
+
+
+def _follows_answer(events: ir.Table) -> ir.Value:
+    """Whether an event follows an answer of the recommender, as its ``request_id`` says."""
+    if "request_id" not in events.columns:
+        return ibis.literal(False)
+    return events.request_id.fill_null("") != ""
 
 
 def _weight(events: ir.Table, spec: FeatureSpec) -> ir.Value:

@@ -224,6 +224,28 @@ def test_requests_reach_back_into_earlier_windows(tmp_path: Path) -> None:
     assert found == sorted(found, key=lambda row: row["event_time"])
 
 
+def test_what_the_recommender_sold_is_learned_from_but_not_judged_on(tmp_path: Path) -> None:
+    def followed(row: Row, answer: str | None) -> Row:
+        return {**row, "request_id": answer}
+
+    own = [followed(row, None) for row in EACH_SPLIT]
+    led = [followed(event("y", day), "answer-1") for day in (1.5, 13.5, 17.5)]
+    empty = followed(event("z", 17.7), "")
+    items = [item("x", 0), item("y", 0), item("z", 0)]
+
+    def judged(made: FeatureSettings, name: str) -> dict[str, list[int]]:
+        folder = build(tmp_path, made, [*own, *led, empty], items, USERS, name=name)
+        return {split: [row["item_index"] for row in rows_of(folder, split)] for split in SPLITS}
+
+    alone = judged(settings(), "alone")
+    assert 1 in alone["train"]
+    assert 1 not in alone["validation"] + alone["test"]
+    assert 2 in alone["test"]
+    everything = judged(settings().model_copy(update={"judge_recommended": True}), "all")
+    assert 1 in everything["validation"]
+    assert 1 in everything["test"]
+
+
 def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:
     looked = [event("y", 17.2, "view"), event("x", 17.4, "view"), event("x", 18.1, "view")]
     other = event("x", 17.5, "view", user="b")
