@@ -20,8 +20,7 @@ class DemoSettings(Settings):
         change: The simulated change that sets in; empty for none.
         change_step: The step that it sets in at.
         requests_per_step: Requests sent to the server in one step.
-        refresh_every: Steps between two refreshes of the index.
-        monitor_every: Steps between two looks at drift.
+        monitor_every: Steps between two looks at drift; the index is refreshed just before.
         k: Items asked for.
     """
 
@@ -30,10 +29,9 @@ class DemoSettings(Settings):
     out: Path = Path("build/demo")
     seed: int = 7
     past_days: int = Field(default=34, ge=10)
-    live_steps: int = Field(default=18, ge=2)
+    live_steps: int = Field(default=17, ge=2)
     change: str = "new_category_wave"
     change_step: int = Field(default=7, ge=0)
     requests_per_step: int = Field(default=250, ge=20)
-    refresh_every: int = Field(default=4, ge=1)
     monitor_every: int = Field(default=6, ge=1)
     k: int = Field(default=10, ge=1, le=100)

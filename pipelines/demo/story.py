@@ -107,11 +107,11 @@ class Story:
             write_outcomes(step, self.settings.out / "outcomes")
             self._count(world, step, number)
             if number % self.settings.monitor_every == 0:
-                with self._timed("measure drift, decide (and refit)"), self._steady(server, world):
-                    self._monitor(world, number)
-            elif number % self.settings.refresh_every == 0:
-                with self._timed("refresh the index"), self._steady(server, world):
-                    self._command("run", "index_refresh", *self._pointed(world))
+                with self._steady(server, world):
+                    with self._timed("refresh the index"):
+                        self._command("run", "index_refresh", *self._pointed(world))
+                    with self._timed("measure drift, decide (and refit)"):
+                        self._monitor(world, number)
 
     def _monitor(self, world: World, number: int) -> None:
         found = self._command(
