@@ -32,6 +32,6 @@ class DemoSettings(Settings):
     live_steps: int = Field(default=17, ge=2)
     change: str = "new_category_wave"
     change_step: int = Field(default=7, ge=0)
-    requests_per_step: int = Field(default=250, ge=20)
+    requests_per_step: int = Field(default=150, ge=20)
     monitor_every: int = Field(default=6, ge=1)
     k: int = Field(default=10, ge=1, le=100)
