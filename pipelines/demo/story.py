@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -214,11 +214,12 @@ class Story:
     def _steady(self, server: ServerHandle, world: World) -> Iterator[None]:
         """Keep asking while something else runs.
 
-        These requests are dated before the first live day, so that no monitored window holds them.
+        These requests are dated a year ahead: nobody reacts to them, so that no monitored window,
+        nor the first ones that set the level of live quality, may hold them.
         """
         client = server.client()
         stop = threading.Event()
-        at = self._first_day(world) - timedelta(days=1)
+        at = world.now + timedelta(days=365)
 
         def keep_asking() -> None:
             for number in count():
@@ -252,10 +253,6 @@ class Story:
 
     def _day(self, world: World, number: int) -> int:
         return self.settings.past_days + number - 1 if world.unit == "day" else number
-
-    def _first_day(self, world: World) -> datetime:
-        lived = timedelta(days=len(self.days) * (1 if world.unit == "day" else 7))
-        return world.now - lived
 
     def _champion(self) -> str:
         from refit.registry import Registry
