@@ -13,10 +13,12 @@ from components.ingestion.sources.hm import ARTICLES, CUSTOMERS, TRANSACTIONS
 from pipelines.settings import list_configs, read_settings
 from refit.feature_tables import read_catalogue
 
+RENTALS = {"events": 192_351, "items": 5_850, "users": 105_571}
 PUBLIC = {
     "online_retail": ("online_retail", {"events": 385_414, "items": 3_665, "users": 4_339}),
     "vibrent": ("vibrent_partial", {"events": 11_703, "items": 2_849, "users": 5_416}),
-    "renttherunway": ("renttherunway", {"events": 192_351, "items": 5_850, "users": 105_571}),
+    "renttherunway": ("renttherunway", RENTALS),
+    "renttherunway_without_size": ("renttherunway", RENTALS),
 }
 """The folder of a public data set, and how many rows of it are kept."""
 
