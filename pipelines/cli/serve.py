@@ -98,7 +98,7 @@ def recommend(
 
     Try:
 
-      refit recommend --user u00012 -k 5 --context surface=home
+      refit recommend --user shopper-000012 -k 5 --context surface=home
 
       refit recommend --require price=5..20 --require category_1=women --json
     """
