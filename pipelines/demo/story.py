@@ -297,6 +297,7 @@ class Story:
         summary = {
             "title": world.title,
             "what": world.what,
+            "unit": world.unit,
             "source": self.settings.source,
             "simulated": self.settings.source == "simulated",
             "settings": self.settings.model_dump(mode="json"),

@@ -22,6 +22,7 @@ def summary():
     return {
         "title": "A <b>title</b>",
         "what": "what happened",
+        "unit": "week",
         "quality_means": "answers that led to a purchase",
         "outcome_means": "a simulated purchase",
         "quality": {"before": {"rate": 0.2, "low": 0.1, "high": 0.3, "n": 500}, "after": None},
@@ -59,6 +60,7 @@ def test_the_page_says_what_happened(summary, tmp_path):
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "A &lt;b&gt;title&lt;/b&gt;" in page
     assert "refused" in page
+    assert "Week 35." in page
     assert "hit rate at 10 is 0.1, at least 0.2 is needed" in page
     assert "500</b><span>requests sent, 1 failed, 2 answered by the fallback" in page
     assert page.count("data:image/png;base64,") == 2
