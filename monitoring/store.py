@@ -106,20 +106,20 @@ class AlertStore(Protocol):
         """All refits, oldest first."""
 
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS readings (
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS readings (
     towers_id TEXT NOT NULL, subject TEXT NOT NULL, statistic TEXT NOT NULL,
     window_start TEXT NOT NULL, window_end TEXT NOT NULL, body TEXT NOT NULL,
-    PRIMARY KEY (towers_id, subject, statistic, window_start, window_end));
-CREATE TABLE IF NOT EXISTS decisions (
-    id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS alerts (
+    PRIMARY KEY (towers_id, subject, statistic, window_start, window_end))""",
+    """CREATE TABLE IF NOT EXISTS decisions (
+    id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS alerts (
     alert_id TEXT PRIMARY KEY, towers_id TEXT NOT NULL, created_at TEXT NOT NULL,
-    status TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS refits (
+    status TEXT NOT NULL, body TEXT NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS refits (
     key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, lease_until REAL NOT NULL,
-    requested_at TEXT NOT NULL, body TEXT NOT NULL);
-"""
+    requested_at TEXT NOT NULL, body TEXT NOT NULL)""",
+)
 
 
 class SqliteStore:
@@ -128,8 +128,9 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        with self._connected() as db:
-            db.executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
+        with self._writing() as db:
+            for table in SCHEMA:
+                db.execute(table)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
