@@ -174,5 +174,6 @@ def _raise_alert(
         examples = find_examples(settings.measure, reference, sources, window)
         write_json(pages / f"{alert_id}.json", examples.model_dump(mode="json"))
         drifted = sum(reading.state is State.DRIFT for reading in concerning)
-        say(f"alert {alert_id}: {drifted} readings drifted")
+        silent = len(concerning) - drifted
+        say(f"alert {alert_id}: {drifted} readings drifted, {silent} could not tell")
     return store.alert(alert_id)

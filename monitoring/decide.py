@@ -71,8 +71,10 @@ def decide(
         )
         reasons += [f"{name} drifts in the newest window; one more would count" for name in faults]
         return _decision(policy, Action.NOTHING, reasons, state), concerning
-    if not triggers:
+    if drifting and not triggers:
         reasons.append("no refit: none of this drift is set to trigger one")
+    if not drifting:
+        reasons.append("no refit: nothing drifts, but silence is no proof that all is well")
     objections = _objections(policy, state, faults) if triggers else []
     reasons += objections
     if triggers and not objections:

@@ -1,8 +1,19 @@
 """Settings of watching: how drift is measured and calibrated, and what it may set off."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from refit.settings import Settings
+
+DEFAULT_FLOORS = {
+    "null-share": 0.05,
+    "new-values": 0.05,
+    "vector-norm": 0.2,
+    "centroid-shift": 0.1,
+    "jensenshannon": 0.1,
+    "wasserstein": 0.1,
+    "concentration": 0.2,
+    "frechet": 0.0,
+}
 
 
 class MeasureSettings(Settings):
@@ -25,7 +36,8 @@ class MeasureSettings(Settings):
         price_bands: Into how many bands, equally filled by the live stock, prices are cut.
         largest_vocabulary: Columns with more values get no new-values reading; a mix pools the
             rarer ones.
-        floors: Smallest change worth an alarm, by statistic; below it nothing is drift.
+        floors: Smallest change worth an alarm, by statistic; below it nothing is drift. Those not
+            named keep their default.
         outcome_hours: An event counts as an answer's outcome up to so long after it.
         click_events, purchase_events: The event types of the two outcome rates.
         baseline_windows: A bundle's first windows set the level of live quality.
@@ -47,21 +59,21 @@ class MeasureSettings(Settings):
     unknown_items: float = Field(default=0.1, ge=0, lt=1)
     price_bands: int = Field(default=5, ge=2)
     largest_vocabulary: int = Field(default=200, ge=2)
-    floors: dict[str, float] = {
-        "null-share": 0.05,
-        "new-values": 0.05,
-        "vector-norm": 0.2,
-        "centroid-shift": 0.1,
-        "jensenshannon": 0.1,
-        "wasserstein": 0.1,
-        "concentration": 0.2,
-    }
+    floors: dict[str, float] = DEFAULT_FLOORS
     outcome_hours: float = Field(default=24.0, gt=0)
     click_events: tuple[str, ...] = ("view", "like", "cart", "offer", "purchase")
     purchase_events: tuple[str, ...] = ("purchase",)
     baseline_windows: int = Field(default=5, ge=1)
     fallback_share: float = Field(default=0.05, ge=0, lt=1)
     seed: int = 0
+
+    @field_validator("floors")
+    @classmethod
+    def _keep_the_others(cls, floors: dict[str, float]) -> dict[str, float]:
+        if unknown := floors.keys() - DEFAULT_FLOORS.keys():
+            known = ", ".join(DEFAULT_FLOORS)
+            raise ValueError(f"no floor for {', '.join(sorted(unknown))}; statistics: {known}")
+        return DEFAULT_FLOORS | floors
 
 
 class PolicySettings(Settings):

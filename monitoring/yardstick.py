@@ -121,7 +121,7 @@ def calibrate(
     place_of[positions] = np.arange(len(positions))
     natural, block_rows = _natural_values(yardstick.measure, rows, place_of, settings, blocks)
     by_day = _natural_bound(natural, block_rows, sizes, by_chance, settings)
-    floor = settings.floors.get(yardstick.statistic, 0.0)
+    floor = settings.floors[yardstick.statistic]
     thresholds = tuple(
         Threshold(
             n=n,

@@ -46,7 +46,7 @@ def export_item_tower(tower: ItemTower, manifest: FeaturesManifest, folder: Path
     """Write ``folder``/1: raw item inputs to ``embedding`` [B, D] and ``content`` [B, C]."""
     signature = item_signature(manifest)
 
-    @tf.function(input_signature=[signature])
+    @tf.function(input_signature=[signature], autograph=False)
     def serve(inputs: Tensors) -> Tensors:
         return tower(inputs)
 
@@ -59,7 +59,7 @@ def export_query_tower(
     """Write ``folder``/1: raw query inputs to ``embedding`` [B, D]."""
     signature = query_signature(manifest.spec, content_size)
 
-    @tf.function(input_signature=[signature])
+    @tf.function(input_signature=[signature], autograph=False)
     def serve(inputs: Tensors) -> Tensors:
         return {"embedding": tower(inputs)}
 

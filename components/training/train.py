@@ -233,7 +233,7 @@ def _loop(
     import tensorflow as tf
 
     model.compile(tf.keras.optimizers.Adam(settings.learning_rate, jit_compile=False))
-    step = tf.function(model.train_step, input_signature=[batches.signature()])
+    step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
     seen = checkpoint.restore(model)
     clock = _Clock(name, n_examples, n_epochs, len(seen))
     while len(seen) < n_epochs and not _stopped(seen, settings.patience, meter is not None):

@@ -3,8 +3,9 @@ from datetime import timedelta
 import pytest
 
 from monitoring.decide import PolicyState, decide
-from monitoring.settings import PolicySettings
+from monitoring.settings import MeasureSettings, PolicySettings
 from refit.alert import Action
+from refit.errors import RefitError
 from tests.monitoring.alerts import BRAND, DRIFT, NOW, OK, QUERY, SILENT, series
 
 FREE = PolicyState(now=NOW, new_events=5000)
@@ -100,7 +101,9 @@ def test_nothing_measured_is_an_alert():
 
 def test_silence_can_be_waived_by_name():
     readings = series(("live:purchase-rate", "drop"), SILENT, SILENT, SILENT)
-    assert run(readings).action is Action.ALERT
+    alert = run(readings)
+    assert alert.action is Action.ALERT
+    assert "nothing drifts" in alert.reasons[-1]
     assert run(readings, waived=("live:purchase-rate/*",)).action is Action.NOTHING
 
 
@@ -115,3 +118,10 @@ def test_what_an_unresolved_alert_tells_is_not_told_again():
 def test_a_window_measured_again_counts_once_and_anew():
     readings = series(QUERY, OK, DRIFT, DRIFT) + series(QUERY, OK, OK, OK)
     assert run(readings).action is Action.NOTHING
+
+
+def test_a_floor_that_is_set_leaves_the_others_as_they_are():
+    settings = MeasureSettings.parse({"floors": {"wasserstein": 0.3}})
+    assert settings.floors == {**MeasureSettings().floors, "wasserstein": 0.3}
+    with pytest.raises(RefitError, match="wassertsein"):
+        MeasureSettings.parse({"floors": {"wassertsein": 0.3}})
