@@ -36,7 +36,9 @@ class RecallMeter:
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         self._rows = rows
-        self._content = tf.function(model.item_tower.content, reduce_retracing=True, autograph=False)
+        self._content = tf.function(
+            model.item_tower.content, reduce_retracing=True, autograph=False
+        )
         self._items = tf.function(model.item_tower.embed, reduce_retracing=True, autograph=False)
         self._rank = tf.function(self._rank_block, reduce_retracing=True, autograph=False)
 

@@ -16,6 +16,7 @@ class DemoSettings(Settings):
         out: Where everything goes; an earlier demo there is removed.
         seed: Of the simulated marketplace, or of the sample of rentals that are replayed.
         past_days: Simulated days before the first training.
+        window_days: A training sees so many of the latest simulated days.
         live_steps: Steps lived with recommendations: days, or weeks of a replay.
         change: The simulated change that sets in; empty for none.
         change_step: The step that it sets in at.
@@ -28,7 +29,8 @@ class DemoSettings(Settings):
     data: Path | None = None
     out: Path = Path("build/demo")
     seed: int = 7
-    past_days: int = Field(default=34, ge=10)
+    past_days: int = Field(default=43, ge=10)
+    window_days: int = Field(default=28, ge=20)
     live_steps: int = Field(default=17, ge=2)
     change: str = "new_category_wave"
     change_step: int = Field(default=7, ge=0)

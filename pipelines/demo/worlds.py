@@ -120,10 +120,13 @@ class SimulatedWorld:
         return self._market.now
 
     def changes(self) -> list[str]:
-        """Point a run at the tables written so far."""
+        """Point a run at the latest days of the tables written so far."""
+        first = self.now - timedelta(days=self._settings.window_days)
         return [
             "--set",
             f"ingestion.path={self._folder}",
+            "--set",
+            f"ingestion.start={_iso(first)}",
             "--set",
             f"ingestion.end={self.now.isoformat()}",
         ]
