@@ -1,4 +1,4 @@
-"""The demo's page: what happened, day by day, with pictures."""
+"""The demo's page: what happened, step by step, with pictures."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ def write_page(summary: Mapping[str, Any], path: Path) -> None:
     )
     html = environment.get_template("page.html").render(
         summary=summary,
-        quality_picture=draw_quality(summary["days"], summary["marks"]),
+        quality_picture=draw_quality(summary["days"], summary["marks"], summary["unit"]),
         drift_picture=draw_drift(summary["drift"], summary["marks"]),
         quiet=sorted(
             {r["subject"] for r in summary["drift"]} - set(choose_subjects(summary["drift"]))
@@ -36,8 +36,10 @@ def write_page(summary: Mapping[str, Any], path: Path) -> None:
         staging.write_text(html, encoding="utf-8")
 
 
-def draw_quality(days: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]]) -> str:
-    """Live quality by day with its 95% interval, as a data URI.
+def draw_quality(
+    days: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]], unit: str
+) -> str:
+    """Live quality by day (or other ``unit``) with its 95% interval, as a data URI.
 
     In a simulation, whose truth is known, also the true chance of a sale of the lists shown, as a
     share of what a perfect recommender's lists would have had.
@@ -66,7 +68,7 @@ def draw_quality(days: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str,
     for place, each in enumerate(grid.flat):
         each.set_ylim(bottom=0)
         _draw_marks(each, marks, labels=not place)
-    grid[-1, 0].set_xlabel("day" if known else "step")
+    grid[-1, 0].set_xlabel(unit)
     grid[-1, 0].xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     return _as_data_uri(figure)
 

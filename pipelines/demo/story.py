@@ -67,6 +67,7 @@ class Story:
         self.settings = settings
         self.say = say
         self.home = Home.at(settings.out / "home")
+        self.unit = "day"
         self.traffic = Traffic()
         self.seconds: dict[str, float] = {}
         self.days: list[dict[str, Any]] = []
@@ -86,6 +87,7 @@ class Story:
         with self._timed("a world to live in"):
             remove(self.settings.out)
             world = open_world(self.settings)
+            self.unit = world.unit
         with self._timed("train, judge, deploy"):
             trained = self._command("run", "continuous_training", *self._pointed(world))
         self._tell_run(trained, None, "the first training")
@@ -285,7 +287,7 @@ class Story:
 
     def _line(self, day: int | None, text: str, link: str = "", link_text: str = "") -> None:
         self.lines.append({"day": day, "text": text, "link": link, "link_text": link_text})
-        self.say(("" if day is None else f"day {day}: ") + text)
+        self.say(("" if day is None else f"{self.unit} {day}: ") + text)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
