@@ -17,7 +17,7 @@ from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page
 from pipelines.demo.settings import DemoSettings
-from pipelines.demo.worlds import Step, World, open_world, write_outcomes
+from pipelines.demo.worlds import Step, World, open_world
 from pipelines.home import Home
 from pipelines.local import OUTCOME_FILE
 from refit.errors import RefitError
@@ -106,7 +106,6 @@ class Story:
             self._mark_changes(world, number)
             with self._timed("shoppers ask and react"):
                 step = world.live(self._asker(client, world), self._announce)
-            write_outcomes(step, self.settings.out / "outcomes")
             self._count(world, step, number)
             if number % self.settings.monitor_every == 0:
                 with self._steady(server, world):

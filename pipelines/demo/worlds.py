@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.demo.settings import DemoSettings
+from refit.dataset import EVENTS_FILE, ITEMS_FILE
 from refit.files import write_atomically
 
 Ask = Callable[[dict[str, Any]], Mapping[str, Any] | None]
@@ -29,7 +30,7 @@ class Step:
         start, end: The stretch of time, UTC.
         answers: Requests that were answered.
         hits: Answers that led to an outcome worth counting (a purchase).
-        outcomes: Events with a request_id.
+        events: What happened; those that follow an answer name it as their ``request_id``.
         truth: What only a simulation knows, e.g. the chance of a sale of the lists shown.
     """
 
@@ -37,7 +38,7 @@ class Step:
     end: datetime
     answers: int
     hits: int
-    outcomes: pa.Table
+    events: pa.Table
     truth: dict[str, float] = field(default_factory=dict)
 
 
@@ -174,15 +175,14 @@ class SimulatedWorld:
                 for row in day.listed.to_pylist()
             ]
         )
-        outcomes = day.events.filter(pc.is_valid(day.events["request_id"]))
-        bought = outcomes.filter(pc.equal(outcomes["event_type"], "purchase"))
+        bought = day.events.filter(pc.equal(day.events["event_type"], "purchase"))
         requests = day.requests
         return Step(
             start=start,
             end=self._market.now,
             answers=requests.num_rows,
-            hits=len(pc.unique(bought["request_id"])),
-            outcomes=outcomes,
+            hits=len(pc.unique(bought["request_id"].drop_null())),
+            events=day.events,
             truth={
                 name: float(pc.mean(requests[name]).as_py() or 0.0)
                 for name in ("chance_of_sale", "perfect_chance", "random_chance")
@@ -228,6 +228,7 @@ class ReplayWorld:
         self._rng = np.random.default_rng(settings.seed)
         self._now = self.CUT
         self._dataset = settings.out / "replayed"
+        self._lived = settings.out / "lived"
         self._events, self._items, self._contexts = self._read(settings.data)
         self.what = (
             f"A model was trained on rentals before {self.CUT:%d %B %Y}, judged, put behind "
@@ -256,9 +257,10 @@ class ReplayWorld:
         ]
 
     def monitored(self) -> list[str]:
-        """The hits of the replay; windows are weeks."""
+        """The rentals replayed, hits among them, and the dresses; windows are weeks."""
         return [
-            f"--outcomes={self._settings.out / 'outcomes'}",
+            f"--outcomes={self._lived}",
+            f"--items={self._dataset / ITEMS_FILE}",
             "--set",
             "monitoring.measure.window_days=7",
         ]
@@ -271,10 +273,10 @@ class ReplayWorld:
             pc.and_(pc.greater_equal(times, pa.scalar(start)), pc.less(times, pa.scalar(end)))
         )
         n = min(self._settings.requests_per_step, week.num_rows)
-        rows = np.sort(self._rng.choice(week.num_rows, n, replace=False))
-        hits: list[dict[str, Any]] = []
+        hits: list[str | None] = [None] * week.num_rows
         answers = 0
-        for rental in week.take(rows).to_pylist():
+        for row in np.sort(self._rng.choice(week.num_rows, n, replace=False)).tolist():
+            (rental,) = week.slice(row, 1).to_pylist()
             context = {name: rental[name] for name in self._contexts if rental[name] is not None}
             answer = ask(
                 {
@@ -288,12 +290,12 @@ class ReplayWorld:
                 continue
             answers += 1
             if any(item["item_id"] == rental["item_id"] for item in answer["items"]):
-                hits.append({**rental, "request_id": answer["request_id"]})
+                hits[row] = answer["request_id"]
         self._now = end
-        schema = week.schema
-        if "request_id" not in schema.names:
-            schema = schema.append(pa.field("request_id", pa.string()))
-        return Step(start, end, answers, len(hits), pa.Table.from_pylist(hits, schema))
+        lived = week.append_column("request_id", pa.array(hits, pa.string()))
+        with write_atomically(self._lived / f"{start:%Y-%m-%d}.parquet") as staging:
+            pq.write_table(lived, staging)
+        return Step(start, end, answers, sum(hit is not None for hit in hits), lived)
 
     def truth(self) -> list[dict[str, Any]]:
         """Nothing was ordered."""
@@ -306,7 +308,6 @@ class ReplayWorld:
     def _read(self, data: Path) -> tuple[pa.Table, dict[str, str], tuple[str, ...]]:
         from components.ingestion.ingest import ingest
         from pipelines.settings import read_settings
-        from refit.dataset import EVENTS_FILE, ITEMS_FILE
 
         settings = read_settings(self.config, [f"ingestion.path={data}"]).ingestion
         manifest = ingest(settings, self._dataset)
@@ -330,12 +331,6 @@ def open_world(settings: DemoSettings) -> World:
     if settings.source not in worlds:
         raise UsageError(f"no demo of {settings.source!r}: there are {', '.join(worlds)}")
     return worlds[settings.source](settings)
-
-
-def write_outcomes(step: Step, folder: Path) -> None:
-    """Keep a step's outcomes as one Parquet file."""
-    with write_atomically(folder / f"{step.start:%Y%m%dT%H%M%S}.parquet") as staging:
-        pq.write_table(step.outcomes, staging)
 
 
 def _iso(time: datetime) -> str:
