@@ -78,7 +78,7 @@ def decide(
     objections = _objections(policy, state, faults) if triggers else []
     reasons += objections
     if triggers and not objections:
-        reasons.append(f"refit: {', '.join(triggers)} may trigger one, and nothing speaks against")
+        reasons.append(f"a refit is due for {', '.join(triggers)}; nothing speaks against it")
         return _decision(policy, Action.REFIT, reasons, state), concerning
     if set(drifting) | set(silent) <= set(state.alerted):
         reasons.append("an unresolved alert tells about all of this already")

@@ -111,6 +111,7 @@ class Story:
                 with self._steady(server, world):
                     with self._timed("refresh the index"):
                         self._command("run", "index_refresh", *self._pointed(world))
+                    self._mark(self._day(world, number), "refresh", "index refreshed")
                     with self._timed("measure drift, decide (and refit)"):
                         self._monitor(world, number)
 
@@ -128,17 +129,19 @@ class Story:
             page = os.path.relpath(found["page"], self.settings.out)
             text = found["reasons"][-1]
             self.alerts.append({"alert_id": found["alert_id"], "page": page, "text": text})
-            self.marks.append({"day": day, "kind": "alert", "label": "alert"})
-            self._line(day, f"An alert: {text}.", page, "Alert page")
+            self._mark(day, "alert", "alert")
+            self._line(day, f"The monitor alerts: {text}.", page, "Alert page")
+        else:
+            self._line(day, f"The monitor looks, and does nothing: {found['reasons'][-1]}.")
         if found["refit"]:
-            self.marks.append({"day": day, "kind": "refit", "label": "refit"})
+            self._mark(day, "refit", "refit")
             if found["refit"]["state"] == RefitState.FAILED:
                 self._line(day, f"The refit failed: {found['refit']['outcome']}")
                 return
             run = read_json(self.home.runs / found["refit"]["key"] / OUTCOME_FILE)
             self._tell_run(run, day, "the refit")
             if self.bundles[-1]["passed"]:
-                self.marks.append({"day": day, "kind": "swap", "label": "new bundle"})
+                self._mark(day, "swap", "new bundle")
 
     def _note_readings(
         self, world: World, number: int, readings: Sequence[Mapping[str, Any]]
@@ -249,7 +252,7 @@ class Story:
         for change in world.truth():
             if change["day"] != self._day(world, number):
                 continue
-            self.marks.append({"day": change["day"], "kind": "change", "label": change["name"]})
+            self._mark(change["day"], "change", change["name"])
             self._line(change["day"], f"A change sets in ({change['name']}): {change['does']}")
 
     def _day(self, world: World, number: int) -> int:
@@ -283,6 +286,9 @@ class Story:
 
     def _command(self, *arguments: str) -> Mapping[str, Any]:
         return run_command(arguments, lambda line: self.say(f"  {line}"), self.say)
+
+    def _mark(self, day: int, kind: str, label: str) -> None:
+        self.marks.append({"day": day, "kind": kind, "label": label})
 
     def _line(self, day: int | None, text: str, link: str = "", link_text: str = "") -> None:
         self.lines.append({"day": day, "text": text, "link": link, "link_text": link_text})
