@@ -149,6 +149,12 @@ def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> Reading:
         return _cannot_tell(subject, "drop", window, towers_id, why, now.answers, known)
     value = pooled.share - now.share
     threshold = _allowed_drop(settings, before, pooled, now)
+    if threshold >= pooled.share:
+        why = (
+            f"the first {len(before)} windows differ so much that not even a fall from "
+            f"{pooled.share:.2%} to nothing would stand out"
+        )
+        return _cannot_tell(subject, "drop", window, towers_id, why, now.answers, known)
     return Reading(
         subject=subject,
         statistic="drop",

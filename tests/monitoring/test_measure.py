@@ -228,6 +228,16 @@ def test_outcomes_need_a_level_to_be_held_against(world):
     assert second.level == pytest.approx(len(hits) / 300, abs=0.004)
 
 
+def test_a_level_that_jumps_by_itself_tells_of_no_fall(world):
+    for buys in (0.5, 0.01, 0.5, 0.01, 0.5, 0.01):
+        world.live(Market(buys=buys), 1)
+    (last,) = (
+        r for r in measured(world, daily_windows(world.end, 1)) if r.subject == "live:purchase-rate"
+    )
+    assert last.state is State.CANNOT_TELL
+    assert "not even a fall" in last.why
+
+
 def test_snapshots_land_in_an_evidently_workspace_once_a_window(world):
     from evidently.ui.workspace import Workspace
 
