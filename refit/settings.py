@@ -42,9 +42,12 @@ class Settings(BaseModel):
 
 
 def _describe(cls: type[BaseModel], fault: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
+    path = ".".join(str(part) for part in fault["loc"]) or "together"
     if fault["type"] != "extra_forbidden":
-        return f"{path}: {fault['msg']} (got {fault.get('input')!r})"
+        said = fault["msg"].removeprefix("Value error, ")
+        # Settings that do not go together are told for the whole, which is too long to repeat.
+        whole = isinstance(fault.get("input"), dict)
+        return f"{path}: {said}" + ("" if whole else f" (got {fault.get('input')!r})")
     known = sorted(_fields_at(cls, fault["loc"][:-1]))
     close = get_close_matches(str(fault["loc"][-1]), known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(known)}"

@@ -1,8 +1,9 @@
 """What the demo does, and how long."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from refit.settings import Settings
 
@@ -25,7 +26,7 @@ class DemoSettings(Settings):
         k: Items asked for.
     """
 
-    source: str = "simulated"
+    source: Literal["simulated", "renttherunway"] = "simulated"
     data: Path | None = None
     out: Path = Path("build/demo")
     seed: int = 7
@@ -37,3 +38,9 @@ class DemoSettings(Settings):
     requests_per_step: int = Field(default=150, ge=20)
     monitor_every: int = Field(default=6, ge=1)
     k: int = Field(default=10, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _check_data(self) -> Self:
+        if self.source != "simulated" and (self.data is None or not self.data.is_dir()):
+            raise ValueError("a replay needs the folder of the data: --data FOLDER")
+        return self

@@ -20,7 +20,7 @@ from pipelines.demo.settings import DemoSettings
 from pipelines.demo.worlds import Step, World, open_world
 from pipelines.home import Home
 from pipelines.local import OUTCOME_FILE
-from refit.errors import RefitError
+from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_json
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
@@ -85,7 +85,7 @@ class Story:
             The summary, as in ``summary.json``.
         """
         with self._timed("a world to live in"):
-            remove(self.settings.out)
+            self._clear()
             world = open_world(self.settings)
             self.unit = world.unit
         with self._timed("train, judge, deploy"):
@@ -99,6 +99,14 @@ class Story:
             self._line(None, "The Seldon microservice answers requests with the first bundle.")
             self._live(world, server)
         return self._write(world)
+
+    def _clear(self) -> None:
+        """Remove an earlier demo, and nothing else."""
+        out = self.settings.out
+        if out.exists() and any(out.iterdir()) and not self.home.folder.is_dir():
+            raise UsageError(f"{out} holds something else than a demo; name another folder: --out")
+        remove(out)
+        self.home.folder.mkdir(parents=True)
 
     def _live(self, world: World, server: ServerHandle) -> None:
         client = server.client()

@@ -220,10 +220,7 @@ class ReplayWorld:
     CUT = datetime(2017, 7, 1, tzinfo=UTC)
 
     def __init__(self, settings: DemoSettings) -> None:
-        if settings.data is None:
-            from refit.errors import UsageError
-
-            raise UsageError("a replay needs the folder of the data: --data FOLDER")
+        assert settings.data is not None  # DemoSettings sees to it
         self._settings = settings
         self._rng = np.random.default_rng(settings.seed)
         self._now = self.CUT
@@ -322,20 +319,8 @@ class ReplayWorld:
 
 
 def open_world(settings: DemoSettings) -> World:
-    """The world that the settings name.
-
-    Raises:
-        UsageError: There is no such world.
-    """
-    from refit.errors import UsageError
-
-    worlds: dict[str, Callable[[DemoSettings], World]] = {
-        "simulated": SimulatedWorld,
-        "renttherunway": ReplayWorld,
-    }
-    if settings.source not in worlds:
-        raise UsageError(f"no demo of {settings.source!r}: there are {', '.join(worlds)}")
-    return worlds[settings.source](settings)
+    """The world that the settings name, at its beginning."""
+    return SimulatedWorld(settings) if settings.source == "simulated" else ReplayWorld(settings)
 
 
 def _iso(time: datetime) -> str:

@@ -94,7 +94,8 @@ def test_version(refit):
         ("simulate --change taste_shfit@3", "known changes: brand_craze"),
         ("simulate --preset huge", "known presets: demo, large"),
         ("serve", "has no champion"),
-        ("demo --source mine", "simulated, renttherunway"),
+        ("demo --source mine", "'simulated' or 'renttherunway'"),
+        ("demo --source renttherunway --data nowhere", "--data FOLDER"),
     ],
 )
 def test_bad_usage_is_2_and_says_what_to_do(refit, words, tells):
@@ -186,3 +187,11 @@ def test_it_is_a_command_of_its_own():
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "Did you mean 'bundles'?" in done.stderr
+
+
+def test_a_demo_removes_no_folder_that_is_not_its_own(refit, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    said = refit("demo", "--out", tmp_path)
+    assert said.code == 2
+    assert "something else than a demo" in said.err
+    assert (tmp_path / "thesis.txt").exists()

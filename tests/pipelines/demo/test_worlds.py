@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.demo.settings import DemoSettings
-from pipelines.demo.worlds import SimulatedWorld, open_world
+from pipelines.demo.worlds import SimulatedWorld
 from pipelines.settings import read_settings
 from refit.errors import UsageError
 
@@ -57,10 +57,11 @@ def test_the_ordered_change_is_told(world):
 
 
 def test_an_unknown_world_lists_the_right_ones():
-    with pytest.raises(UsageError, match="simulated, renttherunway"):
-        open_world(DemoSettings(source="ebay"))
+    with pytest.raises(UsageError, match="'simulated' or 'renttherunway'"):
+        DemoSettings.parse({"source": "ebay"})
 
 
-def test_a_replay_says_what_it_needs():
+@pytest.mark.parametrize("data", [None, "nowhere"])
+def test_a_replay_says_what_it_needs(data):
     with pytest.raises(UsageError, match="--data"):
-        open_world(DemoSettings(source="renttherunway"))
+        DemoSettings.parse({"source": "renttherunway", "data": data})
