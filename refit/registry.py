@@ -5,6 +5,8 @@ A local folder and an object store (any fsspec URL) are laid out the same::
     bundles/<bundle_id>/...   immutable
     champion.json             the latest Promotion; replacing it is what promotes
     history.jsonl             every Promotion, oldest first: the audit trail
+    candidate.json            the latest Nomination, where bundles go live by a rollout
+    rollouts/<id>.json        the Decision that ended a rollout, one each
 
 champion.json is the truth. A writer killed before its history line was written loses nothing:
 the line is taken from champion.json by the next reader or writer.
@@ -27,10 +29,13 @@ from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
 from refit.files import remove, write_atomically
 from refit.progress import say
+from refit.rollout import Decision, Nomination
 from refit.settings import Settings
 
 CHAMPION_FILE = "champion.json"
 HISTORY_FILE = "history.jsonl"
+CANDIDATE_FILE = "candidate.json"
+ROLLOUTS_FOLDER = "rollouts"
 LOCK_FILE = ".lock"
 LOCK_EXPIRES_SECONDS = 60.0
 LEFTOVER_SECONDS = 86_400.0
@@ -105,13 +110,15 @@ class Registry:
             UsageError: There is no such bundle; the message lists the latest ones.
             RefitError: The bundle is broken.
         """
+        local = self.cache / bundle_id
+        if not self.is_local and local.exists():
+            return load_bundle(local)
         if not self._holds(bundle_id):
             latest = ", ".join(self.list()[-5:]) or "none"
             raise UsageError(f"no bundle {bundle_id!r} in {self.root}; the latest: {latest}")
         if self.is_local:
             return load_bundle(Path(self._at("bundles", bundle_id)))
-        local = self.cache / bundle_id
-        if not local.exists():
+        with self._reaching():
             self._download(bundle_id, local)
         return load_bundle(local)
 
@@ -122,7 +129,7 @@ class Registry:
             RefitError: champion.json cannot be read as one.
         """
         text = self._read(CHAMPION_FILE)
-        return None if text is None else self._parse(text, CHAMPION_FILE)
+        return None if text is None else self._parse(Promotion, text, CHAMPION_FILE)
 
     def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> Promotion:
         """Make a bundle the champion; promoting the champion again changes nothing.
@@ -137,12 +144,10 @@ class Registry:
             GateRefused: The bundle's verdict is missing or did not pass.
             UsageError: There is no such bundle, or ``by`` or ``reason`` is empty.
         """
-        verdict = self.get(bundle_id).read_verdict()
-        passed = verdict is not None and verdict.passed
-        if not passed and not force:
-            why = "; ".join(verdict.reasons) if verdict else "it has no verdict"
+        refusal = self._refusal(bundle_id)
+        if refusal and not force:
             raise GateRefused(
-                f"bundle {bundle_id} is not promoted: {why}. "
+                f"bundle {bundle_id} is not promoted: {refusal}. "
                 "To promote it all the same, force it and give the reason."
             )
         with self._lock():
@@ -150,7 +155,7 @@ class Registry:
             if champion and champion.bundle_id == bundle_id:
                 return champion
             previous = champion.bundle_id if champion else None
-            forced = not passed
+            forced = bool(refusal)
             return self._change("promote", bundle_id, previous, by, reason, forced)
 
     def rollback(self, by: str, reason: str) -> Promotion:
@@ -171,6 +176,66 @@ class Registry:
             previous = earlier[-1].previous if earlier else None
             return self._change("rollback", target, previous, by, reason, forced=False)
 
+    def nominate(self, bundle_id: str, champion: str, by: str, reason: str) -> Nomination:
+        """Ask for a bundle to be rolled out; it takes the place of an earlier nomination.
+
+        Done again for the same bundle before its rollout has ended, it changes nothing.
+
+        Args:
+            bundle_id: A bundle of this registry.
+            champion: Whom its gate compared it with, "" when there was none.
+            by: Who asks: a person, or a pipeline run.
+            reason: Why; goes to the audit trail.
+
+        Raises:
+            GateRefused: The bundle's verdict is missing or did not pass.
+            UsageError: There is no such bundle, or ``by`` or ``reason`` is empty.
+        """
+        if refusal := self._refusal(bundle_id):
+            raise GateRefused(f"bundle {bundle_id} is not rolled out: {refusal}")
+        _check_audit(by, reason)
+        with self._lock():
+            standing = self.candidate()
+            if standing and standing.bundle_id == bundle_id and standing.champion == champion:
+                return standing
+            nomination = Nomination(
+                bundle_id=bundle_id, champion=champion, at=datetime.now(UTC), by=by, reason=reason
+            )
+            self._write(CANDIDATE_FILE, nomination.model_dump_json(indent=2) + "\n")
+        say(f"{bundle_id} is nominated by {by}: {reason}")
+        return nomination
+
+    def candidate(self) -> Nomination | None:
+        """The nomination whose rollout has not ended; None when there is none."""
+        text = self._read(CANDIDATE_FILE)
+        nomination = None if text is None else self._parse(Nomination, text, CANDIDATE_FILE)
+        if nomination is None or self.decision(nomination.rollout_id):
+            return None
+        return nomination
+
+    def decide(self, decision: Decision) -> Decision:
+        """Keep how a rollout ended; what was kept first stands, and is returned."""
+        with self._lock():
+            kept = self.decision(decision.rollout_id)
+            if kept is None:
+                name = f"{ROLLOUTS_FOLDER}/{decision.rollout_id}.json"
+                self._write(name, decision.model_dump_json(indent=2) + "\n")
+        return kept or decision
+
+    def decision(self, rollout_id: str) -> Decision | None:
+        """How a rollout ended; None while it has not."""
+        name = f"{ROLLOUTS_FOLDER}/{rollout_id}.json"
+        text = self._read(name)
+        return None if text is None else self._parse(Decision, text, name)
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """How every rollout ended, oldest first."""
+        with self._reaching():
+            self.fs.invalidate_cache()
+            paths = sorted(self.fs.glob(self._at(ROLLOUTS_FOLDER, "*.json")))
+        found = (self.decision(PurePosixPath(path).stem) for path in paths)
+        return tuple(one for one in found if one)
+
     def history(self) -> tuple[Promotion, ...]:
         """Every change of champion, oldest first."""
         champion = self.champion()  # first: what is changed meanwhile is then in the lines
@@ -180,7 +245,7 @@ class Registry:
         return promotions
 
     def prune(self, keep: int) -> tuple[str, ...]:
-        """Remove the oldest bundles, never the champion nor what a roll back would lead to.
+        """Remove the oldest bundles, never champion, candidate, nor what a roll back leads to.
 
         What killed writers left in a local folder goes as well, once it is a day old.
 
@@ -193,6 +258,8 @@ class Registry:
         with self._lock():
             champion = self.champion()
             needed = {champion.bundle_id, champion.previous} if champion else set()
+            if candidate := self.candidate():
+                needed |= {candidate.bundle_id}
             ids = self.list()
             removed = tuple(i for i in ids[: max(len(ids) - keep, 0)] if i not in needed)
             for bundle_id in removed:
@@ -218,8 +285,7 @@ class Registry:
         reason: str,
         forced: bool,
     ) -> Promotion:
-        if not by.strip() or not reason.strip():
-            raise UsageError("a change of champion needs a name and a reason for the audit trail")
+        _check_audit(by, reason)
         history = self.history()
         promotion = Promotion(
             number=history[-1].number + 1 if history else 1,
@@ -239,14 +305,21 @@ class Registry:
 
     def _read_history(self) -> tuple[Promotion, ...]:
         lines = (self._read(HISTORY_FILE) or "").splitlines()
-        return tuple(self._parse(line, HISTORY_FILE) for line in lines)
+        return tuple(self._parse(Promotion, line, HISTORY_FILE) for line in lines)
 
     def _write_history(self, promotions: tuple[Promotion, ...]) -> None:
         self._write(HISTORY_FILE, "".join(p.model_dump_json() + "\n" for p in promotions))
 
-    def _parse(self, text: str, name: str) -> Promotion:
+    def _refusal(self, bundle_id: str) -> str:
+        """Why a bundle's own gate does not let it through; "" when it does."""
+        verdict = self.get(bundle_id).read_verdict()
+        if verdict is None:
+            return "it has no verdict"
+        return "" if verdict.passed else "; ".join(verdict.reasons) or "its verdict did not pass"
+
+    def _parse[T: Settings](self, kind: type[T], text: str, name: str) -> T:
         try:
-            return Promotion.model_validate_json(text)
+            return kind.model_validate_json(text)
         except ValueError as error:
             raise RefitError(f"{self._at(name)} cannot be read: {error}") from None
 
@@ -285,6 +358,8 @@ class Registry:
     def _reaching(self) -> Iterator[None]:
         try:
             yield
+        except RefitError:
+            raise
         except Exception as error:
             if self.is_local:
                 raise
@@ -321,6 +396,11 @@ class Registry:
                 self.fs.rm_file(path)
         except FileNotFoundError:
             return
+
+
+def _check_audit(by: str, reason: str) -> None:
+    if not by.strip() or not reason.strip():
+        raise UsageError("a change of champion needs a name and a reason for the audit trail")
 
 
 @contextmanager

@@ -213,7 +213,7 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _run_folder(settings: ServeSettings) -> Path:
-    return settings.run_folder or settings.recommender.log_folder / "processes"
+    return settings.run_folder or settings.recommender.local_log / "processes"
 
 
 def _python(python: Path) -> Path:

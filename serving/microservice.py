@@ -4,11 +4,12 @@ All of Seldon that Refit needs is in this module; the recommender behind it know
 REST and gRPC take a request as ``jsonData`` (REST also bare) and answer with ``jsonData``. What
 cannot be understood is answered with HTTP 400 or INVALID_ARGUMENT, and the reason.
 
-Metrics, on Seldon's own endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_fallbacks``
-(by ``reason``), ``refit_empty_answers``, ``refit_latency``, ``refit_bundle_in_service`` (by
-``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
-``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_stock_fresh_listings``,
-``refit_stock_waiting_listings``, ``refit_stock_lines_set_aside``,
+Metrics, on Seldon's own endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_errors`` (of
+ours: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``, ``refit_latency``,
+``refit_bundle_in_service`` (by ``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``,
+``refit_follow_failures`` (by ``what``), ``refit_log_rows``, ``refit_log_dropped``,
+``refit_log_failures``, ``refit_log_upload_failures``, ``refit_log_waiting_parts``,
+``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_lines_set_aside``,
 ``refit_stock_embedding_failures`` (by ``reason``). Seldon takes them with answers and health
 checks: what happens between two of these shows with the next.
 

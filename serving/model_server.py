@@ -339,6 +339,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500)
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--model_config_file", type=Path, help="as TensorFlow Serving reads it")
     parser.add_argument("--threads", type=int, default=4)
     options = parser.parse_args(arguments)
     set_up_logging()
@@ -360,7 +361,7 @@ def _serve(options: argparse.Namespace) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     store = ModelStore()
     server, port = build_server(store, f"{options.host}:{options.port}", options.threads)
-    store.reload(dict(_named_path(model) for model in options.model))
+    store.reload(_models_of(options))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -369,6 +370,19 @@ def _serve(options: argparse.Namespace) -> None:
     say(f"model server listens on {options.host}:{port}")
     stop.wait()
     server.stop(grace=2.0).wait()
+
+
+def _models_of(options: argparse.Namespace) -> dict[str, Path]:
+    from serving.fetch import read_models_config
+
+    models = dict(_named_path(model) for model in options.model)
+    if options.model_config_file:
+        try:
+            text = options.model_config_file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--model_config_file cannot be read: {error}") from None
+        models |= read_models_config(text)
+    return models
 
 
 def _named_path(text: str) -> tuple[str, Path]:

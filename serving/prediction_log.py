@@ -10,6 +10,12 @@ What may be lost: by ``kill -9`` the answers still in the queue, which is what t
 milliseconds brought; by a crash of the machine what the operating system had not yet written,
 at most the last ``seconds`` or ``rows``; and what came while the queue was full, which is counted.
 A full disk loses nothing that is in the journal: the part is written once there is room.
+
+For a remote log the folder is a staging area on this machine: closed parts are uploaded to the
+same names under the URL and then removed here. While the store is away they stay and are tried
+again, which is counted; a start uploads what an earlier process left, and the end waits a little
+for the rest. A machine, or a pod with its ``emptyDir``, that is lost takes with it what was not
+uploaded yet: the last ``seconds`` or ``rows``, or all since the store went away.
 """
 
 import fcntl
@@ -24,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -61,10 +68,17 @@ class PredictionLog:
         rows, seconds: A part is closed after so many answers, or so long after its first one.
         capacity: Answers waiting to be written; beyond it they are dropped and counted.
         counters: Where dropped and written answers are counted.
+        url: Where closed parts are uploaded; empty leaves them in the folder.
     """
 
     def __init__(
-        self, folder: Path, rows: int, seconds: float, capacity: int, counters: Counters
+        self,
+        folder: Path,
+        rows: int,
+        seconds: float,
+        capacity: int,
+        counters: Counters,
+        url: str = "",
     ) -> None:
         self._folder, self._rows, self._seconds = folder, rows, seconds
         self._counters = counters
@@ -75,6 +89,7 @@ class PredictionLog:
         recover(folder)
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
+        self._uploader = _Uploader(folder, url, seconds, counters) if url else None
 
     def put(self, prediction: Prediction) -> None:
         """Log an answer; returns at once."""
@@ -88,6 +103,8 @@ class PredictionLog:
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(CLOSE_SECONDS)
+        if self._uploader:
+            self._uploader.close()
 
     def _run(self) -> None:
         while True:
@@ -134,6 +151,59 @@ class PredictionLog:
             if behind:
                 recover(self._folder)
             self._behind = False
+
+
+class _Uploader:
+    """Moves closed parts to an object store, again and again until each is there.
+
+    Two processes that share a folder may both upload a part: it is the same part either way.
+    """
+
+    def __init__(self, folder: Path, url: str, seconds: float, counters: Counters) -> None:
+        self._folder, self._url, self._counters = folder, url.rstrip("/"), counters
+        self._seconds = seconds
+        self._closing = threading.Event()
+        self._last_failure = ""
+        self._thread = threading.Thread(target=self._run, name="prediction-upload", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Upload what is left, for a little while; safe to repeat."""
+        self._closing.set()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._seconds):
+            self._upload()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while not self._upload() and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def _upload(self) -> bool:
+        """Upload every part; False when the store would not take one."""
+        parts = sorted(self._folder.glob("date=*/*.parquet"))
+        uploaded = 0
+        try:
+            for part in parts:
+                self._put(part)
+                uploaded += 1
+            self._last_failure = ""
+        except Exception as error:  # whatever the store says, the parts are kept for the next try
+            self._counters.add("refit_log_upload_failures")
+            if str(error) != self._last_failure:
+                self._last_failure = str(error)
+                say(f"prediction log: {self._url}: {type(error).__name__}: {error}")
+        self._counters.set("refit_log_waiting_parts", len(parts) - uploaded)
+        return uploaded == len(parts)
+
+    def _put(self, part: Path) -> None:
+        fs, root = fsspec.core.url_to_fs(self._url)
+        try:
+            fs.put_file(str(part), f"{root}/{part.relative_to(self._folder).as_posix()}")
+        except FileNotFoundError:
+            if part.exists():
+                raise
+        part.unlink(missing_ok=True)
 
 
 class _Journal:

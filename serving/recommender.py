@@ -41,11 +41,13 @@ class Query:
 class Recommender:
     """Answers requests from the registry's champion and keeps itself up to date.
 
+    With ``settings.bundle`` it answers from that bundle for ever, champion or not.
+
     Threads may share one. Make it after a fork, not before.
 
     Raises:
-        UsageError: The registry has no champion.
-        RefitError: The champion is broken.
+        UsageError: The registry has no champion, or not the bundle that is asked for.
+        RefitError: The bundle is broken.
     """
 
     def __init__(self, settings: RecommenderSettings) -> None:
@@ -54,18 +56,20 @@ class Recommender:
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        set_aside = settings.log_folder / "stock_set_aside" / f"{uuid.uuid4().hex[:8]}.jsonl"
+        set_aside = settings.local_log / "stock_set_aside" / f"{uuid.uuid4().hex[:8]}.jsonl"
         self._set_aside = SetAside(set_aside, self.counters)
         self._refused: set[int] = set()
         self._unload_at: float | None = None
         self._closing = threading.Event()
-        self.edition = self._open_champion()
+        self._start_counters()
+        self.edition = self._open_first()
         self._log = PredictionLog(
-            settings.log_folder,
+            settings.local_log,
             settings.log_rows,
             settings.log_seconds,
             settings.log_queue,
             self.counters,
+            settings.log_url,
         )
         self._threads = [
             self._repeat(self._follow_stock, "stock"),
@@ -96,15 +100,21 @@ class Recommender:
         Raises:
             RequestError: The request cannot be understood.
         """
-        started = time.perf_counter()
-        edition = self.edition
         try:
-            request = parse_request(body)
-            edition.catalogue.check(request)
-            now = self._now(request)
+            return self._answer(body)
         except RequestError:
             self.counters.add("refit_bad_requests")
             raise
+        except Exception:
+            self.counters.add("refit_errors")
+            raise
+
+    def _answer(self, body: Any) -> Answer:
+        started = time.perf_counter()
+        edition = self.edition
+        request = parse_request(body)
+        edition.catalogue.check(request)
+        now = self._now(request)
         query = self._embed(edition, request, now)
         if query.vector is None:
             items = edition.popular(request)
@@ -187,15 +197,17 @@ class Recommender:
         if not items:
             self.counters.add("refit_empty_answers")
 
-    def _open_champion(self) -> Edition:
-        promotion = self._registry.champion()
-        if promotion is None:
-            raise UsageError(
-                f"registry {self.settings.registry} has no champion; promote a bundle first"
-            )
-        edition = self._open(self._registry.get(promotion.bundle_id))
+    def _start_counters(self) -> None:
+        """Show the counters that are compared between bundles from the start, as 0."""
+        self.counters.add("refit_requests", 0)
+        self.counters.add("refit_errors", 0)
+        for reason in Fallback:
+            self.counters.add("refit_fallbacks", 0, reason=reason.value)
+
+    def _open_first(self) -> Edition:
+        edition = self._open(self._registry.get(self.settings.bundle or self._champion_id()))
         try:
-            self._load_towers(edition, beside=None)
+            self._load_first_towers(edition)
         except ServiceUnreachable as error:
             # The model server may well start after us; until then popularity answers.
             say(f"starting without towers: {error}")
@@ -203,6 +215,25 @@ class Recommender:
         self._tell(edition, 1)
         say(f"serving bundle {edition.bundle_id}")
         return edition
+
+    def _champion_id(self) -> str:
+        promotion = self._registry.champion()
+        if promotion is None:
+            raise UsageError(
+                f"registry {self.settings.registry} has no champion; promote a bundle first"
+            )
+        return promotion.bundle_id
+
+    def _load_first_towers(self, edition: Edition) -> None:
+        """Load towers, with patience for a model server that starts beside us."""
+        deadline = time.monotonic() + self.settings.towers_wait_s
+        while True:
+            try:
+                return self._load_towers(edition, beside=None)
+            except ServiceUnreachable:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(min(self.settings.poll_seconds, 1.0))
 
     def _open(self, bundle: Bundle) -> Edition:
         try:
@@ -236,7 +267,7 @@ class Recommender:
 
     def _models_of_previous_champion(self) -> dict[str, Path]:
         """What other processes on the same model server may not have swapped away from yet."""
-        promotion = self._registry.champion()
+        promotion = None if self.settings.bundle else self._registry.champion()
         if promotion is None or promotion.previous is None:
             return {}
         try:
@@ -252,7 +283,7 @@ class Recommender:
 
     def _follow_champion(self) -> None:
         """Swap to a new champion, or else see that the towers of the one in service are loaded."""
-        promotion = self._registry.champion()
+        promotion = None if self.settings.bundle else self._registry.champion()
         if (
             promotion
             and promotion.bundle_id != self.edition.bundle_id

@@ -1,8 +1,10 @@
 """Settings of the recommender inside the microservice, and of starting it all on one machine."""
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from refit.settings import Settings
 
@@ -16,8 +18,13 @@ class RecommenderSettings(Settings):
 
     Attributes:
         registry: Registry folder or fsspec URL; its champion is what is served.
+        bundle: Serve this bundle and no other; empty serves the champion and follows it.
         model_server: ``host:port`` of the gRPC API of TensorFlow Serving or its stand-in.
-        log_folder: Where the prediction log is written.
+        towers_wait_s: How long the start waits for a model server that does not answer yet; after
+            it, popularity answers until the towers are there.
+        log_folder: Where the prediction log goes: a folder, or an fsspec URL, whose parts are
+            written in ``log_staging`` first.
+        log_staging: A local folder for that.
         stock_folder: Where the stock feed's files arrive; None serves the bundle's stock as it is.
         cache: Where bundles of a remote registry are kept; must be visible to the model server.
         allow_replay: Take a request's own ``time`` for now; for simulations and back-tests.
@@ -32,8 +39,11 @@ class RecommenderSettings(Settings):
     """
 
     registry: str
+    bundle: str = ""
     model_server: str = "127.0.0.1:8500"
-    log_folder: Path
+    towers_wait_s: float = Field(0.0, ge=0)
+    log_folder: str = Field(min_length=1)
+    log_staging: Path = Path(tempfile.gettempdir()) / "refit-predictions"
     stock_folder: Path | None = None
     cache: Path | None = None
     allow_replay: bool = False
@@ -46,6 +56,21 @@ class RecommenderSettings(Settings):
     log_rows: int = Field(1000, ge=1)
     log_seconds: float = Field(5.0, gt=0)
     log_queue: int = Field(10_000, ge=1)
+
+    @field_validator("log_folder", mode="before")
+    @classmethod
+    def _take_paths(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @property
+    def log_url(self) -> str:
+        """Where closed parts of the prediction log are uploaded; empty leaves them in place."""
+        return self.log_folder if "://" in self.log_folder else ""
+
+    @property
+    def local_log(self) -> Path:
+        """The folder that the prediction log is written in."""
+        return self.log_staging if self.log_url else Path(self.log_folder)
 
 
 class ServeSettings(Settings):

@@ -1,4 +1,4 @@
-"""Local deployment: assemble a bundle, add it to the registry, make it champion."""
+"""Assemble a bundle, add it to the registry, and make it champion or candidate."""
 
 import tempfile
 from pathlib import Path
@@ -28,10 +28,11 @@ def deploy(
 ) -> str:
     """Bundle what passed the gate and promote it; servers of the registry take it over.
 
-    Done again after a kill, it finds what it promoted and does not promote it twice.
+    With the target ``seldon`` it is nominated instead, and a rollout leads it to its place. Done
+    again after a kill, it finds what it promoted or nominated and does not do so twice.
 
     Args:
-        settings: Who promotes, and how many bundles stay.
+        settings: Where to, who does it, and how many bundles stay.
         features: Features folder that the index was built from.
         dataset: Dataset folder behind the features.
         model: Model folder; a bundle folder when only the index is new.
@@ -43,7 +44,7 @@ def deploy(
         reason: Kept in the audit line.
 
     Returns:
-        The new champion's bundle id.
+        The new champion's, or candidate's, bundle id.
 
     Raises:
         GateRefused: The verdict did not pass, or compared with another champion than today's.
@@ -62,10 +63,15 @@ def deploy(
             dataset=data,
         )
         bundle_id = _promoted_before(store, bundle, champion)
+        bundle_id = bundle_id or _nominated_before(store, bundle, champion)
         if not bundle_id:
             _check_champion(store, champion)
             bundle_id = store.add(bundle)
-            store.promote(bundle_id, settings.by, reason or "it passed the gate")
+            reason = reason or "it passed the gate"
+            if settings.target == "seldon":
+                store.nominate(bundle_id, champion, settings.by, reason)
+            else:
+                store.promote(bundle_id, settings.by, reason)
     for removed in store.prune(settings.keep_bundles):
         say(f"removed the old bundle {removed}")
     return bundle_id
@@ -76,8 +82,19 @@ def _promoted_before(store: Registry, bundle: Bundle, champion: str) -> str:
     today = store.champion()
     if today is None or today.action != "promote" or (today.previous or "") != champion:
         return ""
-    mine, other = (_served_files(b) for b in (bundle, store.get(today.bundle_id)))
-    return today.bundle_id if mine == other else ""
+    return today.bundle_id if _serves_same(bundle, store.get(today.bundle_id)) else ""
+
+
+def _nominated_before(store: Registry, bundle: Bundle, champion: str) -> str:
+    """The candidate, when such an attempt nominated the same."""
+    candidate = store.candidate()
+    if candidate is None or candidate.champion != champion:
+        return ""
+    return candidate.bundle_id if _serves_same(bundle, store.get(candidate.bundle_id)) else ""
+
+
+def _serves_same(one: Bundle, other: Bundle) -> bool:
+    return _served_files(one) == _served_files(other)
 
 
 def _served_files(bundle: Bundle) -> dict[str, str]:

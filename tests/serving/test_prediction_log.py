@@ -1,13 +1,17 @@
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from refit.prediction import PREDICTION_SCHEMA
 from serving import prediction_log
@@ -162,3 +166,74 @@ def test_closing_twice_is_closing_once(tmp_path, times):
     for _ in range(times):
         log.close()
     assert logged(tmp_path) == ["r0"]
+
+
+@pytest.fixture
+def store() -> str:
+    """URL of an object store."""
+    return f"memory://{uuid.uuid4().hex}/log"
+
+
+def stored(url: str) -> list[str]:
+    fs, root = fsspec.core.url_to_fs(url)
+    tables = [pq.read_table(io.BytesIO(fs.cat_file(path))) for path in fs.glob(f"{root}/*/*")]
+    return sorted(name for table in tables for name in table["request_id"].to_pylist())
+
+
+@pytest.fixture
+def bring_back(monkeypatch):
+    """The store refuses everything until this is called."""
+
+    def refuse(*_):
+        raise OSError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "put_file", refuse)
+        yield patch.undo
+
+
+def open_remote_log(folder: Path, url: str, counters: Counters, seconds=0.05) -> PredictionLog:
+    return PredictionLog(folder, 1000, seconds, 10_000, counters, url)
+
+
+def test_closed_parts_of_a_remote_log_are_moved_to_its_url(tmp_path, store, until):
+    log = open_remote_log(tmp_path, store, Counters())
+    log.put(prediction(0))
+    until(lambda: stored(store) == ["r0"])
+    until(lambda: not logged(tmp_path))
+    log.put(prediction(1))
+    log.close()
+    assert stored(store) == ["r0", "r1"]
+
+
+def test_while_the_store_is_away_parts_wait_and_failures_are_counted(
+    tmp_path, store, until, bring_back
+):
+    counters = Counters()
+    log = open_remote_log(tmp_path, store, counters)
+    log.put(prediction(0))
+    until(lambda: counters.total("refit_log_upload_failures") > 2)
+    assert logged(tmp_path) == ["r0"]
+    bring_back()
+    until(lambda: stored(store) == ["r0"])
+    log.close()
+    waiting = [one for one in counters.drain() if one["key"] == "refit_log_waiting_parts"]
+    assert {one["value"] for one in waiting} == {0, 1}
+    assert waiting[-1]["value"] == 0
+
+
+def test_the_end_waits_only_a_little_for_the_store(tmp_path, store, monkeypatch, bring_back):
+    monkeypatch.setattr(prediction_log, "CLOSE_SECONDS", 0.3)
+    log = open_remote_log(tmp_path, store, Counters())
+    log.put(prediction(0))
+    log.close()
+    assert logged(tmp_path) == ["r0"]
+
+
+def test_a_start_uploads_what_an_earlier_process_left(tmp_path, store):
+    earlier = open_log(tmp_path)
+    earlier.put(prediction(0))
+    earlier.close()
+    open_remote_log(tmp_path, store, Counters()).close()
+    assert stored(store) == ["r0"]
+    assert logged(tmp_path) == []

@@ -47,8 +47,11 @@ def item_id(row: int) -> str:
     return f"item-{row}"
 
 
-def make_model(folder: Path, seed: int, nan_queries: bool = False) -> Path:
-    """A model folder whose towers are random but depend on every input they should."""
+def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str = "") -> Path:
+    """A model folder whose towers are random but depend on every input they should.
+
+    Queries are NaN with ``nan_queries`` always, else on the occasion ``nan_at``.
+    """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import tensorflow as tf
 
@@ -106,7 +109,8 @@ def make_model(folder: Path, seed: int, nan_queries: bool = False) -> Path:
         context = pick(by_occasion, tf.strings.join([inputs["context_occasion"], "?"]))
         vector = tf.matmul(history, history_weights) + context
         vector = tf.math.l2_normalize(vector, axis=-1)
-        return {"embedding": vector * float("nan") if nan_queries else vector}
+        spoilt = tf.equal(inputs["context_occasion"], nan_at or "none") | nan_queries
+        return {"embedding": tf.where(spoilt[:, None], float("nan"), vector)}
 
     for name, tower in (("item_tower", item_tower), ("query_tower", query_tower)):
         module = tf.Module()

@@ -122,3 +122,19 @@ def test_old_bundles_go_but_a_roll_back_still_works(tmp_path, registry):
     assert set(store.list()) >= set(deployed[-2:])
     assert len(store.list()) <= 3
     assert store.rollback("ann", "worse").bundle_id == deployed[-2]
+
+
+def test_for_a_cluster_what_passed_is_nominated_and_not_promoted(tmp_path, registry):
+    parts = write_run(tmp_path / "run")
+    old = deploy(DeploySettings(), **parts, registry=registry)
+    settings = DeploySettings(target="seldon", keep_bundles=2)
+    better = write_run(tmp_path / "better", towers="better")
+    new = deploy(settings, **better, registry=registry, champion=old, reason="better")
+    store = Registry(registry)
+    assert store.champion().bundle_id == old
+    assert (store.candidate().bundle_id, store.candidate().champion) == (new, old)
+    # Done again after a kill, it finds what it nominated.
+    assert deploy(settings, **better, registry=registry, champion=old) == new
+    assert store.list() == (old, new)
+    with pytest.raises(GateRefused, match="judge again"):
+        deploy(settings, **better, registry=registry, champion="another")

@@ -1,0 +1,86 @@
+"""Live quality of a rollout's arms: answers that led to nothing, joined by request id."""
+
+from datetime import datetime, timedelta
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from components.deployment.judge import Share
+from components.deployment.settings import RolloutSettings
+from refit.errors import ServiceUnreachable
+
+UTC_TIME = pa.timestamp("us", tz="UTC")
+
+
+def count_misses(
+    settings: RolloutSettings,
+    predictions: str,
+    outcomes: str,
+    bundles: tuple[str, ...],
+    since: datetime,
+    until: datetime,
+) -> dict[str, Share]:
+    """Per bundle, how many answers of [since, until) led to nothing.
+
+    Both arms answer at the same time, so that what counts against the one for being young counts
+    against the other.
+
+    Args:
+        settings: Which events count.
+        predictions: Folder or URL of the prediction log.
+        outcomes: Folder, file or URL of the events that name the answers they follow; "" for none.
+        bundles: The bundles of the arms.
+        since: The comparison's beginning.
+        until: Answers from here on are too young.
+
+    Returns:
+        A share for each bundle; unknown where log or outcomes are missing or empty.
+
+    Raises:
+        ServiceUnreachable: The log or the outcomes could not be read.
+    """
+    if not predictions or not outcomes or since >= until:
+        return dict.fromkeys(bundles, Share())
+    day = timedelta(days=1)
+    days = [f"date={since + day * n:%Y-%m-%d}" for n in range((until - since).days + 2)]
+    answers = _read(predictions, ["request_id", "bundle_id", "time"], days, "time", since, until)
+    events = _read(outcomes, ["request_id", "event_type", "event_time"], [], "event_time", since)
+    if answers is None or events is None:
+        return dict.fromkeys(bundles, Share())
+    wanted = pc.is_in(events["event_type"], pa.array(settings.outcome_events, pa.string()))
+    hits = pc.unique(events.filter(wanted)["request_id"])
+    return {bundle: _share(answers, hits, bundle) for bundle in bundles}
+
+
+def _share(answers: pa.Table, hits: pa.Array, bundle: str) -> Share:
+    ids = pc.unique(answers.filter(pc.equal(answers["bundle_id"], bundle))["request_id"])
+    led = pc.sum(pc.is_in(ids, hits)).as_py() or 0
+    return Share(bad=len(ids) - led, of=len(ids)) if len(ids) else Share()
+
+
+def _read(
+    url: str,
+    columns: list[str],
+    days: list[str],
+    time: str,
+    since: datetime,
+    until: datetime | None = None,
+) -> pa.Table | None:
+    """Rows of [since, until) of a Parquet file or folder; None when there is no file."""
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+        fs.invalidate_cache()
+        patterns = [f"{root}/{one}/*.parquet" for one in days] or [f"{root}/**/*.parquet"]
+        paths = [root] if fs.isfile(root) else [p for one in patterns for p in fs.glob(one)]
+        paths = [path for path in paths if not path.rsplit("/", 1)[-1].startswith((".", "_"))]
+        if not paths:
+            return None
+        wanted = ds.field(time) >= pa.scalar(since, UTC_TIME)
+        if until:
+            wanted &= ds.field(time) < pa.scalar(until, UTC_TIME)
+        dataset = ds.dataset(paths, filesystem=fs, format="parquet", partitioning=None)
+        return dataset.to_table(columns=columns, filter=wanted & ds.field("request_id").is_valid())
+    except (OSError, ImportError, pa.ArrowInvalid) as error:
+        raise ServiceUnreachable(f"{url} cannot be read: {error}") from error

@@ -1,0 +1,105 @@
+"""Put one bundle where a pod's containers find it: ``python -m serving.fetch``.
+
+Run by an init container, before the recommender and TensorFlow Serving start::
+
+    python -m serving.fetch --registry s3://refit/registry --bundle ID --to /bundles
+
+It leaves ``/bundles/<ID>``, every checksum verified, and ``/bundles/models.config``, which names
+both towers as the recommender asks for them::
+
+    tensorflow_model_server --port=8500 --model_config_file=/bundles/models.config
+
+The recommender has the model server load the same towers again, under the same names and paths,
+which changes nothing there; so a model server that starts without the file ends up the same. Done
+again, it finds what is there. Exit codes are those of ``refit``; 5: the store does not answer.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from refit.bundle import Bundle
+from refit.errors import RefitError, UsageError
+from refit.files import write_atomically
+from refit.progress import say, set_up_logging
+from refit.registry import Registry
+from serving.towers import models_of
+
+MODELS_CONFIG = "models.config"
+
+
+def fetch(registry: str, bundle_id: str, folder: Path) -> Bundle:
+    """Download a bundle, verified, and write the model server's configuration beside it.
+
+    Args:
+        registry: Folder or fsspec URL of the registry.
+        bundle_id: The bundle; empty takes the champion of this moment.
+        folder: Where it goes, as ``folder/<bundle id>``; one of a local registry stays where it is.
+
+    Raises:
+        ServiceUnreachable: The store does not answer.
+        UsageError: There is no such bundle, or no champion.
+        RefitError: The bundle is broken.
+    """
+    store = Registry(registry, cache=folder)
+    bundle = store.get(bundle_id or _champion(store))
+    with write_atomically(folder / MODELS_CONFIG) as staging:
+        staging.write_text(models_config(models_of(bundle)), encoding="utf-8")
+    say(f"{bundle.bundle_id} is at {bundle.path}")
+    return bundle
+
+
+def models_config(models: Mapping[str, Path]) -> str:
+    """TensorFlow Serving's ``ModelServerConfig`` for some models, as text."""
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    for name, path in models.items():
+        config.model_config_list.config.add(
+            name=name, base_path=str(path), model_platform="tensorflow"
+        )
+    return str(text_format.MessageToString(config))
+
+
+def read_models_config(text: str) -> dict[str, Path]:
+    """The other way round: base paths by model name.
+
+    Raises:
+        UsageError: It is not a ``ModelServerConfig``.
+    """
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    try:
+        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    except text_format.ParseError as error:
+        raise UsageError(f"the model config file cannot be read: {error}") from None
+    return {one.name: Path(one.base_path) for one in config.model_config_list.config}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fetch; a RefitError ends it with its message and exit code."""
+    parser = argparse.ArgumentParser(prog="serving.fetch", description=__doc__)
+    parser.add_argument("--registry", required=True)
+    parser.add_argument("--bundle", default="", help="empty: the champion")
+    parser.add_argument("--to", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    set_up_logging()
+    try:
+        fetch(options.registry, options.bundle, options.to)
+    except RefitError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+
+
+def _champion(store: Registry) -> str:
+    promotion = store.champion()
+    if promotion is None:
+        raise UsageError(f"registry {store.root} has no champion; promote a bundle first")
+    return promotion.bundle_id
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,455 @@
+"""Rollouts against a SeldonDeployment that is played: what reconcile does, also when killed."""
+
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.deployment.cluster import Changed, Pod
+from components.deployment.manifests import (
+    BUNDLE_ANNOTATION,
+    STATE_ANNOTATION,
+    bundle_of,
+    main_of,
+    predictor_of,
+)
+from components.deployment.rollout import Rollouts, State
+from components.deployment.settings import RolloutSettings
+from refit.bundle import assemble_bundle
+from refit.errors import GateRefused, UsageError
+from refit.registry import Registry
+from tests.components.deployment.test_promote import write_run
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+SETTINGS = RolloutSettings(quality_drop=None, min_requests=100, deadline_hours=1, share=10)
+
+
+class Killed(BaseException):
+    """As by a kill: nothing may catch it."""
+
+
+class PlayedCluster:
+    """A SeldonDeployment with an operator that is quick: pods are as the predictors want them."""
+
+    name = "refit"
+
+    def __init__(self, main: str = "") -> None:
+        self.version, self.pods_made = 1, 0
+        self.predictors: list[dict[str, Any]] = [
+            {
+                "name": "main",
+                "traffic": 100,
+                "annotations": {BUNDLE_ANNOTATION: main},
+                "componentSpecs": [{"hpaSpec": {"minReplicas": 2}, "spec": {}}],
+            }
+        ]
+        self.annotations: dict[str, str] = {}
+        self.running: list[Pod] = []
+        self.counted: dict[str, dict[str, int]] = {}
+        self.broken: set[str] = set()
+        self.silent: set[str] = set()
+        self.weights: list[list[int]] = []
+        self.kill_at, self.calls = -1, 0
+        self._operate()
+
+    def read(self) -> dict[str, Any]:
+        self.maybe_kill()
+        return self.live()
+
+    def live(self) -> dict[str, Any]:
+        names = [f"refit-{one['name']}-0-recommender" for one in self.predictors]
+        return {
+            "metadata": {
+                "name": "refit",
+                "namespace": "refit",
+                "resourceVersion": str(self.version),
+                "annotations": dict(self.annotations),
+            },
+            "spec": {"predictors": copy.deepcopy(self.predictors)},
+            "status": {"deploymentStatus": {name: {} for name in names}},
+        }
+
+    def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        self.maybe_kill()
+        if manifest["metadata"]["resourceVersion"] != str(self.version):
+            raise Changed("changed")
+        self.version += 1
+        self.predictors = copy.deepcopy(manifest["spec"]["predictors"])
+        self.annotations = dict(manifest["metadata"].get("annotations", {}))
+        self.weights.append([one["traffic"] for one in self.predictors])
+        self._operate()
+        self.maybe_kill()
+        return self.live()
+
+    def pods(self) -> list[Pod]:
+        return list(self.running)
+
+    def read_metrics(self, pod: Pod) -> str | None:
+        if pod.bundle_id in self.silent or not pod.ready:
+            return None
+        counts = {"requests": 0, "errors": 0, "fallbacks": 0, "slow": 0}
+        counts |= self.counted.get(pod.uid, {})
+        return "\n".join(
+            [
+                *(f"refit_{k}_total {counts[k]}" for k in ("requests", "errors", "fallbacks")),
+                "# TYPE refit_latency histogram",
+                f'refit_latency_bucket{{le="0.2"}} {counts["requests"] - counts["slow"]}',
+                f'refit_latency_bucket{{le="+Inf"}} {counts["requests"]}',
+                "",
+            ]
+        )
+
+    def serve(self, requests: int, **bad: int) -> None:
+        """Every pod answers so many; the canary's so badly."""
+        for pod in self.running:
+            counts = self.counted.setdefault(pod.uid, {})
+            told = {"requests": requests, **(bad if pod.predictor == "canary" else {})}
+            for name, value in told.items():
+                counts[name] = counts.get(name, 0) + value
+
+    @property
+    def served(self) -> dict[str, str]:
+        return {one["name"]: bundle_of(one) for one in self.predictors}
+
+    def _operate(self) -> None:
+        kept = {(one["name"], bundle_of(one)): one.get("replicas", 2) for one in self.predictors}
+        self.running = [p for p in self.running if (p.predictor, p.bundle_id) in kept]
+        for (name, bundle), replicas in kept.items():
+            for _ in range(replicas - sum(p.predictor == name for p in self.running)):
+                self.pods_made += 1
+                self.running.append(
+                    Pod(
+                        name=f"{name}-{self.pods_made}",
+                        uid=f"uid-{self.pods_made}",
+                        address="",
+                        predictor=name,
+                        bundle_id=bundle,
+                        ready=bundle not in self.broken,
+                        ending=False,
+                        restarts=0,
+                    )
+                )
+
+    def maybe_kill(self) -> None:
+        self.calls += 1
+        if self.calls == self.kill_at:
+            raise Killed
+
+
+class KilledRegistry(Registry):
+    """A registry whose writers are killed together with the cluster's."""
+
+    cluster: PlayedCluster
+
+    def _write(self, name: str, text: str) -> None:
+        self.cluster.maybe_kill()
+        super()._write(name, text)
+        self.cluster.maybe_kill()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+@pytest.fixture
+def add(tmp_path: Path, registry: Registry) -> Callable[..., str]:
+    def add_bundle(name: str, passed: bool = True) -> str:
+        parts = write_run(tmp_path / name, passed=passed, towers=name)
+        parts = {k: parts[k] for k in ("model", "index", "evaluation", "reference")}
+        return registry.add(assemble_bundle(**parts, out_root=tmp_path / "assembled"))
+
+    return add_bundle
+
+
+@pytest.fixture
+def old(add, registry: Registry) -> str:
+    bundle_id = add("old")
+    registry.promote(bundle_id, "ann", "first")
+    return bundle_id
+
+
+@pytest.fixture
+def new(add, old: str) -> str:
+    return add("new")
+
+
+@pytest.fixture
+def cluster(old: str) -> PlayedCluster:
+    return PlayedCluster(old)
+
+
+@pytest.fixture
+def rollouts(cluster: PlayedCluster, registry: Registry, clock: Clock) -> Rollouts:
+    return Rollouts(SETTINGS, cluster, registry, clock=clock)
+
+
+def compare(rollouts: Rollouts, registry: Registry, old: str, new: str) -> None:
+    """Lead a rollout to where the arms are compared."""
+    registry.nominate(new, old, "pipeline", "it passed the gate")
+    assert rollouts.reconcile().phase == "starting"
+    assert rollouts.reconcile().phase == "comparing"
+
+
+def test_a_candidate_that_proves_itself_becomes_champion(cluster, rollouts, registry, old, new):
+    cluster.serve(10_000, errors=9000)  # what came before is not compared
+    compare(rollouts, registry, old, new)
+    assert cluster.served == {"main": old, "canary": new}
+    assert predictor_of(cluster.read(), "canary")["replicas"] == 1
+    cluster.serve(90)
+    assert rollouts.reconcile().phase == "comparing"
+    cluster.serve(2000)
+    assert rollouts.reconcile().phase == "promoting"
+    assert cluster.served == {"main": new, "canary": new}
+    assert rollouts.reconcile().phase == "promoted"
+    assert cluster.served == {"main": new}
+    assert STATE_ANNOTATION not in cluster.annotations
+    champion = registry.champion()
+    assert (champion.bundle_id, champion.previous, champion.by) == (new, old, "pipeline")
+    (decision,) = registry.decisions()
+    assert (decision.action, decision.champion, decision.verdict.passed) == ("promote", old, True)
+    assert decision.counts["main"]["errors of"] == 4180
+    assert rollouts.reconcile().phase == "idle"
+    assert all(sum(weights) == 100 and all(weights) for weights in cluster.weights)
+
+
+def test_a_harmful_candidate_is_removed_at_once(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.serve(50, fallbacks=50)
+    assert rollouts.reconcile().phase == "rolled back"
+    assert cluster.served == {"main": old}
+    assert registry.champion().bundle_id == old
+    (decision,) = registry.decisions()
+    assert decision.action == "roll_back"
+    assert "increase of fallbacks is at least" in decision.verdict.reasons[0]
+    assert rollouts.reconcile().phase == "idle"
+
+
+def test_a_candidate_that_never_gets_ready_is_rolled_back_at_the_deadline(
+    cluster, rollouts, registry, clock, old, new
+):
+    cluster.broken.add(new)
+    registry.nominate(new, old, "pipeline", "it passed the gate")
+    rollouts.reconcile()
+    held = rollouts.reconcile()
+    assert (held.phase, held.message) == ("starting", f"0 of 1 pods of canary serve {new}")
+    clock.now += timedelta(hours=1)
+    assert rollouts.reconcile().phase == "rolled back"
+    assert cluster.served == {"main": old}
+
+
+def test_metrics_that_stop_hold_and_then_roll_back(cluster, rollouts, registry, clock, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.serve(5000)
+    cluster.silent.add(new)
+    held = rollouts.reconcile()
+    assert held.phase == "comparing"
+    assert "of the canary arm it is missing" in held.message
+    clock.now += timedelta(hours=2)
+    assert rollouts.reconcile().phase == "rolled back"
+
+
+def test_restarting_containers_roll_back(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.running = [
+        p.model_copy(update={"restarts": 4, "ready": False}) if p.predictor == "canary" else p
+        for p in cluster.running
+    ]
+    assert rollouts.reconcile().phase == "rolled back"
+    assert "restarted 4 times" in registry.decisions()[0].verdict.reasons[0]
+
+
+@pytest.mark.parametrize("outcome", ["promote", "roll_back"])
+def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, outcome):
+    """The kill falls before or after the effect of each call, on every step of the way."""
+    kill_at = 0
+    finished = False
+    while not finished:
+        kill_at += 1
+        cluster = PlayedCluster(old)
+        registry = KilledRegistry(tmp_path / f"registry-{kill_at}")
+        registry.cluster = cluster
+        for bundle_id in (old, new):
+            registry.add(Registry(tmp_path / "registry").get(bundle_id))
+        registry.promote(old, "ann", "first")
+        registry.nominate(new, old, "pipeline", "it passed the gate")
+        cluster.calls, cluster.kill_at = 0, kill_at
+        bad = {} if outcome == "promote" else {"errors": 5000}
+        finished = True
+        for _ in range(20):
+            try:
+                Rollouts(SETTINGS, cluster, registry, clock=clock).reconcile()
+            except Killed:
+                finished = False
+            state = State.of(cluster.live())
+            if state and state.compared_since:
+                cluster.serve(5000, **bad)
+        winner = new if outcome == "promote" else old
+        assert cluster.served == {"main": winner}, kill_at
+        assert registry.champion().bundle_id == winner
+        assert [d.action for d in registry.decisions()] == [outcome]
+        assert len(registry.history()) == (2 if outcome == "promote" else 1)
+        assert not cluster.annotations
+        assert all(sum(weights) == 100 and all(weights) for weights in cluster.weights)
+    assert kill_at > 20
+
+
+def test_the_first_bundle_of_all_needs_no_canary(tmp_path, registry, add, clock):
+    first = add("first")
+    cluster = PlayedCluster("")
+    rollouts = Rollouts(SETTINGS, cluster, registry, clock=clock)
+    assert rollouts.reconcile().phase == "idle"
+    registry.nominate(first, "", "pipeline", "it passed the gate")
+    assert rollouts.reconcile().phase == "promoted"
+    assert cluster.served == {"main": first}
+    assert registry.champion().bundle_id == first
+    assert rollouts.reconcile().phase == "idle"
+
+
+def test_what_its_gate_refused_is_not_nominated(registry, add, old):
+    weak = add("weak", passed=False)
+    with pytest.raises(GateRefused, match="not rolled out"):
+        registry.nominate(weak, old, "pipeline", "why not")
+
+
+def test_a_candidate_judged_against_another_champion_is_turned_down(
+    cluster, rollouts, registry, add, old, new
+):
+    registry.nominate(add("late"), "somebody else", "pipeline", "it passed the gate")
+    assert rollouts.reconcile().phase == "rolled back"
+    assert cluster.served == {"main": old}
+    assert rollouts.reconcile().phase == "idle"
+
+
+def test_a_champion_that_changes_meanwhile_ends_the_rollout(
+    cluster, rollouts, registry, add, old, new
+):
+    compare(rollouts, registry, old, new)
+    other = add("other")
+    registry.promote(other, "ann", "by hand")
+    assert rollouts.reconcile().phase == "rolled back"
+    assert cluster.served == {"main": other}
+
+
+def test_a_manifest_that_is_applied_anew_ends_the_rollout(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.predictors = [main_of(cluster.read())]
+    assert rollouts.reconcile().phase == "rolled back"
+    assert "removed the canary" in registry.decisions()[0].verdict.reasons[0]
+    assert cluster.served == {"main": old}
+
+
+def test_roll_back_returns_to_the_predecessor(cluster, rollouts, registry, old, new):
+    rollouts.promote(new, "ann", "by hand")
+    assert cluster.served == {"main": new}
+    rollouts.roll_back("bob", "worse")
+    assert rollouts.settle(1) == old
+    assert registry.champion().action == "rollback"
+    with pytest.raises(UsageError, match="no earlier champion"):
+        rollouts.roll_back("bob", "and further")
+
+
+def test_a_roll_back_that_was_killed_is_finished_and_not_repeated(
+    cluster, rollouts, registry, add, old, new
+):
+    rollouts.promote(new, "ann", "by hand")
+    rollouts.promote(add("newest"), "ann", "by hand")
+    registry.rollback("bob", "killed after this")
+    rollouts.roll_back("bob", "again")
+    assert cluster.served == {"main": new}
+    assert registry.champion().bundle_id == new
+
+
+def test_roll_back_during_a_rollout_ends_just_that(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    assert rollouts.roll_back("bob", "no").phase == "rolled back"
+    assert cluster.served == {"main": old}
+    assert len(registry.history()) == 1
+    with pytest.raises(UsageError, match="no rollout is under way"):
+        rollouts.abort("bob", "no")
+
+
+def test_roll_back_while_it_is_promoted_is_not_undone(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.serve(5000)
+    assert rollouts.reconcile().phase == "promoting"
+    rollouts.roll_back("bob", "no")
+    assert cluster.served == {"main": old}
+    for _ in range(3):
+        rollouts.reconcile()
+    assert cluster.served == {"main": old}
+    assert registry.champion().bundle_id == old
+
+
+def test_only_the_registry_rolled_back_while_it_is_promoted(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.serve(5000)
+    assert rollouts.reconcile().phase == "promoting"
+    registry.rollback("bob", "without the cluster")
+    assert rollouts.reconcile().phase == "aligning"
+    assert cluster.served == {"main": old}
+    assert registry.champion().bundle_id == old
+
+
+def test_a_canary_kept_in_git_is_left_alone(cluster, rollouts, registry, old, new):
+    main = main_of(cluster.read())
+    cluster.predictors = [{**main, "traffic": 90}, {**main, "name": "canary", "traffic": 10}]
+    registry.nominate(new, old, "pipeline", "it passed the gate")
+    assert rollouts.reconcile().phase == "idle"
+    assert set(cluster.served) == {"main", "canary"}
+
+
+def test_a_main_predictor_that_followed_the_champion_is_pinned_first(registry, clock, old, new):
+    cluster = PlayedCluster("")
+    rollouts = Rollouts(SETTINGS, cluster, registry, clock=clock)
+    compare(rollouts, registry, old, new)
+    assert cluster.served == {"main": old, "canary": new}
+
+
+def test_the_operator_must_know_the_canary_before_it_goes(
+    cluster, rollouts, registry, clock, old, new, monkeypatch
+):
+    registry.nominate(new, old, "pipeline", "it passed the gate")
+    rollouts.reconcile()
+    read = cluster.read
+    monkeypatch.setattr(cluster, "read", lambda: {**read(), "status": {}})
+    assert rollouts.abort("bob", "at once").phase == "starting"
+    assert "canary" in cluster.served
+    clock.now += timedelta(minutes=2)
+    assert rollouts.reconcile().phase == "rolled back"
+    assert cluster.served == {"main": old}
+
+
+def test_quality_that_nobody_can_know_is_said_before_the_canary(cluster, registry, clock, old, new):
+    registry.nominate(new, old, "pipeline", "it passed the gate")
+    settings = SETTINGS.model_copy(update={"quality_drop": 0.2})
+    with pytest.raises(UsageError, match="quality_drop: null"):
+        Rollouts(settings, cluster, registry, clock=clock).reconcile()
+    assert cluster.served == {"main": old}
+
+
+def test_look_changes_nothing(cluster, rollouts, registry, old, new):
+    assert "no rollout is under way" in rollouts.look().message
+    compare(rollouts, registry, old, new)
+    cluster.serve(50)
+    before = cluster.version
+    seen = rollouts.look()
+    assert seen.phase == "comparing"
+    assert (seen.arms["canary"].errors.of, seen.arms["main"].errors.of) == (50, 100)
+    assert cluster.version == before
