@@ -7,17 +7,23 @@ from pathlib import Path
 
 from monitoring.alerts import refresh_pages
 from monitoring.settings import MonitorSettings
-from monitoring.store import AlertStore, ClaimLost, Refit, RefitState
+from monitoring.store import UNDER_WAY, AlertStore, ClaimLost, Refit, RefitState
 from refit.alert import Alert, AlertStatus
-from refit.errors import GateRefused
+from refit.errors import GateRefused, ServiceUnreachable
 from refit.progress import say
 
 Launch = Callable[[Refit, Alert], str]
 """Starts the refit and waits for it; returns the new bundle's id.
 
-Raises GateRefused when the new model was not good enough. After a crash it is called again with
-the same ``refit.key``: it must find what the first attempt left, not do it twice.
+Raises GateRefused when the new model was not good enough, UnderWay to wait no longer, and
+ServiceUnreachable when what it needs is away: a later run of the monitor then looks again. After
+either, and after a crash, it is called again with the same ``refit.key``: it must find what the
+first attempt left, not do it twice.
 """
+
+
+class UnderWay(Exception):  # noqa: N818 - what is going on, not a fault
+    """The refit goes on without us; the message says where."""
 
 
 def resume_refits(
@@ -34,6 +40,8 @@ def resume_refits(
         else:
             finished = carry_out(settings, store, pages, refit, launch)
         done.append(finished)
+        if finished.state in UNDER_WAY:  # the next run of the monitor looks at it, not this one
+            break
     return done
 
 
@@ -48,6 +56,12 @@ def carry_out(
     with _claim_held(store, refit, settings.lease_seconds):
         try:
             state, outcome = RefitState.SUCCEEDED, launch(refit, alert)
+        except UnderWay as news:
+            # Left in order, not left behind: such an attempt does not count.
+            refit = refit.model_copy(update={"attempt": refit.attempt - 1})
+            state, outcome = RefitState.RUNNING, str(news)
+        except ServiceUnreachable as error:
+            state, outcome = RefitState.RUNNING, f"to be tried again: {error}"
         except GateRefused as refusal:
             state, outcome = RefitState.REFUSED, str(refusal)
         except Exception as error:

@@ -19,13 +19,13 @@ def continuous_training_arguments(
     """Parameters of continuous_training; reads the data's fingerprint and the champion."""
     fingerprint = _fingerprint(settings)
     return {
-        "ingestion": _to_json(settings.ingestion),
-        "features": _to_json(settings.features),
-        "training": _to_json(settings.training),
-        "indexing": _to_json(settings.indexing),
-        "evaluation": _to_json(settings.evaluation),
-        "monitoring": _to_json(settings.monitoring),
-        "deployment": _to_json(settings.deployment),
+        "ingestion": to_json(settings.ingestion),
+        "features": to_json(settings.features),
+        "training": to_json(settings.training),
+        "indexing": to_json(settings.indexing),
+        "evaluation": to_json(settings.evaluation),
+        "monitoring": to_json(settings.monitoring),
+        "deployment": to_json(settings.deployment),
         "data_fingerprint": fingerprint,
         "registry": home.registry,
         "champion": _champion(home),
@@ -42,10 +42,10 @@ def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]
         UsageError: There is no champion yet.
     """
     return {
-        "ingestion": _to_json(settings.ingestion),
-        "features": _to_json(settings.features),
-        "indexing": _to_json(settings.indexing),
-        "deployment": _to_json(settings.deployment),
+        "ingestion": to_json(settings.ingestion),
+        "features": to_json(settings.features),
+        "indexing": to_json(settings.indexing),
+        "deployment": to_json(settings.deployment),
         "data_fingerprint": _fingerprint(settings),
         "registry": home.registry,
         "champion": _needed_champion(home),
@@ -69,7 +69,7 @@ def drift_monitoring_arguments(
         UsageError: There is no champion to watch.
     """
     return {
-        "monitoring": _to_json(settings.monitoring),
+        "monitoring": to_json(settings.monitoring),
         "registry": home.registry,
         "champion": _needed_champion(home),
         "log": str(home.predictions),
@@ -81,11 +81,12 @@ def drift_monitoring_arguments(
         "outcomes": str(outcomes.absolute()) if outcomes else "",
         "items": str(items.absolute()) if items else "",
         "refit_command": list(refit_command),
+        "refit_run": "",
         "webhook": settings.webhook,
     }
 
 
-def _to_json(settings: Settings) -> str:
+def to_json(settings: Settings) -> str:
     """Settings as one parameter; kfp's own dict parameters cannot hold null."""
     return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
 

@@ -8,8 +8,8 @@ from components.features.component import build_feature_tables
 from components.indexing.component import index_listings
 from components.ingestion.component import ingest_data
 from components.monitoring.component import calibrate_drift
-from components.reporting.component import report_run
 from components.training.component import train_towers
+from pipelines.cluster.platform import end_reported, place_steps, start_from
 
 
 @dsl.pipeline(name="continuous-training")
@@ -45,10 +45,9 @@ def continuous_training(
         webhook: URL told how the run ended, empty for none.
         reason: Why the run was started; kept in the bundle's audit line.
     """
-    end = report_run(pipeline="continuous_training", webhook=webhook)
-    end.set_caching_options(False)
-    with dsl.ExitHandler(end, name="report the end, whatever it is"):
-        data = ingest_data(settings=ingestion, fingerprint=data_fingerprint)
+    with end_reported("continuous_training", webhook):
+        fingerprint, champion = start_from(ingestion, data_fingerprint, registry, champion)
+        data = ingest_data(settings=ingestion, fingerprint=fingerprint)
         tables = build_feature_tables(settings=features, dataset=data.outputs["dataset"])
         model = train_towers(
             settings=training,
@@ -90,3 +89,4 @@ def continuous_training(
                 reason=reason,
             )
             deployed.set_caching_options(False)
+    place_steps()

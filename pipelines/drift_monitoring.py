@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components.monitoring.component import watch_drift
-from components.reporting.component import report_run
+from pipelines.cluster.platform import end_reported, place_steps
 
 
 @dsl.pipeline(name="drift-monitoring")
@@ -21,14 +21,13 @@ def drift_monitoring(
     items: str = "",
     refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
     webhook: str = "",
+    refit_run: str = "",
 ) -> None:
     """Look at what the champion answered lately; see ``watch_drift`` for the parameters.
 
     Nothing here is cached: the log it reads grows.
     """
-    end = report_run(pipeline="drift_monitoring", webhook=webhook)
-    end.set_caching_options(False)
-    with dsl.ExitHandler(end, name="report the end, whatever it is"):
+    with end_reported("drift_monitoring", webhook):
         watched = watch_drift(
             settings=monitoring,
             registry=registry,
@@ -42,5 +41,7 @@ def drift_monitoring(
             outcomes=outcomes,
             items=items,
             refit_command=refit_command,
+            refit_run=refit_run,
         )
         watched.set_caching_options(False)
+    place_steps()

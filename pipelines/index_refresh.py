@@ -6,7 +6,7 @@ from components.deployment.component import deploy_refreshed_index
 from components.features.component import build_feature_tables
 from components.indexing.component import reindex_listings
 from components.ingestion.component import ingest_data
-from components.reporting.component import report_run
+from pipelines.cluster.platform import end_reported, place_steps, start_from
 
 
 @dsl.pipeline(name="index-refresh")
@@ -32,10 +32,11 @@ def index_refresh(
         champion: Id of the bundle that serves.
         webhook: URL told how the run ended, empty for none.
     """
-    end = report_run(pipeline="index_refresh", webhook=webhook)
-    end.set_caching_options(False)
-    with dsl.ExitHandler(end, name="report the end, whatever it is"):
-        data = ingest_data(settings=ingestion, fingerprint=data_fingerprint)
+    with end_reported("index_refresh", webhook):
+        fingerprint, champion = start_from(
+            ingestion, data_fingerprint, registry, champion, needs_champion=True
+        )
+        data = ingest_data(settings=ingestion, fingerprint=fingerprint)
         tables = build_feature_tables(
             settings=features,
             dataset=data.outputs["dataset"],
@@ -59,3 +60,4 @@ def index_refresh(
                 champion=champion,
             )
             deployed.set_caching_options(False)
+    place_steps()

@@ -1,4 +1,6 @@
-"""The ingestion step as a Kubeflow Pipelines component."""
+"""The ingestion step as Kubeflow Pipelines components."""
+
+from typing import NamedTuple
 
 from kfp import dsl
 
@@ -31,3 +33,38 @@ def ingest_data(
         dataset.metadata["submitted_fingerprint"] = fingerprint
         dataset.metadata["source"] = manifest.source
         dataset.metadata["simulated"] = manifest.simulated
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def find_start(
+    settings: str,
+    registry: str,
+    fingerprint: str = "",
+    champion: str = "",
+    needs_champion: bool = False,
+) -> NamedTuple("Start", [("fingerprint", str), ("champion", str)]):  # type: ignore[valid-type]
+    """Say what a run on a cluster starts from, where only its steps see data and registry.
+
+    Args:
+        settings: IngestSettings as JSON.
+        registry: Where bundles are kept.
+        fingerprint: Of the data, when it is known; empty reads the source's files.
+        champion: Id of the bundle to beat, when it is settled; empty looks it up.
+        needs_champion: Whether a run without a champion is a mistake.
+    """
+    from components.ingestion.ingest import fingerprint_source
+    from components.ingestion.settings import IngestSettings
+    from components.step import running
+    from refit.errors import UsageError
+    from refit.progress import say
+    from refit.registry import Registry
+
+    with running("start") as facts:
+        found = fingerprint or fingerprint_source(IngestSettings.parse_json(settings))
+        promotion = None if champion else Registry(registry).champion()
+        bundle = champion or (promotion.bundle_id if promotion else "")
+        if needs_champion and not bundle:
+            raise UsageError(f"no champion in {registry} yet; continuous_training makes one")
+        facts["fingerprint"], facts["champion"] = found, bundle
+        say(f"[start] data {found[:12]}, champion {bundle or 'none'}")
+    return (found, bundle)

@@ -57,15 +57,16 @@ def watch_drift(
     outcomes: str = "",
     items: str = "",
     refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
+    refit_run: str = "",
 ) -> str:
     """Measure drift, decide, and act: alert, and refit when the policy says so; once.
 
     Args:
         settings: MonitorSettings as JSON.
         registry: Where bundles are kept.
-        champion: Id of the bundle that serves.
-        log: The prediction log.
-        until: End of the last window, UTC.
+        champion: Id of the bundle that serves; empty looks it up in the registry.
+        log: The prediction log; like ``outcomes`` and ``items`` a path or a URL.
+        until: End of the last window, UTC; empty means last midnight.
         windows: How many windows before ``until`` are measured.
         store: SQLite file of readings, decisions, alerts and refits.
         pages: Folder of the review pages.
@@ -74,40 +75,47 @@ def watch_drift(
         report: The alert's page, or the page of all alerts.
         outcomes: Events that name the answers they follow, Parquet.
         items: The current items table.
-        refit_command: What starts a refit; empty only tells.
+        refit_command: What starts a refit on this machine; with neither, it is only told.
+        refit_run: RunRequest that starts one on a cluster, as JSON.
     """
     import shutil
-    from datetime import datetime
+    import tempfile
     from pathlib import Path
 
-    from components.monitoring.launch import command_launcher
+    from components.kubeflow import RunRequest
+    from components.monitoring.launch import command_launcher, kfp_launcher
+    from components.monitoring.sources import end_of_last_window, find_sources
     from components.step import running
-    from monitoring.act import Watched, monitor
-    from monitoring.measure import daily_windows
+    from monitoring.act import monitor
     from monitoring.settings import MonitorSettings
     from monitoring.store import SqliteStore
     from refit.files import write_json
     from refit.registry import Registry
 
-    with running("monitor") as facts:
+    with running("monitor") as facts, tempfile.TemporaryDirectory() as folder:
         parsed = MonitorSettings.parse_json(settings)
-        bundle = Registry(registry).get(champion)
-        end = datetime.fromisoformat(until)
+        bundles = Registry(registry)
+        end = end_of_last_window(until)
+        launch = command_launcher(refit_command) if refit_command else None
+        if refit_run:
+            launch = kfp_launcher(RunRequest.parse_json(refit_run), bundles)
         outcome = monitor(
             parsed,
-            Watched(
-                bundle_id=champion,
-                reference=bundle.reference,
-                log=Path(log),
-                events=Path(outcomes) if outcomes else None,
-                items=Path(items) if items else None,
-                index=bundle.index,
-                windows=daily_windows(end, windows, parsed.measure.window_days),
+            find_sources(
+                parsed.measure,
+                bundles,
+                Path(folder),
+                champion=champion,
+                log=log,
+                outcomes=outcomes,
+                items=items,
+                until=end,
+                windows=windows,
             ),
             SqliteStore(Path(store)),
             Path(pages),
             now=end,
-            launch=command_launcher(refit_command) if refit_command else None,
+            launch=launch,
             workspace=Path(workspace),
         )
         write_json(Path(readings.path), [r.model_dump(mode="json") for r in outcome.readings])

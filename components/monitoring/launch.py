@@ -1,19 +1,27 @@
-"""Start a refit by running a command; what a local installation does."""
+"""Start a refit: by a command on this machine, or as a run of its own on a cluster."""
 
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from components.kubeflow import Kubeflow, Run, RunRequest, wait_for
+from monitoring.refits import Launch, UnderWay
 from monitoring.store import Refit
 from refit.alert import Alert
 from refit.errors import GateRefused, RefitError
+from refit.progress import say
+from refit.registry import Registry
 
 KFP_RUNTIME = "_KFP_RUNTIME"
 """Set inside a step; with it, kfp gives a process no more than a step needs."""
+LOOK_SECONDS = 20.0
+"""How long a monitor on a cluster looks at a refit that it started, before it leaves it alone."""
+DEPLOYING = "deploy-bundle"
+"""The step that runs only when the gate has passed."""
 
 
-def command_launcher(command: Sequence[str]) -> Callable[[Refit, Alert], str]:
+def command_launcher(command: Sequence[str]) -> Launch:
     """A launcher that runs ``command --run-id KEY --reason WHY --json`` and waits for it.
 
     The refit's key is the run's id: started again after a crash, the command finds the run that
@@ -21,9 +29,8 @@ def command_launcher(command: Sequence[str]) -> Callable[[Refit, Alert], str]:
     """
 
     def launch(refit: Refit, alert: Alert) -> str:
-        reason = f"drift alert {alert.alert_id}"
         process = subprocess.run(
-            [*command, "--run-id", refit.key, "--reason", reason, "--json"],
+            [*command, "--run-id", refit.key, "--reason", _reason(alert), "--json"],
             stdout=subprocess.PIPE,
             text=True,
             check=False,
@@ -37,3 +44,52 @@ def command_launcher(command: Sequence[str]) -> Callable[[Refit, Alert], str]:
         return str(steps["deploy"]["bundle_id"])
 
     return launch
+
+
+def kfp_launcher(
+    request: RunRequest, registry: Registry, look_seconds: float = LOOK_SECONDS
+) -> Launch:
+    """A launcher that starts a run through the Kubeflow Pipelines API, once.
+
+    The refit's key is the run's name: a run of that name is found again, not made again. A refit
+    takes hours, and a pod that only waits is a pod that only costs: a refit that is not over soon
+    is left alone, and the next run of the monitor looks what came of it.
+
+    Args:
+        request: The run; its ``reason`` becomes the alert.
+        registry: Tells which bundle came of it.
+        look_seconds: How long to look at it before leaving.
+    """
+
+    def launch(refit: Refit, alert: Alert) -> str:
+        api = Kubeflow.for_step(request)
+        arguments = {**request.arguments, "reason": _reason(alert)}
+        run, started = api.start_once(
+            refit.key, request.model_copy(update={"arguments": arguments})
+        )
+        say(f"monitor: refit run {run.name} {'started' if started else 'found'}: {run.run_id}")
+        run = wait_for(api, run.run_id, look_seconds, every=min(5.0, look_seconds))
+        if not run.is_over:
+            raise UnderWay(f"run {run.run_id} is {run.state.lower()}")
+        return _what_came_of(run, registry, _reason(alert))
+
+    return launch
+
+
+def _what_came_of(run: Run, registry: Registry, reason: str) -> str:
+    """The bundle that the run made; the audit trail names the alert that it was made for."""
+    failed = [task.name for task in run.tasks if task.state == "FAILED"]
+    if run.state != "SUCCEEDED":
+        what = f" at {', '.join(failed)}" if failed else ""
+        raise RefitError(f"run {run.run_id} {run.state.lower()}{what}; see refit logs {run.run_id}")
+    if not any(t.name == DEPLOYING and t.state == "SUCCEEDED" for t in run.tasks):
+        raise GateRefused(f"run {run.run_id} deployed nothing: its gate refused")
+    nominated = registry.candidate()
+    made = [change.bundle_id for change in registry.history() if change.reason == reason]
+    if nominated and nominated.reason == reason:
+        made.append(nominated.bundle_id)
+    return made[-1] if made else f"of run {run.run_id}; no rollout made it champion"
+
+
+def _reason(alert: Alert) -> str:
+    return f"drift alert {alert.alert_id}"

@@ -7,12 +7,18 @@ import typer
 
 from pipelines.cli.alerts import alerts
 from pipelines.cli.bundles import bundles
+from pipelines.cli.cancel import cancel_run
 from pipelines.cli.demo import demo
+from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
 from pipelines.cli.output import ERRORS
-from pipelines.cli.run import run_pipeline, show_runs
+from pipelines.cli.rollout import rollout
+from pipelines.cli.run import run_pipeline
+from pipelines.cli.schedule import schedule_pipeline
 from pipelines.cli.serve import recommend, serve
 from pipelines.cli.simulate import simulate
+from pipelines.cli.status import show_status
+from pipelines.cli.submit import submit_pipeline
 from refit import __version__
 from refit.errors import RefitError
 from refit.progress import set_up_logging
@@ -36,6 +42,7 @@ Start here:
   refit recommend --user u1 -k 10     ask it
   refit monitor -c my.yaml            measure drift, refit when it is due
   refit alerts list                   what came up
+  refit submit --cluster mine.yaml    the same on a Kubernetes cluster
 
 \b
 Exit codes:
@@ -45,7 +52,11 @@ Exit codes:
 """,
 )
 app.command("run")(run_pipeline)
-app.command("status")(show_runs)
+app.command("submit")(submit_pipeline)
+app.command("schedule")(schedule_pipeline)
+app.command("status")(show_status)
+app.command("cancel")(cancel_run)
+app.command("logs")(show_logs)
 app.command("serve")(serve)
 app.command("recommend")(recommend)
 app.command("monitor")(monitor)
@@ -53,6 +64,7 @@ app.command("simulate")(simulate)
 app.command("demo")(demo)
 app.add_typer(alerts, name="alerts")
 app.add_typer(bundles, name="bundles")
+app.add_typer(rollout, name="rollout")
 
 
 def _show_version(wanted: bool) -> None:

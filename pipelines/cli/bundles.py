@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.cluster import ClusterOption
 from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
-from pipelines.cli.output import write_json, write_line, write_table
+from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.cli.rollout import SecondsOption, open_rollouts
 from pipelines.home import Home
 from refit.bundle import load_bundle
 from refit.registry import Registry
@@ -85,8 +87,18 @@ def promote(
     force: Annotated[bool, typer.Option(help="Promote without a passed verdict.")] = False,
     home: HomeOption = None,
     registry: RegistryOption = "",
+    cluster: ClusterOption = None,
+    seconds: SecondsOption = 300.0,
 ) -> None:
-    """Make a bundle the champion; a running server takes it over within a second."""
+    """Make a bundle the champion; a running server takes it over within a second.
+
+    On a cluster the pods take it over one by one, without a canary; refit rollout start has one.
+    """
+    if cluster:
+        rollouts = open_rollouts(cluster)
+        write_progress(rollouts.promote(bundle_id, by, reason, force).message)
+        write_line(f"champion: {rollouts.settle(seconds)}")
+        return
     promotion = Registry(Home.at(home, registry).registry).promote(bundle_id, by, reason, force)
     write_line(f"champion: {promotion.bundle_id}")
 
@@ -97,8 +109,18 @@ def roll_back(
     by: ByOption = "",
     home: HomeOption = None,
     registry: RegistryOption = "",
+    cluster: ClusterOption = None,
+    seconds: SecondsOption = 300.0,
 ) -> None:
-    """Make the previous champion champion again; no retrain, and it is written down."""
+    """Make the previous champion champion again; no retrain, and it is written down.
+
+    On a cluster a rollout under way is ended instead. Killed half way, call it again.
+    """
+    if cluster:
+        rollouts = open_rollouts(cluster)
+        write_progress(rollouts.roll_back(by, reason).message)
+        write_line(f"champion: {rollouts.settle(seconds)}")
+        return
     promotion = Registry(Home.at(home, registry).registry).rollback(by, reason)
     write_line(f"champion: {promotion.bundle_id}")
 

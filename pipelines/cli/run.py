@@ -1,5 +1,6 @@
-"""refit run, refit status."""
+"""refit run, and the list of runs that it made."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,7 +83,7 @@ def raise_if_refused(outcome: RunOutcome) -> None:
         raise GateRefused("the gate passed but no bundle was deployed; see the run's log")
 
 
-def show_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def show_local_runs(home: Path | None, as_json: bool) -> None:
     """List the runs made on this machine, newest first."""
     outcomes = list_runs(Home.at(home))
     if as_json:

@@ -1,0 +1,109 @@
+"""refit schedule."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster
+from pipelines.cli.options import ConfigOption, JsonOption, SetOption
+from pipelines.cli.output import write_json, write_line, write_table
+from pipelines.cli.submit import CacheOption, DataVersionOption, RefitOption, WindowsOption
+from refit.errors import UsageError
+
+CronOption = Annotated[
+    str,
+    typer.Option(
+        help='When: six fields, seconds first; "0 0 3 * * *" is every night at three. In UTC, '
+        "unless the cluster's Kubeflow Pipelines was set up with another time zone."
+    ),
+]
+
+
+def schedule_pipeline(
+    pipeline: Annotated[
+        str, typer.Argument(help="continuous_training, index_refresh or drift_monitoring.")
+    ] = "",
+    cron: CronOption = "",
+    name: Annotated[
+        str, typer.Option(help="Of the schedule; one of this name is replaced (default: pipeline).")
+    ] = "",
+    config: ConfigOption = "simulated",
+    changes: SetOption = None,
+    cluster: ClusterOption = None,
+    endpoint: EndpointOption = "",
+    cache: CacheOption = True,
+    data_version: DataVersionOption = "",
+    windows: WindowsOption = 1,
+    refit: RefitOption = True,
+    show: Annotated[bool, typer.Option("--list", help="List the schedules.")] = False,
+    remove: Annotated[str, typer.Option(help="End the schedule of this name.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Have a pipeline run by the clock on a cluster; list and end schedules.
+
+    One run at a time, and what was missed is not made up for. Data, champion and windows are those
+    of each run's own time.
+
+    Try:
+
+      refit schedule drift_monitoring --cron "0 30 0 * * *" --config my.yaml --cluster mine.yaml
+
+      refit schedule --list --cluster mine.yaml
+    """
+    if sum((bool(pipeline), show, bool(remove))) != 1:
+        raise UsageError("name a pipeline to schedule, or give --list or --remove NAME")
+    if show:
+        _list(cluster, endpoint, as_json)
+    elif remove:
+        _remove(remove, cluster, endpoint)
+    else:
+        from pipelines.cluster.cron import check_cron
+        from pipelines.cluster.submit import Wish, schedule
+        from pipelines.settings import read_settings
+
+        when = check_cron(cron)
+        wish = Wish(
+            pipeline=pipeline,
+            settings=read_settings(config, changes or ()),
+            use_cache=cache,
+            reason=f"schedule {name or pipeline}",
+            data_version=data_version,
+            windows=windows,
+            refit=refit,
+        )
+        place, api = open_cluster(cluster, endpoint)
+        made, replaced = schedule(api, place, wish, when, name or pipeline)
+        if as_json:
+            write_json(made.model_dump(mode="json"))
+            return
+        write_line(f"schedule {made.name}: {when}" + (" (replaced)" if replaced else ""))
+
+
+def _list(cluster: ClusterOption, endpoint: str, as_json: bool) -> None:
+    schedules = _find(cluster, endpoint)[1]
+    if as_json:
+        write_json([found.model_dump(mode="json") for found in schedules])
+        return
+    write_table(
+        "Schedules",
+        ("schedule", "cron (UTC unless set)", "enabled"),
+        [(found.name, found.cron, "yes" if found.enabled else "no") for found in schedules],
+        when_empty="no schedules: refit schedule PIPELINE --cron makes one",
+    )
+
+
+def _remove(name: str, cluster: ClusterOption, endpoint: str) -> None:
+    api, schedules = _find(cluster, endpoint)
+    named = [found for found in schedules if found.name == name]
+    if not named:
+        known = ", ".join(found.name for found in schedules) or "none"
+        raise UsageError(f"no schedule {name!r}; there are: {known}")
+    for found in named:
+        api.remove_schedule(found.schedule_id)
+    write_line(f"schedule {name} ended; a run that it started goes on")
+
+
+def _find(cluster: ClusterOption, endpoint: str):  # type: ignore[no-untyped-def]
+    place, api = open_cluster(cluster, endpoint)
+    experiment = api.find_experiment(place.experiment, place.api_namespace)
+    return api, api.list_schedules(experiment)

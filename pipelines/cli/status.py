@@ -1,0 +1,49 @@
+"""refit status."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, tell_run
+from pipelines.cli.options import HomeOption, JsonOption
+from pipelines.cli.output import write_json, write_table
+from pipelines.cli.run import show_local_runs
+
+SHOWN = 20
+
+
+def show_status(
+    run: Annotated[str, typer.Argument(help="One run on the cluster, by name or id.")] = "",
+    home: HomeOption = None,
+    cluster: ClusterOption = None,
+    endpoint: EndpointOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs, newest first: of this machine, or with --cluster of a cluster.
+
+    Try:
+
+      refit status --cluster my-cluster.yaml
+
+      refit status nightly-2026-05-01 --cluster my-cluster.yaml --json
+    """
+    if cluster is None and not run:
+        show_local_runs(home, as_json)
+        return
+    from pipelines.cluster.runs import find_run
+
+    place, api = open_cluster(cluster, endpoint)
+    if run:
+        tell_run(find_run(api, place, run), as_json)
+        return
+    experiment = api.find_experiment(place.experiment, place.api_namespace)
+    runs = api.list_runs(experiment, SHOWN)
+    if as_json:
+        write_json([found.model_dump(mode="json", exclude={"tasks"}) for found in runs])
+        return
+    write_table(
+        f"Runs in experiment {place.experiment}",
+        ("run", "state", "created", "id"),
+        [(r.name, r.state.lower(), f"{r.created_at:%Y-%m-%d %H:%M:%S}", r.run_id) for r in runs],
+        when_empty="no runs yet: refit submit makes one",
+    )

@@ -1,0 +1,85 @@
+"""refit submit."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, tell_run, watch_run
+from pipelines.cli.options import ConfigOption, JsonOption, SetOption
+from pipelines.cli.output import write_progress
+
+CacheOption = Annotated[
+    bool, typer.Option(help="Take a step's earlier outputs when nothing has changed.")
+]
+DataVersionOption = Annotated[
+    str,
+    typer.Option(
+        help="What to know the data by, for caching (default: the run's first step reads them)."
+    ),
+]
+RefitOption = Annotated[
+    bool, typer.Option(help="drift_monitoring: start the refit that is decided.")
+]
+WindowsOption = Annotated[
+    int, typer.Option(help="drift_monitoring: how many windows to measure.", min=1)
+]
+
+
+def submit_pipeline(
+    pipeline: Annotated[
+        str, typer.Argument(help="continuous_training, index_refresh or drift_monitoring.")
+    ] = "continuous_training",
+    config: ConfigOption = "simulated",
+    changes: SetOption = None,
+    cluster: ClusterOption = None,
+    endpoint: EndpointOption = "",
+    cache: CacheOption = True,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "by hand",
+    run_id: Annotated[
+        str, typer.Option(help="Name of the run; a run of this name is found, not made again.")
+    ] = "",
+    data_version: DataVersionOption = "",
+    until: Annotated[
+        str, typer.Option(help="drift_monitoring: end of the last window (default: last midnight).")
+    ] = "",
+    windows: WindowsOption = 1,
+    refit: RefitOption = True,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow it to its end; the exit code is the run's.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a pipeline on a Kubernetes cluster, with Kubeflow Pipelines.
+
+    The same pipelines as refit run, with the settings of the same config; the cluster file says
+    where and how its steps run. With --wait, a step's own error comes last and gives the exit
+    code; without, the command ends once the run has begun.
+
+    Try:
+
+      refit submit --config my.yaml --cluster my-cluster.yaml --wait
+
+      refit submit index_refresh --config my.yaml --cluster my-cluster.yaml --json
+    """
+    from pipelines.cluster.runs import log_reader, raise_for_end
+    from pipelines.cluster.submit import Wish, submit
+    from pipelines.settings import read_settings
+
+    wish = Wish(
+        pipeline=pipeline,
+        settings=read_settings(config, changes or ()),
+        use_cache=cache,
+        reason=reason,
+        data_version=data_version,
+        until=until,
+        windows=windows,
+        refit=refit,
+    )
+    place, api = open_cluster(cluster, endpoint)
+    run, started = submit(api, place, wish, run_id)
+    write_progress(f"{'started' if started else 'found'} run {run.name}")
+    if wait:
+        run = watch_run(api, run.run_id)
+    tell_run(run, as_json)
+    if wait:
+        raise_for_end(run, log_reader(api, place, run))

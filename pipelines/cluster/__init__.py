@@ -1,0 +1,1 @@
+"""The cluster's side: settings, compiling for a cluster, submitting, following, scheduling."""

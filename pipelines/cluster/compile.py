@@ -1,0 +1,84 @@
+"""Compile a pipeline for a cluster: the same function, with the cluster's settings in force."""
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from pipelines.cluster.platform import platform
+from pipelines.cluster.settings import ClusterSettings
+from pipelines.compile import PIPELINES
+from refit.errors import UsageError
+from refit.settings import Settings
+
+KNOWN_TO_2_0 = {
+    "secretAsEnv": {"secretName", "keyToEnv"},
+    "pvcMount": {"constant", "mountPath"},
+}
+"""Fields of kfp-kubernetes' lists that backend 2.0 reads; it refuses a pipeline with others."""
+
+
+class Compiled(Settings):
+    """A pipeline as a cluster takes it.
+
+    Attributes:
+        pipeline: Its name.
+        text: Pipeline spec and platform spec, YAML.
+    """
+
+    pipeline: str
+    text: str
+
+    @property
+    def version(self) -> str:
+        """Name of the version: the same content has the same name."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+def compile_for(pipeline: str, settings: ClusterSettings, use_cache: bool = True) -> Compiled:
+    """Compile ``pipeline`` for a cluster.
+
+    Args:
+        pipeline: Its name, one of PIPELINES.
+        settings: The cluster.
+        use_cache: False has every step run again.
+
+    Raises:
+        UsageError: There is no such pipeline.
+    """
+    if pipeline not in PIPELINES:
+        raise UsageError(f"no pipeline {pipeline!r}: there are {', '.join(PIPELINES)}")
+    from kfp import dsl
+    from kfp.compiler import Compiler
+
+    known = getattr(import_module(f"pipelines.{pipeline}"), pipeline)
+    with platform(settings), TemporaryDirectory() as folder:
+        # Decorating traces the function: it must happen again, now that the platform is in force.
+        traced: Any = dsl.pipeline(name=pipeline.replace("_", "-"))(known.pipeline_func)
+        package = Path(folder) / "pipeline.yaml"
+        Compiler().compile(traced, str(package))
+        documents = list(yaml.safe_load_all(package.read_text("utf-8")))
+    if not use_cache:
+        _forget_caches(documents[0])
+    if settings.backend == "2.0":
+        _keep_what_2_0_knows(documents)
+    return Compiled(pipeline=pipeline, text=yaml.safe_dump_all(documents, sort_keys=True))
+
+
+def _forget_caches(pipeline: dict[str, Any]) -> None:
+    for component in (pipeline["root"], *pipeline["components"].values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task["cachingOptions"] = {}
+
+
+def _keep_what_2_0_knows(documents: list[dict[str, Any]]) -> None:
+    """Leave out what kfp-kubernetes says twice, once in fields that backend 2.0 refuses."""
+    for document in documents[1:]:
+        for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+            for kind, known in KNOWN_TO_2_0.items():
+                for entry in executor.get(kind, ()):
+                    for name in set(entry) - known:
+                        del entry[name]

@@ -1,0 +1,67 @@
+"""Reading what a step said: from the KFP API where it serves logs, else from the pod itself."""
+
+from typing import Any
+
+from components.kubeflow import Kubeflow
+from pipelines.cluster.settings import ClusterSettings
+from refit.errors import ServiceUnreachable
+
+RUN_LABEL = "pipeline/runid"
+NODE_NAME = "workflows.argoproj.io/node-name"
+CONTAINER = "main"
+
+
+def read_step_log(
+    api: Kubeflow, cluster: ClusterSettings, run_id: str, step: str, pods: tuple[str, ...]
+) -> str:
+    """The log of a step; of one that was repeated, the last attempt's.
+
+    Args:
+        api: The cluster's API.
+        cluster: Where its pods are.
+        run_id: The run.
+        step: The step's name.
+        pods: Its pods, as far as the API told.
+
+    Raises:
+        ServiceUnreachable: Neither API gives it.
+    """
+    for pod in reversed(pods):
+        if (text := api.read_log(run_id, pod)) is not None:
+            return text
+    try:
+        return _read_from_pod(cluster, run_id, step)
+    except Exception as error:
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise ServiceUnreachable(
+            f"the log of step {step} is not to be had: {api.where} serves none, and the Kubernetes "
+            f"API gives none ({why[0]}); its pod may be gone"
+        ) from None
+
+
+def _read_from_pod(cluster: ClusterSettings, run_id: str, step: str) -> str:
+    from kubernetes import client, config
+
+    config.load_kube_config(context=cluster.kube_context or None)
+    core = client.CoreV1Api()
+    found = core.list_namespaced_pod(
+        cluster.runs_in, label_selector=f"{RUN_LABEL}={run_id}", _request_timeout=10
+    ).items
+    ours = [pod for pod in found if _is_of(pod, step)]
+    if not ours:
+        raise LookupError(f"no pod of it in namespace {cluster.runs_in}")
+    newest = max(ours, key=lambda pod: pod.metadata.creation_timestamp)
+    answer = core.read_namespaced_pod_log(
+        newest.metadata.name,
+        cluster.runs_in,
+        container=CONTAINER,
+        _preload_content=False,  # its own decoding writes bytes as if they were Python
+        _request_timeout=30,
+    )
+    return bytes(answer.data).decode("utf-8", "replace")
+
+
+def _is_of(pod: Any, step: str) -> bool:
+    """Whether a pod is the step's executor; else its driver, when that is all there is."""
+    node = (pod.metadata.annotations or {}).get(NODE_NAME, "")
+    return f".{step.replace('_', '-')}." in f"{node}."
