@@ -6,7 +6,7 @@ BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-kill lint types check-requirements compile lock clean
+.PHONY: help setup demo test test-data test-kill test-cluster cluster-up cluster-down images manifests lint types check-requirements compile lock clean
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -27,6 +27,21 @@ test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder th
 
 test-kill: setup  ## kill -9 at random moments, then look for torn files; takes minutes
 	@$(RUN) -m pytest -m slow tests/kill $(ARGS)
+
+test-cluster: setup  ## raise a real Kubernetes and test on it; needs root and Go; ARGS="--tier cluster" for tier 1
+	@$(RUN) -m tests.cluster test $(ARGS)
+
+cluster-up: setup  ## raise a cluster with Seldon's operator and an object store, until cluster-down
+	@$(RUN) -m tests.cluster up $(ARGS)
+
+cluster-down: setup  ## end it, and leave nothing
+	@$(RUN) -m tests.cluster down $(ARGS)
+
+images: setup  ## build both images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
+	@$(RUN) tools/build_images.py $(ARGS)
+
+manifests: setup  ## build every overlay, compare with what is expected, test the alerts; ARGS=--renew
+	@$(RUN) -m tests.kustomize.manifests $(ARGS)
 
 lint: setup  ## style, docstrings, and which room may import which
 	@$(RUN) -m ruff check .

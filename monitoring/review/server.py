@@ -1,0 +1,85 @@
+"""Serve the review pages and the monitor's metrics; nothing is ever written.
+
+Run it with::
+
+    python -m monitoring.review.server --pages PAGES --store alerts.sqlite --port 8080
+
+``/`` the pages, ``/metrics`` what the alert store says, ``/healthz`` whether this answers.
+"""
+
+import argparse
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from monitoring.metrics import StoreCollector
+from refit.progress import say, set_up_logging
+
+
+def make_server(pages: Path, store: Path, host: str, port: int) -> ThreadingHTTPServer:
+    """A server that is ready for ``serve_forever``.
+
+    Args:
+        pages: Folder of the review pages; it may not be there yet.
+        store: The alert store's SQLite file; it may not be there yet.
+        host: Where to listen.
+        port: 0 takes a free one.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StoreCollector(store))
+    handler = partial(_Handler, registry, directory=str(pages))
+    return ThreadingHTTPServer((host, port), handler)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, registry: CollectorRegistry, *args: Any, **kwargs: Any) -> None:
+        self._registry = registry
+        super().__init__(*args, **kwargs)
+
+    def do_GET(self) -> None:
+        if self.path == "/healthz":
+            self._answer(b"ok\n", "text/plain")
+        elif self.path == "/metrics":
+            self._answer(generate_latest(self._registry), CONTENT_TYPE_LATEST)
+        else:
+            super().do_GET()
+
+    def list_directory(self, path: Any) -> None:
+        """Without an index page the monitor has not run yet; a folder's files are nobody's."""
+        self.send_error(HTTPStatus.NOT_FOUND, "No review page yet: the monitor has not run")
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        """Say nothing about requests; probes and scrapes would be most of it."""
+
+    def log_message(self, form: str, *values: Any) -> None:
+        say(f"review page: {form % values}")
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pages", type=Path, required=True)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=8080)
+    asked = parser.parse_args()
+    set_up_logging()
+    with make_server(asked.pages, asked.store, asked.host, asked.port) as server:
+        say(f"review pages: http://{asked.host}:{server.server_port}/")
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

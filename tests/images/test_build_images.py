@@ -1,0 +1,76 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refit import __version__
+from tools.build_images import CONTAINERFILES, ROOT, build_command, image_name, version
+
+PINNED = re.compile(r"ARG BASE_IMAGE=\S+/python:3\.12\.\d+-slim-\w+@sha256:[0-9a-f]{64}$")
+ROOMS = {
+    "main": "refit simulation monitoring serving components pipelines",
+    "serving": "refit serving",
+}
+
+
+def stages(name: str) -> tuple[list[str], list[str]]:
+    """The lines of the build stage and of the final one, comments left out."""
+    text = (ROOT / CONTAINERFILES[name]).read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    final = max(place for place, line in enumerate(lines) if line.startswith("FROM "))
+    return lines[:final], lines[final:]
+
+
+@pytest.mark.parametrize("name", CONTAINERFILES)
+def test_the_base_is_pinned_by_digest_and_both_stages_are_made_of_it(name):
+    before, final = stages(name)
+    assert PINNED.match(before[0])
+    assert [line for line in (*before, *final) if line.startswith("FROM ")] == [
+        "FROM ${BASE_IMAGE} AS build",
+        "FROM ${BASE_IMAGE}",
+    ]
+
+
+@pytest.mark.parametrize("name", CONTAINERFILES)
+def test_the_final_stage_installs_nothing_and_is_not_root(name):
+    final = "\n".join(stages(name)[1])
+    assert not re.search(r"\b(pip|uv|apt|apt-get|curl|wget)\b", final)
+    assert re.findall(r"^USER (.*)$", final, re.M) == ["1000:1000"]
+    assert 'org.opencontainers.image.revision="${REVISION}"' in final
+
+
+@pytest.mark.parametrize("name", CONTAINERFILES)
+def test_an_image_holds_the_rooms_that_it_needs(name):
+    before = "\n".join(stages(name)[0])
+    assert re.findall(r"^COPY (\w+) /refit/\1$", before, re.M) == ROOMS[name].split()
+    assert "--require-hashes" in before
+
+
+def test_images_are_named_as_the_pipelines_name_them():
+    from components.images import MAIN_IMAGE
+
+    assert version() == __version__
+    assert image_name("main") == MAIN_IMAGE
+
+
+@pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
+def test_what_a_builder_is_told(builder):
+    command = build_command(builder, "serving", "localhost/python:3.12", ["--network", "host"])
+    told = " ".join(command)
+    assert told.startswith(f"{builder} build --file serving/Containerfile --tag refit/serving:")
+    assert "--build-arg BASE_IMAGE=localhost/python:3.12" in told
+    assert told.endswith(" --network host .")
+    assert ("--timestamp" in command) == (builder != "docker")  # docker reads SOURCE_DATE_EPOCH
+
+
+def test_without_a_builder_it_says_what_to_install():
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "build_images.py")],
+        env={"PATH": str(Path(sys.executable).parent / "no-such-folder")},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    assert "no working docker, podman or buildah was found; install one" in told.stderr

@@ -1,0 +1,103 @@
+"""Build every overlay with pinned tools, compare with the golden files, test the alert rules.
+
+``python -m tests.kustomize.manifests`` checks; with ``--renew`` the golden files are rewritten.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from refit.errors import RefitError
+from tests.cluster.binaries import build, tools
+from tests.cluster.commands import run
+from tests.cluster.machine import CannotRun
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAYS = ROOT / "kustomize" / "overlays"
+RULES = ROOT / "kustomize" / "components" / "prometheus" / "rules.yaml"
+RULES_TEST = Path(__file__).with_name("rules_test.yaml")
+GOLDEN = Path(__file__).with_name("golden")
+
+
+class Differs(RefitError):  # noqa: N818 - what happened, not a fault
+    """An overlay does not build to its golden file."""
+
+
+def overlays() -> list[str]:
+    """Names of all overlays."""
+    return sorted(folder.name for folder in OVERLAYS.iterdir() if folder.is_dir())
+
+
+def build_manifests(folder: Path) -> str:
+    """What kustomize makes of a folder, as YAML."""
+    return run([find_tool("kustomize"), "build", str(folder)])
+
+
+def check_overlay(name: str, renew: bool = False) -> None:
+    """Build an overlay and hold it against its golden file, or renew that.
+
+    Raises:
+        Differs: It is not what the golden file says.
+    """
+    built, golden = build_manifests(OVERLAYS / name), GOLDEN / f"{name}.yaml"
+    if renew:
+        golden.write_text(built, encoding="utf-8")
+    elif not golden.exists() or golden.read_text(encoding="utf-8") != built:
+        raise Differs(
+            f"kustomize/overlays/{name} does not build to {golden.relative_to(ROOT)}; if that is "
+            "meant, run 'make manifests ARGS=--renew' and look at what git says has changed"
+        )
+
+
+def check_rules() -> None:
+    """Check the alert rules and run their tests.
+
+    Raises:
+        CommandFailed: promtool says what is wrong.
+    """
+    promtool = find_tool("promtool")
+    with tempfile.TemporaryDirectory() as folder:
+        rules, test = Path(folder) / "rules.yaml", Path(folder) / RULES_TEST.name
+        rules.write_text(yaml.safe_dump(yaml.safe_load(RULES.read_text("utf-8"))["spec"]), "utf-8")
+        shutil.copy(RULES_TEST, test)
+        run([promtool, "check", "rules", "--lint=all", "--lint-fatal", str(rules)])
+        run([promtool, "test", "rules", str(test)], folder=Path(folder))
+
+
+def find_tool(name: str) -> str:
+    """A pinned tool, built where Go is; without Go, the one on the path.
+
+    Raises:
+        CannotRun: There is neither.
+    """
+    try:
+        return str(build(tools()) / name)
+    except CannotRun as missing:
+        if found := shutil.which(name):
+            return found
+        raise CannotRun(f"{missing}; or put {name} on the path") from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check everything; return the exit code."""
+    renew = "--renew" in arguments
+    try:
+        for name in overlays():
+            check_overlay(name, renew)
+            sys.stdout.write(
+                f"{'renewed' if renew else 'as expected'}: kustomize/overlays/{name}\n"
+            )
+        check_rules()
+        sys.stdout.write(f"tested: {RULES.relative_to(ROOT)}\n")
+    except RefitError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,178 @@
+"""What holds for every overlay; read from the golden files, so that no tool is needed."""
+
+import re
+
+import pytest
+import yaml
+
+from monitoring import metrics
+from pipelines.cluster.settings import ClusterSettings
+from refit import __version__
+from serving.settings import RecommenderSettings
+from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
+from tests.kustomize.pods import pod_specs
+
+WITH_SELDON = ("kind", "minikube", "production")
+OF_HISTOGRAMS = re.compile(r"_(total|bucket|sum|count)$")
+
+
+def objects(overlay, kind=""):
+    every = yaml.safe_load_all((GOLDEN / f"{overlay}.yaml").read_text("utf-8"))
+    return [one for one in every if kind in ("", one["kind"])]
+
+
+def containers(spec):
+    return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+@pytest.fixture(params=overlays())
+def overlay(request):
+    return request.param
+
+
+def test_every_overlay_has_a_golden_file_and_no_other_is_left():
+    assert sorted(path.stem for path in GOLDEN.glob("*.yaml")) == overlays()
+
+
+def test_everything_is_in_our_namespace_which_takes_restricted_pods_only(overlay):
+    (namespace,) = objects(overlay, "Namespace")
+    levels = {k: v for k, v in namespace["metadata"]["labels"].items() if "pod-security" in k}
+    assert set(levels.values()) == {"restricted"}
+    assert len(levels) == 3
+    others = [one for one in objects(overlay) if one["kind"] != "Namespace"]
+    assert {one["metadata"].get("namespace") for one in others} == {"refit"}
+    assert not any("Cluster" in one["kind"] for one in others)
+
+
+def test_pods_are_locked_and_bounded(overlay):
+    for name, spec in pod_specs(objects(overlay)):
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        assert not any("hostPath" in volume for volume in spec["volumes"]), name
+        for one in containers(spec):
+            assert one["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert {"cpu", "memory"} <= set(one["resources"]["requests"]), name
+            assert "memory" in one["resources"]["limits"], name
+
+
+def test_images_are_pinned(overlay):
+    for name, spec in pod_specs(objects(overlay)):
+        for one in containers(spec):
+            image, _, tag = one["image"].rpartition(":")
+            assert tag == (__version__ if "refit/" in image else "2.20.0"), name
+
+
+def test_accounts_exist_and_only_what_needs_a_token_gets_one(overlay):
+    accounts = {one["metadata"]["name"]: one for one in objects(overlay, "ServiceAccount")}
+    used = {spec["serviceAccountName"] for _, spec in pod_specs(objects(overlay))}
+    assert used <= set(accounts)
+    silent = {name for name, one in accounts.items() if not one["automountServiceAccountToken"]}
+    assert silent == {"refit-serving", "refit-reviewer"}
+    for binding in objects(overlay, "RoleBinding"):
+        assert {subject["name"] for subject in binding["subjects"]} <= set(accounts) - silent
+
+
+def test_no_role_has_a_wildcard(overlay):
+    for role in objects(overlay, "Role"):
+        for rule in role["rules"]:
+            assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
+
+
+def test_secrets_are_only_referred_to(overlay):
+    assert not objects(overlay, "Secret")
+    assert "AWS_SECRET_ACCESS_KEY" not in (GOLDEN / f"{overlay}.yaml").read_text("utf-8")
+
+
+def test_volumes_and_settings_that_are_named_exist(overlay):
+    there = {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
+    for name, spec in pod_specs(objects(overlay)):
+        named = set()
+        for volume in spec["volumes"]:
+            if "configMap" in volume:
+                named.add(("ConfigMap", volume["configMap"]["name"]))
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                named.add(("PersistentVolumeClaim", claim))
+        for one in containers(spec):
+            for source in one.get("envFrom", ()):
+                named |= {("ConfigMap", s["name"]) for s in [source.get("configMapRef")] if s}
+        assert named <= there, name
+
+
+def test_network_is_denied_first(overlay):
+    policies = {one["metadata"]["name"]: one["spec"] for one in objects(overlay, "NetworkPolicy")}
+    assert policies["deny-by-default"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
+@pytest.mark.parametrize("overlay", WITH_SELDON, indirect=True)
+def test_the_seldon_deployment(overlay):
+    (deployment,) = objects(overlay, "SeldonDeployment")
+    (main,) = deployment["spec"]["predictors"]
+    assert (deployment["metadata"]["name"], main["name"], main["traffic"]) == ("refit", "main", 100)
+    assert main["annotations"]["seldon.io/no-engine"] == "true"
+    assert main["labels"]["app.kubernetes.io/name"] == "recommender"
+    (component,) = main["componentSpecs"]
+    assert "pdbSpec" not in component
+    names = [one["name"] for one in component["spec"]["containers"]]
+    assert names == ["recommender", "towers"]
+    given = {one["name"]: one["value"] for one in main["graph"]["parameters"]}
+    assert set(given) <= set(RecommenderSettings.model_fields)
+    environment = {one["name"] for one in component["spec"]["containers"][0]["env"]}
+    assert {v.strip("$()") for v in given.values() if v.startswith("$(")} <= environment
+
+
+def test_the_plain_deployment_has_the_same_pods_and_parameters():
+    deployments = {one["metadata"]["name"]: one for one in objects("plain", "Deployment")}
+    plain = deployments["recommender"]["spec"]["template"]["spec"]
+    environment = plain["containers"][0]["env"]
+    # A $(...) is filled in from the variables that stand before it.
+    (place,) = [n for n, one in enumerate(environment) if one["name"].endswith("_PARAMETERS")]
+    named = re.findall(r"\$\((\w+)\)", environment[place]["value"])
+    assert set(named) <= {one["name"] for one in environment[:place]}
+    (seldon,) = objects("production", "SeldonDeployment")
+    (main,) = seldon["spec"]["predictors"]
+    assert yaml.safe_load(environment[place]["value"]) == main["graph"]["parameters"]
+    added = ("PREDICTIVE_", "PREDICTOR_", "SELDON_")
+    plain["containers"][0]["env"] = [o for o in environment if not o["name"].startswith(added)]
+    text = yaml.safe_dump(main["componentSpecs"][0]["spec"])
+    assert yaml.safe_load(text.replace("registry.example.org/", "")) == plain
+
+
+def test_the_rollout_knows_the_same_places(overlay):
+    maps = {one["metadata"]["name"]: one["data"] for one in objects(overlay, "ConfigMap")}
+    if overlay not in WITH_SELDON:
+        assert "refit-cluster" not in maps
+        return
+    cluster = ClusterSettings.parse(yaml.safe_load(maps["refit-cluster"]["cluster.yaml"]))
+    config = maps["refit-config"]
+    assert cluster.registry == config["REFIT_REGISTRY"]
+    assert cluster.predictions == config["REFIT_PREDICTIONS"]
+
+
+def test_alerts_speak_of_metrics_that_exist():
+    text = RULES.read_text("utf-8")
+    told = (ROOT / "serving" / "microservice.py").read_text("utf-8") + (metrics.__doc__ or "")
+    used = set(re.findall(r"\brefit_\w+", text))
+    known = set(re.findall(r"\brefit_\w+", told))
+    assert {OF_HISTOGRAMS.sub("", name) for name in used} <= known
+
+
+def test_every_alert_is_tested_and_says_what_to_do():
+    rules = [
+        rule
+        for group in yaml.safe_load(RULES.read_text("utf-8"))["spec"]["groups"]
+        for rule in group["rules"]
+    ]
+    tested = RULES_TEST.read_text("utf-8")
+    for rule in rules:
+        assert rule["alert"] in tested
+        assert {"summary", "action"} == set(rule["annotations"])
+        assert rule["labels"]["severity"] in ("page", "warn", "info")

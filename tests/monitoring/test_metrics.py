@@ -1,0 +1,106 @@
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.alerts import resolve
+from monitoring.review.server import make_server
+from monitoring.store import RefitState, SqliteStore
+from refit.alert import AlertStatus
+from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, SILENT, alert, series
+
+BUNDLE = "20240309T101112500Z-0a1b2c3d"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "alerts.sqlite"
+
+
+@pytest.fixture
+def page(tmp_path, path):
+    """Fetches from a running server whose pages and store are in ``tmp_path``."""
+    with make_server(tmp_path / "pages", path, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield lambda where: urlopen(f"http://127.0.0.1:{server.server_port}{where}", timeout=5)
+        server.shutdown()
+
+
+@pytest.fixture
+def metrics(page):
+    def read():
+        return {
+            (sample.name.removeprefix("refit_monitor_"), *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(page("/metrics").read().decode())
+            for sample in family.samples
+        }
+
+    return read
+
+
+def test_the_store_as_metrics(path, metrics):
+    store = SqliteStore(path)
+    store.add_readings(series(QUERY, SILENT, OK, DRIFT) + series(BRAND, OK, OK, SILENT))
+    for day in (2, 1):
+        decision = alert().decision.model_copy(update={"at": NOW - timedelta(days=day)})
+        store.add_decision(BUNDLE, decision)
+    silent = alert("a2").model_copy(update={"readings": tuple(series(BRAND, SILENT))})
+    for each in (alert(), alert("a3"), silent):
+        store.add_alert(each)
+    store.update_alert("a3", tuple(AlertStatus), status=AlertStatus.ACKNOWLEDGED)
+    refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 30.0)
+    store.set_refit(refit, RefitState.FAILED, "no memory")
+
+    made = datetime(2024, 3, 9, 10, 11, 12, 500_000, tzinfo=UTC).timestamp()
+    states = dict.fromkeys((str(state) for state in RefitState), 0)
+    assert metrics() == {
+        ("store_readable",): 1,
+        ("decided_timestamp_seconds",): (NOW - timedelta(days=1)).timestamp(),
+        ("bundle_timestamp_seconds", BUNDLE): made,
+        ("readings", "ok"): 0,
+        ("readings", "drift"): 1,
+        ("readings", "cannot-tell"): 1,
+        ("unresolved_alerts", "drift"): 2,
+        ("unresolved_alerts", "cannot-tell"): 1,
+        ("last_refit_timestamp_seconds",): NOW.timestamp(),
+        **{("last_refit", state): value for state, value in (states | {"failed": 1}).items()},
+    }
+
+    resolve(store, "a2", "on call", "the feed is back")
+    assert metrics()["unresolved_alerts", "cannot-tell"] == 0
+
+
+def test_a_store_that_nothing_was_written_to_tells_no_times(path, metrics):
+    SqliteStore(path)
+    assert not any("timestamp" in name for name, *_ in metrics())
+
+
+@pytest.mark.parametrize("damage", ["missing", "not a database", "a row that is not JSON"])
+def test_a_store_that_cannot_be_read_says_so_and_nothing_else(path, metrics, damage):
+    if damage == "not a database":
+        path.write_text("nothing of ours")
+    elif damage == "a row that is not JSON":
+        SqliteStore(path)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("INSERT INTO decisions (bundle_id, body) VALUES ('b', '{')")
+    assert metrics() == {("store_readable",): 0}
+    assert path.exists() == (damage != "missing")
+
+
+def test_pages_are_served_and_folders_are_not_listed(tmp_path, page):
+    pages = tmp_path / "pages"
+    with pytest.raises(HTTPError, match="404"):
+        page("/")
+    assert page("/healthz").read() == b"ok\n"
+    (pages / "empty").mkdir(parents=True)
+    with pytest.raises(HTTPError, match="404"):
+        page("/empty/")
+    (pages / "index.html").write_text("<p>all alerts</p>")
+    assert page("/").read() == b"<p>all alerts</p>"
+    with pytest.raises(HTTPError, match="404"):
+        page("/../alerts.sqlite")

@@ -1,0 +1,144 @@
+"""Build Refit's two container images with docker, podman or buildah, whichever there is.
+
+- ``build_images.py`` builds ``refit/main`` and ``refit/serving``, tagged with the package version
+- ``build_images.py --save DIR`` also writes each as a docker archive that kind, minikube and
+  ``ctr images import`` load
+- what follows ``--`` goes to the builder, for instance ``-- --pull-never --network host``
+
+The build's clock is the last commit's, so that the same tree gives the same layers where the
+builder can do it (buildah, podman; docker from BuildKit 0.13 on).
+"""
+
+import argparse
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTAINERFILES = {"main": "pipelines/Containerfile", "serving": "serving/Containerfile"}
+BUILDERS = ("docker", "podman", "buildah")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build what was asked for; return the exit code."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    asked = _parser().parse_args(arguments[:split])
+    builder = asked.builder or find_builder()
+    extra = list(arguments[split + 1 :])
+    for name in asked.images or CONTAINERFILES:
+        image = image_name(name)
+        started = time.monotonic()
+        command = build_command(builder, name, asked.base_image, extra)
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": commit_time(), "DOCKER_BUILDKIT": "1"}
+        if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+            raise SystemExit(f"{image} was not built; the builder has said why")
+        size = image_size(builder, image) / 1e6
+        seconds = time.monotonic() - started
+        sys.stdout.write(f"built {image} with {builder}: {size:.0f} MB, {seconds:.0f} s\n")
+        if asked.save:
+            sys.stdout.write(f"saved {save(builder, image, asked.save)}\n")
+    return 0
+
+
+def find_builder() -> str:
+    """The first builder that is here and answers."""
+    for builder in BUILDERS:
+        # A docker client without its engine is common; it answers ``info`` with an error.
+        if shutil.which(builder) and _answers(builder):
+            return builder
+    raise SystemExit(
+        f"no working {', '.join(BUILDERS[:-1])} or {BUILDERS[-1]} was found; install one, for "
+        "instance: apt install buildah"
+    )
+
+
+def build_command(builder: str, name: str, base_image: str, extra: Sequence[str]) -> list[str]:
+    """The command that builds one image."""
+    arguments = {"VERSION": version(), "REVISION": revision()}
+    if base_image:
+        arguments["BASE_IMAGE"] = base_image
+    command = [builder, "build", "--file", CONTAINERFILES[name], "--tag", image_name(name)]
+    if builder != "docker":
+        command += ["--layers", "--timestamp", commit_time()]
+    for key, value in arguments.items():
+        command += ["--build-arg", f"{key}={value}"]
+    return [*command, *extra, "."]
+
+
+def image_name(name: str) -> str:
+    """Name and tag of an image, as the manifests have it."""
+    return f"refit/{name}:{version()}"
+
+
+def version() -> str:
+    """The package's version, read without importing it."""
+    module = ast.parse((ROOT / "refit" / "__init__.py").read_text(encoding="utf-8"))
+    for statement in module.body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__version__":
+            return str(ast.literal_eval(statement.value))
+    raise SystemExit("refit/__init__.py names no __version__")
+
+
+def revision() -> str:
+    """The commit that is built, marked when the tree differs from it."""
+    return _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or "unknown"
+
+
+def commit_time() -> str:
+    """Seconds since 1970 of the last commit; 0 where there is no history."""
+    return _git("log", "-1", "--format=%ct") or "0"
+
+
+def image_size(builder: str, image: str) -> int:
+    """Bytes of an image's layers, uncompressed."""
+    if builder == "buildah":
+        # Buildah tells sizes only as text for people; its manifest knows the bytes.
+        described = json.loads(_output([builder, "inspect", "--type", "image", image]))
+        return sum(layer["size"] for layer in json.loads(described["Manifest"])["layers"])
+    return int(_output([builder, "image", "inspect", "--format", "{{.Size}}", image]))
+
+
+def save(builder: str, image: str, folder: Path) -> Path:
+    """Write an image as a docker archive, replacing an older one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / f"{image.replace('/', '-').replace(':', '-')}.tar"
+    archive.unlink(missing_ok=True)
+    if builder == "buildah":
+        command = [builder, "push", "--quiet", image, f"docker-archive:{archive}:{image}"]
+    else:
+        format_option = ["--format", "docker-archive"] if builder == "podman" else []
+        command = [builder, "save", *format_option, "--output", str(archive), image]
+    subprocess.run(command, check=True)
+    return archive
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="*", choices=CONTAINERFILES, help="default: both")
+    parser.add_argument("--builder", choices=BUILDERS, help="default: the first that works")
+    parser.add_argument("--base-image", default="", help="instead of the pinned python image")
+    parser.add_argument("--save", type=Path, help="also write docker archives into this folder")
+    return parser
+
+
+def _answers(builder: str) -> bool:
+    return subprocess.run([builder, "info"], capture_output=True).returncode == 0
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
