@@ -15,18 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".build" / "uv" / "bin" / "uv"
-FILES = (
-    "requirements.in",
-    "requirements-dev.in",  # after requirements.in: it is constrained by requirements.txt
-    "serving/requirements.in",
-    "tools/uv.in",
-)
-OPTIONS = (
-    "--quiet",
-    "--generate-hashes",
-    "--python-version=3.12",
-    "--python-platform=x86_64-manylinux_2_28",
-)
+PYTHON_OF = {
+    "requirements.in": "3.12",
+    "requirements-dev.in": "3.12",  # after requirements.in: it is constrained by requirements.txt
+    "serving/requirements.in": "3.12",
+    "tools/uv.in": "3.12",
+    "tests/cluster/requirements.in": "3.12",
+    "tests/cluster/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
+}
+OPTIONS = ("--quiet", "--generate-hashes", "--python-platform=x86_64-manylinux_2_28")
 
 
 def main() -> int:
@@ -36,7 +33,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
     stale = []
-    for name in FILES:
+    for name in PYTHON_OF:
         locked = ROOT / name.replace(".in", ".txt")
         with tempfile.TemporaryDirectory() as folder:
             fresh = Path(folder) / locked.name
@@ -61,7 +58,16 @@ def compile_requirements(name: str, out: Path) -> None:
         SystemExit: It has no solution; the resolver has said why.
     """
     environment = {**os.environ, "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
-    command = [str(UV), "pip", "compile", *OPTIONS, name, "-o", str(out)]
+    command = [
+        str(UV),
+        "pip",
+        "compile",
+        *OPTIONS,
+        f"--python-version={PYTHON_OF[name]}",
+        name,
+        "-o",
+        str(out),
+    ]
     if subprocess.run(command, cwd=ROOT, env=environment).returncode:
         raise SystemExit(f"{name} cannot be resolved")
 

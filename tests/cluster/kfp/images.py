@@ -1,0 +1,116 @@
+"""The images of Kubeflow Pipelines' backend, made from files: no builder and no base image.
+
+The Go programs are static; MariaDB and the metadata store come with the libraries they name.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from tests.cluster import object_store
+from tests.cluster.archives import write_image
+from tests.cluster.commands import CommandFailed, run
+from tests.cluster.environments import make_environment
+from tests.cluster.kfp import programs
+from tests.cluster.kfp.programs import HERE, kept
+
+MYSQL = Path("/usr/share/mysql")
+SPARED = ("test", "site-packages", "idlelib", "tkinter", "config-", "ensurepip", "__pycache__")
+SYSTEM_TABLES = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
+
+
+def write_backend(archive: Path) -> Path:
+    """Kubeflow Pipelines' own programs, with upstream's configuration and no sample pipelines."""
+    upstream = programs.sources("pipelines", programs.PIPELINES)
+    files = {
+        **{f"/bin/{program.name}": program for program in programs.pipelines()},
+        "/config/config.json": upstream / "backend/src/apiserver/config/config.json",
+        "/config/no_samples.json": HERE / "manifests" / "no_samples.json",
+    }
+    return write_image(archive, "docker.io/refit-test/kfp-backend:2.0.5", files, environment=PATH)
+
+
+def write_argo(archive: Path) -> Path:
+    """Argo's controller and executor."""
+    files = {f"/bin/{program.name}": program for program in programs.argo()}
+    name = "docker.io/refit-test/argo:3.5.14"
+    return write_image(archive, name, files, entrypoint=["argoexec"], environment=PATH)
+
+
+def write_mariadb(archive: Path) -> Path:
+    """Debian's MariaDB with an empty database, whose root has no password."""
+    server = Path("/usr/sbin/mariadbd")
+    files = {
+        str(server): server,
+        "/etc/passwd": Path("/etc/passwd"),
+        str(MYSQL / "english"): MYSQL / "english",
+        str(MYSQL / "charsets"): MYSQL / "charsets",
+        "/var/lib/mysql": kept("mariadb", [server, Path(__file__)], _fill_database),
+        **_libraries([server]),
+    }
+    entrypoint = [str(server), "--no-defaults"]
+    return write_image(archive, "docker.io/refit-test/mariadb:10.11", files, entrypoint=entrypoint)
+
+
+def write_mlmd(archive: Path) -> Path:
+    """ml-metadata's store behind our gRPC front, with the Python 3.11 that it needs."""
+    python = programs.python_311()
+    (site,) = make_environment(HERE / "requirements.txt", python).glob("lib/*/site-packages")
+    prefix = Path(run([python, "-c", "import sys; print(sys.base_prefix)"]).strip())
+    library = prefix / "lib" / "python3.11"
+    program = (prefix / "bin" / "python3.11").resolve()
+    binary = [program, *library.glob("lib-dynload/*.so"), *site.rglob("*.so*")]
+    files = {
+        "/bin/python3": program,
+        **{str(part): part for part in library.iterdir() if not part.name.startswith(SPARED)},
+        "/mlmd/site": site,
+        "/mlmd/server.py": HERE / "mlmd_server.py",
+        "/usr/share/zoneinfo": Path("/usr/share/zoneinfo"),  # the store dies of a missing zone
+        **_libraries(binary),
+    }
+    environment = {**PATH, "PYTHONHOME": str(prefix), "PYTHONPATH": "/mlmd/site"}
+    name = "docker.io/refit-test/mlmd:1.17.1"
+    return write_image(archive, name, files, environment=environment)
+
+
+def write_seaweedfs(archive: Path) -> Path:
+    """SeaweedFS, an object store that speaks S3."""
+    program = make_environment(object_store.REQUIREMENTS) / "bin" / "weed"
+    name = "docker.io/refit-test/seaweedfs:test"
+    return write_image(archive, name, {"/bin/weed": program}, entrypoint=["/bin/weed"])
+
+
+PATH: Mapping[str, str] = {"PATH": "/bin"}
+WRITERS: tuple[Callable[[Path], Path], ...] = (
+    write_backend,
+    write_argo,
+    write_mariadb,
+    write_mlmd,
+    write_seaweedfs,
+)
+
+
+def _libraries(binary: Iterable[Path]) -> dict[str, Path]:
+    """The shared libraries that programs name, and their loader, each at its own place."""
+    try:
+        named = run(["ldd", *binary])
+    except CommandFailed as error:
+        raise CommandFailed(f"a library of an image's programs is not here: {error}") from None
+    words = {word for line in named.splitlines() for word in line.split()}
+    found = {Path(word) for word in words if word.startswith("/") and not word.endswith(":")}
+    return {str(path): path.resolve() for path in sorted(found)}
+
+
+def _fill_database(folder: Path) -> None:
+    """Make MariaDB's own tables, and the metadata store's database."""
+    statements = [
+        "CREATE DATABASE mysql;",
+        "USE mysql;",
+        "SET @auth_root_socket=NULL;",
+        "SET @skip_auth_anonymous='1';",
+        *((MYSQL / name).read_text() for name in SYSTEM_TABLES),
+        "FLUSH PRIVILEGES;",
+        "GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION;",
+        "CREATE DATABASE metadb;\n",
+    ]
+    command = ["mariadbd", "--no-defaults", "--bootstrap", f"--datadir={folder}", "--user=root"]
+    run([*command, "--innodb-log-file-size=8M"], text="\n".join(statements))

@@ -1,0 +1,90 @@
+"""What a run did: its pods, what its steps returned, and what they left in the object store."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.cluster.compile import _keep_what_2_0_knows
+from tests.cluster.commands import wait_for
+from tests.cluster.kfp.backend import BUCKET, NAMESPACE, Backend
+
+FINISHED = ("SUCCEEDED", "FAILED", "CANCELED")
+
+
+def compile_trial(pipeline: Any, package: Path) -> Path:
+    """Compile for this release, as Refit's own pipelines are."""
+    from kfp.compiler import Compiler
+
+    Compiler().compile(pipeline, str(package))
+    documents = list(yaml.safe_load_all(package.read_text()))
+    _keep_what_2_0_knows(documents)
+    package.write_text(yaml.safe_dump_all(documents))
+    return package
+
+
+def run_trial(backend: Backend, pipeline: Any, package: Path, **arguments: Any) -> "Run":
+    """Compile, run and wait for the end."""
+    started = backend.client().create_run_from_pipeline_package(
+        str(compile_trial(pipeline, package)), arguments=arguments
+    )
+    return Run(backend, started.run_id).wait()
+
+
+class Run:
+    """A run that the backend has.
+
+    Attributes:
+        id: its id.
+    """
+
+    def __init__(self, backend: Backend, run_id: str) -> None:
+        self.backend = backend
+        self.id = run_id
+
+    @property
+    def state(self) -> str:
+        """What the API says of it, such as SUCCEEDED."""
+        return str(self.backend.client().get_run(self.id).state)
+
+    @property
+    def error(self) -> str:
+        """What the API says went wrong; empty when nothing did."""
+        error = self.backend.client().get_run(self.id).error
+        return str(error.message) if error else ""
+
+    def wait(self, seconds: float = 180) -> "Run":
+        """Wait for its end, however it ends."""
+        wait_for(f"the end of run {self.id}", lambda: self.state in FINISHED, seconds, pause=1)
+        return self
+
+    def pods(self) -> list[dict[str, Any]]:
+        """The pods that ran the pipeline's own steps, not those that drove them."""
+        selector = f"pipeline/runid={self.id}"
+        found = self.backend.cluster.kubectl(
+            "get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"
+        )
+        return [pod for pod in json.loads(found)["items"] if _is_step(pod)]
+
+    def logs(self) -> str:
+        """What the steps wrote."""
+        logs = partial(self.backend.cluster.kubectl, "logs", "-n", NAMESPACE, "-c", "main")
+        return "\n".join(logs(pod["metadata"]["name"]) for pod in self.pods())
+
+    def objects(self) -> dict[str, str]:
+        """What its steps left in the object store: keys below the run's folder, and content."""
+        from s3fs import S3FileSystem
+
+        store = S3FileSystem(
+            key="minio", secret="minio123", client_kwargs={"endpoint_url": self.backend.objects}
+        )
+        store.invalidate_cache()
+        found = store.glob(f"{BUCKET}/v2/artifacts/**/{self.id}/**")
+        files = [key for key in found if store.isfile(key)]
+        return {key.split(f"{self.id}/")[1]: store.cat_file(key).decode() for key in files}
+
+
+def _is_step(pod: dict[str, Any]) -> bool:
+    return "launcher-v2" in str(pod["spec"].get("initContainers", ""))

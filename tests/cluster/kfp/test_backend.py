@@ -1,0 +1,153 @@
+"""Kubeflow Pipelines 2.0.5 does what Refit's pipelines need, with the SDK that they are made by."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.cluster.commands import wait_for
+from tests.cluster.kfp import trials
+from tests.cluster.kfp.backend import NAMESPACE, Backend
+from tests.cluster.kfp.runs import Run, compile_trial, run_trial
+
+pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600), pytest.mark.usefixtures("step_image")]
+
+SECRET = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": trials.SECRET, "namespace": NAMESPACE},
+    "stringData": {trials.SECRET_KEY: "s3same"},
+}
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": trials.CLAIM, "namespace": NAMESPACE},
+    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def claim(kfp_backend: Backend) -> Iterator[None]:
+    """A persistent claim and a secret for steps."""
+    kfp_backend.cluster.apply([CLAIM, SECRET])
+    yield
+    for kind, name in (("pvc", trials.CLAIM), ("secret", trials.SECRET)):
+        kfp_backend.cluster.kubectl("delete", kind, name, "-n", NAMESPACE, "--wait=false")
+
+
+def test_uploaded_pipeline_runs_and_leaves_artifacts(kfp_backend: Backend, package: Path) -> None:
+    client, name = kfp_backend.client(), f"hello-{uuid4().hex[:8]}"
+    uploaded = client.upload_pipeline(str(compile_trial(trials.hello, package)), name)
+    second = client.upload_pipeline_version(str(package), "again", pipeline_id=uploaded.pipeline_id)
+    experiment = client.create_experiment("trials", namespace=NAMESPACE)
+    started = client.run_pipeline(
+        experiment.experiment_id,
+        name,
+        pipeline_id=uploaded.pipeline_id,
+        version_id=second.pipeline_version_id,
+        params={"name": name},
+        enable_caching=False,
+    )
+
+    run = Run(kfp_backend, started.run_id).wait()
+
+    assert run.state == "SUCCEEDED"
+    assert len(run.pods()) == 2
+    assert run.objects() == {"write-greeting/greeting": f"hello, {name}"}
+    assert {pod["spec"]["serviceAccountName"] for pod in run.pods()} == {"pipeline-runner"}
+
+
+def test_same_run_again_comes_from_the_cache(kfp_backend: Backend, package: Path) -> None:
+    name = f"cached-{uuid4().hex[:8]}"
+
+    runs = [run_trial(kfp_backend, trials.hello, package, name=name) for _ in range(2)]
+    other = run_trial(kfp_backend, trials.hello, package, name=f"{name}-other")
+
+    assert [run.state for run in (*runs, other)] == ["SUCCEEDED"] * 3
+    assert [len(run.pods()) for run in (*runs, other)] == [2, 0, 2]
+
+
+def test_failing_step_fails_the_run_and_says_why(kfp_backend: Backend, package: Path) -> None:
+    run = run_trial(kfp_backend, trials.failing, package, message="the wheel came off")
+
+    assert run.state == "FAILED"
+    assert "RuntimeError: the wheel came off" in run.logs()
+
+
+@pytest.mark.parametrize(("length", "steps"), [(8, 2), (4, 1)])
+def test_condition_on_a_returned_bool(
+    kfp_backend: Backend, package: Path, length: int, steps: int
+) -> None:
+    # A new name each time: the SDK's enable_caching=False does not reach steps in a condition.
+    name = uuid4().hex[:length]
+
+    run = run_trial(kfp_backend, trials.branching, package, name=name)
+
+    assert run.state == "SUCCEEDED"
+    assert len(run.pods()) == steps
+
+
+def test_exit_handler_runs_last(kfp_backend: Backend, package: Path) -> None:
+    run = run_trial(kfp_backend, trials.ending, package, text=uuid4().hex)
+
+    assert run.state == "SUCCEEDED"
+    assert len(run.pods()) == 2
+
+
+def test_recurring_run_fires(kfp_backend: Backend, package: Path) -> None:
+    client, name = kfp_backend.client(), f"every-{uuid4().hex[:8]}"
+    experiment = client.create_experiment(name, namespace=NAMESPACE)
+    recurring = client.create_recurring_run(
+        experiment.experiment_id,
+        name,
+        cron_expression="*/5 * * * * *",
+        max_concurrency=1,
+        no_catchup=True,
+        params={"name": name},
+        pipeline_package_path=str(compile_trial(trials.hello, package)),
+        start_time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    try:
+        found = wait_for(
+            "a recurring run's first run",
+            lambda: client.list_runs(experiment_id=experiment.experiment_id).runs,
+            seconds=90,
+            pause=1,
+        )
+        client.disable_recurring_run(recurring.recurring_run_id)
+        run = Run(kfp_backend, found[0].run_id).wait()
+    finally:
+        # Its workflows go with it: a run that still goes on would never end.
+        client.delete_recurring_run(recurring.recurring_run_id)
+
+    assert run.state == "SUCCEEDED"
+
+
+@pytest.mark.usefixtures("claim")
+def test_secret_claim_and_resources_reach_the_pod(kfp_backend: Backend, package: Path) -> None:
+    run = run_trial(kfp_backend, trials.placed, package)
+
+    assert run.state == "SUCCEEDED"
+    (pod,) = run.pods()
+    (main,) = [each for each in pod["spec"]["containers"] if each["name"] == "main"]
+    assert main["resources"] == {
+        "requests": {"cpu": "100m", "memory": "64M"},
+        "limits": {"cpu": "500m", "memory": "256M"},
+    }
+    environment = {variable["name"]: variable for variable in main["env"]}
+    assert environment[trials.SECRET_KEY]["valueFrom"]["secretKeyRef"] == {
+        "name": trials.SECRET,
+        "key": trials.SECRET_KEY,
+    }
+    assert "s3same plain 1000" in run.logs()
+
+
+@pytest.mark.usefixtures("claim")
+def test_this_release_does_not_retry(kfp_backend: Backend, package: Path) -> None:
+    """Its compiler drops the retry policy; the day it does not, Refit may ask for retries."""
+    run = run_trial(kfp_backend, trials.retried, package)
+
+    assert run.state == "FAILED"
+    assert len(run.pods()) == 1
