@@ -1,0 +1,73 @@
+"""Container images made of files, with no builder."""
+
+import hashlib
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def write_image(
+    archive: Path,
+    name: str,
+    files: Mapping[str, Path],
+    *,
+    entrypoint: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    user: str = "",
+) -> Path:
+    """Write an image of one layer as a docker archive.
+
+    Args:
+        archive: the file to write.
+        name: repository and tag.
+        files: what the image holds: paths in it, and the files or folders that go there.
+        entrypoint: what it runs.
+        environment: variables that are set in it.
+        user: user and group that it runs as.
+
+    Returns:
+        The archive.
+    """
+    with tempfile.NamedTemporaryFile(dir=archive.parent) as layer:
+        with tarfile.open(fileobj=layer, mode="w") as contents:
+            for place, source in files.items():
+                contents.add(source, arcname=place.strip("/") or ".", filter=_owned_by_root)
+        layer.seek(0)
+        digest = hashlib.file_digest(layer, "sha256").hexdigest()
+        settings = {
+            "Entrypoint": list(entrypoint),
+            "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
+            "User": user,
+        }
+        described = {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            "history": [{"created_by": "files"}],  # buildah wants an entry for every layer
+            "config": {key: value for key, value in settings.items() if value},
+        }
+        parts = {"config.json": described, "manifest.json": [_manifest(name)]}
+        with tarfile.open(archive, "w") as image:
+            image.add(layer.name, arcname="layer.tar")
+            for file, content in parts.items():
+                _add(image, file, json.dumps(content).encode())
+    return archive
+
+
+def _manifest(name: str) -> dict[str, object]:
+    return {"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member

@@ -1,0 +1,142 @@
+"""An S3 store in the cluster, for artifacts, bundles and prediction logs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.cluster.archives import write_image
+from tests.cluster.commands import timed, wait_for
+from tests.cluster.environments import make_environment
+from tests.cluster.kubernetes import Cluster
+from tests.cluster.settings import MANIFESTS
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+
+NAMESPACE = "storage"
+BUCKET = "refit"
+KEY, SECRET = "refit-tests", "only-inside-the-test-cluster"
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+IMAGE = "localhost/seaweedfs:test"
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A store that runs.
+
+    Attributes:
+        cluster: where it runs.
+        key: the access key's id.
+        secret: the access key.
+        bucket: a bucket that exists.
+        endpoint: its address for pods.
+        endpoint_here: its address for this machine.
+    """
+
+    cluster: Cluster
+    key: str
+    secret: str
+    bucket: str
+    endpoint: str
+    endpoint_here: str
+
+    def files(self) -> "S3FileSystem":
+        """Its files, as fsspec sees them from this machine; nothing is remembered or retried."""
+        from s3fs import S3FileSystem
+
+        return S3FileSystem(
+            key=self.key,
+            secret=self.secret,
+            endpoint_url=self.endpoint_here,
+            client_kwargs={"region_name": "us-east-1"},
+            config_kwargs={"retries": {"total_max_attempts": 1}, "connect_timeout": 5},
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What a pod needs in its environment to reach it."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def take_away(self) -> None:
+        """Stop it; what it holds stays."""
+        self._scale(0)
+        self.cluster.wait("pods -l app=s3", "delete", NAMESPACE)
+
+    def bring_back(self) -> None:
+        """Start it again, and wait until it takes files."""
+        self._scale(1)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until it takes files; what is needed for that comes after its readiness.
+
+        Raises:
+            ServiceUnreachable: It does not.
+        """
+        self.cluster.wait_for_rollout("deployment/s3", NAMESPACE)
+        wait_for("the bucket", self._takes_files, self.cluster.settings.ready_seconds)
+
+    def _takes_files(self) -> bool:
+        from botocore.exceptions import BotoCoreError
+
+        files, path = self.files(), f"{self.bucket}/ready"
+        try:
+            if not files.exists(self.bucket):
+                files.mkdir(self.bucket)
+            files.pipe_file(path, b"yes")
+            files.rm_file(path)
+        except (OSError, BotoCoreError):
+            return False
+        return True
+
+    def _scale(self, replicas: int) -> None:
+        count = f"--replicas={replicas}"
+        self.cluster.kubectl("scale", "deployment/s3", count, "-n", NAMESPACE)
+
+
+def install_object_store(cluster: Cluster) -> ObjectStore:
+    """Start a store with one bucket, and wait until it takes files.
+
+    Raises:
+        ServiceUnreachable: Its pod did not become ready.
+    """
+    with timed("the object store is ready"):
+        program = make_environment(REQUIREMENTS) / "bin" / "weed"
+        archive = cluster.node.folder / "var" / "seaweedfs.tar"
+        write_image(archive, IMAGE, {"/weed": program}, entrypoint=["/weed"])
+        cluster.load_image(archive)
+        archive.unlink()
+        cluster.apply(MANIFESTS / "object-store.yaml")
+        cluster.apply([_identities()])
+        address = cluster.get("service", "s3", NAMESPACE)["spec"]["clusterIP"]
+        store = ObjectStore(
+            cluster=cluster,
+            key=KEY,
+            secret=SECRET,
+            bucket=BUCKET,
+            endpoint="http://s3.storage.svc:8333",
+            endpoint_here=f"http://{address}:8333",
+        )
+        store.wait()
+    return store
+
+
+def _identities() -> dict[str, Any]:
+    identity = {
+        "name": "refit",
+        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s3-identities", "namespace": NAMESPACE},
+        "stringData": {"identities.json": json.dumps({"identities": [identity]})},
+    }

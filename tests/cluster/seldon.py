@@ -1,0 +1,117 @@
+"""The real Seldon Core operator, with its validating webhook, as its own manifests install it.
+
+Seldon Core 1.19 is under the Business Source License 1.1: to use it in tests is no production use;
+production needs a licence from Seldon.
+"""
+
+import base64
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import binaries
+from tests.cluster.archives import write_image
+from tests.cluster.certificates import Authority
+from tests.cluster.commands import tell, timed, wait_for
+from tests.cluster.kubernetes import Cluster, Manifest
+
+NAMESPACE = "seldon-system"
+OPERATOR = "github.com/seldonio/seldon-core/operator"
+WEBHOOK = f"seldon-webhook-service.{NAMESPACE}.svc"
+IMAGE = "localhost/seldon-operator:test"
+CERTIFICATE_SECRET = "seldon-webhook-server-cert"
+ISTIO_GATEWAY = "istio-system/seldon-gateway"
+SETTINGS = {
+    "ISTIO_ENABLED": "true",
+    "ISTIO_GATEWAY": ISTIO_GATEWAY,
+    "AMBASSADOR_ENABLED": "false",
+    "MANAGER_LEADER_ELECTION_RETRY_PERIOD_SECS": "0",  # empty in the manifests, no number
+}
+
+
+def install_seldon(cluster: Cluster) -> None:
+    """Install the operator, its CRDs and Istio's, and wait until it takes SeldonDeployments.
+
+    Istio's CRDs are there so that the operator writes a VirtualService; there is no mesh behind
+    them. The operator runs under its own service account and roles.
+
+    Raises:
+        ServiceUnreachable: Its pod did not become ready.
+    """
+    tell("Seldon Core is under the Business Source License 1.1; tests are no production use")
+    programs = binaries.seldon()
+    operator = binaries.build(programs) / "operator"
+    with timed("Seldon's operator is ready"):
+        archive = cluster.node.folder / "var" / "seldon-operator.tar"
+        write_image(archive, IMAGE, {"/manager": operator}, entrypoint=["/manager"], user="8888")
+        cluster.load_image(archive)
+        istio = binaries.module_folder(programs, "istio.io/api")
+        cluster.apply(istio / "kubernetes" / "customresourcedefinitions.gen.yaml")
+        manifests = operator_manifests(cluster, binaries.module_folder(programs, OPERATOR))
+        first = ("Namespace", "CustomResourceDefinition")
+        cluster.apply([one for one in manifests if one["kind"] in first])
+        crds = [one for one in manifests if one["kind"] == "CustomResourceDefinition"]
+        for crd in crds:
+            cluster.wait(f"crd/{crd['metadata']['name']}", "condition=Established")
+        cluster.apply([one for one in manifests if one["kind"] not in first])
+        cluster.wait_for_rollout("deployment/seldon-controller-manager", NAMESPACE)
+        ask = partial(cluster.apply, [_smallest_deployment()], "--dry-run=server")
+        wait_for("the webhook's service", ask, cluster.settings.ready_seconds)
+
+
+def operator_manifests(cluster: Cluster, module: Path) -> list[Manifest]:
+    """The module's own manifests, with our image and certificate in place of cert-manager's."""
+    import yaml
+
+    built = cluster.kubectl("kustomize", module / "config" / "default")
+    manifests = list(yaml.load_all(built, yaml.CSafeLoader))
+    keys = cluster.node.folder / "etc" / "seldon"
+    if not keys.exists():  # else the operator has the certificate and would not read another
+        Authority(keys, "authority").issue("webhook", WEBHOOK, hosts=[WEBHOOK])
+    kept: list[Manifest] = [_certificate_secret(keys / "webhook.crt", keys / "webhook.key")]
+    for manifest in manifests:
+        if manifest["apiVersion"].startswith("cert-manager.io"):
+            continue
+        if manifest["kind"] == "Deployment":
+            _use_our_image(manifest)
+        if manifest["kind"] == "ValidatingWebhookConfiguration":
+            bundle = base64.b64encode((keys / "authority.crt").read_bytes()).decode()
+            for webhook in manifest["webhooks"]:
+                webhook["clientConfig"]["caBundle"] = bundle
+        kept.append(manifest)
+    return kept
+
+
+def _smallest_deployment() -> Manifest:
+    predictor = {
+        "name": "main",
+        "annotations": {"seldon.io/no-engine": "true"},
+        "graph": {"name": "model", "type": "MODEL"},
+        "componentSpecs": [{"spec": {"containers": [{"name": "model", "image": "none"}]}}],
+    }
+    return {
+        "apiVersion": "machinelearning.seldon.io/v1",
+        "kind": "SeldonDeployment",
+        "metadata": {"name": "asks", "namespace": "default"},
+        "spec": {"predictors": [predictor]},
+    }
+
+
+def _use_our_image(deployment: dict[str, Any]) -> None:
+    (manager,) = deployment["spec"]["template"]["spec"]["containers"]
+    manager |= {"image": IMAGE, "imagePullPolicy": "Never"}
+    # Ready only once the webhook listens: until then every SeldonDeployment is refused.
+    manager["readinessProbe"] = {"tcpSocket": {"port": "webhook-server"}, "periodSeconds": 1}
+    kept = [variable for variable in manager["env"] if variable["name"] not in SETTINGS]
+    ours = [{"name": name, "value": value} for name, value in SETTINGS.items()]
+    manager["env"] = kept + ours
+
+
+def _certificate_secret(certificate: Path, key: Path) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": CERTIFICATE_SECRET, "namespace": NAMESPACE},
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": certificate.read_text(), "tls.key": key.read_text()},
+    }

@@ -1,0 +1,147 @@
+"""What the API server says to our manifests and accounts."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.binaries import GoPrograms, module_folder
+from tests.cluster.commands import CommandFailed, wait_for
+from tests.cluster.kubernetes import Cluster, Manifest, as_list
+from tests.cluster.settings import ROOT
+from tests.kustomize.manifests import (
+    OVERLAYS,
+    build_manifests,
+    check_overlay,
+    check_rules,
+    overlays,
+)
+from tests.kustomize.pods import pod_specs
+
+pytestmark = pytest.mark.cluster
+
+TESTS = ROOT / "tests" / "kustomize"
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
+PROMETHEUS_KINDS = ("servicemonitors", "prometheusrules")
+DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+ALLOWED = r'jsonpath={.status.allowed}{"\n"}'
+SUBRESOURCES = ("log", "exec", "eviction", "token")
+TABLE = yaml.safe_load((TESTS / "can_i.yaml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def installed(seldon: Cluster) -> Cluster:
+    """A cluster with all kinds that the overlays have, our namespace, accounts and roles."""
+    module = module_folder(GoPrograms(folder=TESTS / "crds"), PROMETHEUS_OPERATOR)
+    for kind in PROMETHEUS_KINDS:
+        crds = module / "example" / "prometheus-operator-crd"
+        seldon.apply(crds / f"monitoring.coreos.com_{kind}.yaml")
+        wait_for(kind, lambda kind=kind: seldon.kubectl("get", kind, "-A", "-o", "name") == "", 30)
+    base = [one for one in objects("kind") if one["kind"] in ("Namespace", "ServiceAccount")]
+    seldon.apply(base)
+    seldon.apply([one for one in objects("kind") if one["kind"] in ("Role", "RoleBinding")])
+    return seldon
+
+
+@pytest.mark.parametrize("name", overlays())
+def test_an_overlay_builds_to_its_golden_file(name: str) -> None:
+    check_overlay(name)
+
+
+def test_alerts_fire_when_they_must() -> None:
+    check_rules()
+
+
+@pytest.mark.parametrize("name", overlays())
+def test_the_api_server_takes_an_overlay(installed: Cluster, name: str) -> None:
+    told = installed.kubectl(*DRY_RUN, text=build_manifests(OVERLAYS / name)).splitlines()
+    assert len(told) == len(objects(name))
+    assert all(line.endswith("(server dry run)") for line in told)
+
+
+@pytest.mark.parametrize("name", overlays())
+def test_the_namespace_takes_every_pod(installed: Cluster, name: str) -> None:
+    """A Deployment is taken with a warning where its pods would be refused: ask with the pods."""
+    specs = dict(pod_specs(objects(name)))
+    assert set(specs) >= {"Deployment/review"}
+    pods = [pod(who, spec) for who, spec in specs.items()]
+    installed.kubectl(*DRY_RUN, text=as_list(pods))
+
+
+def test_the_namespace_refuses_a_pod_that_may_become_root(installed: Cluster) -> None:
+    specs = dict(pod_specs(objects("kind")))
+    careless = pod("careless", specs["Deployment/review"])
+    del careless["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
+    with pytest.raises(CommandFailed, match="violates PodSecurity"):
+        installed.kubectl(*DRY_RUN, text=as_list([careless]))
+
+
+def test_a_component_builds_with_another(installed: Cluster, tmp_path: Path) -> None:
+    """Those that no overlay has: canary and GPU beside Seldon, GPU without it."""
+    for names in (
+        ["seldon", "canary", "gpu"],
+        ["seldon", "model-server-stand-in"],
+        ["plain", "gpu"],
+    ):
+        manifests = build_components(names, tmp_path / "-".join(names))
+        installed.kubectl(*DRY_RUN, text=manifests)
+
+
+@pytest.mark.parametrize("account", TABLE["accounts"])
+def test_an_account_may_do_what_the_table_says(installed: Cluster, account: str) -> None:
+    questions = list(TABLE["questions"])
+    reviews = as_list(review(account, question) for question in questions)
+    answers = installed.kubectl("create", "-f", "-", "-o", ALLOWED, text=reviews).split()
+    allowed = {q for q, answer in zip(questions, answers, strict=True) if answer == "true"}
+    assert allowed == {q for q, accounts in TABLE["questions"].items() if account in accounts}
+
+
+def test_the_deployer_makes_our_deployment_and_no_other(installed: Cluster) -> None:
+    (ours,) = [one for one in objects("kind") if one["kind"] == "SeldonDeployment"]
+    another = {**ours, "metadata": {**ours["metadata"], "name": "another"}}
+    as_deployer = (*DRY_RUN, "--as=system:serviceaccount:refit:refit-deployer")
+    installed.kubectl(*as_deployer, text=as_list([ours]))
+    with pytest.raises(CommandFailed, match='"another" is forbidden'):
+        installed.kubectl(*as_deployer, text=as_list([another]))
+
+
+def review(account: str, question: str) -> Manifest:
+    """A question of the table, as the API server is asked it."""
+    verb, what = question.split(" ")
+    kind, _, part = what.partition("/")
+    resource, _, group = kind.partition(".")
+    asked = {"verb": verb, "resource": resource, "group": group, "namespace": TABLE["namespace"]}
+    asked["subresource" if part in SUBRESOURCES else "name"] = part
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": f"system:serviceaccount:{TABLE['namespace']}:{account}",
+            "groups": ["system:serviceaccounts", "system:authenticated"],
+            "resourceAttributes": asked,
+        },
+    }
+
+
+def pod(name: str, spec: Manifest) -> Manifest:
+    metadata = {"name": name.replace("/", "-").lower(), "namespace": "refit"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def objects(overlay: str) -> list[Manifest]:
+    golden = TESTS / "golden" / f"{overlay}.yaml"
+    return list(yaml.safe_load_all(golden.read_text("utf-8")))
+
+
+def build_components(names: list[str], folder: Path) -> str:
+    folder.mkdir()
+    kustomize = Path(
+        os.path.relpath(ROOT / "kustomize", folder)
+    )  # kustomize takes no absolute path
+    wanted = {
+        "resources": [str(kustomize / "base")],
+        "components": [str(kustomize / "components" / name) for name in names],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(wanted), "utf-8")
+    return build_manifests(folder)
