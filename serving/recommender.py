@@ -29,6 +29,9 @@ from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_
 
 Answer = dict[str, Any]
 
+WARM_UPS = 20
+"""After so many, slow towers are taken for what they are."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -229,11 +232,25 @@ class Recommender:
         deadline = time.monotonic() + self.settings.towers_wait_s
         while True:
             try:
-                return self._load_towers(edition, beside=None)
+                self._load_towers(edition, beside=None)
             except ServiceUnreachable:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(min(self.settings.poll_seconds, 1.0))
+            else:
+                return self._warm_up_until_quick(edition, deadline)
+
+    def _warm_up_until_quick(self, edition: Edition, deadline: float) -> None:
+        """Not the first people are to find the towers cold, and the breaker open after them."""
+        quick = self.settings.tower_deadline_ms / 1000 / 4
+        for _ in range(WARM_UPS):
+            started = time.monotonic()
+            try:
+                edition.warm_up(self._towers)
+            except TowerFailure:
+                return  # it answered before; should it stay silent, popularity answers
+            if time.monotonic() - started < quick or started >= deadline:
+                return
 
     def _open(self, bundle: Bundle) -> Edition:
         try:

@@ -76,7 +76,7 @@ def test_failing_step_fails_the_run_and_says_why(kfp_backend: Backend, package: 
     assert "RuntimeError: the wheel came off" in run.logs()
 
 
-@pytest.mark.parametrize(("length", "steps"), [(8, 2), (4, 1)])
+@pytest.mark.parametrize(("length", "steps"), [(32, 2), (16, 1)])
 def test_condition_on_a_returned_bool(
     kfp_backend: Backend, package: Path, length: int, steps: int
 ) -> None:

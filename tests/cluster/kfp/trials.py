@@ -3,7 +3,7 @@
 # mypy: disable-error-code="untyped-decorator"
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from kfp import dsl, kubernetes
 
@@ -39,7 +39,7 @@ def fail(message: str) -> None:
 
 @step()
 def is_long(name: str) -> bool:
-    return len(name) > 4
+    return len(name) > 16
 
 
 @step()
@@ -71,7 +71,7 @@ def fail_once(mount: str) -> str:
 def hello(name: str = "world") -> str:
     written = write_greeting(name=name)
     read = read_greeting(greeting=written.outputs["greeting"], length=written.outputs["Output"])
-    return read.output
+    return cast(str, read.output)
 
 
 @dsl.pipeline
