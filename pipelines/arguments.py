@@ -8,7 +8,6 @@ from typing import Any
 
 from pipelines.home import Home
 from pipelines.settings import RunSettings
-from refit.errors import UsageError
 from refit.registry import Registry
 from refit.settings import Settings
 
@@ -28,7 +27,7 @@ def continuous_training_arguments(
         "deployment": to_json(settings.deployment),
         "data_fingerprint": fingerprint,
         "registry": home.registry,
-        "champion": _champion(home),
+        "champion": Registry(home.registry).champion_id(),
         "checkpoint_folder": str(home.checkpoints / fingerprint[:16]),
         "webhook": settings.webhook,
         "reason": reason,
@@ -48,7 +47,7 @@ def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]
         "deployment": to_json(settings.deployment),
         "data_fingerprint": _fingerprint(settings),
         "registry": home.registry,
-        "champion": _needed_champion(home),
+        "champion": Registry(home.registry).needed_champion_id(),
         "webhook": settings.webhook,
     }
 
@@ -71,7 +70,7 @@ def drift_monitoring_arguments(
     return {
         "monitoring": to_json(settings.monitoring),
         "registry": home.registry,
-        "champion": _needed_champion(home),
+        "champion": Registry(home.registry).needed_champion_id(),
         "log": str(home.predictions),
         "until": until.isoformat(),
         "windows": windows,
@@ -95,14 +94,3 @@ def _fingerprint(settings: RunSettings) -> str:
     from components.ingestion.ingest import fingerprint_source
 
     return fingerprint_source(settings.ingestion)
-
-
-def _champion(home: Home) -> str:
-    promotion = Registry(home.registry).champion()
-    return promotion.bundle_id if promotion else ""
-
-
-def _needed_champion(home: Home) -> str:
-    if champion := _champion(home):
-        return champion
-    raise UsageError(f"no champion in {home.registry} yet; refit run continuous_training makes one")

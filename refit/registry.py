@@ -131,6 +131,24 @@ class Registry:
         text = self._read(CHAMPION_FILE)
         return None if text is None else self._parse(Promotion, text, CHAMPION_FILE)
 
+    def champion_id(self) -> str:
+        """Id of the champion; "" when nothing was promoted yet."""
+        promotion = self.champion()
+        return promotion.bundle_id if promotion else ""
+
+    def needed_champion_id(self) -> str:
+        """Id of the champion.
+
+        Raises:
+            UsageError: Nothing was promoted yet.
+        """
+        if champion := self.champion_id():
+            return champion
+        raise UsageError(
+            f"no champion in {self.root} yet: refit run continuous_training makes one, and "
+            "refit bundles promote chooses one"
+        )
+
     def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> Promotion:
         """Make a bundle the champion; promoting the champion again changes nothing.
 

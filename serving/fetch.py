@@ -43,7 +43,7 @@ def fetch(registry: str, bundle_id: str, folder: Path) -> Bundle:
         RefitError: The bundle is broken.
     """
     store = Registry(registry, cache=folder)
-    bundle = store.get(bundle_id or _champion(store))
+    bundle = store.get(bundle_id or store.needed_champion_id())
     with write_atomically(folder / MODELS_CONFIG) as staging:
         staging.write_text(models_config(models_of(bundle)), encoding="utf-8")
     say(f"{bundle.bundle_id} is at {bundle.path}")
@@ -92,13 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
     except RefitError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
-
-
-def _champion(store: Registry) -> str:
-    promotion = store.champion()
-    if promotion is None:
-        raise UsageError(f"registry {store.root} has no champion; promote a bundle first")
-    return promotion.bundle_id
 
 
 if __name__ == "__main__":

@@ -177,10 +177,7 @@ def _check_environment(python: Path) -> None:
 def _check_champion(settings: RecommenderSettings) -> None:
     """Find out in one line here what would take the microservice a traceback to tell."""
     registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
-    promotion = registry.champion()
-    if promotion is None:
-        raise UsageError(f"registry {settings.registry} has no champion; promote a bundle first")
-    registry.get(promotion.bundle_id)
+    registry.get(registry.needed_champion_id())
 
 
 def _answers(handle: ServerHandle) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
-from refit.errors import RefitError, ServiceUnreachable, UsageError
+from refit.errors import RefitError, ServiceUnreachable
 from refit.progress import say
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
@@ -208,7 +208,9 @@ class Recommender:
             self.counters.add("refit_fallbacks", 0, reason=reason.value)
 
     def _open_first(self) -> Edition:
-        edition = self._open(self._registry.get(self.settings.bundle or self._champion_id()))
+        edition = self._open(
+            self._registry.get(self.settings.bundle or self._registry.needed_champion_id())
+        )
         try:
             self._load_first_towers(edition)
         except ServiceUnreachable as error:
@@ -218,14 +220,6 @@ class Recommender:
         self._tell(edition, 1)
         say(f"serving bundle {edition.bundle_id}")
         return edition
-
-    def _champion_id(self) -> str:
-        promotion = self._registry.champion()
-        if promotion is None:
-            raise UsageError(
-                f"registry {self.settings.registry} has no champion; promote a bundle first"
-            )
-        return promotion.bundle_id
 
     def _load_first_towers(self, edition: Edition) -> None:
         """Load towers, with patience for a model server that starts beside us."""

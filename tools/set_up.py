@@ -26,7 +26,6 @@ ENVIRONMENTS = {
     ".venv": ["requirements.txt", "requirements-dev.txt"],
     ".venv-serving": ["serving/requirements.txt"],
 }
-OWN_PACKAGES = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
 HOW_TO_GET_PYTHON = """\
 Refit needs Python 3.12. Any one of these gives you one:
   uv python install 3.12        (https://docs.astral.sh/uv/)
@@ -49,7 +48,6 @@ def main() -> int:
         with (BUILD / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             made = [name for name in ENVIRONMENTS if set_up(name)]
-            compile_own_code()
     except KeyboardInterrupt:
         tell("stopped; the next run goes on from here")
         return 130
@@ -148,12 +146,6 @@ def add_checkout(folder: Path) -> None:
         script = folder / "bin" / "refit"
         script.write_text(CONSOLE_SCRIPT.format(python=folder / "bin" / "python"))
         script.chmod(0o755)
-
-
-def compile_own_code() -> None:
-    """Compile our packages too; takes a moment when nothing has changed."""
-    compiler = [ROOT / ".venv" / "bin" / "python", "-m", "compileall", "-q", "-j", "0"]
-    run([*compiler, *OWN_PACKAGES])
 
 
 def key(files: Sequence[Path]) -> str:

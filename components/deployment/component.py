@@ -18,7 +18,7 @@ def deploy_bundle(
     champion: str = "",
     reason: str = "",
 ) -> str:
-    """Bundle what passed the gate and make it the champion; return the bundle's id.
+    """Bundle what passed the gate and have it go live; return the bundle's id.
 
     Args:
         settings: DeploySettings as JSON.
@@ -63,7 +63,7 @@ def deploy_refreshed_index(
     registry: str,
     champion: str,
 ) -> str:
-    """Bundle a refreshed index with the champion's towers and make it the champion.
+    """Bundle a refreshed index with the champion's towers and have it go live.
 
     Args:
         settings: DeploySettings as JSON.

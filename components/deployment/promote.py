@@ -104,11 +104,10 @@ def _served_files(bundle: Bundle) -> dict[str, str]:
 
 
 def _check_champion(store: Registry, champion: str) -> None:
-    today = store.champion()
-    if (today.bundle_id if today else "") != champion:
+    if (today := store.champion_id()) != champion:
         raise GateRefused(
             f"the verdict compared with {champion or 'no champion'}, but the champion is now "
-            f"{today.bundle_id if today else 'none'}; judge again"
+            f"{today or 'none'}; judge again"
         )
 
 

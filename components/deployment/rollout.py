@@ -204,7 +204,7 @@ class Rollouts:
         state = State.of(live)
         if state and self.registry.decision(state.nomination.rollout_id) is None:
             return self.abort(by, reason)
-        champion = self._champion()
+        champion = self.registry.champion_id()
         if state or bundle_of(main_of(live)) in ("", champion):
             champion = self.registry.rollback(by, reason).bundle_id
         self._serve_alone(champion)
@@ -264,7 +264,7 @@ class Rollouts:
 
     def _begin(self, live: Manifest) -> Progress:
         """Nothing is under way: see to it that the champion is served, then start what is due."""
-        champion, main = self._champion(), bundle_of(main_of(live))
+        champion, main = self.registry.champion_id(), bundle_of(main_of(live))
         if champion and main not in ("", champion):
             self.cluster.apply(with_one_arm(live, champion))
             return Progress(phase="aligning", message=f"the main predictor takes over {champion}")
@@ -382,12 +382,12 @@ class Rollouts:
                 return self._told(
                     "starting", "the operator has not taken note of the canary yet", state, decision
                 )
-            self.cluster.apply(with_one_arm(live, self._champion() or state.champion))
+            self.cluster.apply(with_one_arm(live, self.registry.champion_id() or state.champion))
             return self._ended(decision)
         if not self._was_promoted(decision):
             nomination = state.nomination
             self.registry.promote(nomination.bundle_id, nomination.by, nomination.reason)
-        champion = self._champion()
+        champion = self.registry.champion_id()
         if champion != decision.bundle_id:
             # Somebody has gone back, or further, meanwhile.
             self.cluster.apply(with_one_arm(live, champion))
@@ -433,7 +433,7 @@ class Rollouts:
             return "somebody removed the canary"
         if bundle_of(main_of(live)) != state.champion:
             return "somebody changed the main predictor's bundle"
-        if (champion := self._champion()) != state.champion:
+        if (champion := self.registry.champion_id()) != state.champion:
             return f"the champion is now {champion or 'none'}, not {state.champion}"
         return ""
 
@@ -460,12 +460,10 @@ class Rollouts:
     def _read_counts(self, pod: Pod) -> Counts:
         return read_counts(self.cluster.read_metrics(pod), self.settings.slow_ms)
 
-    def _champion(self) -> str:
-        promotion = self.registry.champion()
-        return promotion.bundle_id if promotion else ""
-
     def _idle_message(self, live: Manifest) -> str:
-        served = bundle_of(main_of(live)) or f"the champion, {self._champion() or 'none yet'}"
+        served = (
+            bundle_of(main_of(live)) or f"the champion, {self.registry.champion_id() or 'none yet'}"
+        )
         return f"no rollout is under way; the main predictor serves {served}"
 
     def _keep(self, state: State, arms: dict[str, Arm], judgement: Judgement) -> Decision:

@@ -55,16 +55,14 @@ def find_start(
     from components.ingestion.ingest import fingerprint_source
     from components.ingestion.settings import IngestSettings
     from components.step import running
-    from refit.errors import UsageError
     from refit.progress import say
     from refit.registry import Registry
 
     with running("start") as facts:
         found = fingerprint or fingerprint_source(IngestSettings.parse_json(settings))
-        promotion = None if champion else Registry(registry).champion()
-        bundle = champion or (promotion.bundle_id if promotion else "")
-        if needs_champion and not bundle:
-            raise UsageError(f"no champion in {registry} yet; continuous_training makes one")
+        bundles = Registry(registry)
+        look_up = bundles.needed_champion_id if needs_champion else bundles.champion_id
+        bundle = champion or look_up()
         facts["fingerprint"], facts["champion"] = found, bundle
         say(f"[start] data {found[:12]}, champion {bundle or 'none'}")
     return (found, bundle)

@@ -10,7 +10,6 @@ from monitoring.act import Watched
 from monitoring.measure import daily_windows
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
-from refit.bundle import Bundle
 from refit.errors import ServiceUnreachable, UsageError
 from refit.progress import say
 from refit.registry import Registry
@@ -48,7 +47,7 @@ def find_sources(
         UsageError: There is no champion, or a named table is not there.
         ServiceUnreachable: What lies behind a URL could not be read.
     """
-    bundle = _find_bundle(registry, champion)
+    bundle = registry.get(champion or registry.needed_champion_id())
     since = f"date={Reference.read(bundle.reference).manifest.end:%Y-%m-%d}"
     local_log = _fetch(log, folder / "log", lambda name: not _is_before(name, since))
     if local_log is None:
@@ -69,15 +68,6 @@ def end_of_last_window(until: str) -> datetime:
     if until:
         return datetime.fromisoformat(until)
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _find_bundle(registry: Registry, champion: str) -> Bundle:
-    if not champion:
-        promotion = registry.champion()
-        if promotion is None:
-            raise UsageError(f"no champion in {registry.root} to watch yet")
-        champion = promotion.bundle_id
-    return registry.get(champion)
 
 
 def _is_before(name: str, first_day: str) -> bool:

@@ -57,8 +57,8 @@ def start(
 ) -> None:
     """Nominate a bundle against today's champion, and begin its rollout."""
     rollouts = open_rollouts(cluster)
-    champion = rollouts.registry.champion()
-    rollouts.registry.nominate(bundle_id, champion.bundle_id if champion else "", by, reason)
+    registry = rollouts.registry
+    registry.nominate(bundle_id, registry.champion_id(), by, reason)
     tell_progress(rollouts.reconcile(), as_json)
 
 

@@ -64,7 +64,7 @@ def compile_for(pipeline: str, settings: ClusterSettings, use_cache: bool = True
     if not use_cache:
         _forget_caches(documents[0])
     if settings.backend == "2.0":
-        _keep_what_2_0_knows(documents)
+        keep_what_2_0_knows(documents)
     return Compiled(pipeline=pipeline, text=yaml.safe_dump_all(documents, sort_keys=True))
 
 
@@ -74,7 +74,7 @@ def _forget_caches(pipeline: dict[str, Any]) -> None:
             task["cachingOptions"] = {}
 
 
-def _keep_what_2_0_knows(documents: list[dict[str, Any]]) -> None:
+def keep_what_2_0_knows(documents: list[dict[str, Any]]) -> None:
     """Leave out what kfp-kubernetes says twice, once in fields that backend 2.0 refuses."""
     for document in documents[1:]:
         for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():

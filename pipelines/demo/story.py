@@ -22,6 +22,7 @@ from pipelines.home import Home
 from pipelines.local import OUTCOME_FILE
 from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_json
+from refit.registry import Registry
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
 from serving.launch import ServerHandle, launch
@@ -201,7 +202,7 @@ class Story:
                 "answers": step.answers,
                 "hits": step.hits,
                 **_rate(step.hits, step.answers),
-                "champion": self._champion(),
+                "champion": Registry(self.home.registry).champion_id(),
                 "truth": step.truth,
             }
         )
@@ -265,12 +266,6 @@ class Story:
 
     def _day(self, world: World, number: int) -> int:
         return self.settings.past_days + number - 1 if world.unit == "day" else number
-
-    def _champion(self) -> str:
-        from refit.registry import Registry
-
-        promotion = Registry(self.home.registry).champion()
-        return promotion.bundle_id if promotion else ""
 
     def _serving(self) -> ServeSettings:
         return ServeSettings(

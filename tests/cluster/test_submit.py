@@ -17,7 +17,6 @@ from tests.cluster.kfp.backend import NAMESPACE, SERVICE_ACCOUNT, Backend
 from tests.cluster.kfp.runs import Run
 from tests.cluster.settings import ROOT
 
-pytest_plugins = ("tests.cluster.kfp.fixtures",)
 pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
 
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"

@@ -93,7 +93,7 @@ def test_version(refit):
         ("simulate --change taste_shift", "taste_shift@40"),
         ("simulate --change taste_shfit@3", "known changes: brand_craze"),
         ("simulate --preset huge", "known presets: demo, large"),
-        ("serve", "has no champion"),
+        ("serve", "no champion in"),
         ("demo --source mine", "'simulated' or 'renttherunway'"),
         ("demo --source renttherunway --data nowhere", "--data FOLDER"),
     ],

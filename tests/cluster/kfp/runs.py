@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.cluster.compile import _keep_what_2_0_knows
+from pipelines.cluster.compile import keep_what_2_0_knows
 from tests.cluster.commands import wait_for
 from tests.cluster.kfp.backend import BUCKET, NAMESPACE, Backend
 
@@ -20,7 +20,7 @@ def compile_trial(pipeline: Any, package: Path) -> Path:
 
     Compiler().compile(pipeline, str(package))
     documents = list(yaml.safe_load_all(package.read_text()))
-    _keep_what_2_0_knows(documents)
+    keep_what_2_0_knows(documents)
     package.write_text(yaml.safe_dump_all(documents))
     return package
 
@@ -48,12 +48,6 @@ class Run:
     def state(self) -> str:
         """What the API says of it, such as SUCCEEDED."""
         return str(self.backend.client().get_run(self.id).state)
-
-    @property
-    def error(self) -> str:
-        """What the API says went wrong; empty when nothing did."""
-        error = self.backend.client().get_run(self.id).error
-        return str(error.message) if error else ""
 
     def wait(self, seconds: float = 180) -> "Run":
         """Wait for its end, however it ends."""

@@ -89,7 +89,7 @@ def test_condition_on_a_returned_bool(
     assert len(run.pods()) == steps
 
 
-def test_exit_handler_runs_last(kfp_backend: Backend, package: Path) -> None:
+def test_an_exit_handler_runs_too(kfp_backend: Backend, package: Path) -> None:
     run = run_trial(kfp_backend, trials.ending, package, text=uuid4().hex)
 
     assert run.state == "SUCCEEDED"
