@@ -5,8 +5,9 @@
   ``ctr images import`` load
 - what follows ``--`` goes to the builder, for instance ``-- --pull-never --network host``
 
-The build's clock is the last commit's, so that the same tree gives the same layers where the
-builder can do it (buildah, podman; docker from BuildKit 0.13 on).
+The build's clock is the commit that last changed what is installed, so that the same tree gives the
+same layers where the builder can do it (buildah, podman; docker from BuildKit 0.13 on), and a change
+of code leaves the layer of the environment as it was.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTAINERFILES = {"main": "pipelines/Containerfile", "serving": "serving/Containerfile"}
+INSTALLED = ("requirements.txt", "serving/requirements.txt", "tools/uv.txt")
 BUILDERS = ("docker", "podman", "buildah")
 
 
@@ -91,8 +93,8 @@ def revision() -> str:
 
 
 def commit_time() -> str:
-    """Seconds since 1970 of the last commit; 0 where there is no history."""
-    return _git("log", "-1", "--format=%ct") or "0"
+    """Seconds since 1970 of the last change to what is installed; 0 where there is no history."""
+    return _git("log", "-1", "--format=%ct", "--", *INSTALLED) or "0"
 
 
 def image_size(builder: str, image: str) -> int:

@@ -24,11 +24,12 @@ def stages(name: str) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("name", CONTAINERFILES)
-def test_the_base_is_pinned_by_digest_and_both_stages_are_made_of_it(name):
+def test_the_base_is_pinned_by_digest_and_every_stage_is_made_of_it(name):
     before, final = stages(name)
     assert PINNED.match(before[0])
     assert [line for line in (*before, *final) if line.startswith("FROM ")] == [
-        "FROM ${BASE_IMAGE} AS build",
+        "FROM ${BASE_IMAGE} AS environment",
+        "FROM ${BASE_IMAGE} AS code",
         "FROM ${BASE_IMAGE}",
     ]
 
