@@ -250,6 +250,10 @@ class Kubeflow:
         """Stop a run; its pods are ended."""
         self._ask("RunServiceApi", "run_service_terminate_run", run_id)
 
+    def retry(self, run_id: str) -> None:
+        """Take a run that failed up again where it failed; what succeeded stays as it is."""
+        self._ask("RunServiceApi", "run_service_retry_run", run_id)
+
     def read_log(self, run_id: str, pod: str) -> str | None:
         """What a pod of a run said; None where the API does not serve it."""
         import urllib3
@@ -296,10 +300,22 @@ class Kubeflow:
             for found in self._list("recurring_run", experiment_id=experiment_id)
         ]
 
-    def remove_schedule(self, schedule_id: str) -> None:
-        """End a schedule; a run that it started goes on."""
-        call = "recurring_run_service_delete_recurring_run"
-        self._ask("RecurringRunServiceApi", call, schedule_id)
+    def retire_schedule(self, schedule: Schedule) -> bool:
+        """Stop a schedule, and remove it once no run of it is going on.
+
+        Whoever removes a schedule from Kubeflow Pipelines removes its runs' pods with it.
+
+        Returns:
+            Whether it is gone; else it starts nothing more, and is to be retired again later.
+        """
+        service = "RecurringRunServiceApi"
+        call = "recurring_run_service_{}_recurring_run"
+        self._ask(service, call.format("disable"), schedule.schedule_id)
+        newest = self.list_runs(schedule.experiment_id, PAGE_SIZE)
+        if any(run.schedule_id == schedule.schedule_id and not run.is_over for run in newest):
+            return False
+        self._ask(service, call.format("delete"), schedule.schedule_id)
+        return True
 
     def _list(self, kind: str, **wanted: Any) -> list[Any]:
         """Everything of a kind that fits, page by page."""

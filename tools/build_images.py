@@ -5,9 +5,9 @@
   ``ctr images import`` load
 - what follows ``--`` goes to the builder, for instance ``-- --pull-never --network host``
 
-The build's clock is the commit that last changed what is installed, so that the same tree gives the
-same layers where the builder can do it (buildah, podman; docker from BuildKit 0.13 on), and a change
-of code leaves the layer of the environment as it was.
+The build's clock is the commit that last changed what is installed: the same tree gives the same
+layers where the builder can do it (buildah, podman; docker from BuildKit 0.13 on), and a change of
+code leaves the environment's layer as it was.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         image = image_name(name)
         started = time.monotonic()
         command = build_command(builder, name, asked.base_image, extra)
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": commit_time(), "DOCKER_BUILDKIT": "1"}
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": build_time(), "DOCKER_BUILDKIT": "1"}
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             raise SystemExit(f"{image} was not built; the builder has said why")
         size = image_size(builder, image) / 1e6
@@ -67,7 +67,7 @@ def build_command(builder: str, name: str, base_image: str, extra: Sequence[str]
         arguments["BASE_IMAGE"] = base_image
     command = [builder, "build", "--file", CONTAINERFILES[name], "--tag", image_name(name)]
     if builder != "docker":
-        command += ["--layers", "--timestamp", commit_time()]
+        command += ["--layers", "--timestamp", build_time()]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
     return [*command, *extra, "."]
@@ -92,7 +92,7 @@ def revision() -> str:
     return _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or "unknown"
 
 
-def commit_time() -> str:
+def build_time() -> str:
     """Seconds since 1970 of the last change to what is installed; 0 where there is no history."""
     return _git("log", "-1", "--format=%ct", "--", *INSTALLED) or "0"
 

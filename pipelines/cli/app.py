@@ -12,6 +12,7 @@ from pipelines.cli.demo import demo
 from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
 from pipelines.cli.output import ERRORS
+from pipelines.cli.retry import retry_run
 from pipelines.cli.rollout import rollout
 from pipelines.cli.run import run_pipeline
 from pipelines.cli.schedule import schedule_pipeline
@@ -56,6 +57,7 @@ app.command("submit")(submit_pipeline)
 app.command("schedule")(schedule_pipeline)
 app.command("status")(show_status)
 app.command("cancel")(cancel_run)
+app.command("retry")(retry_run)
 app.command("logs")(show_logs)
 app.command("serve")(serve)
 app.command("recommend")(recommend)

@@ -64,6 +64,19 @@ def tell_run(run: "Run", as_json: bool) -> None:
     write_line(f"run: {run.run_id}")
 
 
+def watch_to_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_json: bool) -> None:
+    """Show a run until it is over, then tell it and end as it ended.
+
+    Raises:
+        RefitError: The run did not succeed; the kind is that of the step that failed.
+    """
+    from pipelines.cluster.runs import log_reader, raise_for_end
+
+    run = watch_run(api, run_id)
+    tell_run(run, as_json)
+    raise_for_end(run, log_reader(api, settings, run))
+
+
 def watch_run(api: "Kubeflow", run_id: str) -> "Run":
     """Show a run's steps until it is over: a live table on a terminal, else a line a change."""
     from pipelines.cluster.runs import follow

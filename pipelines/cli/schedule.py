@@ -42,7 +42,9 @@ def schedule_pipeline(
     """Have a pipeline run by the clock on a cluster; list and end schedules.
 
     One run at a time, and what was missed is not made up for. Data, champion and windows are those
-    of each run's own time.
+    of each run's own time. A schedule that is replaced or ended while a run of it goes on is
+    stopped and stays listed as not enabled: to remove it would end the run. The next time that its
+    name is scheduled or removed it goes.
 
     Try:
 
@@ -98,9 +100,14 @@ def _remove(name: str, cluster: ClusterOption, endpoint: str) -> None:
     if not named:
         known = ", ".join(found.name for found in schedules) or "none"
         raise UsageError(f"no schedule {name!r}; there are: {known}")
-    for found in named:
-        api.remove_schedule(found.schedule_id)
-    write_line(f"schedule {name} ended; a run that it started goes on")
+    gone = [api.retire_schedule(found) for found in named]
+    if all(gone):
+        write_line(f"schedule {name} ended")
+    else:
+        write_line(
+            f"schedule {name} is stopped; the run that it started goes on. Remove it again when "
+            "that is over"
+        )
 
 
 def _find(cluster: ClusterOption, endpoint: str):  # type: ignore[no-untyped-def]

@@ -4,7 +4,13 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, tell_run, watch_run
+from pipelines.cli.cluster import (
+    ClusterOption,
+    EndpointOption,
+    open_cluster,
+    tell_run,
+    watch_to_end,
+)
 from pipelines.cli.options import ConfigOption, JsonOption, SetOption
 from pipelines.cli.output import write_progress
 
@@ -22,6 +28,9 @@ RefitOption = Annotated[
 ]
 WindowsOption = Annotated[
     int, typer.Option(help="drift_monitoring: how many windows to measure.", min=1)
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Follow it to its end; the exit code is the run's.")
 ]
 
 
@@ -44,9 +53,7 @@ def submit_pipeline(
     ] = "",
     windows: WindowsOption = 1,
     refit: RefitOption = True,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow it to its end; the exit code is the run's.")
-    ] = False,
+    wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a pipeline on a Kubernetes cluster, with Kubeflow Pipelines.
@@ -61,7 +68,6 @@ def submit_pipeline(
 
       refit submit index_refresh --config my.yaml --cluster my-cluster.yaml --json
     """
-    from pipelines.cluster.runs import log_reader, raise_for_end
     from pipelines.cluster.submit import Wish, submit
     from pipelines.settings import read_settings
 
@@ -79,7 +85,6 @@ def submit_pipeline(
     run, started = submit(api, place, wish, run_id)
     write_progress(f"{'started' if started else 'found'} run {run.name}")
     if wait:
-        run = watch_run(api, run.run_id)
-    tell_run(run, as_json)
-    if wait:
-        raise_for_end(run, log_reader(api, place, run))
+        watch_to_end(api, place, run.run_id, as_json)
+    else:
+        tell_run(run, as_json)

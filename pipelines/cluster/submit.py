@@ -78,13 +78,14 @@ def schedule(
     """Have a pipeline run by the clock; schedules of the same name are replaced.
 
     Returns:
-        The new schedule, and the ones that it replaced.
+        The new schedule, and the ones that it replaced. Of these, one with a run that is going on
+        stays, stopped, until it is retired again.
     """
     request = _request(api, cluster, wish, name)
     older = [found for found in api.list_schedules(request.experiment_id) if found.name == name]
     made = api.create_schedule(name, cron, request)
     for found in older:  # afterwards: a failure in between leaves one too many, never none
-        api.remove_schedule(found.schedule_id)
+        api.retire_schedule(found)
     return made, older
 
 

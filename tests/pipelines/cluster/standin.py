@@ -144,6 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         if run := re.fullmatch(r"/apis/v2beta1/runs/(.*):terminate", path):
             self.known.kept["runs"][run[1]]["state"] = "CANCELED"
             return self._json({})
+        if run := re.fullmatch(r"/apis/v2beta1/runs/(.*):retry", path):
+            self.known.kept["runs"][run[1]]["state"] = "RUNNING"
+            return self._json({})
+        if schedule := re.fullmatch(r"/apis/v2beta1/recurringruns/(.*):disable", path):
+            self.known.kept["recurringruns"][schedule[1]]["status"] = "DISABLED"
+            return self._json({})
         route, _ = self._route(path)
         values = json.loads(body)
         if route == "pipelines" and "name" in values and not self.known.knows_names:

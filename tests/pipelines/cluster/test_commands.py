@@ -196,6 +196,37 @@ def test_schedules_are_replaced_by_name(on_cluster, backend):
     assert (again.code, "there are: drift_monitoring" in again.err) == (2, True)
 
 
+def test_a_schedule_whose_run_goes_on_is_stopped_and_removed_later(on_cluster, backend, experiment):
+    words = ("schedule", "drift_monitoring", "--cron", "0 0 3 * * *")
+    on_cluster(*words)
+    (first,) = backend.kept["recurringruns"]
+    run = backend.add_run("fired", "RUNNING", recurring_run_id=first, experiment_id=experiment)
+    on_cluster(*words)
+    _, second = backend.kept["recurringruns"]
+    assert [
+        row.split("\t")[2] for row in on_cluster("schedule", "--list").out.splitlines()[1:]
+    ] == [
+        "no",
+        "yes",
+    ]
+    backend.kept["runs"][run]["state"] = "SUCCEEDED"
+    on_cluster(*words)
+    assert not {first, second} & set(backend.kept["recurringruns"])
+    assert len(backend.kept["recurringruns"]) == 1
+    (third,) = backend.kept["recurringruns"]
+    backend.add_run("again", "RUNNING", recurring_run_id=third, experiment_id=experiment)
+    assert "is stopped" in on_cluster("schedule", "--remove", "drift_monitoring").out
+    assert third in backend.kept["recurringruns"]
+
+
+def test_a_failed_run_is_taken_up_again(on_cluster, backend, experiment):
+    run = backend.add_run("broke", "FAILED", experiment_id=experiment)
+    assert on_cluster("retry", "broke").out == "run broke goes on\n"
+    assert backend.kept["runs"][run]["state"] == "RUNNING"
+    again = on_cluster("retry", "broke")
+    assert (again.code, "is running; only a failed one" in again.err) == (2, True)
+
+
 def test_a_scheduled_monitor_knows_how_to_start_a_refit(on_cluster, backend):
     on_cluster("schedule", "drift_monitoring", "--cron", "0 0 3 * * *")
     (entry,) = backend.kept["recurringruns"].values()
@@ -234,7 +265,9 @@ def test_without_a_cluster_file_the_example_is_named(refit, monkeypatch):
         assert (said.code, "configs/example.yaml" in said.err) == (2, True)
 
 
-@pytest.mark.parametrize("words", [("submit",), ("status", "x"), ("cancel", "x"), ("logs", "x")])
+@pytest.mark.parametrize(
+    "words", [("submit",), ("status", "x"), ("cancel", "x"), ("retry", "x"), ("logs", "x")]
+)
 def test_a_dead_endpoint_is_5(on_cluster, words):
     said = on_cluster(*words, "--endpoint", "http://127.0.0.1:1")
     assert said.code == 5
