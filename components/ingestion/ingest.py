@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ibis.expr.types as ir
 
@@ -17,6 +18,7 @@ from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
 from refit.errors import ContractBroken, UsageError
 from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
 from refit.progress import say, timed
+from refit.remote import bring, is_url, take
 
 VIOLATIONS_FILE = "violations.json"
 _NOT_OF_THE_DATA = {"path", "paths", "rejected_folder", "memory_limit", "threads"}
@@ -32,14 +34,37 @@ def fingerprint_source(settings: IngestSettings) -> str:
     Raises:
         UsageError: A file of the source is missing.
     """
-    files = find_source(settings.source).find_files(settings)
-    return fingerprint(
-        {
-            "files": [f"{path.name}:{checksum(path)}" for path in files],
-            "settings": settings.model_dump(mode="json", exclude=_NOT_OF_THE_DATA),
-            "version": __version__,
-        }
-    )
+    with TemporaryDirectory() as folder:
+        near = bring_near(settings, Path(folder))
+        files = find_source(near.source).find_files(near)
+        return fingerprint(
+            {
+                "files": [f"{path.name}:{checksum(path)}" for path in files],
+                "settings": near.model_dump(mode="json", exclude=_NOT_OF_THE_DATA),
+                "version": __version__,
+            }
+        )
+
+
+def bring_near(settings: IngestSettings, folder: Path) -> IngestSettings:
+    """The same settings, with a copy in ``folder`` in place of every URL among their paths.
+
+    Raises:
+        UsageError: Nothing lies behind a URL.
+        ServiceUnreachable: One could not be read.
+    """
+    places = {"path": settings.path, **settings.paths.model_dump()}
+    copies = {name: str(_bring(url, folder / name)) for name, url in places.items() if is_url(url)}
+    path = copies.pop("path", settings.path)
+    paths = settings.paths.model_copy(update=copies)
+    return settings.model_copy(update={"path": path, "paths": paths})
+
+
+def _bring(url: str, folder: Path) -> Path:
+    copy = bring(url, folder)
+    if copy.is_dir() and not any(copy.iterdir()):
+        raise UsageError(f"there is nothing at {url}")
+    return copy
 
 
 def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
@@ -61,6 +86,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
     with timed(f"ingested {settings.source}"), write_atomically(out) as staging:
         scratch = staging / ".scratch"
         scratch.mkdir(parents=True)
+        settings = bring_near(settings, scratch / "near")
         key = fingerprint_source(settings)
         try:
             with connect(settings, scratch) as con:
@@ -156,8 +182,13 @@ def _save_rejected(folder: Path, settings: IngestSettings, out: Path) -> str:
     violations = rejected / VIOLATIONS_FILE
     if not rejected.exists() or (violations.exists() and not read_json(violations)):
         return ""
-    root = Path(settings.rejected_folder) if settings.rejected_folder else out.parent
-    place = root / f"{out.name}.rejected-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    root.mkdir(parents=True, exist_ok=True)
-    shutil.move(rejected, place)
+    name = f"{out.name}.rejected-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    root = settings.rejected_folder or str(out.parent)
+    if is_url(root):
+        place = f"{root.rstrip('/')}/{name}"
+        take(rejected, place)
+    else:
+        place = str(Path(root) / name)
+        Path(root).mkdir(parents=True, exist_ok=True)
+        shutil.move(rejected, place)
     return f"\nThe rejected rows are in {place}"

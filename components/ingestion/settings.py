@@ -42,9 +42,11 @@ class IngestSettings(Settings):
 
     Attributes:
         source: Name of the source; ``components.ingestion.sources.SOURCES`` lists them.
-        path: The source's file or folder; its module says which. For ``simulated``:
-            what ``refit simulate`` wrote, else a past is made on the spot.
-        paths: Only for ``files``: tables that are not found under ``path`` by their own name.
+        path: The source's file or folder, or its URL (any that fsspec knows, such as
+            ``s3://bucket/folder``), from which it is copied first; the source's module says which
+            files. For ``simulated``: what ``refit simulate`` wrote, else a past is made.
+        paths: Only for ``files``: tables that are not found under ``path`` by their own name;
+            likewise.
         simulated: Only for ``simulated``: the settings of the simulated marketplace.
         delimiter: Between the fields of a CSV file; empty lets the reader find out.
         start: Events before it are left out. None: the first event.
@@ -63,8 +65,8 @@ class IngestSettings(Settings):
         currency: ISO 4217 code that prices must be in: an item without a currency takes it, one in
             another is rejected. Empty: not looked at.
         max_rejected: The share of rejected rows that a run survives.
-        rejected_folder: Where a failed run leaves its rejected rows. Empty: beside the output,
-            which on a cluster is lost with the pod.
+        rejected_folder: Where a failed run leaves its rejected rows, a folder or a URL. Empty:
+            beside the output, which on a cluster is lost with the pod.
         memory_limit: How much DuckDB may hold in memory; the rest goes to disk.
         threads: Threads for DuckDB; 0 takes all there are.
     """

@@ -66,7 +66,8 @@ def watch_drift(
         registry: Where bundles are kept.
         champion: Id of the bundle that serves; empty looks it up in the registry.
         log: The prediction log; like ``outcomes`` and ``items`` a path or a URL.
-        until: End of the last window, UTC; empty means last midnight.
+        until: End of the last window, UTC; empty means last midnight, or the end of the last whole
+            window where windows are shorter than a day.
         windows: How many windows before ``until`` are measured.
         store: SQLite file of readings, decisions, alerts and refits.
         pages: Folder of the review pages.
@@ -95,7 +96,7 @@ def watch_drift(
     with running("monitor") as facts, tempfile.TemporaryDirectory() as folder:
         parsed = MonitorSettings.parse_json(settings)
         bundles = Registry(registry)
-        end = end_of_last_window(until)
+        end = end_of_last_window(until, parsed.measure.window_days)
         launch = command_launcher(refit_command) if refit_command else None
         if refit_run:
             launch = kfp_launcher(RunRequest.parse_json(refit_run), bundles)

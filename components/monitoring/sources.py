@@ -1,18 +1,18 @@
 """What one run of the monitor looks at, wherever it lies: bundle, moment, log, tables."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-
-import fsspec
 
 from monitoring.act import Watched
 from monitoring.measure import daily_windows
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
-from refit.errors import ServiceUnreachable, UsageError
-from refit.progress import say
+from refit.errors import UsageError
 from refit.registry import Registry
+from refit.remote import bring, is_url
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def find_sources(
@@ -63,45 +63,26 @@ def find_sources(
     )
 
 
-def end_of_last_window(until: str) -> datetime:
-    """The moment named, or last midnight UTC: a schedule's runs each have their own."""
+def end_of_last_window(until: str, window_days: float) -> datetime:
+    """The moment named, else one that a schedule's runs find for themselves, UTC.
+
+    That is last midnight; for windows of less than a day, the end of the last whole one.
+    """
     if until:
         return datetime.fromisoformat(until)
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    step = timedelta(days=min(window_days, 1.0))
+    return EPOCH + (datetime.now(UTC) - EPOCH) // step * step
 
 
-def _is_before(name: str, first_day: str) -> bool:
-    days = [part for part in PurePosixPath(name).parts if part.startswith("date=")]
+def _is_before(name: PurePosixPath, first_day: str) -> bool:
+    days = [part for part in name.parts if part.startswith("date=")]
     return bool(days) and days[0] < first_day
 
 
 def _fetch(
-    url: str, target: Path, wanted: Callable[[str], bool] = lambda name: True
+    place: str, folder: Path, wanted: Callable[[PurePosixPath], bool] = lambda name: True
 ) -> Path | None:
-    """A local path for a path or URL of a Parquet file or a folder of them; None for no URL."""
-    if not url:
-        return None
-    if "://" not in url:
-        return Path(url)
-    try:
-        fs, root = fsspec.core.url_to_fs(url)
-        fs.invalidate_cache()
-        if fs.isfile(root):
-            target = target.with_suffix(".parquet")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(root, str(target))
-            return target
-        names = [
-            name
-            for name in fs.glob(f"{root.rstrip('/')}/**/*.parquet")
-            if not PurePosixPath(name).name.startswith(".") and wanted(name)
-        ]
-        for name in names:
-            copy = target / PurePosixPath(name).relative_to(root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(name, str(copy))
-    except (OSError, ImportError) as error:
-        raise ServiceUnreachable(f"{url} cannot be read: {error}") from error
-    target.mkdir(parents=True, exist_ok=True)
-    say(f"monitor: {len(names)} files from {url}")
-    return target
+    """A local path of a Parquet file or a folder of them; None for no place."""
+    if not is_url(place):
+        return Path(place) if place else None
+    return bring(place, folder, lambda name: name.suffix == ".parquet" and wanted(name))

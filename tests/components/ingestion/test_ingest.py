@@ -3,7 +3,10 @@
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from uuid import uuid4
 
+import fsspec
 import ibis
 import pandera.ibis as pandera
 import pyarrow as pa
@@ -18,6 +21,7 @@ from components.ingestion.settings import IngestSettings
 from refit.contract import EVENTS, ITEMS
 from refit.dataset import DatasetManifest, RowCounts
 from refit.errors import ContractBroken, UsageError
+from refit.remote import take
 
 from .conftest import AS_OF, DAY_0
 
@@ -247,6 +251,39 @@ def test_fingerprint_follows_data_and_settings_but_not_the_place(shop, make_even
     assert _fingerprint(shop) == first
     shop.write("events", make_events({"user_id": "new"}))
     assert _fingerprint(shop) != first
+
+
+@pytest.fixture
+def store():
+    """A place of its own in an object store: fsspec's own, in memory."""
+    return f"memory://{uuid4().hex}"
+
+
+def test_a_url_is_the_same_data(shop, make_events, store):
+    shop.write("events", make_events())
+    near = _fingerprint(shop)
+    take(shop.source, f"{store}/market")
+    assert _fingerprint(shop, path=f"{store}/market") == near
+    alone = {"path": "", "paths": {"events": f"{store}/market/events.parquet"}}
+    assert _fingerprint(shop, **alone) == near
+    assert shop.ingest(path=f"{store}/market").counts["events"].kept == 12
+
+
+def test_rejected_rows_go_where_a_url_says(shop, make_events, store):
+    shop.write("events", make_events({"event_type": "sneeze"}))
+    with pytest.raises(ContractBroken, match=f"rejected rows are in {store}/rejected/"):
+        shop.ingest(max_rejected={"events": 0}, rejected_folder=f"{store}/rejected")
+    files = fsspec.filesystem("memory").find(f"{store}/rejected")
+    assert {PurePosixPath(name).name for name in files} >= {"events.parquet", "violations.json"}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("memory://nothing/here", "there is nothing at memory://"), ("what://x", "what://x cannot be")],
+)
+def test_a_url_with_nothing_behind_it_is_named(shop, url, message):
+    with pytest.raises(UsageError, match=message):
+        _fingerprint(shop, path=url)
 
 
 def test_manifest_carries_the_fingerprint_of_the_submission(shop, make_events):
