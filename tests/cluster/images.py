@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from refit import __version__
@@ -43,18 +44,19 @@ class Images:
 
     def base(self) -> str:
         """A Debian with Python 3.12, ready to be run."""
-        return self._load(BASE, build_base())
+        return self._load(BASE, build_base)
 
     def main(self) -> str:
         """The image of pipelines and monitoring, ready to be run."""
-        return self._load(f"refit/main:{__version__}", build_image("main"))
+        return self._load(f"refit/main:{__version__}", partial(build_image, "main"))
 
     def serving(self) -> str:
         """The image of the recommender and the model server's stand-in, ready to be run."""
-        return self._load(f"refit/serving:{__version__}", build_image("serving"))
+        return self._load(f"refit/serving:{__version__}", partial(build_image, "serving"))
 
-    def _load(self, name: str, archive: Path) -> str:
+    def _load(self, name: str, build: Callable[[], Path]) -> str:
         if name not in self._loaded:
+            archive = build()
             with timed(f"{name} is loaded ({archive.stat().st_size / 1e6:.0f} MB)"):
                 self._cluster.load_image(archive)
             self._loaded.add(name)

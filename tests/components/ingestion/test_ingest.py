@@ -279,7 +279,10 @@ def test_rejected_rows_go_where_a_url_says(shop, make_events, store):
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("memory://nothing/here", "there is nothing at memory://"), ("what://x", "what://x cannot be")],
+    [
+        ("memory://nothing/here", "there is nothing at memory://"),
+        ("what://x", "what://x cannot be read"),
+    ],
 )
 def test_a_url_with_nothing_behind_it_is_named(shop, url, message):
     with pytest.raises(UsageError, match=message):
