@@ -136,6 +136,8 @@ def _start_microservice(settings: ServeSettings) -> Process:
             "CUDA_VISIBLE_DEVICES": "-1",
             # One query is too small to share out; requests are what runs side by side.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            # The image says why.
+            "GUNICORN_KEEPALIVE": "75",
             "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "false",
         },
     )
