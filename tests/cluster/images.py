@@ -44,21 +44,29 @@ class Images:
 
     def base(self) -> str:
         """A Debian with Python 3.12, ready to be run."""
-        return self._load(BASE, build_base)
+        return self._load(BASE, build_base(), build_base)
 
     def main(self) -> str:
         """The image of pipelines and monitoring, ready to be run."""
-        return self._load(f"refit/main:{__version__}", partial(build_image, "main"))
+        return self._ours("main")
 
     def serving(self) -> str:
         """The image of the recommender and the model server's stand-in, ready to be run."""
-        return self._load(f"refit/serving:{__version__}", partial(build_image, "serving"))
+        return self._ours("serving")
 
-    def _load(self, name: str, build: Callable[[], Path]) -> str:
+    def _ours(self, name: str) -> str:
+        archive = archive_of(name)
+        return self._load(f"refit/{name}:{__version__}", archive, partial(build_image, name))
+
+    def _load(self, name: str, archive: Path, build: Callable[[], Path]) -> str:
         if name not in self._loaded:
-            archive = build()
-            with timed(f"{name} is loaded ({archive.stat().st_size / 1e6:.0f} MB)"):
-                self._cluster.load_image(archive)
+            # Beside the images themselves: a cluster that stands has those of earlier runs.
+            mark = self._cluster.node.folder / "var" / f"loaded-{archive.name}"
+            if not mark.exists():
+                build()
+                with timed(f"{name} is loaded ({archive.stat().st_size / 1e6:.0f} MB)"):
+                    self._cluster.load_image(archive)
+                mark.touch()
             self._loaded.add(name)
         return name
 
@@ -72,14 +80,18 @@ def build_image(name: str) -> Path:
     Raises:
         CommandFailed: It does not build.
     """
-    base = build_base()
-    archive = _archive(name, content_key(name, base))
+    archive = archive_of(name)
     with locked(archive):
         if not archive.exists():
             tell(f"building refit/{name}; the first time takes minutes")
             with timed(f"refit/{name} is built"):
-                _build(name, base, archive)
+                _build(name, build_base(), archive)
     return archive
+
+
+def archive_of(name: str) -> Path:
+    """Where one of Refit's images is once it is built, by its contents."""
+    return _archive(name, content_key(name, build_base()))
 
 
 def build_base() -> Path:

@@ -1,9 +1,13 @@
 """An S3 store in the cluster, for artifacts, bundles and prediction logs."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.cluster.archives import write_image
 from tests.cluster.commands import timed, wait_for
@@ -63,6 +67,15 @@ class ObjectStore:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Have this process find it, as a pod does by its environment."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            patch.setenv("AWS_ENDPOINT_URL", self.endpoint_here)
+            yield
 
     def take_away(self) -> None:
         """Stop it; what it holds stays."""

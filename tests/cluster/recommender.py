@@ -10,45 +10,50 @@ import yaml
 from tests.cluster.kubernetes import Cluster, Manifest
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.pods import pod
+from tests.cluster.refit_command import store_secret
 from tests.cluster.settings import ROOT
 
 NAMESPACE = "refit"
 SERVICE = "http://recommender.refit.svc.cluster.local.:9000"
 REGISTRY = "s3://refit/registry"
 PREDICTIONS = "s3://refit/predictions"
-KUSTOMIZATION = """\
-resources: [{root}/kustomize/base]
-components:
-  - {root}/kustomize/components/seldon
-  - {root}/kustomize/components/one-node
-  - {root}/kustomize/components/model-server-stand-in
-"""
-NOT_NEEDED = ("Deployment", "PersistentVolumeClaim")
-"""What runs the main image: review page and rollout."""
+COMPONENTS = ("seldon", "one-node", "model-server-stand-in")
+RUN_MAIN_IMAGE = ("Deployment", "PersistentVolumeClaim")
+"""Kinds of what runs the main image: review page and rollout."""
 
 
-def recommender_manifests(cluster: Cluster, folder: Path) -> list[Manifest]:
-    """The manifests of kustomize/ for one machine, without what runs the main image.
+def refit_manifests(
+    cluster: Cluster, folder: Path, *components: str, patches: list[Manifest] | None = None
+) -> list[Manifest]:
+    """The manifests of kustomize/ for one machine.
 
     Args:
         cluster: Whose kubectl builds them.
         folder: An empty one, for the kustomization.
+        components: Further components.
+        patches: The kustomization's patches.
     """
     up = "/".join([".."] * len(folder.resolve().parts[1:]))
-    (folder / "kustomization.yaml").write_text(KUSTOMIZATION.format(root=f"{up}{ROOT}"))
-    built = list(yaml.safe_load_all(cluster.kubectl("kustomize", folder)))
-    return [one for one in built if one["kind"] not in NOT_NEEDED]
+    place = f"{up}{ROOT}/kustomize"
+    kustomization = {
+        "resources": [f"{place}/base"],
+        "components": [f"{place}/components/{name}" for name in (*COMPONENTS, *components)],
+        "patches": patches or [],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return list(yaml.safe_load_all(cluster.kubectl("kustomize", folder)))
+
+
+def recommender_manifests(cluster: Cluster, folder: Path) -> list[Manifest]:
+    """The same without what runs the main image."""
+    built = refit_manifests(cluster, folder)
+    return [one for one in built if one["kind"] not in RUN_MAIN_IMAGE]
 
 
 def install_recommender(cluster: Cluster, store: ObjectStore, manifests: list[Manifest]) -> None:
     """Apply the recommender's manifests and the secret that they refer to."""
     cluster.apply([one for one in manifests if one["kind"] == "Namespace"])
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "refit-object-store", "namespace": NAMESPACE},
-        "stringData": {"AWS_ACCESS_KEY_ID": store.key, "AWS_SECRET_ACCESS_KEY": store.secret},
-    }
+    secret = store_secret(store.key, store.secret, NAMESPACE)
     cluster.apply([secret, *(one for one in manifests if one["kind"] != "Namespace")])
 
 

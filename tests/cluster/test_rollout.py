@@ -53,10 +53,7 @@ ASKED = {"k": 5, "context": {"occasion": "party"}}
 @pytest.fixture(scope="module")
 def registry(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """The registry in the cluster's store, as this machine reaches it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in object_store.environment().items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", object_store.endpoint_here)
+    with object_store.reachable():
         yield Registry(REGISTRY, cache=tmp_path_factory.mktemp("cache"))
 
 

@@ -1,78 +1,64 @@
 """refit submit, status, logs, schedule and cancel against Kubeflow Pipelines 2.0.5 on a cluster."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-import yaml
 
+from refit.registry import Registry
 from tests.cluster.commands import wait_for
 from tests.cluster.images import Images
 from tests.cluster.kfp.backend import NAMESPACE, SERVICE_ACCOUNT, Backend
 from tests.cluster.kfp.runs import Run
+from tests.cluster.object_store import ObjectStore
+from tests.cluster.refit_command import RefitCommand, store_secret
 from tests.cluster.settings import ROOT
 
 pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
 
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
-SECRET = {
-    "apiVersion": "v1",
-    "kind": "Secret",
-    "metadata": {"name": "refit-object-store", "namespace": NAMESPACE},
-    "stringData": {"AWS_ACCESS_KEY_ID": "minio", "AWS_SECRET_ACCESS_KEY": "minio123"},
-}
+REGISTRY = f"s3://refit/registry-{uuid4().hex[:8]}"
 LIVELY_STEPS = ("find_start", "pass_gate", "deploy_bundle")
 """Steps that no cache answers for."""
 
-Said = subprocess.CompletedProcess[str]
+
+@pytest.fixture(scope="module")
+def registry(
+    object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    """A registry of these tests' own, as this machine reaches it."""
+    with object_store.reachable():
+        yield Registry(REGISTRY, cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
 def refit(
-    kfp_backend: Backend, images: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Said]:
-    """The ``refit`` command on this cluster, with a registry of its own."""
-    kfp_backend.cluster.apply([SECRET])
-    file = tmp_path_factory.mktemp("cluster") / "cluster.yaml"
-    values = {
-        "backend": "2.0",
-        "endpoint": kfp_backend.endpoint,
-        "registry": f"s3://mlpipeline/registry-{uuid4().hex[:8]}",
-        "predictions": "s3://mlpipeline/predictions",
-        "target": "local",
-        "image": images.main(),
-        "environment": {
-            "AWS_ENDPOINT_URL": f"http://minio-service.{NAMESPACE}:9000",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        },
-        "secrets": [{"name": "refit-object-store", "keys": list(SECRET["stringData"])}],
-        "service_accounts": dict.fromkeys(
-            ("continuous_training", "index_refresh", "drift_monitoring"), SERVICE_ACCOUNT
-        ),
-    }
-    file.write_text(yaml.safe_dump(values))
-    environment = os.environ | {
-        "REFIT_CLUSTER": str(file),
-        "KUBECONFIG": str(kfp_backend.cluster.kubeconfig),
-    }
-    environment.pop("REFIT_KFP_ENDPOINT", None)
+    kfp_backend: Backend,
+    images: Images,
+    object_store: ObjectStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RefitCommand:
+    """The ``refit`` command on this cluster."""
+    kfp_backend.cluster.apply([store_secret(object_store.key, object_store.secret, NAMESPACE)])
+    pipelines = ("continuous_training", "index_refresh", "drift_monitoring")
+    return RefitCommand(
+        kfp_backend,
+        tmp_path_factory.mktemp("cluster"),
+        images.main(),
+        object_store.endpoint,
+        registry=REGISTRY,
+        predictions="s3://refit/predictions-of-nobody",
+        target="local",
+        service_accounts=dict.fromkeys(pipelines, SERVICE_ACCOUNT),
+    )
 
-    def say(*words: str | Path) -> Said:
-        return subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", *map(str, words)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-            check=False,
-        )
 
-    return say
+@pytest.fixture(scope="module")
+def training() -> tuple[str, ...]:
+    """The words of a training that no cache knows yet."""
+    seed = f"training.seed={int(uuid4().hex[:4], 16)}"
+    return ("submit", "--config", str(MARKET), "--set", seed, "--wait")
 
 
 @pytest.fixture
@@ -81,27 +67,52 @@ def name() -> str:
     return f"run-{uuid4().hex[:8]}"
 
 
-def test_training_succeeds_and_a_second_run_comes_from_the_cache(
-    refit: Callable[..., Said], kfp_backend: Backend, name: str
+def test_training_succeeds_and_leaves_what_people_want_to_see(
+    refit: RefitCommand,
+    kfp_backend: Backend,
+    registry: Registry,
+    training: tuple[str, ...],
+    name: str,
 ) -> None:
-    training = ("submit", "-c", MARKET, "--set", f"training.seed={int(name[4:], 16) % 1000}")
-    first = refit(*training, "--run-id", name, "--wait", "--json")
-    assert first.returncode == 0, first.stderr
-    run = json.loads(first.stdout)
-    assert {step["state"] for step in run["steps"]} == {"SUCCEEDED"}
-    assert {step["step"] for step in run["steps"]} >= {"train_towers", *LIVELY_STEPS}
-    assert len(Run(kfp_backend, run["run_id"]).pods()) == len(run["steps"])
+    found = refit.read(*training, "--run-id", name)
+    run = Run(kfp_backend, found["run_id"])
+    assert run.state == "SUCCEEDED"
+    assert {step["state"] for step in found["steps"]} == {"SUCCEEDED"}
+    assert {step["step"] for step in found["steps"]} >= {"train_towers", *LIVELY_STEPS}
+    assert len(run.pods()) == len(found["steps"])
+    kept = run.objects()
+    (verdict,) = (json.loads(kept[key]) for key in kept if key.endswith("/verdict.json"))
+    assert verdict["passed"]
+    assert [key for key in kept if key.startswith("judge-model/") and key.endswith("/report")]
+    assert registry.champion_id()
 
+
+def test_a_second_submit_comes_from_the_cache(
+    refit: RefitCommand, kfp_backend: Backend, training: tuple[str, ...], name: str
+) -> None:
     # The champion is now the first run's, so that judgement is new; training is not.
-    second = json.loads(refit(*training, "--run-id", f"{name}-2", "--wait", "--json").stdout)
-    ran = {pod["metadata"]["name"] for pod in Run(kfp_backend, second["run_id"]).pods()}
-    pods = {step["step"]: step["pods"] for step in second["steps"]}
+    run = refit.read(*training, "--run-id", name)
+    ran = {pod["metadata"]["name"] for pod in Run(kfp_backend, run["run_id"]).pods()}
+    pods = {step["step"]: step["pods"] for step in run["steps"]}
     assert not ran & {*pods["ingest_data"], *pods["train_towers"]}
     assert ran & set(pods["judge_model"])
 
 
+def test_what_the_gate_refuses_is_not_deployed(
+    refit: RefitCommand, registry: Registry, training: tuple[str, ...], name: str
+) -> None:
+    champion, history = registry.champion_id(), len(registry.history())
+    said = refit(*training, "--set", "evaluation.margin=0.9", "--run-id", name)
+    assert said.returncode == 3, said.stderr
+    assert "the gate refused, nothing was deployed" in said.stderr
+    steps = {step["step"] for step in refit.read("status", name)["steps"]}
+    assert "pass_gate" in steps
+    assert "deploy_bundle" not in steps
+    assert (registry.champion_id(), len(registry.history())) == (champion, history)
+
+
 def test_bad_data_end_the_run_at_ingestion_with_their_message(
-    refit: Callable[..., Said], name: str
+    refit: RefitCommand, name: str
 ) -> None:
     nothing = ("--set", "ingestion.end=2001-01-01T00:00:00Z")
     said = refit("submit", "-c", MARKET, *nothing, "--run-id", name, "--wait")
@@ -115,7 +126,7 @@ def test_bad_data_end_the_run_at_ingestion_with_their_message(
     assert refit("status", name).stdout.splitlines()[0] == "step\tstate\tseconds"
 
 
-def test_a_name_has_one_run_and_it_can_be_cancelled(refit: Callable[..., Said], name: str) -> None:
+def test_a_name_has_one_run_and_it_can_be_cancelled(refit: RefitCommand, name: str) -> None:
     ids = {
         json.loads(refit("submit", "-c", MARKET, "--run-id", name, "--json").stdout)["run_id"]
         for _ in range(2)
@@ -131,7 +142,7 @@ def test_a_name_has_one_run_and_it_can_be_cancelled(refit: Callable[..., Said], 
     )
 
 
-def test_a_schedule_is_replaced_fires_and_ends(refit: Callable[..., Said], name: str) -> None:
+def test_a_schedule_is_replaced_fires_and_ends(refit: RefitCommand, name: str) -> None:
     training = ("schedule", "continuous_training", "-c", MARKET, "--name", name, "--cron")
     assert refit(*training, "0 0 3 1 1 *").returncode == 0
     assert "(replaced)" in refit(*training, "*/5 * * * * *").stdout
@@ -147,7 +158,7 @@ def test_a_schedule_is_replaced_fires_and_ends(refit: Callable[..., Said], name:
         refit("cancel", run)
 
 
-def _runs(refit: Callable[..., Said]) -> list[str]:
+def _runs(refit: RefitCommand) -> list[str]:
     """Ids of the runs that a schedule made and that are not over."""
     found = json.loads(refit("status", "--json").stdout)
     return [r["run_id"] for r in found if r["schedule_id"] and r["finished_at"] is None]

@@ -1,0 +1,421 @@
+"""The loop on a cluster: train, roll out, drift, alert, refit, roll out; with things that break.
+
+Kubeflow Pipelines runs the pipelines, Seldon's operator the recommender, ``refit rollout follow``
+leads bundles to it, the monitor is a recurring run. The marketplace and its people are simulated;
+its days are the ones before today, so that the monitor's windows are over.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+import requests
+
+from monitoring.store import SqliteStore
+from refit.errors import ServiceUnreachable
+from refit.registry import Registry
+from serving.client import RecommenderClient
+from simulation.history import write_tables
+from simulation.marketplace import Marketplace
+from tests.cluster.commands import CommandFailed, tell, wait_for
+from tests.cluster.images import Images
+from tests.cluster.kfp.backend import NAMESPACE as KUBEFLOW
+from tests.cluster.kfp.backend import Backend
+from tests.cluster.kfp.runs import FINISHED
+from tests.cluster.kubernetes import Cluster, Manifest
+from tests.cluster.object_store import ObjectStore
+from tests.cluster.recommender import (
+    NAMESPACE,
+    PREDICTIONS,
+    REGISTRY,
+    SteadyLoad,
+    install_recommender,
+    refit_manifests,
+)
+from tests.cluster.refit_command import RefitCommand, store_secret
+from tests.cluster.settings import ROOT
+
+pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
+
+CONFIG = ROOT / "tests" / "cluster" / "configs" / "loop.yaml"
+MARKET = "s3://refit/market"
+PAST, CALM, CHANGED = 14, 3, 5
+REQUESTS = 150
+"""Of a day."""
+LOG_SECONDS = 10.0
+"""In which an answer gets into the log: a part is closed after five seconds."""
+MONITORING = "/var/refit/monitoring"
+CHECKPOINTS = "/var/refit/checkpoints"
+NODE = "workflows.argoproj.io/node-name"
+ROLLOUT = {
+    "split": "replicas",
+    "min_requests": 100,
+    "error_increase": 0.1,
+    "fallback_increase": 0.1,
+    "slow_ms": 5000,
+    "slow_increase": 0.3,
+    "quality_drop": None,
+    "poll_seconds": 2,
+    "deadline_hours": 0.25,
+}
+
+
+class Market:
+    """The simulated marketplace, and its tables in the object store."""
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        first = datetime.now(UTC).date() - timedelta(days=PAST + CALM + CHANGED)
+        settings = {
+            "start": str(first),
+            "days": PAST,
+            "n_shoppers": 200,
+            "listings_per_day": 60,
+            "visits_per_day": 300,
+            "vector_size": 8,
+            "requests_per_day": REQUESTS,
+            "changes": [{"name": "new_category_wave", "day": PAST + CALM}],
+        }
+        self._store, self._folder = store, folder
+        self._market = Marketplace(settings)
+        self.answers = 0
+        self.publish()
+
+    @property
+    def now(self) -> datetime:
+        """The end of the last day lived."""
+        return self._market.now
+
+    def publish(self) -> None:
+        """Put today's tables into the store."""
+        write_tables(self._market, self._folder)
+        files = self._store.files()
+        for table in self._folder.glob("*.parquet"):
+            files.put_file(str(table), f"{MARKET.removeprefix('s3://')}/{table.name}")
+
+    def live(self, days: int, client: RecommenderClient, publish: bool = True) -> None:
+        """Live some days, people asking the recommender; every answer is counted."""
+
+        def recommend(
+            user_id: str,
+            context: dict[str, str],
+            history: list[dict[str, Any]],
+            k: int,
+            time: datetime,
+        ) -> tuple[str, list[str]]:
+            answer = client.recommend(
+                user_id=user_id, context=context, history=history, k=k, time=time
+            )
+            self.answers += 1
+            return answer["request_id"], [item["item_id"] for item in answer["items"]]
+
+        for _ in range(days):
+            self._market.live_day(recommend)
+        if publish:
+            self.publish()
+
+
+@pytest.fixture(scope="module")
+def market(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """The marketplace after its past."""
+    return Market(object_store, tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture(scope="module")
+def registry(
+    object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    """The registry in the cluster's store, as this machine reaches it."""
+    with object_store.reachable():
+        yield Registry(REGISTRY, cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def refit(
+    kfp_backend: Backend,
+    seldon: Cluster,
+    images: Images,
+    object_store: ObjectStore,
+    market: Market,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RefitCommand:
+    """Everything of Refit installed, with an empty registry; the command."""
+    images.serving()
+    folder = tmp_path_factory.mktemp("kustomization")
+    manifests = refit_manifests(seldon, folder, "kubeflow-steps", patches=patches())
+    kfp_backend.cluster.apply([store_secret(object_store.key, object_store.secret, KUBEFLOW)])
+    kfp_backend.cluster.apply([claim("refit-checkpoints")])
+    command = RefitCommand(
+        kfp_backend,
+        folder,
+        images.main(),
+        object_store.endpoint,
+        registry=REGISTRY,
+        predictions=PREDICTIONS,
+        outcomes=f"{MARKET}/events.parquet",
+        items=f"{MARKET}/items.parquet",
+        monitoring=MONITORING,
+        checkpoints=CHECKPOINTS,
+        volumes=[
+            {"claim": "refit-monitoring", "path": MONITORING, "steps": ["watch_drift"]},
+            {"claim": "refit-checkpoints", "path": CHECKPOINTS, "steps": ["train_towers"]},
+        ],
+        service_accounts={
+            "continuous_training": "refit-pipeline",
+            "index_refresh": "refit-pipeline",
+            "drift_monitoring": "refit-monitor",
+        },
+    )
+    install_recommender(seldon, object_store, manifests)
+    return command
+
+
+@pytest.fixture(scope="module")
+def client(seldon: Cluster, refit: RefitCommand) -> Iterator[RecommenderClient]:
+    """People's way to the recommender: its Service."""
+    address = seldon.get("service", "recommender", NAMESPACE)["spec"]["clusterIP"]
+    with RecommenderClient(f"http://{address}:9000") as asked:
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def people(seldon: Cluster, images: Images, refit: RefitCommand) -> Iterator[SteadyLoad]:
+    """A steady load beside the simulated people, by which the arms of a rollout are compared."""
+    load = SteadyLoad(seldon, images.base(), 5.0, {"k": 5, "context": {"surface": "home"}})
+    yield load
+    load.end()
+
+
+def patches() -> list[Manifest]:
+    """What a simulation needs: the people's own time is now, and little proves a rollout."""
+    replay = {"name": "allow_replay", "type": "BOOL", "value": "true"}
+    add = {"op": "add", "path": "/spec/predictors/0/graph/parameters/-", "value": replay}
+    settings = {
+        "namespace": NAMESPACE,
+        "registry": REGISTRY,
+        "predictions": PREDICTIONS,
+        "rollout": ROLLOUT,
+    }
+    text = {"op": "replace", "path": "/data/cluster.yaml", "value": json.dumps(settings)}
+    return [
+        {"target": {"kind": "SeldonDeployment"}, "patch": json.dumps([add])},
+        {"target": {"name": "refit-cluster"}, "patch": json.dumps([text])},
+    ]
+
+
+def claim(name: str) -> Manifest:
+    """A persistent claim beside the steps."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": KUBEFLOW},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+
+
+def test_a_training_that_was_killed_goes_on_and_its_bundle_goes_live(
+    cluster: Cluster, refit: RefitCommand, registry: Registry, client: RecommenderClient
+) -> None:
+    started = refit.read("submit", "--config", CONFIG, "--run-id", "first")
+    kill(cluster, wait_for_words(cluster, refit, "first", "train_towers", "epoch 2"))
+    wait_for("the run's failure", lambda: state_of(refit, "first") == "FAILED", 120, pause=2)
+    ended = refit("retry", "first", "--wait")
+    assert ended.returncode == 0, ended.stderr
+    assert "going on after epoch" in refit("logs", "first", "train_towers").stdout
+    assert refit.read("status", "first")["run_id"] == started["run_id"]
+    bundle = wait_for("the first bundle, live", lambda: served(client), 240, pause=2)
+    assert bundle == registry.champion_id()
+
+
+def test_calm_days_set_nothing_off(
+    refit: RefitCommand, cluster: Cluster, client: RecommenderClient, market: Market
+) -> None:
+    market.live(CALM, client)
+    time.sleep(LOG_SECONDS)
+    said = refit("submit", *monitoring(market), "--run-id", "calm", "--wait")
+    assert said.returncode == 0, said.stderr
+    assert alert_store(cluster).refits() == []
+
+
+def test_without_the_object_store_people_are_answered_and_no_answer_is_lost(
+    client: RecommenderClient, market: Market, object_store: ObjectStore
+) -> None:
+    with away(object_store, seconds=20):
+        market.live(1, client, publish=False)
+    market.live(CHANGED - 1, client)
+    assert market.answers == (CALM + CHANGED) * REQUESTS
+    wait_for("every answer in the log", lambda: logged(object_store) == market.answers, 60, pause=2)
+
+
+def test_a_monitor_that_dies_before_its_trigger_leaves_the_refit_to_the_next(
+    refit: RefitCommand, cluster: Cluster, market: Market
+) -> None:
+    refit.read("submit", *monitoring(market), "--run-id", "dies")
+    pod = wait_for_words(cluster, refit, "dies", "watch_drift", "[monitor] started")
+    with frozen(cluster, "apiserver"):
+        (due,) = wait_for("the refit's claim", alert_store(cluster).refits, 120)
+        kill(cluster, pod)
+    assert due.key not in names_of_runs(refit)
+
+
+def test_recurring_monitors_start_it_once_and_the_new_bundle_goes_live(
+    refit: RefitCommand,
+    cluster: Cluster,
+    client: RecommenderClient,
+    market: Market,
+    registry: Registry,
+    people: SteadyLoad,
+) -> None:
+    first = registry.champion_id()
+    (due,) = alert_store(cluster).refits()
+    schedule = ("schedule", *monitoring(market, recurring=True), "--cron", "*/30 * * * * *")
+    assert refit(*schedule).returncode == 0
+    refit.read("submit", *monitoring(market), "--run-id", "another")  # beside the recurring one
+    wait_for("the refit's run", lambda: due.key in names_of_runs(refit), 300, pause=2)
+    wait_for("its end", lambda: state_of(refit, due.key) in FINISHED, 900, pause=5)
+    assert state_of(refit, due.key) == "SUCCEEDED", refit("status", due.key).stdout
+    wait_for("the monitor's word", lambda: refit_state(cluster) == "succeeded", 240, pause=2)
+    assert names_of_runs(refit).count(due.key) == 1
+    assert [refit.key for refit in alert_store(cluster).refits()] == [due.key]
+    end_schedule(refit)
+
+    second = wait_for(
+        "the new bundle, live", lambda: served(client, other_than=first), 400, pause=2
+    )
+    assert second == wait_for("the new champion", lambda: champion_after(registry, first), 240)
+    assert f"drift alert {due.alert_id}" in registry.history()[-1].reason
+    time.sleep(3)
+    seen = people.seen()
+    tell(f"{seen.total} answers meanwhile: {seen.answers}; slowest {seen.slowest_ms:.0f} ms")
+    assert not seen.failures
+
+
+def test_the_review_page_tells_it(cluster: Cluster) -> None:
+    (due,) = alert_store(cluster).refits()
+    service = cluster.get("service", "review", KUBEFLOW)["spec"]
+    root = f"http://{service['clusterIP']}:{service['ports'][0]['port']}"
+    index = requests.get(root, timeout=10)
+    assert due.alert_id in index.text
+    page = requests.get(f"{root}/{due.alert_id}.html", timeout=10)
+    assert (page.status_code, "input:events.wanted_category" in page.text) == (200, True)
+    assert "refit_" in requests.get(f"{root}/metrics", timeout=10).text
+
+
+def monitoring(market: Market, recurring: bool = False) -> list[str]:
+    """The words of a look at the last days; a recurring one finds out which those are."""
+    words = ["drift_monitoring", "--config", str(CONFIG), "--windows", "3"]
+    return words if recurring else [*words, "--until", market.now.isoformat()]
+
+
+def state_of(refit: RefitCommand, run: str) -> str:
+    """What the API says of a run."""
+    return str(refit.read("status", run)["state"])
+
+
+def names_of_runs(refit: RefitCommand) -> list[str]:
+    """Of all runs, as often as there are any."""
+    return [run["name"] for run in refit.read("status")]
+
+
+def wait_for_words(cluster: Cluster, refit: RefitCommand, run: str, step: str, words: str) -> str:
+    """Wait until a step has said something; returns its pod."""
+
+    run_id = refit.read("status", run)["run_id"]
+    node = f".{step.replace('_', '-')}.executor"
+
+    def find_pod() -> str:
+        selector = f"pipeline/runid={run_id}"
+        said = cluster.kubectl("get", "pods", "-n", KUBEFLOW, "-l", selector, "-o", "json")
+        found = [pod["metadata"] for pod in json.loads(said)["items"]]
+        return next((pod["name"] for pod in found if pod["annotations"][NODE].endswith(node)), "")
+
+    def has_said() -> bool:
+        with suppress(CommandFailed):  # its container is not there yet
+            return words in cluster.kubectl("logs", pod, "-n", KUBEFLOW, "-c", "main")
+        return False
+
+    pod = wait_for(f"the pod of {step} in {run}", find_pod, 300)
+    wait_for(f"{step} to say {words!r}", has_said, 120)
+    return pod
+
+
+def kill(cluster: Cluster, pod: str) -> None:
+    """End a step's pod as a drained node does; Python does not survive the first signal.
+
+    Argo 3.5.14 is not told of a pod that is removed by force, and looks after 20 minutes only.
+    """
+    cluster.kubectl("delete", "pod", pod, "-n", KUBEFLOW, "--grace-period=5", "--wait=false")
+
+
+@contextmanager
+def away(store: ObjectStore, seconds: float) -> Iterator[None]:
+    """The object store is away for so long, at least."""
+    store.take_away()
+    until = time.monotonic() + seconds
+    yield
+    time.sleep(max(until - time.monotonic(), 0))
+    store.bring_back()
+
+
+@contextmanager
+def frozen(cluster: Cluster, program: str) -> Iterator[None]:
+    """A program of the cluster does not move: it takes connections and answers nothing."""
+    cluster.node.run("pkill", "-STOP", "-x", program)
+    try:
+        yield
+    finally:
+        cluster.node.run("pkill", "-CONT", "-x", program)
+
+
+def alert_store(cluster: Cluster) -> SqliteStore:
+    """The monitor's store, on its volume; only once the monitor has made it."""
+    volume = cluster.get("pvc", "refit-monitoring", KUBEFLOW)["spec"]["volumeName"]
+    place = cluster.get("pv", volume)["spec"]["hostPath"]["path"]
+    file = Path(place) / "alerts.sqlite"
+    assert file.exists(), "the monitor has not run"
+    return SqliteStore(file)
+
+
+def refit_state(cluster: Cluster) -> str:
+    """What the monitor says of its refit."""
+    return str(alert_store(cluster).refits()[-1].state)
+
+
+def served(client: RecommenderClient, other_than: str = "") -> str:
+    """The bundle that answers; "" when there is no answer, or it is that one."""
+    with suppress(ServiceUnreachable):
+        bundle = str(client.recommend(context={"surface": "home"}, k=1)["bundle_id"])
+        return "" if bundle == other_than else bundle
+    return ""
+
+
+def champion_after(registry: Registry, former: str) -> str:
+    """The champion, once it is another one."""
+    champion = registry.champion_id()
+    return "" if champion == former else champion
+
+
+def logged(store: ObjectStore) -> int:
+    """Answers of the simulated days in the prediction log."""
+    files, until = store.files(), datetime.now(UTC).date()
+    parts = files.glob(f"{PREDICTIONS.removeprefix('s3://')}/**/*.parquet")
+    lived = [part for part in parts if f"date={until}" not in part]
+    return int(ds.dataset(lived, filesystem=files).count_rows()) if lived else 0
+
+
+def end_schedule(refit: RefitCommand) -> None:
+    """End the monitor's schedule, and what is left of it after its last run."""
+
+    def is_gone() -> bool:
+        refit("schedule", "--remove", "drift_monitoring")
+        return "drift_monitoring" not in refit("schedule", "--list").stdout
+
+    wait_for("the schedule's end", is_gone, 180, pause=3)
