@@ -9,6 +9,7 @@ import yaml
 from tests.cluster.binaries import GoPrograms, module_folder
 from tests.cluster.commands import CommandFailed, wait_for
 from tests.cluster.kubernetes import Cluster, Manifest, as_list
+from tests.cluster.pods import namespace
 from tests.cluster.settings import ROOT
 from tests.kustomize.manifests import (
     OVERLAYS,
@@ -26,7 +27,7 @@ PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 PROMETHEUS_KINDS = ("servicemonitors", "prometheusrules")
 DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
 ALLOWED = r'jsonpath={.status.allowed}{"\n"}'
-SUBRESOURCES = ("log", "exec", "eviction", "token")
+SUBRESOURCES = ("log", "exec", "eviction", "status", "token")
 TABLE = yaml.safe_load((TESTS / "can_i.yaml").read_text("utf-8"))
 
 
@@ -38,9 +39,9 @@ def installed(seldon: Cluster) -> Cluster:
         crds = module / "example" / "prometheus-operator-crd"
         seldon.apply(crds / f"monitoring.coreos.com_{kind}.yaml")
         wait_for(kind, lambda kind=kind: seldon.kubectl("get", kind, "-A", "-o", "name") == "", 30)
-    base = [one for one in objects("kind") if one["kind"] in ("Namespace", "ServiceAccount")]
-    seldon.apply(base)
-    seldon.apply([one for one in objects("kind") if one["kind"] in ("Role", "RoleBinding")])
+    seldon.apply([namespace("kubeflow", **{"pod-security.kubernetes.io/enforce": "privileged"})])
+    for kinds in (("Namespace", "ServiceAccount"), ("Role", "RoleBinding")):
+        seldon.apply([one for one in objects("production") if one["kind"] in kinds])
     return seldon
 
 

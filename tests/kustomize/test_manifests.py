@@ -13,6 +13,7 @@ from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
 from tests.kustomize.pods import pod_specs
 
 WITH_SELDON = ("kind", "minikube", "production")
+LOCAL = ("kind", "minikube")
 OF_HISTOGRAMS = re.compile(r"_(total|bucket|sum|count)$")
 
 
@@ -40,6 +41,8 @@ def test_everything_is_in_our_namespace_which_takes_restricted_pods_only(overlay
     assert set(levels.values()) == {"restricted"}
     assert len(levels) == 3
     others = [one for one in objects(overlay) if one["kind"] != "Namespace"]
+    if overlay in LOCAL:
+        others = [one for one in others if one["metadata"]["namespace"] != "kubeflow"]
     assert {one["metadata"].get("namespace") for one in others} == {"refit"}
     assert not any("Cluster" in one["kind"] for one in others)
 
@@ -110,6 +113,20 @@ def test_network_is_denied_first(overlay):
         "podSelector": {},
         "policyTypes": ["Ingress", "Egress"],
     }
+
+
+@pytest.mark.parametrize("overlay", LOCAL, indirect=True)
+def test_what_runs_in_kubeflows_namespace_is_there_and_else_as_in_production(overlay):
+    there = [one for one in objects(overlay) if one["metadata"].get("namespace") == "kubeflow"]
+    assert {f"{one['kind']}/{one['metadata']['name']}" for one in there} == {
+        *("ServiceAccount/refit-pipeline", "ServiceAccount/refit-monitor"),
+        *("Role/refit-steps", "RoleBinding/refit-steps"),
+        *("Role/refit-monitor", "RoleBinding/refit-monitor"),
+        *("PersistentVolumeClaim/refit-monitoring", "ServiceAccount/refit-reviewer"),
+        *("Deployment/review", "Service/review", "NetworkPolicy/review"),
+    }
+    elsewhere = yaml.safe_dump(there).replace("namespace: kubeflow", "namespace: refit")
+    assert all(one in objects("plain") for one in yaml.safe_load(elsewhere))
 
 
 @pytest.mark.parametrize("overlay", WITH_SELDON, indirect=True)
