@@ -4,6 +4,7 @@ RUNS = import sys; sys.exit(sys.version_info < (3, 7))
 BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
 	"$$python" -c '$(RUNS)' 2>/dev/null && echo "$$python" && break; done)
 RUN := .venv/bin/python
+SCRIPTS = .ci/run
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-data test-kill test-cluster cluster-up cluster-down images manifests lint types check-requirements compile lock clean
@@ -43,10 +44,11 @@ images: setup  ## build both images with docker, podman or buildah; ARGS="--save
 manifests: setup  ## build every overlay, compare with what is expected, test the alerts; ARGS=--renew
 	@$(RUN) -m tests.kustomize.manifests $(ARGS)
 
-lint: setup  ## style, docstrings, and which room may import which
+lint: setup  ## style, docstrings, which room may import which; shellcheck of all scripts
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@.venv/bin/lint-imports
+	@.venv/bin/shellcheck --external-sources $(SCRIPTS)
 
 types: setup  ## strict types of our packages
 	@$(RUN) -m mypy
