@@ -4,10 +4,10 @@ RUNS = import sys; sys.exit(sys.version_info < (3, 7))
 BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
 	"$$python" -c '$(RUNS)' 2>/dev/null && echo "$$python" && break; done)
 RUN := .venv/bin/python
-SCRIPTS = .ci/run
+SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/cluster/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-kill test-cluster cluster-up cluster-down images manifests lint types check-requirements compile lock clean
+.PHONY: help setup demo test test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -37,6 +37,18 @@ cluster-up: setup  ## raise a cluster with Seldon's operator and an object store
 
 cluster-down: setup  ## end it, and leave nothing
 	@$(RUN) -m tests.cluster down $(ARGS)
+
+kind: setup  ## all of it in a kind cluster on this machine, with ports open; ARGS="open_ports" for some steps
+	@kustomize/local/kind.sh $(ARGS)
+
+kind-down:  ## its end
+	@kustomize/local/kind.sh down
+
+minikube: setup  ## the same on minikube
+	@kustomize/local/minikube.sh $(ARGS)
+
+minikube-down:  ## its end
+	@kustomize/local/minikube.sh down
 
 images: setup  ## build both images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
 	@$(RUN) tools/build_images.py $(ARGS)

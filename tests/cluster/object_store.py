@@ -1,11 +1,10 @@
 """An S3 store in the cluster, for artifacts, bundles and prediction logs."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,7 +12,7 @@ from tests.cluster.archives import write_image
 from tests.cluster.commands import timed, wait_for
 from tests.cluster.environments import make_environment
 from tests.cluster.kubernetes import Cluster
-from tests.cluster.settings import MANIFESTS
+from tests.cluster.local import do_steps
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
@@ -22,7 +21,8 @@ NAMESPACE = "storage"
 BUCKET = "refit"
 KEY, SECRET = "refit-tests", "only-inside-the-test-cluster"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-IMAGE = "localhost/seaweedfs:test"
+IMAGE = "docker.io/chrislusf/seaweedfs:4.48"
+"""Upstream's name, as the manifest has it, for the same program from PyPI."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,10 @@ def install_object_store(cluster: Cluster) -> ObjectStore:
     with timed("the object store is ready"):
         program = make_environment(REQUIREMENTS) / "bin" / "weed"
         archive = cluster.node.folder / "var" / "seaweedfs.tar"
-        write_image(archive, IMAGE, {"/weed": program}, entrypoint=["/weed"])
+        write_image(archive, IMAGE, {"/usr/bin/weed": program}, entrypoint=["/usr/bin/weed"])
         cluster.load_image(archive)
         archive.unlink()
-        cluster.apply(MANIFESTS / "object-store.yaml")
-        cluster.apply([_identities()])
+        do_steps(cluster, ["install_object_store"], STORE_KEY_ID=KEY, STORE_KEY=SECRET)
         address = cluster.get("service", "s3", NAMESPACE)["spec"]["clusterIP"]
         store = ObjectStore(
             cluster=cluster,
@@ -139,17 +138,3 @@ def install_object_store(cluster: Cluster) -> ObjectStore:
         )
         store.wait()
     return store
-
-
-def _identities() -> dict[str, Any]:
-    identity = {
-        "name": "refit",
-        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "s3-identities", "namespace": NAMESPACE},
-        "stringData": {"identities.json": json.dumps({"identities": [identity]})},
-    }

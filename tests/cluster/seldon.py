@@ -12,8 +12,9 @@ from typing import Any
 from tests.cluster import binaries
 from tests.cluster.archives import write_image
 from tests.cluster.certificates import Authority
-from tests.cluster.commands import tell, timed, wait_for
-from tests.cluster.kubernetes import Cluster, Manifest
+from tests.cluster.commands import timed, wait_for
+from tests.cluster.kubernetes import Cluster, Manifest, as_list
+from tests.cluster.local import do_steps
 
 NAMESPACE = "seldon-system"
 OPERATOR = "github.com/seldonio/seldon-core/operator"
@@ -38,7 +39,6 @@ def install_seldon(cluster: Cluster) -> None:
     Raises:
         ServiceUnreachable: Its pod did not become ready.
     """
-    tell("Seldon Core is under the Business Source License 1.1; tests are no production use")
     programs = binaries.seldon()
     operator = binaries.build(programs) / "operator"
     with timed("Seldon's operator is ready"):
@@ -48,15 +48,15 @@ def install_seldon(cluster: Cluster) -> None:
         istio = binaries.module_folder(programs, "istio.io/api")
         cluster.apply(istio / "kubernetes" / "customresourcedefinitions.gen.yaml")
         manifests = operator_manifests(cluster, binaries.module_folder(programs, OPERATOR))
-        first = ("Namespace", "CustomResourceDefinition")
-        cluster.apply([one for one in manifests if one["kind"] in first])
-        crds = [one for one in manifests if one["kind"] == "CustomResourceDefinition"]
-        for crd in crds:
-            cluster.wait(f"crd/{crd['metadata']['name']}", "condition=Established")
-        cluster.apply([one for one in manifests if one["kind"] not in first])
-        cluster.wait_for_rollout("deployment/seldon-controller-manager", NAMESPACE)
+        manifests_file(cluster).write_text(as_list(manifests), encoding="utf-8")
+        do_steps(cluster, ["install_seldon"], SELDON_MANIFESTS=str(manifests_file(cluster)))
         ask = partial(cluster.apply, [_smallest_deployment()], "--dry-run=server")
         wait_for("the webhook's service", ask, cluster.settings.ready_seconds)
+
+
+def manifests_file(cluster: Cluster) -> Path:
+    """What was applied to a cluster."""
+    return cluster.node.folder / "var" / "seldon.json"
 
 
 def operator_manifests(cluster: Cluster, module: Path) -> list[Manifest]:

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 from tests.cluster.commands import timed, wait_for
 from tests.cluster.kfp import images, programs
 from tests.cluster.kubernetes import Cluster
+from tests.cluster.local import do_steps
 from tests.cluster.machine import install
 
 if TYPE_CHECKING:
@@ -22,15 +23,6 @@ SERVICE_ACCOUNT = "pipeline-runner"
 BUCKET = "mlpipeline"
 PACKAGES = {"/usr/sbin/mariadbd": "mariadb-server-core", "/usr/share/zoneinfo/UTC": "tzdata"}
 """Files that images are made of, and the Debian packages that bring them."""
-DEPLOYMENTS = (
-    "mysql",
-    "minio",
-    "metadata-grpc-deployment",
-    "ml-pipeline",
-    "ml-pipeline-persistenceagent",
-    "ml-pipeline-scheduledworkflow",
-    "workflow-controller",
-)
 
 
 class Backend:
@@ -69,9 +61,8 @@ def deploy(cluster: Cluster) -> Backend:
     with timed("Kubeflow Pipelines' images are on the node"):
         load_images(cluster)
     with timed("Kubeflow Pipelines is ready"):
-        cluster.apply(manifests(cluster))
-        for name in DEPLOYMENTS:
-            cluster.wait_for_rollout(f"deployment/{name}", NAMESPACE, seconds=240)
+        with linked_manifests() as folder:
+            do_steps(cluster, ["install_kubeflow"], **sources(folder))
         backend = Backend(cluster)
         wait_for("Kubeflow Pipelines' API", partial(_answers, backend.endpoint), seconds=60)
     return backend
@@ -86,11 +77,9 @@ def load_images(cluster: Cluster) -> None:
             archive.unlink()
 
 
-def manifests(cluster: Cluster) -> str:
-    """Upstream's manifests from the Go modules, with our kustomization over them."""
-    with linked_manifests() as folder:
-        # Its files are in Go's module cache, outside of the folder.
-        return cluster.kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", folder)
+def sources(folder: Path) -> dict[str, str]:
+    """This release, as the steps of ``kustomize/local`` are told of it."""
+    return {"KFP_CLUSTER_SCOPED": "", "KFP_MANIFESTS": str(folder), "KFP_BACKEND": "2.0"}
 
 
 @contextmanager
