@@ -41,7 +41,8 @@ class ModelManifest(Settings):
         packages: Versions of the packages that made it.
         trained_from, trained_until: The examples behind the exported weights, [from, until).
         recall_at: The K of ``epochs[].recall``.
-        epochs: Training with validation held out, epoch by epoch.
+        epochs: Training with validation held out, epoch by epoch; where the number of epochs was
+            settled beforehand, the only training.
         chosen_epoch: How many epochs the exported weights were trained for.
         final_fit: Whether these were trained anew, on train and validation together.
     """

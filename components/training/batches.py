@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +233,12 @@ class Batches:
             snapshot, rows, chances = plan[i]
             yield self._make(self._snapshots[snapshot], rows, chances, rng)
 
-    def signature(self) -> dict[str, tf.TensorSpec]:
-        """Shapes and types of a batch, the same for all, so that one trace serves them.
+    @cached_property
+    def first(self) -> Batch:
+        """A batch to build a model on.
 
         Raises:
-            ContractBroken: There is no batch.
+            ContractBroken: There is none.
         """
         batch = next(self.of_epoch(0), None)
         if batch is None:
@@ -244,6 +246,11 @@ class Batches:
                 "no training example is on an item known at its snapshot; set known_items_only "
                 "to false, or take snapshots more often"
             )
+        return batch
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """Shapes and types of a batch, the same for all, so that one trace serves them."""
+        batch = self.first
         shapes = {name: (None, *values.shape[1:]) for name, values in batch.items()}
         return {
             name: tf.TensorSpec((2,) if name == "seed" else shape, batch[name].dtype)

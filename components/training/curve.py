@@ -27,7 +27,12 @@ def draw_curve(epochs: Sequence[Epoch], chosen: int, recall_at: int, path: Path)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.grid(axis="x", alpha=0.3)
     best = recalls[numbers.index(chosen)]
-    left.set_title(f"Recall@{recall_at} {best:.4f} at epoch {chosen}, which was chosen")
+    searched = best == best
+    left.set_title(
+        f"Recall@{recall_at} {best:.4f} at epoch {chosen}, which was chosen"
+        if searched
+        else f"{chosen} epochs, as set; validation recall was not measured"
+    )
     figure.legend(
         [loss, recall, mark],
         ["training loss", f"validation recall@{recall_at}", "chosen epoch"],

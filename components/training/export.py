@@ -69,14 +69,24 @@ def export_query_tower(
 def _save(
     tower: tf.keras.layers.Layer, serve: tf.types.experimental.PolymorphicFunction, folder: Path
 ) -> None:
+    """Save the serving function with what it holds.
+
+    Of a whole Keras layer each part's own functions would be traced and saved too: several times
+    the files, and the time to write and to load them.
+    """
     module = tf.Module()
-    module.tower = tower
+    module.held = tower.variables
+    module.tables = [part.lookup_table for part in tower.submodules if _is_lookup(part)]
     module.serve = serve
     tf.saved_model.save(
         module,
         str(folder / VERSION),
         signatures={"serving_default": serve.get_concrete_function()},
     )
+
+
+def _is_lookup(part: tf.Module) -> bool:
+    return isinstance(part, tf.keras.layers.StringLookup)
 
 
 def _column(name: str, kind: tf.DType) -> tf.TensorSpec:

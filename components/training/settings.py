@@ -15,6 +15,8 @@ class TrainSettings(Settings):
             the batch. Where the stock is no larger, all of it is ranked (an exact softmax).
         correct_sampling: Subtract the log of a negative's chance to be drawn (logQ) from its score.
         max_epochs, patience: Stop when validation recall has not risen for ``patience`` epochs.
+        choose_epochs: Find the number of epochs on the validation examples first; False trains for
+            ``max_epochs``, once: for a refit whose number is known, in half the time.
         learning_rate: Adam's, falling linearly to a tenth of it over ``max_epochs``.
         learned_size: Length of the learned part of the embeddings.
         content_size: Length C of the item content vector, which also stands for it in histories.
@@ -34,7 +36,7 @@ class TrainSettings(Settings):
             had touched before their snapshot; for a catalogue that is judged on known items.
         recall_at: The K of validation recall@K.
         validation_examples: At most so many, drawn at random, measure it.
-        final_fit: Train anew on train and validation for the chosen number of epochs.
+        final_fit: Train the exported model on train and validation, not on train alone.
         resume: Go on from the checkpoint folder; False starts clean.
         vocabulary_size: At most so many values of a string column, the most frequent ones.
         text_words, text_buckets: Words kept of a text, and the hash buckets they fall in.
@@ -47,6 +49,7 @@ class TrainSettings(Settings):
     correct_sampling: bool = True
     max_epochs: PositiveInt = 10
     patience: PositiveInt = 2
+    choose_epochs: bool = True
     learning_rate: PositiveFloat = 0.003
     learned_size: PositiveInt = 48
     content_size: PositiveInt = 32

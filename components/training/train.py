@@ -34,8 +34,9 @@ def train(
 ) -> ModelManifest:
     """Train the two towers and write the model folder, atomically.
 
-    The number of epochs is chosen by recall on the validation examples; with ``final_fit`` the
-    exported model is then trained anew on train and validation. Test examples are never read.
+    The number of epochs is chosen by recall on the validation examples, or settled beforehand; with
+    ``final_fit`` the exported model is trained on train and validation. Test examples are never
+    read.
 
     Args:
         settings: How to train.
@@ -59,20 +60,13 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".examples-") as spill:
         run = _Run(settings, manifest, features, Path(spill), checkpoint)
-        searched = run.fit("search", ("train",), validate=True)
-        chosen = max(searched.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
-        say(f"chosen: {chosen} epochs")
-        fitted = searched
-        if settings.final_fit:
-            fitted = run.fit("final", ("train", "validation"), epochs=chosen)
-        elif chosen < len(searched.epochs):
-            fitted = run.fit("final", ("train",), epochs=chosen)
+        fits, chosen = _fit(run)
         with write_atomically(out) as folder:
             folder.mkdir()
             with timed("export"):
-                written = _write_model(folder, run, searched.epochs, chosen, fitted)
+                written = _write_model(folder, run, fits[0].epochs, chosen, fits[-1])
             remove(out)
-    for fit in (searched, fitted):
+    for fit in fits:
         fit.checkpoint.forget()
     return written
 
@@ -220,6 +214,20 @@ class _Run:
         return int(own["snapshot"].to_numpy().max())
 
 
+def _fit(run: _Run) -> tuple[list[_Fit], int]:
+    """Search for the number of epochs, unless it is settled, and train for so many."""
+    settings = run.settings
+    splits = ("train", "validation") if settings.final_fit else ("train",)
+    if not settings.choose_epochs:
+        return [run.fit("final", splits, epochs=settings.max_epochs)], settings.max_epochs
+    searched = run.fit("search", ("train",), validate=True)
+    chosen = max(searched.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
+    say(f"chosen: {chosen} epochs")
+    if settings.final_fit or chosen < len(searched.epochs):
+        return [searched, run.fit("final", splits, epochs=chosen)], chosen
+    return [searched], chosen
+
+
 def _loop(
     name: str,
     settings: TrainSettings,
@@ -233,6 +241,9 @@ def _loop(
     import tensorflow as tf
 
     model.compile(tf.keras.optimizers.Adam(settings.learning_rate, jit_compile=False))
+    # Once all variables are there, TensorFlow traces a step once instead of twice.
+    model.compute_loss(batches.first, training=True)
+    model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
     seen = checkpoint.restore(model)
     clock = _Clock(name, n_examples, n_epochs, len(seen))

@@ -253,6 +253,17 @@ def test_starting_clean_forgets_the_checkpoint(
     assert manifest.train_examples == 160
 
 
+def test_a_settled_number_of_epochs_is_trained_at_once(
+    features: Path, small: TrainSettings, tmp_path: Path
+) -> None:
+    settings = small.model_copy(update={"choose_epochs": False, "max_epochs": 2})
+    manifest = train(settings, features, tmp_path / "model")
+    assert [epoch.recall for epoch in manifest.epochs] == [None, None]
+    assert manifest.chosen_epoch == 2
+    assert manifest.train_examples == 160 + 48
+    assert (tmp_path / "model" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_keras_3_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
     with pytest.raises(UsageError, match="TF_USE_LEGACY_KERAS=1"):
