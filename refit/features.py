@@ -207,10 +207,13 @@ def bin_of(values: NDArray[np.float32], edges: Sequence[float]) -> NDArray[Any]:
 
 
 def _strings(values: Sequence[Any]) -> NDArray[Any]:
-    try:
-        return strings(_arrow(values, pa.string()))
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers as categories
-        return np.array(["" if v is None or v != v else str(v) for v in values], dtype=object)
+    # A request's one row is told in a list; Arrow would take longer to start than to read it.
+    if not isinstance(values, list):
+        try:
+            return strings(_arrow(values, pa.string()))
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers as categories
+            pass
+    return np.array(["" if v is None or v != v else str(v) for v in values], dtype=object)
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Running an exported tower in this process; TensorFlow is imported only when one is loaded."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,23 @@ def load_tower(base: Path) -> Any:
     versions = sorted(int(p.name) for p in base.glob("*") if p.name.isdigit())
     if not versions:
         raise RefitError(f"{base} holds no version of a SavedModel; train and export the towers")
-    import tensorflow as tf
+    return import_tensorflow().saved_model.load(str(base / str(versions[-1])))
 
-    return tf.saved_model.load(str(base / str(versions[-1])))
+
+def import_tensorflow() -> Any:
+    """TensorFlow, imported without Keras: no SavedModel needs that, and it takes a second more.
+
+    Where something needs Keras later, it is imported then.
+    """
+    modules: dict[str, Any] = sys.modules
+    absent = {"keras", "tf_keras"} - modules.keys()
+    modules |= dict.fromkeys(absent)  # None says that there is none, which TensorFlow takes
+    try:
+        import tensorflow as tf
+    finally:
+        for name in absent:
+            del modules[name]
+    return tf
 
 
 def run_tower(tower: Any, inputs: Inputs, batch_size: int = 2048) -> Outputs:

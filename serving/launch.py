@@ -66,6 +66,11 @@ class ServerHandle:
         """Start the model server anew on its port; the microservice has it load its towers."""
         self.model_server.stop()
         self.model_server = _start_model_server(self.settings)
+        try:
+            _await_model_server(self.settings, self.model_server)
+        except BaseException:
+            self.model_server.stop()
+            raise
 
     def stop(self) -> None:
         """Stop both, the microservice first, so that it can write its log; safe to repeat."""
@@ -85,11 +90,13 @@ def launch(settings: ServeSettings) -> ServerHandle:
     _check_environment(settings.python)
     _check_champion(settings.recommender)
     with ExitStack() as started, timed("start of the servers"):
+        # Side by side: each of them imports for seconds, and the microservice waits for towers.
         model_server = _start_model_server(settings)
         started.callback(model_server.stop)
         seldon = _start_microservice(settings)
         started.callback(seldon.stop)
         handle = ServerHandle(settings, model_server, seldon)
+        _await_model_server(settings, model_server)
         seldon.wait_until(lambda: _answers(handle), settings.ready_timeout_s)
         started.pop_all()
     say(f"recommendations: {handle.url}  gRPC: {handle.grpc_address}  {handle.metrics_url}")
@@ -98,7 +105,7 @@ def launch(settings: ServeSettings) -> ServerHandle:
 
 def _start_model_server(settings: ServeSettings) -> Process:
     say(f"starting the model server on port {settings.model_server_port}")
-    process = Process(
+    return Process(
         "model server",
         [
             *(str(_python(settings.python)), "-m", "serving.model_server"),
@@ -108,14 +115,12 @@ def _start_model_server(settings: ServeSettings) -> Process:
         # It stands in for a server of its own; a training next door keeps the GPU.
         {"CUDA_VISIBLE_DEVICES": "-1"},
     )
-    try:
-        process.wait_until(
-            lambda: _listens(settings.host, settings.model_server_port), settings.ready_timeout_s
-        )
-    except BaseException:
-        process.stop()
-        raise
-    return process
+
+
+def _await_model_server(settings: ServeSettings, model_server: Process) -> None:
+    model_server.wait_until(
+        lambda: _listens(settings.host, settings.model_server_port), settings.ready_timeout_s
+    )
 
 
 def _start_microservice(settings: ServeSettings) -> Process:
@@ -163,7 +168,9 @@ def _with_ports(settings: ServeSettings) -> ServeSettings:
     if len(set(ports.values())) < len(ports):
         raise UsageError(f"two services cannot share a port: {ports}")
     address = f"{settings.host}:{ports['model_server_port']}"
-    recommender = settings.recommender.model_copy(update={"model_server": address})
+    wait = max(settings.recommender.towers_wait_s, settings.ready_timeout_s)
+    update = {"model_server": address, "towers_wait_s": wait}
+    recommender = settings.recommender.model_copy(update=update)
     return settings.model_copy(update={**ports, "recommender": recommender})
 
 

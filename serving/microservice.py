@@ -11,16 +11,18 @@ ours: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``, `
 ``refit_log_failures``, ``refit_log_upload_failures``, ``refit_log_waiting_parts``,
 ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_lines_set_aside``,
 ``refit_stock_embedding_failures`` (by ``reason``). Seldon takes them with answers and health
-checks: what happens between two of these shows with the next.
+checks, at most once a second: what happens in between shows with the next.
 
 A deployment that sets the annotation ``seldon.io/rest-timeout`` has gunicorn kill a worker that
 takes longer than it, also while it loads its bundle.
 """
 
 import atexit
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -42,6 +44,8 @@ from serving.request import RequestError
 from serving.settings import CANNOT_SERVE, RecommenderSettings
 
 MAX_BODY_BYTES = 1 << 20
+METRICS_SECONDS = 1.0
+"""Seldon keeps metrics in a process of its own: to hand them over takes as long as to answer."""
 
 
 class RefitRecommender:
@@ -59,6 +63,7 @@ class RefitRecommender:
         set_up_logging()
         self._settings = RecommenderSettings.parse(parameters)
         self._recommender: Recommender | None = None
+        self._told_at = -math.inf
         self.model_error_handler = _error_handler()
         """Seldon registers this blueprint with its Flask app."""
 
@@ -101,7 +106,11 @@ class RefitRecommender:
         return response
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was counted since the last call, in Seldon's form."""
+        """What was counted since it was last told, in Seldon's form; empty when that was just now."""
+        now = time.monotonic()
+        if now < self._told_at + METRICS_SECONDS:
+            return []
+        self._told_at = now
         return self._running().counters.drain()
 
     def health_status(self) -> dict[str, Any]:
@@ -204,6 +213,8 @@ def _one_at_a_time(update: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(update)
     def locked(self: Any, metrics: list[dict[str, Any]], method: str) -> None:
+        if not metrics:
+            return
         with lock:
             update(self, [{"value": 0.0, **metric} for metric in metrics], method)
 

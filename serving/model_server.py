@@ -27,6 +27,7 @@ from typing import Any
 
 from refit.errors import RefitError, UsageError
 from refit.progress import say, set_up_logging
+from refit.towers import import_tensorflow
 
 SIGNATURE = "serving_default"
 
@@ -356,9 +357,10 @@ def _serve(options: argparse.Namespace) -> None:
 
     # Before the seconds that importing TensorFlow takes.
     check_port(options.port, "the model server", "--port", options.host)
-    import tensorflow as tf
-
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    tf = import_tensorflow()
+    # One query is too small to share out; requests are what runs side by side.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
     store = ModelStore()
     server, port = build_server(store, f"{options.host}:{options.port}", options.threads)
     store.reload(_models_of(options))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
 from refit.features import Inputs
+from refit.towers import import_tensorflow
 
 CHANNEL_OPTIONS = (
     # A dead server is looked for every second; gRPC's own back-off would grow to two minutes.
@@ -108,6 +109,8 @@ class TowerClient:
 
     def __init__(self, address: str) -> None:
         import grpc
+
+        import_tensorflow()
         from tensorflow_serving.apis import (
             model_service_pb2_grpc,
             prediction_service_pb2_grpc,
