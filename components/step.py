@@ -1,6 +1,7 @@
 """What every pipeline step does around its work: log, time it, and say its own error last."""
 
 import fcntl
+import gc
 import os
 import signal
 import threading
@@ -43,6 +44,8 @@ def running(step: str) -> Iterator[dict[str, Any]]:
         raise
     _record(step, started, facts, None, 0)
     say(f"[{step}] done in {time.monotonic() - started:.1f} s")
+    # The end of a process goes through all objects once more: a second, with TensorFlow.
+    gc.freeze()
 
 
 def _end_with_runner() -> None:

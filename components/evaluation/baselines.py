@@ -36,6 +36,8 @@ SHORTLIST = 8
 """Terms that are tried again after the first round."""
 TUNING_CELLS = 16_000_000
 """Scores that tuning holds at once."""
+TRIED_CELLS = 1 << 18
+"""Scores of a trial that are made at once; small enough for a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,24 @@ class Bench:
         """[R, C] scores of each round."""
         return [scorer.at(self.contest.queries, r.moment)(r.queries) for r in self.rounds]
 
+    def try_out(self, scorer: Scorer, beside: Sequence[Floats] | None = None) -> float:
+        """The deciding metric of a scorer, its scores added to those ``beside`` it.
+
+        Block by block: whatever is only tried is never held whole, and stays in the cache.
+        """
+        ranks = []
+        for number, (round_, closed) in enumerate(zip(self.rounds, self._closed, strict=True)):
+            score = scorer.at(self.contest.queries, round_.moment)
+            step = max(1, TRIED_CELLS // max(1, len(round_.moment.items)))
+            for start in range(0, len(round_.queries), step):
+                rows = slice(start, start + step)
+                scores = score(round_.queries[rows])
+                if beside is not None:
+                    scores = scores + beside[number][rows]
+                barred = None if closed is None else closed[rows]
+                ranks.append(place(scores, round_.chosen[rows], barred)[0])
+        return float(self._metric(np.concatenate(ranks), self._cut).mean())
+
     def value(self, scores: Sequence[Floats]) -> float:
         """The deciding metric of such scores."""
         ranks = [
@@ -224,7 +244,7 @@ def _tune_popularity(
         Term(half_life_days=days, strength=prior, source="snapshots")
         for days, prior in product(held_half_lives(counting), grid.priors)
     ]
-    return _best(tried, lambda term: bench.value(_add(bench, counting, None, term)))
+    return _best(tried, lambda term: bench.try_out(TermScorer(counting, (term,))))
 
 
 def _tune_context(
@@ -246,7 +266,7 @@ def _tune_context(
     terms, _ = _select(bench, counting, (popular,), pool, grid.max_terms)
 
     def value(tried: tuple[Term, ...]) -> float:
-        return bench.value(bench.scores(TermScorer(counting, tried)))
+        return bench.try_out(TermScorer(counting, tried))
 
     terms, _ = _best([_slowed(terms, days) for days in grid.half_lives_days] + [terms], value)
     return _best([_smoothed(terms, strength) for strength in grid.alphas], value)
@@ -281,7 +301,7 @@ def _tune_attributes(
         if not column.startswith(LATEST) or column == LATEST + name
     ]
     alone = bench.scores(TermScorer(counting, (popular,)))
-    pool.sort(key=lambda term: -bench.value(_add(bench, counting, alone, term)))
+    pool.sort(key=lambda term: -bench.try_out(TermScorer(counting, (term,)), alone))
     starts = ((), (popular,), in_context)
     return max(
         (_select(bench, counting, start, pool[:PROMISING], grid.max_terms) for start in starts),
@@ -302,22 +322,16 @@ def _select(
     value = bench.value(scores)
     left = [term for term in pool if term not in terms]
     for step in range(most):
-        gains = [(bench.value(_add(bench, counting, scores, term)), term) for term in left]
+        gains = [(bench.try_out(TermScorer(counting, (term,)), scores), term) for term in left]
         gains.sort(key=lambda gain: -gain[0])
         if not gains or gains[0][0] < value * WORTHWHILE:
             break
         value, chosen = gains[0]
         terms = (*terms, chosen)
-        scores = _add(bench, counting, scores, chosen)
+        added = bench.scores(TermScorer(counting, (chosen,)))
+        scores = [a + b for a, b in zip(added, scores, strict=True)]
         left = [term for _, term in gains[1 : 1 + SHORTLIST if step == 0 else None]]
     return terms, value
-
-
-def _add(
-    bench: Bench, counting: Counting, scores: Sequence[Floats] | None, term: Term
-) -> list[Floats]:
-    added = bench.scores(TermScorer(counting, (term,)))
-    return added if scores is None else [a + b for a, b in zip(added, scores, strict=True)]
 
 
 def _history_baselines(

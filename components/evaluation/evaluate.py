@@ -1,7 +1,6 @@
 """The evaluation step: rank, measure, compare, judge, and write it all down."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from components.evaluation.results import (
     Method,
     Results,
     SliceResult,
-    SmokeResult,
 )
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.slices import cut_slices
-from components.evaluation.smoke import smoke_test
+from components.evaluation.smoke import SmokeTest
 from components.evaluation.towers import TowerScorer, load_champion, load_model, read_towers_id
 from refit.files import remove, write_atomically, write_json
 from refit.progress import say, timed
@@ -68,6 +66,23 @@ def evaluate(
         ContractBroken: A split is empty or the features are not whole.
         UsageError: Model and features do not go together.
     """
+    with SmokeTest(settings, model) as smoke:
+        verdict = _judge(settings, features, model, index, out, champion, smoke)
+    say("the gate passed the model" if verdict.passed else "the gate refused the model")
+    for reason in verdict.reasons:
+        say(f"  {reason}")
+    return verdict
+
+
+def _judge(
+    settings: EvaluationSettings,
+    features: Path,
+    model: Path,
+    index: Path,
+    out: Path,
+    champion: Path | None,
+    smoke: SmokeTest,
+) -> Verdict:
     with timed("read the features"):
         data = Judged(features)
     contest = hold_contest(
@@ -80,9 +95,8 @@ def evaluate(
     say(f"{len(contest.queries):,} test queries over {len(contest.rounds)} moments")
     towers = load_model(data, model)
     vectors = towers.embed_queries(contest.queries)
-    # The server needs seconds to start; ranking goes on meanwhile.
-    background = ThreadPoolExecutor(1)
-    served = background.submit(_try_in_server, settings, model, towers, contest)
+    few = np.arange(min(SMOKE_QUERIES, len(contest.queries)))
+    smoke.ask(towers.query_inputs(contest.queries.take(few)), vectors[few])
     methods, rankings = _rank_all(settings, data, contest, towers, champion)
     with timed("bootstrapped the intervals"):
         measured, slices, n_users = _measure(settings, contest, methods, rankings)
@@ -95,7 +109,7 @@ def evaluate(
         methods=measured,
         slices=slices,
         index=check_index(index, data, towers, vectors),
-        smoke=served.result(),
+        smoke=smoke.result(),
     )
     verdict = judge(settings, results)
     examples = draw_examples(contest, rankings, MODEL, settings.examples, settings.seed)
@@ -113,9 +127,6 @@ def evaluate(
         pictures = draw_pictures(folder / "pictures", settings, results)
         write_report(folder, settings, results, verdict, examples, pictures, data.manifest.dataset)
         remove(out)
-    say("the gate passed the model" if verdict.passed else "the gate refused the model")
-    for reason in verdict.reasons:
-        say(f"  {reason}")
     return verdict
 
 
@@ -211,16 +222,6 @@ def _exposure(contest: Contest, top: Ints) -> Exposure:
     sellers = sellers[sellers >= 0]
     by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]
     return Exposure(coverage=coverage(items), item_gini=gini(items), seller_gini=gini(by_seller))
-
-
-def _try_in_server(
-    settings: EvaluationSettings, model: Path, towers: TowerScorer, contest: Contest
-) -> SmokeResult:
-    few = np.arange(min(SMOKE_QUERIES, len(contest.queries)))
-    inputs = towers.query_inputs(contest.queries.take(few))
-    expected = towers.embed_queries(contest.queries)[few]
-    with timed("tried the model in a model server"):
-        return smoke_test(settings, model, inputs, expected)
 
 
 def _describe(settings: EvaluationSettings, data: Judged, contest: Contest) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -20,25 +21,59 @@ from components.evaluation.data import Floats
 from components.evaluation.results import SmokeResult
 from components.evaluation.settings import EvaluationSettings
 from refit.features import Inputs
+from refit.progress import timed
 
 MODEL_NAME = "query_tower"
 
 
-def smoke_test(
-    settings: EvaluationSettings, model: Path, inputs: Inputs, expected: Floats
-) -> SmokeResult:
-    """Ask a real model server for query vectors, and hold them against the model's own.
+class SmokeTest:
+    """A real model server that is asked for query vectors, held against the model's own.
+
+    It needs seconds to start and does so in the background, from here on; leaving the context ends
+    it.
 
     Args:
         settings: Holds the command and its limits.
         model: Model folder.
-        inputs: Query tower inputs of a few queries.
-        expected: [n, D] what the tower answered in this process.
     """
+
+    def __init__(self, settings: EvaluationSettings, model: Path) -> None:
+        self._asked: Future[tuple[Inputs, Floats]] = Future()
+        self._background = ThreadPoolExecutor(1)
+        self._result = self._background.submit(_run, settings, model, self._asked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asked.cancel()
+        self._background.shutdown()
+
+    def ask(self, inputs: Inputs, expected: Floats) -> None:
+        """Have the server asked, once.
+
+        Args:
+            inputs: Query tower inputs of a few queries.
+            expected: [n, D] what the tower answered in this process.
+        """
+        self._asked.set_result((inputs, expected))
+
+    def result(self) -> SmokeResult:
+        """How the server answered; waits for it."""
+        return self._result.result()
+
+
+def _run(
+    settings: EvaluationSettings, model: Path, asked: Future[tuple[Inputs, Floats]]
+) -> SmokeResult:
     if not settings.smoke_test:
         return SmokeResult(why="the settings name no model server")
     try:
-        with _server(settings.smoke_test, model / MODEL_NAME) as (process, port, said):
+        with (
+            timed("tried the model in a model server"),
+            _server(settings.smoke_test, model / MODEL_NAME) as (process, port, said),
+        ):
+            inputs, expected = asked.result()
             answer = _ask(process, port, inputs, settings.smoke_test_seconds, said)
     except Exception as error:
         return SmokeResult(why=f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from components.evaluation.ranking import hold_contest
 from components.evaluation.results import Results
 from components.evaluation.settings import BaselineSettings, EvaluationSettings, SliceFloor
 from components.evaluation.slices import cut_slices
-from components.evaluation.smoke import smoke_test
+from components.evaluation.smoke import SmokeTest
 from components.evaluation.towers import load_champion, load_model
 from refit.dataset import DatasetManifest, RowCounts, Split
 from refit.errors import ContractBroken, UsageError
@@ -289,7 +289,9 @@ def test_a_model_server_that_dies_is_no_pass(folders, tmp_path):
         (("{python}", "-c", "import time; time.sleep(60)"), "UNAVAILABLE"),
     ):
         settings = SETTINGS.model_copy(update={"smoke_test": command, "smoke_test_seconds": 2.0})
-        found = smoke_test(settings, folders["perfect"], inputs, expected)
+        with SmokeTest(settings, folders["perfect"]) as smoke:
+            smoke.ask(inputs, expected)
+            found = smoke.result()
         assert found.gap is None
         assert why in found.why
 
