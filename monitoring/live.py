@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from monitoring import tables
 from monitoring.settings import MeasureSettings
@@ -33,7 +32,7 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """95% interval of the share. Source: Wilson, 1927."""
-        z, n, p = float(norm.ppf(0.975)), self.answers, self.share
+        z, n, p = float(ndtri(0.975)), self.answers, self.share
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return max(0.0, centre - half), min(1.0, centre + half)
@@ -177,14 +176,14 @@ def _allowed_drop(
     """The drop that undrifted windows exceed at the stated false-alarm rate."""
     rate = settings.false_alarm_rate
     p = (pooled.hits + now.hits + 1) / (pooled.answers + now.answers + 2)
-    chance = float(norm.ppf(1 - rate)) * math.sqrt(
+    chance = float(ndtri(1 - rate)) * math.sqrt(
         p * (1 - p) * (1 / pooled.answers + 1 / now.answers)
     )
     count = len(before)
     if count < settings.minimum_blocks:
         return chance
     spread = float(np.std([r.share for r in before], ddof=1)) * math.sqrt(1 + 1 / count)
-    return max(chance, float(student.ppf(1 - rate, count - 1)) * spread)
+    return max(chance, float(stdtrit(count - 1, 1 - rate)) * spread)
 
 
 def _fallback_reading(

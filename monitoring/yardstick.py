@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from monitoring.settings import MeasureSettings
 from monitoring.statistics import STATISTICS, Array, Encoded, Frame, Statistic
@@ -233,7 +233,7 @@ def _natural_bound(
     count = len(values)
     if count < settings.minimum_blocks:
         return None
-    reach = float(student.ppf(1 - settings.false_alarm_rate, count - 1))
+    reach = float(stdtrit(count - 1, 1 - settings.false_alarm_rate))
     spread = float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / count)
     bound = float(np.mean(values)) + reach * spread
     at_block = float(np.interp(block_rows, sizes, by_chance))

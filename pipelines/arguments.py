@@ -91,6 +91,6 @@ def to_json(settings: Settings) -> str:
 
 
 def _fingerprint(settings: RunSettings) -> str:
-    from components.ingestion.ingest import fingerprint_source
+    from components.ingestion.fingerprint import fingerprint_source
 
     return fingerprint_source(settings.ingestion)

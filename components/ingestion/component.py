@@ -52,7 +52,7 @@ def find_start(
         champion: Id of the bundle to beat, when it is settled; empty looks it up.
         needs_champion: Whether a run without a champion is a mistake.
     """
-    from components.ingestion.ingest import fingerprint_source
+    from components.ingestion.fingerprint import fingerprint_source
     from components.ingestion.settings import IngestSettings
     from components.step import running
     from refit.progress import say

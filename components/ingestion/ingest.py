@@ -4,67 +4,23 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import ibis.expr.types as ir
 
 from components.ingestion.cleaning import count_rows
+from components.ingestion.copies import bring_near
 from components.ingestion.database import connect
+from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import find_source
 from components.ingestion.tables import Cleaned, Run, choose_columns, clean_tables, find_end
-from refit import __version__
 from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
 from refit.errors import ContractBroken, UsageError
-from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
+from refit.files import read_json, remove, write_atomically, write_json
 from refit.progress import say, timed
-from refit.remote import bring, is_url, take
+from refit.remote import is_url, take
 
 VIOLATIONS_FILE = "violations.json"
-_NOT_OF_THE_DATA = {"path", "paths", "rejected_folder", "memory_limit", "threads"}
-
-
-def fingerprint_source(settings: IngestSettings) -> str:
-    """SHA-256 over the source's files and whatever settings shape the dataset; hex.
-
-    It reads every file once and knows nothing of where they lie, so that it can be the key of all
-    caching: other data or another window is another key, the same data elsewhere is the same.
-    A window that ends "now", since neither ``end`` nor ``as_of`` is set, is the same one tomorrow.
-
-    Raises:
-        UsageError: A file of the source is missing.
-    """
-    with TemporaryDirectory() as folder:
-        near = bring_near(settings, Path(folder))
-        files = find_source(near.source).find_files(near)
-        return fingerprint(
-            {
-                "files": [f"{path.name}:{checksum(path)}" for path in files],
-                "settings": near.model_dump(mode="json", exclude=_NOT_OF_THE_DATA),
-                "version": __version__,
-            }
-        )
-
-
-def bring_near(settings: IngestSettings, folder: Path) -> IngestSettings:
-    """The same settings, with a copy in ``folder`` in place of every URL among their paths.
-
-    Raises:
-        UsageError: Nothing lies behind a URL.
-        ServiceUnreachable: One could not be read.
-    """
-    places = {"path": settings.path, **settings.paths.model_dump()}
-    copies = {name: str(_bring(url, folder / name)) for name, url in places.items() if is_url(url)}
-    path = copies.pop("path", settings.path)
-    paths = settings.paths.model_copy(update=copies)
-    return settings.model_copy(update={"path": path, "paths": paths})
-
-
-def _bring(url: str, folder: Path) -> Path:
-    copy = bring(url, folder)
-    if copy.is_dir() and not any(copy.iterdir()):
-        raise UsageError(f"there is nothing at {url}")
-    return copy
 
 
 def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:

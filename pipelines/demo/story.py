@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from monitoring.live import Rate
 from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page
@@ -357,11 +358,9 @@ class Story:
 
 def _rate(hits: int, n: int) -> dict[str, Any]:
     """A share with its 95% Wilson interval."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, max(n, 1)).proportion_ci(method="wilson")
-    rate = hits / n if n else 0.0
-    return {"rate": rate, "low": float(interval.low), "high": float(interval.high), "n": n}
+    rate = Rate(hits, max(n, 1))
+    low, high = rate.interval
+    return {"rate": rate.share, "low": low, "high": high, "n": n}
 
 
 def _try(client: RecommenderClient, request: dict[str, Any]) -> Mapping[str, Any] | None:

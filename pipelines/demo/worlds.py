@@ -106,7 +106,7 @@ class SimulatedWorld:
             }
         )
         self._folder = settings.out / "data"
-        self._write()
+        self._written_until: datetime | None = None
         truth = self.truth()
         self.what = (
             f"A simulated second-hand marketplace lived {settings.past_days} days, a model was "
@@ -121,7 +121,8 @@ class SimulatedWorld:
         return self._market.now
 
     def changes(self) -> list[str]:
-        """Point a run at the latest days of the tables written so far."""
+        """Write what has been lived, and point a run at its latest days."""
+        self._write()
         first = self.now - timedelta(days=self._settings.window_days)
         return [
             "--set",
@@ -168,7 +169,6 @@ class SimulatedWorld:
             announce([{"item_id": i, "change": "delisted", "at": at} for i in item_ids])
 
         day = self._market.live_day(recommend, k=self._settings.k, on_gone=on_gone)
-        self._write()
         announce(
             [
                 {**_plain(row), "change": "listed", "at": _iso(row["listed_at"])}
@@ -195,14 +195,17 @@ class SimulatedWorld:
 
     def describe(self, item_id: str) -> str:
         """Title and price of a listing."""
-        rows = self._items.filter(pc.equal(self._items["item_id"], item_id)).to_pylist()
+        items = self._market.items_table()
+        rows = items.filter(pc.equal(items["item_id"], item_id)).to_pylist()
         return f"{rows[0]['title']} ({rows[0]['price']:.0f} €)" if rows else item_id
 
     def _write(self) -> None:
+        """Write the tables, unless those that are there already tell of all that was lived."""
         from simulation.history import write_tables
 
-        write_tables(self._market, self._folder)
-        self._items = self._market.items_table().select(["item_id", "title", "price"])
+        if self._written_until != self.now:
+            write_tables(self._market, self._folder)
+            self._written_until = self.now
 
 
 class ReplayWorld:

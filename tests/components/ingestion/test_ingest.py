@@ -15,7 +15,7 @@ import pytest
 
 from components.ingestion import ingest as ingest_module
 from components.ingestion.cleaning import hold_count
-from components.ingestion.ingest import fingerprint_source
+from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.schemas import make_events_schema, make_items_schema
 from components.ingestion.settings import IngestSettings
 from refit.contract import EVENTS, ITEMS

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.ingestion.ingest import fingerprint_source, ingest
+from components.ingestion.fingerprint import fingerprint_source
+from components.ingestion.ingest import ingest
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import SOURCES, find_source
 from refit.errors import ContractBroken, UsageError

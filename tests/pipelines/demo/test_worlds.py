@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +20,7 @@ def world(tmp_path_factory):
 
 def test_a_day_is_lived_and_told(world):
     asked, announced = [], []
+    world.changes()
     items = pq.read_table(world._folder / "items.parquet")
     on_sale = items.filter(pa.compute.is_null(items["delisted_at"]))["item_id"].to_pylist()
 
@@ -50,6 +53,9 @@ def test_a_run_is_pointed_at_what_was_lived(world):
     settings = read_settings(world.config, world.changes()[1::2])
     assert settings.ingestion.end == world.now
     assert settings.ingestion.path == str(world._folder)
+    events = pq.read_table(world._folder / "events.parquet", columns=["event_time"])["event_time"]
+    last_day = world.now - timedelta(days=1)
+    assert last_day < pa.compute.max(events).as_py() < world.now
 
 
 def test_the_ordered_change_is_told(world):
