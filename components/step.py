@@ -4,6 +4,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -44,8 +45,9 @@ def running(step: str) -> Iterator[dict[str, Any]]:
         raise
     _record(step, started, facts, None, 0)
     say(f"[{step}] done in {time.monotonic() - started:.1f} s")
-    # The end of a process goes through all objects once more: a second, with TensorFlow.
-    gc.freeze()
+    if "tensorflow" in sys.modules:
+        # The end of a process goes through all objects once more, which takes it a second.
+        gc.freeze()
 
 
 def _end_with_runner() -> None:

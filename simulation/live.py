@@ -1,6 +1,6 @@
 """One simulated live day, request by request: what was asked, answered, and done about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -83,23 +83,46 @@ class LiveDay:
     def ask(
         self,
         recommend: Recommend,
-        visit: int,
+        asking: Sequence[tuple[int, Ints]],
         k: int,
-        organic: Ints,
         on_gone: Callable[[list[str]], None] | None,
+        call: Callable[..., Iterable[tuple[str, list[str]]]] = map,
     ) -> None:
-        """Ask the recommender for one visit and let the shopper react."""
-        one = self.visits.take(np.array([visit]))
-        time, shopper = int(one.time[0]), int(one.shopper[0])
-        if on_gone and (gone := self.gone_by(time)):
+        """Ask the recommender for some visits, and let each shopper react in turn.
+
+        None of these visits is asked for with what the others among them lead to.
+
+        Args:
+            recommend: See ``Marketplace.live_day``.
+            asking: Visits, in order of time, and what each would have browsed.
+            k: How many items are asked for.
+            on_gone: Told of what is gone by the first of the visits.
+            call: Calls ``recommend`` with lists of its arguments, as ``map`` does.
+        """
+        ones = [self.visits.take(np.array([visit])) for visit, _ in asking]
+        if on_gone and (gone := self.gone_by(int(ones[0].time[0]))):
             on_gone(gone)
-        request_id, items = recommend(
+        requests = [self._request(one, k) for one in ones]
+        answers = call(recommend, *zip(*requests, strict=True))
+        for (visit, organic), one, answer in zip(asking, ones, answers, strict=True):
+            self._react(visit, one, answer, k, organic[:k])
+
+    def _request(
+        self, one: Visits, k: int
+    ) -> tuple[str, dict[str, str], list[dict[str, Any]], int, datetime]:
+        time, shopper = int(one.time[0]), int(one.shopper[0])
+        return (
             user_ids(one.shopper)[0],
             context_of(self.market, one),
             self._history(shopper, time),
             k,
             self.market.settings.starts_at + timedelta(microseconds=time),
         )
+
+    def _react(
+        self, visit: int, one: Visits, answer: tuple[str, list[str]], k: int, organic: Ints
+    ) -> None:
+        request_id, items = answer
         asked = self.slots(items[:k])
         slots = np.full(k, -1)
         slots[: len(asked)] = self._unsold(one, asked)
@@ -110,7 +133,7 @@ class LiveDay:
         bought = acts.kind == choice.PURCHASE
         self._sold_at[acts.slot[bought]] = acts.time[bought]
         self._acts.append(acts)
-        self._recent.setdefault(shopper, []).append(acts)
+        self._recent.setdefault(int(one.shopper[0]), []).append(acts)
 
         value = self.values(one)
         on_sale = np.flatnonzero(self._unsold(one, np.arange(len(value))) >= 0)

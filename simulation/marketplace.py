@@ -1,8 +1,10 @@
 """The simulated marketplace: a batch past, and days that a recommender can live through."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import batched
 from typing import Any
 
 import numpy as np
@@ -147,6 +149,7 @@ class Marketplace:
         recommend: Recommend,
         k: int = 10,
         on_gone: Callable[[list[str]], None] | None = None,
+        at_once: int = 1,
     ) -> Day:
         """Live the next day; some visits ask ``recommend``, the others browse as ever.
 
@@ -157,6 +160,8 @@ class Marketplace:
             k: How many items are asked for; what is answered beyond them is not shown.
             on_gone: Called before a request, and at the day's end, with the ids of listings sold or
                 withdrawn since the last call, as a shop's index would learn of them.
+            at_once: So many visits ask at the same moment, each from a thread of its own; which
+                ones follows from the settings alone.
 
         Raises:
             BaseException: Whatever ``recommend`` or ``on_gone`` raise; the day has then not been
@@ -165,8 +170,10 @@ class Marketplace:
         before = self.shoppers, self.stock, self._popularity
         try:
             today = self._begin()
-            for visit, organic in today.asking:
-                today.ask(recommend, visit, k, organic[:k], on_gone)
+            with ThreadPoolExecutor(at_once) as threads:
+                call = threads.map if at_once > 1 else map
+                for asking in batched(today.asking, at_once):
+                    today.ask(recommend, asking, k, on_gone, call)
             if on_gone and (gone := today.gone_by((self.day + 1) * MICROSECONDS_A_DAY - 1)):
                 on_gone(gone)
             return self._end(today)

@@ -22,6 +22,7 @@ class DemoSettings(Settings):
         change: The simulated change that sets in; empty for none.
         change_step: The step that it sets in at.
         requests_per_step: Requests sent to the server in one step.
+        at_once: Simulated shoppers who ask at the same moment.
         monitor_every: Steps between two looks at drift; the index is refreshed just before.
         k: Items asked for.
     """
@@ -36,6 +37,7 @@ class DemoSettings(Settings):
     change: str = "new_category_wave"
     change_step: int = Field(default=7, ge=0)
     requests_per_step: int = Field(default=150, ge=20)
+    at_once: int = Field(default=4, ge=1)
     monitor_every: int = Field(default=6, ge=1)
     k: int = Field(default=10, ge=1, le=100)
 

@@ -168,7 +168,9 @@ class SimulatedWorld:
             at = _iso(self._market.now)
             announce([{"item_id": i, "change": "delisted", "at": at} for i in item_ids])
 
-        day = self._market.live_day(recommend, k=self._settings.k, on_gone=on_gone)
+        day = self._market.live_day(
+            recommend, k=self._settings.k, on_gone=on_gone, at_once=self._settings.at_once
+        )
         announce(
             [
                 {**_plain(row), "change": "listed", "at": _iso(row["listed_at"])}

@@ -333,6 +333,16 @@ def test_a_day_that_fails_can_be_tried_again(market: Marketplace) -> None:
     assert day.events.equals(same.events)
 
 
+def test_shoppers_who_ask_at_once_make_the_same_day_every_time(market: Marketplace) -> None:
+    days = []
+    for _ in range(2):
+        living = pickle.loads(pickle.dumps(market))
+        days.append(living.live_day(perfect_recommender(living), at_once=4))
+    assert days[0].events.equals(days[1].events)
+    assert days[0].requests.num_rows == market.settings.requests_per_day
+    assert days[0].requests["time"].to_pylist() == sorted(days[0].requests["time"].to_pylist())
+
+
 def test_the_oracle_agrees_with_the_day(market: Marketplace) -> None:
     market = pickle.loads(pickle.dumps(market))
     oracle = Oracle(market)
