@@ -106,7 +106,7 @@ class RefitRecommender:
         return response
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was counted since it was last told, in Seldon's form; empty when that was just now."""
+        """What was counted since it was last told, in Seldon's form; nothing within a second."""
         now = time.monotonic()
         if now < self._told_at + METRICS_SECONDS:
             return []

@@ -31,7 +31,7 @@ from serving.settings import RecommenderSettings, ServeSettings
 
 Say = Callable[[str], None]
 
-STEADY_REQUESTS_PER_SECOND = 5.0
+STEADY_REQUESTS_PER_SECOND = 2.0
 """Asked while a pipeline runs beside the server, so that a swap under load is seen."""
 
 
