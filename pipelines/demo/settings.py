@@ -37,7 +37,7 @@ class DemoSettings(Settings):
     change: str = "new_category_wave"
     change_step: int = Field(default=7, ge=0)
     requests_per_step: int = Field(default=150, ge=20)
-    at_once: int = Field(default=4, ge=1)
+    at_once: int = Field(default=1, ge=1)
     monitor_every: int = Field(default=6, ge=1)
     k: int = Field(default=10, ge=1, le=100)
 
