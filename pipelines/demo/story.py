@@ -34,6 +34,9 @@ Say = Callable[[str], None]
 STEADY_REQUESTS_PER_SECOND = 2.0
 """Asked while a pipeline runs beside the server, so that a swap under load is seen."""
 
+NIGHT_SECONDS = 1.5
+"""At most so long is waited for the server to take up new listings; a replay has none."""
+
 
 @dataclass
 class Traffic:
@@ -116,6 +119,7 @@ class Story:
             self._mark_changes(world, number)
             with self._timed("shoppers ask and react"):
                 step = world.live(self._asker(client, world), self._announce)
+                self._await_listings(client)
             self._count(world, step, number)
             if number % self.settings.monitor_every == 0:
                 with self._steady(server, world):
@@ -124,6 +128,17 @@ class Story:
                     self._mark(self._day(world, number), "refresh", "index refreshed")
                     with self._timed("measure drift, decide (and refit)"):
                         self._monitor(world, number)
+
+    def _await_listings(self, client: RecommenderClient) -> None:
+        """Let the night pass in which the server takes up the day's new listings.
+
+        A simulated day takes two seconds: without the night most of the next one would be over
+        before its listings can be shown.
+        """
+        before = client.status()["live_items"]
+        deadline = time.monotonic() + NIGHT_SECONDS
+        while client.status()["live_items"] <= before and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _monitor(self, world: World, number: int) -> None:
         found = self._command(
