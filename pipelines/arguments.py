@@ -28,7 +28,7 @@ def continuous_training_arguments(
         "data_fingerprint": fingerprint,
         "registry": home.registry,
         "champion": Registry(home.registry).champion_id(),
-        "checkpoint_folder": str(home.checkpoints / fingerprint[:16]),
+        "checkpoint_folder": str(home.checkpoints),
         "webhook": settings.webhook,
         "reason": reason,
     }

@@ -1,5 +1,8 @@
 """Where a killed training goes on from: weights and optimizer as they stood after an epoch."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
@@ -9,6 +12,33 @@ from refit.model import Epoch
 from refit.progress import say
 
 STATE_FILE = "state.json"
+
+
+@contextmanager
+def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
+    """One training's own folder under ``root``; it goes when the training ends well.
+
+    Whoever trains the same again, under whatever name, goes on from there. Of several at the same
+    time one has the folder, and the others keep nothing.
+
+    Args:
+        key: Fingerprint of settings and data.
+        root: Where trainings keep their checkpoints; None keeps none.
+    """
+    if root is None:
+        yield None
+        return
+    folder = root / key[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say(f"somebody else trains the same just now and has {folder}: no checkpoint is kept")
+            yield None
+            return
+        yield folder
+        remove(folder)
 
 
 class Checkpoint:
@@ -58,11 +88,6 @@ class Checkpoint:
         for folder in older:
             if folder != path:
                 remove(folder)
-
-    def forget(self) -> None:
-        """Remove what was kept."""
-        if self._path:
-            remove(self._path)
 
     def _complete(self) -> list[Path]:
         return sorted(self._path.glob("[0-9]*")) if self._path else []

@@ -42,7 +42,8 @@ def train(
         settings: How to train.
         features: A features folder.
         out: The model folder; a model that stands there is replaced.
-        checkpoint: Where a killed training goes on from; None keeps no checkpoint.
+        checkpoint: Folder of checkpoints, each training's under its own key: a killed one goes on
+            from there. None keeps none.
 
     Raises:
         UsageError: TensorFlow runs with Keras 3, or settings and feature spec do not fit.
@@ -58,16 +59,20 @@ def train(
     tf.config.experimental.enable_op_determinism()
     manifest = FeaturesManifest.read(features)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".examples-") as spill:
-        run = _Run(settings, manifest, features, Path(spill), checkpoint)
+    from components.training.checkpoint import checkpoints_of
+
+    key = checkpoint_key(settings, manifest, features)
+    with (
+        TemporaryDirectory(dir=out.parent, prefix=".examples-") as spill,
+        checkpoints_of(key, checkpoint) as kept,
+    ):
+        run = _Run(settings, manifest, features, Path(spill), kept, key)
         fits, chosen = _fit(run)
         with write_atomically(out) as folder:
             folder.mkdir()
             with timed("export"):
                 written = _write_model(folder, run, fits[0].epochs, chosen, fits[-1])
             remove(out)
-    for fit in fits:
-        fit.checkpoint.forget()
     return written
 
 
@@ -103,7 +108,6 @@ class _Fit:
 
     model: "TwoTowerModel"
     epochs: tuple[Epoch, ...]
-    checkpoint: "Checkpoint"
     n_examples: int
     trained_from: datetime
     trained_until: datetime
@@ -119,6 +123,7 @@ class _Run:
         features: Path,
         spill: Path,
         checkpoint: Path | None,
+        key: str,
     ) -> None:
         from components.training.batches import Snapshots
         from components.training.towers import check_embedding_size
@@ -133,7 +138,7 @@ class _Run:
         self._snapshots = Snapshots(
             manifest, features, settings.snapshot_cache_mb, settings.known_items_only
         )
-        self._key = checkpoint_key(settings, manifest, features)
+        self._key = key
 
     def fit(
         self, name: str, splits: Sequence[str], validate: bool = False, epochs: int | None = None
@@ -194,9 +199,7 @@ class _Run:
             kept,
         )
         first, last = examples.times()
-        return _Fit(
-            model, tuple(seen), kept, len(examples), first, last + timedelta(microseconds=1)
-        )
+        return _Fit(model, tuple(seen), len(examples), first, last + timedelta(microseconds=1))
 
     def _latest_snapshot(self, split: str) -> int:
         """The newest snapshot that examples of ``split`` see; its counts come before them."""

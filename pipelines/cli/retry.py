@@ -21,7 +21,7 @@ def retry_run(
     """Take a run that failed up again, at the step that failed.
 
     What succeeded is kept. A training goes on from its checkpoint, where the cluster file names a
-    folder for them: it belongs to the run.
+    folder for them; so does one that is submitted anew with the same data and settings.
     """
     from pipelines.cluster.runs import find_run
 

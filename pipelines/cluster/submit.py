@@ -69,7 +69,7 @@ def submit(api: Kubeflow, cluster: ClusterSettings, wish: Wish, name: str = "") 
     """
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     name = name or f"{wish.pipeline}-{stamp}"
-    return api.start_once(name, _request(api, cluster, wish, name))
+    return api.start_once(name, _request(api, cluster, wish))
 
 
 def schedule(
@@ -81,7 +81,7 @@ def schedule(
         The new schedule, and the ones that it replaced. Of these, one with a run that is going on
         stays, stopped, until it is retired again.
     """
-    request = _request(api, cluster, wish, name)
+    request = _request(api, cluster, wish)
     older = [found for found in api.list_schedules(request.experiment_id) if found.name == name]
     made = api.create_schedule(name, cron, request)
     for found in older:  # afterwards: a failure in between leaves one too many, never none
@@ -89,11 +89,11 @@ def schedule(
     return made, older
 
 
-def _request(api: Kubeflow, cluster: ClusterSettings, wish: Wish, name: str) -> RunRequest:
-    arguments = _arguments(cluster, wish, name)
+def _request(api: Kubeflow, cluster: ClusterSettings, wish: Wish) -> RunRequest:
+    arguments = _arguments(cluster, wish)
     if wish.pipeline == "drift_monitoring" and wish.refit:
         refit = Wish("continuous_training", wish.settings)
-        request = _uploaded(api, cluster, refit, _arguments(cluster, refit, "refit"))
+        request = _uploaded(api, cluster, refit, _arguments(cluster, refit))
         arguments["refit_run"] = json.dumps(request.model_dump(mode="json"), sort_keys=True)
     return _uploaded(api, cluster, wish, arguments)
 
@@ -119,7 +119,7 @@ def _uploaded(
     )
 
 
-def _arguments(cluster: ClusterSettings, wish: Wish, name: str) -> dict[str, Any]:
+def _arguments(cluster: ClusterSettings, wish: Wish) -> dict[str, Any]:
     """The pipeline's parameters; champion and fingerprint are found by the run itself."""
     if wish.pipeline not in SETTINGS_OF:
         raise UsageError(f"no pipeline {wish.pipeline!r}: there are {', '.join(SETTINGS_OF)}")
@@ -139,8 +139,7 @@ def _arguments(cluster: ClusterSettings, wish: Wish, name: str) -> dict[str, Any
         return arguments | _monitoring_arguments(cluster, wish)
     arguments["data_fingerprint"] = wish.data_version
     if wish.pipeline == "continuous_training":
-        kept = f"{cluster.checkpoints.rstrip('/')}/{name}" if cluster.checkpoints else ""
-        arguments |= {"checkpoint_folder": kept, "reason": wish.reason}
+        arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": wish.reason}
     return arguments
 
 

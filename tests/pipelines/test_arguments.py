@@ -57,7 +57,7 @@ def test_continuous_training_gets_every_parameter(settings, home):
     assert given["reason"] == "drift"
     assert given["champion"] == ""
     assert Path(given["registry"]) == home.folder / "registry"
-    assert Path(given["checkpoint_folder"]).parent == home.checkpoints
+    assert Path(given["checkpoint_folder"]) == home.checkpoints
 
 
 def test_settings_travel_whole(settings, home):

@@ -184,7 +184,7 @@ def test_a_killed_training_goes_on_where_it_was(
     )
     try:
         limit = time.monotonic() + 200
-        while not list(checkpoint.glob("search/00*/state.json")):
+        while not list(checkpoint.glob("*/search/00*/state.json")):
             assert process.poll() is None, "the training ended before it could be killed"
             assert time.monotonic() < limit, "no checkpoint was written"
             time.sleep(0.05)
@@ -192,13 +192,15 @@ def test_a_killed_training_goes_on_where_it_was(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not out.exists()
-    done = max(len(read_json(p)["epochs"]) for p in checkpoint.glob("search/0*/state.json"))
+    done = max(len(read_json(p)["epochs"]) for p in checkpoint.glob("*/search/0*/state.json"))
     shorter = done + 2
-    for state in checkpoint.glob("search/0*/state.json"):
+    for state in checkpoint.glob("*/search/0*/state.json"):
         # As if the same training had been told to end sooner, so that the test does too.
         key = read_json(state)["key"]
         assert key
-        write_json(state, read_json(state) | {"key": _key(settings, features, shorter)})
+        write_json(state, read_json(state) | {"key": f"{_key(settings, features, shorter)} None"})
+    (folder,) = checkpoint.iterdir()
+    folder.rename(checkpoint / _key(settings, features, shorter)[:16])
     manifest = train(_short(settings, shorter), features, out, checkpoint)
     assert len(manifest.epochs) == shorter
     assert not list(checkpoint.rglob("state.json"))
@@ -212,7 +214,7 @@ def _key(settings: TrainSettings, features: Path, epochs: int) -> str:
     from components.training.train import checkpoint_key
 
     short = _short(settings, epochs)
-    return f"{checkpoint_key(short, FeaturesManifest.read(features), features)} None"
+    return checkpoint_key(short, FeaturesManifest.read(features), features)
 
 
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
@@ -241,13 +243,27 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     )
 
 
+def test_of_two_that_train_the_same_one_keeps_checkpoints(
+    features: Path, small: TrainSettings, tmp_path: Path
+) -> None:
+    from components.training.checkpoint import checkpoints_of
+
+    settings = small.model_copy(update={"max_epochs": 1, "final_fit": False})
+    with checkpoints_of(_key(settings, features, 1), tmp_path) as kept:
+        assert kept
+        (kept / "search").mkdir()
+        train(settings, features, tmp_path / "model", tmp_path)
+        assert (kept / "search").exists()
+    assert not kept.exists()
+
+
 def test_starting_clean_forgets_the_checkpoint(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
-    torn = tmp_path / "checkpoint" / "search" / "00002"
+    settings = small.model_copy(update={"resume": False, "max_epochs": 1, "final_fit": False})
+    torn = tmp_path / "checkpoint" / _key(settings, features, 1)[:16] / "search" / "00002"
     torn.mkdir(parents=True)
     (torn / "state.json").write_text("not JSON")
-    settings = small.model_copy(update={"resume": False, "max_epochs": 1, "final_fit": False})
     manifest = train(settings, features, tmp_path / "model", tmp_path / "checkpoint")
     assert [epoch.number for epoch in manifest.epochs] == [1]
     assert manifest.train_examples == 160
