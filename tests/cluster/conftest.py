@@ -11,6 +11,7 @@ from tests.cluster.images import Images
 from tests.cluster.kfp.fixtures import kfp_backend, package, step_image  # noqa: F401
 from tests.cluster.kubernetes import Cluster, attach, raise_cluster
 from tests.cluster.machine import CannotRun, check_rights
+from tests.cluster.market import Market
 from tests.cluster.object_store import ObjectStore, install_object_store
 from tests.cluster.seldon import install_seldon
 from tests.cluster.settings import ROOT, NodeSettings
@@ -63,3 +64,9 @@ def seldon(cluster: Cluster) -> Cluster:
     """The cluster, with Seldon's operator."""
     install_seldon(cluster)
     return cluster
+
+
+@pytest.fixture(scope="session")
+def market(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Market:
+    """The simulated marketplace, after its past."""
+    return Market(object_store, tmp_path_factory.mktemp("market"))

@@ -13,6 +13,8 @@ from tests.cluster.kfp.backend import NAMESPACE, Backend
 from tests.cluster.kubernetes import Manifest
 from tests.cluster.settings import ROOT
 
+CONFIG = ROOT / "tests" / "cluster" / "configs" / "loop.yaml"
+CHECKPOINTS, CHECKPOINTS_CLAIM = "/var/refit/checkpoints", "refit-checkpoints"
 SECRET_NAME = "refit-object-store"
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -74,4 +76,17 @@ def store_secret(key: str, secret: str, namespace: str) -> Manifest:
         "kind": "Secret",
         "metadata": {"name": SECRET_NAME, "namespace": namespace},
         "stringData": dict(zip(SECRET_KEYS, (key, secret), strict=True)),
+    }
+
+
+def claim(name: str) -> Manifest:
+    """A persistent claim beside the steps."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
     }

@@ -9,9 +9,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
@@ -21,14 +20,13 @@ from monitoring.store import SqliteStore
 from refit.errors import ServiceUnreachable
 from refit.registry import Registry
 from serving.client import RecommenderClient
-from simulation.history import write_tables
-from simulation.marketplace import Marketplace
 from tests.cluster.commands import CommandFailed, tell, wait_for
 from tests.cluster.images import Images
 from tests.cluster.kfp.backend import NAMESPACE as KUBEFLOW
 from tests.cluster.kfp.backend import Backend
 from tests.cluster.kfp.runs import FINISHED
 from tests.cluster.kubernetes import Cluster, Manifest
+from tests.cluster.market import CALM, CHANGED, MARKET, REQUESTS, Market
 from tests.cluster.object_store import ObjectStore
 from tests.cluster.recommender import (
     NAMESPACE,
@@ -38,20 +36,20 @@ from tests.cluster.recommender import (
     install_recommender,
     refit_manifests,
 )
-from tests.cluster.refit_command import RefitCommand, store_secret
-from tests.cluster.settings import ROOT
+from tests.cluster.refit_command import (
+    CHECKPOINTS,
+    CHECKPOINTS_CLAIM,
+    CONFIG,
+    RefitCommand,
+    claim,
+    store_secret,
+)
 
 pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
 
-CONFIG = ROOT / "tests" / "cluster" / "configs" / "loop.yaml"
-MARKET = "s3://refit/market"
-PAST, CALM, CHANGED = 14, 3, 5
-REQUESTS = 150
-"""Of a day."""
 LOG_SECONDS = 10.0
 """In which an answer gets into the log: a part is closed after five seconds."""
 MONITORING = "/var/refit/monitoring"
-CHECKPOINTS = "/var/refit/checkpoints"
 NODE = "workflows.argoproj.io/node-name"
 ROLLOUT = {
     "split": "replicas",
@@ -64,66 +62,6 @@ ROLLOUT = {
     "poll_seconds": 2,
     "deadline_hours": 0.25,
 }
-
-
-class Market:
-    """The simulated marketplace, and its tables in the object store."""
-
-    def __init__(self, store: ObjectStore, folder: Path) -> None:
-        first = datetime.now(UTC).date() - timedelta(days=PAST + CALM + CHANGED)
-        settings = {
-            "start": str(first),
-            "days": PAST,
-            "n_shoppers": 200,
-            "listings_per_day": 60,
-            "visits_per_day": 300,
-            "vector_size": 8,
-            "requests_per_day": REQUESTS,
-            "changes": [{"name": "new_category_wave", "day": PAST + CALM}],
-        }
-        self._store, self._folder = store, folder
-        self._market = Marketplace(settings)
-        self.answers = 0
-        self.publish()
-
-    @property
-    def now(self) -> datetime:
-        """The end of the last day lived."""
-        return self._market.now
-
-    def publish(self) -> None:
-        """Put today's tables into the store."""
-        write_tables(self._market, self._folder)
-        files = self._store.files()
-        for table in self._folder.glob("*.parquet"):
-            files.put_file(str(table), f"{MARKET.removeprefix('s3://')}/{table.name}")
-
-    def live(self, days: int, client: RecommenderClient, publish: bool = True) -> None:
-        """Live some days, people asking the recommender; every answer is counted."""
-
-        def recommend(
-            user_id: str,
-            context: dict[str, str],
-            history: list[dict[str, Any]],
-            k: int,
-            time: datetime,
-        ) -> tuple[str, list[str]]:
-            answer = client.recommend(
-                user_id=user_id, context=context, history=history, k=k, time=time
-            )
-            self.answers += 1
-            return answer["request_id"], [item["item_id"] for item in answer["items"]]
-
-        for _ in range(days):
-            self._market.live_day(recommend)
-        if publish:
-            self.publish()
-
-
-@pytest.fixture(scope="module")
-def market(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Market:
-    """The marketplace after its past."""
-    return Market(object_store, tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +87,7 @@ def refit(
     folder = tmp_path_factory.mktemp("kustomization")
     manifests = refit_manifests(seldon, folder, "kubeflow-steps", patches=patches())
     kfp_backend.cluster.apply([store_secret(object_store.key, object_store.secret, KUBEFLOW)])
-    kfp_backend.cluster.apply([claim("refit-checkpoints")])
+    kfp_backend.cluster.apply([claim(CHECKPOINTS_CLAIM)])
     command = RefitCommand(
         kfp_backend,
         folder,
@@ -163,7 +101,7 @@ def refit(
         checkpoints=CHECKPOINTS,
         volumes=[
             {"claim": "refit-monitoring", "path": MONITORING, "steps": ["watch_drift"]},
-            {"claim": "refit-checkpoints", "path": CHECKPOINTS, "steps": ["train_towers"]},
+            {"claim": CHECKPOINTS_CLAIM, "path": CHECKPOINTS, "steps": ["train_towers"]},
         ],
         service_accounts={
             "continuous_training": "refit-pipeline",
@@ -206,19 +144,6 @@ def patches() -> list[Manifest]:
         {"target": {"kind": "SeldonDeployment"}, "patch": json.dumps([add])},
         {"target": {"name": "refit-cluster"}, "patch": json.dumps([text])},
     ]
-
-
-def claim(name: str) -> Manifest:
-    """A persistent claim beside the steps."""
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": KUBEFLOW},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
 
 
 def test_a_training_that_was_killed_goes_on_and_its_bundle_goes_live(

@@ -11,14 +11,21 @@ from tests.cluster.commands import wait_for
 from tests.cluster.images import Images
 from tests.cluster.kfp.backend import NAMESPACE, SERVICE_ACCOUNT, Backend
 from tests.cluster.kfp.runs import Run
+from tests.cluster.market import Market
 from tests.cluster.object_store import ObjectStore
-from tests.cluster.refit_command import RefitCommand, store_secret
-from tests.cluster.settings import ROOT
+from tests.cluster.refit_command import (
+    CHECKPOINTS,
+    CHECKPOINTS_CLAIM,
+    CONFIG,
+    RefitCommand,
+    claim,
+    store_secret,
+)
 
 pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
 
-MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
 REGISTRY = f"s3://refit/registry-{uuid4().hex[:8]}"
+TRAINING = ("submit", "--config", CONFIG, "--wait")
 LIVELY_STEPS = ("find_start", "pass_gate", "deploy_bundle")
 """Steps that no cache answers for."""
 
@@ -37,10 +44,12 @@ def refit(
     kfp_backend: Backend,
     images: Images,
     object_store: ObjectStore,
+    market: Market,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> RefitCommand:
     """The ``refit`` command on this cluster."""
-    kfp_backend.cluster.apply([store_secret(object_store.key, object_store.secret, NAMESPACE)])
+    secret = store_secret(object_store.key, object_store.secret, NAMESPACE)
+    kfp_backend.cluster.apply([secret, claim(CHECKPOINTS_CLAIM)])
     pipelines = ("continuous_training", "index_refresh", "drift_monitoring")
     return RefitCommand(
         kfp_backend,
@@ -50,15 +59,10 @@ def refit(
         registry=REGISTRY,
         predictions="s3://refit/predictions-of-nobody",
         target="local",
+        checkpoints=CHECKPOINTS,
+        volumes=[{"claim": CHECKPOINTS_CLAIM, "path": CHECKPOINTS, "steps": ["train_towers"]}],
         service_accounts=dict.fromkeys(pipelines, SERVICE_ACCOUNT),
     )
-
-
-@pytest.fixture(scope="module")
-def training() -> tuple[str, ...]:
-    """The words of a training that no cache knows yet."""
-    seed = f"training.seed={int(uuid4().hex[:4], 16)}"
-    return ("submit", "--config", str(MARKET), "--set", seed, "--wait")
 
 
 @pytest.fixture
@@ -71,15 +75,13 @@ def test_training_succeeds_and_leaves_what_people_want_to_see(
     refit: RefitCommand,
     kfp_backend: Backend,
     registry: Registry,
-    training: tuple[str, ...],
     name: str,
 ) -> None:
-    found = refit.read(*training, "--run-id", name)
+    found = refit.read(*TRAINING, "--run-id", name)
     run = Run(kfp_backend, found["run_id"])
     assert run.state == "SUCCEEDED"
     assert {step["state"] for step in found["steps"]} == {"SUCCEEDED"}
     assert {step["step"] for step in found["steps"]} >= {"train_towers", *LIVELY_STEPS}
-    assert len(run.pods()) == len(found["steps"])
     kept = run.objects()
     (verdict,) = (json.loads(kept[key]) for key in kept if key.endswith("/verdict.json"))
     assert verdict["passed"]
@@ -88,10 +90,10 @@ def test_training_succeeds_and_leaves_what_people_want_to_see(
 
 
 def test_a_second_submit_comes_from_the_cache(
-    refit: RefitCommand, kfp_backend: Backend, training: tuple[str, ...], name: str
+    refit: RefitCommand, kfp_backend: Backend, name: str
 ) -> None:
     # The champion is now the first run's, so that judgement is new; training is not.
-    run = refit.read(*training, "--run-id", name)
+    run = refit.read(*TRAINING, "--run-id", name)
     ran = {pod["metadata"]["name"] for pod in Run(kfp_backend, run["run_id"]).pods()}
     pods = {step["step"]: step["pods"] for step in run["steps"]}
     assert not ran & {*pods["ingest_data"], *pods["train_towers"]}
@@ -99,10 +101,10 @@ def test_a_second_submit_comes_from_the_cache(
 
 
 def test_what_the_gate_refuses_is_not_deployed(
-    refit: RefitCommand, registry: Registry, training: tuple[str, ...], name: str
+    refit: RefitCommand, registry: Registry, name: str
 ) -> None:
     champion, history = registry.champion_id(), len(registry.history())
-    said = refit(*training, "--set", "evaluation.margin=0.9", "--run-id", name)
+    said = refit(*TRAINING, "--set", "evaluation.margin=0.9", "--run-id", name)
     assert said.returncode == 3, said.stderr
     assert "the gate refused, nothing was deployed" in said.stderr
     steps = {step["step"] for step in refit.read("status", name)["steps"]}
@@ -115,7 +117,7 @@ def test_bad_data_end_the_run_at_ingestion_with_their_message(
     refit: RefitCommand, name: str
 ) -> None:
     nothing = ("--set", "ingestion.end=2001-01-01T00:00:00Z")
-    said = refit("submit", "-c", MARKET, *nothing, "--run-id", name, "--wait")
+    said = refit("submit", "-c", CONFIG, *nothing, "--run-id", name, "--wait")
     assert said.returncode == 4, said.stderr
     *_, error, where = said.stderr.splitlines()
     assert error == (
@@ -128,7 +130,7 @@ def test_bad_data_end_the_run_at_ingestion_with_their_message(
 
 def test_a_name_has_one_run_and_it_can_be_cancelled(refit: RefitCommand, name: str) -> None:
     ids = {
-        json.loads(refit("submit", "-c", MARKET, "--run-id", name, "--json").stdout)["run_id"]
+        json.loads(refit("submit", "-c", CONFIG, "--run-id", name, "--json").stdout)["run_id"]
         for _ in range(2)
     }
     assert len(ids) == 1
@@ -143,9 +145,9 @@ def test_a_name_has_one_run_and_it_can_be_cancelled(refit: RefitCommand, name: s
 
 
 def test_a_schedule_is_replaced_fires_and_ends(refit: RefitCommand, name: str) -> None:
-    training = ("schedule", "continuous_training", "-c", MARKET, "--name", name, "--cron")
-    assert refit(*training, "0 0 3 1 1 *").returncode == 0
-    assert "(replaced)" in refit(*training, "*/5 * * * * *").stdout
+    schedule = ("schedule", "continuous_training", "-c", CONFIG, "--name", name, "--cron")
+    assert refit(*schedule, "0 0 3 1 1 *").returncode == 0
+    assert "(replaced)" in refit(*schedule, "*/5 * * * * *").stdout
     try:
         listed = refit("schedule", "--list").stdout.splitlines()
         assert [line.split("\t")[1] for line in listed if line.startswith(name)] == [
