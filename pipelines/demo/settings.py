@@ -31,14 +31,14 @@ class DemoSettings(Settings):
     data: Path | None = None
     out: Path = Path("build/demo")
     seed: int = 7
-    past_days: int = Field(default=43, ge=10)
+    past_days: int = Field(default=40, ge=10)
     window_days: int = Field(default=28, ge=20)
-    live_steps: int = Field(default=17, ge=2)
+    live_steps: int = Field(default=20, ge=2)
     change: str = "new_category_wave"
     change_step: int = Field(default=7, ge=0)
     requests_per_step: int = Field(default=150, ge=20)
-    at_once: int = Field(default=1, ge=1)
-    monitor_every: int = Field(default=6, ge=1)
+    at_once: int = Field(default=4, ge=1)
+    monitor_every: int = Field(default=8, ge=1)
     k: int = Field(default=10, ge=1, le=100)
 
     @model_validator(mode="after")

@@ -21,6 +21,8 @@ PACKAGES = {
     "setpriv": "util-linux",
 }
 """Programs, and the Debian packages that bring them."""
+FREE_GB = 25
+"""What a cluster with its images takes; building everything from nothing takes as much again."""
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 
@@ -38,6 +40,7 @@ def prepare_machine() -> None:
         CannotRun: Something is missing that cannot be had from here.
     """
     check_rights()
+    check_room(Path("/tmp"))
     missing = missing_packages()
     if missing:
         install(missing)
@@ -63,6 +66,17 @@ def check_rights() -> None:
     for hierarchy in hierarchies():
         if not os.access(hierarchy, os.W_OK) or os.statvfs(hierarchy).f_flag & os.ST_RDONLY:
             raise CannotRun(f"{hierarchy} cannot be written: run outside of a container")
+
+
+def check_room(folder: Path) -> None:
+    """See that the disk has room.
+
+    Raises:
+        CannotRun: It has not.
+    """
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < FREE_GB:
+        raise CannotRun(f"a cluster takes {FREE_GB} GB; {folder} has {free:.0f} GB of free disk")
 
 
 def is_unified() -> bool:
