@@ -59,7 +59,10 @@ main() {
 
 finish() {
     local code=$?
-    ((${#opened[@]} == 0)) || kill "${opened[@]}" 2>/dev/null || true
+    if ((${#opened[@]})); then
+        kill "${opened[@]}" 2>/dev/null || true
+        wait "${opened[@]}" 2>/dev/null || true
+    fi
     if ((code != 0 && code != 130)) && [[ $doing ]]; then
         tell "stopped at: ${doing//_/ }. The same command goes on from there once that is mended."
     fi
@@ -262,9 +265,9 @@ recommender_answers() {
     [[ $said == Available ]] && deployments_are_ready refit
 }
 
-# Those whose newest pods are not all ready.
+# Those whose newest pods are not all ready, and for as long as the Deployment asks.
 unready_deployments() {
-    kubectl -n "$1" get deployments -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.generation}={.status.observedGeneration} {.spec.replicas}={.status.updatedReplicas} {.spec.replicas}={.status.readyReplicas} {.spec.replicas}={.status.replicas}{"\n"}{end}' |
+    kubectl -n "$1" get deployments -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.generation}={.status.observedGeneration} {.spec.replicas}={.status.updatedReplicas} {.spec.replicas}={.status.availableReplicas} {.spec.replicas}={.status.replicas}{"\n"}{end}' |
         awk '{ for (i = 2; i <= NF; i++) { split($i, two, "="); if (two[1] + 0 != two[2] + 0) { print $1; next } } }'
 }
 
@@ -339,7 +342,7 @@ open_port() {
 # A way ends with the pod that it leads to; a new one leads to the pod that took its place.
 keep_forwarding() {
     local forwarder=
-    trap 'kill "$forwarder" 2>/dev/null; exit' TERM
+    trap 'kill "$forwarder" 2>/dev/null; wait "$forwarder"; exit' TERM
     while true; do
         kubectl -n "$1" port-forward "service/$2" "$3" &
         forwarder=$!

@@ -68,7 +68,7 @@ class Run:
         return "\n".join(logs(pod["metadata"]["name"]) for pod in self.pods())
 
     def objects(self) -> dict[str, str]:
-        """What its steps left in the object store: keys below the run's folder, and content."""
+        """What its steps left in the object store: keys below the run's folder, and text."""
         from s3fs import S3FileSystem
 
         store = S3FileSystem(
@@ -77,7 +77,8 @@ class Run:
         store.invalidate_cache()
         found = store.glob(f"{BUCKET}/v2/artifacts/**/{self.id}/**")
         files = [key for key in found if store.isfile(key)]
-        return {key.split(f"{self.id}/")[1]: store.cat_file(key).decode() for key in files}
+        read = {key: store.cat_file(key).decode(errors="replace") for key in files}
+        return {key.split(f"{self.id}/")[1]: text for key, text in read.items()}
 
 
 def _is_step(pod: dict[str, Any]) -> bool:
