@@ -23,7 +23,8 @@ class DemoSettings(Settings):
         change_step: The step that it sets in at.
         requests_per_step: Requests sent to the server in one step.
         at_once: Simulated shoppers who ask at the same moment.
-        monitor_every: Steps between two looks at drift; the index is refreshed just before.
+        monitor_every: Steps between two looks at drift; the index is refreshed after one without a
+            refit.
         k: Items asked for.
     """
 

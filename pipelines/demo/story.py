@@ -123,11 +123,12 @@ class Story:
             self._count(world, step, number)
             if number % self.settings.monitor_every == 0:
                 with self._steady(server, world):
-                    with self._timed("refresh the index"):
-                        self._command("run", "index_refresh", *self._pointed(world))
-                    self._mark(self._day(world, number), "refresh", "index refreshed")
                     with self._timed("measure drift, decide (and refit)"):
-                        self._monitor(world, number)
+                        renewed = self._monitor(world, number)
+                    if not renewed:  # a refit brings an index of today with it
+                        with self._timed("refresh the index"):
+                            self._command("run", "index_refresh", *self._pointed(world))
+                        self._mark(self._day(world, number), "refresh", "index refreshed")
 
     def _await_listings(self, client: RecommenderClient) -> None:
         """Let the night pass in which the server takes up the day's new listings.
@@ -140,7 +141,8 @@ class Story:
         while client.status()["live_items"] <= before and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _monitor(self, world: World, number: int) -> None:
+    def _monitor(self, world: World, number: int) -> bool:
+        """Have the monitor look; returns whether a refit's bundle took over."""
         found = self._command(
             "monitor",
             *self._pointed(world),
@@ -162,11 +164,13 @@ class Story:
             self._mark(day, "refit", "refit")
             if found["refit"]["state"] == RefitState.FAILED:
                 self._line(day, f"The refit failed: {found['refit']['outcome']}")
-                return
+                return False
             run = read_json(self.home.runs / found["refit"]["key"] / OUTCOME_FILE)
             self._tell_run(run, day, "the refit")
             if self.bundles[-1]["passed"]:
                 self._mark(day, "swap", "new bundle")
+                return True
+        return False
 
     def _note_readings(
         self, world: World, number: int, readings: Sequence[Mapping[str, Any]]
