@@ -41,10 +41,10 @@ def bring(
             return copy
         found = (PurePosixPath(name) for name in files.find(root))
         names = [name for name in found if wanted(name.relative_to(root)) and name.name[0] != "."]
-        for name in names:
-            copy = folder / name.relative_to(root)
+        copies = [folder / name.relative_to(root) for name in names]
+        for copy in copies:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            files.get_file(str(name), str(copy))
+        files.get([str(name) for name in names], [str(copy) for copy in copies])
     except (ValueError, ImportError) as error:
         raise UsageError(f"{url} cannot be read: {error}") from error
     except OSError as error:

@@ -30,7 +30,8 @@ def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
         return
     folder = root / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    # Beside the folder, for it stays: a lock that is removed no longer keeps the next ones apart.
+    with folder.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -20,7 +20,7 @@ def monitor(
     home: HomeOption = None,
     registry: RegistryOption = "",
     until: Annotated[
-        str, typer.Option(help="End of the last window, ISO 8601 (default: last midnight, UTC).")
+        str, typer.Option(help="End of the last window, ISO 8601 (default: the last that is over).")
     ] = "",
     windows: Annotated[int, typer.Option(help="How many windows to measure.", min=1)] = 1,
     outcomes: Annotated[
@@ -58,7 +58,7 @@ def monitor(
     arguments = drift_monitoring_arguments(
         settings,
         place,
-        until=_parse_until(until),
+        until=_parse_until(until, settings.monitoring.measure.window_days),
         windows=windows,
         outcomes=outcomes,
         items=items,
@@ -104,11 +104,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _parse_until(text: str) -> datetime:
-    if not text:
-        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def _parse_until(text: str, window_days: float) -> datetime:
+    from components.monitoring.sources import end_of_last_window
+
     try:
-        moment = datetime.fromisoformat(text)
+        moment = end_of_last_window(text, window_days)
     except ValueError:
         raise UsageError(f"--until takes ISO 8601 such as 2024-05-01T00:00, not {text!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ STEADY_REQUESTS_PER_SECOND = 2.0
 """Asked while a pipeline runs beside the server, so that a swap under load is seen."""
 
 NIGHT_SECONDS = 1.5
-"""At most so long is waited for the server to take up new listings; a replay has none."""
+"""At most so long is waited for the server to take up new listings."""
 
 
 @dataclass
@@ -118,8 +119,7 @@ class Story:
         for number in range(1, self.settings.live_steps + 1):
             self._mark_changes(world, number)
             with self._timed("shoppers ask and react"):
-                step = world.live(self._asker(client, world), self._announce)
-                self._await_listings(client)
+                step = world.live(self._asker(client, world), partial(self._announce, client))
             self._count(world, step, number)
             if number % self.settings.monitor_every == 0:
                 with self._steady(server, world):
@@ -129,17 +129,6 @@ class Story:
                         with self._timed("refresh the index"):
                             self._command("run", "index_refresh", *self._pointed(world))
                         self._mark(self._day(world, number), "refresh", "index refreshed")
-
-    def _await_listings(self, client: RecommenderClient) -> None:
-        """Let the night pass in which the server takes up the day's new listings.
-
-        A simulated day takes two seconds: without the night most of the next one would be over
-        before its listings can be shown.
-        """
-        before = client.status()["live_items"]
-        deadline = time.monotonic() + NIGHT_SECONDS
-        while client.status()["live_items"] <= before and time.monotonic() < deadline:
-            time.sleep(0.05)
 
     def _monitor(self, world: World, number: int) -> bool:
         """Have the monitor look; returns whether a refit's bundle took over."""
@@ -269,13 +258,22 @@ class Story:
             stop.set()
             thread.join()
 
-    def _announce(self, lines: list[dict[str, Any]]) -> None:
-        """Append to the stock feed, which the server reads."""
+    def _announce(self, client: RecommenderClient, lines: list[dict[str, Any]]) -> None:
+        """Append to the stock feed, which the server reads, and wait for it to take up listings.
+
+        A simulated day takes two seconds: without this night most of the next one would be over
+        before its listings can be shown.
+        """
         if not lines:
             return
+        listed = any(line["change"] == "listed" for line in lines)
+        before = client.status()["live_items"] if listed else 0
         self.home.stock.mkdir(parents=True, exist_ok=True)
         with (self.home.stock / "feed.jsonl").open("a", encoding="utf-8") as feed:
             feed.writelines(json.dumps(line) + "\n" for line in lines)
+        deadline = time.monotonic() + NIGHT_SECONDS
+        while listed and client.status()["live_items"] <= before and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _mark_changes(self, world: World, number: int) -> None:
         for change in world.truth():

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from refit.registry import Registry
 from tests.cluster.images import Images
 
 # Fixtures are found by their names in a conftest.
@@ -57,6 +58,17 @@ def images(cluster: Cluster) -> Images:
 def object_store(cluster: Cluster) -> ObjectStore:
     """An S3 store with a bucket."""
     return install_object_store(cluster)
+
+
+@pytest.fixture(scope="module")
+def registry(
+    request: pytest.FixtureRequest,
+    object_store: ObjectStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Registry]:
+    """The registry in the cluster's store that a test module names, as this machine reaches it."""
+    with object_store.reachable():
+        yield Registry(request.module.REGISTRY, cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

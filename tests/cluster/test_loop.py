@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from monitoring.store import SqliteStore
+from refit.alert import Action
 from refit.errors import ServiceUnreachable
 from refit.registry import Registry
 from serving.client import RecommenderClient
@@ -62,15 +63,6 @@ ROLLOUT = {
     "poll_seconds": 2,
     "deadline_hours": 0.25,
 }
-
-
-@pytest.fixture(scope="module")
-def registry(
-    object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Registry]:
-    """The registry in the cluster's store, as this machine reaches it."""
-    with object_store.reachable():
-        yield Registry(REGISTRY, cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +159,9 @@ def test_calm_days_set_nothing_off(
     time.sleep(LOG_SECONDS)
     said = refit("submit", *monitoring(market), "--run-id", "calm", "--wait")
     assert said.returncode == 0, said.stderr
-    assert alert_store(cluster).refits() == []
+    store = alert_store(cluster)
+    assert store.refits() == []
+    assert [decision.action for decision in store.decisions()] == [Action.NOTHING]
 
 
 def test_without_the_object_store_people_are_answered_and_no_answer_is_lost(

@@ -51,13 +51,6 @@ ASKED = {"k": 5, "context": {"occasion": "party"}}
 
 
 @pytest.fixture(scope="module")
-def registry(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """The registry in the cluster's store, as this machine reaches it."""
-    with object_store.reachable():
-        yield Registry(REGISTRY, cache=tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
 def bundles(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Ids of three bundles; ``broken`` answers every warm-up but no party."""
     root = tmp_path_factory.mktemp("bundles")

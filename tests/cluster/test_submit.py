@@ -1,7 +1,6 @@
 """refit submit, status, logs, schedule and cancel against Kubeflow Pipelines 2.0.5 on a cluster."""
 
 import json
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -28,15 +27,6 @@ REGISTRY = f"s3://refit/registry-{uuid4().hex[:8]}"
 TRAINING = ("submit", "--config", CONFIG, "--wait")
 LIVELY_STEPS = ("find_start", "pass_gate", "deploy_bundle")
 """Steps that no cache answers for."""
-
-
-@pytest.fixture(scope="module")
-def registry(
-    object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Registry]:
-    """A registry of these tests' own, as this machine reaches it."""
-    with object_store.reachable():
-        yield Registry(REGISTRY, cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_a_killed_training_goes_on_where_it_was(
         key = read_json(state)["key"]
         assert key
         write_json(state, read_json(state) | {"key": f"{_key(settings, features, shorter)} None"})
-    (folder,) = checkpoint.iterdir()
+    (folder,) = (place for place in checkpoint.iterdir() if place.is_dir())
     folder.rename(checkpoint / _key(settings, features, shorter)[:16])
     manifest = train(_short(settings, shorter), features, out, checkpoint)
     assert len(manifest.epochs) == shorter
