@@ -229,12 +229,9 @@ class Node:
                 for enabled in (root, group):
                     wanted = " ".join(f"+{name}" for name in CONTROLLERS)
                     (enabled / "cgroup.subtree_control").write_text(wanted)
-            if (group / "cpuset.cpus").exists():
-                # Pods too keep to the processors of whoever raises the node, as under taskset.
-                ours = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-                (group / "cpuset.cpus").write_text(ours)
-            if (root / "cpuset.mems").exists():  # the group refuses processes until this is set
-                (group / "cpuset.mems").write_text((root / "cpuset.mems").read_text())
+            for name in ("cpuset.cpus", "cpuset.mems"):  # empty, and refusing processes, until set
+                if not is_unified() and (root / name).exists():
+                    (group / name).write_text((root / name).read_text())
 
 
 _started: dict[int, subprocess.Popen[bytes]] = {}

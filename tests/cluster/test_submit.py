@@ -79,27 +79,20 @@ def test_training_succeeds_and_leaves_what_people_want_to_see(
     assert registry.champion_id()
 
 
-def test_a_second_submit_comes_from_the_cache(
-    refit: RefitCommand, kfp_backend: Backend, name: str
-) -> None:
-    # The champion is now the first run's, so that judgement is new; training is not.
-    run = refit.read(*TRAINING, "--run-id", name)
-    ran = {pod["metadata"]["name"] for pod in Run(kfp_backend, run["run_id"]).pods()}
-    pods = {step["step"]: step["pods"] for step in run["steps"]}
-    assert not ran & {*pods["ingest_data"], *pods["train_towers"]}
-    assert ran & set(pods["judge_model"])
-
-
-def test_what_the_gate_refuses_is_not_deployed(
-    refit: RefitCommand, registry: Registry, name: str
+def test_a_second_submit_comes_from_the_cache_and_what_the_gate_refuses_is_not_deployed(
+    refit: RefitCommand, kfp_backend: Backend, registry: Registry, name: str
 ) -> None:
     champion, history = registry.champion_id(), len(registry.history())
     said = refit(*TRAINING, "--set", "evaluation.margin=0.9", "--run-id", name)
     assert said.returncode == 3, said.stderr
     assert "the gate refused, nothing was deployed" in said.stderr
-    steps = {step["step"] for step in refit.read("status", name)["steps"]}
-    assert "pass_gate" in steps
-    assert "deploy_bundle" not in steps
+    run = refit.read("status", name)
+    pods = {step["step"]: step["pods"] for step in run["steps"]}
+    ran = {pod["metadata"]["name"] for pod in Run(kfp_backend, run["run_id"]).pods()}
+    assert not ran & {*pods["ingest_data"], *pods["train_towers"], *pods["index_listings"]}
+    assert ran & set(pods["judge_model"])
+    assert "pass_gate" in pods
+    assert "deploy_bundle" not in pods
     assert (registry.champion_id(), len(registry.history())) == (champion, history)
 
 

@@ -25,12 +25,12 @@ def compile_trial(pipeline: Any, package: Path) -> Path:
     return package
 
 
-def run_trial(backend: Backend, pipeline: Any, package: Path, **arguments: Any) -> "Run":
-    """Compile, run and wait for the end."""
+def start_trial(backend: Backend, pipeline: Any, package: Path, **arguments: Any) -> "Run":
+    """Compile and start."""
     started = backend.client().create_run_from_pipeline_package(
         str(compile_trial(pipeline, package)), arguments=arguments
     )
-    return Run(backend, started.run_id).wait()
+    return Run(backend, started.run_id)
 
 
 class Run:
@@ -49,7 +49,7 @@ class Run:
         """What the API says of it, such as SUCCEEDED."""
         return str(self.backend.client().get_run(self.id).state)
 
-    def wait(self, seconds: float = 180) -> "Run":
+    def wait(self, seconds: float = 400) -> "Run":
         """Wait for its end, however it ends."""
         wait_for(f"the end of run {self.id}", lambda: self.state in FINISHED, seconds, pause=1)
         return self

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from tests.cluster.commands import wait_for
 from tests.cluster.kfp import trials
 from tests.cluster.kfp.backend import NAMESPACE, Backend
-from tests.cluster.kfp.runs import Run, compile_trial, run_trial
+from tests.cluster.kfp.runs import Run, compile_trial, start_trial
 
-pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600), pytest.mark.usefixtures("step_image")]
+pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600), pytest.mark.usefixtures("runs")]
 
 SECRET = {
     "apiVersion": "v1",
@@ -35,6 +36,31 @@ def claim(kfp_backend: Backend) -> Iterator[None]:
     yield
     for kind, name in (("pvc", trials.CLAIM), ("secret", trials.SECRET)):
         kfp_backend.cluster.kubectl("delete", kind, name, "-n", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def runs(
+    kfp_backend: Backend,
+    step_image: str,
+    claim: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Run]:
+    """Runs that need no other, started before the first test: a run mostly waits for its pods."""
+    package = tmp_path_factory.mktemp("trials") / "pipeline.yaml"
+    # A new name each time: the SDK's enable_caching=False does not reach steps in a condition.
+    name = uuid4().hex
+    wanted: dict[str, tuple[Any, dict[str, str]]] = {
+        "failing": (trials.failing, {"message": "the wheel came off"}),
+        "long": (trials.branching, {"name": name}),
+        "short": (trials.branching, {"name": name[:16]}),
+        "ending": (trials.ending, {"text": name}),
+        "placed": (trials.placed, {}),
+        "retried": (trials.retried, {}),
+    }
+    return {
+        each: start_trial(kfp_backend, pipeline, package, **arguments)
+        for each, (pipeline, arguments) in wanted.items()
+    }
 
 
 def test_uploaded_pipeline_runs_and_leaves_artifacts(kfp_backend: Backend, package: Path) -> None:
@@ -62,35 +88,31 @@ def test_uploaded_pipeline_runs_and_leaves_artifacts(kfp_backend: Backend, packa
 def test_same_run_again_comes_from_the_cache(kfp_backend: Backend, package: Path) -> None:
     name = f"cached-{uuid4().hex[:8]}"
 
-    runs = [run_trial(kfp_backend, trials.hello, package, name=name) for _ in range(2)]
-    other = run_trial(kfp_backend, trials.hello, package, name=f"{name}-other")
+    other = start_trial(kfp_backend, trials.hello, package, name=f"{name}-other")
+    first = start_trial(kfp_backend, trials.hello, package, name=name).wait()
+    second = start_trial(kfp_backend, trials.hello, package, name=name).wait()
 
-    assert [run.state for run in (*runs, other)] == ["SUCCEEDED"] * 3
-    assert [len(run.pods()) for run in (*runs, other)] == [2, 0, 2]
+    assert [run.state for run in (first, second, other.wait())] == ["SUCCEEDED"] * 3
+    assert [len(run.pods()) for run in (first, second, other)] == [2, 0, 2]
 
 
-def test_failing_step_fails_the_run_and_says_why(kfp_backend: Backend, package: Path) -> None:
-    run = run_trial(kfp_backend, trials.failing, package, message="the wheel came off")
+def test_failing_step_fails_the_run_and_says_why(runs: dict[str, Run]) -> None:
+    run = runs["failing"].wait()
 
     assert run.state == "FAILED"
     assert "RuntimeError: the wheel came off" in run.logs()
 
 
-@pytest.mark.parametrize(("length", "steps"), [(32, 2), (16, 1)])
-def test_condition_on_a_returned_bool(
-    kfp_backend: Backend, package: Path, length: int, steps: int
-) -> None:
-    # A new name each time: the SDK's enable_caching=False does not reach steps in a condition.
-    name = uuid4().hex[:length]
-
-    run = run_trial(kfp_backend, trials.branching, package, name=name)
+@pytest.mark.parametrize(("length", "steps"), [("long", 2), ("short", 1)])
+def test_condition_on_a_returned_bool(runs: dict[str, Run], length: str, steps: int) -> None:
+    run = runs[length].wait()
 
     assert run.state == "SUCCEEDED"
     assert len(run.pods()) == steps
 
 
-def test_an_exit_handler_runs_too(kfp_backend: Backend, package: Path) -> None:
-    run = run_trial(kfp_backend, trials.ending, package, text=uuid4().hex)
+def test_an_exit_handler_runs_too(runs: dict[str, Run]) -> None:
+    run = runs["ending"].wait()
 
     assert run.state == "SUCCEEDED"
     assert len(run.pods()) == 2
@@ -125,9 +147,8 @@ def test_recurring_run_fires(kfp_backend: Backend, package: Path) -> None:
     assert run.state == "SUCCEEDED"
 
 
-@pytest.mark.usefixtures("claim")
-def test_secret_claim_and_resources_reach_the_pod(kfp_backend: Backend, package: Path) -> None:
-    run = run_trial(kfp_backend, trials.placed, package)
+def test_secret_claim_and_resources_reach_the_pod(runs: dict[str, Run]) -> None:
+    run = runs["placed"].wait()
 
     assert run.state == "SUCCEEDED"
     (pod,) = run.pods()
@@ -144,10 +165,9 @@ def test_secret_claim_and_resources_reach_the_pod(kfp_backend: Backend, package:
     assert "s3same plain 1000" in run.logs()
 
 
-@pytest.mark.usefixtures("claim")
-def test_this_release_does_not_retry(kfp_backend: Backend, package: Path) -> None:
+def test_this_release_does_not_retry(runs: dict[str, Run]) -> None:
     """Its compiler drops the retry policy; the day it does not, Refit may ask for retries."""
-    run = run_trial(kfp_backend, trials.retried, package)
+    run = runs["retried"].wait()
 
     assert run.state == "FAILED"
     assert len(run.pods()) == 1
