@@ -1,10 +1,12 @@
 """The Kubernetes side of a rollout: read and apply the SeldonDeployment, look at its pods."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from components.deployment import manifests, routes
 from components.deployment.manifests import BUNDLE_ANNOTATION, Manifest
+from components.deployment.routes import weights_of, with_weights
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from refit.settings import Settings
 
@@ -13,10 +15,16 @@ METRICS_PORT = 6000
 METRICS_PATH = "prometheus"
 SECONDS = 10
 APP_LABEL = "seldon-app"
+DEPLOYMENT = f"{manifests.API_VERSION}/seldondeployments"
+ROUTES = (f"{routes.API_VERSION}/httproutes", f"{routes.API_VERSION}/grpcroutes")
 
 
 class Changed(RefitError):  # noqa: N818 - an outcome, named as people say it
     """Somebody changed the object since it was read: read it again."""
+
+
+class Missing(UsageError):  # noqa: N818 - an outcome, named as people say it
+    """The object is not there."""
 
 
 class Pod(Settings):
@@ -76,7 +84,7 @@ class SeldonCluster:
             UsageError: There is none.
             ServiceUnreachable: The API server does not answer, or refuses.
         """
-        return self._call("GET")
+        return self._call("GET", DEPLOYMENT)
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Apply it server-side, over whoever owned its fields, and return what is live then.
@@ -85,7 +93,7 @@ class SeldonCluster:
             Changed: The object is not the one that was read.
             ServiceUnreachable: The API server does not answer, or refuses.
         """
-        return self._call("PATCH", manifest)
+        return self._call("PATCH", DEPLOYMENT, manifest)
 
     def pods(self) -> list[Pod]:
         """The pods of all predictors, ending ones included.
@@ -125,6 +133,33 @@ class SeldonCluster:
         except (ApiException, HTTPError):
             return None
 
+    def split(self, weights: Mapping[str, int]) -> None:
+        """Have the HTTPRoute and the GRPCRoute of the object's name split the traffic so.
+
+        Either may be missing, where nobody asks that way.
+
+        Args:
+            weights: By predictor, in percent.
+
+        Raises:
+            UsageError: Both are missing, or lead elsewhere.
+            Changed: Somebody changed one meanwhile.
+            ServiceUnreachable: The API server does not answer, or refuses.
+        """
+        found = []
+        for kind in ROUTES:
+            with suppress(Missing):
+                found.append((kind, self._call("GET", kind)))
+        if not found:
+            raise UsageError(
+                f"there is neither an HTTPRoute nor a GRPCRoute {self.name!r} in namespace "
+                f"{self.namespace!r}: add components/gateway to the overlay, or choose another "
+                "rollout.split"
+            )
+        for kind, route in found:
+            if weights_of(route, self.name) != weights:
+                self._call("PATCH", kind, with_weights(route, self.name, weights))
+
     def _connect(self, context: str) -> Any:
         from kubernetes import client, config
 
@@ -142,13 +177,14 @@ class SeldonCluster:
                 "service account refit-deployer"
             ) from None
 
-    def _call(self, method: str, manifest: Manifest | None = None) -> Manifest:
-        path = "/apis/machinelearning.seldon.io/v1/namespaces/{namespace}/seldondeployments/{name}"
+    def _call(self, method: str, kind: str, manifest: Manifest | None = None) -> Manifest:
+        version, plural = kind.rsplit("/", 1)
+        path = f"/apis/{version}/namespaces/{{namespace}}/{plural}/{{name}}"
         query = [("fieldManager", FIELD_MANAGER), ("force", "true")] if manifest else []
         headers = {"Accept": "application/json"}
         if manifest:
             headers["Content-Type"] = "application/apply-patch+yaml"
-        with self._reaching():
+        with self._reaching(plural):
             # The typed client of custom objects knows no server-side apply.
             found = self._client.call_api(
                 path,
@@ -183,25 +219,26 @@ class SeldonCluster:
         )
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _reaching(self, plural: str = "pods") -> Iterator[None]:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
             yield
         except ApiException as error:
-            raise self._explain(error) from None
+            raise self._explain(error, plural) from None
         except (HTTPError, OSError) as error:
             raise ServiceUnreachable(f"the Kubernetes API does not answer: {error}") from None
 
-    def _explain(self, error: Any) -> RefitError:
+    def _explain(self, error: Any, plural: str) -> RefitError:
+        what = f"{plural}/{self.name}"
         if error.status == 404:
-            return UsageError(
-                f"there is no SeldonDeployment {self.name!r} in namespace {self.namespace!r}; "
-                "apply an overlay of kustomize/ first"
+            return Missing(
+                f"there is no {what} in namespace {self.namespace}; apply an overlay of kustomize/ "
+                "first"
             )
         if error.status == 409:
-            return Changed(f"SeldonDeployment {self.name} was changed meanwhile")
+            return Changed(f"{what} was changed meanwhile")
         message = error.body or error.reason
         if error.status in (401, 403):
             return ServiceUnreachable(f"the Kubernetes API refuses ({error.status}): {message}")

@@ -15,7 +15,7 @@ may be killed between any two lines, and another one goes on from there:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
@@ -45,6 +45,7 @@ from refit.settings import Settings
 from refit.verdict import Verdict
 
 APPLY_TRIES = 20
+MAIN_ALONE = {MAIN: 100}
 OPERATOR_SECONDS = 60.0
 """How long a canary is left in place for the operator to take note of it, so that it removes it."""
 
@@ -61,6 +62,9 @@ class Cluster(Protocol):
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Apply it server-side."""
+
+    def split(self, weights: Mapping[str, int]) -> None:
+        """Have the Gateway API routes split the traffic so, by predictor."""
 
     def pods(self) -> list[Pod]:
         """The pods of all predictors."""
@@ -266,7 +270,7 @@ class Rollouts:
         """Nothing is under way: see to it that the champion is served, then start what is due."""
         champion, main = self.registry.champion_id(), bundle_of(main_of(live))
         if champion and main not in ("", champion):
-            self.cluster.apply(with_one_arm(live, champion))
+            self._leave_one_arm(live, champion)
             return Progress(phase="aligning", message=f"the main predictor takes over {champion}")
         candidate = self.registry.candidate()
         if candidate is None:
@@ -279,7 +283,7 @@ class Rollouts:
         if not champion:
             self.registry.promote(candidate.bundle_id, candidate.by, candidate.reason)
             champion = candidate.bundle_id
-            self.cluster.apply(with_one_arm(live, champion))
+            self._leave_one_arm(live, champion)
         if candidate.bundle_id == champion:
             decision = self._decide(candidate, now, "", candidate.by)
             return self._ended(decision)
@@ -287,6 +291,7 @@ class Rollouts:
             why = f"its gate compared it with {candidate.champion or 'none'}, not with {champion}"
             return self._ended(self._decide(candidate, now, why, "rollout"))
         state = State(nomination=candidate, champion=champion, started_at=now)
+        self._split(MAIN_ALONE)
         self._apply_canary(live, state, champion)
         return Progress(
             phase="starting",
@@ -315,6 +320,9 @@ class Rollouts:
                     phase="comparing", message="it has begun", bundle_id=state.bundle_id
                 )
         arms, judgement = self._compare(state)
+        if not waiting:
+            # People are not sent to a canary of which no pod is ready any more.
+            self._split(_weights(live) if arms[CANARY].pods else MAIN_ALONE)
         return Progress(
             phase="starting" if waiting else "comparing",
             message=waiting or "; ".join(judgement.reasons),
@@ -382,7 +390,7 @@ class Rollouts:
                 return self._told(
                     "starting", "the operator has not taken note of the canary yet", state, decision
                 )
-            self.cluster.apply(with_one_arm(live, self.registry.champion_id() or state.champion))
+            self._leave_one_arm(live, self.registry.champion_id() or state.champion)
             return self._ended(decision)
         if not self._was_promoted(decision):
             nomination = state.nomination
@@ -390,14 +398,14 @@ class Rollouts:
         champion = self.registry.champion_id()
         if champion != decision.bundle_id:
             # Somebody has gone back, or further, meanwhile.
-            self.cluster.apply(with_one_arm(live, champion))
+            self._leave_one_arm(live, champion)
             return self._told("aligning", f"{champion} takes over", state, decision)
         if bundle_of(main_of(live)) != champion:
             self._apply_canary(live, state, champion)
             return self._told("promoting", "the main predictor takes it over", state, decision)
         if waiting := _waiting_for(self.cluster.pods(), MAIN, champion):
             return self._told("promoting", waiting, state, decision)
-        self.cluster.apply(with_one_arm(live, champion))
+        self._leave_one_arm(live, champion)
         return self._ended(decision)
 
     def _apply_canary(self, live: Manifest, state: State, main: str) -> None:
@@ -415,11 +423,21 @@ class Rollouts:
             )
         )
 
+    def _leave_one_arm(self, live: Manifest, bundle_id: str) -> None:
+        """Remove the canary, once nobody is sent to it any more."""
+        self._split(MAIN_ALONE)
+        self.cluster.apply(with_one_arm(live, bundle_id))
+
+    def _split(self, weights: Mapping[str, int]) -> None:
+        """Split the traffic, where that is not done by who runs the predictors."""
+        if self.settings.split == "gateway":
+            self.cluster.split(weights)
+
     def _serve_alone(self, bundle_id: str) -> None:
         """Have the main predictor serve a bundle alone, whatever else happens to the object."""
         for _ in range(APPLY_TRIES):
             try:
-                self.cluster.apply(with_one_arm(self.cluster.read(), bundle_id))
+                self._leave_one_arm(self.cluster.read(), bundle_id)
                 return
             except Changed:
                 time.sleep(0.2)
@@ -521,6 +539,10 @@ class Rollouts:
 
     def _told(self, phase: Phase, message: str, state: State, decision: Decision) -> Progress:
         return Progress(phase=phase, message=message, bundle_id=state.bundle_id, decision=decision)
+
+
+def _weights(live: Manifest) -> dict[str, int]:
+    return {one["name"]: one["traffic"] for one in live["spec"]["predictors"]}
 
 
 def _waiting_for(pods: list[Pod], name: str, bundle_id: str) -> str:

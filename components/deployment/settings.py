@@ -33,8 +33,9 @@ class RolloutSettings(Settings):
     Attributes:
         name: The SeldonDeployment.
         split: Who splits the traffic. ``istio``: the VirtualService that Seldon's operator writes
-            from the predictors' weights; ``replicas``: a plain Service over all predictors' pods,
-            so that an arm's share is its share of the ready pods.
+            from the predictors' weights; ``gateway``: the HTTPRoute and GRPCRoute of the
+            SeldonDeployment's name, whose weights the rollout writes; ``replicas``: a plain Service
+            over all predictors' pods, so that an arm's share is its share of the ready pods.
         share: Percent of the traffic that the canary gets. With ``replicas`` it is what the
             canary's number of pods, at least one, comes nearest to: with two pods of the main arm
             that is a third.
@@ -54,7 +55,7 @@ class RolloutSettings(Settings):
     """
 
     name: str = "refit"
-    split: Literal["istio", "replicas"] = "istio"
+    split: Literal["istio", "gateway", "replicas"] = "istio"
     share: int = Field(default=10, ge=1, le=50)
     min_requests: int = Field(default=1000, ge=1)
     confidence_error: float = Field(default=0.05, gt=0, lt=0.5)

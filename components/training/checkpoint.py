@@ -1,12 +1,14 @@
 """Where a killed training goes on from: weights and optimizer as they stood after an epoch."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
 
+from refit.errors import UsageError
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.model import Epoch
 from refit.progress import say
@@ -24,12 +26,21 @@ def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
     Args:
         key: Fingerprint of settings and data.
         root: Where trainings keep their checkpoints; None keeps none.
+
+    Raises:
+        UsageError: Nothing can be written there.
     """
     if root is None:
         yield None
         return
     folder = root / key[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"no checkpoint can be kept in {root} by user {os.getuid()}: {error.strerror}; let it "
+            "write there, or leave the checkpoint folder out of the settings"
+        ) from error
     # Beside the folder, for it stays: a lock that is removed no longer keeps the next ones apart.
     with folder.with_suffix(".lock").open("w") as lock:
         try:

@@ -18,8 +18,8 @@ SERVICE = "http://recommender.refit.svc.cluster.local.:9000"
 REGISTRY = "s3://refit/registry"
 PREDICTIONS = "s3://refit/predictions"
 COMPONENTS = ("seldon", "one-node", "model-server-stand-in")
-RUN_MAIN_IMAGE = ("Deployment", "PersistentVolumeClaim")
-"""Kinds of what runs the main image: review page and rollout."""
+RUN_MAIN_IMAGE = ("Deployment", "Job", "PersistentVolumeClaim")
+"""Kinds of what runs the main image: review page, rollout, claims of steps."""
 
 
 def refit_manifests(
@@ -55,6 +55,21 @@ def install_recommender(cluster: Cluster, store: ObjectStore, manifests: list[Ma
     cluster.apply([one for one in manifests if one["kind"] == "Namespace"])
     secret = store_secret(store.key, store.secret, NAMESPACE)
     cluster.apply([secret, *(one for one in manifests if one["kind"] != "Namespace")])
+
+
+def deployer(cluster: Cluster) -> Any:
+    """A client with the token of the service account refit-deployer, and nothing else."""
+    from kubernetes import client
+
+    admin = cluster.client().configuration
+    token = cluster.kubectl("create", "token", "refit-deployer", "-n", NAMESPACE).strip()
+    configuration = client.Configuration(
+        host=admin.host,
+        api_key={"authorization": token},
+        api_key_prefix={"authorization": "Bearer"},
+    )
+    configuration.ssl_ca_cert = admin.ssl_ca_cert
+    return client.ApiClient(configuration)
 
 
 @dataclass(frozen=True)

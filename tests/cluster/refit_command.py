@@ -80,13 +80,13 @@ def store_secret(key: str, secret: str, namespace: str) -> Manifest:
 
 
 def claim(name: str) -> Manifest:
-    """A persistent claim beside the steps."""
+    """A persistent claim beside the steps, as in ``kustomize/base``."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
+            "resources": {"requests": {"storage": "5Gi"}},
         },
     }

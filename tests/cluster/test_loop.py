@@ -42,7 +42,6 @@ from tests.cluster.refit_command import (
     CHECKPOINTS_CLAIM,
     CONFIG,
     RefitCommand,
-    claim,
     store_secret,
 )
 
@@ -79,7 +78,6 @@ def refit(
     folder = tmp_path_factory.mktemp("kustomization")
     manifests = refit_manifests(seldon, folder, "kubeflow-steps", patches=patches())
     kfp_backend.cluster.apply([store_secret(object_store.key, object_store.secret, KUBEFLOW)])
-    kfp_backend.cluster.apply([claim(CHECKPOINTS_CLAIM)])
     command = RefitCommand(
         kfp_backend,
         folder,

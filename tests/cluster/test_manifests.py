@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.deployment.cluster import SeldonCluster
+from components.deployment.routes import weights_of
+from refit.errors import ServiceUnreachable, UsageError
 from tests.cluster.binaries import GoPrograms, module_folder
 from tests.cluster.commands import CommandFailed, wait_for
 from tests.cluster.kubernetes import Cluster, Manifest, as_list
 from tests.cluster.pods import namespace
+from tests.cluster.recommender import deployer
 from tests.cluster.settings import ROOT
 from tests.kustomize.manifests import (
     OVERLAYS,
@@ -25,6 +29,8 @@ pytestmark = pytest.mark.cluster
 TESTS = ROOT / "tests" / "kustomize"
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 PROMETHEUS_KINDS = ("servicemonitors", "prometheusrules")
+GATEWAY_API = "sigs.k8s.io/gateway-api"
+ROUTES = ("httproutes", "grpcroutes")
 DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
 ALLOWED = r'jsonpath={.status.allowed}{"\n"}'
 SUBRESOURCES = ("log", "exec", "eviction", "status", "token")
@@ -34,10 +40,14 @@ TABLE = yaml.safe_load((TESTS / "can_i.yaml").read_text("utf-8"))
 @pytest.fixture(scope="module")
 def installed(seldon: Cluster) -> Cluster:
     """A cluster with all kinds that the overlays have, our namespace, accounts and roles."""
-    module = module_folder(GoPrograms(folder=TESTS / "crds"), PROMETHEUS_OPERATOR)
-    for kind in PROMETHEUS_KINDS:
-        crds = module / "example" / "prometheus-operator-crd"
-        seldon.apply(crds / f"monitoring.coreos.com_{kind}.yaml")
+    modules = GoPrograms(folder=TESTS / "crds")
+    prometheus = module_folder(modules, PROMETHEUS_OPERATOR) / "example/prometheus-operator-crd"
+    gateway = module_folder(modules, GATEWAY_API) / "config/crd/standard"
+    crds = [prometheus / f"monitoring.coreos.com_{kind}.yaml" for kind in PROMETHEUS_KINDS]
+    crds += [gateway / f"gateway.networking.k8s.io_{kind}.yaml" for kind in ROUTES]
+    for crd in crds:
+        seldon.apply(crd)
+    for kind in (*PROMETHEUS_KINDS, *ROUTES):
         wait_for(kind, lambda kind=kind: seldon.kubectl("get", kind, "-A", "-o", "name") == "", 30)
     seldon.apply([namespace("kubeflow", **{"pod-security.kubernetes.io/enforce": "privileged"})])
     for kinds in (("Namespace", "ServiceAccount"), ("Role", "RoleBinding")):
@@ -79,9 +89,10 @@ def test_the_namespace_refuses_a_pod_that_may_become_root(installed: Cluster) ->
 
 
 def test_a_component_builds_with_another(installed: Cluster, tmp_path: Path) -> None:
-    """Those that no overlay has: canary and GPU beside Seldon, GPU without it."""
+    """Those that no overlay has: canary, GPU and gateway beside Seldon, GPU without it."""
     for names in (
         ["seldon", "canary", "gpu"],
+        ["seldon", "gateway"],
         ["seldon", "model-server-stand-in"],
         ["plain", "gpu"],
     ):
@@ -105,6 +116,23 @@ def test_the_deployer_makes_our_deployment_and_no_other(installed: Cluster) -> N
     installed.kubectl(*as_deployer, text=as_list([ours]))
     with pytest.raises(CommandFailed, match='"another" is forbidden'):
         installed.kubectl(*as_deployer, text=as_list([another]))
+
+
+def test_the_deployer_splits_by_the_gateway_api(installed: Cluster, tmp_path: Path) -> None:
+    built = yaml.safe_load_all(build_components(["seldon", "gateway"], tmp_path / "built"))
+    mine = [one for one in built if one["kind"] in ("Role", "HTTPRoute", "GRPCRoute")]
+    another = {**mine[-1], "metadata": {**mine[-1]["metadata"], "name": "another"}}
+    installed.apply([*mine, another])
+    cluster = SeldonCluster("refit", "refit", client=deployer(installed))
+    for weights in ({"main": 90, "canary": 10}, {"main": 100}):
+        cluster.split(weights)
+        for kind in ROUTES:
+            assert weights_of(installed.get(kind, "refit", "refit"), "refit") == weights
+    with pytest.raises(ServiceUnreachable, match="refuses"):
+        SeldonCluster("refit", "another", client=deployer(installed)).split({"main": 100})
+    installed.kubectl("delete", "httproute,grpcroute", "--all", "-n", "refit")
+    with pytest.raises(UsageError, match="neither an HTTPRoute nor a GRPCRoute"):
+        cluster.split({"main": 100})
 
 
 def review(account: str, question: str) -> Manifest:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +26,7 @@ from tests.cluster.recommender import (
     PREDICTIONS,
     REGISTRY,
     SteadyLoad,
+    deployer,
     install_recommender,
     recommender_manifests,
 )
@@ -103,21 +103,6 @@ def people(seldon: Cluster, images: Images, rollouts: Rollouts) -> Iterator[Stea
     load = SteadyLoad(seldon, images.base(), RATE, ASKED)
     yield load
     load.end()
-
-
-def deployer(cluster: Cluster) -> Any:
-    """A client with the token of the service account refit-deployer, and nothing else."""
-    from kubernetes import client
-
-    admin = cluster.client().configuration
-    token = cluster.kubectl("create", "token", "refit-deployer", "-n", NAMESPACE).strip()
-    configuration = client.Configuration(
-        host=admin.host,
-        api_key={"authorization": token},
-        api_key_prefix={"authorization": "Bearer"},
-    )
-    configuration.ssl_ca_cert = admin.ssl_ca_cert
-    return client.ApiClient(configuration)
 
 
 def test_a_canary_proves_itself_and_is_promoted(

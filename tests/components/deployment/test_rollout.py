@@ -1,7 +1,7 @@
 """Rollouts against a SeldonDeployment that is played: what reconcile does, also when killed."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class PlayedCluster:
         self.broken: set[str] = set()
         self.silent: set[str] = set()
         self.weights: list[list[int]] = []
+        self.routed = {"main": 100}
+        self.splits: list[dict[str, int]] = []
         self.kill_at, self.calls = -1, 0
         self._operate()
 
@@ -81,8 +83,18 @@ class PlayedCluster:
         self.annotations = dict(manifest["metadata"].get("annotations", {}))
         self.weights.append([one["traffic"] for one in self.predictors])
         self._operate()
+        assert {one["name"] for one in self.predictors} >= set(self.routed), "sent to nobody"
         self.maybe_kill()
         return self.live()
+
+    def split(self, weights: Mapping[str, int]) -> None:
+        self.maybe_kill()
+        for predictor in weights:
+            assert any(p.ready for p in self.running if p.predictor == predictor), "nobody is ready"
+        if weights != self.routed:
+            self.splits.append(dict(weights))
+        self.routed = dict(weights)
+        self.maybe_kill()
 
     def pods(self) -> list[Pod]:
         return list(self.running)
@@ -195,9 +207,15 @@ def cluster(old: str) -> PlayedCluster:
     return PlayedCluster(old)
 
 
-@pytest.fixture
-def rollouts(cluster: PlayedCluster, registry: Registry, clock: Clock) -> Rollouts:
-    return Rollouts(SETTINGS, cluster, registry, clock=clock)
+@pytest.fixture(params=["istio", "gateway"])
+def rollouts(
+    cluster: PlayedCluster, registry: Registry, clock: Clock, request: pytest.FixtureRequest
+) -> Rollouts:
+    return Rollouts(split_by(request.param), cluster, registry, clock=clock)
+
+
+def split_by(split: str) -> RolloutSettings:
+    return SETTINGS.model_copy(update={"split": split})
 
 
 def compare(rollouts: Rollouts, registry: Registry, old: str, new: str) -> None:
@@ -227,6 +245,8 @@ def test_a_candidate_that_proves_itself_becomes_champion(cluster, rollouts, regi
     assert decision.counts["main"]["errors of"] == 4180
     assert rollouts.reconcile().phase == "idle"
     assert all(sum(weights) == 100 and all(weights) for weights in cluster.weights)
+    routed = [{"main": 90, "canary": 10}, {"main": 100}]
+    assert cluster.splits == (routed if rollouts.settings.split == "gateway" else [])
 
 
 def test_a_harmful_candidate_is_removed_at_once(cluster, rollouts, registry, old, new):
@@ -271,12 +291,17 @@ def test_restarting_containers_roll_back(cluster, rollouts, registry, old, new):
         p.model_copy(update={"restarts": 4, "ready": False}) if p.predictor == "canary" else p
         for p in cluster.running
     ]
+    cluster.running[-1] = cluster.running[-1].model_copy(update={"restarts": 1})
+    assert rollouts.reconcile().phase == "comparing"
+    assert cluster.routed == {"main": 100}  # meanwhile nobody waits for it
+    cluster.running[-1] = cluster.running[-1].model_copy(update={"restarts": 4})
     assert rollouts.reconcile().phase == "rolled back"
     assert "restarted 4 times" in registry.decisions()[0].verdict.reasons[0]
 
 
+@pytest.mark.parametrize("split", ["istio", "gateway"])
 @pytest.mark.parametrize("outcome", ["promote", "roll_back"])
-def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, outcome):
+def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, outcome, split):
     """The kill falls before or after the effect of each call, on every step of the way."""
     kill_at = 0
     finished = False
@@ -294,7 +319,7 @@ def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, 
         finished = True
         for _ in range(20):
             try:
-                Rollouts(SETTINGS, cluster, registry, clock=clock).reconcile()
+                Rollouts(split_by(split), cluster, registry, clock=clock).reconcile()
             except Killed:
                 finished = False
             state = State.of(cluster.live())
@@ -307,6 +332,7 @@ def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, 
         assert len(registry.history()) == (2 if outcome == "promote" else 1)
         assert not cluster.annotations
         assert all(sum(weights) == 100 and all(weights) for weights in cluster.weights)
+        assert cluster.routed == {"main": 100}
     assert kill_at > 20
 
 
