@@ -3,10 +3,12 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from refit.errors import RefitError
 from tests.cluster.commands import CommandFailed, run, tell
+from tests.cluster.settings import cache_folder
 
 PACKAGES = {
     "containerd": "containerd",
@@ -21,8 +23,8 @@ PACKAGES = {
     "setpriv": "util-linux",
 }
 """Programs, and the Debian packages that bring them."""
-FREE_GB = 25
-"""What a cluster with its images takes; building everything from nothing takes as much again."""
+FREE_GB, FROM_NOTHING_GB = 25, 45
+"""What a cluster with its images takes, and what when everything has to be built first."""
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 
@@ -44,6 +46,7 @@ def prepare_machine() -> None:
     missing = missing_packages()
     if missing:
         install(missing)
+    check_kernel(Path("/tmp"))
 
 
 def check_rights() -> None:
@@ -74,9 +77,38 @@ def check_room(folder: Path) -> None:
     Raises:
         CannotRun: It has not.
     """
+    is_built = any((cache_folder() / "images").glob("*.tar"))
+    needed = FREE_GB if is_built else FROM_NOTHING_GB
     free = shutil.disk_usage(folder).free / 1e9
-    if free < FREE_GB:
-        raise CannotRun(f"a cluster takes {FREE_GB} GB; {folder} has {free:.0f} GB of free disk")
+    if free < needed:
+        raise CannotRun(
+            f"a cluster takes {needed} GB{'' if is_built else ', as nothing is built yet'}; "
+            f"{folder} has {free:.0f} GB of free disk"
+        )
+
+
+def check_kernel(folder: Path) -> None:
+    """See that the kernel makes the links, packet filters and layered folders that a node needs.
+
+    Args:
+        folder: Where nodes keep their state.
+
+    Raises:
+        CannotRun: It does not; a container's kernel often lacks one.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for name in ("above", "work"):
+            (Path(place) / name).mkdir()
+        layers = f"lowerdir=/usr,upperdir={place}/above,workdir={place}/work"
+        tries = (
+            "ip link add refit-a type veth peer name refit-b",
+            "nft add table ip refit",
+            f"mount -t overlay overlay -o {layers} {place}",
+        )
+        try:
+            run(["unshare", "--mount", "--net", "sh", "-ec", "\n".join(tries)])
+        except CommandFailed as error:
+            raise CannotRun(f"the kernel lacks what a node needs here: {error}") from None
 
 
 def is_unified() -> bool:
