@@ -9,9 +9,11 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from refit.errors import RefitError
 from tests.cluster import binaries
+from tests.cluster.images import CONTAINERFILES, build_image
 from tests.cluster.kubernetes import attach, raise_cluster
 from tests.cluster.machine import CannotRun, prepare_machine
 from tests.cluster.node import Node
@@ -52,8 +54,7 @@ def test(tiers: Sequence[str], arguments: Sequence[str]) -> int:
     said, failed = [], False
     try:
         prepare_machine()
-        for programs in (binaries.kube, binaries.pause, binaries.coredns, binaries.seldon):
-            binaries.build(programs())
+        build_all()
     except CannotRun as error:
         said = [f"{TIERS[tier]}: DID NOT RUN: {error}" for tier in tiers]
         tiers = []
@@ -67,6 +68,22 @@ def test(tiers: Sequence[str], arguments: Sequence[str]) -> int:
         failed = failed or code not in outcome
     _say("\n".join(said))
     return int(failed)
+
+
+def build_all() -> None:
+    """Build what every tier needs, unless that was done.
+
+    Raises:
+        CannotRun: Go or a Python that can be copied is missing.
+        CommandFailed: Something does not build.
+    """
+    binaries.build(binaries.pause())  # the smallest, which tells at once that there is no Go
+    with ThreadPoolExecutor(1) as beside:  # images wait for the disk while Go compiles
+        images = [beside.submit(build_image, name) for name in CONTAINERFILES]
+        for programs in (binaries.kube, binaries.coredns, binaries.seldon):
+            binaries.build(programs())
+        for image in images:
+            image.result()
 
 
 def up(settings: NodeSettings) -> None:
