@@ -15,6 +15,8 @@ from refit.settings import Settings
 STEP_TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
 """Where Kubeflow's multi-user mode tells a pod its token file."""
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+LATE_LOOKS = 5
+"""At a run that is over, for the ends of its tasks."""
 TIMEOUT_SECONDS = (10.0, 60.0)
 PAGE_SIZE = 100
 
@@ -54,6 +56,16 @@ class Run(Settings):
     def is_over(self) -> bool:
         """Whether nothing of it runs any more."""
         return self.state in FINISHED
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is over and so are its tasks, whose ends may be told after the run's own."""
+        return self.is_over and all(task.state != "RUNNING" for task in self.tasks)
+
+    def has_done(self, name: str) -> bool:
+        """Whether a task did its work; in a run that succeeded, each that began has."""
+        done = ("SUCCEEDED", "RUNNING") if self.state == "SUCCEEDED" else ("SUCCEEDED",)
+        return any(task.name == name and task.state in done for task in self.tasks)
 
 
 class RunRequest(Settings):
@@ -381,11 +393,12 @@ class Kubeflow:
 
 
 def wait_for(api: Kubeflow, run_id: str, seconds: float, every: float) -> Run:
-    """Look at a run until it is over or time is up; the last look is returned."""
-    until = time.monotonic() + seconds
+    """Look at a run until it is settled or time is up; the last look is returned."""
+    until, late_looks = time.monotonic() + seconds, LATE_LOOKS
     while True:
         run = api.get_run(run_id)
-        if run.is_over or time.monotonic() >= until:
+        late_looks -= run.is_over
+        if run.is_settled or not late_looks or time.monotonic() >= until:
             return run
         time.sleep(every)
 

@@ -82,7 +82,7 @@ def _what_came_of(run: Run, registry: Registry, reason: str) -> str:
     if run.state != "SUCCEEDED":
         what = f" at {', '.join(failed)}" if failed else ""
         raise RefitError(f"run {run.run_id} {run.state.lower()}{what}; see refit logs {run.run_id}")
-    if not any(t.name == DEPLOYING and t.state == "SUCCEEDED" for t in run.tasks):
+    if not run.has_done(DEPLOYING):
         raise GateRefused(f"run {run.run_id} deployed nothing: its gate refused")
     nominated = registry.candidate()
     made = [change.bundle_id for change in registry.history() if change.reason == reason]

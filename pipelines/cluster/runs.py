@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from components.kubeflow import Kubeflow, Run, Task
+from components.kubeflow import LATE_LOOKS, Kubeflow, Run, Task
 from pipelines.cluster.logs import read_step_log
 from pipelines.cluster.settings import STEPS, ClusterSettings
 from refit.errors import BY_EXIT_CODE, GateRefused, RefitError, ServiceUnreachable, UsageError
 
 GATES = ("pass_gate", "reindex_listings")
 """Steps whose answer decides whether anything is deployed."""
-DEPLOYING = ("deploy_bundle", "deploy_refreshed_index")
+DEPLOYING = ("deploy-bundle", "deploy-refreshed-index")
 PATIENCE_SECONDS = 300.0
 """An API that stays away for longer while a run is followed is given up."""
 
@@ -72,11 +72,11 @@ def _start(task: Task) -> float:
 
 
 def follow(api: Kubeflow, run_id: str, every: float = 2.0) -> Iterator[Run]:
-    """Looks at a run, one after the other, until it is over.
+    """Looks at a run, one after the other, until it is settled.
 
     An API that is away for a while, as during its restart, is waited for.
     """
-    last_answer = time.monotonic()
+    last_answer, late_looks = time.monotonic(), LATE_LOOKS
     while True:
         try:
             run = api.get_run(run_id)
@@ -86,7 +86,8 @@ def follow(api: Kubeflow, run_id: str, every: float = 2.0) -> Iterator[Run]:
         else:
             last_answer = time.monotonic()
             yield run
-            if run.is_over:
+            late_looks -= run.is_over
+            if run.is_settled or not late_looks:
                 return
         time.sleep(every)
 
@@ -126,8 +127,7 @@ def raise_for_end(run: Run, read: Callable[[str], str]) -> None:
         why = f": {run.error}" if run.error else ""
         raise RefitError(f"run {run.name} {run.state.lower()} outside its steps{why}")
     gate = next((name for name in GATES if name in steps), None)
-    deployed = any(name in steps and steps[name].state == "SUCCEEDED" for name in DEPLOYING)
-    if gate and not deployed:
+    if gate and not any(map(run.has_done, DEPLOYING)):
         reasons = "\n  ".join(_gate_reasons(gate, read))
         raise GateRefused(f"the gate refused, nothing was deployed:\n  {reasons}")
 

@@ -150,6 +150,23 @@ def test_an_api_that_is_away_for_a_moment_is_waited_for(backend):
     assert [run.state for run in looks] == ["SUCCEEDED"]
 
 
+def test_the_end_of_the_last_step_may_be_told_after_the_runs_own(backend):
+    from components.kubeflow import LATE_LOOKS, Kubeflow
+    from pipelines.cluster.runs import follow, raise_for_end
+
+    steps = [step for step in DONE if step[0] != "deploy-bundle"]
+    run_id = backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"))
+    looks = follow(Kubeflow.at(backend.url), run_id, every=0.01)
+    assert next(looks).is_over
+    settled = backend.add_run("late", "SUCCEEDED", *DONE, run_id=run_id)
+    assert settled == run_id
+    assert len(list(looks)) == 1
+    backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"), run_id=run_id)
+    *_, last = looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01))
+    assert len(looks) == LATE_LOOKS
+    raise_for_end(last, read=backend.logs.__getitem__)  # it is no refusal
+
+
 def test_status_logs_and_cancel(on_cluster, backend, experiment):
     for number in range(3):
         backend.add_run(f"run-{number}", "SUCCEEDED", *DONE, experiment_id=experiment)

@@ -17,6 +17,7 @@ from tests.monitoring.alerts import LONG_AGO, NOW, alert
 
 SETTINGS = MonitorSettings(lease_seconds=0.2)
 WENT_WELL = (("train-towers", "SUCCEEDED", ""), ("deploy-bundle", "SUCCEEDED", ""))
+TOLD_LATE = (("train-towers", "SUCCEEDED", ""), ("deploy-bundle", "RUNNING", ""))
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_looking_does_not_use_up_attempts(backend, store, claimed, launch, tmp_p
     ("state", "steps", "became", "words"),
     [
         ("SUCCEEDED", WENT_WELL, RefitState.SUCCEEDED, "b2"),
+        ("SUCCEEDED", TOLD_LATE, RefitState.SUCCEEDED, "b2"),
         ("SUCCEEDED", WENT_WELL[:1], RefitState.REFUSED, "its gate refused"),
         ("FAILED", (("train-towers", "FAILED", ""),), RefitState.FAILED, "failed at train-towers"),
         ("CANCELED", (), RefitState.FAILED, "canceled"),
