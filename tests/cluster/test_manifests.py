@@ -31,7 +31,10 @@ PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 PROMETHEUS_KINDS = ("servicemonitors", "prometheusrules")
 GATEWAY_API = "sigs.k8s.io/gateway-api"
 ROUTES = ("httproutes", "grpcroutes")
-DRY_RUN = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+DRY_RUN = (
+    *("apply", "--server-side", "--force-conflicts"),
+    *("--dry-run=server", "--validate=strict", "-f", "-"),
+)
 ALLOWED = r'jsonpath={.status.allowed}{"\n"}'
 SUBRESOURCES = ("log", "exec", "eviction", "status", "token")
 TABLE = yaml.safe_load((TESTS / "can_i.yaml").read_text("utf-8"))
