@@ -18,7 +18,7 @@ SERVICE = "http://recommender.refit.svc.cluster.local.:9000"
 REGISTRY = "s3://refit/registry"
 PREDICTIONS = "s3://refit/predictions"
 COMPONENTS = ("seldon", "one-node", "model-server-stand-in")
-RUN_MAIN_IMAGE = ("Deployment", "Job", "PersistentVolumeClaim")
+RUN_MAIN_IMAGE = ("Deployment", "PersistentVolumeClaim")
 """Kinds of what runs the main image: review page, rollout, claims of steps."""
 
 

@@ -123,7 +123,7 @@ def test_what_runs_in_kubeflows_namespace_is_there_and_else_as_in_production(ove
         *("Role/refit-steps", "RoleBinding/refit-steps"),
         *("Role/refit-monitor", "RoleBinding/refit-monitor"),
         *("PersistentVolumeClaim/refit-monitoring", "ServiceAccount/refit-reviewer"),
-        *("PersistentVolumeClaim/refit-checkpoints", "Job/refit-checkpoints"),
+        "PersistentVolumeClaim/refit-checkpoints",
         *("Deployment/review", "Service/review", "NetworkPolicy/review"),
     }
     elsewhere = yaml.safe_dump(there).replace("namespace: kubeflow", "namespace: refit")
