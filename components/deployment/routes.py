@@ -11,6 +11,7 @@ from components.deployment.manifests import CANARY, MAIN, Manifest
 from refit.errors import UsageError
 
 API_VERSION = "gateway.networking.k8s.io/v1"
+HOW = "apply the overlay of kustomize/ with components/gateway anew"
 
 
 def weights_of(route: Manifest, deployment: str) -> dict[str, int]:
@@ -51,9 +52,6 @@ def with_weights(route: Manifest, deployment: str, weights: Mapping[str, int]) -
         ]
     metadata = {key: route["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
     return {"apiVersion": API_VERSION, "kind": route["kind"], "metadata": metadata, "spec": spec}
-
-
-HOW = "apply the overlay of kustomize/ with components/gateway anew"
 
 
 def _ours(route: Manifest, deployment: str) -> list[list[Manifest]]:
