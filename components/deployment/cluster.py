@@ -142,7 +142,8 @@ class SeldonCluster:
             weights: By predictor, in percent.
 
         Raises:
-            UsageError: Both are missing, or lead elsewhere.
+            Missing: Both are.
+            UsageError: One leads elsewhere.
             Changed: Somebody changed one meanwhile.
             ServiceUnreachable: The API server does not answer, or refuses.
         """
@@ -151,7 +152,7 @@ class SeldonCluster:
             with suppress(Missing):
                 found.append((kind, self._call("GET", kind)))
         if not found:
-            raise UsageError(
+            raise Missing(
                 f"there is neither an HTTPRoute nor a GRPCRoute {self.name!r} in namespace "
                 f"{self.namespace!r}: add components/gateway to the overlay, or choose another "
                 "rollout.split"

@@ -16,10 +16,11 @@ may be killed between any two lines, and another one goes on from there:
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
-from components.deployment.cluster import Changed, Pod
+from components.deployment.cluster import Changed, Missing, Pod
 from components.deployment.counts import Counts, add_up, read_counts
 from components.deployment.judge import Arm, Judgement, Share, judge_arms
 from components.deployment.manifests import (
@@ -425,7 +426,8 @@ class Rollouts:
 
     def _leave_one_arm(self, live: Manifest, bundle_id: str) -> None:
         """Remove the canary, once nobody is sent to it any more."""
-        self._split(MAIN_ALONE)
+        with suppress(Missing):  # without routes nobody is sent to it; going back must not wait
+            self._split(MAIN_ALONE)
         self.cluster.apply(with_one_arm(live, bundle_id))
 
     def _split(self, weights: Mapping[str, int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.deployment.cluster import Changed, Pod
+from components.deployment.cluster import Changed, Missing, Pod
 from components.deployment.manifests import (
     BUNDLE_ANNOTATION,
     STATE_ANNOTATION,
@@ -431,6 +431,24 @@ def test_only_the_registry_rolled_back_while_it_is_promoted(cluster, rollouts, r
     assert rollouts.reconcile().phase == "aligning"
     assert cluster.served == {"main": old}
     assert registry.champion().bundle_id == old
+
+
+def test_without_routes_there_is_no_canary_but_always_a_way_back(
+    cluster, registry, clock, old, new, monkeypatch
+):
+    def find_none(weights: Mapping[str, int]) -> None:
+        raise Missing("no routes")
+
+    rollouts = Rollouts(split_by("gateway"), cluster, registry, clock=clock)
+    compare(rollouts, registry, old, new)
+    cluster.serve(10)
+    monkeypatch.setattr(cluster, "split", find_none)
+    rollouts.roll_back("ann", "the routes are gone")
+    assert cluster.served == {"main": old}
+    registry.nominate(new, old, "pipeline", "once more")
+    with pytest.raises(Missing):
+        rollouts.reconcile()
+    assert cluster.served == {"main": old}
 
 
 def test_a_canary_kept_in_git_is_left_alone(cluster, rollouts, registry, old, new):
