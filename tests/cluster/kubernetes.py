@@ -165,7 +165,10 @@ class Cluster:
         return ["ctr", "-a", self.services.runtime_socket, "-n", "k8s.io", *arguments]
 
     def _wait(self, namespace: str, seconds: float, *arguments: str) -> None:
-        look = partial(self.kubectl, *arguments, f"--timeout={ONE_LOOK}", "-n", namespace)
+        def look() -> bool:
+            self.kubectl(*arguments, f"--timeout={ONE_LOOK}", "-n", namespace)
+            return True  # whatever it says: of what was gone before it looked it says nothing
+
         try:
             wait_for(" ".join(arguments), look, seconds)
         except ServiceUnreachable as error:

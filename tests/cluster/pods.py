@@ -51,7 +51,7 @@ def pod(name: str, space: str, image: str, command: Sequence[str]) -> dict[str, 
     }
 
 
-def run_pod(cluster: Cluster, manifest: Manifest, seconds: float = 60) -> str:
+def run_pod(cluster: Cluster, manifest: Manifest, seconds: float = 120) -> str:
     """Run a pod to its successful end and return its log.
 
     Raises:

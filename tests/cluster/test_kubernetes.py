@@ -1,5 +1,6 @@
 import pytest
 
+from refit.errors import ServiceUnreachable
 from tests.cluster.commands import CommandFailed, wait_for
 from tests.cluster.images import Images
 from tests.cluster.kubernetes import Cluster
@@ -68,6 +69,15 @@ def test_an_unknown_field_is_refused(cluster: Cluster) -> None:
     typo["spec"]["restartPolcy"] = "Never"
     with pytest.raises(CommandFailed, match="restartPolcy"):
         cluster.apply([typo])
+
+
+def test_what_is_gone_already_is_not_waited_for(cluster: Cluster) -> None:
+    cluster.wait("pods -l app=nobody", "delete", SPACE, seconds=0)
+
+
+def test_what_never_comes_is_told(cluster: Cluster) -> None:
+    with pytest.raises(ServiceUnreachable, match="app=nobody"):
+        cluster.wait("pods -l app=nobody", "condition=Ready", SPACE, seconds=0)
 
 
 def test_the_api_server_comes_back_with_what_it_held(cluster: Cluster) -> None:

@@ -278,9 +278,11 @@ def away(store: ObjectStore, seconds: float) -> Iterator[None]:
     """The object store is away for so long, at least."""
     store.take_away()
     until = time.monotonic() + seconds
-    yield
-    time.sleep(max(until - time.monotonic(), 0))
-    store.bring_back()
+    try:
+        yield
+        time.sleep(max(until - time.monotonic(), 0))
+    finally:
+        store.bring_back()
 
 
 @contextmanager

@@ -39,7 +39,9 @@ def test_what_it_holds_outlives_its_absence(object_store: ObjectStore) -> None:
     path = f"{object_store.bucket}/kept"
     object_store.files().pipe_file(path, b"still here")
     object_store.take_away()
-    with pytest.raises(BotoCoreError):
-        object_store.files().cat_file(path)
-    object_store.bring_back()
+    try:
+        with pytest.raises(BotoCoreError):
+            object_store.files().cat_file(path)
+    finally:
+        object_store.bring_back()
     assert object_store.files().cat_file(path) == b"still here"
