@@ -392,15 +392,42 @@ class Kubeflow:
         return RefitError(f"Kubeflow Pipelines failed ({error.status}): {said}")
 
 
+def follow(api: Kubeflow, run_id: str, every: float, patience: float = 0.0) -> Iterator[Run]:
+    """Looks at a run, one after the other, until it is settled.
+
+    Args:
+        api: Tells of the run.
+        run_id: Which.
+        every: Seconds between two looks.
+        patience: Seconds for which the API may be away, as during its restart.
+
+    Raises:
+        ServiceUnreachable: It was away for longer.
+    """
+    last_answer, late_looks = time.monotonic(), LATE_LOOKS
+    while True:
+        try:
+            run = api.get_run(run_id)
+        except ServiceUnreachable:
+            if time.monotonic() - last_answer > patience:
+                raise
+        else:
+            last_answer = time.monotonic()
+            yield run
+            late_looks -= run.is_over
+            if run.is_settled or not late_looks:
+                return
+        time.sleep(every)
+
+
 def wait_for(api: Kubeflow, run_id: str, seconds: float, every: float) -> Run:
     """Look at a run until it is settled or time is up; the last look is returned."""
-    until, late_looks = time.monotonic() + seconds, LATE_LOOKS
-    while True:
-        run = api.get_run(run_id)
-        late_looks -= run.is_over
-        if run.is_settled or not late_looks or time.monotonic() >= until:
-            return run
-        time.sleep(every)
+    until = time.monotonic() + seconds
+    for last in follow(api, run_id, every):
+        run = last
+        if time.monotonic() >= until:
+            break
+    return run
 
 
 def _named(name: str) -> str:

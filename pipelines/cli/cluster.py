@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from components.kubeflow import Kubeflow, Run
     from pipelines.cluster.settings import ClusterSettings
 
+LOOK_SECONDS = 2.0
+"""Between two looks at a run that is followed."""
+PATIENCE_SECONDS = 300.0
+"""An API that stays away for longer meanwhile is given up."""
+
 ClusterOption = Annotated[
     Path | None,
     typer.Option("--cluster", envvar="REFIT_CLUSTER", help="The cluster's settings, a YAML file."),
@@ -79,9 +84,9 @@ def watch_to_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_j
 
 def watch_run(api: "Kubeflow", run_id: str) -> "Run":
     """Show a run's steps until it is over: a live table on a terminal, else a line a change."""
-    from pipelines.cluster.runs import follow
+    from components.kubeflow import follow
 
-    looks = follow(api, run_id)
+    looks = follow(api, run_id, every=LOOK_SECONDS, patience=PATIENCE_SECONDS)
     return _watch_live(looks) if ERRORS.is_terminal else _watch_in_lines(looks)
 
 

@@ -1,21 +1,18 @@
 """Following a run on a cluster: its steps, what they said, and what the end means."""
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from components.kubeflow import LATE_LOOKS, Kubeflow, Run, Task
+from components.kubeflow import Kubeflow, Run, Task
 from pipelines.cluster.logs import read_step_log
 from pipelines.cluster.settings import STEPS, ClusterSettings
-from refit.errors import BY_EXIT_CODE, GateRefused, RefitError, ServiceUnreachable, UsageError
+from refit.errors import BY_EXIT_CODE, GateRefused, RefitError, UsageError
 
 GATES = ("pass_gate", "reindex_listings")
 """Steps whose answer decides whether anything is deployed."""
 DEPLOYING = ("deploy-bundle", "deploy-refreshed-index")
-PATIENCE_SECONDS = 300.0
-"""An API that stays away for longer while a run is followed is given up."""
 
 _ERROR = re.compile(r"^\d\d:\d\d:\d\d \[\w+\] error: (?P<text>.*)$")
 _GATE = re.compile(r"^\d\d:\d\d:\d\d \[gate\] (?P<text>.*)$")
@@ -69,27 +66,6 @@ def steps_of(run: Run) -> list[Step]:
 
 def _start(task: Task) -> float:
     return task.started_at.timestamp() if task.started_at else float("inf")
-
-
-def follow(api: Kubeflow, run_id: str, every: float = 2.0) -> Iterator[Run]:
-    """Looks at a run, one after the other, until it is settled.
-
-    An API that is away for a while, as during its restart, is waited for.
-    """
-    last_answer, late_looks = time.monotonic(), LATE_LOOKS
-    while True:
-        try:
-            run = api.get_run(run_id)
-        except ServiceUnreachable:
-            if time.monotonic() - last_answer > PATIENCE_SECONDS:
-                raise
-        else:
-            last_answer = time.monotonic()
-            yield run
-            late_looks -= run.is_over
-            if run.is_settled or not late_looks:
-                return
-        time.sleep(every)
 
 
 def find_run(api: Kubeflow, cluster: ClusterSettings, named: str) -> Run:

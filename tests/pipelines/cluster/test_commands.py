@@ -141,18 +141,17 @@ def test_whatever_else_ends_badly_is_1(on_cluster, backend, experiment, state, s
 
 
 def test_an_api_that_is_away_for_a_moment_is_waited_for(backend):
-    from components.kubeflow import Kubeflow
-    from pipelines.cluster.runs import follow
+    from components.kubeflow import Kubeflow, follow
 
     run_id = backend.add_run("slow", "SUCCEEDED")
     backend.away = 2
-    looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01))
+    looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01, patience=60))
     assert [run.state for run in looks] == ["SUCCEEDED"]
 
 
 def test_the_end_of_the_last_step_may_be_told_after_the_runs_own(backend):
-    from components.kubeflow import LATE_LOOKS, Kubeflow
-    from pipelines.cluster.runs import follow, raise_for_end
+    from components.kubeflow import LATE_LOOKS, Kubeflow, follow
+    from pipelines.cluster.runs import raise_for_end
 
     steps = [step for step in DONE if step[0] != "deploy-bundle"]
     run_id = backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"))
