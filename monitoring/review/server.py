@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from monitoring.metrics import StoreCollector
 from refit.progress import say, set_up_logging
+from refit.signals import end_on_sigterm
 
 
 def make_server(pages: Path, store: Path, host: str, port: int) -> ThreadingHTTPServer:
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     asked = parser.parse_args()
     set_up_logging()
+    end_on_sigterm()
     with make_server(asked.pages, asked.store, asked.host, asked.port) as server:
         say(f"review pages: http://{asked.host}:{server.server_port}/")
         server.serve_forever()

@@ -8,6 +8,7 @@ import typer
 from pipelines.cli.cluster import ClusterOption
 from pipelines.cli.options import JsonOption
 from pipelines.cli.output import write_json, write_line, write_table
+from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
     from components.deployment.judge import Arm, Share
@@ -82,6 +83,7 @@ def step(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
 @rollout.command("follow")
 def follow(cluster: ClusterOption = None) -> None:
     """Carry out nominations as they come, for ever; what the cluster's own deployer runs."""
+    end_on_sigterm()
     open_rollouts(cluster).follow()
 
 
