@@ -6,36 +6,38 @@
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from refit.errors import RefitError
 from tests.cluster import binaries
-from tests.cluster.images import CONTAINERFILES, build_image
+from tests.cluster.images import CONTAINERFILES, build_base, build_image
+from tests.cluster.kfp import backend
 from tests.cluster.kubernetes import attach, raise_cluster
+from tests.cluster.lanes import NO_TESTS, lanes_at_once, lanes_of, run_lanes
 from tests.cluster.machine import CannotRun, prepare_machine
 from tests.cluster.node import Node
 from tests.cluster.object_store import install_object_store
 from tests.cluster.seldon import install_seldon
-from tests.cluster.settings import ROOT, NodeSettings
+from tests.cluster.settings import NodeSettings
+from tests.cluster.unpacked import unpack
 
 TIERS = {
     "cluster": "tier 1, Kubernetes and Seldon's operator",
     "kfp": "tier 2, the Kubeflow Pipelines backend and Argo",
 }
-NO_TESTS = 5
-"""How pytest says that it found none."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what was asked; return the exit code."""
     asked, rest = _parser().parse_known_args(arguments)
+    if asked.at_once < 1:
+        _parser().error("--at-once: at least one cluster has to stand")
     settings = NodeSettings(number=asked.number)
     try:
         if asked.what == "test":
-            return test(asked.tier or list(TIERS), rest)
+            return test(asked.tier or list(TIERS), rest, asked.at_once)
         if rest:
             _parser().error(f"unknown: {' '.join(rest)}")
         {"up": up, "down": down, "status": status}[asked.what](settings)
@@ -45,33 +47,33 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def test(tiers: Sequence[str], arguments: Sequence[str]) -> int:
+def test(tiers: Sequence[str], arguments: Sequence[str], at_once: int) -> int:
     """Run the tests of each tier; the last lines say which ran, which did not, and why.
+
+    Args:
+        tiers: of ``TIERS``.
+        arguments: more of pytest's.
+        at_once: how many clusters may stand side by side.
 
     Returns:
         1 when a tier failed, 0 when none did; a tier that this machine cannot hold is no failure.
     """
-    said, failed = [], False
+    lanes = lanes_of(tiers)
     try:
-        prepare_machine()
-        build_all()
+        prepare_machine(clusters=min(at_once, len(lanes)))
+        build_all(tiers)
     except CannotRun as error:
-        said = [f"{TIERS[tier]}: DID NOT RUN: {error}" for tier in tiers]
-        tiers = []
+        _say("\n".join(f"{TIERS[tier]}: DID NOT RUN: {error}" for tier in tiers))
+        return 0
+    ended = run_lanes(lanes, arguments, at_once)
     for tier in tiers:
-        # Captured this way, what takes minutes can still be told while it happens.
-        command = [sys.executable, "-m", "pytest", "--capture=sys", "-m", tier, "tests/cluster"]
-        command += arguments
-        code = subprocess.run(command, cwd=ROOT).returncode
-        outcome = {0: "passed", NO_TESTS: "DID NOT RUN: there are no such tests"}
-        said.append(f"{TIERS[tier]}: {outcome.get(code, f'FAILED (pytest ended with {code})')}")
-        failed = failed or code not in outcome
-    _say("\n".join(said))
-    return int(failed)
+        codes = {code for lane, code in ended.items() if lane.tier == tier}
+        _say(f"{TIERS[tier]}: {_outcome(codes)}")
+    return int(any(code not in (0, NO_TESTS) for code in ended.values()))
 
 
-def build_all() -> None:
-    """Build what every tier needs, unless that was done.
+def build_all(tiers: Sequence[str]) -> None:
+    """Build what the tiers need, unless that was done.
 
     Raises:
         CannotRun: Go or a Python that can be copied is missing.
@@ -79,11 +81,17 @@ def build_all() -> None:
     """
     binaries.build(binaries.pause())  # the smallest, which tells at once that there is no Go
     with ThreadPoolExecutor(1) as beside:  # images wait for the disk while Go compiles
-        images = [beside.submit(build_image, name) for name in CONTAINERFILES]
+        images = beside.submit(build_images)
         for programs in (binaries.kube, binaries.coredns, binaries.seldon):
             binaries.build(programs())
-        for image in images:
-            image.result()
+        if "kfp" in tiers:
+            backend.build()
+        images.result()
+
+
+def build_images() -> None:
+    """Build Refit's images, unless that was done, and unpack them for the clusters to come."""
+    unpack([build_base(), *map(build_image, CONTAINERFILES)])
 
 
 def up(settings: NodeSettings) -> None:
@@ -119,7 +127,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=["test", "up", "down", "status"])
     parser.add_argument("--number", type=int, default=0, help="keeps clusters apart; default 0")
     parser.add_argument("--tier", action="append", choices=TIERS, help="of tests; default: all")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=lanes_at_once(),
+        metavar="N",
+        help="clusters that stand side by side; default, by processors: %(default)s",
+    )
     return parser
+
+
+def _outcome(codes: set[int]) -> str:
+    failed = codes - {0, NO_TESTS}
+    if failed:
+        return f"FAILED (pytest ended with {', '.join(map(str, sorted(failed)))})"
+    return "passed" if 0 in codes else "DID NOT RUN: there are no such tests"
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,7 @@ from tests.cluster.machine import CannotRun, check_rights
 from tests.cluster.market import Market
 from tests.cluster.object_store import ObjectStore, install_object_store
 from tests.cluster.seldon import install_seldon
-from tests.cluster.settings import ROOT, NodeSettings
+from tests.cluster.settings import CLUSTER_NUMBER, ROOT, NodeSettings
 
 LOGS = ROOT / "build" / "cluster-logs"
 LONGEST_SECONDS = 3600
@@ -41,10 +41,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if number := os.environ.get("REFIT_TEST_CLUSTER"):
         yield attach(NodeSettings(number=int(number)))
         return
-    raised = raise_cluster(NodeSettings())
+    raised = raise_cluster(NodeSettings(number=int(os.environ.get(CLUSTER_NUMBER, 0))))
     yield raised
     if request.session.testsfailed:
-        raised.save_logs(LOGS)
+        raised.save_logs(LOGS / raised.settings.name)
     raised.end()
 
 

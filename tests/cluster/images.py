@@ -20,6 +20,7 @@ from tests.cluster.commands import confined, run, tell, timed
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.machine import CannotRun
 from tests.cluster.settings import ROOT, cache_folder
+from tests.cluster.unpacked import mark
 
 BASE = "localhost/python-base:3.12"
 BASE_PACKAGES = (
@@ -61,12 +62,12 @@ class Images:
     def _load(self, name: str, archive: Path, build: Callable[[], Path]) -> str:
         if name not in self._loaded:
             # Beside the images themselves: a cluster that stands has those of earlier runs.
-            mark = self._cluster.node.folder / "var" / f"loaded-{archive.name}"
-            if not mark.exists():
+            there = mark(self._cluster.services.runtime_folder, archive.name)
+            if not there.exists():
                 build()
                 with timed(f"{name} is loaded ({archive.stat().st_size / 1e6:.0f} MB)"):
                     self._cluster.load_image(archive)
-                mark.touch()
+                there.touch()
             self._loaded.add(name)
         return name
 

@@ -16,6 +16,7 @@ from tests.cluster.machine import prepare_machine
 from tests.cluster.node import Node
 from tests.cluster.services import NODE_NAME, PROGRAMS, Services
 from tests.cluster.settings import MANIFESTS, NodeSettings
+from tests.cluster.unpacked import hand_out
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -223,6 +224,7 @@ def as_list(manifests: Iterable[Manifest]) -> str:
 def _start_everything(cluster: Cluster, pause: Path, coredns: Path) -> None:
     services, seconds = cluster.services, cluster.settings.ready_seconds
     services.configure()
+    hand_out(services.runtime_folder)
     for name in ("containerd", "etcd", "kube-apiserver"):
         services.start(name)
     services.wait_for_runtime()

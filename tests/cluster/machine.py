@@ -23,8 +23,8 @@ PACKAGES = {
     "setpriv": "util-linux",
 }
 """Programs, and the Debian packages that bring them."""
-FREE_GB, FROM_NOTHING_GB = 25, 45
-"""What a cluster with its images takes, and what when everything has to be built first."""
+CLUSTER_GB, UNPACKING_GB, BUILDING_GB = 5, 17, 23
+"""What a cluster takes, what Refit's images do once they are unpacked, and what building does."""
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 
@@ -35,14 +35,17 @@ class CannotRun(RefitError):  # noqa: N818 - an outcome, named as people say it
     exit_code = 5
 
 
-def prepare_machine() -> None:
+def prepare_machine(clusters: int = 1) -> None:
     """Check what the kernel allows and install the Debian packages that are missing.
+
+    Args:
+        clusters: How many are going to stand side by side.
 
     Raises:
         CannotRun: Something is missing that cannot be had from here.
     """
     check_rights()
-    check_room(Path("/tmp"))
+    check_room(Path("/tmp"), clusters)
     missing = missing_packages()
     if missing:
         install(missing)
@@ -71,19 +74,26 @@ def check_rights() -> None:
             raise CannotRun(f"{hierarchy} cannot be written: run outside of a container")
 
 
-def check_room(folder: Path) -> None:
+def check_room(folder: Path, clusters: int) -> None:
     """See that the disk has room.
+
+    Args:
+        folder: Where nodes keep their state.
+        clusters: How many are going to stand side by side.
 
     Raises:
         CannotRun: It has not.
     """
     is_built = any((cache_folder() / "images").glob("*.tar"))
-    needed = FREE_GB if is_built else FROM_NOTHING_GB
+    is_unpacked = (cache_folder() / "unpacked").exists()
+    needed = clusters * CLUSTER_GB
+    needed += 0 if is_unpacked else UNPACKING_GB
+    needed += 0 if is_built else BUILDING_GB
     free = shutil.disk_usage(folder).free / 1e9
     if free < needed:
         raise CannotRun(
-            f"a cluster takes {needed} GB{'' if is_built else ', as nothing is built yet'}; "
-            f"{folder} has {free:.0f} GB of free disk"
+            f"{clusters} clusters side by side{'' if is_built else ', with nothing built yet,'} "
+            f"take {needed} GB; {folder} has {free:.0f} GB of free disk"
         )
 
 

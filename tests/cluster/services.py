@@ -49,6 +49,11 @@ class Services:
         """Where the container runtime listens."""
         return self._node.folder / "run" / "containerd.sock"
 
+    @property
+    def runtime_folder(self) -> Path:
+        """Where the container runtime keeps images."""
+        return self._node.folder / "var" / "containerd"
+
     def configure(self) -> None:
         """Write keys, certificates and configuration, and a name for each program."""
         for name in (*PROGRAMS, "kubectl"):
@@ -271,7 +276,7 @@ class Services:
     def _runtime_configuration(self) -> str:
         folder = self._node.folder
         return f"""version = 2
-root = "{folder}/var/containerd"
+root = "{self.runtime_folder}"
 state = "{folder}/run/containerd"
 oom_score = 0
 [grpc]

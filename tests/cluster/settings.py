@@ -11,6 +11,8 @@ from refit.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 GO_PROGRAMS = Path(__file__).with_name("go")
 MANIFESTS = Path(__file__).with_name("manifests")
+CLUSTER_NUMBER = "REFIT_CLUSTER_NUMBER"
+"""The variable that says which cluster tests raise."""
 LONGEST_FOLDER = 40
 
 

@@ -33,7 +33,7 @@ MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
 RECOMMENDER, REVIEW = "19000", "18081"
 ASKED = {"user_id": "shopper-000012", "context": {"surface": "home"}, "k": 5}
 TRAINING_SECONDS = 1200
-SOON = "60"
+SOON = "30"
 """Seconds; a Deployment that is recreated waits for its old pod to end first."""
 
 

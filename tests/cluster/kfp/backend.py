@@ -49,6 +49,20 @@ class Backend:
         return str(found["spec"]["clusterIP"])
 
 
+def build() -> None:
+    """Build what is missing, of which there is much the first time.
+
+    Raises:
+        CommandFailed: Something does not build.
+        CannotRun: A Debian package or Python 3.11 cannot be had.
+    """
+    if missing := [package for file, package in PACKAGES.items() if not Path(file).exists()]:
+        install(missing)
+    programs.pipelines()
+    programs.argo()
+    images.metadata_environment()
+
+
 def deploy(cluster: Cluster) -> Backend:
     """Build what is missing, start everything, and wait until it answers.
 
@@ -56,8 +70,7 @@ def deploy(cluster: Cluster) -> Backend:
         CommandFailed: Something does not build or start; pods' last words are in the message.
         CannotRun: A Debian package or Python 3.11 cannot be had.
     """
-    if missing := [package for file, package in PACKAGES.items() if not Path(file).exists()]:
-        install(missing)
+    build()
     with timed("Kubeflow Pipelines' images are on the node"):
         load_images(cluster)
     with timed("Kubeflow Pipelines is ready"):

@@ -54,7 +54,7 @@ def write_mariadb(archive: Path) -> Path:
 def write_mlmd(archive: Path) -> Path:
     """ml-metadata's store behind our gRPC front, with the Python 3.11 that it needs."""
     python = programs.python_311()
-    (site,) = make_environment(HERE / "requirements.txt", python).glob("lib/*/site-packages")
+    (site,) = metadata_environment().glob("lib/*/site-packages")
     prefix = Path(run([python, "-c", "import sys; print(sys.base_prefix)"]).strip())
     library = prefix / "lib" / "python3.11"
     program = (prefix / "bin" / "python3.11").resolve()
@@ -70,6 +70,11 @@ def write_mlmd(archive: Path) -> Path:
     environment = {**PATH, "PYTHONHOME": str(prefix), "PYTHONPATH": "/mlmd/site"}
     name = "docker.io/refit-test/mlmd:1.17.1"
     return write_image(archive, name, files, environment=environment)
+
+
+def metadata_environment() -> Path:
+    """An environment with ml-metadata, of the Python that it has a wheel for."""
+    return make_environment(HERE / "requirements.txt", programs.python_311())
 
 
 def write_seaweedfs(archive: Path) -> Path:

@@ -1,0 +1,88 @@
+"""Cluster tests side by side, a cluster for each lane: most of their time is waiting."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.cluster.settings import CLUSTER_NUMBER, ROOT
+
+LOOP = ("tests/cluster/kfp", "tests/cluster/test_loop.py")
+LANES_PER_PROCESSOR = 0.75
+NO_TESTS = 5
+"""How pytest says that it found none."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Tests that run one after the other.
+
+    Attributes:
+        name: leads each line of theirs, where there are others.
+        tier: the marker that they have.
+        words: for pytest: where they are.
+    """
+
+    name: str
+    tier: str
+    words: tuple[str, ...]
+
+
+LANES = (
+    Lane("loop", "kfp", LOOP),
+    Lane("commands", "kfp", ("tests/cluster", *(f"--ignore={place}" for place in LOOP))),
+    Lane("cluster", "cluster", ("tests/cluster",)),
+)
+
+
+def lanes_of(tiers: Sequence[str]) -> list[Lane]:
+    """The lanes of some tiers, the longest first."""
+    return [lane for lane in LANES if lane.tier in tiers]
+
+
+def run_lanes(lanes: Sequence[Lane], arguments: Sequence[str], at_once: int) -> dict[Lane, int]:
+    """Run the tests of these lanes.
+
+    Args:
+        lanes: some of ``LANES``.
+        arguments: more of pytest's.
+        at_once: how many lanes run side by side.
+
+    Returns:
+        How pytest ended, by lane; ``NO_TESTS`` where the arguments left none.
+    """
+    with ThreadPoolExecutor(at_once) as side_by_side:
+        asked = [
+            side_by_side.submit(
+                _run, lane, number, arguments, f"{lane.name:8}| " if len(lanes) > 1 else ""
+            )
+            for number, lane in enumerate(lanes)
+        ]
+        return {lane: ended.result() for lane, ended in zip(lanes, asked, strict=True)}
+
+
+def lanes_at_once() -> int:
+    """As many lanes as this machine's processors can carry."""
+    return max(1, round(LANES_PER_PROCESSOR * len(os.sched_getaffinity(0))))
+
+
+def _run(lane: Lane, number: int, arguments: Sequence[str], lead: str) -> int:
+    # Captured this way, what takes minutes can still be told while it happens.
+    options = ("-vv", "--capture=sys", "-m", lane.tier)
+    command = [sys.executable, "-m", "pytest", *options, *lane.words]
+    process = subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, CLUSTER_NUMBER: str(number), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout
+    for line in process.stdout:
+        sys.stdout.write(f"{lead}{line}")
+        sys.stdout.flush()
+    return process.wait()

@@ -1,0 +1,126 @@
+"""Refit's images, unpacked once for all clusters of this machine.
+
+A container runtime unpacks gigabytes for a minute or two. It is done aside, when an image has
+changed, and a new node gets a copy by hard links: the layers of images are only ever read, and the
+runtime's own tables are copied.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from tests.cluster.binaries import locked
+from tests.cluster.commands import CommandFailed, confined, run, tell, timed, wait_for
+from tests.cluster.settings import cache_folder
+
+MARK = "unpacked-"
+RUNTIME = "containerd"
+READY_SECONDS = 60.0
+TABLES = "*/*.db"
+"""What the runtime writes to; everything else in its folder it makes anew or removes."""
+
+
+def unpack(archives: Iterable[Path]) -> None:
+    """Have these images, and no others, unpacked for the clusters to come.
+
+    Args:
+        archives: of images, with their contents' hashes in their names.
+
+    Raises:
+        CommandFailed: The runtime refused one.
+    """
+    wanted = {archive.name: archive for archive in archives}
+    kept = _kept()
+    with locked(kept):
+        held = _names(kept)
+        if held == wanted.keys():
+            return
+        with (
+            timed(f"unpacked {', '.join(sorted(wanted.keys() - held)) or 'no image'}"),
+            tempfile.TemporaryDirectory(dir=kept.parent) as scratch,
+        ):
+            fresh = Path(scratch) / "fresh"
+            fresh.mkdir()
+            _link(kept / RUNTIME, fresh / RUNTIME)
+            with _runtime(fresh / RUNTIME) as ctr:
+                for name in wanted.keys() - held:
+                    run([*ctr, "images", "import", wanted[name]])
+            for name in wanted:
+                (fresh / f"{MARK}{name}").touch()
+            if kept.exists():
+                kept.rename(Path(scratch) / "former")
+            fresh.rename(kept)
+
+
+def hand_out(runtime: Path) -> None:
+    """Give a new node what is unpacked, where that is on the same disk.
+
+    Args:
+        runtime: The root of the node's container runtime, which must not be there yet.
+    """
+    kept = _kept()
+    with locked(kept):
+        if not kept.exists():
+            return
+        try:
+            _link(kept / RUNTIME, runtime)
+        except CommandFailed as error:  # another disk
+            shutil.rmtree(runtime, ignore_errors=True)
+            tell(f"images will be unpacked again: {error}")
+            return
+        for name in _names(kept):
+            mark(runtime, name).touch()
+
+
+def mark(runtime: Path, archive: str) -> Path:
+    """The file beside a node's runtime that says that it has an archive's image."""
+    return runtime.with_name(f"{MARK}{archive}")
+
+
+def _kept() -> Path:
+    return cache_folder() / "unpacked"
+
+
+def _names(kept: Path) -> set[str]:
+    return {found.name.removeprefix(MARK) for found in kept.glob(f"{MARK}*")}
+
+
+def _link(source: Path, copy: Path) -> None:
+    if not source.exists():
+        return
+    run(["cp", "--archive", "--link", source, copy])
+    for table in source.glob(TABLES):
+        run(["cp", "--archive", "--remove-destination", table, copy / table.relative_to(source)])
+
+
+@contextmanager
+def _runtime(root: Path) -> Iterator[list[str]]:
+    """A container runtime with no containers; yields how its images are spoken of."""
+    with tempfile.TemporaryDirectory() as state:
+        socket, configuration = f"{state}/socket", Path(state) / "containerd.toml"
+        configuration.write_text(
+            f"""version = 2
+root = "{root}"
+state = "{state}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{state}/opt"
+"""
+        )
+        with (Path(state) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                confined(["containerd", "--config", configuration]), stdout=log, stderr=log
+            )
+        ctr = ["ctr", "--address", socket, "--namespace", "k8s.io"]
+        try:
+            wait_for("the container runtime", partial(run, [*ctr, "version"]), READY_SECONDS)
+            yield ctr
+        finally:
+            process.kill()  # what it has told is written
+            process.wait()
