@@ -10,6 +10,9 @@ from pathlib import Path
 
 from refit.errors import RefitError, ServiceUnreachable
 
+TOLD = "cluster: "
+"""How a line begins that tells the reader something."""
+
 
 class CommandFailed(RefitError):  # noqa: N818 - an outcome, named as people say it
     """A program ended with an error; the message holds its last words."""
@@ -93,5 +96,5 @@ def timed(what: str) -> Iterator[None]:
 def tell(message: str) -> None:
     """Tell the reader one thing, also where pytest holds back what tests write."""
     stream = sys.__stderr__ or sys.stderr
-    stream.write(f"cluster: {message}\n")
+    stream.write(f"{TOLD}{message}\n")
     stream.flush()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tests.cluster.commands import TOLD
 from tests.cluster.settings import CLUSTER_NUMBER, ROOT
 
 LOOP = ("tests/cluster/kfp", "tests/cluster/test_loop.py")
@@ -83,6 +84,7 @@ def _run(lane: Lane, number: int, arguments: Sequence[str], lead: str) -> int:
     )
     assert process.stdout
     for line in process.stdout:
-        sys.stdout.write(f"{lead}{line}")
+        told = line.replace(f" {TOLD}", f"\n{lead}{TOLD}")  # while a test's line waits for its end
+        sys.stdout.write(f"{lead}{told}")
         sys.stdout.flush()
     return process.wait()

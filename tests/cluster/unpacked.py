@@ -25,7 +25,7 @@ TABLES = "*/*.db"
 
 
 def unpack(archives: Iterable[Path]) -> None:
-    """Have these images, and no others, unpacked for the clusters to come.
+    """Have these images unpacked for the clusters to come; others of their names go.
 
     Args:
         archives: of images, with their contents' hashes in their names.
@@ -37,23 +37,24 @@ def unpack(archives: Iterable[Path]) -> None:
     kept = _kept()
     with locked(kept):
         held = _names(kept)
-        if held == wanted.keys():
+        missing = sorted(wanted.keys() - held)
+        if not missing:
             return
-        with (
-            timed(f"unpacked {', '.join(sorted(wanted.keys() - held)) or 'no image'}"),
-            tempfile.TemporaryDirectory(dir=kept.parent) as scratch,
-        ):
-            fresh = Path(scratch) / "fresh"
+        with timed(f"unpacked {', '.join(missing)}"):
+            fresh, former = kept.with_name("unpacked-fresh"), kept.with_name("unpacked-former")
+            for left in (fresh, former):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
             fresh.mkdir()
             _link(kept / RUNTIME, fresh / RUNTIME)
             with _runtime(fresh / RUNTIME) as ctr:
-                for name in wanted.keys() - held:
+                for name in missing:
                     run([*ctr, "images", "import", wanted[name]])
             for name in wanted:
                 (fresh / f"{MARK}{name}").touch()
             if kept.exists():
-                kept.rename(Path(scratch) / "former")
+                kept.rename(former)
             fresh.rename(kept)
+            shutil.rmtree(former, ignore_errors=True)
 
 
 def hand_out(runtime: Path) -> None:
