@@ -161,7 +161,8 @@ def _build(programs: GoPrograms, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
         made = Path(fresh) / "programs"
         made.mkdir()
-        command = ["go", "build", "-trimpath", "-ldflags", f"-s -w {programs.linker}".strip()]
+        command = ["go", "build", "-trimpath", "-gcflags=all=-dwarf=false"]  # nobody debugs them
+        command += ["-ldflags", f"-s -w {programs.linker}".strip()]
         run(
             [*command, *programs.flags, "-o", f"{made}/", *programs.packages],
             folder=programs.folder,
