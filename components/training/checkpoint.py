@@ -36,13 +36,14 @@ def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
     folder = root / key[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, for it stays: a lock that is removed no longer keeps others apart.
+        lock = folder.with_suffix(".lock").open("w")
     except OSError as error:
         raise UsageError(
-            f"no checkpoint can be kept in {root} by user {os.getuid()}: {error.strerror}; let it "
+            f"no checkpoint can be kept in {root} by user {os.getuid()}: {error}; let it "
             "write there, or leave the checkpoint folder out of the settings"
         ) from error
-    # Beside the folder, for it stays: a lock that is removed no longer keeps the next ones apart.
-    with folder.with_suffix(".lock").open("w") as lock:
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

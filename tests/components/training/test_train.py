@@ -257,6 +257,19 @@ def test_of_two_that_train_the_same_one_keeps_checkpoints(
     assert not kept.exists()
 
 
+def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
+    from components.training.checkpoint import checkpoints_of
+
+    (tmp_path / "file").touch()
+    (tmp_path / "key.lock").mkdir()
+    for root in (tmp_path / "file", tmp_path):
+        with (
+            pytest.raises(UsageError, match="let it write there"),
+            checkpoints_of("key", root),
+        ):
+            pass
+
+
 def test_starting_clean_forgets_the_checkpoint(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
