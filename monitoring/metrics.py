@@ -11,20 +11,19 @@
 =============================================  ===================================================
 """
 
-import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from math import nan
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy import Connection, func, select
 
-from monitoring.store import Refit, RefitState
+from monitoring.database import Database
+from monitoring.store import ALERTS, DECISIONS, READINGS, REFITS, Refit, RefitState
 from refit.alert import Alert, AlertStatus, Decision
+from refit.errors import RefitError
 from refit.progress import say
 from refit.reading import Reading, State
 
@@ -36,11 +35,14 @@ class StoreCollector(Collector):
     """Reads the store without ever writing to it, so that a read-only volume will do.
 
     Args:
-        store: The SQLite file; it may not be there yet.
+        store: Where the store is, as ``SqlStore`` takes it; it may not be there yet.
+
+    Raises:
+        UsageError: That cannot be read.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
+    def __init__(self, store: str | Path) -> None:
+        self._database = Database(store, read_only=True, patience_seconds=5)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All metrics, read in one transaction; a store that cannot be read shows as 0."""
@@ -49,21 +51,19 @@ class StoreCollector(Collector):
         )
         try:
             families = self._read()
-        except (sqlite3.Error, ValueError) as error:
-            say(f"the alert store {self._store} cannot be read: {error}")
+        except RefitError as error:
+            say(f"no metrics of the alert store: {error}")
             families = []
         readable.add_metric([], 1 if families else 0)
         yield readable
         yield from families
 
     def _read(self) -> list[GaugeMetricFamily]:
-        address = f"{self._store.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=5, isolation_level=None)) as db:
-            db.execute("BEGIN")
+        with self._database.reading() as db:
             return [*_decisions(db), _readings(db), _alerts(db), *_refits(db)]
 
 
-def _decisions(db: sqlite3.Connection) -> Iterator[GaugeMetricFamily]:
+def _decisions(db: Connection) -> Iterator[GaugeMetricFamily]:
     decided = GaugeMetricFamily(
         "refit_monitor_decided_timestamp_seconds", "The moment that the last run judged."
     )
@@ -72,9 +72,9 @@ def _decisions(db: sqlite3.Connection) -> Iterator[GaugeMetricFamily]:
         "When the bundle that the last run looked at was made.",
         labels=["bundle_id"],
     )
-    query = "SELECT bundle_id, body FROM decisions ORDER BY id DESC LIMIT 1"
-    for bundle_id, body in db.execute(query):
-        decided.add_metric([], Decision.parse(json.loads(body)).at.timestamp())
+    last = select(DECISIONS.c.bundle_id, DECISIONS.c.body).order_by(DECISIONS.c.id.desc())
+    for bundle_id, body in db.execute(last.limit(1)):
+        decided.add_metric([], Decision.parse_json(body).at.timestamp())
         made.add_metric([bundle_id], _made_at(bundle_id))
     yield decided
     yield made
@@ -89,22 +89,23 @@ def _made_at(bundle_id: str) -> float:
     return made.replace(tzinfo=UTC).timestamp()
 
 
-def _readings(db: sqlite3.Connection) -> GaugeMetricFamily:
+def _readings(db: Connection) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
         "refit_monitor_readings", "Readings of the newest window.", labels=["state"]
     )
-    newest = "SELECT body FROM readings WHERE window_end = (SELECT max(window_end) FROM readings)"
-    states = [Reading.parse(body).state for body in _bodies(db, newest)]
+    newest = select(func.max(READINGS.c.window_end)).scalar_subquery()
+    query = select(READINGS.c.body).where(READINGS.c.window_end == newest)
+    states = [Reading.parse_json(body).state for body in db.scalars(query)]
     for state in State:
         family.add_metric([state], states.count(state))
     return family
 
 
-def _alerts(db: sqlite3.Connection) -> GaugeMetricFamily:
+def _alerts(db: Connection) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
         "refit_monitor_unresolved_alerts", "Alerts that nobody resolved.", labels=["about"]
     )
-    alerts = [Alert.parse(body) for body in _bodies(db, "SELECT body FROM alerts")]
+    alerts = [Alert.parse_json(body) for body in db.scalars(select(ALERTS.c.body))]
     unresolved = [alert for alert in alerts if alert.status is not AlertStatus.RESOLVED]
     for state in (State.DRIFT, State.CANNOT_TELL):
         about = [a for a in unresolved if any(r.state is state for r in a.readings)]
@@ -112,21 +113,17 @@ def _alerts(db: sqlite3.Connection) -> GaugeMetricFamily:
     return family
 
 
-def _refits(db: sqlite3.Connection) -> Iterator[GaugeMetricFamily]:
+def _refits(db: Connection) -> Iterator[GaugeMetricFamily]:
     last = GaugeMetricFamily(
         "refit_monitor_last_refit", "The state of the last refit.", labels=["state"]
     )
     requested = GaugeMetricFamily(
         "refit_monitor_last_refit_timestamp_seconds", "When the last refit was asked for."
     )
-    query = "SELECT body FROM refits ORDER BY requested_at DESC LIMIT 1"
-    for refit in (Refit.parse(body) for body in _bodies(db, query)):
+    query = select(REFITS.c.body).order_by(REFITS.c.requested_at.desc()).limit(1)
+    for refit in (Refit.parse_json(body) for body in db.scalars(query)):
         for state in RefitState:
             last.add_metric([state], 1 if refit.state is state else 0)
         requested.add_metric([], refit.requested_at.timestamp())
     yield last
     yield requested
-
-
-def _bodies(db: sqlite3.Connection, query: str) -> list[Any]:
-    return [json.loads(body) for (body,) in db.execute(query)]

@@ -94,6 +94,8 @@ def _claim_held(store: AlertStore, refit: Refit, lease_seconds: float) -> Iterat
             except ClaimLost as lost:
                 say(f"monitor: {lost}")
                 return
+            except ServiceUnreachable as error:  # tried again while the claim may still be ours
+                say(f"monitor: refit {refit.key}: {error}")
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()

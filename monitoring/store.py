@@ -5,17 +5,30 @@ checked in the transaction that writes the claim. A claim is a lease: its owner 
 works, and one that falls silent is taken up by the next monitor, under the same key.
 """
 
-import json
-import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    and_,
+    or_,
+    select,
+    update,
+)
+
+from monitoring.database import PATIENCE_SECONDS, Database
 from refit.alert import Alert, AlertStatus, Decision
 from refit.errors import UsageError
 from refit.reading import Reading
@@ -106,115 +119,135 @@ class AlertStore(Protocol):
         """All refits, oldest first."""
 
 
-SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS readings (
-    towers_id TEXT NOT NULL, subject TEXT NOT NULL, statistic TEXT NOT NULL,
-    window_start TEXT NOT NULL, window_end TEXT NOT NULL, body TEXT NOT NULL,
-    PRIMARY KEY (towers_id, subject, statistic, window_start, window_end))""",
-    """CREATE TABLE IF NOT EXISTS decisions (
-    id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS alerts (
-    alert_id TEXT PRIMARY KEY, towers_id TEXT NOT NULL, created_at TEXT NOT NULL,
-    status TEXT NOT NULL, body TEXT NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS refits (
-    key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, lease_until REAL NOT NULL,
-    requested_at TEXT NOT NULL, body TEXT NOT NULL)""",
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Sorted by its bytes, whatever the language of the server."""
+TABLES = MetaData()
+READINGS = Table(
+    "readings",
+    TABLES,
+    Column("towers_id", _TEXT, primary_key=True),
+    Column("subject", _TEXT, primary_key=True),
+    Column("statistic", _TEXT, primary_key=True),
+    Column("window_start", _TEXT, primary_key=True),
+    Column("window_end", _TEXT, primary_key=True),
+    Column("body", _TEXT, nullable=False),
 )
+DECISIONS = Table(
+    "decisions",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("bundle_id", _TEXT, nullable=False),
+    Column("body", _TEXT, nullable=False),
+)
+ALERTS = Table(
+    "alerts",
+    TABLES,
+    Column("alert_id", _TEXT, primary_key=True),
+    Column("towers_id", _TEXT, nullable=False),
+    Column("created_at", _TEXT, nullable=False),
+    Column("status", _TEXT, nullable=False),
+    Column("body", _TEXT, nullable=False),
+)
+REFITS = Table(
+    "refits",
+    TABLES,
+    Column("key", _TEXT, primary_key=True),
+    Column("state", _TEXT, nullable=False),
+    Column("owner", _TEXT, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("requested_at", _TEXT, nullable=False),
+    Column("body", _TEXT, nullable=False),
+)
+IS_UNDER_WAY = REFITS.c.state.in_(UNDER_WAY)
 
 
-class SqliteStore:
-    """The store in one SQLite file, safe for several processes of one machine."""
+class SqlStore:
+    """The store in a SQLite file, for processes of one machine, or in PostgreSQL, for a cluster's.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        with self._writing() as db:
-            for table in SCHEMA:
-                db.execute(table)
+    Args:
+        place: A path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/DATABASE``, whose
+            password is in the environment variable PGPASSWORD.
+        patience_seconds: How long to wait for a server, and for other writers.
 
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        try:
-            yield db
-        finally:
-            db.close()
+    Raises:
+        UsageError: The place cannot be read.
+        ServiceUnreachable: The database cannot be used; so does every method.
+    """
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that no other writer can come between."""
-        with self._connected() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+    def __init__(self, place: str | Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._database = Database(place, patience_seconds=patience_seconds)
+        with self._database.writing() as db:
+            TABLES.create_all(db)
 
-    def _bodies(self, query: str, *values: Any) -> list[Any]:
-        with self._connected() as db:
-            return [json.loads(body) for (body,) in db.execute(query, values)]
+    def _bodies(self, query: Select[str]) -> Sequence[str]:
+        with self._database.reading() as db:
+            return db.scalars(query).all()
 
     def add_readings(self, readings: Sequence[Reading]) -> None:
         """Keep readings; one measured again replaces the earlier."""
         rows = [
-            (
-                r.towers_id,
-                r.subject,
-                r.statistic,
-                _stamp(r.window.start),
-                _stamp(r.window.end),
-                r.model_dump_json(),
-            )
-            for r in readings
+            {
+                "towers_id": reading.towers_id,
+                "subject": reading.subject,
+                "statistic": reading.statistic,
+                "window_start": _stamp(reading.window.start),
+                "window_end": _stamp(reading.window.end),
+                "body": reading.model_dump_json(),
+            }
+            for reading in readings
         ]
-        with self._writing() as db:
-            db.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?)", rows)
+        if not rows:
+            return
+        insert = self._database.insert(READINGS)
+        with self._database.writing() as db:
+            db.execute(
+                insert.on_conflict_do_update(
+                    index_elements=list(READINGS.primary_key),
+                    set_={"body": insert.excluded.body},
+                ),
+                rows,
+            )
 
     def readings(self, towers_id: str, windows: int) -> list[Reading]:
         """The readings of the latest windows under these towers, oldest first."""
+        of_towers = READINGS.c.towers_id == towers_id
+        ends = select(READINGS.c.window_end).where(of_towers).distinct()
+        latest = ends.order_by(READINGS.c.window_end.desc()).limit(windows)
         bodies = self._bodies(
-            "SELECT body FROM readings WHERE towers_id = ? AND window_end IN (SELECT DISTINCT "
-            "window_end FROM readings WHERE towers_id = ? ORDER BY window_end DESC LIMIT ?) "
-            "ORDER BY window_end, subject, statistic",
-            towers_id,
-            towers_id,
-            windows,
+            select(READINGS.c.body)
+            .where(of_towers, READINGS.c.window_end.in_(latest))
+            .order_by(READINGS.c.window_end, READINGS.c.subject, READINGS.c.statistic)
         )
-        return [Reading.parse(body) for body in bodies]
+        return [Reading.parse_json(body) for body in bodies]
 
     def add_decision(self, bundle_id: str, decision: Decision) -> None:
         """Keep a decision."""
-        with self._writing() as db:
-            db.execute(
-                "INSERT INTO decisions (bundle_id, body) VALUES (?, ?)",
-                (bundle_id, decision.model_dump_json()),
-            )
+        row = {"bundle_id": bundle_id, "body": decision.model_dump_json()}
+        with self._database.writing() as db:
+            db.execute(DECISIONS.insert().values(row))
 
     def decisions(self, bundle_id: str | None = None) -> list[Decision]:
         """Decisions, oldest first."""
-        bodies = self._bodies(
-            "SELECT body FROM decisions WHERE ? IS NULL OR bundle_id = ? ORDER BY id",
-            bundle_id,
-            bundle_id,
-        )
-        return [Decision.parse(body) for body in bodies]
+        query = select(DECISIONS.c.body).order_by(DECISIONS.c.id)
+        if bundle_id is not None:
+            query = query.where(DECISIONS.c.bundle_id == bundle_id)
+        return [Decision.parse_json(body) for body in self._bodies(query)]
 
     def add_alert(self, alert: Alert) -> bool:
         """Keep a new alert; False when one of this id is there already."""
-        with self._writing() as db:
-            done = db.execute(
-                "INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?, ?)",
-                (
-                    alert.alert_id,
-                    alert.towers_id,
-                    _stamp(alert.created_at),
-                    alert.status,
-                    alert.model_dump_json(),
-                ),
-            )
-            return done.rowcount == 1
+        row = {
+            "alert_id": alert.alert_id,
+            "towers_id": alert.towers_id,
+            "created_at": _stamp(alert.created_at),
+            "status": alert.status,
+            "body": alert.model_dump_json(),
+        }
+        same = select(ALERTS.c.alert_id).where(ALERTS.c.alert_id == alert.alert_id)
+        with self._database.writing() as db:
+            if db.execute(same).first():
+                return False
+            db.execute(ALERTS.insert().values(row))
+        return True
 
     def alert(self, alert_id: str) -> Alert:
         """One alert.
@@ -222,20 +255,15 @@ class SqliteStore:
         Raises:
             UsageError: There is none of this id.
         """
-        bodies = self._bodies("SELECT body FROM alerts WHERE alert_id = ?", alert_id)
-        if not bodies:
-            raise UsageError(f"there is no alert {alert_id!r}; see refit alerts list")
-        return Alert.parse(bodies[0])
+        with self._database.reading() as db:
+            return _read_alert(db, alert_id)
 
     def alerts(self, towers_id: str | None = None) -> list[Alert]:
         """Alerts, newest first."""
-        bodies = self._bodies(
-            "SELECT body FROM alerts WHERE ? IS NULL OR towers_id = ? "
-            "ORDER BY created_at DESC, alert_id",
-            towers_id,
-            towers_id,
-        )
-        return [Alert.parse(body) for body in bodies]
+        query = select(ALERTS.c.body).order_by(ALERTS.c.created_at.desc(), ALERTS.c.alert_id)
+        if towers_id is not None:
+            query = query.where(ALERTS.c.towers_id == towers_id)
+        return [Alert.parse_json(body) for body in self._bodies(query)]
 
     def update_alert(self, alert_id: str, expected: Sequence[AlertStatus], **changes: Any) -> Alert:
         """Change an alert that has one of these statuses.
@@ -243,12 +271,8 @@ class SqliteStore:
         Raises:
             UsageError: There is none of this id, or it has another status.
         """
-        self.alert(alert_id)
-        with self._writing() as db:
-            (body,) = db.execute(
-                "SELECT body FROM alerts WHERE alert_id = ?", (alert_id,)
-            ).fetchone()
-            before = Alert.parse(json.loads(body))
+        with self._database.writing() as db:
+            before = _read_alert(db, alert_id)
             if before.status not in expected:
                 raise UsageError(
                     f"alert {alert_id} is {before.status}; this needs one that is "
@@ -256,8 +280,9 @@ class SqliteStore:
                 )
             after = before.model_copy(update=changes)
             db.execute(
-                "UPDATE alerts SET status = ?, body = ? WHERE alert_id = ?",
-                (after.status, after.model_dump_json(), alert_id),
+                update(ALERTS)
+                .where(ALERTS.c.alert_id == alert_id)
+                .values(status=after.status, body=after.model_dump_json())
             )
             return after
 
@@ -279,41 +304,45 @@ class SqliteStore:
             attempt=1,
             requested_at=at,
         )
-        with self._writing() as db:
-            taken = db.execute(
-                "SELECT 1 FROM refits WHERE key = ? OR state IN (?, ?) OR requested_at > ?",
-                (key, *UNDER_WAY, _stamp(not_since)),
-            ).fetchone()
-            if taken:
+        row = {
+            "key": key,
+            "state": refit.state,
+            "owner": refit.owner,
+            "lease_until": time.time() + lease_seconds,
+            "requested_at": _stamp(at),
+            "body": refit.model_dump_json(),
+        }
+        is_recent = REFITS.c.requested_at > _stamp(not_since)
+        in_the_way = select(REFITS.c.key).where(or_(REFITS.c.key == key, IS_UNDER_WAY, is_recent))
+        with self._database.writing() as db:
+            if db.execute(in_the_way).first():
                 return None
-            db.execute(
-                "INSERT INTO refits VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    refit.state,
-                    refit.owner,
-                    time.time() + lease_seconds,
-                    _stamp(at),
-                    refit.model_dump_json(),
-                ),
-            )
+            db.execute(REFITS.insert().values(row))
         return refit
 
     def take_up_refit(self, lease_seconds: float) -> Refit | None:
         """Take over a refit under way whose owner fell silent, if there is one."""
-        with self._writing() as db:
-            row = db.execute(
-                "SELECT body FROM refits WHERE state IN (?, ?) AND lease_until < ? "
-                "ORDER BY requested_at LIMIT 1",
-                (*UNDER_WAY, time.time()),
-            ).fetchone()
-            if row is None:
+        left_behind = (
+            select(REFITS.c.body)
+            .where(IS_UNDER_WAY, REFITS.c.lease_until < time.time())
+            .order_by(REFITS.c.requested_at)
+            .limit(1)
+        )
+        with self._database.writing() as db:
+            body = db.scalar(left_behind)
+            if body is None:
                 return None
-            before = Refit.parse(json.loads(row[0]))
+            before = Refit.parse_json(body)
             refit = before.model_copy(
                 update={"owner": uuid.uuid4().hex, "attempt": before.attempt + 1}
             )
-            self._write_refit(db, refit, before.owner, time.time() + lease_seconds)
+            _change_refit(
+                db,
+                before,
+                owner=refit.owner,
+                body=refit.model_dump_json(),
+                lease_until=time.time() + lease_seconds,
+            )
         return refit
 
     def renew_refit(self, refit: Refit, lease_seconds: float) -> None:
@@ -322,8 +351,8 @@ class SqliteStore:
         Raises:
             ClaimLost: It is somebody else's.
         """
-        with self._writing() as db:
-            self._write_refit(db, refit, refit.owner, time.time() + lease_seconds, renew=True)
+        with self._database.writing() as db:
+            _change_refit(db, refit, lease_until=time.time() + lease_seconds)
 
     def set_refit(self, refit: Refit, state: RefitState, outcome: str = "") -> Refit:
         """Say how far a refit has come.
@@ -332,33 +361,28 @@ class SqliteStore:
             ClaimLost: It is somebody else's.
         """
         after = refit.model_copy(update={"state": state, "outcome": outcome or refit.outcome})
-        with self._writing() as db:
-            self._write_refit(db, after, refit.owner, None)
+        with self._database.writing() as db:
+            _change_refit(db, refit, state=after.state, body=after.model_dump_json())
         return after
-
-    def _write_refit(
-        self,
-        db: sqlite3.Connection,
-        refit: Refit,
-        owner: str,
-        lease_until: float | None,
-        renew: bool = False,
-    ) -> None:
-        body = None if renew else refit.model_dump_json()
-        state = None if renew else refit.state
-        done = db.execute(
-            "UPDATE refits SET state = COALESCE(?, state), owner = ?, body = COALESCE(?, body), "
-            "lease_until = COALESCE(?, lease_until) "
-            "WHERE key = ? AND owner = ? AND state IN (?, ?)",
-            (state, refit.owner, body, lease_until, refit.key, owner, *UNDER_WAY),
-        )
-        if done.rowcount != 1:
-            raise ClaimLost(f"refit {refit.key} went to another owner")
 
     def refits(self) -> list[Refit]:
         """All refits, oldest first."""
-        bodies = self._bodies("SELECT body FROM refits ORDER BY requested_at, key")
-        return [Refit.parse(body) for body in bodies]
+        query = select(REFITS.c.body).order_by(REFITS.c.requested_at, REFITS.c.key)
+        return [Refit.parse_json(body) for body in self._bodies(query)]
+
+
+def _read_alert(db: Connection, alert_id: str) -> Alert:
+    body = db.scalar(select(ALERTS.c.body).where(ALERTS.c.alert_id == alert_id))
+    if body is None:
+        raise UsageError(f"there is no alert {alert_id!r}; see refit alerts list")
+    return Alert.parse_json(body)
+
+
+def _change_refit(db: Connection, refit: Refit, **values: Any) -> None:
+    """Write to a refit under way, if its owner still is the one that ``refit`` names."""
+    is_ours = and_(REFITS.c.key == refit.key, REFITS.c.owner == refit.owner, IS_UNDER_WAY)
+    if db.execute(update(REFITS).where(is_ours).values(values)).rowcount != 1:
+        raise ClaimLost(f"refit {refit.key} went to another owner")
 
 
 def _stamp(moment: datetime) -> str:

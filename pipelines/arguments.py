@@ -74,7 +74,7 @@ def drift_monitoring_arguments(
         "log": str(home.predictions),
         "until": until.isoformat(),
         "windows": windows,
-        "store": str(home.alerts),
+        "store": home.alerts,
         "pages": str(home.alert_pages),
         "workspace": str(home.evidently),
         "outcomes": str(outcomes.absolute()) if outcomes else "",

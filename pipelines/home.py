@@ -15,16 +15,20 @@ class Home(Settings):
     Attributes:
         folder: Everything local lies below it.
         registry_url: Where bundles are kept; any fsspec URL. Empty means ``folder/registry``.
+        alert_store: Path or URL of the alert store. Empty means a SQLite file in ``folder``.
     """
 
     folder: Path
     registry_url: str = ""
+    alert_store: str = ""
 
     @classmethod
-    def at(cls, folder: Path | None = None, registry_url: str = "") -> "Home":
+    def at(
+        cls, folder: Path | None = None, registry_url: str = "", alert_store: str = ""
+    ) -> "Home":
         """Home at ``folder``, else at $REFIT_HOME, else at ./.refit."""
         chosen = folder or Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME))
-        return cls(folder=chosen.absolute(), registry_url=registry_url)
+        return cls(folder=chosen.absolute(), registry_url=registry_url, alert_store=alert_store)
 
     @property
     def registry(self) -> str:
@@ -62,9 +66,9 @@ class Home(Settings):
         return self.folder / "serving"
 
     @property
-    def alerts(self) -> Path:
-        """The store of readings, decisions, alerts and refits."""
-        return self.folder / "monitoring" / "alerts.sqlite"
+    def alerts(self) -> str:
+        """Path or URL of the store of readings, decisions, alerts and refits."""
+        return self.alert_store or str(self.folder / "monitoring" / "alerts.sqlite")
 
     @property
     def alert_pages(self) -> Path:

@@ -1,7 +1,12 @@
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import NEWEST, RELEASES, Postgres, running_postgres
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before anything imports TensorFlow
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,3 +28,35 @@ def public_data() -> Path:
     folder = Path(os.environ["REFIT_DATA"])
     assert folder.is_dir(), f"REFIT_DATA={folder} is not a folder"
     return folder
+
+
+@pytest.fixture(scope="session")
+def start_postgres() -> Iterator[Callable[[str], Postgres]]:
+    """The server of a release, started when it is first asked for."""
+    with ExitStack() as servers:
+        yield cache(lambda release: servers.enter_context(running_postgres(release)))
+
+
+@pytest.fixture
+def postgres(
+    start_postgres: Callable[[str], Postgres], monkeypatch: pytest.MonkeyPatch
+) -> Postgres:
+    """A PostgreSQL server, whose password is where ours and its own programs look for it."""
+    server = start_postgres(NEWEST)
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    return server
+
+
+@pytest.fixture(params=["sqlite", *RELEASES])
+def place(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    start_postgres: Callable[[str], Postgres],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Where a fresh alert store may be, in each database that can hold one."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.sqlite")
+    server = start_postgres(request.param)
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    return server.empty()

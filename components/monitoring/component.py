@@ -69,7 +69,8 @@ def watch_drift(
         until: End of the last window, UTC; empty means last midnight, or the end of the last whole
             window where windows are shorter than a day.
         windows: How many windows before ``until`` are measured.
-        store: SQLite file of readings, decisions, alerts and refits.
+        store: Where readings, decisions, alerts and refits are kept: the path of a SQLite file, or
+            PostgreSQL's URL, whose password is in the environment variable PGPASSWORD.
         pages: Folder of the review pages.
         workspace: Evidently workspace.
         readings: What was measured, as JSON.
@@ -89,7 +90,7 @@ def watch_drift(
     from components.step import running
     from monitoring.act import monitor
     from monitoring.settings import MonitorSettings
-    from monitoring.store import SqliteStore
+    from monitoring.store import SqlStore
     from refit.files import write_json
     from refit.registry import Registry
 
@@ -113,7 +114,7 @@ def watch_drift(
                 until=end,
                 windows=windows,
             ),
-            SqliteStore(Path(store)),
+            SqlStore(store),
             Path(pages),
             now=end,
             launch=launch,

@@ -17,19 +17,24 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from monitoring.database import PLACES, parse_place
 from monitoring.metrics import StoreCollector
+from refit.errors import UsageError
 from refit.progress import say, set_up_logging
 from refit.signals import end_on_sigterm
 
 
-def make_server(pages: Path, store: Path, host: str, port: int) -> ThreadingHTTPServer:
+def make_server(pages: Path, store: str | Path, host: str, port: int) -> ThreadingHTTPServer:
     """A server that is ready for ``serve_forever``.
 
     Args:
         pages: Folder of the review pages; it may not be there yet.
-        store: The alert store's SQLite file; it may not be there yet.
+        store: Where the alert store is, as ``SqlStore`` takes it; it may not be there yet.
         host: Where to listen.
         port: 0 takes a free one.
+
+    Raises:
+        UsageError: Where the store is cannot be read.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StoreCollector(store))
@@ -68,11 +73,19 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def _read_place(text: str) -> str:
+    try:
+        parse_place(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pages", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--store", type=_read_place, required=True, help=f"alert store: {PLACES}")
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8080)
     asked = parser.parse_args()

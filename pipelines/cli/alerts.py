@@ -1,10 +1,11 @@
 """refit alerts: list, show, acknowledge, resolve."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import HomeOption, JsonOption
+from pipelines.cli.options import HomeOption, JsonOption, StoreOption
 from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.home import Home
 from refit.alert import AlertStatus
@@ -21,13 +22,14 @@ def list_alerts(
         AlertStatus | None, typer.Option(help="Only alerts that stand there.")
     ] = None,
     home: HomeOption = None,
+    store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """List the alerts, newest first."""
     from monitoring import alerts as review
-    from monitoring.store import SqliteStore
+    from monitoring.store import SqlStore
 
-    found = review.list_alerts(SqliteStore(Home.at(home).alerts), status)
+    found = review.list_alerts(SqlStore(Home.at(home, alert_store=store).alerts), status)
     if as_json:
         write_json([alert.model_dump(mode="json") for alert in found])
         return
@@ -50,14 +52,17 @@ def list_alerts(
 
 @alerts.command("show")
 def show_alert(
-    alert_id: AlertArgument, home: HomeOption = None, as_json: JsonOption = False
+    alert_id: AlertArgument,
+    home: HomeOption = None,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Show one alert: what moved, what was decided and why, where its page is."""
     from monitoring import alerts as review
-    from monitoring.store import SqliteStore
+    from monitoring.store import SqlStore
 
-    place = Home.at(home)
-    alert = review.show_alert(SqliteStore(place.alerts), alert_id)
+    place = Home.at(home, alert_store=store)
+    alert = review.show_alert(SqlStore(place.alerts), alert_id)
     if as_json:
         write_json(alert.model_dump(mode="json"))
         return
@@ -69,17 +74,23 @@ def show_alert(
     write_line(f"decided: {alert.decision.action}")
     for reason in alert.decision.reasons:
         write_line(f"  {reason}")
-    write_line(f"page: {place.alert_pages / alert.report}")
+    page = place.alert_pages / alert.report
+    write_line(f"page: {page if page.exists() else alert.report}")
 
 
 @alerts.command("ack")
-def acknowledge(alert_id: AlertArgument, by: ByOption = "", home: HomeOption = None) -> None:
+def acknowledge(
+    alert_id: AlertArgument,
+    by: ByOption = "",
+    home: HomeOption = None,
+    store: StoreOption = "",
+) -> None:
     """Say that you look into an alert."""
     from monitoring import alerts as review
-    from monitoring.store import SqliteStore
+    from monitoring.store import SqlStore
 
-    place = Home.at(home)
-    review.acknowledge(SqliteStore(place.alerts), alert_id, by, place.alert_pages)
+    place = Home.at(home, alert_store=store)
+    review.acknowledge(SqlStore(place.alerts), alert_id, by, _pages(place, alert_id))
     write_line(f"{alert_id} acknowledged by {by}")
 
 
@@ -89,11 +100,18 @@ def resolve(
     note: Annotated[str, typer.Option(help="What it was, and what was done.")],
     by: ByOption = "",
     home: HomeOption = None,
+    store: StoreOption = "",
 ) -> None:
     """Close an alert with a note."""
     from monitoring import alerts as review
-    from monitoring.store import SqliteStore
+    from monitoring.store import SqlStore
 
-    place = Home.at(home)
-    review.resolve(SqliteStore(place.alerts), alert_id, by, note, place.alert_pages)
+    place = Home.at(home, alert_store=store)
+    review.resolve(SqlStore(place.alerts), alert_id, by, note, _pages(place, alert_id))
     write_line(f"{alert_id} resolved by {by}")
+
+
+def _pages(place: Home, alert_id: str) -> Path | None:
+    """The pages to write again, where the alert has one; a cluster's are not here."""
+    pages = place.alert_pages
+    return pages if (pages / f"{alert_id}.html").exists() else None

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
+from pipelines.cli.options import (
+    ConfigOption,
+    HomeOption,
+    JsonOption,
+    RegistryOption,
+    SetOption,
+    StoreOption,
+)
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
 from pipelines.home import Home
 from refit.errors import UsageError
@@ -19,6 +26,7 @@ def monitor(
     changes: SetOption = None,
     home: HomeOption = None,
     registry: RegistryOption = "",
+    store: StoreOption = "",
     until: Annotated[
         str, typer.Option(help="End of the last window, ISO 8601 (default: the last that is over).")
     ] = "",
@@ -49,7 +57,7 @@ def monitor(
     from pipelines.local import run_locally
     from pipelines.settings import read_settings
 
-    place = Home.at(home, registry)
+    place = Home.at(home, registry, store)
     settings = read_settings(config, changes or ())
     command = [sys.executable, "-m", "pipelines.cli", "run", "continuous_training"]
     command += ["--config", config, "--home", str(place.folder), "--registry", place.registry]

@@ -23,6 +23,27 @@ RegistryOption = Annotated[
         help="Folder or URL of the bundles, e.g. s3://bucket/refit (default HOME/registry).",
     ),
 ]
+
+
+def _check_store(place: str) -> str:
+    """Refuse a password here, before the place is shown to anybody."""
+    if place:
+        from monitoring.database import parse_place
+
+        parse_place(place)
+    return place
+
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="REFIT_ALERT_STORE",
+        callback=_check_store,
+        help="Alert store: a path, or postgresql+psycopg://USER@HOST/DATABASE, whose password is "
+        "in PGPASSWORD (default HOME/monitoring/alerts.sqlite).",
+    ),
+]
 ConfigOption = Annotated[
     str,
     typer.Option("--config", "-c", help="A configuration's name, or the path of a YAML file."),

@@ -154,7 +154,9 @@ class ClusterSettings(Settings):
         registry: URL of the bundle registry.
         predictions: URL or path of the prediction log.
         outcomes, items: URL or path of the monitor's events and items; empty means none.
-        monitoring: Folder of alert store and pages, on a claim of ``volumes``.
+        monitoring: Folder of the review pages, on a claim of ``volumes``.
+        alert_store: URL of a PostgreSQL database, without its password, which ``secrets`` give to
+            the monitor as PGPASSWORD. Empty is a SQLite file in ``monitoring``.
         checkpoints: Folder that a killed training goes on from, on a claim; empty keeps none.
     """
 
@@ -193,6 +195,7 @@ class ClusterSettings(Settings):
     outcomes: str = ""
     items: str = ""
     monitoring: str = "/var/refit/monitoring"
+    alert_store: str = ""
     checkpoints: str = ""
 
     @model_validator(mode="after")
@@ -203,7 +206,20 @@ class ClusterSettings(Settings):
         for name, path in (("checkpoints", self.checkpoints), ("monitoring", self.monitoring)):
             if path and name in self.model_fields_set and not self._is_on_a_claim(path):
                 raise ValueError(f"{name}: {path} is on no claim of volumes, it would be lost")
+        self._check_alert_store()
         return self
+
+    def _check_alert_store(self) -> None:
+        if not self.alert_store:
+            return
+        from monitoring.database import POSTGRESQL, parse_place
+
+        try:
+            driver = parse_place(self.alert_store).drivername
+        except UsageError as error:
+            raise ValueError(f"alert_store: {error}") from None
+        if driver not in POSTGRESQL:
+            raise ValueError("alert_store: say where a SQLite file is with monitoring")
 
     def _beyond_2_0(self) -> list[str]:
         names = ("image_pull_policy", "image_pull_secrets", "config_maps", "tolerations")

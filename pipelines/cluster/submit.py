@@ -152,7 +152,7 @@ def _monitoring_arguments(cluster: ClusterSettings, wish: Wish) -> dict[str, Any
         "items": cluster.items,
         "until": wish.until,
         "windows": wish.windows,
-        "store": f"{cluster.monitoring}/alerts.sqlite",
+        "store": cluster.alert_store or f"{cluster.monitoring}/alerts.sqlite",
         "pages": f"{cluster.monitoring}/pages",
         "workspace": f"{cluster.monitoring}/evidently",
         "refit_run": "",

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pytest
 import requests
 
-from monitoring.store import SqliteStore
+from monitoring.store import SqlStore
 from refit.alert import Action
 from refit.errors import ServiceUnreachable
 from refit.registry import Registry
@@ -295,13 +295,13 @@ def frozen(cluster: Cluster, program: str) -> Iterator[None]:
         cluster.node.run("pkill", "-CONT", "-x", program)
 
 
-def alert_store(cluster: Cluster) -> SqliteStore:
+def alert_store(cluster: Cluster) -> SqlStore:
     """The monitor's store, on its volume; only once the monitor has made it."""
     volume = cluster.get("pvc", "refit-monitoring", KUBEFLOW)["spec"]["volumeName"]
     place = cluster.get("pv", volume)["spec"]["hostPath"]["path"]
     file = Path(place) / "alerts.sqlite"
     assert file.exists(), "the monitor has not run"
-    return SqliteStore(file)
+    return SqlStore(file)
 
 
 def refit_state(cluster: Cluster) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.store import RefitState, SqliteStore
+from monitoring.store import RefitState, SqlStore
 from pipelines.home import Home
 from pipelines.local import OUTCOME_FILE
 from refit.files import write_atomically
@@ -61,14 +61,14 @@ def test_no_kill_of_the_monitor_refits_twice_or_never(
         tell(f"trial {trial}: the next run took {last.seconds:.1f} s")
         look_for_torn_files(home)
         look_at_store(home)
-        refits = SqliteStore(home.alerts).refits()
+        refits = SqlStore(home.alerts).refits()
         assert len(refits) == trial + 1
         done = refits[-1]
         assert done.state is RefitState.SUCCEEDED, done.outcome
         new = registry.history()[len(history) :]
         assert [(change.action, change.bundle_id) for change in new] == [("promote", done.outcome)]
         assert new[0].reason == f"drift alert {done.alert_id}"
-        alert = SqliteStore(home.alerts).alert(done.alert_id)
+        alert = SqlStore(home.alerts).alert(done.alert_id)
         assert (alert.refit_run, alert.outcome) == (done.key, f"refit succeeded: {done.outcome}")
         ended = {path.parent.name for path in home.runs.glob(f"*/{OUTCOME_FILE}")}
         ended -= {path.parent.name for path in outcomes}
@@ -77,7 +77,7 @@ def test_no_kill_of_the_monitor_refits_twice_or_never(
 
 
 def states(home: Home) -> list[str]:
-    refits = SqliteStore(home.alerts).refits()
+    refits = SqlStore(home.alerts).refits()
     return [f"{refit.state}, attempt {refit.attempt}: {refit.outcome}" for refit in refits]
 
 
@@ -113,10 +113,10 @@ def write_drifted_log(home: Home, registry: Registry, until: datetime) -> None:
 
 def look_at_store(home: Home) -> None:
     """The database is sound, and nothing was claimed twice."""
-    if not home.alerts.exists():
+    if not Path(home.alerts).exists():
         return
     db = sqlite3.connect(home.alerts)
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     db.close()
-    counts = Counter(refit.alert_id for refit in SqliteStore(home.alerts).refits())
+    counts = Counter(refit.alert_id for refit in SqlStore(home.alerts).refits())
     assert set(counts.values()) <= {1}

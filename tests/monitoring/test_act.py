@@ -12,12 +12,13 @@ from monitoring.alerts import acknowledge
 from monitoring.measure import daily_windows
 from monitoring.refits import carry_out, resume_refits
 from monitoring.settings import MonitorSettings, PolicySettings
-from monitoring.store import RefitState, SqliteStore
+from monitoring.store import RefitState, SqlStore
 from refit.alert import Action
 from refit.errors import GateRefused
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
 from tests.monitoring.conftest import SETTINGS
 from tests.monitoring.marketplace import Market
+from tests.postgres import NEWEST
 
 POLICY = PolicySettings(minimum_new_events=100)
 MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, lease_seconds=60)
@@ -40,7 +41,7 @@ def drifted(world):
 
 
 def act(world, launch, settings=MONITOR):
-    store = SqliteStore(world.root / "store.sqlite")
+    store = SqlStore(world.root / "store.sqlite")
     outcome = monitor(settings, watched(world), store, world.root / "pages", world.end, launch)
     return store, outcome
 
@@ -136,11 +137,11 @@ import sys, time
 from pathlib import Path
 from monitoring.refits import carry_out
 from monitoring.settings import MonitorSettings
-from monitoring.store import SqliteStore
+from monitoring.store import SqlStore
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
-root, moment = Path(sys.argv[1]), sys.argv[2]
+root, place, moment = Path(sys.argv[1]), *sys.argv[2:]
 settings = MonitorSettings(lease_seconds=1)
-store = SqliteStore(root / "store.sqlite")
+store = SqlStore(place)
 def wait():
     sys.stdout.write("here\\n"); sys.stdout.flush(); time.sleep(60)
 def launch(refit, alert):
@@ -156,16 +157,19 @@ carry_out(settings, store, root / "pages", refit, launch)
 """
 
 
+@pytest.mark.parametrize("place", ["sqlite", NEWEST], indirect=True)
 @pytest.mark.parametrize("moment", ["raised", "claimed", "launching", "launched"])
-def test_killed_at_any_moment_the_next_run_completes_the_refit_once(tmp_path, moment):
+def test_killed_at_any_moment_the_next_run_completes_the_refit_once(tmp_path, place, moment):
     process = subprocess.Popen(
-        [sys.executable, "-c", DIES, str(tmp_path), moment], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", DIES, str(tmp_path), place, moment],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "here\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
-    store = SqliteStore(tmp_path / "store.sqlite")
+    store = SqlStore(place)
     settings = MonitorSettings(lease_seconds=1)
     done = tmp_path / "a1.done"
     made = []
@@ -193,7 +197,7 @@ def test_killed_at_any_moment_the_next_run_completes_the_refit_once(tmp_path, mo
 
 
 def test_a_claim_is_kept_alive_while_its_launch_takes_long(tmp_path):
-    store = SqliteStore(tmp_path / "store.sqlite")
+    store = SqlStore(tmp_path / "store.sqlite")
     store.add_alert(alert())
     refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 0.6)
     settings = MonitorSettings(lease_seconds=0.6)
@@ -209,8 +213,26 @@ def test_a_claim_is_kept_alive_while_its_launch_takes_long(tmp_path):
     assert stolen == [None] * 6
 
 
+def test_a_claim_outlives_a_store_that_is_away_for_a_while(postgres, monkeypatch, tmp_path):
+    place = postgres.empty()
+    store = SqlStore(place)
+    store.add_alert(alert())
+    refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 3)
+
+    def launch(refit, alert):
+        monkeypatch.setenv("PGPASSWORD", "another")
+        time.sleep(1.5)  # the claim is renewed every second
+        monkeypatch.setenv("PGPASSWORD", postgres.password)
+        time.sleep(2)
+        assert store.take_up_refit(60) is None
+        return "b2"
+
+    settings = MonitorSettings(lease_seconds=3)
+    assert carry_out(settings, store, tmp_path / "pages", refit, launch).state == "succeeded"
+
+
 def test_a_refit_left_behind_too_often_is_given_up(tmp_path):
-    store = SqliteStore(tmp_path / "store.sqlite")
+    store = SqlStore(tmp_path / "store.sqlite")
     store.add_alert(alert())
     store.claim_refit("a1", alert(), NOW, LONG_AGO, -1)
     for _ in range(3):

@@ -1,7 +1,8 @@
-import sqlite3
+import logging
+import sys
 import threading
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -9,23 +10,21 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring.alerts import resolve
-from monitoring.review.server import make_server
-from monitoring.store import RefitState, SqliteStore
+from monitoring.database import Database
+from monitoring.metrics import StoreCollector
+from monitoring.review.server import main, make_server
+from monitoring.store import DECISIONS, RefitState, SqlStore
 from refit.alert import AlertStatus
 from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, SILENT, alert, series
 
+UNREADABLE = {("store_readable",): 0}
 BUNDLE = "20240309T101112500Z-0a1b2c3d"
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "alerts.sqlite"
-
-
-@pytest.fixture
-def page(tmp_path, path):
-    """Fetches from a running server whose pages and store are in ``tmp_path``."""
-    with make_server(tmp_path / "pages", path, "127.0.0.1", 0) as server:
+def page(tmp_path, place):
+    """Fetches from a running server whose pages are in ``tmp_path``."""
+    with make_server(tmp_path / "pages", place, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield lambda where: urlopen(f"http://127.0.0.1:{server.server_port}{where}", timeout=5)
         server.shutdown()
@@ -43,8 +42,8 @@ def metrics(page):
     return read
 
 
-def test_the_store_as_metrics(path, metrics):
-    store = SqliteStore(path)
+def test_the_store_as_metrics(place, metrics):
+    store = SqlStore(place)
     store.add_readings(series(QUERY, SILENT, OK, DRIFT) + series(BRAND, OK, OK, SILENT))
     for day in (2, 1):
         decision = alert().decision.model_copy(update={"at": NOW - timedelta(days=day)})
@@ -75,23 +74,56 @@ def test_the_store_as_metrics(path, metrics):
     assert metrics()["unresolved_alerts", "cannot-tell"] == 0
 
 
-def test_a_store_that_nothing_was_written_to_tells_no_times(path, metrics):
-    SqliteStore(path)
+def test_a_store_that_nothing_was_written_to_tells_no_times(place, metrics):
+    SqlStore(place)
     assert not any("timestamp" in name for name, *_ in metrics())
 
 
-@pytest.mark.parametrize("damage", ["missing", "not a database", "a row that is not JSON"])
-def test_a_store_that_cannot_be_read_says_so_and_nothing_else(path, metrics, damage):
-    if damage == "not a database":
-        path.write_text("nothing of ours")
-    elif damage == "a row that is not JSON":
-        SqliteStore(path)
-        with closing(sqlite3.connect(path)) as db, db:
-            db.execute("INSERT INTO decisions (bundle_id, body) VALUES ('b', '{')")
-    assert metrics() == {("store_readable",): 0}
-    assert path.exists() == (damage != "missing")
+def test_a_store_that_nobody_made_is_not_readable_and_not_made(place, metrics, tmp_path):
+    assert metrics() == UNREADABLE
+    assert not list(tmp_path.iterdir())
 
 
+def test_a_store_with_a_row_that_is_not_json_is_not_readable(place, metrics):
+    SqlStore(place)
+    with Database(place).writing() as db:
+        db.execute(DECISIONS.insert().values(bundle_id="b", body="{"))
+    assert metrics() == UNREADABLE
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+def test_a_file_that_is_no_database_is_not_readable(place, metrics):
+    Path(place).write_text("nothing of ours")
+    assert metrics() == UNREADABLE
+
+
+def test_a_server_that_asks_for_another_password_is_not_readable_until_it_has_it(
+    postgres, monkeypatch, caplog, tmp_path
+):
+    place = postgres.empty()
+    SqlStore(place)
+    collector = StoreCollector(place)
+    monkeypatch.setenv("PGPASSWORD", "hush")
+    with caplog.at_level(logging.INFO, "refit"):
+        (readable,) = collector.collect()
+    assert readable.samples[0].value == 0
+    assert "PGPASSWORD holds the user's password" in caplog.text
+    assert "hush" not in caplog.text
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    assert next(iter(collector.collect())).samples[0].value == 1
+
+
+def test_a_store_that_cannot_be_is_bad_usage(monkeypatch, capsys, tmp_path):
+    words = ["--pages", str(tmp_path), "--store", "postgresql+psycopg://refit:hush@db/refit"]
+    monkeypatch.setattr(sys, "argv", ["server", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert "PGPASSWORD" in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_pages_are_served_and_folders_are_not_listed(tmp_path, page):
     pages = tmp_path / "pages"
     with pytest.raises(HTTPError, match="404"):
@@ -103,4 +135,4 @@ def test_pages_are_served_and_folders_are_not_listed(tmp_path, page):
     (pages / "index.html").write_text("<p>all alerts</p>")
     assert page("/").read() == b"<p>all alerts</p>"
     with pytest.raises(HTTPError, match="404"):
-        page("/../alerts.sqlite")
+        page("/../store.sqlite")

@@ -1,19 +1,24 @@
+import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
 
 from monitoring.alerts import acknowledge, list_alerts, resolve, show_alert
-from monitoring.store import ClaimLost, RefitState, SqliteStore
+from monitoring.database import Database, parse_place
+from monitoring.store import ALERTS, ClaimLost, RefitState, SqlStore
 from refit.alert import AlertStatus
-from refit.errors import UsageError
+from refit.errors import ServiceUnreachable, UsageError
 from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, alert, series
 
 
 @pytest.fixture
-def store(tmp_path):
-    return SqliteStore(tmp_path / "store.sqlite")
+def store(place):
+    return SqlStore(place)
 
 
 def test_what_is_kept_comes_back(store):
@@ -30,6 +35,30 @@ def test_what_is_kept_comes_back(store):
     assert store.add_alert(alert())
     assert not store.add_alert(alert())
     assert store.alert("a1") == alert()
+    store.add_alert(alert("a2", NOW + timedelta(days=1)))
+    assert [each.alert_id for each in store.alerts("t1")] == ["a2", "a1"]
+    assert store.alerts("t2") == store.decisions("b2") == []
+    store.add_readings([])
+
+
+def test_another_process_finds_what_was_kept(place, store):
+    store.add_alert(alert())
+    assert SqlStore(place).alerts() == [alert()]
+
+
+def test_a_reading_that_is_measured_again_replaces_the_earlier(store):
+    (first,) = series(QUERY, OK)
+    (again,) = series(QUERY, DRIFT)
+    store.add_readings([first, again])
+    assert store.readings("t1", 1) == [again]
+    store.add_readings([first])
+    assert store.readings("t1", 1) == [first]
+
+
+def test_names_are_sorted_by_their_bytes(store):
+    names = ["b", "a-b", "ab", "B", "é", "a b"]
+    store.add_readings([reading for name in names for reading in series((name, "x"), OK)])
+    assert [reading.subject for reading in store.readings("t1", 1)] == sorted(names)
 
 
 def test_alerts_go_from_open_to_acknowledged_to_resolved(store):
@@ -95,10 +124,9 @@ def test_a_silent_claim_is_taken_up_and_its_first_owner_is_fenced_off(store):
 
 RACE = """
 import sys
-from pathlib import Path
-from monitoring.store import SqliteStore
+from monitoring.store import SqlStore
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
-store = SqliteStore(Path(sys.argv[1]))
+store = SqlStore(sys.argv[1])
 sys.stdout.write("ready\\n"); sys.stdout.flush()
 sys.stdin.readline()
 claims = [store.claim_refit(f"k{i % 3}", alert(), NOW, LONG_AGO, 60) for i in range(20)]
@@ -107,16 +135,15 @@ sys.stdout.write(f"{sum(c is not None for c in claims)} {int(raised)}\\n")
 """
 
 
-def test_of_many_processes_exactly_one_claims(tmp_path):
-    path = tmp_path / "store.sqlite"
+def test_of_many_processes_exactly_one_claims(place):
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACE, str(path)],
+            [sys.executable, "-c", RACE, place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(4)
+        for _ in range(8)
     ]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
@@ -127,3 +154,146 @@ def test_of_many_processes_exactly_one_claims(tmp_path):
     assert all(racer.returncode == 0 for racer in racers)
     assert sum(int(claims) for claims, _ in told) == 1
     assert sum(int(raised) for _, raised in told) == 1
+
+
+def test_a_change_that_fails_leaves_nothing(place, store):
+    store.add_alert(alert())
+
+    def fail():
+        with Database(place).writing() as db:
+            db.execute(ALERTS.delete())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert store.alerts() == [alert()]
+
+
+def test_whoever_reads_sees_one_state_and_keeps_nobody_from_writing(postgres):
+    place = postgres.empty()
+    store = SqlStore(place)
+    with Database(place, read_only=True).reading() as db:
+        assert db.execute(ALERTS.select()).all() == []
+        store.add_alert(alert())
+        assert db.execute(ALERTS.select()).all() == []
+    assert store.alerts() == [alert()]
+
+
+def test_a_writer_waits_for_another_and_gives_up_in_words(place, store):
+    hasty = SqlStore(place, patience_seconds=1)
+    with (
+        Database(place).writing(),
+        pytest.raises(ServiceUnreachable, match=r"cannot be used.*lock"),
+    ):
+        hasty.add_alert(alert())
+    waiting = threading.Thread(target=lambda: SqlStore(place).add_alert(alert()))
+    with Database(place).writing():
+        waiting.start()
+        time.sleep(0.3)
+        assert store.alerts() == []
+    waiting.join(10)
+    assert store.alerts() == [alert()]
+
+
+def test_a_writer_who_falls_silent_keeps_nobody_out(postgres):
+    place = postgres.empty()
+    store = SqlStore(place)
+
+    def fall_silent():
+        with Database(place, patience_seconds=1).writing() as db:
+            db.execute(ALERTS.delete())
+            assert store.add_alert(alert())  # once the silent one has lost its turn
+            db.execute(ALERTS.delete())
+
+    with pytest.raises(ServiceUnreachable, match="idle-in-transaction"):
+        fall_silent()
+    assert store.alerts() == [alert()]
+
+
+def test_a_file_of_the_release_before_is_read_and_written(tmp_path):
+    """Its tables were made by hand-written SQL, with other names of the same kinds."""
+    path = tmp_path / "store.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript("""
+            CREATE TABLE alerts (
+                alert_id TEXT PRIMARY KEY, towers_id TEXT NOT NULL, created_at TEXT NOT NULL,
+                status TEXT NOT NULL, body TEXT NOT NULL);
+            CREATE TABLE decisions (
+                id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL);
+            CREATE TABLE refits (
+                key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL,
+                lease_until REAL NOT NULL, requested_at TEXT NOT NULL, body TEXT NOT NULL);
+        """)
+        row = ("a1", "t1", "2024-03-10T00:00:00.000000Z", "open", alert().model_dump_json())
+        db.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", row)
+    store = SqlStore(path)
+    assert store.alerts() == [alert()]
+    store.add_decision("b1", alert().decision)
+    assert store.claim_refit("k1", alert(), NOW, LONG_AGO, 60)
+    assert (store.decisions(), len(store.refits())) == ([alert().decision], 1)
+
+
+def test_what_no_server_answers_to_is_unreachable(tmp_path, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", "hush")
+    for place in (
+        "postgresql+psycopg://refit@127.0.0.1:1/refit",
+        f"postgresql://r@/r?host={tmp_path}",
+    ):
+        with pytest.raises(ServiceUnreachable, match="see that the server runs") as refused:
+            SqlStore(place)
+        assert place in str(refused.value)
+        assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["hush", None])
+def test_a_wrong_password_is_told_and_not_repeated(postgres, monkeypatch, password):
+    place = postgres.empty()
+    monkeypatch.delenv("PGPASSWORD")
+    if password:
+        monkeypatch.setenv("PGPASSWORD", password)
+    with pytest.raises(ServiceUnreachable, match=r"password.*PGPASSWORD holds") as refused:
+        SqlStore(place)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_user_who_may_make_no_tables_is_told(postgres):
+    place = postgres.empty()
+    with postgres.connect() as db:
+        db.execute(f"CREATE ROLE guest LOGIN PASSWORD '{postgres.password}'".encode())
+    with pytest.raises(ServiceUnreachable, match="permission denied"):
+        SqlStore(place.replace("//refit@", "//guest@"))
+
+
+def test_a_file_that_is_no_store_is_told(tmp_path):
+    path = tmp_path / "store.sqlite"
+    path.write_text("nothing of ours, and longer than the head of a database" * 10)
+    with pytest.raises(ServiceUnreachable, match="not a database; see that the file"):
+        SqlStore(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("postgresql+psycopg://refit:hush@db/refit", "put it into the environment variable"),
+        ("postgresql+psycopg://refit:hu/s@hush@db/refit", "PGPASSWORD|cannot be read"),
+        ("postgresql+psycopg://refit:1/hush@db/refit", "PGPASSWORD"),
+        ("postgresql+psycopg://refit@db/refit?password=hush", "PGPASSWORD"),
+        ("postgresql+psycopg://refit:hush@db:port/refit", "cannot be read: it takes a path"),
+        ("postgresql+asyncpg://refit@db/refit", "no postgresql.asyncpg database"),
+        ("mysql://refit@db/refit", "no mysql database: it takes a path"),
+        ("sqlite://", "it takes a path"),
+        ("s3://refit/alerts.sqlite", "it takes a path"),
+    ],
+)
+def test_a_place_that_cannot_be_is_bad_usage_and_no_password_is_repeated(place, words):
+    with pytest.raises(UsageError, match=words) as refused:
+        SqlStore(place)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_url_of_a_file_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SqlStore(f"sqlite:///{tmp_path}/a b.sqlite").add_alert(alert())
+    for same in ("a b.sqlite", tmp_path / "a b.sqlite", "sqlite:///a b.sqlite"):
+        assert SqlStore(same).alerts() == [alert()]
+        assert parse_place(same) == parse_place("a b.sqlite")

@@ -32,8 +32,9 @@ def refit(
     """The ``refit`` command, in this process, its output in a pipe and with a home of its own."""
     monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USER", "tester")
-    for name in ("REFIT_REGISTRY", "REFIT_CLUSTER", "REFIT_KFP_ENDPOINT", "KUBECONFIG"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("REGISTRY", "ALERT_STORE", "CLUSTER", "KFP_ENDPOINT"):
+        monkeypatch.delenv(f"REFIT_{name}", raising=False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setattr(logging.getLogger("refit"), "handlers", [])
 
     def say(*arguments: object) -> Said:

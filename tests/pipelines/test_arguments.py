@@ -128,3 +128,4 @@ def test_home_is_the_option_then_the_variable_then_here(tmp_path, monkeypatch):
     assert Home.at().folder == tmp_path / "there"
     assert Home.at(Path("mine")).folder == tmp_path / "mine"
     assert Home.at(Path("mine"), "s3://bucket/refit").registry == "s3://bucket/refit"
+    assert Home.at(Path("mine"), alert_store="postgresql://db/r").alerts == "postgresql://db/r"

@@ -243,6 +243,17 @@ def test_a_failed_run_is_taken_up_again(on_cluster, backend, experiment):
     assert (again.code, "is running; only a failed one" in again.err) == (2, True)
 
 
+@pytest.mark.parametrize("place", ["", "postgresql+psycopg://refit@postgres.refit/refit"])
+def test_a_monitor_knows_the_alert_store(on_cluster, cluster, backend, place):
+    with cluster.open("a") as file:
+        file.write(f"alert_store: {json.dumps(place)}\n")
+    assert on_cluster("submit", "drift_monitoring").code == 0
+    (run,) = backend.kept["runs"].values()
+    told = run["runtime_config"]["parameters"]
+    assert told["store"] == (place or "/var/refit/monitoring/alerts.sqlite")
+    assert told["pages"] == "/var/refit/monitoring/pages"
+
+
 def test_a_scheduled_monitor_knows_how_to_start_a_refit(on_cluster, backend):
     on_cluster("schedule", "drift_monitoring", "--cron", "0 0 3 * * *")
     (entry,) = backend.kept["recurringruns"].values()

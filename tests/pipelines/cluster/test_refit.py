@@ -10,7 +10,7 @@ from components.kubeflow import RunRequest
 from components.monitoring.launch import kfp_launcher
 from monitoring.refits import carry_out, resume_refits
 from monitoring.settings import MonitorSettings
-from monitoring.store import RefitState, SqliteStore
+from monitoring.store import RefitState, SqlStore
 from refit.files import write_json
 from refit.registry import Registry
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
@@ -22,7 +22,7 @@ TOLD_LATE = (("train-towers", "SUCCEEDED", ""), ("deploy-bundle", "RUNNING", "")
 
 @pytest.fixture
 def store(tmp_path):
-    return SqliteStore(tmp_path / "alerts.sqlite")
+    return SqlStore(tmp_path / "alerts.sqlite")
 
 
 @pytest.fixture

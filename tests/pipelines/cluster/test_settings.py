@@ -21,6 +21,9 @@ def test_the_example_teaches_every_setting():
         ({"resources": {"train": {"cpu": "1"}}}, "no step train; steps: find_start"),
         ({"volumes": [{"claim": "c", "path": "/x", "steps": ["watch"]}]}, "no step watch"),
         ({"checkpoints": "/lost"}, "on no claim of volumes"),
+        ({"alert_store": "postgresql+psycopg://refit:hush@db/refit"}, "PGPASSWORD"),
+        ({"alert_store": "postgresql+psycopg://refit:hush@db:x/refit"}, "cannot be read"),
+        ({"alert_store": "/var/alerts.sqlite"}, "with monitoring"),
         ({"backend": "1.8"}, "2.17"),
         ({"backend": "2.0", "tolerations": [{"key": "k"}]}, "cannot obey tolerations"),
         ({"backend": "2.0", "retries": {"times": 1}}, "cannot obey retries.times"),
@@ -29,8 +32,9 @@ def test_the_example_teaches_every_setting():
 def test_what_is_off_is_told(values, words, tmp_path):
     file = tmp_path / "cluster.yaml"
     file.write_text(yaml.safe_dump(({} if values == {} else LEAST) | values))
-    with pytest.raises(UsageError, match=words.replace("?", r"\?")):
+    with pytest.raises(UsageError, match=words.replace("?", r"\?")) as refused:
         read_cluster(file)
+    assert "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""The database behind the alert store: a SQLite file, or PostgreSQL.
+
+A path or a URL says which, and holds no password: PostgreSQL's own library takes that from the
+environment variable PGPASSWORD, so that it stands in no setting, log line or pipeline.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, NullPool, Table, create_engine, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from refit.errors import ServiceUnreachable, UsageError
+from refit.remote import is_url
+
+PLACES = "a path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
+POSTGRESQL = ("postgresql", "postgresql+psycopg")
+WRITERS_LOCK = int.from_bytes(b"refit")
+PATIENCE_SECONDS = 30.0
+
+
+def parse_place(place: str | Path) -> URL:
+    """Read where an alert store is.
+
+    Args:
+        place: A path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/DATABASE``.
+
+    Raises:
+        UsageError: It is none of these, or holds a password; what it holds is not repeated.
+    """
+    if not is_url(str(place)):
+        return URL.create("sqlite", database=str(Path(place).absolute()))
+    try:
+        url = make_url(str(place))
+    except (ArgumentError, ValueError):
+        raise UsageError(f"the alert store's URL cannot be read: it takes {PLACES}") from None
+    if url.drivername == "sqlite" and url.database and not (url.host or url.query):
+        return url.set(database=str(Path(url.database).absolute()))
+    # A password that holds a slash is taken for more than it is: an "@" is left over.
+    if url.password or "@" in (url.database or "") or any("password" in key for key in url.query):
+        raise UsageError(
+            "the alert store's URL is shown to people and must hold no password: leave it out, "
+            "and put it into the environment variable PGPASSWORD"
+        )
+    if url.drivername not in POSTGRESQL:
+        raise UsageError(f"an alert store is no {url.drivername} database: it takes {PLACES}")
+    return url
+
+
+class Database:
+    """One database and its transactions; every transaction has a connection of its own.
+
+    Args:
+        place: See ``parse_place``.
+        read_only: Never make a SQLite file, nor write to it.
+        patience_seconds: How long to wait for a server, and for other writers.
+
+    Raises:
+        UsageError: The place cannot be read.
+    """
+
+    def __init__(
+        self,
+        place: str | Path,
+        read_only: bool = False,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._place, url = place, parse_place(place)
+        if url.drivername == "sqlite":
+            self._kind = _open_sqlite(url, read_only, patience_seconds)
+        else:
+            self._kind = _open_postgresql(url, patience_seconds)
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that knows what to do about a conflict."""
+        return self._kind.insert(table)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that sees the same state all along, and writes nothing.
+
+        Raises:
+            ServiceUnreachable: The database cannot be used; the message says what to do.
+        """
+        with self._transaction(self._kind.reading) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that no other writer can come between: what it reads stays so.
+
+        Raises:
+            ServiceUnreachable: The database cannot be used, or others write for too long.
+        """
+        with self._transaction(self._kind.writing) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, opening: Sequence[str]) -> Iterator[Connection]:
+        try:
+            with self._kind.engine.begin() as connection:
+                for statement in opening:
+                    connection.exec_driver_sql(statement)
+                yield connection
+        except DBAPIError as error:
+            why, _, _ = str(error.orig).partition("\nLINE ")  # after that comes our own SQL
+            raise ServiceUnreachable(
+                f"the alert store {self._place} cannot be used: {' '.join(why.split())}; "
+                f"{self._kind.advice}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What differs between the two databases.
+
+    Attributes:
+        engine: Makes connections.
+        insert: Its INSERT.
+        reading, writing: How such a transaction begins.
+        advice: What to look at when it cannot be used.
+    """
+
+    engine: Engine
+    insert: Callable[[Table], Any]
+    reading: tuple[str, ...]
+    writing: tuple[str, ...]
+    advice: str
+
+
+def _open_sqlite(url: URL, read_only: bool, patience_seconds: float) -> _Kind:
+    file = Path(url.database or "")
+    if read_only:
+        url = url.set(database=file.as_uri(), query={"mode": "ro", "uri": "true"})
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    # Without an isolation level the driver begins no transactions of its own accord.
+    settings = {"isolation_level": None, "timeout": patience_seconds}
+    return _Kind(
+        engine=create_engine(url, poolclass=NullPool, connect_args=settings),
+        insert=sqlite.insert,
+        reading=("BEGIN",),
+        writing=("BEGIN IMMEDIATE",),
+        advice="see that the file is an alert store which may be written and nobody keeps locked",
+    )
+
+
+def _open_postgresql(url: URL, patience_seconds: float) -> _Kind:
+    """PostgreSQL, one writer at a time, as in SQLite.
+
+    A lock of the transaction, not of a table, lets tables be made under it too, and goes with the
+    connection, however that ends. Whoever gets it sees, by READ COMMITTED, all that was written
+    before, so that nothing has to be tried again. A writer who falls silent loses it in time for
+    those who wait.
+    """
+    milliseconds = 1000 * patience_seconds
+    settings = {
+        "connect_timeout": math.ceil(patience_seconds),
+        "keepalives_idle": 10,
+        "tcp_user_timeout": math.ceil(milliseconds),
+    }
+    return _Kind(
+        engine=create_engine(
+            url, poolclass=NullPool, connect_args=settings, isolation_level="READ COMMITTED"
+        ),
+        insert=postgresql.insert,
+        reading=("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",),
+        writing=(
+            f"SET LOCAL lock_timeout = {milliseconds:.0f}",
+            f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds / 2:.0f}",
+            f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
+        ),
+        advice="see that the server runs and can be reached, that it has this user and database, "
+        "and that the environment variable PGPASSWORD holds the user's password",
+    )
