@@ -52,7 +52,7 @@ class StoreCollector(Collector):
         try:
             families = self._read()
         except RefitError as error:
-            say(f"no metrics of the alert store: {error}")
+            say(f"no metrics of the alert store, which the first monitor makes: {error}")
             families = []
         readable.add_metric([], 1 if families else 0)
         yield readable

@@ -92,12 +92,13 @@ def test_the_namespace_refuses_a_pod_that_may_become_root(installed: Cluster) ->
 
 
 def test_a_component_builds_with_another(installed: Cluster, tmp_path: Path) -> None:
-    """Those that no overlay has: canary, GPU and gateway beside Seldon, GPU without it."""
+    """Those that no overlay has, such as canary and gateway beside Seldon, a GPU without it."""
     for names in (
         ["seldon", "canary", "gpu"],
         ["seldon", "gateway"],
         ["seldon", "model-server-stand-in"],
         ["plain", "gpu"],
+        ["plain", "postgres", "kubeflow-steps"],
     ):
         manifests = build_components(names, tmp_path / "-".join(names))
         installed.kubectl(*DRY_RUN, text=manifests)

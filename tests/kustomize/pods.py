@@ -8,7 +8,7 @@ def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]:
     """The pods that manifests would make, by who makes them."""
     for one in manifests:
         name = f"{one['kind']}/{one['metadata']['name']}"
-        if one["kind"] == "Deployment":
+        if one["kind"] in ("Deployment", "StatefulSet"):
             yield name, one["spec"]["template"]["spec"]
         for predictor in one["spec"]["predictors"] if one["kind"] == "SeldonDeployment" else ():
             yield f"{name}/{predictor['name']}", predictor["componentSpecs"][0]["spec"]

@@ -6,12 +6,15 @@ import pytest
 import yaml
 
 from monitoring import metrics
-from pipelines.cluster.settings import ClusterSettings
+from monitoring.database import parse_place
+from pipelines.cluster.settings import EXAMPLE, ClusterSettings
 from refit import __version__
 from serving.settings import RecommenderSettings
 from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
 from tests.kustomize.pods import pod_specs
+from tests.postgres import RELEASES
 
+PINNED = {"tensorflow/serving": "2.20.0", "docker.io/library/postgres": "17.10"}
 WITH_SELDON = ("kind", "minikube", "production")
 LOCAL = ("kind", "minikube")
 OF_HISTOGRAMS = re.compile(r"_(total|bucket|sum|count)$")
@@ -67,7 +70,7 @@ def test_images_are_pinned(overlay):
     for name, spec in pod_specs(objects(overlay)):
         for one in containers(spec):
             image, _, tag = one["image"].rpartition(":")
-            assert tag == (__version__ if "refit/" in image else "2.20.0"), name
+            assert tag == (__version__ if "refit/" in image else PINNED[image]), name
 
 
 def test_accounts_exist_and_only_what_needs_a_token_gets_one(overlay):
@@ -75,7 +78,7 @@ def test_accounts_exist_and_only_what_needs_a_token_gets_one(overlay):
     used = {spec["serviceAccountName"] for _, spec in pod_specs(objects(overlay))}
     assert used <= set(accounts)
     silent = {name for name, one in accounts.items() if not one["automountServiceAccountToken"]}
-    assert silent == {"refit-serving", "refit-reviewer"}
+    assert silent - {"refit-postgres"} == {"refit-serving", "refit-reviewer"}
     for binding in objects(overlay, "RoleBinding"):
         assert {subject["name"] for subject in binding["subjects"]} <= set(accounts) - silent
 
@@ -113,6 +116,43 @@ def test_network_is_denied_first(overlay):
         "podSelector": {},
         "policyTypes": ["Ingress", "Egress"],
     }
+
+
+def test_the_review_page_reads_the_postgresql_that_the_example_names():
+    everything = {(one["kind"], one["metadata"]["name"]): one for one in objects("production")}
+    pods = dict(pod_specs(objects("production")))
+    (review,) = pods["Deployment/review"]["containers"]
+    (server,) = pods["StatefulSet/postgres"]["containers"]
+    (store,) = [a.removeprefix("--store=") for a in review["args"] if a.startswith("--store=")]
+    assert store in EXAMPLE.read_text("utf-8")
+    url, given = parse_place(store), {one["name"]: one for one in server["env"]}
+    service = everything["Service", "postgres"]
+    assert url.host == f"{service['metadata']['name']}.{service['metadata']['namespace']}"
+    assert url.username == given["POSTGRES_USER"]["value"]
+    assert url.database == given["POSTGRES_DB"]["value"]
+    (password,) = review["env"]
+    assert password["name"] == password["valueFrom"]["secretKeyRef"]["key"] == "PGPASSWORD"
+    assert password["valueFrom"] == given["POSTGRES_PASSWORD"]["valueFrom"]
+
+
+def test_the_postgresql_lies_between_those_that_are_tested():
+    major = PINNED["docker.io/library/postgres"].partition(".")[0]
+    assert min(RELEASES) <= major <= max(RELEASES)
+
+
+def test_only_what_uses_the_alert_store_reaches_it(overlay):
+    policies = {one["metadata"]["name"]: one["spec"] for one in objects(overlay, "NetworkPolicy")}
+    (let_in,) = policies["postgres"]["ingress"]
+    callers = [yaml.safe_dump(caller["podSelector"]) for caller in let_in["from"]]
+    assert ["review" in callers[0], "workflow" in callers[1], len(callers)] == [True, True, 2]
+    port = [{"protocol": "TCP", "port": 5432}]
+    reach = {
+        name
+        for name, policy in policies.items()
+        for rule in policy.get("egress", ())
+        if rule.get("ports") == port
+    }
+    assert (let_in["ports"], reach) == (port, {"alert-store", "steps"})
 
 
 @pytest.mark.parametrize("overlay", LOCAL, indirect=True)
