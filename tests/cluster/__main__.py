@@ -84,6 +84,8 @@ def build_all(tiers: Sequence[str]) -> None:
         images = beside.submit(build_images)
         for programs in (binaries.kube, binaries.coredns, binaries.seldon):
             binaries.build(programs())
+        if "cluster" in tiers:
+            binaries.build(binaries.tools())
         if "kfp" in tiers:
             backend.build()
         images.result()
