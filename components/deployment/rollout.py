@@ -15,7 +15,7 @@ may be killed between any two lines, and another one goes on from there:
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
@@ -322,8 +322,7 @@ class Rollouts:
                 )
         arms, judgement = self._compare(state)
         if not waiting:
-            # People are not sent to a canary of which no pod is ready any more.
-            self._split(_weights(live) if arms[CANARY].pods else MAIN_ALONE)
+            self._split_by_readiness(live, self.cluster.pods())
         return Progress(
             phase="starting" if waiting else "comparing",
             message=waiting or "; ".join(judgement.reasons),
@@ -404,7 +403,9 @@ class Rollouts:
         if bundle_of(main_of(live)) != champion:
             self._apply_canary(live, state, champion)
             return self._told("promoting", "the main predictor takes it over", state, decision)
-        if waiting := _waiting_for(self.cluster.pods(), MAIN, champion):
+        pods = self.cluster.pods()
+        if waiting := _waiting_for(pods, MAIN, champion):
+            self._split_by_readiness(live, pods)
             return self._told("promoting", waiting, state, decision)
         self._leave_one_arm(live, champion)
         return self._ended(decision)
@@ -429,6 +430,11 @@ class Rollouts:
         with suppress(Missing):  # without routes nobody is sent to it; going back must not wait
             self._split(MAIN_ALONE)
         self.cluster.apply(with_one_arm(live, bundle_id))
+
+    def _split_by_readiness(self, live: Manifest, pods: Sequence[Pod]) -> None:
+        """Give the canary its share, unless none of its pods is ready any more."""
+        ready = any(p.ready and not p.ending for p in pods if p.predictor == CANARY)
+        self._split(_weights(live) if ready else MAIN_ALONE)
 
     def _split(self, weights: Mapping[str, int]) -> None:
         """Split the traffic, where that is not done by who runs the predictors."""

@@ -423,6 +423,25 @@ def test_roll_back_while_it_is_promoted_is_not_undone(cluster, rollouts, registr
     assert registry.champion().bundle_id == old
 
 
+def test_a_canary_that_dies_while_it_is_promoted_gets_no_traffic(
+    cluster, rollouts, registry, old, new
+):
+    compare(rollouts, registry, old, new)
+    cluster.serve(5000)
+    assert rollouts.reconcile().phase == "promoting"
+    *others, last_of_main = cluster.running
+    cluster.running = [
+        *(p.model_copy(update={"ready": p.predictor == "main"}) for p in others),
+        last_of_main.model_copy(update={"ready": False}),  # it still turns over
+    ]
+    assert rollouts.reconcile().phase == "promoting"
+    assert cluster.routed == {"main": 100}
+    assert cluster.served == {"main": new, "canary": new}
+    cluster.running = [p.model_copy(update={"ready": True}) for p in cluster.running]
+    assert rollouts.reconcile().phase == "promoted"
+    assert cluster.served == {"main": new}
+
+
 def test_only_the_registry_rolled_back_while_it_is_promoted(cluster, rollouts, registry, old, new):
     compare(rollouts, registry, old, new)
     cluster.serve(5000)
