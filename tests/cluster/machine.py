@@ -23,8 +23,10 @@ PACKAGES = {
     "setpriv": "util-linux",
 }
 """Programs, and the Debian packages that bring them."""
-CLUSTER_GB, UNPACKING_GB, BUILDING_GB = 5, 17, 23
-"""What a cluster takes, what Refit's images do once they are unpacked, and what building does."""
+CLUSTER_GB, UNPACKING_GB = 5, 17
+"""What a cluster takes, and what Refit's images do once they are unpacked."""
+BUILDING_GB, REBUILDING_GB = 23, 10
+"""What building takes the first time, and what after a change of code or requirements."""
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 
@@ -88,7 +90,7 @@ def check_room(folder: Path, clusters: int) -> None:
     is_unpacked = (cache_folder() / "unpacked").exists()
     needed = clusters * CLUSTER_GB
     needed += 0 if is_unpacked else UNPACKING_GB
-    needed += 0 if is_built else BUILDING_GB
+    needed += REBUILDING_GB if is_built else BUILDING_GB
     free = shutil.disk_usage(folder).free / 1e9
     if free < needed:
         raise CannotRun(
