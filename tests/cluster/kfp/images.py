@@ -3,15 +3,16 @@
 The Go programs are static; MariaDB and the metadata store come with the libraries they name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.cluster import object_store
 from tests.cluster.archives import write_image
-from tests.cluster.commands import CommandFailed, run
+from tests.cluster.commands import run
 from tests.cluster.environments import make_environment
 from tests.cluster.kfp import programs
 from tests.cluster.kfp.programs import HERE, kept
+from tests.cluster.libraries import shared_libraries
 
 MYSQL = Path("/usr/share/mysql")
 SPARED = ("test", "site-packages", "idlelib", "tkinter", "config-", "ensurepip", "__pycache__")
@@ -45,7 +46,7 @@ def write_mariadb(archive: Path) -> Path:
         str(MYSQL / "english"): MYSQL / "english",
         str(MYSQL / "charsets"): MYSQL / "charsets",
         "/var/lib/mysql": kept("mariadb", [server, Path(__file__)], _fill_database),
-        **_libraries([server]),
+        **shared_libraries([server]),
     }
     entrypoint = [str(server), "--no-defaults"]
     return write_image(archive, "docker.io/refit-test/mariadb:10.11", files, entrypoint=entrypoint)
@@ -65,7 +66,7 @@ def write_mlmd(archive: Path) -> Path:
         "/mlmd/site": site,
         "/mlmd/server.py": HERE / "mlmd_server.py",
         "/usr/share/zoneinfo": Path("/usr/share/zoneinfo"),  # the store dies of a missing zone
-        **_libraries(binary),
+        **shared_libraries(binary),
     }
     environment = {**PATH, "PYTHONHOME": str(prefix), "PYTHONPATH": "/mlmd/site"}
     name = "docker.io/refit-test/mlmd:1.17.1"
@@ -92,17 +93,6 @@ WRITERS: tuple[Callable[[Path], Path], ...] = (
     write_mlmd,
     write_seaweedfs,
 )
-
-
-def _libraries(binary: Iterable[Path]) -> dict[str, Path]:
-    """The shared libraries that programs name, and their loader, each at its own place."""
-    try:
-        named = run(["ldd", *binary])
-    except CommandFailed as error:
-        raise CommandFailed(f"a library of an image's programs is not here: {error}") from None
-    words = {word for line in named.splitlines() for word in line.split()}
-    found = {Path(word) for word in words if word.startswith("/") and not word.endswith(":")}
-    return {str(path): path.resolve() for path in sorted(found)}
 
 
 def _fill_database(folder: Path) -> None:
