@@ -95,7 +95,8 @@ def check_room(folder: Path, clusters: int) -> None:
     if free < needed:
         raise CannotRun(
             f"{clusters} clusters side by side{'' if is_built else ', with nothing built yet,'} "
-            f"take {needed} GB; {folder} has {free:.0f} GB of free disk"
+            f"take {needed} GB, and {folder} has {free:.0f} GB of free disk: make room, or let "
+            "fewer stand with --at-once"
         )
 
 
