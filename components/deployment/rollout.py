@@ -15,7 +15,7 @@ may be killed between any two lines, and another one goes on from there:
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
@@ -322,7 +322,7 @@ class Rollouts:
                 )
         arms, judgement = self._compare(state)
         if not waiting:
-            self._split_by_readiness(live, self.cluster.pods())
+            self._split_by_readiness(live, arms[CANARY].pods)
         return Progress(
             phase="starting" if waiting else "comparing",
             message=waiting or "; ".join(judgement.reasons),
@@ -405,7 +405,8 @@ class Rollouts:
             return self._told("promoting", "the main predictor takes it over", state, decision)
         pods = self.cluster.pods()
         if waiting := _waiting_for(pods, MAIN, champion):
-            self._split_by_readiness(live, pods)
+            ready = sum(p.ready and not p.ending for p in pods if p.predictor == CANARY)
+            self._split_by_readiness(live, ready)
             return self._told("promoting", waiting, state, decision)
         self._leave_one_arm(live, champion)
         return self._ended(decision)
@@ -431,9 +432,8 @@ class Rollouts:
             self._split(MAIN_ALONE)
         self.cluster.apply(with_one_arm(live, bundle_id))
 
-    def _split_by_readiness(self, live: Manifest, pods: Sequence[Pod]) -> None:
+    def _split_by_readiness(self, live: Manifest, ready: int) -> None:
         """Give the canary its share, unless none of its pods is ready any more."""
-        ready = any(p.ready and not p.ending for p in pods if p.predictor == CANARY)
         self._split(_weights(live) if ready else MAIN_ALONE)
 
     def _split(self, weights: Mapping[str, int]) -> None:

@@ -60,7 +60,7 @@ def test(tiers: Sequence[str], arguments: Sequence[str], at_once: int) -> int:
     """
     lanes = lanes_of(tiers)
     try:
-        prepare_machine(clusters=min(at_once, len(lanes)))
+        prepare_machine(clusters=min(at_once, len(lanes)), builds=True)
         build_all(tiers)
     except CannotRun as error:
         _say("\n".join(f"{TIERS[tier]}: DID NOT RUN: {error}" for tier in tiers))

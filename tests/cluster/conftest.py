@@ -37,7 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster that ends with this run; REFIT_TEST_CLUSTER=NUMBER uses one that stands."""
+    """A cluster that ends with this run; REFIT_TEST_CLUSTER=NUMBER uses one that stands.
+
+    REFIT_CLUSTER_NUMBER keeps it apart from others, as those of other lanes.
+    """
     if number := os.environ.get("REFIT_TEST_CLUSTER"):
         yield attach(NodeSettings(number=int(number)))
         return

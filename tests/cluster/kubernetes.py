@@ -106,6 +106,10 @@ class Cluster:
         """
         self._wait(namespace, seconds, "rollout", "status", what)
 
+    def scale(self, what: str, replicas: int, namespace: str) -> None:
+        """Have so many pods of a Deployment or StatefulSet; what it keeps on disks stays."""
+        self.kubectl("scale", what, f"--replicas={replicas}", "-n", namespace)
+
     def load_image(self, archive: Path) -> None:
         """Give the node an image, from a docker or OCI archive."""
         self.node.run(*self._runtime("images", "import", "--no-unpack=false", archive))

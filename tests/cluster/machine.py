@@ -37,17 +37,18 @@ class CannotRun(RefitError):  # noqa: N818 - an outcome, named as people say it
     exit_code = 5
 
 
-def prepare_machine(clusters: int = 1) -> None:
+def prepare_machine(clusters: int = 1, builds: bool = False) -> None:
     """Check what the kernel allows and install the Debian packages that are missing.
 
     Args:
         clusters: How many are going to stand side by side.
+        builds: Whether images may have to be built before.
 
     Raises:
         CannotRun: Something is missing that cannot be had from here.
     """
     check_rights()
-    check_room(Path("/tmp"), clusters)
+    check_room(Path("/tmp"), clusters, builds)
     missing = missing_packages()
     if missing:
         install(missing)
@@ -76,27 +77,29 @@ def check_rights() -> None:
             raise CannotRun(f"{hierarchy} cannot be written: run outside of a container")
 
 
-def check_room(folder: Path, clusters: int) -> None:
+def check_room(folder: Path, clusters: int, builds: bool) -> None:
     """See that the disk has room.
 
     Args:
         folder: Where nodes keep their state.
         clusters: How many are going to stand side by side.
+        builds: Whether images may have to be built before.
 
     Raises:
         CannotRun: It has not.
     """
-    is_built = any((cache_folder() / "images").glob("*.tar"))
-    is_unpacked = (cache_folder() / "unpacked").exists()
     needed = clusters * CLUSTER_GB
-    needed += 0 if is_unpacked else UNPACKING_GB
-    needed += REBUILDING_GB if is_built else BUILDING_GB
+    if not (cache_folder() / "unpacked").exists():
+        needed += UNPACKING_GB
+    if builds:
+        is_built = any((cache_folder() / "images").glob("*.tar"))
+        needed += REBUILDING_GB if is_built else BUILDING_GB
     free = shutil.disk_usage(folder).free / 1e9
     if free < needed:
         raise CannotRun(
-            f"{clusters} clusters side by side{'' if is_built else ', with nothing built yet,'} "
-            f"take {needed} GB, and {folder} has {free:.0f} GB of free disk: make room, or let "
-            "fewer stand with --at-once"
+            f"{folder} has {free:.0f} GB of free disk, and {needed} are needed for {clusters} "
+            f"clusters at a time{' and for building' if builds else ''}: make room, or let fewer "
+            "stand side by side (--at-once)"
         )
 
 

@@ -79,12 +79,12 @@ class ObjectStore:
 
     def take_away(self) -> None:
         """Stop it; what it holds stays."""
-        self._scale(0)
+        self.cluster.scale("deployment/s3", 0, NAMESPACE)
         self.cluster.wait("pods -l app=s3", "delete", NAMESPACE)
 
     def bring_back(self) -> None:
         """Start it again, and wait until it takes files."""
-        self._scale(1)
+        self.cluster.scale("deployment/s3", 1, NAMESPACE)
         self.wait()
 
     def wait(self) -> None:
@@ -108,10 +108,6 @@ class ObjectStore:
         except (OSError, BotoCoreError):
             return False
         return True
-
-    def _scale(self, replicas: int) -> None:
-        count = f"--replicas={replicas}"
-        self.cluster.kubectl("scale", "deployment/s3", count, "-n", NAMESPACE)
 
 
 def install_object_store(cluster: Cluster) -> ObjectStore:

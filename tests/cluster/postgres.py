@@ -83,12 +83,12 @@ class AlertStore:
 
     def take_away(self) -> None:
         """Stop it; what it holds stays."""
-        self._scale(0)
+        self.cluster.scale("statefulset/postgres", 0, NAMESPACE)
         self.cluster.wait("pod/postgres-0", "delete", NAMESPACE)
 
     def bring_back(self) -> None:
         """Start it again, and wait until it answers."""
-        self._scale(1)
+        self.cluster.scale("statefulset/postgres", 1, NAMESPACE)
         self.wait()
 
     def crash(self) -> None:
@@ -115,10 +115,6 @@ class AlertStore:
     def _restarts(self) -> int:
         (state,) = self.cluster.get("pod", "postgres-0", NAMESPACE)["status"]["containerStatuses"]
         return int(state["restartCount"])
-
-    def _scale(self, replicas: int) -> None:
-        count = f"--replicas={replicas}"
-        self.cluster.kubectl("scale", "statefulset/postgres", count, "-n", NAMESPACE)
 
 
 def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:

@@ -217,17 +217,17 @@ def test_a_claim_outlives_a_store_that_is_away_for_a_while(postgres, monkeypatch
     place = postgres.empty()
     store = SqlStore(place)
     store.add_alert(alert())
-    refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 3)
+    refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 6)
 
     def launch(refit, alert):
         monkeypatch.setenv("PGPASSWORD", "another")
-        time.sleep(1.5)  # the claim is renewed every second
+        time.sleep(3)  # the claim is renewed every two seconds
         monkeypatch.setenv("PGPASSWORD", postgres.password)
-        time.sleep(2)
+        time.sleep(4)
         assert store.take_up_refit(60) is None
         return "b2"
 
-    settings = MonitorSettings(lease_seconds=3)
+    settings = MonitorSettings(lease_seconds=6)
     assert carry_out(settings, store, tmp_path / "pages", refit, launch).state == "succeeded"
 
 
