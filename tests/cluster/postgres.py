@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import psycopg
+import yaml
 
 from tests.cluster.archives import write_image
 from tests.cluster.commands import timed, wait_for
@@ -18,12 +19,18 @@ from tests.cluster.pods import pod
 from tests.cluster.recommender import NAMESPACE, refit_manifests
 from tests.postgres import LIBRARIES, NEWEST, RELEASES, find_package
 
-IMAGE = "docker.io/library/postgres:17.10"
-"""The official image's name, as the manifest has it; it holds the release that tests run."""
+IMAGE = f"docker.io/library/postgres:{NEWEST}-stand-in"
 ENTRYPOINT = Path(__file__).with_suffix(".sh")
 PROGRAMS = ("postgres", "initdb", "pg_isready")
 TOOLS = ("sh", "mv", "rm")
 PLACE = f"/usr/lib/postgresql/{NEWEST}"
+OWN_IMAGE = {
+    "target": {"kind": "StatefulSet", "name": "postgres"},
+    "patch": yaml.safe_dump(
+        [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": IMAGE}]
+    ),
+}
+"""The kustomization's patch, since nobody could give a node what the pinned digest names."""
 STORE = f"postgresql+psycopg://refit@postgres.{NAMESPACE}/refit"
 SECRET = {"name": "refit-alert-store", "key": "PGPASSWORD"}
 PASSWORD = "only-inside-the-test-cluster"
@@ -131,7 +138,7 @@ def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:
         archive = write_postgres(cluster.node.folder / "var" / "postgres.tar")
         cluster.load_image(archive)
         archive.unlink()
-        built = refit_manifests(cluster, folder, "postgres")
+        built = refit_manifests(cluster, folder, "postgres", patches=[OWN_IMAGE])
         cluster.apply([one for one in built if one["kind"] == "Namespace"])
         secret = {
             "apiVersion": "v1",

@@ -14,7 +14,11 @@ from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
 from tests.kustomize.pods import pod_specs
 from tests.postgres import RELEASES
 
-PINNED = {"tensorflow/serving": "2.20.0", "docker.io/library/postgres": "17.10"}
+PINNED = {
+    "tensorflow/serving": "2.20.0",
+    "docker.io/library/postgres": "17.10@sha256:"
+    "7958605b474b3d264a969cb3a123d6aa00ad1e1fe9da8a69984dabb704d93317",
+}
 WITH_SELDON = ("kind", "minikube", "production")
 LOCAL = ("kind", "minikube")
 OF_HISTOGRAMS = re.compile(r"_(total|bucket|sum|count)$")
@@ -69,7 +73,7 @@ def test_pods_are_locked_and_bounded(overlay):
 def test_images_are_pinned(overlay):
     for name, spec in pod_specs(objects(overlay)):
         for one in containers(spec):
-            image, _, tag = one["image"].rpartition(":")
+            image, _, tag = one["image"].partition(":")
             assert tag == (__version__ if "refit/" in image else PINNED[image]), name
 
 
