@@ -12,7 +12,6 @@ code leaves the environment's layer as it was.
 
 import argparse
 import ast
-import json
 import os
 import shutil
 import subprocess
@@ -40,9 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         environment = {**os.environ, "SOURCE_DATE_EPOCH": build_time(), "DOCKER_BUILDKIT": "1"}
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             raise SystemExit(f"{image} was not built; the builder has said why")
-        size = image_size(builder, image) / 1e6
+        size = image_size(builder, image)
         seconds = time.monotonic() - started
-        sys.stdout.write(f"built {image} with {builder}: {size:.0f} MB, {seconds:.0f} s\n")
+        sys.stdout.write(f"built {image} with {builder}: {size}, {seconds:.0f} s\n")
         if asked.save:
             sys.stdout.write(f"saved {save(builder, image, asked.save)}\n")
     return 0
@@ -97,13 +96,9 @@ def build_time() -> str:
     return _git("log", "-1", "--format=%ct", "--", *INSTALLED) or "0"
 
 
-def image_size(builder: str, image: str) -> int:
-    """Bytes of an image's layers, uncompressed."""
-    if builder == "buildah":
-        # Buildah tells sizes only as text for people; its manifest knows the bytes.
-        described = json.loads(_output([builder, "inspect", "--type", "image", image]))
-        return sum(layer["size"] for layer in json.loads(described["Manifest"])["layers"])
-    return int(_output([builder, "image", "inspect", "--format", "{{.Size}}", image]))
+def image_size(builder: str, image: str) -> str:
+    """How large an image is, uncompressed, in the builder's words."""
+    return _output([builder, "images", "--format", "{{.Size}}", image]).strip()
 
 
 def save(builder: str, image: str, folder: Path) -> Path:

@@ -16,7 +16,7 @@ ROOMS = {
 
 
 def stages(name: str) -> tuple[list[str], list[str]]:
-    """The lines of the build stage and of the final one, comments left out."""
+    """The lines of the stage that compiles and of the final one, comments left out."""
     text = (ROOT / CONTAINERFILES[name]).read_text("utf-8")
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     final = max(place for place, line in enumerate(lines) if line.startswith("FROM "))
@@ -28,16 +28,20 @@ def test_the_base_is_pinned_by_digest_and_every_stage_is_made_of_it(name):
     before, final = stages(name)
     assert PINNED.match(before[0])
     assert [line for line in (*before, *final) if line.startswith("FROM ")] == [
-        "FROM ${BASE_IMAGE} AS environment",
         "FROM ${BASE_IMAGE} AS code",
         "FROM ${BASE_IMAGE}",
     ]
 
 
 @pytest.mark.parametrize("name", CONTAINERFILES)
-def test_the_final_stage_installs_nothing_and_is_not_root(name):
+def test_what_installs_goes_with_its_step_and_nobody_is_root(name):
     final = "\n".join(stages(name)[1])
-    assert not re.search(r"\b(pip|uv|apt|apt-get|curl|wget)\b", final)
+    (install,) = [step for step in re.split(r"^(?=RUN )", final, flags=re.M) if "pip" in step]
+    step, _, after = install.partition("\nCOPY ")
+    assert step.endswith(" /tmp/*")
+    assert step.count("--require-hashes") == 2
+    assert {"--no-cache-dir", "UV_NO_CACHE=1"} <= set(step.split())
+    assert not re.search(r"\b(pip|uv|apt|apt-get|curl|wget)\b", after)
     assert re.findall(r"^USER (.*)$", final, re.M) == ["1000:1000"]
     assert 'org.opencontainers.image.revision="${REVISION}"' in final
 
@@ -46,7 +50,6 @@ def test_the_final_stage_installs_nothing_and_is_not_root(name):
 def test_an_image_holds_the_rooms_that_it_needs(name):
     before = "\n".join(stages(name)[0])
     assert re.findall(r"^COPY (\w+) /refit/\1$", before, re.M) == ROOMS[name].split()
-    assert "--require-hashes" in before
 
 
 def test_images_are_named_as_the_pipelines_name_them():
