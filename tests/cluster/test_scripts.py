@@ -23,13 +23,13 @@ from tests.cluster.images import Images
 from tests.cluster.kfp.backend import Backend, linked_manifests, sources
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.local import SCRIPT, do_steps, environment
-from tests.cluster.object_store import ObjectStore
+from tests.cluster.market import Market
+from tests.cluster.refit_command import CONFIG
 from tests.cluster.seldon import manifests_file
 from tests.cluster.settings import ROOT
 
 pytestmark = pytest.mark.kfp
 
-MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
 RECOMMENDER, REVIEW = "19000", "18081"
 ASKED = {"user_id": "shopper-000012", "context": {"surface": "home"}, "k": 5}
 TRAINING_SECONDS = 1200
@@ -38,10 +38,11 @@ SOON = "30"
 
 
 @pytest.fixture(scope="module")
-def prepared(
-    kfp_backend: Backend, seldon: Cluster, object_store: ObjectStore, images: Images
-) -> Cluster:
-    """A cluster whose node has every image; what is installed on it is installed again."""
+def prepared(kfp_backend: Backend, seldon: Cluster, market: Market, images: Images) -> Cluster:
+    """A cluster whose node has every image; what is installed on it is installed again.
+
+    Its training is the one of ``test_submit.py``: whichever comes first leaves it in the cache.
+    """
     images.main()
     images.serving()
     return seldon
@@ -73,7 +74,7 @@ def all_steps(cluster: Cluster, overlay: Path) -> Iterator[subprocess.Popen[str]
             "SELDON_MANIFESTS": str(manifests_file(cluster)),
             "REFIT_OVERLAY": str(overlay),
             "REFIT_ARCHIVES": str(overlay),  # the node has the images
-            "REFIT_CONFIG": str(MARKET),
+            "REFIT_CONFIG": str(CONFIG),
             "PORT_RECOMMENDER": RECOMMENDER,
             "PORT_REVIEW": REVIEW,
         }
