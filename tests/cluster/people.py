@@ -48,12 +48,14 @@ def ask(host: str, body: dict[str, object], number: int) -> None:
         slowest = max(slowest, time.monotonic() - started)
 
 
-def look_up(name: str) -> str:
-    """The Service's address, which stays."""
+def find(name: str, port: int) -> str:
+    """The Service's address, which stays; a node may lead to its ready pods a moment later."""
     while True:
         try:
-            return socket.gethostbyname(name)
-        except socket.gaierror:
+            address = socket.gethostbyname(name)
+            socket.create_connection((address, port), timeout=SECONDS).close()
+            return address
+        except OSError:
             time.sleep(0.5)
 
 
@@ -73,7 +75,8 @@ def tell() -> None:
 def main(url: str, rate: str, body: str) -> None:
     """Ask for ever."""
     place = urlsplit(url)
-    host = f"{look_up(str(place.hostname))}:{place.port}"
+    port = place.port or 80
+    host = f"{find(str(place.hostname), port)}:{port}"
     asked, told = 0, 0.0
     started = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
