@@ -213,6 +213,7 @@ def test_recurring_monitors_start_it_once_and_the_new_bundle_goes_live(
     time.sleep(3)
     seen = people.seen()
     tell(f"{seen.total} answers meanwhile: {seen.answers}; slowest {seen.slowest_ms:.0f} ms")
+    assert set(seen.answers) == {first, second}
     assert not seen.failures
 
 
