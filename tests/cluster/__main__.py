@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from refit.errors import RefitError
 from tests.cluster import binaries
-from tests.cluster.images import CONTAINERFILES, build_base, build_image
-from tests.cluster.kfp import backend
-from tests.cluster.kubernetes import attach, raise_cluster
+from tests.cluster.images import CONTAINERFILES, base_image, refit_image
+from tests.cluster.kfp.images import backend_images
+from tests.cluster.kubernetes import attach, node_images, raise_cluster
 from tests.cluster.lanes import NO_TESTS, lanes_at_once, lanes_of, run_lanes
 from tests.cluster.machine import CannotRun, prepare_machine
 from tests.cluster.node import Node
-from tests.cluster.object_store import install_object_store
-from tests.cluster.seldon import install_seldon
+from tests.cluster.object_store import install_object_store, store_image
+from tests.cluster.postgres import postgres_image
+from tests.cluster.seldon import install_seldon, operator_image
 from tests.cluster.settings import NodeSettings
 from tests.cluster.unpacked import unpack
 
@@ -73,27 +74,21 @@ def test(tiers: Sequence[str], arguments: Sequence[str], at_once: int) -> int:
 
 
 def build_all(tiers: Sequence[str]) -> None:
-    """Build what the tiers need, unless that was done.
+    """Build what the tiers need, and unpack it for the clusters to come, unless that was done.
 
     Raises:
         CannotRun: Go or a Python that can be copied is missing.
         CommandFailed: Something does not build.
     """
     binaries.build(binaries.pause())  # the smallest, which tells at once that there is no Go
-    with ThreadPoolExecutor(1) as beside:  # images wait for the disk while Go compiles
-        images = beside.submit(build_images)
-        for programs in (binaries.kube, binaries.coredns, binaries.seldon):
-            binaries.build(programs())
-        if "cluster" in tiers:
-            binaries.build(binaries.tools())
+    with ThreadPoolExecutor(1) as beside:  # Refit's images wait for the disk while Go compiles
+        ours = beside.submit(lambda: unpack([base_image(), *map(refit_image, CONTAINERFILES)]))
+        binaries.build(binaries.kube())
+        images = [*node_images(), operator_image(), store_image(), postgres_image()]
         if "kfp" in tiers:
-            backend.build()
-        images.result()
-
-
-def build_images() -> None:
-    """Build Refit's images, unless that was done, and unpack them for the clusters to come."""
-    unpack([build_base(), *map(build_image, CONTAINERFILES)])
+            images += backend_images()
+        ours.result()
+    unpack(images)
 
 
 def up(settings: NodeSettings) -> None:

@@ -1,12 +1,55 @@
-"""Container images made of files, with no builder."""
+"""Container images, and how to make them of files, with no builder."""
 
 import hashlib
 import io
 import json
+import os
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+SMALL = 1_000_000
+"""Bytes up to which a file is known by its content; a larger one by its size and time."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that nodes can have.
+
+    Attributes:
+        name: repository and tag.
+        key: of its content.
+        write: writes it to a file, as a docker archive.
+    """
+
+    name: str
+    key: str
+    write: Callable[[Path], object]
+
+
+def image_of_files(
+    name: str,
+    files: Mapping[str, Path],
+    *,
+    entrypoint: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    user: str = "",
+) -> Image:
+    """An image of one layer; for the arguments see ``write_image``."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(json.dumps([name, [*entrypoint], {**(environment or {})}, user]).encode())
+    for place, source in sorted(files.items()):
+        for file in _files_of(source):
+            digest.update(f"\0{place}\0{file.relative_to(source)}\0".encode() + _content(file))
+
+    def write(archive: Path) -> Path:
+        return write_image(
+            archive, name, files, entrypoint=entrypoint, environment=environment, user=user
+        )
+
+    return Image(name, digest.hexdigest()[:16], write)
 
 
 def write_image(
@@ -55,6 +98,20 @@ def write_image(
             for file, content in parts.items():
                 _add(image, file, json.dumps(content).encode())
     return archive
+
+
+def _files_of(source: Path) -> Iterator[Path]:
+    if not source.is_dir():
+        yield source
+    for folder, _, files in sorted(os.walk(source)):
+        yield from (Path(folder, file) for file in sorted(files))
+
+
+def _content(file: Path) -> bytes:
+    seen = file.stat()
+    if seen.st_size > SMALL:
+        return f"{seen.st_size} {seen.st_mtime_ns}".encode()
+    return hashlib.sha256(file.read_bytes()).digest()
 
 
 def _manifest(name: str) -> dict[str, object]:

@@ -61,7 +61,7 @@ def confined(command: Sequence[str | Path]) -> list[str]:
     ]
 
 
-def wait_for[T](what: str, look: Callable[[], T], seconds: float, pause: float = 0.2) -> T:
+def wait_for[T](what: str, look: Callable[[], T], seconds: float, pause: float = 0.4) -> T:
     """Look until there is something, and return it.
 
     Args:

@@ -9,18 +9,17 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
 from refit import __version__
-from tests.cluster.archives import write_image
+from tests.cluster.archives import Image, write_image
 from tests.cluster.binaries import locked
 from tests.cluster.commands import confined, run, tell, timed
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.machine import CannotRun
 from tests.cluster.settings import ROOT, cache_folder
-from tests.cluster.unpacked import mark
 
 BASE = "localhost/python-base:3.12"
 BASE_PACKAGES = (
@@ -37,62 +36,47 @@ CONTAINERFILES = {
 
 
 class Images:
-    """Images that a cluster's pods can run, each built and loaded when it is first asked for."""
+    """Refit's images on a cluster's node, each put there when it is first asked for."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._loaded: set[str] = set()
-
-    def base(self) -> str:
-        """A Debian with Python 3.12, ready to be run."""
-        return self._load(BASE, build_base(), build_base)
-
-    def main(self) -> str:
-        """The image of pipelines and monitoring, ready to be run."""
-        return self._ours("main")
-
-    def serving(self) -> str:
-        """The image of the recommender and the model server's stand-in, ready to be run."""
-        return self._ours("serving")
-
-    def _ours(self, name: str) -> str:
-        archive = archive_of(name)
-        return self._load(f"refit/{name}:{__version__}", archive, partial(build_image, name))
-
-    def _load(self, name: str, archive: Path, build: Callable[[], Path]) -> str:
-        if name not in self._loaded:
-            # Beside the images themselves: a cluster that stands has those of earlier runs.
-            there = mark(self._cluster.services.runtime_folder, archive.name)
-            if not there.exists():
-                build()
-                with timed(f"{name} is loaded ({archive.stat().st_size / 1e6:.0f} MB)"):
-                    self._cluster.load_image(archive)
-                there.touch()
-            self._loaded.add(name)
-        return name
+        self.base = cache(lambda: cluster.have(base_image()))
+        """A Debian with Python 3.12."""
+        self.main = cache(lambda: cluster.have(refit_image("main")))
+        """The image of pipelines and monitoring."""
+        self.serving = cache(lambda: cluster.have(refit_image("serving")))
+        """The image of the recommender and the model server's stand-in."""
 
 
-def build_image(name: str) -> Path:
-    """Build one of Refit's images, unless its contents have been built, and return its archive.
+def refit_image(name: str) -> Image:
+    """One of Refit's images, which its Containerfile makes.
 
     Args:
         name: ``main`` or ``serving``.
 
     Raises:
-        CommandFailed: It does not build.
+        CannotRun: There is no base image.
+        CommandFailed: There is no base image.
     """
-    archive = archive_of(name)
-    with locked(archive):
-        if not archive.exists():
-            tell(f"building refit/{name}; the first time takes minutes")
-            with timed(f"refit/{name} is built"):
-                _build(name, build_base(), archive)
-    return archive
+    base = build_base()
+    full_name = f"refit/{name}:{__version__}"
+
+    def write(archive: Path) -> None:
+        tell(f"building {full_name}; the first time takes minutes")
+        with timed(f"{full_name} is built"), locked(_storage()):
+            _build(name, base, archive)
+
+    return Image(full_name, content_key(name, base), write)
 
 
-def archive_of(name: str) -> Path:
-    """Where one of Refit's images is once it is built, by its contents."""
-    return _archive(name, content_key(name, build_base()))
+def base_image() -> Image:
+    """The Python base image.
+
+    Raises:
+        CannotRun: See ``build_base``.
+        CommandFailed: See ``build_base``.
+    """
+    base = build_base()
+    return Image(BASE, base.stem, partial(shutil.copy, base))
 
 
 def build_base() -> Path:
@@ -110,7 +94,8 @@ def build_base() -> Path:
         )
     written_by = Path(__file__).with_name("archives.py").read_text()
     told = (sys.version, str(prefix), debian_release(), written_by, *BASE_PACKAGES, *LEFT_OUT)
-    archive = _archive("python-base", hashlib.sha256("\n".join(told).encode()).hexdigest()[:16])
+    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    archive = cache_folder() / "images" / f"python-base-{key}.tar"
     with locked(archive):
         if not archive.exists():
             with timed("the Python base image is made"):
@@ -153,19 +138,8 @@ def _sources(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _archive(name: str, key: str) -> Path:
-    return cache_folder() / "images" / f"{name}-{key}.tar"
-
-
-def _replace(fresh: Path, archive: Path, name: str) -> None:
-    fresh.rename(archive)
-    for older in archive.parent.glob(f"{name}-*.tar"):
-        if older != archive:
-            older.unlink()  # gigabytes each
-
-
 def _build(name: str, base: Path, archive: Path) -> None:
-    storage = _storage()
+    storage = {"CONTAINERS_STORAGE_CONF": str(_storage())}
     run(confined(["buildah", "pull", "--quiet", f"docker-archive:{base}"]), environment=storage)
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
         command = [sys.executable, "tools/build_images.py", "--builder", "buildah"]
@@ -173,18 +147,18 @@ def _build(name: str, base: Path, archive: Path) -> None:
         # The machine's network: one of its own would leave a bridge and firewall rules behind.
         command += ["--pull-never", "--isolation", "chroot", "--network", "host"]
         run(confined(command), environment=storage, folder=ROOT)
-        (fresh,) = Path(folder).glob("*.tar")
-        _replace(fresh, archive, name)
+        (saved,) = Path(folder).glob("*.tar")
+        saved.rename(archive)
 
 
-def _storage() -> dict[str, str]:
-    """Buildah's own place for layers, apart from a person's images."""
+def _storage() -> Path:
+    """The configuration of Buildah's own place for layers, apart from a person's images."""
     folder = cache_folder() / "containers"
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "storage.conf"
     places = f'graphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n'
     configuration.write_text(f'[storage]\ndriver = "overlay"\n{places}')
-    return {"CONTAINERS_STORAGE_CONF": str(configuration)}
+    return configuration
 
 
 def _make_base(prefix: Path, archive: Path) -> None:
@@ -209,7 +183,10 @@ def _make_base(prefix: Path, archive: Path) -> None:
             entrypoint=[],
             environment={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
         )
-        _replace(fresh, archive, "python-base")
+        fresh.rename(archive)
+    for older in archive.parent.glob("python-base-*.tar"):
+        if older != archive:
+            older.unlink()
 
 
 def _copy_python(prefix: Path, root: Path) -> None:

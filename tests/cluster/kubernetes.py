@@ -6,17 +6,18 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from refit.errors import ServiceUnreachable
 from tests.cluster import binaries
-from tests.cluster.archives import write_image
+from tests.cluster.archives import Image, image_of_files
 from tests.cluster.commands import CommandFailed, run, tell, timed, wait_for
 from tests.cluster.machine import prepare_machine
 from tests.cluster.node import Node
 from tests.cluster.services import NODE_NAME, PROGRAMS, Services
 from tests.cluster.settings import MANIFESTS, NodeSettings
-from tests.cluster.unpacked import hand_out
+from tests.cluster.unpacked import hand_out, mark_of
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -110,9 +111,17 @@ class Cluster:
         """Have so many pods of a Deployment or StatefulSet; what it keeps on disks stays."""
         self.kubectl("scale", what, f"--replicas={replicas}", "-n", namespace)
 
-    def load_image(self, archive: Path) -> None:
-        """Give the node an image, from a docker or OCI archive."""
-        self.node.run(*self._runtime("images", "import", "--no-unpack=false", archive))
+    def have(self, image: Image) -> str:
+        """Give the node an image, unless it has it; returns its name."""
+        mark = mark_of(self.services.runtime_folder, image.name)
+        if not mark.exists() or mark.read_text() != image.key:
+            with TemporaryDirectory(dir=self.node.folder / "var") as folder:
+                archive = Path(folder) / "image.tar"
+                image.write(archive)
+                with timed(f"{image.name} is loaded ({archive.stat().st_size / 1e6:.0f} MB)"):
+                    self.node.run(*self._runtime("images", "import", archive))
+            mark.write_text(image.key)
+        return image.name
 
     def images(self) -> list[str]:
         """Names of the node's images."""
@@ -194,13 +203,13 @@ def raise_cluster(settings: NodeSettings | None = None, owner: int | None = -1) 
         ServiceUnreachable: A part did not become ready.
     """
     prepare_machine()
-    groups = (binaries.kube(), binaries.pause(), binaries.coredns())
-    _, pause, coredns = [binaries.build(group) for group in groups]
+    pause = binaries.build(binaries.pause()) / "pause"
+    images = node_images()
     cluster = Cluster(settings or NodeSettings())
     with timed(f"{cluster.settings.name} is ready"):
-        cluster.node.raise_up(pause / "pause", os.getpid() if owner == -1 else owner)
+        cluster.node.raise_up(pause, os.getpid() if owner == -1 else owner)
         try:
-            _start_everything(cluster, pause, coredns)
+            _start_everything(cluster, images)
         except BaseException:
             for name in ("containerd", *PROGRAMS):
                 tell(f"last words of {name}:\n{cluster.node.last_words(name)}")
@@ -225,25 +234,34 @@ def as_list(manifests: Iterable[Manifest]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
 
 
-def _start_everything(cluster: Cluster, pause: Path, coredns: Path) -> None:
+def node_images() -> list[Image]:
+    """What every node runs: the program that holds a pod's namespaces open, and CoreDNS."""
+    programs = {group.folder.name: group for group in (binaries.pause(), binaries.coredns())}
+    return [
+        image_of_files(
+            f"localhost/{name}:test",
+            {f"/{name}": binaries.build(group) / name},
+            entrypoint=[f"/{name}"],
+        )
+        for name, group in programs.items()
+    ]
+
+
+def _start_everything(cluster: Cluster, images: Iterable[Image]) -> None:
     services, seconds = cluster.services, cluster.settings.ready_seconds
     services.configure()
     hand_out(services.runtime_folder)
     for name in ("containerd", "etcd", "kube-apiserver"):
         services.start(name)
     services.wait_for_runtime()
-    var = cluster.node.folder / "var"
-    for name, program in (("pause", pause), ("coredns", coredns)):
-        files = {f"/{name}": program / name}
-        image = f"localhost/{name}:test"
-        archive = write_image(var / f"{name}.tar", image, files, entrypoint=[f"/{name}"])
-        cluster.load_image(archive)
+    for image in images:
+        cluster.have(image)
     wait_for("the API server", lambda: cluster.kubectl("get", "--raw=/readyz"), seconds)
     for name in (*CONTROL_PLANE[2:], *ON_EVERY_NODE):
         services.start(name)
     dns = (MANIFESTS / "dns.yaml").read_text().replace("DNS_IP", cluster.settings.dns_ip)
     wait_for("DNS and volumes", lambda: cluster.apply(dns), seconds)
-    cluster.apply(_volumes(var / "volumes"))
+    cluster.apply(_volumes(cluster.node.folder / "var" / "volumes"))
     for thing in (f"node/{NODE_NAME}", "serviceaccount/default"):
         wait_for(thing, partial(cluster.kubectl, "get", thing), seconds)
     cluster.wait(f"node/{NODE_NAME}", "condition=Ready", seconds=seconds)

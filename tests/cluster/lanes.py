@@ -11,7 +11,8 @@ from tests.cluster.commands import TOLD
 from tests.cluster.settings import CLUSTER_NUMBER, ROOT
 
 BACKEND, LOOP = "tests/cluster/kfp", "tests/cluster/test_loop.py"
-LANES_PER_PROCESSOR = 0.75
+LANE_GB = 6
+"""Memory that a lane may need: a cluster, recommenders, a training."""
 NO_TESTS = 5
 """How pytest says that it found none."""
 
@@ -66,8 +67,10 @@ def run_lanes(lanes: Sequence[Lane], arguments: Sequence[str], at_once: int) -> 
 
 
 def lanes_at_once() -> int:
-    """As many lanes as this machine's processors can carry."""
-    return max(1, round(LANES_PER_PROCESSOR * len(os.sched_getaffinity(0))))
+    """As many lanes as this machine can carry: one waits while the others work."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    most = min(len(os.sched_getaffinity(0)) + 1, memory // LANE_GB, len(LANES))
+    return max(1, int(most))
 
 
 def _run(lane: Lane, number: int, arguments: Sequence[str], lead: str) -> int:

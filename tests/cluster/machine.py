@@ -92,7 +92,7 @@ def check_room(folder: Path, clusters: int, builds: bool) -> None:
     if not (cache_folder() / "unpacked").exists():
         needed += UNPACKING_GB
     if builds:
-        is_built = any((cache_folder() / "images").glob("*.tar"))
+        is_built = (cache_folder() / "containers").exists()
         needed += REBUILDING_GB if is_built else BUILDING_GB
     free = shutil.disk_usage(folder).free / 1e9
     if free < needed:

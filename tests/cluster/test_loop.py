@@ -194,11 +194,11 @@ def test_recurring_monitors_start_it_once_and_the_new_bundle_goes_live(
 ) -> None:
     first = registry.champion_id()
     (due,) = alert_store(cluster).refits()
-    schedule = ("schedule", *monitoring(market, recurring=True), "--cron", "*/30 * * * * *")
+    schedule = ("schedule", *monitoring(market, recurring=True), "--cron", "0 * * * * *")
     assert refit(*schedule).returncode == 0
     refit.read("submit", *monitoring(market), "--run-id", "another")  # beside the recurring one
-    wait_for("the refit's run", lambda: due.key in names_of_runs(refit), 300, pause=2)
-    wait_for("its end", lambda: state_of(refit, due.key) in FINISHED, 900, pause=5)
+    wait_for("the refit's run", lambda: due.key in names_of_runs(refit), 300, pause=4)
+    wait_for("its end", lambda: state_of(refit, due.key) in FINISHED, 900, pause=6)
     assert state_of(refit, due.key) == "SUCCEEDED", refit("status", due.key).stdout
     wait_for("the monitor's word", lambda: refit_state(cluster) == "succeeded", 240, pause=2)
     assert names_of_runs(refit).count(due.key) == 1
@@ -261,8 +261,8 @@ def wait_for_words(cluster: Cluster, refit: RefitCommand, run: str, step: str, w
             return words in cluster.kubectl("logs", pod, "-n", KUBEFLOW, "-c", "main")
         return False
 
-    pod = wait_for(f"the pod of {step} in {run}", find_pod, 300)
-    wait_for(f"{step} to say {words!r}", has_said, 120)
+    pod = wait_for(f"the pod of {step} in {run}", find_pod, 300, pause=1)
+    wait_for(f"{step} to say {words!r}", has_said, 120, pause=0.5)
     return pod
 
 

@@ -1,4 +1,4 @@
-"""Refit's images, unpacked once for all clusters of this machine.
+"""The images of nodes, unpacked once for all clusters of this machine.
 
 A container runtime unpacks gigabytes for a minute or two. It is done aside, when an image has
 changed, and a new node gets a copy by hard links: the layers of images are only ever read, and the
@@ -8,11 +8,13 @@ runtime's own tables are copied.
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+from tests.cluster.archives import Image
 from tests.cluster.binaries import locked
 from tests.cluster.commands import CommandFailed, confined, run, tell, timed, wait_for
 from tests.cluster.settings import cache_folder
@@ -24,37 +26,34 @@ TABLES = "*/*.db"
 """What the runtime writes to; everything else in its folder it makes anew or removes."""
 
 
-def unpack(archives: Iterable[Path]) -> None:
-    """Have these images unpacked for the clusters to come; others of their names go.
+def unpack(images: Iterable[Image]) -> None:
+    """Have these images unpacked for the clusters to come, in place of others of their names.
 
     Args:
-        archives: of images, with their contents' hashes in their names.
+        images: what nodes are going to need.
 
     Raises:
-        CommandFailed: The runtime refused one.
+        CommandFailed: One could not be made, or the runtime refused it.
     """
-    wanted = {archive.name: archive for archive in archives}
     kept = _kept()
     with locked(kept):
-        held = _names(kept)
-        missing = sorted(wanted.keys() - held)
+        held = _keys(kept)
+        missing = [image for image in images if held.get(image.name) != image.key]
         if not missing:
             return
-        with timed(f"unpacked {', '.join(missing)}"):
-            fresh, former = kept.with_name("unpacked-fresh"), kept.with_name("unpacked-former")
-            for left in (fresh, former):  # of a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            fresh.mkdir()
-            _link(kept / RUNTIME, fresh / RUNTIME)
-            with _runtime(fresh / RUNTIME) as ctr:
-                for name in missing:
-                    run([*ctr, "images", "import", wanted[name]])
-            for name in wanted:
-                (fresh / f"{MARK}{name}").touch()
-            if kept.exists():
-                kept.rename(former)
-            fresh.rename(kept)
-            shutil.rmtree(former, ignore_errors=True)
+        fresh, former = kept.with_name("unpacked-fresh"), kept.with_name("unpacked-former")
+        for left in (fresh, former):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        fresh.mkdir()
+        _link(kept / RUNTIME, fresh / RUNTIME)
+        with _runtime(fresh / RUNTIME) as ctr:
+            for image in missing:
+                _import(ctr, image, fresh / "image.tar")
+        _write_marks(fresh / RUNTIME, held | {image.name: image.key for image in missing})
+        if kept.exists():
+            kept.rename(former)
+        fresh.rename(kept)
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def hand_out(runtime: Path) -> None:
@@ -73,21 +72,33 @@ def hand_out(runtime: Path) -> None:
             shutil.rmtree(runtime, ignore_errors=True)
             tell(f"images will be unpacked again: {error}")
             return
-        for name in _names(kept):
-            mark(runtime, name).touch()
+        _write_marks(runtime, _keys(kept))
 
 
-def mark(runtime: Path, archive: str) -> Path:
-    """The file beside a node's runtime that says that it has an archive's image."""
-    return runtime.with_name(f"{MARK}{archive}")
+def mark_of(runtime: Path, image: str) -> Path:
+    """The file beside a node's runtime that holds the key of the image that it has of a name."""
+    return runtime.with_name(f"{MARK}{quote(image, safe='')}")
 
 
 def _kept() -> Path:
     return cache_folder() / "unpacked"
 
 
-def _names(kept: Path) -> set[str]:
-    return {found.name.removeprefix(MARK) for found in kept.glob(f"{MARK}*")}
+def _keys(kept: Path) -> dict[str, str]:
+    marks = kept.glob(f"{MARK}*")
+    return {unquote(found.name.removeprefix(MARK)): found.read_text() for found in marks}
+
+
+def _write_marks(runtime: Path, keys: Mapping[str, str]) -> None:
+    for name, key in keys.items():
+        mark_of(runtime, name).write_text(key)
+
+
+def _import(ctr: Sequence[str], image: Image, archive: Path) -> None:
+    image.write(archive)
+    with timed(f"unpacked {image.name} ({archive.stat().st_size / 1e6:.0f} MB)"):
+        run([*ctr, "images", "import", archive])
+    archive.unlink()
 
 
 def _link(source: Path, copy: Path) -> None:

@@ -13,7 +13,6 @@ from tests.cluster.commands import timed, wait_for
 from tests.cluster.kfp import images, programs
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.local import do_steps
-from tests.cluster.machine import install
 
 if TYPE_CHECKING:
     from kfp import Client
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 NAMESPACE = "kubeflow"
 SERVICE_ACCOUNT = "pipeline-runner"
 BUCKET = "mlpipeline"
-PACKAGES = {"/usr/sbin/mariadbd": "mariadb-server-core", "/usr/share/zoneinfo/UTC": "tzdata"}
-"""Files that images are made of, and the Debian packages that bring them."""
 
 
 class Backend:
@@ -49,20 +46,6 @@ class Backend:
         return str(found["spec"]["clusterIP"])
 
 
-def build() -> None:
-    """Build what is missing, of which there is much the first time.
-
-    Raises:
-        CommandFailed: Something does not build.
-        CannotRun: A Debian package or Python 3.11 cannot be had.
-    """
-    if missing := [package for file, package in PACKAGES.items() if not Path(file).exists()]:
-        install(missing)
-    programs.pipelines()
-    programs.argo()
-    images.metadata_environment()
-
-
 def deploy(cluster: Cluster) -> Backend:
     """Build what is missing, start everything, and wait until it answers.
 
@@ -70,24 +53,14 @@ def deploy(cluster: Cluster) -> Backend:
         CommandFailed: Something does not build or start; pods' last words are in the message.
         CannotRun: A Debian package or Python 3.11 cannot be had.
     """
-    build()
-    with timed("Kubeflow Pipelines' images are on the node"):
-        load_images(cluster)
+    for image in images.backend_images():
+        cluster.have(image)
     with timed("Kubeflow Pipelines is ready"):
         with linked_manifests() as folder:
             do_steps(cluster, ["install_kubeflow"], **sources(folder))
         backend = Backend(cluster)
         wait_for("Kubeflow Pipelines' API", partial(_answers, backend.endpoint), seconds=60)
     return backend
-
-
-def load_images(cluster: Cluster) -> None:
-    """Make the backend's images, and give them to the node."""
-    with TemporaryDirectory() as scratch:
-        for write in images.WRITERS:
-            archive = write(Path(scratch) / "image.tar")
-            cluster.load_image(archive)
-            archive.unlink()
 
 
 def sources(folder: Path) -> dict[str, str]:

@@ -3,23 +3,39 @@
 The Go programs are static; MariaDB and the metadata store come with the libraries they name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.cluster import object_store
-from tests.cluster.archives import write_image
+from tests.cluster.archives import Image, image_of_files
 from tests.cluster.commands import run
 from tests.cluster.environments import make_environment
 from tests.cluster.kfp import programs
 from tests.cluster.kfp.programs import HERE, kept
 from tests.cluster.libraries import shared_libraries
+from tests.cluster.machine import install
+from tests.cluster.object_store import store_image
 
+PATH: Mapping[str, str] = {"PATH": "/bin"}
 MYSQL = Path("/usr/share/mysql")
 SPARED = ("test", "site-packages", "idlelib", "tkinter", "config-", "ensurepip", "__pycache__")
 SYSTEM_TABLES = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
+PACKAGES = {"/usr/sbin/mariadbd": "mariadb-server-core", "/usr/share/zoneinfo/UTC": "tzdata"}
+"""Files that images are made of, and the Debian packages that bring them."""
 
 
-def write_backend(archive: Path) -> Path:
+def backend_images() -> list[Image]:
+    """All of the backend's images; their programs are built, which takes minutes the first time.
+
+    Raises:
+        CommandFailed: Something does not build.
+        CannotRun: A Debian package or Python 3.11 cannot be had.
+    """
+    if missing := [package for file, package in PACKAGES.items() if not Path(file).exists()]:
+        install(missing)
+    return [backend_image(), argo_image(), mariadb_image(), mlmd_image(), store_image()]
+
+
+def backend_image() -> Image:
     """Kubeflow Pipelines' own programs, with upstream's configuration and no sample pipelines."""
     upstream = programs.sources("pipelines", programs.PIPELINES)
     files = {
@@ -27,17 +43,17 @@ def write_backend(archive: Path) -> Path:
         "/config/config.json": upstream / "backend/src/apiserver/config/config.json",
         "/config/no_samples.json": HERE / "manifests" / "no_samples.json",
     }
-    return write_image(archive, "docker.io/refit-test/kfp-backend:2.0.5", files, environment=PATH)
+    return image_of_files("docker.io/refit-test/kfp-backend:2.0.5", files, environment=PATH)
 
 
-def write_argo(archive: Path) -> Path:
+def argo_image() -> Image:
     """Argo's controller and executor."""
     files = {f"/bin/{program.name}": program for program in programs.argo()}
     name = "docker.io/refit-test/argo:3.5.14"
-    return write_image(archive, name, files, entrypoint=["argoexec"], environment=PATH)
+    return image_of_files(name, files, entrypoint=["argoexec"], environment=PATH)
 
 
-def write_mariadb(archive: Path) -> Path:
+def mariadb_image() -> Image:
     """Debian's MariaDB with an empty database, whose root has no password."""
     server = Path("/usr/sbin/mariadbd")
     files = {
@@ -49,10 +65,10 @@ def write_mariadb(archive: Path) -> Path:
         **shared_libraries([server]),
     }
     entrypoint = [str(server), "--no-defaults"]
-    return write_image(archive, "docker.io/refit-test/mariadb:10.11", files, entrypoint=entrypoint)
+    return image_of_files("docker.io/refit-test/mariadb:10.11", files, entrypoint=entrypoint)
 
 
-def write_mlmd(archive: Path) -> Path:
+def mlmd_image() -> Image:
     """ml-metadata's store behind our gRPC front, with the Python 3.11 that it needs."""
     python = programs.python_311()
     (site,) = metadata_environment().glob("lib/*/site-packages")
@@ -70,29 +86,12 @@ def write_mlmd(archive: Path) -> Path:
     }
     environment = {**PATH, "PYTHONHOME": str(prefix), "PYTHONPATH": "/mlmd/site"}
     name = "docker.io/refit-test/mlmd:1.17.1"
-    return write_image(archive, name, files, environment=environment)
+    return image_of_files(name, files, environment=environment)
 
 
 def metadata_environment() -> Path:
     """An environment with ml-metadata, of the Python that it has a wheel for."""
     return make_environment(HERE / "requirements.txt", programs.python_311())
-
-
-def write_seaweedfs(archive: Path) -> Path:
-    """SeaweedFS, an object store that speaks S3."""
-    program = make_environment(object_store.REQUIREMENTS) / "bin" / "weed"
-    name = "docker.io/refit-test/seaweedfs:test"
-    return write_image(archive, name, {"/bin/weed": program}, entrypoint=["/bin/weed"])
-
-
-PATH: Mapping[str, str] = {"PATH": "/bin"}
-WRITERS: tuple[Callable[[Path], Path], ...] = (
-    write_backend,
-    write_argo,
-    write_mariadb,
-    write_mlmd,
-    write_seaweedfs,
-)
 
 
 def _fill_database(folder: Path) -> None:
