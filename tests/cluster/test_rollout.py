@@ -36,7 +36,7 @@ pytestmark = pytest.mark.cluster
 
 SETTINGS = RolloutSettings(
     split="replicas",
-    min_requests=200,
+    min_requests=100,
     error_increase=0.05,
     fallback_increase=0.05,
     slow_ms=2000,
@@ -45,7 +45,7 @@ SETTINGS = RolloutSettings(
     outcome_minutes=0,
     deadline_hours=0.25,
 )
-RATE = 20.0
+RATE = 10.0
 OUTCOMES = "s3://refit/outcomes.parquet"
 ASKED = {"k": 5, "context": {"occasion": "party"}}
 

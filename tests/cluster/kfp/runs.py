@@ -51,7 +51,7 @@ class Run:
 
     def wait(self, seconds: float = 400) -> "Run":
         """Wait for its end, however it ends."""
-        wait_for(f"the end of run {self.id}", lambda: self.state in FINISHED, seconds, pause=1)
+        wait_for(f"the end of run {self.id}", lambda: self.state in FINISHED, seconds, pause=2)
         return self
 
     def pods(self) -> list[dict[str, Any]]:
