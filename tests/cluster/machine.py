@@ -89,7 +89,7 @@ def check_room(folder: Path, clusters: int, builds: bool) -> None:
         CannotRun: It has not.
     """
     needed = clusters * CLUSTER_GB
-    if not (cache_folder() / "unpacked").exists():
+    if not (cache_folder() / "unpacked" / "newest").exists():
         needed += UNPACKING_GB
     if builds:
         is_built = (cache_folder() / "containers").exists()

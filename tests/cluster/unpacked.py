@@ -1,8 +1,9 @@
 """The images of nodes, unpacked once for all clusters of this machine.
 
 A container runtime unpacks gigabytes for a minute or two. It is done aside, when an image has
-changed, and a new node gets a copy by hard links: the layers of images are only ever read, and the
-runtime's own tables are copied.
+changed, and a new node gets links to it: layers and blobs are only ever read, and the runtime's own
+tables are copied. What is unpacked is never changed: an image that changes makes another set, and
+the former goes once no node has links to it.
 """
 
 import shutil
@@ -13,14 +14,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 from tests.cluster.archives import Image
 from tests.cluster.binaries import locked
-from tests.cluster.commands import CommandFailed, confined, run, tell, timed, wait_for
+from tests.cluster.commands import confined, run, timed, wait_for
 from tests.cluster.settings import cache_folder
 
-MARK = "unpacked-"
-RUNTIME = "containerd"
+MARK = "image-"
+RUNTIME, LAYERS = "containerd", "snapshots"
+SOURCE, USERS = "unpacked-from", "users"
+"""Of a node: the file that names the set it has links to. Of a set: the folder of such files."""
 READY_SECONDS = 60.0
 TABLES = "*/*.db"
 """What the runtime writes to; everything else in its folder it makes anew or removes."""
@@ -36,43 +40,41 @@ def unpack(images: Iterable[Image]) -> None:
         CommandFailed: One could not be made, or the runtime refused it.
     """
     kept = _kept()
+    kept.mkdir(parents=True, exist_ok=True)
     with locked(kept):
-        held = _keys(kept)
+        _sweep(kept)
+        held = _keys(_newest())
         missing = [image for image in images if held.get(image.name) != image.key]
         if not missing:
             return
-        fresh, former = kept.with_name("unpacked-fresh"), kept.with_name("unpacked-former")
-        for left in (fresh, former):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        fresh.mkdir()
-        _link(kept / RUNTIME, fresh / RUNTIME)
+        fresh = kept / uuid4().hex
+        (fresh / USERS).mkdir(parents=True)
+        _copy(_newest() / RUNTIME, fresh / RUNTIME)
         with _runtime(fresh / RUNTIME) as ctr:
             for image in missing:
                 _import(ctr, image, fresh / "image.tar")
         _write_marks(fresh / RUNTIME, held | {image.name: image.key for image in missing})
-        if kept.exists():
-            kept.rename(former)
-        fresh.rename(kept)
-        shutil.rmtree(former, ignore_errors=True)
+        link = fresh / "newest"
+        link.symlink_to(fresh)
+        link.rename(_newest())
+        _sweep(kept)
 
 
 def hand_out(runtime: Path) -> None:
-    """Give a new node what is unpacked, where that is on the same disk.
+    """Give a new node links to what is unpacked.
 
     Args:
         runtime: The root of the node's container runtime, which must not be there yet.
     """
-    kept = _kept()
-    with locked(kept):
-        if not kept.exists():
+    with locked(_kept()):
+        if not _newest().exists():
             return
-        try:
-            _link(kept / RUNTIME, runtime)
-        except CommandFailed as error:  # another disk
-            shutil.rmtree(runtime, ignore_errors=True)
-            tell(f"images will be unpacked again: {error}")
-            return
-        _write_marks(runtime, _keys(kept))
+        given = _newest().resolve()
+        source = runtime.with_name(SOURCE)
+        source.write_text(str(given))
+        (given / USERS / uuid4().hex).write_text(str(source))
+        _lend(given / RUNTIME, runtime)
+        _write_marks(runtime, _keys(given))
 
 
 def mark_of(runtime: Path, image: str) -> Path:
@@ -82,6 +84,22 @@ def mark_of(runtime: Path, image: str) -> Path:
 
 def _kept() -> Path:
     return cache_folder() / "unpacked"
+
+
+def _newest() -> Path:
+    return _kept() / "newest"
+
+
+def _sweep(kept: Path) -> None:
+    """Remove sets that no node has links to, and what a run that was killed has left."""
+    for found in set(kept.iterdir()) - {_newest(), _newest().resolve()}:
+        if not any(_is_used(found, user) for user in found.glob(f"{USERS}/*")):
+            shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+
+def _is_used(given: Path, user: Path) -> bool:
+    source = Path(user.read_text())
+    return source.exists() and source.read_text() == str(given)
 
 
 def _keys(kept: Path) -> dict[str, str]:
@@ -101,12 +119,29 @@ def _import(ctr: Sequence[str], image: Image, archive: Path) -> None:
     archive.unlink()
 
 
-def _link(source: Path, copy: Path) -> None:
-    if not source.exists():
-        return
-    run(["cp", "--archive", "--link", source, copy])
-    for table in source.glob(TABLES):
-        run(["cp", "--archive", "--remove-destination", table, copy / table.relative_to(source)])
+def _copy(source: Path, copy: Path) -> None:
+    if source.exists():
+        run(["cp", "--archive", "--link", source, copy])
+        for table in source.glob(TABLES):
+            run(
+                ["cp", "--archive", "--remove-destination", table, copy / table.relative_to(source)]
+            )
+
+
+def _lend(source: Path, runtime: Path) -> None:
+    tables = set(source.glob(TABLES))
+    for folder, inside, files in source.walk():
+        place = runtime / folder.relative_to(source)
+        place.mkdir(mode=0o700)
+        for name in files:
+            if folder / name in tables:
+                shutil.copy(folder / name, place)
+            else:
+                (place / name).symlink_to(folder / name)
+        if folder.name == LAYERS:
+            for layer in inside:
+                (place / layer).symlink_to(folder / layer)
+            inside.clear()
 
 
 @contextmanager
