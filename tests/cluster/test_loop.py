@@ -25,7 +25,7 @@ from tests.cluster.commands import CommandFailed, tell, wait_for
 from tests.cluster.images import Images
 from tests.cluster.kfp.backend import NAMESPACE as KUBEFLOW
 from tests.cluster.kfp.backend import Backend
-from tests.cluster.kfp.runs import Run
+from tests.cluster.kfp.runs import Run, pods_of_runs, ran
 from tests.cluster.kubernetes import Cluster, Manifest
 from tests.cluster.market import CALM, CHANGED, MARKET, REQUESTS, Market
 from tests.cluster.object_store import ObjectStore
@@ -50,7 +50,6 @@ pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
 LOG_SECONDS = 10.0
 """In which an answer gets into the log: a part is closed after five seconds."""
 MONITORING = "/var/refit/monitoring"
-NODE = "workflows.argoproj.io/node-name"
 ROLLOUT = {
     "split": "replicas",
     "min_requests": 50,
@@ -257,14 +256,11 @@ def recurring_looks(refit: RefitCommand) -> int:
 def wait_for_words(cluster: Cluster, refit: RefitCommand, run: str, step: str, words: str) -> str:
     """Wait until a step has said something; returns its pod."""
 
-    run_id = refit.read("status", run)["run_id"]
-    node = f".{step.replace('_', '-')}.executor"
+    selector = f"pipeline/runid={refit.read('status', run)['run_id']}"
 
     def find_pod() -> str:
-        selector = f"pipeline/runid={run_id}"
-        said = cluster.kubectl("get", "pods", "-n", KUBEFLOW, "-l", selector, "-o", "json")
-        found = [pod["metadata"] for pod in json.loads(said)["items"]]
-        return next((pod["name"] for pod in found if pod["annotations"][NODE].endswith(node)), "")
+        found = pods_of_runs(cluster, selector)
+        return next((pod["metadata"]["name"] for pod in found if ran(pod, step)), "")
 
     def has_said() -> bool:
         with suppress(CommandFailed):  # its container is not there yet

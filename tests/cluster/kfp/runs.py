@@ -10,8 +10,11 @@ import yaml
 from pipelines.cluster.compile import keep_what_2_0_knows
 from tests.cluster.commands import wait_for
 from tests.cluster.kfp.backend import BUCKET, NAMESPACE, Backend
+from tests.cluster.kubernetes import Cluster
 
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELED")
+NODE = "workflows.argoproj.io/node-name"
+"""The annotation by which a pod's step is known."""
 
 
 def compile_trial(pipeline: Any, package: Path) -> Path:
@@ -56,11 +59,8 @@ class Run:
 
     def pods(self) -> list[dict[str, Any]]:
         """The pods that ran the pipeline's own steps, not those that drove them."""
-        selector = f"pipeline/runid={self.id}"
-        found = self.backend.cluster.kubectl(
-            "get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"
-        )
-        return [pod for pod in json.loads(found)["items"] if _is_step(pod)]
+        found = pods_of_runs(self.backend.cluster, f"pipeline/runid={self.id}")
+        return [pod for pod in found if _is_step(pod)]
 
     def logs(self) -> str:
         """What the steps wrote."""
@@ -79,6 +79,18 @@ class Run:
         files = [key for key in found if store.isfile(key)]
         read = {key: store.cat_file(key).decode(errors="replace") for key in files}
         return {key.split(f"{self.id}/")[1]: text for key, text in read.items()}
+
+
+def pods_of_runs(cluster: Cluster, selector: str) -> list[dict[str, Any]]:
+    """The pods that runs have had and that a label selector asks for."""
+    said = cluster.kubectl("get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json")
+    return list(json.loads(said)["items"])
+
+
+def ran(pod: dict[str, Any], step: str) -> bool:
+    """Whether a pod ran a step of that name itself; where the cache answers, there is none."""
+    name = str(pod["metadata"]["annotations"][NODE])
+    return name.endswith(f".{step.replace('_', '-')}.executor")
 
 
 def _is_step(pod: dict[str, Any]) -> bool:
