@@ -23,7 +23,7 @@ PACKAGES = {
     "setpriv": "util-linux",
 }
 """Programs, and the Debian packages that bring them."""
-CLUSTER_GB, UNPACKING_GB = 5, 17
+CLUSTER_GB, UNPACKING_GB = 2, 13
 """What a cluster takes, and what Refit's images do once they are unpacked."""
 BUILDING_GB, REBUILDING_GB = 23, 10
 """What building takes the first time, and what after a change of code or requirements."""

@@ -44,16 +44,16 @@ def unpack(images: Iterable[Image]) -> None:
     with locked(kept):
         _sweep(kept)
         held = _keys(_newest())
-        missing = [image for image in images if held.get(image.name) != image.key]
+        missing = {one.name: one for one in images if held.get(one.name) != one.key}
         if not missing:
             return
         fresh = kept / uuid4().hex
         (fresh / USERS).mkdir(parents=True)
         _copy(_newest() / RUNTIME, fresh / RUNTIME)
         with _runtime(fresh / RUNTIME) as ctr:
-            for image in missing:
+            for image in missing.values():
                 _import(ctr, image, fresh / "image.tar")
-        _write_marks(fresh / RUNTIME, held | {image.name: image.key for image in missing})
+        _write_marks(fresh / RUNTIME, held | {name: one.key for name, one in missing.items()})
         link = fresh / "newest"
         link.symlink_to(fresh)
         link.rename(_newest())
