@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=lanes_at_once(),
         metavar="N",
-        help="clusters that stand side by side; default, by processors: %(default)s",
+        help="clusters that stand side by side; default: %(default)s",
     )
     return parser
 

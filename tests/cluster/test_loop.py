@@ -198,7 +198,7 @@ def test_recurring_monitors_start_it_once_and_the_new_bundle_goes_live(
     assert refit(*schedule).returncode == 0
     refit.read("submit", *monitoring(market), "--run-id", "another")  # beside the recurring one
     wait_for("the refit's run", lambda: due.key in names_of_runs(refit), 300, pause=4)
-    wait_for("a recurring look", lambda: recurring_looks(refit) > 0, 400, pause=4)
+    wait_for("a recurring look", lambda: recurring_looks(refit) > 0, 400, pause=8)
     end_schedule(refit)
     ended = Run(kfp_backend, refit.read("status", due.key)["run_id"]).wait(900)
     assert ended.state == "SUCCEEDED", refit("status", due.key).stdout
