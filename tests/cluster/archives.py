@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 SMALL = 1_000_000
@@ -44,11 +45,8 @@ def image_of_files(
         for file in _files_of(source):
             digest.update(f"\0{place}\0{file.relative_to(source)}\0".encode() + _content(file))
 
-    def write(archive: Path) -> Path:
-        return write_image(
-            archive, name, files, entrypoint=entrypoint, environment=environment, user=user
-        )
-
+    settings = {"entrypoint": entrypoint, "environment": environment, "user": user}
+    write = partial(write_image, name=name, files=files, **settings)
     return Image(name, digest.hexdigest()[:16], write)
 
 

@@ -54,8 +54,8 @@ def refit_image(name: str) -> Image:
         name: ``main`` or ``serving``.
 
     Raises:
-        CannotRun: There is no base image.
-        CommandFailed: There is no base image.
+        CannotRun: See ``build_base``.
+        CommandFailed: See ``build_base``.
     """
     base = build_base()
     full_name = f"refit/{name}:{__version__}"

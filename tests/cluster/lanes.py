@@ -69,7 +69,7 @@ def run_lanes(lanes: Sequence[Lane], arguments: Sequence[str], at_once: int) -> 
 
 
 def lanes_at_once() -> int:
-    """As many lanes as this machine can carry: by its memory."""
+    """As many lanes as this machine's memory can carry, up to ``AT_ONCE``."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return max(1, min(AT_ONCE, int(memory // LANE_GB)))
 

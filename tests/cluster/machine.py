@@ -88,12 +88,10 @@ def check_room(folder: Path, clusters: int, builds: bool) -> None:
     Raises:
         CannotRun: It has not.
     """
-    needed = clusters * CLUSTER_GB
-    if not (cache_folder() / "unpacked" / "newest").exists():
-        needed += UNPACKING_GB
+    is_unpacked = (cache_folder() / "unpacked" / "newest").exists()  # built before, to the end
+    needed = clusters * CLUSTER_GB + (0 if is_unpacked else UNPACKING_GB)
     if builds:
-        is_built = (cache_folder() / "containers").exists()
-        needed += REBUILDING_GB if is_built else BUILDING_GB
+        needed += REBUILDING_GB if is_unpacked else BUILDING_GB
     free = shutil.disk_usage(folder).free / 1e9
     if free < needed:
         raise CannotRun(
