@@ -37,7 +37,7 @@ class Task(Settings):
     pods: tuple[str, ...] = ()
 
 
-class Run(Settings):
+class PipelineRun(Settings):
     """One run of a pipeline on a cluster."""
 
     run_id: str
@@ -214,7 +214,7 @@ class Kubeflow:
             made = self._ask("PipelineServiceApi", call, self._models.V2beta1Pipeline(**names))
         return str(made.pipeline_id)
 
-    def create_run(self, name: str, request: RunRequest) -> Run:
+    def create_run(self, name: str, request: RunRequest) -> PipelineRun:
         """Start a run."""
         models = self._models
         body = models.V2beta1Run(
@@ -226,7 +226,7 @@ class Kubeflow:
         )
         return _to_run(self._ask("RunServiceApi", "run_service_create_run", body))
 
-    def start_once(self, name: str, request: RunRequest) -> tuple[Run, bool]:
+    def start_once(self, name: str, request: RunRequest) -> tuple[PipelineRun, bool]:
         """The run of this name, started unless it is there already; and whether it was started.
 
         The API knows no unique names. So whoever created one looks again: of several runs of a
@@ -242,19 +242,19 @@ class Kubeflow:
         self._ask("RunServiceApi", "run_service_delete_run", mine.run_id)
         return first, False
 
-    def find_runs(self, name: str, experiment_id: str) -> list[Run]:
+    def find_runs(self, name: str, experiment_id: str) -> list[PipelineRun]:
         """The runs of a name, in the order in which everybody sees them: the first made first."""
         found = self._list("run", filter=_named(name), experiment_id=experiment_id)
         return sorted(map(_to_run, found), key=lambda run: (run.created_at, run.run_id))
 
-    def list_runs(self, experiment_id: str, count: int) -> list[Run]:
+    def list_runs(self, experiment_id: str, count: int) -> list[PipelineRun]:
         """The newest runs of an experiment, newest first, without their tasks."""
         page = self._page(
             "run", experiment_id=experiment_id, page_size=count, sort_by="created_at desc"
         )
         return [_to_run(run) for run in page.runs or ()]
 
-    def get_run(self, run_id: str) -> Run:
+    def get_run(self, run_id: str) -> PipelineRun:
         """One run with its tasks."""
         return _to_run(self._ask("RunServiceApi", "run_service_get_run", run_id))
 
@@ -392,7 +392,9 @@ class Kubeflow:
         return RefitError(f"Kubeflow Pipelines failed ({error.status}): {said}")
 
 
-def follow(api: Kubeflow, run_id: str, every: float, patience: float = 0.0) -> Iterator[Run]:
+def follow(
+    api: Kubeflow, run_id: str, every: float, patience: float = 0.0
+) -> Iterator[PipelineRun]:
     """Looks at a run, one after the other, until it is settled.
 
     Args:
@@ -420,7 +422,7 @@ def follow(api: Kubeflow, run_id: str, every: float, patience: float = 0.0) -> I
         time.sleep(every)
 
 
-def wait_for(api: Kubeflow, run_id: str, seconds: float, every: float) -> Run:
+def wait_for(api: Kubeflow, run_id: str, seconds: float, every: float) -> PipelineRun:
     """Look at a run until it is settled or time is up; the last look is returned."""
     until = time.monotonic() + seconds
     for last in follow(api, run_id, every):
@@ -441,10 +443,10 @@ def _version(models: Any, request: RunRequest) -> Any:
     )
 
 
-def _to_run(found: Any) -> Run:
+def _to_run(found: Any) -> PipelineRun:
     reference = found.pipeline_version_reference
     tasks = found.run_details.task_details if found.run_details else None
-    return Run(
+    return PipelineRun(
         run_id=found.run_id,
         name=found.display_name,
         state=_state(found),

@@ -14,7 +14,7 @@ from typing import Any
 
 from refit.errors import RefitError
 from refit.files import write_json
-from refit.progress import say, set_up_logging
+from refit.progress import log_message, set_up_logging
 
 RUN_FOLDER_VARIABLE = "REFIT_RUN_FOLDER"
 """Names the folder that a local run keeps its step records in; unset on a cluster."""
@@ -31,20 +31,20 @@ def running(step: str) -> Iterator[dict[str, Any]]:
     """
     set_up_logging()
     _end_with_runner()
-    say(f"[{step}] started")
+    log_message(f"[{step}] started")
     started = time.monotonic()
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     try:
-        yield facts
+        yield metadata
     except RefitError as error:
-        _record(step, started, facts, error, error.exit_code)
-        say(f"[{step}] error: {error}")
+        _record(step, started, metadata, error, error.exit_code)
+        log_message(f"[{step}] error: {error}")
         raise SystemExit(error.exit_code) from None
     except Exception as error:
-        _record(step, started, facts, error, 1)
+        _record(step, started, metadata, error, 1)
         raise
-    _record(step, started, facts, None, 0)
-    say(f"[{step}] done in {time.monotonic() - started:.1f} s")
+    _record(step, started, metadata, None, 0)
+    log_message(f"[{step}] done in {time.monotonic() - started:.1f} s")
     if "tensorflow" in sys.modules:
         # The end of a process goes through all objects once more, which takes it a second.
         gc.freeze()
@@ -68,7 +68,7 @@ def _end_with_runner() -> None:
 
 
 def _record(
-    step: str, started: float, facts: dict[str, Any], error: Exception | None, exit_code: int
+    step: str, started: float, metadata: dict[str, Any], error: Exception | None, exit_code: int
 ) -> None:
     folder = os.environ.get(RUN_FOLDER_VARIABLE)
     if not folder:
@@ -85,6 +85,6 @@ def _record(
             "seconds": round(time.monotonic() - started, 3),
             "exit_code": exit_code,
             "error": message,
-            "facts": facts,
+            "metadata": metadata,
         },
     )

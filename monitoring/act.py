@@ -1,4 +1,4 @@
-"""Act: one run of the monitor, from readings to an alert and a refit that happens once."""
+"""Act: one run of the monitor, from results to an alert and a refit that happens once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from monitoring.refits import Launch, carry_out, resume_refits
 from monitoring.review.pages import write_index
 from monitoring.settings import MonitorSettings
 from monitoring.store import UNDER_WAY, AlertStore, Refit
-from refit.alert import Action, Alert, Decision
+from refit.alert import Action, Alert, DriftDecision
+from refit.drift import DriftResult, DriftState, Window
 from refit.files import write_json
-from refit.progress import say
-from refit.reading import Reading, State, Window
+from refit.progress import log_message
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Watched:
 class Outcome:
     """What one run of the monitor came to."""
 
-    readings: tuple[Reading, ...]
-    decision: Decision
+    results: tuple[DriftResult, ...]
+    decision: DriftDecision
     alert: Alert | None
     refit: Refit | None
 
@@ -70,7 +70,7 @@ def monitor(
     Args:
         settings: How to measure, what to do about it.
         watched: What to look at.
-        store: Where readings, decisions, alerts and refits are kept.
+        store: Where results, decisions, alerts and refits are kept.
         pages: Folder of the review pages.
         now: The moment of deciding, UTC.
         launch: Starts a refit; without it the alert says what would have been started.
@@ -79,7 +79,7 @@ def monitor(
     if launch is not None:
         resume_refits(settings, store, pages, launch)
     policy = settings.policy
-    readings = measure(
+    results = measure(
         settings.measure,
         watched.reference,
         watched.log,
@@ -89,18 +89,20 @@ def monitor(
         watched.windows,
         workspace,
     )
-    store.add_readings(readings)
+    store.add_results(results)
     opened = Reference.read(watched.reference)
-    towers_id = opened.manifest.towers_id
-    recent = store.readings(towers_id, max(policy.windows_looked_at, policy.cannot_tell_windows))
+    embedding_version = opened.manifest.embedding_version
+    recent = store.results(
+        embedding_version, max(policy.windows_looked_at, policy.cannot_tell_windows)
+    )
     new_events = count_new_events(watched.events, opened.manifest.end)
-    state = _policy_state(store, towers_id, now, new_events)
+    state = _policy_state(store, embedding_version, now, new_events)
     decision, concerning = decide(policy, recent, state)
     store.add_decision(watched.bundle_id, decision)
-    say(f"monitor: {decision.action}: {decision.reasons[-1]}")
+    log_message(f"monitor: {decision.action}: {decision.reasons[-1]}")
     if decision.action is Action.NOTHING:
         write_index(pages, store.alerts(), store.refits())
-        return Outcome(tuple(readings), decision, None, None)
+        return Outcome(tuple(results), decision, None, None)
     alert = _raise_alert(settings, watched, opened, store, pages, decision, concerning)
     refit = None
     if decision.action is Action.REFIT and not decision.dry_run and launch is not None:
@@ -112,12 +114,14 @@ def monitor(
             lease_seconds=settings.lease_seconds,
         )
         if refit is None:
-            say(f"monitor: the refit for {alert.alert_id} is claimed by another run already")
+            log_message(
+                f"monitor: the refit for {alert.alert_id} is claimed by another run already"
+            )
         else:
             refit = carry_out(settings, store, pages, refit, launch)
     if refit is None:
         refresh_pages(store, pages, alert.alert_id)
-    return Outcome(tuple(readings), decision, store.alert(alert.alert_id), refit)
+    return Outcome(tuple(results), decision, store.alert(alert.alert_id), refit)
 
 
 def count_new_events(events: Path | None, since: datetime) -> int | None:
@@ -130,14 +134,14 @@ def count_new_events(events: Path | None, since: datetime) -> int | None:
 
 
 def _policy_state(
-    store: AlertStore, towers_id: str, now: datetime, new_events: int | None
+    store: AlertStore, embedding_version: str, now: datetime, new_events: int | None
 ) -> PolicyState:
     refits = store.refits()
     told = [
-        name_of(reading)
-        for alert in store.alerts(towers_id)
+        name_of(result)
+        for alert in store.alerts(embedding_version)
         if alert.status in UNRESOLVED
-        for reading in alert.readings
+        for result in alert.results
     ]
     return PolicyState(
         now=now,
@@ -154,8 +158,8 @@ def _raise_alert(
     reference: Reference,
     store: AlertStore,
     pages: Path,
-    decision: Decision,
-    concerning: Sequence[Reading],
+    decision: DriftDecision,
+    concerning: Sequence[DriftResult],
 ) -> Alert:
     """Keep the alert; its id follows from bundle and window, so that two runs raise it once."""
     window = watched.windows[-1]
@@ -164,8 +168,8 @@ def _raise_alert(
         alert_id=alert_id,
         created_at=decision.at,
         bundle_id=watched.bundle_id,
-        towers_id=reference.manifest.towers_id,
-        readings=tuple(concerning),
+        embedding_version=reference.manifest.embedding_version,
+        results=tuple(concerning),
         decision=decision,
         report=f"{alert_id}.html",
     )
@@ -173,7 +177,7 @@ def _raise_alert(
         sources = Sources(watched.log, watched.events, watched.items, watched.index, last=True)
         examples = find_examples(settings.measure, reference, sources, window)
         write_json(pages / f"{alert_id}.json", examples.model_dump(mode="json"))
-        drifted = sum(reading.state is State.DRIFT for reading in concerning)
+        drifted = sum(result.state is DriftState.DRIFT for result in concerning)
         silent = len(concerning) - drifted
-        say(f"alert {alert_id}: {drifted} readings drifted, {silent} could not tell")
+        log_message(f"alert {alert_id}: {drifted} results drifted, {silent} could not tell")
     return store.alert(alert_id)

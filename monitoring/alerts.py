@@ -9,7 +9,7 @@ from refit.errors import UsageError
 
 UNRESOLVED = (AlertStatus.OPEN, AlertStatus.ACKNOWLEDGED)
 HISTORY_WINDOWS = 60
-"""Windows of readings that a review page looks back on."""
+"""Windows of results that a review page looks back on."""
 
 
 def list_alerts(store: AlertStore, status: AlertStatus | None = None) -> list[Alert]:
@@ -68,5 +68,5 @@ def refresh_pages(store: AlertStore, pages: Path, alert_id: str) -> None:
     alert = store.alert(alert_id)
     refits = store.refits()
     refit = next((each for each in refits if each.alert_id == alert_id), None)
-    write_alert(pages, alert, store.readings(alert.towers_id, HISTORY_WINDOWS), refit)
+    write_alert(pages, alert, store.results(alert.embedding_version, HISTORY_WINDOWS), refit)
     write_index(pages, store.alerts(), refits)

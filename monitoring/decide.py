@@ -1,24 +1,24 @@
-"""Decide: what a run's readings call for. A pure function of readings, policy and state."""
+"""Decide: what a run's results call for. A pure function of results, policy and state."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from monitoring.settings import PolicySettings
-from refit.alert import Action, Decision
-from refit.reading import Reading, State, Window
+from refit.alert import Action, DriftDecision
+from refit.drift import DriftResult, DriftState, Window
 from refit.settings import Settings
 
 
 class PolicyState(Settings):
-    """What the policy has to know beyond readings.
+    """What the policy has to know beyond results.
 
     Attributes:
         now: The moment of deciding.
         active_refit: The key of a refit that is requested or running, "" when there is none.
         last_refit_at: When the latest refit was requested.
         new_events: Events that the bundle has not seen; None when that is not known.
-        alerted: ``subject/statistic`` of readings that an unresolved alert tells about already.
+        alerted: ``subject/statistic`` of results that an unresolved alert tells about already.
     """
 
     now: datetime
@@ -29,24 +29,24 @@ class PolicyState(Settings):
 
 
 def decide(
-    policy: PolicySettings, readings: Sequence[Reading], state: PolicyState
-) -> tuple[Decision, tuple[Reading, ...]]:
+    policy: PolicySettings, results: Sequence[DriftResult], state: PolicyState
+) -> tuple[DriftDecision, tuple[DriftResult, ...]]:
     """Decide on one action, with every reason for it and against more.
 
     Args:
         policy: The rules.
-        readings: Of the latest windows, from this run and earlier ones, in any order.
+        results: Of the latest windows, from this run and earlier ones, in any order.
         state: What else counts.
 
     Returns:
-        The decision, and the readings that it rests on: the latest of each that persistently
+        The decision, and the results that it rests on: the latest of each that persistently
         drifts or cannot tell, and signs of a fault in the newest window.
     """
-    windows = sorted({reading.window.end for reading in readings})
+    windows = sorted({result.window.end for result in results})
     if not windows:
-        reason = "nothing was measured: no window has a single reading"
+        reason = "nothing was measured: no window has a single result"
         return _decision(policy, Action.ALERT, [reason], state), ()
-    series = _series(readings)
+    series = _series(results)
     drifting = [name for name, each in series.items() if _drifts(policy, each, windows)]
     silent = [
         name
@@ -58,7 +58,7 @@ def decide(
         name
         for name, each in series.items()
         if _matches(name, policy.faults)
-        and any(r.state is State.DRIFT for r in each if r.window.end == newest)
+        and any(r.state is DriftState.DRIFT for r in each if r.window.end == newest)
     ]
     reasons = [_tell_drift(policy, name, series[name], windows) for name in drifting]
     reasons += [_tell_silence(policy, name, series[name]) for name in silent]
@@ -66,7 +66,7 @@ def decide(
     concerning = tuple(series[name][-1] for name in dict.fromkeys([*drifting, *silent, *faults]))
     if not drifting and not silent:
         reasons.append(
-            f"no reading drifted in {policy.windows_needed} of the last "
+            f"no result drifted in {policy.windows_needed} of the last "
             f"{policy.windows_looked_at} windows"
         )
         reasons += [f"{name} drifts in the newest window; one more would count" for name in faults]
@@ -113,45 +113,47 @@ def _objections(policy: PolicySettings, state: PolicyState, faults: Sequence[str
 
 def _decision(
     policy: PolicySettings, action: Action, reasons: Sequence[str], state: PolicyState
-) -> Decision:
+) -> DriftDecision:
     told = list(reasons)
     if policy.dry_run and action is Action.REFIT:
         told.append("dry run: the refit is told, not started")
-    return Decision(action=action, reasons=tuple(told), at=state.now, dry_run=policy.dry_run)
+    return DriftDecision(action=action, reasons=tuple(told), at=state.now, dry_run=policy.dry_run)
 
 
-def _series(readings: Sequence[Reading]) -> Mapping[str, list[Reading]]:
+def _series(results: Sequence[DriftResult]) -> Mapping[str, list[DriftResult]]:
     """Readings by name, oldest window first; of a window measured twice the later one counts."""
-    latest: dict[tuple[str, Window], Reading] = {}
-    for reading in readings:
-        latest[(name_of(reading), reading.window)] = reading
-    series: dict[str, list[Reading]] = {}
-    for (name, _), reading in sorted(latest.items(), key=lambda pair: pair[0][1].end):
-        series.setdefault(name, []).append(reading)
+    latest: dict[tuple[str, Window], DriftResult] = {}
+    for result in results:
+        latest[(name_of(result), result.window)] = result
+    series: dict[str, list[DriftResult]] = {}
+    for (name, _), result in sorted(latest.items(), key=lambda pair: pair[0][1].end):
+        series.setdefault(name, []).append(result)
     return dict(sorted(series.items()))
 
 
-def name_of(reading: Reading) -> str:
+def name_of(result: DriftResult) -> str:
     """``subject/statistic``, as patterns match it."""
-    return f"{reading.subject}/{reading.statistic}"
+    return f"{result.subject}/{result.statistic}"
 
 
 def _looked_at(
-    policy: PolicySettings, each: Sequence[Reading], windows: Sequence[datetime]
-) -> list[Reading]:
+    policy: PolicySettings, each: Sequence[DriftResult], windows: Sequence[datetime]
+) -> list[DriftResult]:
     recent = windows[-policy.windows_looked_at :]
-    return [reading for reading in each if reading.window.end in recent]
+    return [result for result in each if result.window.end in recent]
 
 
-def _drifts(policy: PolicySettings, each: Sequence[Reading], windows: Sequence[datetime]) -> bool:
+def _drifts(
+    policy: PolicySettings, each: Sequence[DriftResult], windows: Sequence[datetime]
+) -> bool:
     recent = _looked_at(policy, each, windows)
-    return sum(r.state is State.DRIFT for r in recent) >= policy.windows_needed
+    return sum(r.state is DriftState.DRIFT for r in recent) >= policy.windows_needed
 
 
-def _is_silent(policy: PolicySettings, each: Sequence[Reading]) -> bool:
+def _is_silent(policy: PolicySettings, each: Sequence[DriftResult]) -> bool:
     last = each[-policy.cannot_tell_windows :]
     return len(last) == policy.cannot_tell_windows and all(
-        reading.state is State.CANNOT_TELL for reading in last
+        result.state is DriftState.INSUFFICIENT_DATA for result in last
     )
 
 
@@ -160,10 +162,10 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _tell_drift(
-    policy: PolicySettings, name: str, each: Sequence[Reading], windows: Sequence[datetime]
+    policy: PolicySettings, name: str, each: Sequence[DriftResult], windows: Sequence[datetime]
 ) -> str:
     recent = _looked_at(policy, each, windows)
-    drifted = [r for r in recent if r.state is State.DRIFT]
+    drifted = [r for r in recent if r.state is DriftState.DRIFT]
     last = drifted[-1]
     return (
         f"{name} drifted in {len(drifted)} of the last {policy.windows_looked_at} windows, "
@@ -171,5 +173,5 @@ def _tell_drift(
     )
 
 
-def _tell_silence(policy: PolicySettings, name: str, each: Sequence[Reading]) -> str:
+def _tell_silence(policy: PolicySettings, name: str, each: Sequence[DriftResult]) -> str:
     return f"{name} could not tell for {policy.cannot_tell_windows} windows: {each[-1].why}"

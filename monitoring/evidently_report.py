@@ -24,15 +24,15 @@ from evidently.core.report import Context, Snapshot
 from evidently.tests import lte
 from evidently.ui.workspace import Workspace
 
+from monitoring.drift_metric import DriftMetric
 from monitoring.statistics import STATISTICS, Array
-from monitoring.yardstick import Yardstick
-from refit.reading import Reading, Window
+from refit.drift import DriftResult, Window
 
 PROJECT = "refit"
 
 
 class CalibratedDrift(SingleValueMetric):
-    """How far the current rows of one yardstick lie from the reference's."""
+    """How far the current rows of one metric lie from the reference's."""
 
     subject: str
     statistic: str
@@ -92,8 +92,8 @@ class MeasuredLevelCalculation(SingleValueCalculation[MeasuredLevel]):
         return f"{self.metric.subject}/{self.metric.statistic}"
 
 
-Sides = tuple[Yardstick, Dataset, Dataset]
-"""A yardstick with the encoded rows of its reference and of the current window."""
+Sides = tuple[DriftMetric, Dataset, Dataset]
+"""A metric with the encoded rows of its reference and of the current window."""
 
 
 def to_dataset(rows: Array) -> Dataset:
@@ -109,9 +109,9 @@ def to_dataset(rows: Array) -> Dataset:
 
 
 def run_window(
-    sides: Sequence[Sides], levels: Sequence[Reading], window: Window, notes: Mapping[str, str]
+    sides: Sequence[Sides], levels: Sequence[DriftResult], window: Window, notes: Mapping[str, str]
 ) -> tuple[Snapshot, dict[str, float], dict[str, str]]:
-    """Measure all yardsticks of one window in one Evidently run.
+    """Measure all metrics of one window in one Evidently run.
 
     Args:
         sides: What to measure.
@@ -143,22 +143,22 @@ def run_window(
 
 
 def _run(
-    sides: Sequence[Sides], levels: Sequence[Reading], window: Window, notes: Mapping[str, str]
+    sides: Sequence[Sides], levels: Sequence[DriftResult], window: Window, notes: Mapping[str, str]
 ) -> Snapshot:
     metrics: list[Any] = []
     data: dict[str, Any] = {}
-    for yardstick, reference, current in sides:
+    for metric, reference, current in sides:
         n = current.stats().row_count
         metrics.append(
             CalibratedDrift(
-                subject=yardstick.subject,
-                statistic=yardstick.statistic,
+                subject=metric.subject,
+                statistic=metric.statistic,
                 n_reference=reference.stats().row_count,
                 n_current=n,
-                tests=[lte(yardstick.threshold_at(n))],
+                tests=[lte(metric.threshold_at(n))],
             )
         )
-        data |= {f"{yardstick.name} reference": reference, f"{yardstick.name} current": current}
+        data |= {f"{metric.name} reference": reference, f"{metric.name} current": current}
     for level in levels:
         if level.value is not None and level.threshold is not None:
             metrics.append(

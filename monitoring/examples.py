@@ -9,18 +9,18 @@ from scipy.spatial import cKDTree
 
 from monitoring.measure import Sources, window_tables
 from monitoring.reference import Reference
-from monitoring.review.examples import Examples, Share
+from monitoring.review.examples import AlertExamples, ValueShare
 from monitoring.settings import MeasureSettings
 from monitoring.statistics import Array, Frame, is_missing, vectors
-from refit.progress import say
-from refit.reading import Window
+from refit.drift import Window
+from refit.progress import log_message
 
 NEIGHBOURS = 5
 
 
 def find_examples(
     settings: MeasureSettings, reference: Reference, sources: Sources, window: Window
-) -> Examples:
+) -> AlertExamples:
     """Examples of one window; what cannot be read gives none, and says so in the log."""
     rows = window_tables(settings, reference, sources, window)
     frames = {name: frame for name, (frame, _) in rows.items() if frame is not None}
@@ -33,8 +33,8 @@ def find_examples(
         try:
             found[name] = tuple(find(reference, frames))
         except Exception as error:
-            say(f"no examples of {name}: {type(error).__name__}: {error}")
-    return Examples(window=window, **found)
+            log_message(f"no examples of {name}: {type(error).__name__}: {error}")
+    return AlertExamples(window=window, **found)
 
 
 def _moved_queries(reference: Reference, frames: dict[str, Frame]) -> Iterable[dict[str, str]]:
@@ -83,28 +83,28 @@ def _most_moved(reference: Array, current: Array, most: int = 5) -> list[int]:
     return [int(row) for row in positions[np.argsort(near - far)[:most]]]
 
 
-def _changed_shares(reference: Reference, frames: dict[str, Frame]) -> Iterable[Share]:
+def _changed_shares(reference: Reference, frames: dict[str, Frame]) -> Iterable[ValueShare]:
     shares = []
-    for yardstick in reference.manifest.yardsticks:
-        if yardstick.table not in frames:
+    for metric in reference.manifest.metrics:
+        if metric.table not in frames:
             continue
-        if yardstick.statistic == "null-share":
+        if metric.statistic == "null-share":
             there, here = (
-                float(yardstick.encode(frame[yardstick.table])[0].mean())
+                float(metric.encode(frame[metric.table])[0].mean())
                 for frame in (reference.frames, frames)
             )
-            name = f"{yardstick.column} in {yardstick.table}"
-            shares.append(Share(column=name, value="(missing)", before=there, now=here))
-        if yardstick.statistic != "jensenshannon":
+            name = f"{metric.column} in {metric.table}"
+            shares.append(ValueShare(column=name, value="(missing)", before=there, now=here))
+        if metric.statistic != "jensenshannon":
             continue
-        before = _shares(reference.frames[yardstick.table].column(yardstick.column))
-        now = _shares(frames[yardstick.table].column(yardstick.column))
+        before = _shares(reference.frames[metric.table].column(metric.column))
+        now = _shares(frames[metric.table].column(metric.column))
         if not now:
             continue
-        where = "recommended" if yardstick.table == "answers" else f"in {yardstick.table}"
+        where = "recommended" if metric.table == "answers" else f"in {metric.table}"
         shares += [
-            Share(
-                column=f"{yardstick.column} {where}",
+            ValueShare(
+                column=f"{metric.column} {where}",
                 value=value,
                 before=before.get(value, 0.0),
                 now=now.get(value, 0.0),

@@ -14,7 +14,7 @@ from scipy.special import ndtri, stdtrit
 
 from monitoring import tables
 from monitoring.settings import MeasureSettings
-from refit.reading import Reading, State, Window
+from refit.drift import DriftResult, DriftState, Window
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def measure_live(
     settings: MeasureSettings,
     log: Path,
     events: Path | None,
-    towers_id: str,
+    embedding_version: str,
     windows: Sequence[Window],
-) -> list[Reading]:
+) -> list[DriftResult]:
     """Click rate, purchase rate and share of fallbacks, window by window.
 
-    A rate is answers with at least one such outcome, over answers. Its reading is how far it fell
+    A rate is answers with at least one such outcome, over answers. Its result is how far it fell
     below the level of the towers' first windows in the log; the threshold is what chance allows,
     or what those windows differ by among themselves, whichever is more.
     """
@@ -55,16 +55,18 @@ def measure_live(
         "live:click-rate": settings.click_events,
         "live:purchase-rate": settings.purchase_events,
     }
-    readings = []
+    results = []
     for subject, wanted in kinds.items():
         try:
-            outcomes = _Outcomes(settings, log, events, towers_id, tuple(wanted))
-            readings += [_drop_reading(subject, outcomes, window) for window in windows]
+            outcomes = _Outcomes(settings, log, events, embedding_version, tuple(wanted))
+            results += [_drop_reading(subject, outcomes, window) for window in windows]
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            readings += [_cannot_tell(subject, "drop", w, towers_id, why) for w in windows]
-    readings += [_fallback_reading(settings, log, towers_id, window) for window in windows]
-    return readings
+            results += [
+                _insufficient_data(subject, "drop", w, embedding_version, why) for w in windows
+            ]
+    results += [_fallback_reading(settings, log, embedding_version, window) for window in windows]
+    return results
 
 
 class _Outcomes:
@@ -75,13 +77,13 @@ class _Outcomes:
         settings: MeasureSettings,
         log: Path,
         events: Path | None,
-        towers_id: str,
+        embedding_version: str,
         wanted: tuple[str, ...],
     ) -> None:
         self.settings, self.log, self.events = settings, log, events
-        self.towers_id, self.wanted = towers_id, wanted
-        times = tables.read_log(log, ("towers_id", "time"))
-        mine = times.filter(pc.equal(times["towers_id"], towers_id))["time"]
+        self.embedding_version, self.wanted = embedding_version, wanted
+        times = tables.read_log(log, ("embedding_version", "time"))
+        mine = times.filter(pc.equal(times["embedding_version"], embedding_version))["time"]
         self.first: datetime | None = pc.min(mine).as_py()
         self._rates: dict[Window, Rate] = {}
 
@@ -102,8 +104,8 @@ class _Outcomes:
         return [rate for w in grid if (rate := self.rate(w)).answers]
 
     def _count(self, window: Window) -> Rate:
-        answers = tables.read_log(self.log, ("request_id", "towers_id", "time"), window)
-        answers = answers.filter(pc.equal(answers["towers_id"], self.towers_id))
+        answers = tables.read_log(self.log, ("request_id", "embedding_version", "time"), window)
+        answers = answers.filter(pc.equal(answers["embedding_version"], self.embedding_version))
         if not answers.num_rows:
             return Rate(0, 0)
         reach = timedelta(hours=self.settings.outcome_hours)
@@ -126,15 +128,15 @@ class _Outcomes:
         return Rate(hits, answers.num_rows)
 
 
-def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> Reading:
-    settings, towers_id = outcomes.settings, outcomes.towers_id
+def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> DriftResult:
+    settings, embedding_version = outcomes.settings, outcomes.embedding_version
     if outcomes.events is None:
         why = "no events were given, so no outcome is known"
-        return _cannot_tell(subject, "drop", window, towers_id, why)
+        return _insufficient_data(subject, "drop", window, embedding_version, why)
     before, now = outcomes.before(window), outcomes.rate(window)
     if now.answers < settings.minimum_rows:
         why = f"{now.answers} answers, {settings.minimum_rows} are needed"
-        return _cannot_tell(subject, "drop", window, towers_id, why, now.answers)
+        return _insufficient_data(subject, "drop", window, embedding_version, why, now.answers)
     known = {"level": now.share, "interval": now.interval}
     pooled = Rate(sum(rate.hits for rate in before), sum(rate.answers for rate in before))
     if pooled.answers < settings.minimum_rows:
@@ -142,10 +144,14 @@ def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> Reading:
             f"no level to hold it against: {pooled.answers} answers of these towers came before "
             "this window"
         )
-        return _cannot_tell(subject, "drop", window, towers_id, why, now.answers, known)
+        return _insufficient_data(
+            subject, "drop", window, embedding_version, why, now.answers, known
+        )
     if not pooled.hits and not now.hits:
         why = "no outcome names a request id of this log, before or now"
-        return _cannot_tell(subject, "drop", window, towers_id, why, now.answers, known)
+        return _insufficient_data(
+            subject, "drop", window, embedding_version, why, now.answers, known
+        )
     value = pooled.share - now.share
     threshold = _allowed_drop(settings, before, pooled, now)
     if threshold >= pooled.share:
@@ -153,8 +159,10 @@ def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> Reading:
             f"the first {len(before)} windows differ so much that not even a fall from "
             f"{pooled.share:.2%} to nothing would stand out"
         )
-        return _cannot_tell(subject, "drop", window, towers_id, why, now.answers, known)
-    return Reading(
+        return _insufficient_data(
+            subject, "drop", window, embedding_version, why, now.answers, known
+        )
+    return DriftResult(
         subject=subject,
         statistic="drop",
         value=value,
@@ -162,8 +170,8 @@ def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> Reading:
         n_reference=pooled.answers,
         n_current=now.answers,
         window=window,
-        state=State.DRIFT if value > threshold else State.OK,
-        towers_id=towers_id,
+        state=DriftState.DRIFT if value > threshold else DriftState.OK,
+        embedding_version=embedding_version,
         level=now.share,
         interval=now.interval,
         detail=f"{now.share:.2%} of answers, {pooled.share:.2%} in the first {len(before)} windows",
@@ -187,21 +195,23 @@ def _allowed_drop(
 
 
 def _fallback_reading(
-    settings: MeasureSettings, log: Path, towers_id: str, window: Window
-) -> Reading:
+    settings: MeasureSettings, log: Path, embedding_version: str, window: Window
+) -> DriftResult:
     subject, statistic = "live:fallback-share", "share"
     try:
-        answers = tables.read_log(log, ("towers_id", "fallback"), window)
-        answers = answers.filter(pc.equal(answers["towers_id"], towers_id))
+        answers = tables.read_log(log, ("embedding_version", "fallback"), window)
+        answers = answers.filter(pc.equal(answers["embedding_version"], embedding_version))
         if answers.num_rows < settings.minimum_rows:
             why = f"{answers.num_rows} answers, {settings.minimum_rows} are needed"
-            return _cannot_tell(subject, statistic, window, towers_id, why, answers.num_rows)
+            return _insufficient_data(
+                subject, statistic, window, embedding_version, why, answers.num_rows
+            )
         rate = Rate(answers.num_rows - answers["fallback"].null_count, answers.num_rows)
     except Exception as error:
-        return _cannot_tell(
-            subject, statistic, window, towers_id, f"{type(error).__name__}: {error}"
+        return _insufficient_data(
+            subject, statistic, window, embedding_version, f"{type(error).__name__}: {error}"
         )
-    return Reading(
+    return DriftResult(
         subject=subject,
         statistic=statistic,
         value=rate.share,
@@ -209,23 +219,23 @@ def _fallback_reading(
         n_reference=0,
         n_current=rate.answers,
         window=window,
-        state=State.DRIFT if rate.share > settings.fallback_share else State.OK,
-        towers_id=towers_id,
+        state=DriftState.DRIFT if rate.share > settings.fallback_share else DriftState.OK,
+        embedding_version=embedding_version,
         level=rate.share,
         interval=rate.interval,
     )
 
 
-def _cannot_tell(
+def _insufficient_data(
     subject: str,
     statistic: str,
     window: Window,
-    towers_id: str,
+    embedding_version: str,
     why: str,
     n_current: int = 0,
     known: dict[str, object] | None = None,
-) -> Reading:
-    return Reading.model_validate(
+) -> DriftResult:
+    return DriftResult.model_validate(
         {
             "subject": subject,
             "statistic": statistic,
@@ -234,8 +244,8 @@ def _cannot_tell(
             "n_reference": 0,
             "n_current": n_current,
             "window": window,
-            "state": State.CANNOT_TELL,
-            "towers_id": towers_id,
+            "state": DriftState.INSUFFICIENT_DATA,
+            "embedding_version": embedding_version,
             "why": why,
             **(known or {}),
         }

@@ -1,4 +1,4 @@
-"""Measure: turn a prediction log, and the data behind it, into readings."""
+"""Measure: turn a prediction log, and the data behind it, into results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from monitoring import tables
+from monitoring.drift_metric import DriftMetric
 from monitoring.live import measure_live
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
 from monitoring.statistics import Frame
-from monitoring.yardstick import Yardstick
-from refit.errors import ContractBroken, UsageError
-from refit.reading import Reading, State, Window
+from refit.drift import DriftResult, DriftState, Window
+from refit.errors import DataValidationError, UsageError
 
 Table = tuple[Frame | None, str]
 """A window's rows, or none and the reason; with rows, what else there is to say about them."""
@@ -38,11 +38,11 @@ def measure(
     index: Path | None,
     windows: Sequence[Window],
     workspace: Path | None = None,
-) -> list[Reading]:
+) -> list[DriftResult]:
     """Hold every window against the reference.
 
     Nothing that could not be measured is ok: too few rows, a missing column, an empty window or
-    an error in computing is cannot-tell, with the reason.
+    an error in computing is insufficient data, with the reason.
 
     Args:
         settings: Sampling and live quality; thresholds are the reference's own.
@@ -69,30 +69,30 @@ def measure(
     frozen = ("depth", "mix_columns", "sample_size")
     calibrated = opened.manifest.settings
     settings = settings.model_copy(update={name: getattr(calibrated, name) for name in frozen})
-    live = measure_live(settings, log, events, opened.manifest.towers_id, windows)
+    live = measure_live(settings, log, events, opened.manifest.embedding_version, windows)
     references: dict[str, Any] = {}
-    readings: list[Reading] = []
+    results: list[DriftResult] = []
     snapshots = []
     for window in windows:
         sources = Sources(log, events, items, index, last=window == windows[-1])
         rows = window_tables(settings, opened, sources, window)
-        levels = [reading for reading in live if reading.window == window]
+        levels = [result for result in live if result.window == window]
         sides, told = _encode(opened, rows, window, references)
         notes = {
-            "towers_id": opened.manifest.towers_id,
+            "embedding_version": opened.manifest.embedding_version,
             "cannot tell": ", ".join(_name(r) for r in (*told, *levels) if r.value is None),
         }
         snapshot, values, errors = evidently_report.run_window(sides, levels, window, notes)
-        for yardstick, _, current in sides:
-            n, detail = current.stats().row_count, rows[yardstick.table][1]
-            value = values.get(yardstick.name)
-            why = errors.get(yardstick.name, "Evidently gave no value") if value is None else ""
-            told.append(_reading(yardstick, opened, window, value, n, why, detail))
+        for metric, _, current in sides:
+            n, detail = current.stats().row_count, rows[metric.table][1]
+            value = values.get(metric.name)
+            why = errors.get(metric.name, "Evidently gave no value") if value is None else ""
+            told.append(_reading(metric, opened, window, value, n, why, detail))
         snapshots.append(snapshot)
-        readings += told + levels
+        results += told + levels
     if workspace is not None:
         evidently_report.add_to_workspace(workspace, snapshots)
-    return readings
+    return results
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _answers(
     answers = tables.read_answers(
         sources.log,
         window,
-        reference.manifest.towers_id,
+        reference.manifest.embedding_version,
         settings.sample_size,
         settings,
         attributes,
@@ -158,7 +158,7 @@ def _listings(
 ) -> Table | None:
     if sources.index is None:
         return (None, "no index of the current stock was given") if sources.last else None
-    towers_id, as_of, stock, vectors = tables.read_listings(sources.index)
+    embedding_version, as_of, stock, vectors = tables.read_listings(sources.index)
     if as_of is None:
         return (None, "the index does not say what moment it is of") if sources.last else None
     if as_of <= window.start:
@@ -166,10 +166,10 @@ def _listings(
         return (None, old) if sources.last else None
     if as_of > window.end and not sources.last:
         return None
-    if towers_id != reference.manifest.towers_id:
+    if embedding_version != reference.manifest.embedding_version:
         return None, (
-            f"the index was built with towers {towers_id}, the reference with "
-            f"{reference.manifest.towers_id}: vectors of different towers are never compared"
+            f"the index was built with towers {embedding_version}, the reference with "
+            f"{reference.manifest.embedding_version}: vectors of other towers cannot be compared"
         )
     days = np.full(stock.num_rows, -1, dtype=np.int64)
     return tables.listings_frame(stock, vectors, days, settings.sample_size, settings), ""
@@ -196,61 +196,61 @@ def _events(settings: MeasureSettings, sources: Sources, window: Window) -> Tabl
 
 def _encode(
     reference: Reference, rows: Mapping[str, Table], window: Window, references: dict[str, Any]
-) -> tuple[list[Any], list[Reading]]:
-    """What can be measured, as Evidently data sets; and readings for what cannot."""
+) -> tuple[list[Any], list[DriftResult]]:
+    """What can be measured, as Evidently data sets; and results for what cannot."""
     from monitoring.evidently_report import to_dataset
 
     sides: list[Any] = []
-    told: list[Reading] = []
-    for yardstick in reference.manifest.yardsticks:
-        if yardstick.table not in rows:
+    told: list[DriftResult] = []
+    for metric in reference.manifest.metrics:
+        if metric.table not in rows:
             continue
         n = 0
         try:
-            frame, why = rows[yardstick.table]
+            frame, why = rows[metric.table]
             if frame is None:
-                raise ContractBroken(why)
-            current = yardstick.encode(frame)[0]
+                raise DataValidationError(why)
+            current = metric.encode(frame)[0]
             n = len(current)
-            if n < yardstick.needs_n:
-                raise ContractBroken(f"{n} usable rows, {yardstick.needs_n} are needed")
-            if yardstick.name not in references:
-                there = yardstick.encode(reference.frames[yardstick.table])[0]
-                references[yardstick.name] = to_dataset(there)
-            sides.append((yardstick, references[yardstick.name], to_dataset(current)))
+            if n < metric.needs_n:
+                raise DataValidationError(f"{n} usable rows, {metric.needs_n} are needed")
+            if metric.name not in references:
+                there = metric.encode(reference.frames[metric.table])[0]
+                references[metric.name] = to_dataset(there)
+            sides.append((metric, references[metric.name], to_dataset(current)))
         except Exception as error:
-            why = str(error) if isinstance(error, ContractBroken) else repr(error)
-            told.append(_reading(yardstick, reference, window, None, n, why))
+            why = str(error) if isinstance(error, DataValidationError) else repr(error)
+            told.append(_reading(metric, reference, window, None, n, why))
     return sides, told
 
 
 def _reading(
-    yardstick: Yardstick,
+    metric: DriftMetric,
     reference: Reference,
     window: Window,
     value: float | None,
     n: int,
     why: str,
     detail: str = "",
-) -> Reading:
-    threshold = yardstick.threshold_at(n)
-    state = State.CANNOT_TELL
+) -> DriftResult:
+    threshold = metric.threshold_at(n)
+    state = DriftState.INSUFFICIENT_DATA
     if value is not None:
-        state = State.DRIFT if value > threshold else State.OK
-    return Reading(
-        subject=yardstick.subject,
-        statistic=yardstick.statistic,
+        state = DriftState.DRIFT if value > threshold else DriftState.OK
+    return DriftResult(
+        subject=metric.subject,
+        statistic=metric.statistic,
         value=value,
         threshold=threshold if value is not None else None,
-        n_reference=yardstick.n_reference,
+        n_reference=metric.n_reference,
         n_current=n,
         window=window,
         state=state,
-        towers_id=reference.manifest.towers_id,
+        embedding_version=reference.manifest.embedding_version,
         why=why,
         detail=detail if value is not None else "",
     )
 
 
-def _name(reading: Reading) -> str:
-    return f"{reading.subject}/{reading.statistic}"
+def _name(result: DriftResult) -> str:
+    return f"{result.subject}/{result.statistic}"

@@ -4,8 +4,8 @@
 ``refit_monitor_store_readable``               1, or 0: nothing below is known then
 ``refit_monitor_decided_timestamp_seconds``    the moment that the last run of the monitor judged
 ``refit_monitor_bundle_timestamp_seconds``     when the bundle it looked at was made; ``bundle_id``
-``refit_monitor_readings``                     readings of the newest window, by ``state``
-``refit_monitor_unresolved_alerts``            alerts, by ``about``: drift or cannot-tell
+``refit_monitor_drift_results``                     results of the newest window, by ``state``
+``refit_monitor_unresolved_alerts``            alerts, by ``about``: drift or insufficient data
 ``refit_monitor_last_refit``                   1 for the ``state`` of the last refit, else 0
 ``refit_monitor_last_refit_timestamp_seconds`` when that refit was asked for
 =============================================  ===================================================
@@ -21,11 +21,11 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from monitoring.database import Database
-from monitoring.store import ALERTS, DECISIONS, READINGS, REFITS, Refit, RefitState
-from refit.alert import Alert, AlertStatus, Decision
+from monitoring.store import ALERTS, DECISIONS, REFITS, RESULTS, Refit, RefitState
+from refit.alert import Alert, AlertStatus, DriftDecision
+from refit.drift import DriftResult, DriftState
 from refit.errors import RefitError
-from refit.progress import say
-from refit.reading import Reading, State
+from refit.progress import log_message
 
 STAMP = "%Y%m%dT%H%M%S%fZ"
 """How a bundle's id tells the moment of its making."""
@@ -52,7 +52,7 @@ class StoreCollector(Collector):
         try:
             families = self._read()
         except RefitError as error:
-            say(f"no metrics of the alert store, which the first monitor makes: {error}")
+            log_message(f"no metrics of the alert store, which the first monitor makes: {error}")
             families = []
         readable.add_metric([], 1 if families else 0)
         yield readable
@@ -60,7 +60,7 @@ class StoreCollector(Collector):
 
     def _read(self) -> list[GaugeMetricFamily]:
         with self._database.reading() as db:
-            return [*_decisions(db), _readings(db), _alerts(db), *_refits(db)]
+            return [*_decisions(db), _results(db), _alerts(db), *_refits(db)]
 
 
 def _decisions(db: Connection) -> Iterator[GaugeMetricFamily]:
@@ -74,7 +74,7 @@ def _decisions(db: Connection) -> Iterator[GaugeMetricFamily]:
     )
     last = select(DECISIONS.c.bundle_id, DECISIONS.c.body).order_by(DECISIONS.c.id.desc())
     for bundle_id, body in db.execute(last.limit(1)):
-        decided.add_metric([], Decision.parse_json(body).at.timestamp())
+        decided.add_metric([], DriftDecision.parse_json(body).at.timestamp())
         made.add_metric([bundle_id], _made_at(bundle_id))
     yield decided
     yield made
@@ -89,14 +89,14 @@ def _made_at(bundle_id: str) -> float:
     return made.replace(tzinfo=UTC).timestamp()
 
 
-def _readings(db: Connection) -> GaugeMetricFamily:
+def _results(db: Connection) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
-        "refit_monitor_readings", "Readings of the newest window.", labels=["state"]
+        "refit_monitor_drift_results", "Readings of the newest window.", labels=["state"]
     )
-    newest = select(func.max(READINGS.c.window_end)).scalar_subquery()
-    query = select(READINGS.c.body).where(READINGS.c.window_end == newest)
-    states = [Reading.parse_json(body).state for body in db.scalars(query)]
-    for state in State:
+    newest = select(func.max(RESULTS.c.window_end)).scalar_subquery()
+    query = select(RESULTS.c.body).where(RESULTS.c.window_end == newest)
+    states = [DriftResult.parse_json(body).state for body in db.scalars(query)]
+    for state in DriftState:
         family.add_metric([state], states.count(state))
     return family
 
@@ -107,8 +107,8 @@ def _alerts(db: Connection) -> GaugeMetricFamily:
     )
     alerts = [Alert.parse_json(body) for body in db.scalars(select(ALERTS.c.body))]
     unresolved = [alert for alert in alerts if alert.status is not AlertStatus.RESOLVED]
-    for state in (State.DRIFT, State.CANNOT_TELL):
-        about = [a for a in unresolved if any(r.state is state for r in a.readings)]
+    for state in (DriftState.DRIFT, DriftState.INSUFFICIENT_DATA):
+        about = [a for a in unresolved if any(r.state is state for r in a.results)]
         family.add_metric([state], len(about))
     return family
 

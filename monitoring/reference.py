@@ -1,6 +1,6 @@
 """The reference: what things looked like when all was well, and how much they may move.
 
-A reference folder holds ``thresholds.json`` (the yardsticks and what they were made of) and
+A reference folder holds ``thresholds.json`` (the metrics and what they were made of) and
 samples as Parquet: ``answers`` (query embeddings, scores and what was recommended, by day),
 ``listings`` (embeddings of the live stock), ``items``, ``events`` and ``attributes`` (the live
 stock's columns, to name what was recommended). It is written in one rename.
@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
+from monitoring.drift_metric import DriftMetric, calibrate, day_blocks, half_splits
 from monitoring.settings import MeasureSettings
 from monitoring.statistics import Array, Frame, is_missing
-from monitoring.yardstick import Yardstick, calibrate, day_blocks, half_splits
 from refit.contract import EVENTS, ITEMS
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, DatasetManifest
-from refit.errors import ContractBroken
+from refit.drift import Window
+from refit.errors import DataValidationError
 from refit.files import read_json, write_atomically, write_json
-from refit.progress import say, timed
-from refit.reading import Window
+from refit.progress import log_message, timed
 from refit.settings import Settings
 
 THRESHOLDS_FILE = "thresholds.json"
@@ -40,20 +40,20 @@ UNWATCHED = frozenset({"user_id", "item_id", "seller_id", "session_id", "request
 
 
 class ReferenceManifest(Settings):
-    """What a reference was made of, and the yardsticks calibrated on it.
+    """What a reference was made of, and the metrics calibrated on it.
 
     Attributes:
-        towers_id: The towers whose vectors and scores may be compared with it.
+        embedding_version: The towers whose vectors and scores may be compared with it.
         start, end: The stretch of answers; ``end`` is also where new data begins.
     """
 
-    towers_id: str
+    embedding_version: str
     start: datetime
     end: datetime
     settings: MeasureSettings
     price_edges: tuple[float, ...]
     rows: dict[str, int]
-    yardsticks: tuple[Yardstick, ...]
+    metrics: tuple[DriftMetric, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def build_reference(
     predictions: Path,
     index: Path,
     dataset: Path,
-    towers_id: str,
+    embedding_version: str,
     out: Path,
 ) -> ReferenceManifest:
     """Write a reference folder with calibrated thresholds.
@@ -99,16 +99,16 @@ def build_reference(
             offline evaluation writes it, or a prediction log folder.
         index: Index folder of the same towers.
         dataset: Dataset folder that the towers were trained on.
-        towers_id: The towers that all vectors must come from.
+        embedding_version: The towers that all vectors must come from.
         out: The folder to write; it must not exist.
 
     Raises:
-        ContractBroken: Index or predictions come from other towers, or too little is there.
+        DataValidationError: Index or predictions come from other towers, or too little is there.
     """
     index_towers, _, stock, vectors = tables.read_listings(index)
-    if index_towers != towers_id:
-        raise ContractBroken(
-            f"the index was built with towers {index_towers}, not {towers_id}: build it anew"
+    if index_towers != embedding_version:
+        raise DataValidationError(
+            f"the index was built with towers {index_towers}, not {embedding_version}: rebuild it"
         )
     manifest = DatasetManifest.read(dataset)
     end = manifest.split.end
@@ -118,11 +118,11 @@ def build_reference(
     everything = pq.read_table(dataset / ITEMS_FILE)
     attributes = tables.Attributes.of((everything, stock), settings.mix_columns, edges)
     answers = tables.read_answers(
-        predictions, None, towers_id, settings.reference_size, settings, attributes
+        predictions, None, embedding_version, settings.reference_size, settings, attributes
     )
     if len(answers.frame) < settings.minimum_rows:
-        raise ContractBroken(
-            f"{predictions} holds {len(answers.frame)} answers of towers {towers_id} "
+        raise DataValidationError(
+            f"{predictions} holds {len(answers.frame)} answers of towers {embedding_version} "
             f"({answers.foreign} of others, {answers.fallbacks} fallbacks); a reference needs "
             f"{settings.minimum_rows}: evaluate these towers on a longer test window"
         )
@@ -144,16 +144,16 @@ def build_reference(
     }
     # Matrices this small only wait for each other on several threads, tenfold on a busy machine.
     with timed("thresholds calibrated"), threadpool_limits(1):
-        yardsticks = tuple(_calibrated(frames, manifest, settings))
-    start, last = _span(predictions, towers_id)
+        metrics = tuple(_calibrated(frames, manifest, settings))
+    start, last = _span(predictions, embedding_version)
     found = ReferenceManifest(
-        towers_id=towers_id,
+        embedding_version=embedding_version,
         start=start,
         end=max(last, end),
         settings=settings,
         price_edges=edges,
         rows={name: len(frame) for name, frame in frames.items()},
-        yardsticks=yardsticks,
+        metrics=metrics,
     )
     with write_atomically(out) as staging:
         staging.mkdir()
@@ -161,41 +161,41 @@ def build_reference(
             pq.write_table(_to_table(frame), staging / f"{name}.parquet")
         pq.write_table(_known_columns(stock, settings), staging / "attributes.parquet")
         write_json(staging / THRESHOLDS_FILE, found.model_dump(mode="json"))
-    say(f"reference: {len(yardsticks)} yardsticks over {found.rows}")
+    log_message(f"reference: {len(metrics)} metrics over {found.rows}")
     return found
 
 
 def _calibrated(
     frames: Mapping[str, Frame], manifest: DatasetManifest, settings: MeasureSettings
-) -> Iterator[Yardstick]:
+) -> Iterator[DriftMetric]:
     blocks = {name: day_blocks(frame, settings) for name, frame in frames.items()}
     blocks["listings"] = half_splits(frames["listings"], settings)
     for wanted in _wanted(frames, manifest, settings):
         done = calibrate(wanted, frames[wanted.table], settings, blocks[wanted.table])
         if done is None:
-            say(f"no yardstick for {wanted.subject} {wanted.statistic}: too few usable rows")
+            log_message(f"no metric for {wanted.subject} {wanted.statistic}: too few usable rows")
         else:
             yield done
 
 
 def _wanted(
     frames: Mapping[str, Frame], manifest: DatasetManifest, settings: MeasureSettings
-) -> Iterator[Yardstick]:
-    """Every yardstick that the reference tables allow."""
+) -> Iterator[DriftMetric]:
+    """Every metric that the reference tables allow."""
     for subject, table, column in (
         ("query-embedding", "answers", "query_embedding"),
         ("listing-embedding", "listings", "embedding"),
     ):
         length = _vector_length(frames[table].column(column))
         if length:
-            yield Yardstick(
+            yield DriftMetric(
                 subject=subject,
                 statistic="frechet",
                 table=table,
                 column=column,
                 values=(str(length),),
             )
-    yield Yardstick(subject="scores", statistic="wasserstein", table="answers", column="score")
+    yield DriftMetric(subject="scores", statistic="wasserstein", table="answers", column="score")
     for column in settings.mix_columns:
         if column not in frames["answers"].columns:
             continue
@@ -204,7 +204,7 @@ def _wanted(
         if column not in settings.concentration_columns:
             cells = frames["answers"].column(column)
             statistic, values = "jensenshannon", _frequent(cells, settings.largest_vocabulary)
-        yield Yardstick(
+        yield DriftMetric(
             subject=f"mix:{column}",
             statistic=statistic,
             table="answers",
@@ -218,12 +218,12 @@ def _wanted(
             kinds |= dict.fromkeys(manifest.context_columns, "string")
         for column, kind in kinds.items():
             if column in frames[table].columns and kind != "time":
-                yield from _input_yardsticks(table, column, kind, frames[table], settings)
+                yield from _input_metrics(table, column, kind, frames[table], settings)
 
 
-def _input_yardsticks(
+def _input_metrics(
     table: str, column: str, kind: str, frame: Frame, settings: MeasureSettings
-) -> Iterator[Yardstick]:
+) -> Iterator[DriftMetric]:
     cells = frame.column(column)
     numeric = cells.dtype != object
     length = _vector_length(cells) if kind == "vector" else 0
@@ -241,7 +241,7 @@ def _input_yardsticks(
         of |= {"new-values": vocabulary, "jensenshannon": vocabulary}
     for statistic, values in of.items():
         by = "category_1" if statistic == "centroid-shift" and len(values) > 1 else ""
-        yield Yardstick(
+        yield DriftMetric(
             subject=f"input:{table}.{column}",
             statistic=statistic,
             table=table,
@@ -287,9 +287,9 @@ def _listing_days(stock: pa.Table, everything: pa.Table) -> Array:
     return np.array([days.get(i, -1) for i in stock["item_id"].to_pylist()], dtype=np.int64)
 
 
-def _span(predictions: Path, towers_id: str) -> tuple[datetime, datetime]:
-    times = tables.read_log(predictions, ("towers_id", "time"))
-    mine = times.filter(pc.equal(times["towers_id"], towers_id))["time"]
+def _span(predictions: Path, embedding_version: str) -> tuple[datetime, datetime]:
+    times = tables.read_log(predictions, ("embedding_version", "time"))
+    mine = times.filter(pc.equal(times["embedding_version"], embedding_version))["time"]
     first = pc.min_max(mine).as_py()
     return first["min"], first["max"]
 

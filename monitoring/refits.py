@@ -10,7 +10,7 @@ from monitoring.settings import MonitorSettings
 from monitoring.store import UNDER_WAY, AlertStore, ClaimLost, Refit, RefitState
 from refit.alert import Alert, AlertStatus
 from refit.errors import GateRefused, ServiceUnreachable
-from refit.progress import say
+from refit.progress import log_message
 
 Launch = Callable[[Refit, Alert], str]
 """Starts the refit and waits for it; returns the new bundle's id.
@@ -32,7 +32,7 @@ def resume_refits(
     """Finish refits that a dead process left behind."""
     done = []
     while (refit := store.take_up_refit(settings.lease_seconds)) is not None:
-        say(f"monitor: refit {refit.key} was left behind; attempt {refit.attempt}")
+        log_message(f"monitor: refit {refit.key} was left behind; attempt {refit.attempt}")
         if refit.attempt > settings.maximum_attempts:
             why = f"given up: {settings.maximum_attempts} attempts were left behind"
             finished = store.set_refit(refit, RefitState.FAILED, why)
@@ -69,7 +69,7 @@ def carry_out(
     refit = store.set_refit(refit, state, outcome)
     _tell_alert(store, refit)
     refresh_pages(store, pages, alert.alert_id)
-    say(f"monitor: refit {refit.key} {refit.state}: {refit.outcome}")
+    log_message(f"monitor: refit {refit.key} {refit.state}: {refit.outcome}")
     return refit
 
 
@@ -92,10 +92,10 @@ def _claim_held(store: AlertStore, refit: Refit, lease_seconds: float) -> Iterat
             try:
                 store.renew_refit(refit, lease_seconds)
             except ClaimLost as lost:
-                say(f"monitor: {lost}")
+                log_message(f"monitor: {lost}")
                 return
             except ServiceUnreachable as error:  # tried again while the claim may still be ours
-                say(f"monitor: refit {refit.key}: {error}")
+                log_message(f"monitor: refit {refit.key}: {error}")
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()

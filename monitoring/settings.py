@@ -20,11 +20,11 @@ class MeasureSettings(Settings):
     """How drift is measured, and how its thresholds are calibrated.
 
     Attributes:
-        false_alarm_rate: Nominal share of readings that say drift where there is none.
+        false_alarm_rate: Nominal share of results that say drift where there is none.
         trials: Resamples of the reference that each threshold rests on.
         sample_size: Rows of a window that are looked at, at most; bounds memory and sensitivity.
         reference_size: Rows of each reference table that are kept, at most.
-        minimum_rows: A reading on fewer rows is cannot-tell.
+        minimum_rows: A result on fewer rows is insufficient data.
         window_days: Length of a window; calibration cuts the reference into such blocks.
         minimum_blocks: Fewer blocks say nothing about how much one window differs from another.
         reference_days: Items and events of the last days of the data set are the reference.
@@ -32,9 +32,9 @@ class MeasureSettings(Settings):
         mix_columns: Item columns whose mix among recommended items is watched.
         concentration_columns: Those of them whose values come and go, as sellers do: watched for
             how much few of them get, not for who they are.
-        unknown_items: With a larger share of recommended items unknown, their mix is cannot-tell.
+        unknown_items: With a larger share of recommended items unknown, their mix is not measured.
         price_bands: Into how many bands, equally filled by the live stock, prices are cut.
-        largest_vocabulary: Columns with more values get no new-values reading; a mix pools the
+        largest_vocabulary: Columns with more values get no new-values result; a mix pools the
             rarer ones.
         floors: Smallest change worth an alarm, by statistic; below it nothing is drift. Those not
             named keep their default.
@@ -77,15 +77,15 @@ class MeasureSettings(Settings):
 
 
 class PolicySettings(Settings):
-    """What readings may set off. Patterns are shell patterns over ``subject/statistic``.
+    """What results may set off. Patterns are shell patterns over ``subject/statistic``.
 
     Attributes:
         windows_needed, windows_looked_at: Drift in N of the last M windows is persistent.
         refit_on: Persistent drift of these may trigger a refit; all other drift only alerts.
         faults: Signs of a broken feed; while one drifts in the newest window, no refit starts. A
             null in an event's context is none: people do not always say what they want.
-        waived: Readings that this installation cannot have; their cannot-tell is not an alarm.
-        cannot_tell_windows: So many windows in a row without a reading are an alert of their own.
+        waived: Results that this installation cannot have; their lack of data is not an alarm.
+        cannot_tell_windows: So many windows in a row without a result are an alert of their own.
         cooldown_hours: No refit is requested sooner than this after the one before.
         minimum_new_events: A refit needs so many events that the bundle has not seen.
         dry_run: Decide and tell, but start nothing.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import rel_entr
 
-from refit.errors import ContractBroken
+from refit.errors import DataValidationError
 
 Array = NDArray[Any]
 Encoded = tuple[Array, NDArray[np.int64]]
@@ -44,13 +44,13 @@ class Frame:
         """The column ``name``.
 
         Raises:
-            ContractBroken: It is not there.
+            DataValidationError: It is not there.
         """
         if name in self.lacking:
-            raise ContractBroken(self.lacking[name])
+            raise DataValidationError(self.lacking[name])
         if name not in self.columns:
             have = ", ".join(sorted(self.columns)) or "no columns"
-            raise ContractBroken(f"column {name!r} is missing; there are: {have}")
+            raise DataValidationError(f"column {name!r} is missing; there are: {have}")
         return self.columns[name]
 
 
@@ -292,7 +292,7 @@ def centroid_shift(reference: Centroids, current: Centroids) -> float:
         reference.codes, current.codes, assume_unique=True, return_indices=True
     )
     if not len(there):
-        raise ContractBroken("no group of the reference occurs in the window")
+        raise DataValidationError("no group of the reference occurs in the window")
     distance = np.square(reference.means[there] - current.means[here]).sum(axis=1)
     sizes = current.sizes[here]
     # What two samples of the same vectors would lie apart by chance is taken off, so that small

@@ -1,4 +1,4 @@
-"""The store of readings, decisions, alerts and refits, behind one small interface.
+"""The store of results, decisions, alerts and refits, behind one small interface.
 
 A refit is claimed exactly once: its key is unique, one refit is under way at a time, and both are
 checked in the transaction that writes the claim. A claim is a lease: its owner renews it while it
@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 
 from monitoring.database import PATIENCE_SECONDS, Database
-from refit.alert import Alert, AlertStatus, Decision
+from refit.alert import Alert, AlertStatus, DriftDecision
+from refit.drift import DriftResult
 from refit.errors import UsageError
-from refit.reading import Reading
 from refit.settings import Settings
 
 
@@ -77,16 +77,16 @@ class ClaimLost(RuntimeError):  # noqa: N818 - what happened, not a fault
 class AlertStore(Protocol):
     """What watching needs to remember."""
 
-    def add_readings(self, readings: Sequence[Reading]) -> None:
-        """Keep readings; one measured again replaces the earlier."""
+    def add_results(self, results: Sequence[DriftResult]) -> None:
+        """Keep results; one measured again replaces the earlier."""
 
-    def readings(self, towers_id: str, windows: int) -> list[Reading]:
-        """The readings of the latest windows under these towers, oldest first."""
+    def results(self, embedding_version: str, windows: int) -> list[DriftResult]:
+        """The results of the latest windows under these towers, oldest first."""
 
-    def add_decision(self, bundle_id: str, decision: Decision) -> None:
+    def add_decision(self, bundle_id: str, decision: DriftDecision) -> None:
         """Keep a decision."""
 
-    def decisions(self, bundle_id: str | None = None) -> list[Decision]:
+    def decisions(self, bundle_id: str | None = None) -> list[DriftDecision]:
         """Decisions, oldest first."""
 
     def add_alert(self, alert: Alert) -> bool:
@@ -95,7 +95,7 @@ class AlertStore(Protocol):
     def alert(self, alert_id: str) -> Alert:
         """One alert; UsageError when there is none of this id."""
 
-    def alerts(self, towers_id: str | None = None) -> list[Alert]:
+    def alerts(self, embedding_version: str | None = None) -> list[Alert]:
         """Alerts, newest first."""
 
     def update_alert(self, alert_id: str, expected: Sequence[AlertStatus], **changes: Any) -> Alert:
@@ -122,10 +122,10 @@ class AlertStore(Protocol):
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 """Sorted by its bytes, whatever the language of the server."""
 TABLES = MetaData()
-READINGS = Table(
-    "readings",
+RESULTS = Table(
+    "results",
     TABLES,
-    Column("towers_id", _TEXT, primary_key=True),
+    Column("embedding_version", _TEXT, primary_key=True),
     Column("subject", _TEXT, primary_key=True),
     Column("statistic", _TEXT, primary_key=True),
     Column("window_start", _TEXT, primary_key=True),
@@ -143,7 +143,7 @@ ALERTS = Table(
     "alerts",
     TABLES,
     Column("alert_id", _TEXT, primary_key=True),
-    Column("towers_id", _TEXT, nullable=False),
+    Column("embedding_version", _TEXT, nullable=False),
     Column("created_at", _TEXT, nullable=False),
     Column("status", _TEXT, nullable=False),
     Column("body", _TEXT, nullable=False),
@@ -183,61 +183,61 @@ class SqlStore:
         with self._database.reading() as db:
             return db.scalars(query).all()
 
-    def add_readings(self, readings: Sequence[Reading]) -> None:
-        """Keep readings; one measured again replaces the earlier."""
+    def add_results(self, results: Sequence[DriftResult]) -> None:
+        """Keep results; one measured again replaces the earlier."""
         rows = [
             {
-                "towers_id": reading.towers_id,
-                "subject": reading.subject,
-                "statistic": reading.statistic,
-                "window_start": _stamp(reading.window.start),
-                "window_end": _stamp(reading.window.end),
-                "body": reading.model_dump_json(),
+                "embedding_version": result.embedding_version,
+                "subject": result.subject,
+                "statistic": result.statistic,
+                "window_start": _stamp(result.window.start),
+                "window_end": _stamp(result.window.end),
+                "body": result.model_dump_json(),
             }
-            for reading in readings
+            for result in results
         ]
         if not rows:
             return
-        insert = self._database.insert(READINGS)
+        insert = self._database.insert(RESULTS)
         with self._database.writing() as db:
             db.execute(
                 insert.on_conflict_do_update(
-                    index_elements=list(READINGS.primary_key),
+                    index_elements=list(RESULTS.primary_key),
                     set_={"body": insert.excluded.body},
                 ),
                 rows,
             )
 
-    def readings(self, towers_id: str, windows: int) -> list[Reading]:
-        """The readings of the latest windows under these towers, oldest first."""
-        of_towers = READINGS.c.towers_id == towers_id
-        ends = select(READINGS.c.window_end).where(of_towers).distinct()
-        latest = ends.order_by(READINGS.c.window_end.desc()).limit(windows)
+    def results(self, embedding_version: str, windows: int) -> list[DriftResult]:
+        """The results of the latest windows under these towers, oldest first."""
+        of_towers = RESULTS.c.embedding_version == embedding_version
+        ends = select(RESULTS.c.window_end).where(of_towers).distinct()
+        latest = ends.order_by(RESULTS.c.window_end.desc()).limit(windows)
         bodies = self._bodies(
-            select(READINGS.c.body)
-            .where(of_towers, READINGS.c.window_end.in_(latest))
-            .order_by(READINGS.c.window_end, READINGS.c.subject, READINGS.c.statistic)
+            select(RESULTS.c.body)
+            .where(of_towers, RESULTS.c.window_end.in_(latest))
+            .order_by(RESULTS.c.window_end, RESULTS.c.subject, RESULTS.c.statistic)
         )
-        return [Reading.parse_json(body) for body in bodies]
+        return [DriftResult.parse_json(body) for body in bodies]
 
-    def add_decision(self, bundle_id: str, decision: Decision) -> None:
+    def add_decision(self, bundle_id: str, decision: DriftDecision) -> None:
         """Keep a decision."""
         row = {"bundle_id": bundle_id, "body": decision.model_dump_json()}
         with self._database.writing() as db:
             db.execute(DECISIONS.insert().values(row))
 
-    def decisions(self, bundle_id: str | None = None) -> list[Decision]:
+    def decisions(self, bundle_id: str | None = None) -> list[DriftDecision]:
         """Decisions, oldest first."""
         query = select(DECISIONS.c.body).order_by(DECISIONS.c.id)
         if bundle_id is not None:
             query = query.where(DECISIONS.c.bundle_id == bundle_id)
-        return [Decision.parse_json(body) for body in self._bodies(query)]
+        return [DriftDecision.parse_json(body) for body in self._bodies(query)]
 
     def add_alert(self, alert: Alert) -> bool:
         """Keep a new alert; False when one of this id is there already."""
         row = {
             "alert_id": alert.alert_id,
-            "towers_id": alert.towers_id,
+            "embedding_version": alert.embedding_version,
             "created_at": _stamp(alert.created_at),
             "status": alert.status,
             "body": alert.model_dump_json(),
@@ -258,11 +258,11 @@ class SqlStore:
         with self._database.reading() as db:
             return _read_alert(db, alert_id)
 
-    def alerts(self, towers_id: str | None = None) -> list[Alert]:
+    def alerts(self, embedding_version: str | None = None) -> list[Alert]:
         """Alerts, newest first."""
         query = select(ALERTS.c.body).order_by(ALERTS.c.created_at.desc(), ALERTS.c.alert_id)
-        if towers_id is not None:
-            query = query.where(ALERTS.c.towers_id == towers_id)
+        if embedding_version is not None:
+            query = query.where(ALERTS.c.embedding_version == embedding_version)
         return [Alert.parse_json(body) for body in self._bodies(query)]
 
     def update_alert(self, alert_id: str, expected: Sequence[AlertStatus], **changes: Any) -> Alert:

@@ -1,4 +1,4 @@
-"""Reading what is watched: answers from the prediction log, listings, items and events.
+"""DriftResult what is watched: answers from the prediction log, listings, items and events.
 
 Every table comes back as a fixed-size sample, drawn with equal shares of each day, so that memory
 does not grow with traffic.
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from monitoring.settings import MeasureSettings
 from monitoring.statistics import Array, Frame
-from refit.errors import ContractBroken
+from refit.drift import Window
+from refit.errors import DataValidationError
 from refit.files import read_json
 from refit.prediction import PREDICTION_SCHEMA
-from refit.reading import Window
 
 DAY = 86_400_000_000
 """Microseconds in a day."""
@@ -93,7 +93,7 @@ def _within(column: str, window: Window | None) -> ds.Expression | None:
 def read_answers(
     log: Path,
     window: Window | None,
-    towers_id: str,
+    embedding_version: str,
     size: int,
     settings: MeasureSettings,
     attributes: "Attributes",
@@ -104,8 +104,8 @@ def read_answers(
     ``query_embedding``, ``item_ids`` and ``scores`` (the first ``depth``), ``score`` (their
     mean), and for each mix column the list of its values among those items.
     """
-    narrow = read_log(log, ("request_id", "towers_id", "time", "fallback"), window)
-    mine = np.asarray(pc.equal(narrow["towers_id"], towers_id))
+    narrow = read_log(log, ("request_id", "embedding_version", "time", "fallback"), window)
+    mine = np.asarray(pc.equal(narrow["embedding_version"], embedding_version))
     fallback = mine & np.asarray(pc.is_valid(narrow["fallback"]))
     rows = np.flatnonzero(mine & ~fallback)
     days = to_days(narrow["time"])
@@ -194,7 +194,7 @@ def read_listings(index: Path) -> tuple[str, datetime | None, pa.Table, NDArray[
     """An index folder's towers, moment, live items and their vectors [N, D].
 
     Raises:
-        ContractBroken: Vectors and items do not belong together.
+        DataValidationError: Vectors and items do not belong together.
     """
     manifest = read_json(index / "index.json")
     vectors = np.load(index / "vectors.npy", mmap_mode="r")
@@ -202,12 +202,12 @@ def read_listings(index: Path) -> tuple[str, datetime | None, pa.Table, NDArray[
     if "live" in items.column_names:
         items = items.filter(items["live"])
     if len(vectors) != items.num_rows:
-        raise ContractBroken(
+        raise DataValidationError(
             f"{index} holds {len(vectors)} vectors for {items.num_rows} live items; build it anew"
         )
     as_of = manifest.get("as_of")
     moment = datetime.fromisoformat(as_of) if as_of else None
-    return str(manifest["towers_id"]), moment, items, vectors
+    return str(manifest["embedding_version"]), moment, items, vectors
 
 
 def listings_frame(

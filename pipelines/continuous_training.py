@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components.deployment.component import deploy_bundle
-from components.evaluation.component import judge_model, pass_gate
+from components.evaluation.component import evaluate_model, gate
 from components.features.component import build_feature_tables
 from components.indexing.component import index_listings
 from components.ingestion.component import ingest_data
@@ -57,7 +57,7 @@ def continuous_training(
         index = index_listings(
             settings=indexing, features=tables.outputs["features"], model=model.outputs["model"]
         )
-        judged = judge_model(
+        judged = evaluate_model(
             settings=evaluation,
             features=tables.outputs["features"],
             model=model.outputs["model"],
@@ -65,11 +65,11 @@ def continuous_training(
             registry=registry,
             champion=champion,
         )
-        gate = pass_gate(evaluation=judged.outputs["evaluation"])
-        gate.set_caching_options(False)
+        verdict = gate(evaluation=judged.outputs["evaluation"])
+        verdict.set_caching_options(False)
         # kfp's local runner resolves a condition on a task's single output only; a named
         # output is silently taken for false (kfp 2.17).
-        with dsl.If(gate.output == True, name="the verdict has passed"):  # noqa: E712
+        with dsl.If(verdict.output == True, name="the verdict has passed"):  # noqa: E712
             drift = calibrate_drift(
                 settings=monitoring,
                 dataset=data.outputs["dataset"],

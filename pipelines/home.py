@@ -67,7 +67,7 @@ class Home(Settings):
 
     @property
     def alerts(self) -> str:
-        """Path or URL of the store of readings, decisions, alerts and refits."""
+        """Path or URL of the store of results, decisions, alerts and refits."""
         return self.alert_store or str(self.folder / "monitoring" / "alerts.sqlite")
 
     @property

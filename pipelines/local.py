@@ -35,7 +35,7 @@ class StepRecord(Settings):
     seconds: float
     exit_code: int
     error: str | None
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 class RunOutcome(Settings):
@@ -49,9 +49,9 @@ class RunOutcome(Settings):
     steps: tuple[StepRecord, ...]
     folder: Path
 
-    def facts(self, step: str) -> dict[str, Any]:
+    def metadata(self, step: str) -> dict[str, Any]:
         """Facts that a step recorded; empty where it did not run or its result was cached."""
-        return next((record.facts for record in self.steps if record.step == step), {})
+        return next((record.metadata for record in self.steps if record.step == step), {})
 
     def raise_if_failed(self) -> None:
         """Raise the failing step's own error, of the kind that it was.
@@ -156,7 +156,7 @@ def list_runs(home: Home) -> list[RunOutcome]:
 
 def _ended_well(steps: tuple[StepRecord, ...]) -> bool:
     """Whether the exit handler ran and was told of success; its silence is a failure."""
-    ends = [record.facts.get("state") for record in steps if record.step == "report"]
+    ends = [record.metadata.get("state") for record in steps if record.step == "report"]
     return ends == ["SUCCEEDED"] and not any(record.exit_code for record in steps)
 
 

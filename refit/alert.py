@@ -3,19 +3,19 @@
 from datetime import datetime
 from enum import StrEnum
 
-from refit.reading import Reading
+from refit.drift import DriftResult
 from refit.settings import Settings
 
 
 class Action(StrEnum):
-    """What the policy decided to do about a set of readings."""
+    """What the policy decided to do about a set of results."""
 
     NOTHING = "nothing"
     ALERT = "alert"
     REFIT = "refit"
 
 
-class Decision(Settings):
+class DriftDecision(Settings):
     """What was decided about one monitoring run, and every reason that led there."""
 
     action: Action
@@ -37,15 +37,15 @@ class Alert(Settings):
 
     Attributes:
         bundle_id: The bundle that served.
-        towers_id: Its towers; later bundles with refreshed indexes carry the same.
+        embedding_version: Its towers; later bundles with refreshed indexes carry the same.
     """
 
     alert_id: str
     created_at: datetime
     bundle_id: str
-    towers_id: str = ""
-    readings: tuple[Reading, ...]
-    decision: Decision
+    embedding_version: str = ""
+    results: tuple[DriftResult, ...]
+    decision: DriftDecision
     status: AlertStatus = AlertStatus.OPEN
     report: str = ""
     acknowledged_by: str = ""

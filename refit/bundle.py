@@ -23,7 +23,7 @@ VERDICT_FILE = "verdict.json"
 MODEL_PARTS = ("query_tower", "item_tower", "features.json", "model.json")
 FOLDERS = ("query_tower", "item_tower", "index", "reference", "evaluation")
 PAIRED = ("model.json", "index/index.json", "reference/thresholds.json")
-"""The files that name the towers they belong to, as ``towers_id``."""
+"""The files that name the towers they belong to, as ``embedding_version``."""
 
 
 class BundleManifest(Settings):
@@ -32,7 +32,7 @@ class BundleManifest(Settings):
     Attributes:
         bundle_id: UTC stamp of its making, to the millisecond, and 8 hex digits over all the
             rest of this manifest.
-        towers_id: The towers that index and reference belong to.
+        embedding_version: The towers that index and reference belong to.
         as_of: The time that the index is up to date with.
         trained_from, trained_until: The data window behind the towers.
         dataset_fingerprint: The dataset that the towers were trained on.
@@ -42,7 +42,7 @@ class BundleManifest(Settings):
 
     bundle_id: str
     created_at: datetime
-    towers_id: str
+    embedding_version: str
     as_of: datetime
     trained_from: datetime | None = None
     trained_until: datetime | None = None
@@ -175,11 +175,11 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
 
 def _check_pairing(path: Path) -> None:
     """Hold index and reference against the model: all three must be of the same towers."""
-    expected = read_json(path / PAIRED[0]).get("towers_id")
+    expected = read_json(path / PAIRED[0]).get("embedding_version")
     if not expected:
-        raise _broken(path / PAIRED[0], "names no towers_id")
+        raise _broken(path / PAIRED[0], "names no embedding_version")
     for name in PAIRED[1:]:
-        actual = read_json(path / name).get("towers_id")
+        actual = read_json(path / name).get("embedding_version")
         if actual != expected:
             raise _broken(path / name, f"is of the towers {actual}, the model is {expected}")
 
@@ -193,7 +193,7 @@ def _describe(
     draft = BundleManifest(
         bundle_id="",
         created_at=now,
-        towers_id=model["towers_id"],
+        embedding_version=model["embedding_version"],
         as_of=read_json(path / "index" / "index.json")["as_of"],
         trained_from=model.get("trained_from"),
         trained_until=model.get("trained_until"),

@@ -21,7 +21,7 @@ class GateRefused(RefitError):  # noqa: N818 - a refusal is an outcome, named as
     exit_code = 3
 
 
-class ContractBroken(RefitError):  # noqa: N818 - as above
+class DataValidationError(RefitError):
     """Data broke its contract: a missing column, an empty window, too many rejected rows."""
 
     exit_code = 4
@@ -35,5 +35,5 @@ class ServiceUnreachable(RefitError):  # noqa: N818 - as above
 
 BY_EXIT_CODE: dict[int, type[RefitError]] = {
     kind.exit_code: kind
-    for kind in (RefitError, UsageError, GateRefused, ContractBroken, ServiceUnreachable)
+    for kind in (RefitError, UsageError, GateRefused, DataValidationError, ServiceUnreachable)
 }

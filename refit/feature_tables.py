@@ -1,4 +1,4 @@
-"""Reading the features folder: catalogue, item snapshots and examples, as arrays.
+"""DriftResult the features folder: catalogue, item snapshots and examples, as arrays.
 
 Layout: ``items.parquet`` (row number = item_index), ``snapshots/<i>.parquet``,
 ``examples/<split>.parquet``, ``histories.parquet`` and ``features.json``.

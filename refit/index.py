@@ -33,7 +33,7 @@ class IndexManifest(Settings):
     """What an index holds and how well it answers.
 
     Attributes:
-        towers_id: The towers whose vectors these are.
+        embedding_version: The towers whose vectors these are.
         kind: ``flat`` compares with every vector; ``ivf`` with those of the nearest ``n_probe``
             of ``n_lists`` clusters.
         n_live: N, items that can be recommended.
@@ -44,7 +44,7 @@ class IndexManifest(Settings):
         as_of: The time that the items are live at.
     """
 
-    towers_id: str
+    embedding_version: str
     kind: Literal["flat", "ivf"]
     metric: Literal["inner product"] = "inner product"
     dimension: int

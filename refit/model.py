@@ -33,7 +33,7 @@ class ModelManifest(Settings):
     """What the towers of a model folder are and what they were trained on.
 
     Attributes:
-        towers_id: Checksum over both tower folders; index and reference must name the same.
+        embedding_version: Checksum over both tower folders; index and reference must name the same.
         embedding_size: Length D of query and item embeddings; a score is their dot product.
         content_size: Length C of an item's content vector, by which histories hold it.
         learned_size: The first entries of the embeddings, learned; the rest is popularity.
@@ -47,7 +47,7 @@ class ModelManifest(Settings):
         final_fit: Whether these were trained anew, on train and validation together.
     """
 
-    towers_id: str
+    embedding_version: str
     embedding_size: int
     content_size: int
     learned_size: int

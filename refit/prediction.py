@@ -6,7 +6,7 @@ PREDICTION_SCHEMA = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),
         pa.field("bundle_id", pa.string(), nullable=False),
-        pa.field("towers_id", pa.string(), nullable=False),
+        pa.field("embedding_version", pa.string(), nullable=False),
         pa.field("user_id", pa.string()),
         pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("context", pa.string(), nullable=False),  # JSON object of the request's context

@@ -19,7 +19,7 @@ def set_up_logging(level: int = logging.INFO) -> None:
     _LOG.setLevel(level)
 
 
-def say(message: str) -> None:
+def log_message(message: str) -> None:
     """Tell the reader one thing."""
     _LOG.info(message)
 
@@ -29,4 +29,4 @@ def timed(what: str) -> Iterator[None]:
     """Say how long a piece of work took."""
     start = time.monotonic()
     yield
-    say(f"{what}: {time.monotonic() - start:.1f} s")
+    log_message(f"{what}: {time.monotonic() - start:.1f} s")

@@ -5,8 +5,8 @@ A local folder and an object store (any fsspec URL) are laid out the same::
     bundles/<bundle_id>/...   immutable
     champion.json             the latest Promotion; replacing it is what promotes
     history.jsonl             every Promotion, oldest first: the audit trail
-    candidate.json            the latest Nomination, where bundles go live by a rollout
-    rollouts/<id>.json        the Decision that ended a rollout, one each
+    candidate.json            the latest Proposal, where bundles go live by a rollout
+    rollouts/<id>.json        the RolloutDecision that ended a rollout, one each
 
 champion.json is the truth. A writer killed before its history line was written loses nothing:
 the line is taken from champion.json by the next reader or writer.
@@ -28,8 +28,8 @@ from fsspec.implementations.local import LocalFileSystem
 from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
 from refit.files import remove, write_atomically
-from refit.progress import say
-from refit.rollout import Decision, Nomination
+from refit.progress import log_message
+from refit.rollout import Proposal, RolloutDecision
 from refit.settings import Settings
 
 CHAMPION_FILE = "champion.json"
@@ -194,8 +194,8 @@ class Registry:
             previous = earlier[-1].previous if earlier else None
             return self._change("rollback", target, previous, by, reason, forced=False)
 
-    def nominate(self, bundle_id: str, champion: str, by: str, reason: str) -> Nomination:
-        """Ask for a bundle to be rolled out; it takes the place of an earlier nomination.
+    def propose(self, bundle_id: str, champion: str, by: str, reason: str) -> Proposal:
+        """Ask for a bundle to be rolled out; it takes the place of an earlier proposal.
 
         Done again for the same bundle before its rollout has ended, it changes nothing.
 
@@ -216,22 +216,22 @@ class Registry:
             standing = self.candidate()
             if standing and standing.bundle_id == bundle_id and standing.champion == champion:
                 return standing
-            nomination = Nomination(
+            proposal = Proposal(
                 bundle_id=bundle_id, champion=champion, at=datetime.now(UTC), by=by, reason=reason
             )
-            self._write(CANDIDATE_FILE, nomination.model_dump_json(indent=2) + "\n")
-        say(f"{bundle_id} is nominated by {by}: {reason}")
-        return nomination
+            self._write(CANDIDATE_FILE, proposal.model_dump_json(indent=2) + "\n")
+        log_message(f"{bundle_id} is proposed by {by}: {reason}")
+        return proposal
 
-    def candidate(self) -> Nomination | None:
-        """The nomination whose rollout has not ended; None when there is none."""
+    def candidate(self) -> Proposal | None:
+        """The proposal whose rollout has not ended; None when there is none."""
         text = self._read(CANDIDATE_FILE)
-        nomination = None if text is None else self._parse(Nomination, text, CANDIDATE_FILE)
-        if nomination is None or self.decision(nomination.rollout_id):
+        proposal = None if text is None else self._parse(Proposal, text, CANDIDATE_FILE)
+        if proposal is None or self.decision(proposal.rollout_id):
             return None
-        return nomination
+        return proposal
 
-    def decide(self, decision: Decision) -> Decision:
+    def decide(self, decision: RolloutDecision) -> RolloutDecision:
         """Keep how a rollout ended; what was kept first stands, and is returned."""
         with self._lock():
             kept = self.decision(decision.rollout_id)
@@ -240,13 +240,13 @@ class Registry:
                 self._write(name, decision.model_dump_json(indent=2) + "\n")
         return kept or decision
 
-    def decision(self, rollout_id: str) -> Decision | None:
+    def decision(self, rollout_id: str) -> RolloutDecision | None:
         """How a rollout ended; None while it has not."""
         name = f"{ROLLOUTS_FOLDER}/{rollout_id}.json"
         text = self._read(name)
-        return None if text is None else self._parse(Decision, text, name)
+        return None if text is None else self._parse(RolloutDecision, text, name)
 
-    def decisions(self) -> tuple[Decision, ...]:
+    def decisions(self) -> tuple[RolloutDecision, ...]:
         """How every rollout ended, oldest first."""
         with self._reaching():
             self.fs.invalidate_cache()
@@ -318,7 +318,7 @@ class Registry:
         self._write_history(history)  # a line that a killed writer left out is made up for here
         self._write(CHAMPION_FILE, promotion.model_dump_json(indent=2) + "\n")
         self._write_history((*history, promotion))
-        say(f"champion is now {bundle_id} ({action} by {by}: {reason})")
+        log_message(f"champion is now {bundle_id} ({action} by {by}: {reason})")
         return promotion
 
     def _read_history(self) -> tuple[Promotion, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import fsspec
 
 from refit.errors import ServiceUnreachable, UsageError
-from refit.progress import say
+from refit.progress import log_message
 
 
 def is_url(place: str) -> bool:
@@ -14,7 +14,7 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def bring(
+def download(
     url: str, folder: Path, wanted: Callable[[PurePosixPath], bool] = lambda name: True
 ) -> Path:
     """Copy a file, or the files under a folder, from a URL.
@@ -49,11 +49,11 @@ def bring(
         raise UsageError(f"{url} cannot be read: {error}") from error
     except OSError as error:
         raise ServiceUnreachable(f"{url} cannot be read: {error}") from error
-    say(f"{len(names)} files from {url}")
+    log_message(f"{len(names)} files from {url}")
     return folder
 
 
-def take(folder: Path, url: str) -> None:
+def upload(folder: Path, url: str) -> None:
     """Copy a local folder's files to under a URL.
 
     Raises:

@@ -8,7 +8,7 @@ from refit.settings import Settings
 from refit.verdict import Verdict
 
 
-class Nomination(Settings):
+class Proposal(Settings):
     """A bundle that passed its gate and is to replace the champion, once it has proved itself.
 
     Attributes:
@@ -25,11 +25,11 @@ class Nomination(Settings):
 
     @property
     def rollout_id(self) -> str:
-        """The rollout that carries it out; one nomination has one."""
+        """The rollout that carries it out; one proposal has one."""
         return f"{self.at:%Y%m%dT%H%M%S}{self.at.microsecond:06}Z-{self.bundle_id}"
 
 
-class Decision(Settings):
+class RolloutDecision(Settings):
     """How a rollout ended, and what that rests on.
 
     Attributes:

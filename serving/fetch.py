@@ -22,7 +22,7 @@ from pathlib import Path
 from refit.bundle import Bundle
 from refit.errors import RefitError, UsageError
 from refit.files import write_atomically
-from refit.progress import say, set_up_logging
+from refit.progress import log_message, set_up_logging
 from refit.registry import Registry
 from serving.towers import models_of
 
@@ -46,7 +46,7 @@ def fetch(registry: str, bundle_id: str, folder: Path) -> Bundle:
     bundle = store.get(bundle_id or store.needed_champion_id())
     with write_atomically(folder / MODELS_CONFIG) as staging:
         staging.write_text(models_config(models_of(bundle)), encoding="utf-8")
-    say(f"{bundle.bundle_id} is at {bundle.path}")
+    log_message(f"{bundle.bundle_id} is at {bundle.path}")
     return bundle
 
 
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         fetch(options.registry, options.bundle, options.to)
     except RefitError as error:
-        say(f"error: {error}")
+        log_message(f"error: {error}")
         sys.exit(error.exit_code)
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from refit.errors import RefitError, UsageError
-from refit.progress import say, timed
+from refit.progress import log_message, timed
 from refit.registry import DEFAULT_CACHE, Registry
 from serving.client import RecommenderClient
 from serving.processes import PROJECT, Process, check_port, free_port
@@ -99,12 +99,12 @@ def launch(settings: ServeSettings) -> ServerHandle:
         _await_model_server(settings, model_server)
         seldon.wait_until(lambda: _answers(handle), settings.ready_timeout_s)
         started.pop_all()
-    say(f"recommendations: {handle.url}  gRPC: {handle.grpc_address}  {handle.metrics_url}")
+    log_message(f"recommendations: {handle.url}  gRPC: {handle.grpc_address}  {handle.metrics_url}")
     return handle
 
 
 def _start_model_server(settings: ServeSettings) -> Process:
-    say(f"starting the model server on port {settings.model_server_port}")
+    log_message(f"starting the model server on port {settings.model_server_port}")
     return Process(
         "model server",
         [
@@ -124,7 +124,7 @@ def _await_model_server(settings: ServeSettings, model_server: Process) -> None:
 
 
 def _start_microservice(settings: ServeSettings) -> Process:
-    say(f"starting the Seldon microservice on port {settings.http_port}")
+    log_message(f"starting the Seldon microservice on port {settings.http_port}")
     command = [
         *(str(_seldon_cli(settings.python)), MICROSERVICE, "--service-type", "MODEL"),
         *("--http-port", str(settings.http_port), "--grpc-port", str(settings.grpc_port)),

@@ -9,7 +9,7 @@ ours: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``, `
 ``refit_bundle_in_service`` (by ``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``,
 ``refit_follow_failures`` (by ``what``), ``refit_log_rows``, ``refit_log_dropped``,
 ``refit_log_failures``, ``refit_log_upload_failures``, ``refit_log_waiting_parts``,
-``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_lines_set_aside``,
+``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_dead_letters``,
 ``refit_stock_embedding_failures`` (by ``reason``). Seldon takes them with answers and health
 checks, at most once a second: what happens in between shows with the next.
 
@@ -37,8 +37,8 @@ from seldon_core.wrapper import SeldonModelGRPC
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from refit.errors import RefitError
-from refit.progress import say, set_up_logging
-from serving.lifeline import follow_parent
+from refit.progress import log_message, set_up_logging
+from serving.parent_watch import follow_parent
 from serving.recommender import Recommender
 from serving.request import RequestError
 from serving.settings import CANNOT_SERVE, RecommenderSettings
@@ -72,10 +72,10 @@ class RefitRecommender:
         try:
             self._recommender = Recommender(self._settings)
         except RefitError as error:
-            say(f"{CANNOT_SERVE}{error}")
+            log_message(f"{CANNOT_SERVE}{error}")
             raise
         except Exception as error:
-            say(f"{CANNOT_SERVE}{type(error).__name__}: {error}")
+            log_message(f"{CANNOT_SERVE}{type(error).__name__}: {error}")
             # Seldon takes an AttributeError here for a model without load().
             raise RuntimeError(str(error)) from error
         atexit.register(self._recommender.close)

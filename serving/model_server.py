@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from refit.errors import RefitError, UsageError
-from refit.progress import say, set_up_logging
+from refit.progress import log_message, set_up_logging
 from refit.towers import import_tensorflow
 
 SIGNATURE = "serving_default"
@@ -92,7 +92,7 @@ class ModelStore:
 
         path = base_path / str(version)
         loaded = tf.saved_model.load(str(path))
-        say(f"serving {name} version {version} from {path}")
+        log_message(f"serving {name} version {version} from {path}")
         return ServedModel(name, version, path, loaded.signatures[SIGNATURE], loaded)
 
 
@@ -246,7 +246,7 @@ class ModelService:
         try:
             self._store.reload({config.name: Path(config.base_path) for config in configs})
         except RefitError as error:
-            say(str(error))
+            log_message(str(error))
             context.abort(grpc.StatusCode.UNKNOWN, str(error)[:1000])
         return model_management_pb2.ReloadConfigResponse()
 
@@ -347,12 +347,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _serve(options)
     except RefitError as error:
-        say(f"error: {error}")
+        log_message(f"error: {error}")
         sys.exit(error.exit_code)
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from serving.lifeline import follow_parent
+    from serving.parent_watch import follow_parent
     from serving.processes import check_port
 
     # Before the seconds that importing TensorFlow takes.
@@ -369,7 +369,7 @@ def _serve(options: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: stop.set())
     follow_parent()
     server.start()
-    say(f"model server listens on {options.host}:{port}")
+    log_message(f"model server listens on {options.host}:{port}")
     stop.wait()
     server.stop(grace=2.0).wait()
 

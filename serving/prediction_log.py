@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 
 from refit.files import write_atomically
 from refit.prediction import PREDICTION_SCHEMA
-from refit.progress import say
+from refit.progress import log_message
 from serving.counters import Counters
 
 JOURNAL_FOLDER = "_journal"
@@ -49,7 +49,7 @@ class Prediction:
 
     request_id: str
     bundle_id: str
-    towers_id: str
+    embedding_version: str
     user_id: str | None
     time: datetime
     context: str
@@ -113,7 +113,7 @@ class PredictionLog:
                 self._write(batch, closing)
             except Exception as error:  # a full disk must not end the log for good
                 self._counters.add("refit_log_failures")
-                say(f"prediction log: {type(error).__name__}: {error}")
+                log_message(f"prediction log: {type(error).__name__}: {error}")
                 time.sleep(0.1)
             if closing:
                 return
@@ -192,7 +192,7 @@ class _Uploader:
             self._counters.add("refit_log_upload_failures")
             if str(error) != self._last_failure:
                 self._last_failure = str(error)
-                say(f"prediction log: {self._url}: {type(error).__name__}: {error}")
+                log_message(f"prediction log: {self._url}: {type(error).__name__}: {error}")
         self._counters.set("refit_log_waiting_parts", len(parts) - uploaded)
         return uploaded == len(parts)
 
@@ -249,7 +249,7 @@ def recover(folder: Path) -> int:
         except (BlockingIOError, FileNotFoundError):
             continue
     if recovered:
-        say(f"prediction log: recovered {recovered} part(s) of writers that were killed")
+        log_message(f"prediction log: recovered {recovered} part(s) of writers that were killed")
     return recovered
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from refit.errors import ServiceUnreachable, UsageError
-from serving import lifeline
+from serving import parent_watch
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder that holds our packages."""
@@ -46,7 +46,7 @@ class Process:
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONUNBUFFERED": "1",
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            lifeline.VARIABLE: str(read_end),
+            parent_watch.VARIABLE: str(read_end),
             **(variables or {}),
         }
         try:

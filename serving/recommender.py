@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
-from refit.progress import say
+from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
 from serving.counters import Counters
-from serving.edition import Edition
 from serving.prediction_log import Prediction, PredictionLog
 from serving.request import Request, RequestError, parse_request
 from serving.settings import RecommenderSettings
-from serving.stock import SetAside, Stock, StockFeed
+from serving.snapshot import ServingSnapshot
+from serving.stock import DeadLetters, LiveStock, StockFeed
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
 
 Answer = dict[str, Any]
@@ -59,13 +59,13 @@ class Recommender:
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        set_aside = settings.local_log / "stock_set_aside" / f"{uuid.uuid4().hex[:8]}.jsonl"
-        self._set_aside = SetAside(set_aside, self.counters)
+        dead_letters = settings.local_log / "stock_set_aside" / f"{uuid.uuid4().hex[:8]}.jsonl"
+        self._dead_letter = DeadLetters(dead_letters, self.counters)
         self._refused: set[int] = set()
         self._unload_at: float | None = None
         self._closing = threading.Event()
         self._start_counters()
-        self.edition = self._open_first()
+        self.snapshot = self._open_first()
         self._log = PredictionLog(
             settings.local_log,
             settings.log_rows,
@@ -114,21 +114,21 @@ class Recommender:
 
     def _answer(self, body: Any) -> Answer:
         started = time.perf_counter()
-        edition = self.edition
+        snapshot = self.snapshot
         request = parse_request(body)
-        edition.catalogue.check(request)
+        snapshot.catalogue.check(request)
         now = self._now(request)
-        query = self._embed(edition, request, now)
+        query = self._embed(snapshot, request, now)
         if query.vector is None:
-            items = edition.popular(request)
+            items = snapshot.popular(request)
         else:
-            items = edition.rank(request, query.vector)
+            items = snapshot.rank(request, query.vector)
         milliseconds = (time.perf_counter() - started) * 1000
         self._count(query, len(items), milliseconds)
         prediction = Prediction(
             request_id=request.request_id or uuid.uuid4().hex,
-            bundle_id=edition.bundle_id,
-            towers_id=edition.catalogue.bundle.manifest.towers_id,
+            bundle_id=snapshot.bundle_id,
+            embedding_version=snapshot.catalogue.bundle.manifest.embedding_version,
             user_id=request.user_id,
             time=now,
             context=json.dumps(request.context),
@@ -148,15 +148,15 @@ class Recommender:
 
     def status(self) -> dict[str, Any]:
         """What is served now, for health checks; never raises."""
-        names = self.edition.names
+        names = self.snapshot.names
         try:
             towers = all(self._towers.is_available(name) for name in (names.query, names.item))
             state = "available" if towers else "not loaded"
         except RefitError as error:
             state = str(error)
-        stock = self.edition.stock
+        stock = self.snapshot.stock
         return {
-            "bundle_id": self.edition.bundle_id,
+            "bundle_id": self.snapshot.bundle_id,
             "towers": state,
             "live_items": int(np.count_nonzero(stock.available)) + len(stock.fresh.listings),
         }
@@ -176,12 +176,12 @@ class Recommender:
             raise RequestError("time: this server answers for now only (allow_replay is off)")
         return request.time
 
-    def _embed(self, edition: Edition, request: Request, now: datetime) -> Query:
+    def _embed(self, snapshot: ServingSnapshot, request: Request, now: datetime) -> Query:
         if not self._breaker.allows():
             return Query(None, Fallback.LEFT_ALONE)
         try:
             timeout = self.settings.tower_deadline_ms / 1000
-            vector = edition.embed(self._towers, request, now, timeout)
+            vector = snapshot.embed(self._towers, request, now, timeout)
         except TowerFailure as failure:
             # A tower that refuses one request is alive for all the others.
             if failure.reason in (Fallback.REFUSED, Fallback.BAD_ANSWER):
@@ -207,46 +207,46 @@ class Recommender:
         for reason in Fallback:
             self.counters.add("refit_fallbacks", 0, reason=reason.value)
 
-    def _open_first(self) -> Edition:
-        edition = self._open(
+    def _open_first(self) -> ServingSnapshot:
+        snapshot = self._open(
             self._registry.get(self.settings.bundle or self._registry.needed_champion_id())
         )
         try:
-            self._load_first_towers(edition)
+            self._load_first_towers(snapshot)
         except ServiceUnreachable as error:
             # The model server may well start after us; until then popularity answers.
-            say(f"starting without towers: {error}")
-        edition.stock.catch_up()
-        self._tell(edition, 1)
-        say(f"serving bundle {edition.bundle_id}")
-        return edition
+            log_message(f"starting without towers: {error}")
+        snapshot.stock.catch_up()
+        self._tell(snapshot, 1)
+        log_message(f"serving bundle {snapshot.bundle_id}")
+        return snapshot
 
-    def _load_first_towers(self, edition: Edition) -> None:
+    def _load_first_towers(self, snapshot: ServingSnapshot) -> None:
         """Load towers, with patience for a model server that starts beside us."""
         deadline = time.monotonic() + self.settings.towers_wait_s
         while True:
             try:
-                self._load_towers(edition, beside=None)
+                self._load_towers(snapshot, beside=None)
             except ServiceUnreachable:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(min(self.settings.poll_seconds, 1.0))
             else:
-                return self._warm_up_until_quick(edition, deadline)
+                return self._warm_up_until_quick(snapshot, deadline)
 
-    def _warm_up_until_quick(self, edition: Edition, deadline: float) -> None:
+    def _warm_up_until_quick(self, snapshot: ServingSnapshot, deadline: float) -> None:
         """Not the first people are to find the towers cold, and the breaker open after them."""
         quick = self.settings.tower_deadline_ms / 1000 / 4
         for _ in range(WARM_UPS):
             started = time.monotonic()
             try:
-                edition.warm_up(self._towers)
+                snapshot.warm_up(self._towers)
             except TowerFailure:
                 return  # it answered before; should it stay silent, popularity answers
             if time.monotonic() - started < quick or started >= deadline:
                 return
 
-    def _open(self, bundle: Bundle) -> Edition:
+    def _open(self, bundle: Bundle) -> ServingSnapshot:
         try:
             catalogue = Catalogue(bundle)
         except RefitError:
@@ -254,11 +254,13 @@ class Recommender:
         except Exception as error:  # a file that is whole but not what it should be
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
         folder = self.settings.stock_folder
-        feed = StockFeed(folder, self._set_aside) if folder else None
-        return Edition.of(catalogue, Stock(catalogue, feed, self._towers, self.counters))
+        feed = StockFeed(folder, self._dead_letter) if folder else None
+        return ServingSnapshot.of(
+            catalogue, LiveStock(catalogue, feed, self._towers, self.counters)
+        )
 
-    def _load_towers(self, edition: Edition, beside: Edition | None) -> None:
-        """Have the model server load an edition's towers beside those that are still in use.
+    def _load_towers(self, snapshot: ServingSnapshot, beside: ServingSnapshot | None) -> None:
+        """Have the model server load an snapshot's towers beside those that are still in use.
 
         Raises:
             ServiceUnreachable: The model server does not answer.
@@ -266,11 +268,11 @@ class Recommender:
         """
         self._towers.check()
         models = self._models_of_previous_champion()
-        for one in (beside, edition):
+        for one in (beside, snapshot):
             models |= models_of(one.catalogue.bundle) if one else {}
         self._towers.serve_only(models, self.settings.load_timeout_s)
         try:
-            edition.warm_up(self._towers)
+            snapshot.warm_up(self._towers)
         except TowerFailure as failure:
             if failure.reason in (Fallback.UNREACHABLE, Fallback.SLOW):
                 raise ServiceUnreachable(str(failure)) from None
@@ -290,63 +292,63 @@ class Recommender:
             return {}  # pruned or broken: nobody serves it
 
     def _follow_stock(self) -> None:
-        self.edition.stock.catch_up()
+        self.snapshot.stock.catch_up()
 
     def _follow_champion(self) -> None:
         """Swap to a new champion, or else see that the towers of the one in service are loaded."""
         promotion = None if self.settings.bundle else self._registry.champion()
         if (
             promotion
-            and promotion.bundle_id != self.edition.bundle_id
+            and promotion.bundle_id != self.snapshot.bundle_id
             and promotion.number not in self._refused
         ):
             self._swap(promotion)
         elif self._unload_at is not None and time.monotonic() >= self._unload_at:
             self._unload_at = None
             self._towers.serve_only(
-                models_of(self.edition.catalogue.bundle), self.settings.load_timeout_s
+                models_of(self.snapshot.catalogue.bundle), self.settings.load_timeout_s
             )
         else:
             self._reload_lost_towers()
 
     def _swap(self, promotion: Promotion) -> None:
-        """Load the new champion, then replace the edition in one assignment."""
+        """Load the new champion, then replace the snapshot in one assignment."""
         # Without a model server it would be opened for nothing, every second.
         self._towers.check()
-        say(f"new champion {promotion.bundle_id}: loading")
+        log_message(f"new champion {promotion.bundle_id}: loading")
         try:
-            edition = self._open(self._registry.get(promotion.bundle_id))
-            self._load_towers(edition, beside=self.edition)
-            edition.stock.catch_up()
+            snapshot = self._open(self._registry.get(promotion.bundle_id))
+            self._load_towers(snapshot, beside=self.snapshot)
+            snapshot.stock.catch_up()
         except ServiceUnreachable:
             raise  # not the bundle's fault; tried again at the next look
         except RefitError as error:
             self._refused.add(promotion.number)
             self._unload_at = time.monotonic() + self.settings.unload_after_seconds
             self.counters.add("refit_bundles_refused")
-            say(f"{promotion.bundle_id} refused, {self.edition.bundle_id} stays: {error}")
+            log_message(f"{promotion.bundle_id} refused, {self.snapshot.bundle_id} stays: {error}")
             return
-        old, self.edition = self.edition, edition
+        old, self.snapshot = self.snapshot, snapshot
         self._unload_at = time.monotonic() + self.settings.unload_after_seconds
         self.counters.add("refit_swaps")
         self._tell(old, 0)
-        self._tell(edition, 1)
-        say(f"serving bundle {edition.bundle_id} instead of {old.bundle_id}")
+        self._tell(snapshot, 1)
+        log_message(f"serving bundle {snapshot.bundle_id} instead of {old.bundle_id}")
 
     def _reload_lost_towers(self) -> None:
-        names = self.edition.names
+        names = self.snapshot.names
         if not all(self._towers.is_available(name) for name in (names.query, names.item)):
-            say("the model server has lost our towers: loading them again")
-            self._load_towers(self.edition, beside=None)
+            log_message("the model server has lost our towers: loading them again")
+            self._load_towers(self.snapshot, beside=None)
             self._breaker.succeeded()
 
-    def _tell(self, edition: Edition, in_service: int) -> None:
-        towers_id = edition.catalogue.bundle.manifest.towers_id
+    def _tell(self, snapshot: ServingSnapshot, in_service: int) -> None:
+        embedding_version = snapshot.catalogue.bundle.manifest.embedding_version
         self.counters.set(
             "refit_bundle_in_service",
             in_service,
-            bundle_id=edition.bundle_id,
-            towers_id=towers_id[:8],
+            bundle_id=snapshot.bundle_id,
+            embedding_version=embedding_version[:8],
         )
 
     def _repeat(self, work: Callable[[], None], name: str) -> threading.Thread:
@@ -360,7 +362,7 @@ class Recommender:
                     self.counters.add("refit_follow_failures", what=name)
                     if str(error) != last:
                         last = str(error)
-                        say(f"{name}: {type(error).__name__}: {error}")
+                        log_message(f"{name}: {type(error).__name__}: {error}")
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()

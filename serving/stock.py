@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from refit.features import FeaturesManifest, Inputs, item_inputs
-from refit.progress import say
+from refit.progress import log_message
 from serving.catalogue import Catalogue, Labels, Numbers
 from serving.counters import Counters
 from serving.request import Id, Range, Time
@@ -35,7 +35,7 @@ EMBED_ROWS = 256
 EMBED_SECONDS = 10.0
 
 
-class Change(BaseModel):
+class StockChange(BaseModel):
     """One line of the feed; ``listed`` carries the item's attributes as further fields."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -50,7 +50,7 @@ class Change(BaseModel):
         return dict(self.model_extra or {})
 
 
-class SetAside:
+class DeadLetters:
     """Lines that could not be used: kept in a file with the reason, each once, and counted."""
 
     def __init__(self, path: Path, counters: Counters) -> None:
@@ -62,7 +62,7 @@ class SetAside:
         if (source.name, offset) in self._seen:
             return
         self._seen.add((source.name, offset))
-        self._counters.add("refit_stock_lines_set_aside")
+        self._counters.add("refit_stock_dead_letters")
         text = line[:2000].decode(errors="replace")
         entry = {"file": source.name, "offset": offset, "reason": reason, "line": text}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +75,10 @@ class StockFeed:
     """A reader of the feed's folder that remembers how far it has read each file."""
 
     folder: Path
-    set_aside: SetAside
+    dead_letters: DeadLetters
     _offsets: dict[str, int] = field(default_factory=dict)
 
-    def read(self) -> Iterator[tuple[Change, Path, int]]:
+    def read(self) -> Iterator[tuple[StockChange, Path, int]]:
         """The changes since the last call, file by file in the order of their names.
 
         Yields:
@@ -89,13 +89,13 @@ class StockFeed:
             try:
                 yield from self._read(path)
             except OSError as error:
-                say(f"stock feed: {path} cannot be read: {error}")
+                log_message(f"stock feed: {path} cannot be read: {error}")
 
-    def _read(self, path: Path) -> Iterator[tuple[Change, Path, int]]:
+    def _read(self, path: Path) -> Iterator[tuple[StockChange, Path, int]]:
         offset = self._offsets.get(path.name, 0)
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < offset:
-                say(f"stock feed: {path} became shorter; it is read from its start")
+                log_message(f"stock feed: {path} became shorter; it is read from its start")
                 offset = 0
             file.seek(offset)
             while line := file.readline(MAX_LINE_BYTES):
@@ -108,19 +108,19 @@ class StockFeed:
                 if change:
                     yield change, path, offset - len(line)
 
-    def _parse(self, line: bytes, path: Path, offset: int, whole: bool) -> Change | None:
+    def _parse(self, line: bytes, path: Path, offset: int, whole: bool) -> StockChange | None:
         if not line.strip():
             return None
         try:
             if not whole:
                 raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
-            return Change.model_validate(json.loads(line))
+            return StockChange.model_validate(json.loads(line))
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in fault["loc"])
-            self.set_aside.keep(path, offset, line, f"{where}: {fault['msg']}")
+            self.dead_letters.keep(path, offset, line, f"{where}: {fault['msg']}")
         except (ValueError, RecursionError) as error:
-            self.set_aside.keep(path, offset, line, f"not JSON: {error}")
+            self.dead_letters.keep(path, offset, line, f"not JSON: {error}")
         return None
 
 
@@ -144,7 +144,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Fresh:
+class DeltaIndex:
     """The listings newer than the bundle, laid out for an exact search.
 
     Attributes:
@@ -157,14 +157,14 @@ class Fresh:
     content: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, listings: Mapping[str, Listing]) -> "Fresh":
+    def of(cls, listings: Mapping[str, Listing]) -> "DeltaIndex":
         """Lay listings out."""
         every = tuple(listings.values())
         vectors = np.stack([listing.vector for listing in every]) if every else None
         return cls(every, vectors, {listing.item_id: listing.content for listing in every})
 
 
-class Stock:
+class LiveStock:
     """Which items are on sale now: the bundle's live items and what the feed said since.
 
     Attributes:
@@ -177,13 +177,13 @@ class Stock:
     ) -> None:
         self._catalogue, self._feed, self._towers = catalogue, feed, towers
         self._counters = counters
-        self._names = TowerNames.of(catalogue.bundle.manifest.towers_id)
+        self._names = TowerNames.of(catalogue.bundle.manifest.embedding_version)
         self._latest: dict[str, datetime] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._listings: dict[str, Listing] = {}
         self._lock = threading.Lock()
         self.available = np.ones(catalogue.n_live, dtype=bool)
-        self.fresh = Fresh()
+        self.fresh = DeltaIndex()
 
     def catch_up(self) -> None:
         """Apply what the feed said since the last call.
@@ -205,14 +205,14 @@ class Stock:
                 else:
                     removed |= self._remove(change.item_id)
             if removed:
-                self.fresh = Fresh.of(self._listings)
+                self.fresh = DeltaIndex.of(self._listings)
             if self._waiting:
                 self._embed_waiting()
             if before != (len(self._listings), len(self._waiting)):
                 self._counters.set("refit_stock_fresh_listings", len(self._listings))
                 self._counters.set("refit_stock_waiting_listings", len(self._waiting))
 
-    def _is_news(self, change: Change) -> bool:
+    def _is_news(self, change: StockChange) -> bool:
         latest = self._latest.get(change.item_id, self._catalogue.as_of)
         return change.at >= latest
 
@@ -232,7 +232,7 @@ class Stock:
             try:
                 columns = _columns(self._catalogue, waiting.change)
             except ValueError as error:
-                self._set_aside(waiting, str(error))
+                self._dead_letter(waiting, str(error))
             else:
                 usable.append(replace(waiting, columns=columns))
         try:
@@ -243,7 +243,7 @@ class Stock:
         # A changed listing is hidden in the bundle first: it may be missed, never shown twice.
         for item_id in self._listings:
             self._hide(item_id)
-        self.fresh = Fresh.of(self._listings)
+        self.fresh = DeltaIndex.of(self._listings)
 
     def _embed(self, waiting: list["_Waiting"]) -> None:
         try:
@@ -253,7 +253,7 @@ class Stock:
                 raise
             # One listing that the tower cannot digest must not hold up the others.
             if len(waiting) == 1:
-                self._set_aside(waiting[0], str(failure))
+                self._dead_letter(waiting[0], str(failure))
             else:
                 self._embed(waiting[: len(waiting) // 2])
                 self._embed(waiting[len(waiting) // 2 :])
@@ -276,10 +276,10 @@ class Stock:
             checked_vectors(outputs, "content", len(waiting), width),
         )
 
-    def _set_aside(self, waiting: "_Waiting", reason: str) -> None:
+    def _dead_letter(self, waiting: "_Waiting", reason: str) -> None:
         if self._feed:
             line = waiting.change.model_dump_json().encode()
-            self._feed.set_aside.keep(waiting.path, waiting.offset, line, reason)
+            self._feed.dead_letters.keep(waiting.path, waiting.offset, line, reason)
         del self._waiting[waiting.change.item_id]
 
 
@@ -287,13 +287,13 @@ class Stock:
 class _Waiting:
     """A listing that the item tower has yet to see, and the line it came from."""
 
-    change: Change
+    change: StockChange
     path: Path
     offset: int
     columns: dict[str, Any] = field(default_factory=dict)
 
 
-def _columns(catalogue: Catalogue, change: Change) -> dict[str, Any]:
+def _columns(catalogue: Catalogue, change: StockChange) -> dict[str, Any]:
     """The item tower's columns of one listing.
 
     Raises:

@@ -54,14 +54,14 @@ class TowerNames:
     item: str
 
     @classmethod
-    def of(cls, towers_id: str) -> "TowerNames":
-        """Names that carry the first 8 hex digits of ``towers_id``."""
-        return cls(f"query_tower_{towers_id[:8]}", f"item_tower_{towers_id[:8]}")
+    def of(cls, embedding_version: str) -> "TowerNames":
+        """Names that carry the first 8 hex digits of ``embedding_version``."""
+        return cls(f"query_tower_{embedding_version[:8]}", f"item_tower_{embedding_version[:8]}")
 
 
 def models_of(bundle: Bundle) -> dict[str, Path]:
     """The base path of each of a bundle's towers, by the name it is served under."""
-    names = TowerNames.of(bundle.manifest.towers_id)
+    names = TowerNames.of(bundle.manifest.embedding_version)
     return {names.query: bundle.query_tower.resolve(), names.item: bundle.item_tower.resolve()}
 
 

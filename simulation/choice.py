@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from refit.errors import UsageError
 from simulation.rows import Rows
-from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers
-from simulation.stock import Stock
-from simulation.world import (
+from simulation.scenario import (
     CATEGORIES,
     DEPARTMENTS,
     SIZES,
@@ -23,8 +21,10 @@ from simulation.world import (
     SYSTEMS,
     Floats,
     Ints,
-    World,
+    Scenario,
 )
+from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers
+from simulation.stock import Stock
 
 TASTE, FASHION = 0.65, 1.9
 OFF_TOPIC, ONE_SIZE_OFF, MISFIT = -5.0, -1.8, -5.0
@@ -91,7 +91,7 @@ def wish(context: Mapping[str, str]) -> tuple[int, int, int]:
 
 
 @dataclass
-class Shelf(Rows):
+class StockOnSale(Rows):
     """The listings that are on sale at some time of a day, ordered by category and size.
 
     Attributes:
@@ -115,52 +115,52 @@ class Shelf(Rows):
     gone_at: Ints
 
 
-def shelf_of_day(world: World, stock: Stock, day: int) -> Shelf:
+def shelf_of_day(scenario: Scenario, stock: Stock, day: int) -> StockOnSale:
     """What is on sale at some time of a day, as shoppers see it on that day."""
     start = day * MICROSECONDS_A_DAY
     live = np.flatnonzero((stock.listed_at < start + MICROSECONDS_A_DAY) & (stock.gone_at > start))
     live = live[np.lexsort((stock.size[live], stock.category[live]))]
     here = stock.take(live)
-    turn = world.turn_on(day)[world.group[here.category]]
-    fashion = np.einsum("ns,ns->n", world.fashion_on(day)[here.category], here.style)
-    return Shelf(
+    turn = scenario.turn_on(day)[scenario.group[here.category]]
+    fashion = np.einsum("ns,ns->n", scenario.fashion_on(day)[here.category], here.style)
+    return StockOnSale(
         item=live,
         category=here.category,
-        department=world.department[here.category],
+        department=scenario.department[here.category],
         size=here.size,
-        system=world.system[here.category],
+        system=scenario.system[here.category],
         brand=here.brand,
         seller=here.seller,
         style=np.einsum("nij,ni->nj", turn, here.style).astype(np.float32),
         worth=(
             FASHION * fashion
-            + world.brand_heat(day)[here.brand]
-            + world.season(day)[here.category] * ~world.is_new[here.category]
+            + scenario.brand_heat(day)[here.brand]
+            + scenario.season(day)[here.category] * ~scenario.is_new[here.category]
             + here.appeal
         ).astype(np.float32),
-        log_price=np.log(here.price) - world.log_price[here.category],
+        log_price=np.log(here.price) - scenario.log_price[here.category],
         listed_at=here.listed_at,
         gone_at=here.gone_at,
     )
 
 
-def visits_of_day(world: World, shoppers: Shoppers, day: int) -> Visits:
+def visits_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Visits:
     """Who comes on a day, when, and what they ask for."""
-    rng = world.stream("visits", day)
-    weekday = 1.0 + 0.2 * (((world.settings.start.weekday() + day) % 7) >= 5)
-    n = int(rng.poisson(world.settings.visits_per_day * weekday / 1.057))
+    rng = scenario.stream("visits", day)
+    weekday = 1.0 + 0.2 * (((scenario.settings.start.weekday() + day) % 7) >= 5)
+    n = int(rng.poisson(scenario.settings.visits_per_day * weekday / 1.057))
     share = np.cumsum(shoppers.activity)
     shopper = np.searchsorted(share / share[-1], rng.random(n))
     hours = np.where(rng.random(n) < 0.35, rng.normal(12.5, 2.5, n), rng.normal(20, 2, n)) % 24
     time = (np.clip(hours, 0.1, 23.3) * 3_600_000_000).astype(np.int64)
     time = np.sort(time + rng.integers(0, 60_000_000, n)) + day * MICROSECONDS_A_DAY
 
-    demand = np.cumsum(world.demand(day, shoppers.categories[shopper]), axis=1)
+    demand = np.cumsum(scenario.demand(day, shoppers.categories[shopper]), axis=1)
     category = (demand[:, :-1] < rng.random(n)[:, None]).sum(axis=1)
     how = rng.random(n)  # browse the front page, a department, or search a category
-    department = np.where(how < 0.25, -1, world.department[category])
+    department = np.where(how < 0.25, -1, scenario.department[category])
     asked = np.where(how < 0.4, -1, category)
-    system = world.system[category]
+    system = scenario.system[category]
     own = shoppers.sizes[shopper, system]
     others = (rng.random(n) * SYSTEM_LENGTHS[system]).astype(np.int64)
     size = np.where(rng.random(n) < 0.05, others, own)  # some buy for somebody else
@@ -168,14 +168,14 @@ def visits_of_day(world: World, shoppers: Shoppers, day: int) -> Visits:
     return Visits(shopper, time, department, asked, np.where(says, size, -1))
 
 
-def utility(shoppers: Shoppers, shelf: Shelf, visits: Visits, slots: Ints) -> Floats:
-    """[V, L] true utility of the listings in ``slots`` [V, L] of the shelf to each visit."""
+def utility(shoppers: Shoppers, on_sale: StockOnSale, visits: Visits, slots: Ints) -> Floats:
+    """[V, L] true utility of the listings in ``slots`` [V, L] of the on_sale to each visit."""
     who = visits.shopper[:, None]
-    category, department = shelf.category[slots], shelf.department[slots]
-    system = shelf.system[slots]
-    value = shelf.worth[slots] + shoppers.brands[who, shelf.brand[slots]]
-    value += TASTE * np.einsum("vls,vs->vl", shelf.style[slots], shoppers.taste[visits.shopper])
-    value -= shoppers.thrift[who] * shelf.log_price[slots]
+    category, department = on_sale.category[slots], on_sale.department[slots]
+    system = on_sale.system[slots]
+    value = on_sale.worth[slots] + shoppers.brands[who, on_sale.brand[slots]]
+    value += TASTE * np.einsum("vls,vs->vl", on_sale.style[slots], shoppers.taste[visits.shopper])
+    value -= shoppers.thrift[who] * on_sale.log_price[slots]
 
     asked, asked_department = visits.category[:, None], visits.department[:, None]
     liking = shoppers.categories[who, category]
@@ -187,7 +187,7 @@ def utility(shoppers: Shoppers, shelf: Shelf, visits: Visits, slots: Ints) -> Fl
     value += np.where(asked < 0, liking, np.where(category == asked, 0.8, OFF_TOPIC))
 
     wanted = np.where(visits.size[:, None] >= 0, visits.size[:, None], shoppers.sizes[who, system])
-    off = np.abs(shelf.size[slots] - wanted)
+    off = np.abs(on_sale.size[slots] - wanted)
     value += np.where(off == 0, 0.0, np.where(off == 1, ONE_SIZE_OFF, MISFIT))
     return value.astype(np.float32, copy=False)
 
@@ -199,12 +199,12 @@ def chance(value: Floats, kind: int) -> Floats:
     )
 
 
-def on_sale(shelf: Shelf, visits: Visits, slots: Ints) -> Ints:
+def on_sale(on_sale: StockOnSale, visits: Visits, slots: Ints) -> Ints:
     """[V, L] slots, -1 for what is not on sale throughout the visit or is the shopper's own."""
     time = visits.time[:, None]
-    fine = (slots >= 0) & (shelf.listed_at[slots] <= time)
-    fine &= shelf.gone_at[slots] > time + VISIT_MICROSECONDS
-    fine &= shelf.seller[slots] != visits.shopper[:, None]
+    fine = (slots >= 0) & (on_sale.listed_at[slots] <= time)
+    fine &= on_sale.gone_at[slots] > time + VISIT_MICROSECONDS
+    fine &= on_sale.seller[slots] != visits.shopper[:, None]
     return np.where(fine, slots, -1)
 
 
@@ -225,7 +225,7 @@ class Acts(Rows):
 
     Attributes:
         visit: [N] row of the visit.
-        slot: [N] row of the shelf.
+        slot: [N] row of the on_sale.
         kind: [N] code of the event type.
         time: [N] microseconds since the first midnight.
         discount: [N] factor on the price that an offer names, 1 without one.
@@ -239,20 +239,20 @@ class Acts(Rows):
 
 
 def react(
-    rng: np.random.Generator, shoppers: Shoppers, shelf: Shelf, visits: Visits, slots: Ints
+    rng: np.random.Generator, shoppers: Shoppers, on_sale: StockOnSale, visits: Visits, slots: Ints
 ) -> Acts:
     """What each visit does with the list it is shown.
 
     Args:
         rng: Draws the same count of numbers for a shape, whatever is shown.
         shoppers: All shoppers.
-        shelf: The day's shelf.
+        on_sale: The day's on_sale.
         visits: V visits.
-        slots: [V, L] rows of the shelf, -1 where nothing (or nothing on sale) is shown.
+        slots: [V, L] rows of the on_sale, -1 where nothing (or nothing on sale) is shown.
     """
     n, length = slots.shape
     luck = rng.random((len(EVENT_TYPES), n, length), dtype=np.float32)
-    value = utility(shoppers, shelf, visits, np.maximum(slots, 0))
+    value = utility(shoppers, on_sale, visits, np.maximum(slots, 0))
     viewed = (luck[VIEW] < look(length) * chance(value, VIEW)) & (slots >= 0)
     visit, place = np.nonzero(viewed)
     slot, liking, further = slots[viewed], value[viewed], luck[:, viewed]

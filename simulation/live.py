@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from refit.errors import UsageError
 from simulation import choice
-from simulation.choice import Acts, Shelf, Visits
+from simulation.choice import Acts, StockOnSale, Visits
 from simulation.rows import row_of
+from simulation.scenario import Floats, Ints
 from simulation.shoppers import user_ids
 from simulation.stock import SIZE_LABELS, SIZE_OFFSET, item_ids
-from simulation.world import Floats, Ints
 
 if TYPE_CHECKING:
     from simulation.marketplace import Marketplace
@@ -29,7 +29,7 @@ _NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScoredAnswer:
     """A recommender's answer to one visit and how good it truly was."""
 
     visit: int
@@ -47,7 +47,7 @@ class LiveDay:
 
     Args:
         market: The simulated marketplace.
-        shelf: What is on sale that day.
+        on_sale: What is on sale that day.
         visits: Who comes.
         organic: What those do who browse; the rest asks.
         asking: Rows of the visits that ask, in order of time, each with the [L] slots that it
@@ -57,20 +57,20 @@ class LiveDay:
     def __init__(
         self,
         market: "Marketplace",
-        shelf: Shelf,
+        on_sale: StockOnSale,
         visits: Visits,
         organic: Acts,
         asking: Sequence[tuple[int, Ints]] = (),
     ) -> None:
         self.market = market
-        self.shelf = shelf
+        self.on_sale = on_sale
         self.visits = visits
         self.asking = asking
-        self.answers: list[Answer] = []
+        self.answers: list[ScoredAnswer] = []
         self._acts = [organic]
-        self._slot_of = {item: slot for slot, item in enumerate(shelf.item.tolist())}
-        self._sold_at = np.full(len(shelf), _NEVER)
-        self._reported = np.zeros(len(shelf), dtype=np.bool_)
+        self._slot_of = {item: slot for slot, item in enumerate(on_sale.item.tolist())}
+        self._sold_at = np.full(len(on_sale), _NEVER)
+        self._reported = np.zeros(len(on_sale), dtype=np.bool_)
         bought = organic.kind == choice.PURCHASE
         np.minimum.at(self._sold_at, organic.slot[bought], organic.time[bought])
         self._organic = organic.take(np.argsort(organic.time, kind="stable"))
@@ -126,8 +126,8 @@ class LiveDay:
         asked = self.slots(items[:k])
         slots = np.full(k, -1)
         slots[: len(asked)] = self._unsold(one, asked)
-        rng = self.market.world.stream(f"request {visit}", self.market.day)
-        acts = choice.react(rng, self.market.shoppers, self.shelf, one, slots[None, :])
+        rng = self.market.scenario.stream(f"request {visit}", self.market.day)
+        acts = choice.react(rng, self.market.shoppers, self.on_sale, one, slots[None, :])
         acts.visit[:] = visit
         acts = acts.take(acts.time <= self._sold_at[acts.slot])
         bought = acts.kind == choice.PURCHASE
@@ -142,7 +142,7 @@ class LiveDay:
             value[on_sale], choice.PURCHASE
         )
         self.answers.append(
-            Answer(
+            ScoredAnswer(
                 visit=visit,
                 request_id=request_id,
                 shown=len(asked),
@@ -156,12 +156,12 @@ class LiveDay:
 
     def gone_by(self, time: int) -> list[str]:
         """Ids of listings sold or withdrawn up to a time and not told of before."""
-        gone = (np.minimum(self._sold_at, self.shelf.gone_at) <= time) & ~self._reported
+        gone = (np.minimum(self._sold_at, self.on_sale.gone_at) <= time) & ~self._reported
         self._reported |= gone
-        return item_ids(self.shelf.item[gone])
+        return item_ids(self.on_sale.item[gone])
 
     def slots(self, items: Sequence[str]) -> Ints:
-        """[N] rows of the shelf for item ids, each once; -1 where the shelf has no such item."""
+        """[N] rows of item ids in the stock on sale, each once; -1 where it is not there."""
         found = [self._slot_of.get(_item_row(item), -1) for item in items]
         return np.array(
             [-1 if slot in found[:place] else slot for place, slot in enumerate(found)],
@@ -169,13 +169,13 @@ class LiveDay:
         )
 
     def values(self, one: Visits) -> Floats:
-        """[N] true utility of everything on the shelf to one visit."""
-        everything = np.arange(len(self.shelf))[None, :]
-        return choice.utility(self.market.shoppers, self.shelf, one, everything).ravel()
+        """[N] true utility of everything on the on_sale to one visit."""
+        everything = np.arange(len(self.on_sale))[None, :]
+        return choice.utility(self.market.shoppers, self.on_sale, one, everything).ravel()
 
     def unsold(self, one: Visits) -> Ints:
-        """Rows of the shelf that one visit could buy."""
-        slots = self._unsold(one, np.arange(len(self.shelf)))
+        """Rows of the on_sale that one visit could buy."""
+        slots = self._unsold(one, np.arange(len(self.on_sale)))
         return slots[slots >= 0]
 
     def requests_table(self, sold_to: Ints) -> pa.Table:
@@ -209,7 +209,7 @@ class LiveDay:
         )
 
     def _unsold(self, one: Visits, slots: Ints) -> Ints:
-        fine = choice.on_sale(self.shelf, one, slots[None, :])[0]
+        fine = choice.on_sale(self.on_sale, one, slots[None, :])[0]
         return np.where((fine >= 0) & (self._sold_at[fine] > one.time[0]), fine, -1)
 
     def _chance(self, value: Floats, slots: Ints) -> float:
@@ -223,7 +223,7 @@ class LiveDay:
         acts = parts[0].joined_with(*parts[1:])
         acts = acts.take((acts.time < time) & (acts.time <= self._sold_at[acts.slot]))
         item, kind, when = self.market.past_of(shopper)
-        item = np.concatenate([item, self.shelf.item[acts.slot]])
+        item = np.concatenate([item, self.on_sale.item[acts.slot]])
         kind, when = np.concatenate([kind, acts.kind]), np.concatenate([when, acts.time])
         latest = np.argsort(-when, kind="stable")[:HISTORY_SHOWN]
         start = self.market.settings.starts_at
@@ -242,7 +242,7 @@ class LiveDay:
 def context_of(market: "Marketplace", one: Visits) -> dict[str, str]:
     """The context columns of one visit, as a request states them."""
     category, size = int(one.category[0]), int(one.size[0])
-    offset = SIZE_OFFSET[market.world.system[category]]
+    offset = SIZE_OFFSET[market.scenario.system[category]]
     return {
         "surface": choice.SURFACES[int(one.surface[0])],
         "wanted_category": choice.WANTED[int(one.wanted[0])],

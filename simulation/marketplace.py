@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from simulation import choice
 from simulation.changes import CHANGES
-from simulation.choice import Acts, Shelf, Visits
+from simulation.choice import Acts, StockOnSale, Visits
 from simulation.live import LiveDay, Recommend
 from simulation.rows import Rows, labels
+from simulation.scenario import CATEGORIES, DEPARTMENTS, SYSTEM_LENGTHS, Ints, Scenario
 from simulation.settings import SimulationSettings, read_settings
 from simulation.shoppers import MICROSECONDS_A_DAY, shoppers_of_day, user_ids, users_table
 from simulation.stock import SIZE_LABELS, SIZE_OFFSET, item_ids, items_table, stock_of_day
-from simulation.world import CATEGORIES, DEPARTMENTS, SYSTEM_LENGTHS, Ints, World
 
 CONTEXT_COLUMNS = ("surface", "wanted_category", "wanted_size")
 USER_COLUMNS = ("department", "size", "shoe_size", "country", "age", "joined_at")
@@ -29,7 +29,7 @@ POPULARITY_WEIGHTS = np.array([1.0, 3.0, 4.0, 5.0, 0.0])
 
 
 @dataclass
-class Log(Rows):
+class EventLog(Rows):
     """Events in order of time; the columns are codes, see ``Marketplace.events_table``."""
 
     shopper: Ints
@@ -87,9 +87,9 @@ class Marketplace:
         if not isinstance(settings, SimulationSettings):
             settings = read_settings(settings)
         self.settings = settings
-        self.world = World(settings)
-        self.shoppers = shoppers_of_day(self.world, -1)
-        self.stock = stock_of_day(self.world, self.shoppers, -1)
+        self.scenario = Scenario(settings)
+        self.shoppers = shoppers_of_day(self.scenario, -1)
+        self.stock = stock_of_day(self.scenario, self.shoppers, -1)
         self.day = 0
         self._popularity = np.zeros(len(self.stock))
         self._sessions = 0
@@ -185,17 +185,17 @@ class Marketplace:
 
     def _begin(self) -> LiveDay:
         """Let the day come, and those who browse do what they will."""
-        shelf, visits = self._open()
-        organic = self._organic_lists(shelf, visits)
+        on_sale, visits = self._open()
+        organic = self._organic_lists(on_sale, visits)
         n = min(self.settings.requests_per_day, len(visits))
-        asking = self.world.stream("requests", self.day).permutation(len(visits))[:n]
+        asking = self.scenario.stream("requests", self.day).permutation(len(visits))[:n]
         asking.sort()
         browsing = organic.copy()
         browsing[asking] = -1
-        rng = self.world.stream("reactions", self.day)
-        acts = choice.react(rng, self.shoppers, shelf, visits, browsing)
+        rng = self.scenario.stream("reactions", self.day)
+        acts = choice.react(rng, self.shoppers, on_sale, visits, browsing)
         requests = list(zip(asking.tolist(), organic[asking], strict=True))
-        self.today = LiveDay(self, shelf, visits, acts, requests)
+        self.today = LiveDay(self, on_sale, visits, acts, requests)
         return self.today
 
     def _end(self, today: LiveDay) -> Day:
@@ -207,7 +207,7 @@ class Marketplace:
         )
         self._request_ids += [answer.request_id for answer in today.answers]
         sessions = self._sessions
-        log = self._close(today.shelf, today.visits, today.acts(), request)
+        log = self._close(today.on_sale, today.visits, today.acts(), request)
         bought = log.session[log.kind == choice.PURCHASE] - sessions
         self._past = self._past.joined_with(log)
         listed = np.flatnonzero((self.stock.listed_at >= start) & (self.stock.listed_at < end))
@@ -231,66 +231,68 @@ class Marketplace:
             requests=today.requests_table(bought),
         )
 
-    def _live_organically(self) -> Log:
-        shelf, visits = self._open()
-        slots = self._organic_lists(shelf, visits)
-        rng = self.world.stream("reactions", self.day)
-        acts = choice.react(rng, self.shoppers, shelf, visits, slots)
-        return self._close(shelf, visits, acts)
+    def _live_organically(self) -> EventLog:
+        on_sale, visits = self._open()
+        slots = self._organic_lists(on_sale, visits)
+        rng = self.scenario.stream("reactions", self.day)
+        acts = choice.react(rng, self.shoppers, on_sale, visits, slots)
+        return self._close(on_sale, visits, acts)
 
-    def _open(self) -> tuple[Shelf, Visits]:
+    def _open(self) -> tuple[StockOnSale, Visits]:
         """Let the day's shoppers join and its listings appear."""
-        newcomers = shoppers_of_day(self.world, self.day)
+        newcomers = shoppers_of_day(self.scenario, self.day)
         if len(newcomers):
             self.shoppers = self.shoppers.joined_with(newcomers)
-        listings = stock_of_day(self.world, self.shoppers, self.day)
+        listings = stock_of_day(self.scenario, self.shoppers, self.day)
         self.stock = self.stock.joined_with(listings)
         self._popularity = np.concatenate([self._popularity, np.zeros(len(listings))])
-        visits = choice.visits_of_day(self.world, self.shoppers, self.day)
-        return choice.shelf_of_day(self.world, self.stock, self.day), visits
+        visits = choice.visits_of_day(self.scenario, self.shoppers, self.day)
+        return choice.shelf_of_day(self.scenario, self.stock, self.day), visits
 
-    def _organic_lists(self, shelf: Shelf, visits: Visits) -> Ints:
-        """[V, L] slots of the shelf: drawn by popularity and newness among what is asked for."""
-        rng = self.world.stream("organic", self.day)
+    def _organic_lists(self, on_sale: StockOnSale, visits: Visits) -> Ints:
+        """[V, L] slots of the on_sale: drawn by popularity and newness among what is asked for."""
+        rng = self.scenario.stream("organic", self.day)
         noon = self.day * MICROSECONDS_A_DAY + MICROSECONDS_A_DAY // 2
-        age = np.maximum(noon - shelf.listed_at, 0) / MICROSECONDS_A_DAY
-        weight = (0.4 + np.exp(-age / 3.0)) * (1.0 + self._popularity[shelf.item]) ** 0.5
+        age = np.maximum(noon - on_sale.listed_at, 0) / MICROSECONDS_A_DAY
+        weight = (0.4 + np.exp(-age / 3.0)) * (1.0 + self._popularity[on_sale.item]) ** 0.5
         total = np.concatenate([[0.0], np.cumsum(weight)])
         own = self.shoppers.department[visits.shopper]
-        start, end = self._asked_for(shelf, visits, np.where(rng.random(len(own)) < 0.7, own, -1))
+        start, end = self._asked_for(on_sale, visits, np.where(rng.random(len(own)) < 0.7, own, -1))
         drawn = rng.random((len(visits), self.settings.list_length))
         drawn = total[start][:, None] + drawn * (total[end] - total[start])[:, None]
         slots = np.searchsorted(total, drawn, side="right") - 1
         slots = np.minimum(slots, np.maximum(end - 1, 0)[:, None])
         slots[start == end] = -1
-        return choice.on_sale(shelf, visits, _without_repeats(slots))
+        return choice.on_sale(on_sale, visits, _without_repeats(slots))
 
-    def _asked_for(self, shelf: Shelf, visits: Visits, front: Ints) -> tuple[Ints, Ints]:
-        """[V] start and end of the stretch of the shelf that each visit asks for.
+    def _asked_for(self, on_sale: StockOnSale, visits: Visits, front: Ints) -> tuple[Ints, Ints]:
+        """[V] start and end of the stretch of the on_sale that each visit asks for.
 
         Args:
-            shelf: Ordered by category, and so by department, then size.
+            on_sale: Ordered by category, and so by department, then size.
             visits: What is asked for.
             front: [V] the department that a front page shows, -1 for all of them.
         """
         department = np.where(visits.department < 0, front, visits.department)
         whole = np.arange(len(DEPARTMENTS))
-        first = np.searchsorted(self.world.department, whole)[department]
-        last = np.searchsorted(self.world.department, whole, side="right")[department]
+        first = np.searchsorted(self.scenario.department, whole)[department]
+        last = np.searchsorted(self.scenario.department, whole, side="right")[department]
         everything, asked = department < 0, visits.category >= 0
         first = np.where(everything, 0, np.where(asked, visits.category, first))
         last = np.where(everything, len(CATEGORIES), np.where(asked, visits.category + 1, last))
         sized = visits.size >= 0
         low = first * MOST_SIZES + np.where(sized, visits.size, 0)
         high = np.where(sized, low + 1, last * MOST_SIZES)
-        key = shelf.category * MOST_SIZES + shelf.size
+        key = on_sale.category * MOST_SIZES + on_sale.size
         return np.searchsorted(key, low), np.searchsorted(key, high)
 
-    def _close(self, shelf: Shelf, visits: Visits, acts: Acts, request: Ints | None = None) -> Log:
+    def _close(
+        self, on_sale: StockOnSale, visits: Visits, acts: Acts, request: Ints | None = None
+    ) -> EventLog:
         """Sell each listing to the first who buys it, and drop what came after on it."""
         acts = acts.take(np.lexsort((acts.kind, acts.slot, acts.time)))
         bought = acts.kind == choice.PURCHASE
-        sold_at = np.full(len(shelf), np.iinfo(np.int64).max)
+        sold_at = np.full(len(on_sale), np.iinfo(np.int64).max)
         np.minimum.at(sold_at, acts.slot[bought], acts.time[bought])
         kept = acts.time < sold_at[acts.slot]
         sale = np.flatnonzero(bought & (acts.time == sold_at[acts.slot]))
@@ -299,16 +301,16 @@ class Marketplace:
         acts = acts.take(kept)
 
         sold = sold_at < np.iinfo(np.int64).max
-        self.stock.gone_at[shelf.item[sold]] = sold_at[sold]
-        self.stock.sold[shelf.item[sold]] = True
-        item = shelf.item[acts.slot]
+        self.stock.gone_at[on_sale.item[sold]] = sold_at[sold]
+        self.stock.sold[on_sale.item[sold]] = True
+        item = on_sale.item[acts.slot]
         self._popularity *= POPULARITY_KEPT_A_DAY
         self._popularity += np.bincount(
             item, POPULARITY_WEIGHTS[acts.kind], minlength=len(self._popularity)
         )
-        system = self.world.system[np.maximum(visits.category, 0)]
+        system = self.scenario.system[np.maximum(visits.category, 0)]
         size = np.where(visits.size >= 0, SIZE_OFFSET[system] + visits.size, -1)
-        log = Log(
+        log = EventLog(
             shopper=visits.shopper[acts.visit],
             item=item,
             kind=acts.kind,
@@ -323,7 +325,7 @@ class Marketplace:
         self.day += 1
         return log.take(np.lexsort((log.item, log.shopper, log.time)))
 
-    def _events(self, log: Log) -> pa.Table:
+    def _events(self, log: EventLog) -> pa.Table:
         users, items = len(self.shoppers), len(self.stock)
         sessions, session = np.unique(log.session, return_inverse=True)
         return pa.table(

@@ -53,7 +53,7 @@ class Oracle:
         moment, one = self._look(user_id, context, time)
         slots = moment.unsold(one)
         best = slots[np.argsort(-moment.values(one)[slots], kind="stable")[:k]]
-        return item_ids(moment.shelf.item[best])
+        return item_ids(moment.on_sale.item[best])
 
     def any(
         self, user_id: str, context: Context, k: int, time: datetime, rng: np.random.Generator
@@ -61,7 +61,7 @@ class Oracle:
         """K items drawn at random from what can be bought."""
         moment, one = self._look(user_id, context, time)
         slots = moment.unsold(one)
-        return item_ids(moment.shelf.item[rng.permutation(slots)[:k]])
+        return item_ids(moment.on_sale.item[rng.permutation(slots)[:k]])
 
     def _look(self, user_id: str, context: Context, time: datetime) -> tuple[LiveDay, Visits]:
         market = self.market
@@ -72,9 +72,9 @@ class Oracle:
         if market.today and day == market.day:
             return market.today, one
         if self._moment is None or self._day != day:
-            shelf = choice.shelf_of_day(market.world, market.stock, day)
+            on_sale = choice.shelf_of_day(market.scenario, market.stock, day)
             nothing = Acts(*(np.empty(0, dtype=kind) for kind in (int, int, int, int, np.float32)))
-            self._moment, self._day = LiveDay(market, shelf, one, nothing), day
+            self._moment, self._day = LiveDay(market, on_sale, one, nothing), day
         return self._moment, one
 
 

@@ -11,7 +11,7 @@ from refit.settings import Settings
 from simulation.changes import CHANGES, NULLABLE_COLUMNS
 
 
-class Change(Settings):
+class MarketChange(Settings):
     """One named change of the simulated marketplace, in force from a day on.
 
     Attributes:
@@ -75,7 +75,7 @@ class SimulationSettings(Settings):
     season_strength: float = Field(default=1.0, ge=0.0, le=1.0)
     vector_size: int = Field(default=32, ge=8)
     vector_noise: float = Field(default=0.3, ge=0.0)
-    changes: tuple[Change, ...] = ()
+    changes: tuple[MarketChange, ...] = ()
 
     @property
     def starts_at(self) -> datetime:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from simulation.rows import Rows, labels, row_of
-from simulation.world import (
+from simulation.scenario import (
     BRANDS,
     CATEGORIES,
     COUNTRIES,
@@ -21,7 +21,7 @@ from simulation.world import (
     SYSTEMS,
     Floats,
     Ints,
-    World,
+    Scenario,
 )
 
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -59,47 +59,47 @@ class Shoppers(Rows):
     flood: NDArray[np.bool_]
 
 
-def shoppers_of_day(world: World, day: int) -> Shoppers:
+def shoppers_of_day(scenario: Scenario, day: int) -> Shoppers:
     """The shoppers who join on a day; day -1 stands for everybody who was there before."""
-    rng = world.stream("shoppers", day)
-    settings = world.settings
+    rng = scenario.stream("shoppers", day)
+    settings = scenario.settings
     n = settings.n_shoppers if day < 0 else int(rng.poisson(settings.newcomers_per_day))
-    regulars = _draw(world, rng, n)
+    regulars = _draw(scenario, rng, n)
     if day < 0:
         regulars.joined_at = -rng.integers(0, 900 * MICROSECONDS_A_DAY, n)
         return regulars
     regulars.joined_at = day * MICROSECONDS_A_DAY + np.sort(rng.integers(0, 300_000_000, n))
-    if not _flood_begins(world, day):
+    if not _flood_begins(scenario, day):
         return regulars
-    rng = world.stream("flood", day)
-    sellers = _draw(world, rng, max(5, settings.n_shoppers // 20))
+    rng = scenario.stream("flood", day)
+    sellers = _draw(scenario, rng, max(5, settings.n_shoppers // 20))
     sellers.joined_at = np.full(len(sellers), day * MICROSECONDS_A_DAY)
     sellers.flood[:] = True
     sellers.activity[:] = 0.0
     return regulars.joined_with(sellers)
 
 
-def _flood_begins(world: World, day: int) -> bool:
-    change = world.change("new_sellers_flood", day)
+def _flood_begins(scenario: Scenario, day: int) -> bool:
+    change = scenario.change("new_sellers_flood", day)
     return change is not None and change.day == day
 
 
-def flood_listings(world: World, day: int) -> float:
+def flood_listings(scenario: Scenario, day: int) -> float:
     """Mean number of listings on top that the flood of new sellers brings on a day."""
-    return FLOOD * world.strength("new_sellers_flood", day) * world.settings.listings_per_day
+    return FLOOD * scenario.strength("new_sellers_flood", day) * scenario.settings.listings_per_day
 
 
-def _draw(world: World, rng: np.random.Generator, n: int) -> Shoppers:
-    tribe = rng.integers(0, len(world.tribes), n)
-    taste = 0.7 * world.tribes[tribe] + 0.7 * rng.normal(size=(n, N_STYLE))
+def _draw(scenario: Scenario, rng: np.random.Generator, n: int) -> Shoppers:
+    tribe = rng.integers(0, len(scenario.tribes), n)
+    taste = 0.7 * scenario.tribes[tribe] + 0.7 * rng.normal(size=(n, N_STYLE))
     department = rng.choice(NEW_DEPARTMENT, n, p=(0.56, 0.36, 0.08))
     categories = rng.normal(0, 0.5, (n, len(CATEGORIES)))
-    categories[world.department != department[:, None]] -= 2.5
+    categories[scenario.department != department[:, None]] -= 2.5
     parent = rng.random(n) < 0.3
-    categories[np.ix_(parent, world.department == 2)] += 1.5
-    categories[:, world.is_new] += 2.5  # the new category is for everybody
+    categories[np.ix_(parent, scenario.department == 2)] += 1.5
+    categories[:, scenario.is_new] += 2.5  # the new category is for everybody
 
-    brands = rng.normal(0, 0.4, (n, len(BRANDS))) + 0.12 * taste @ world.brand_style.T
+    brands = rng.normal(0, 0.4, (n, len(BRANDS))) + 0.12 * taste @ scenario.brand_style.T
     favourites = rng.integers(0, N_BRANDS, (n, 3))
     np.put_along_axis(brands, favourites, rng.uniform(1.2, 2.0, (n, 3)), axis=1)
 

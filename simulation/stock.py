@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from simulation.changes import NULLABLE_COLUMNS
 from simulation.rows import Rows, labels
-from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers, flood_listings, user_ids
-from simulation.world import (
+from simulation.scenario import (
     BRANDS,
     CATEGORIES,
     COLOURS,
@@ -27,8 +26,9 @@ from simulation.world import (
     WORN_SHARES,
     Floats,
     Ints,
-    World,
+    Scenario,
 )
+from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers, flood_listings, user_ids
 
 SIZE_LABELS = [label for system in SIZES.values() for label in system]
 SIZE_OFFSET = np.concatenate([[0], np.cumsum(SYSTEM_LENGTHS)[:-1]])
@@ -67,76 +67,78 @@ class Stock(Rows):
     hidden: Ints
 
 
-def stock_of_day(world: World, shoppers: Shoppers, day: int) -> Stock:
+def stock_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Stock:
     """The listings of a day; day -1 stands for the stock that is there at the start.
 
     Args:
-        world: The market's truth.
+        scenario: The market's truth.
         shoppers: Everybody who has joined by that day, joined in order of their rows.
         day: The simulated day.
     """
-    settings = world.settings
-    rng = world.stream("stock", day)
+    settings = scenario.settings
+    rng = scenario.stream("stock", day)
     mean = settings.listings_per_day * (0.6 * settings.lifetime_days if day < 0 else 1.0)
-    usual = _draw(world, rng, day, shoppers, int(rng.poisson(mean)), flood=False)
-    if not flood_listings(world, day):
+    usual = _draw(scenario, rng, day, shoppers, int(rng.poisson(mean)), flood=False)
+    if not flood_listings(scenario, day):
         return usual
-    rng = world.stream("flood stock", day)
-    n = int(rng.poisson(flood_listings(world, day)))
-    return usual.joined_with(_draw(world, rng, day, shoppers, n, flood=True))
+    rng = scenario.stream("flood stock", day)
+    n = int(rng.poisson(flood_listings(scenario, day)))
+    return usual.joined_with(_draw(scenario, rng, day, shoppers, n, flood=True))
 
 
 def _draw(
-    world: World, rng: np.random.Generator, day: int, shoppers: Shoppers, n: int, flood: bool
+    scenario: Scenario, rng: np.random.Generator, day: int, shoppers: Shoppers, n: int, flood: bool
 ) -> Stock:
     """Draw n listings; every random number is drawn whatever the changes, so none moves another."""
     selling = np.where(shoppers.flood == flood, shoppers.selling + 0.01 * flood, 0.0)
     seller = np.searchsorted(np.cumsum(selling) / selling.sum(), rng.random(n))
-    category = np.searchsorted(np.cumsum(world.supply(day)), rng.random(n))
-    category = _in_the_sellers_wardrobe(world, rng, shoppers.department[seller], category)
-    shares = np.cumsum(world.brand_shares(day), axis=1)
+    category = np.searchsorted(np.cumsum(scenario.supply(day)), rng.random(n))
+    category = _in_the_sellers_wardrobe(scenario, rng, shoppers.department[seller], category)
+    shares = np.cumsum(scenario.brand_shares(day), axis=1)
     shares[:, -1] = 1.0
-    departments = world.department[category]
+    departments = scenario.department[category]
     brand = (shares[departments] < rng.random(n)[:, None]).sum(axis=1)
-    kind = world.kind_offset[category] + (rng.random(n) * world.kinds[category]).astype(np.int64)
+    kind = scenario.kind_offset[category] + (rng.random(n) * scenario.kinds[category]).astype(
+        np.int64
+    )
     colour = rng.integers(0, len(COLOURS), n)
     condition = np.searchsorted(
         np.cumsum(WORN_SHARES if flood else CONDITION_SHARES)[:-1], rng.random(n)
     )
-    system = world.system[category]
+    system = scenario.system[category]
     own_size = shoppers.sizes[seller, system] + np.rint(rng.normal(0, 0.6, n))
     size = np.clip(own_size, 0, SYSTEM_LENGTHS[system] - 1).astype(np.int64)
 
     style = (
-        0.5 * world.brand_style[brand]
-        + 0.3 * world.kind_style[kind]
-        + 0.3 * world.colour_style[colour]
+        0.5 * scenario.brand_style[brand]
+        + 0.3 * scenario.kind_style[kind]
+        + 0.3 * scenario.colour_style[colour]
         + 0.25 * shoppers.taste[seller] * _old_dimensions()
         + 0.6 * rng.normal(size=(n, N_STYLE)) * _old_dimensions()
     )
     beyond = rng.normal(size=(n, N_STYLE))
     is_new = departments == NEW_DEPARTMENT
-    style[is_new] = 0.6 * style[is_new] + world.new_direction + 0.8 * beyond[is_new]
+    style[is_new] = 0.6 * style[is_new] + scenario.new_direction + 0.8 * beyond[is_new]
     style = (0.4 * style if flood else style).astype(np.float32)
     noise = rng.normal(
-        0, world.settings.vector_noise * (1 + flood), (n, world.settings.vector_size)
+        0, scenario.settings.vector_noise * (1 + flood), (n, scenario.settings.vector_size)
     )
 
     log_price = (
-        world.log_price[category]
-        + world.brand_level[brand]
+        scenario.log_price[category]
+        + scenario.brand_level[brand]
         + CONDITION_LOG_PRICE[condition]
         + rng.normal(0, 0.3, n)
-        + np.log(INFLATION) * world.strength("price_inflation", day)
+        + np.log(INFLATION) * scenario.strength("price_inflation", day)
     )
     appeal = CONDITION_VALUE[condition] + rng.normal(-0.8 * flood, 0.4, n)
     if day < 0:
-        listed = -rng.integers(1, int(world.settings.lifetime_days * MICROSECONDS_A_DAY), n)
+        listed = -rng.integers(1, int(scenario.settings.lifetime_days * MICROSECONDS_A_DAY), n)
         seen_from = np.zeros(n, dtype=np.int64)
     else:
         listed = np.sort(_time_of_day(rng, n)) + day * MICROSECONDS_A_DAY
         seen_from = listed
-    lifetime = rng.gamma(2.0, world.settings.lifetime_days / 2.0, n) + 0.25
+    lifetime = rng.gamma(2.0, scenario.settings.lifetime_days / 2.0, n) + 0.25
     return Stock(
         seller=seller,
         brand=brand,
@@ -147,34 +149,34 @@ def _draw(
         condition=condition,
         price=np.round(np.exp(log_price), 2).astype(np.float32),
         style=style,
-        vector=world.see(style, noise.astype(np.float32), day),
+        vector=scenario.see(style, noise.astype(np.float32), day),
         appeal=appeal.astype(np.float32),
         listed_at=listed,
         gone_at=(seen_from + lifetime * MICROSECONDS_A_DAY).astype(np.int64),
         sold=np.zeros(n, dtype=np.bool_),
-        hidden=_hidden(world, rng, day, n),
+        hidden=_hidden(scenario, rng, day, n),
     )
 
 
 def _in_the_sellers_wardrobe(
-    world: World, rng: np.random.Generator, department: Ints, category: Ints
+    scenario: Scenario, rng: np.random.Generator, department: Ints, category: Ints
 ) -> Ints:
     """Move most listings of another department to the seller's own, same place in its list."""
     moves = rng.random(len(category)) < 0.6
-    moves &= (world.department[category] != department) & ~world.is_new[category]
+    moves &= (scenario.department[category] != department) & ~scenario.is_new[category]
     pick = rng.random(len(category))
     moved = category.copy()
     for own in range(NEW_DEPARTMENT):
-        choices = np.flatnonzero(world.department == own)
+        choices = np.flatnonzero(scenario.department == own)
         here = moves & (department == own)
         share = np.cumsum([CATEGORIES[c].share for c in choices])
         moved[here] = choices[np.searchsorted(share / share[-1], pick[here])]
     return moved
 
 
-def _hidden(world: World, rng: np.random.Generator, day: int, n: int) -> Ints:
+def _hidden(scenario: Scenario, rng: np.random.Generator, day: int, n: int) -> Ints:
     hit = rng.random(n)
-    change = world.change("column_gone_null", day)
+    change = scenario.change("column_gone_null", day)
     if change is None:
         return np.full(n, -1)
     return np.where(hit < change.strength, NULLABLE_COLUMNS.index(change.column), -1)

@@ -241,13 +241,17 @@ def make_model(
         path = folder / name / "1"
         tf.saved_model.save(module, str(path), signatures={"serving_default": concrete})
     manifest.write(folder)
-    towers_id = checksum(folder / "item_tower")[:8] + checksum(folder / "query_tower")[:8]
-    write_json(folder / "model.json", {"towers_id": towers_id})
+    embedding_version = checksum(folder / "item_tower")[:8] + checksum(folder / "query_tower")[:8]
+    write_json(folder / "model.json", {"embedding_version": embedding_version})
     return folder
 
 
 def make_index(
-    folder: Path, features: Path, model: Path, towers_id: str | None = None, recall: float = 1.0
+    folder: Path,
+    features: Path,
+    model: Path,
+    embedding_version: str | None = None,
+    recall: float = 1.0,
 ) -> Path:
     """An exact index folder over the items live at the end, as far as judging reads it."""
     import faiss
@@ -272,7 +276,7 @@ def make_index(
     np.save(folder / VECTORS_FILE, vectors)
     pq.write_table(pa.table({"item_id": columns["item_id"].tolist()}), folder / ITEMS_FILE)
     IndexManifest(
-        towers_id=towers_id or read_json(model / "model.json")["towers_id"],
+        embedding_version=embedding_version or read_json(model / "model.json")["embedding_version"],
         kind="flat",
         dimension=vectors.shape[1],
         n_live=len(live),

@@ -38,8 +38,8 @@ def deploy_bundle(
     from components.deployment.settings import DeploySettings
     from components.step import running
 
-    with running("deploy") as facts:
-        facts["bundle_id"] = deploy(
+    with running("deploy") as metadata:
+        metadata["bundle_id"] = deploy(
             DeploySettings.parse_json(settings),
             features=Path(features.path),
             dataset=Path(dataset.path),
@@ -51,7 +51,7 @@ def deploy_bundle(
             champion=champion,
             reason=reason,
         )
-    return str(facts["bundle_id"])
+    return str(metadata["bundle_id"])
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
@@ -80,9 +80,9 @@ def deploy_refreshed_index(
     from components.step import running
     from refit.registry import Registry
 
-    with running("deploy") as facts:
+    with running("deploy") as metadata:
         bundle = Registry(registry).get(champion)
-        facts["bundle_id"] = deploy(
+        metadata["bundle_id"] = deploy(
             DeploySettings.parse_json(settings),
             features=Path(features.path),
             dataset=Path(dataset.path),
@@ -94,4 +94,4 @@ def deploy_refreshed_index(
             champion=champion,
             reason=f"index refreshed, towers of {champion}",
         )
-    return str(facts["bundle_id"])
+    return str(metadata["bundle_id"])

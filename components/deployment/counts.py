@@ -7,7 +7,7 @@ and subtracted; a pod that shows less than then has been restarted and counts fr
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from components.deployment.judge import Share
+from components.deployment.canary import Proportion
 from refit.settings import Settings
 
 LATENCY = "refit_latency_bucket"
@@ -43,22 +43,22 @@ class Counts(Settings):
         )
 
     @property
-    def error_share(self) -> Share:
+    def error_share(self) -> Proportion:
         """Of all that were asked, those that failed."""
         asked = (
             None if self.requests is None or self.errors is None else self.requests + self.errors
         )
-        return Share(bad=self.errors, of=asked)
+        return Proportion(bad=self.errors, of=asked)
 
     @property
-    def fallback_share(self) -> Share:
+    def fallback_share(self) -> Proportion:
         """Of what was answered, what popularity answered."""
-        return Share(bad=self.fallbacks, of=self.requests)
+        return Proportion(bad=self.fallbacks, of=self.requests)
 
     @property
-    def slow_share(self) -> Share:
+    def slow_share(self) -> Proportion:
         """Of what was timed, what was slow."""
-        return Share(bad=self.slow, of=self.timed)
+        return Proportion(bad=self.slow, of=self.timed)
 
 
 def add_up(counts: Sequence[Counts]) -> Counts:

@@ -9,7 +9,7 @@ from refit.dataset import DatasetManifest
 from refit.errors import GateRefused, RefitError
 from refit.features import FeaturesManifest
 from refit.index import IndexManifest
-from refit.progress import say
+from refit.progress import log_message
 from refit.registry import Registry
 
 
@@ -28,8 +28,8 @@ def deploy(
 ) -> str:
     """Bundle what passed the gate and promote it; servers of the registry take it over.
 
-    With the target ``seldon`` it is nominated instead, and a rollout leads it to its place. Done
-    again after a kill, it finds what it promoted or nominated and does not do so twice.
+    With the target ``seldon`` it is proposed instead, and a rollout leads it to its place. Done
+    again after a kill, it finds what it promoted or proposed and does not do so twice.
 
     Args:
         settings: Where to, who does it, and how many bundles stay.
@@ -63,17 +63,17 @@ def deploy(
             dataset=data,
         )
         bundle_id = _promoted_before(store, bundle, champion)
-        bundle_id = bundle_id or _nominated_before(store, bundle, champion)
+        bundle_id = bundle_id or _proposed_before(store, bundle, champion)
         if not bundle_id:
             _check_champion(store, champion)
             bundle_id = store.add(bundle)
             reason = reason or "it passed the gate"
             if settings.target == "seldon":
-                store.nominate(bundle_id, champion, settings.by, reason)
+                store.propose(bundle_id, champion, settings.by, reason)
             else:
                 store.promote(bundle_id, settings.by, reason)
     for removed in store.prune(settings.keep_bundles):
-        say(f"removed the old bundle {removed}")
+        log_message(f"removed the old bundle {removed}")
     return bundle_id
 
 
@@ -85,8 +85,8 @@ def _promoted_before(store: Registry, bundle: Bundle, champion: str) -> str:
     return today.bundle_id if _serves_same(bundle, store.get(today.bundle_id)) else ""
 
 
-def _nominated_before(store: Registry, bundle: Bundle, champion: str) -> str:
-    """The candidate, when such an attempt nominated the same."""
+def _proposed_before(store: Registry, bundle: Bundle, champion: str) -> str:
+    """The candidate, when such an attempt proposed the same."""
     candidate = store.candidate()
     if candidate is None or candidate.champion != champion:
         return ""

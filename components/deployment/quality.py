@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from components.deployment.judge import Share
+from components.deployment.canary import Proportion
 from components.deployment.settings import RolloutSettings
 from refit.errors import ServiceUnreachable
 
@@ -21,7 +21,7 @@ def count_misses(
     bundles: tuple[str, ...],
     since: datetime,
     until: datetime,
-) -> dict[str, Share]:
+) -> dict[str, Proportion]:
     """Per bundle, how many answers of [since, until) led to nothing.
 
     Both arms answer at the same time, so that what counts against the one for being young counts
@@ -42,22 +42,22 @@ def count_misses(
         ServiceUnreachable: The log or the outcomes could not be read.
     """
     if not predictions or not outcomes or since >= until:
-        return dict.fromkeys(bundles, Share())
+        return dict.fromkeys(bundles, Proportion())
     day = timedelta(days=1)
     days = [f"date={since + day * n:%Y-%m-%d}" for n in range((until - since).days + 2)]
     answers = _read(predictions, ["request_id", "bundle_id", "time"], days, "time", since, until)
     events = _read(outcomes, ["request_id", "event_type", "event_time"], [], "event_time", since)
     if answers is None or events is None:
-        return dict.fromkeys(bundles, Share())
+        return dict.fromkeys(bundles, Proportion())
     wanted = pc.is_in(events["event_type"], pa.array(settings.outcome_events, pa.string()))
     hits = pc.unique(events.filter(wanted)["request_id"])
     return {bundle: _share(answers, hits, bundle) for bundle in bundles}
 
 
-def _share(answers: pa.Table, hits: pa.Array, bundle: str) -> Share:
+def _share(answers: pa.Table, hits: pa.Array, bundle: str) -> Proportion:
     ids = pc.unique(answers.filter(pc.equal(answers["bundle_id"], bundle))["request_id"])
     led = pc.sum(pc.is_in(ids, hits)).as_py() or 0
-    return Share(bad=len(ids) - led, of=len(ids)) if len(ids) else Share()
+    return Proportion(bad=len(ids) - led, of=len(ids)) if len(ids) else Proportion()
 
 
 def _read(

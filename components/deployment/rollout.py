@@ -1,11 +1,11 @@
-"""Leads a nominated bundle to the champion's place on a cluster, or back.
+"""Leads a proposed bundle to the champion's place on a cluster, or back.
 
 ``reconcile`` does the next thing that is due and returns; done again and again it carries a rollout
 through. Everything that it knows is in two places: the SeldonDeployment, whose annotation
 ``refit/rollout`` holds the rollout under way, and the registry, which holds what was decided. So it
 may be killed between any two lines, and another one goes on from there:
 
-1. a nomination stands, no rollout is under way: the canary is added, with the rollout's state;
+1. a proposal stands, no rollout is under way: the canary is added, with the rollout's state;
 2. the canary's pods are ready: what all pods have counted so far is kept, the comparison begins;
 3. the arms are judged, at every look; a judgement to promote or to roll back is kept in the
    registry, and from then on only carried out;
@@ -20,9 +20,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
+from components.deployment.canary import Arm, CanaryVerdict, Proportion, compare_canary
 from components.deployment.cluster import Changed, Missing, Pod
 from components.deployment.counts import Counts, add_up, read_counts
-from components.deployment.judge import Arm, Judgement, Share, judge_arms
 from components.deployment.manifests import (
     CANARY,
     MAIN,
@@ -39,9 +39,9 @@ from components.deployment.manifests import (
 from components.deployment.quality import count_misses
 from components.deployment.settings import RolloutSettings
 from refit.errors import RefitError, ServiceUnreachable, UsageError
-from refit.progress import say
+from refit.progress import log_message
 from refit.registry import Registry
-from refit.rollout import Decision, Nomination
+from refit.rollout import Proposal, RolloutDecision
 from refit.settings import Settings
 from refit.verdict import Verdict
 
@@ -74,24 +74,24 @@ class Cluster(Protocol):
         """What a pod shows to Prometheus."""
 
 
-class State(Settings):
+class RolloutState(Settings):
     """A rollout under way, as the SeldonDeployment's annotation holds it.
 
     Attributes:
-        nomination: What is carried out.
+        proposal: What is carried out.
         champion: What the main predictor served when it began.
         compared_since: When the comparison began; None before.
         before: What each pod, by its uid, had counted until then.
     """
 
-    nomination: Nomination
+    proposal: Proposal
     champion: str
     started_at: datetime
     compared_since: datetime | None = None
     before: dict[str, Counts] = {}
 
     @classmethod
-    def of(cls, live: Manifest) -> "State | None":
+    def of(cls, live: Manifest) -> "RolloutState | None":
         """The rollout under way; None when there is none."""
         text = live["metadata"].get("annotations", {}).get(STATE_ANNOTATION)
         return cls.parse_json(text) if text else None
@@ -99,7 +99,7 @@ class State(Settings):
     @property
     def bundle_id(self) -> str:
         """What the canary serves."""
-        return self.nomination.bundle_id
+        return self.proposal.bundle_id
 
 
 class Progress(Settings):
@@ -117,16 +117,16 @@ class Progress(Settings):
     message: str
     bundle_id: str = ""
     arms: dict[str, Arm] = {}
-    decision: Decision | None = None
+    decision: RolloutDecision | None = None
 
 
 class Rollouts:
-    """Carries out nominations on one SeldonDeployment.
+    """Carries out proposals on one SeldonDeployment.
 
     Args:
         settings: How.
         cluster: The SeldonDeployment.
-        registry: Where nominations, decisions and bundles are.
+        registry: Where proposals, decisions and bundles are.
         predictions: Folder or URL of the prediction log.
         outcomes: Folder, file or URL of the events that name the answers they follow; "" for none.
         clock: The time; for tests.
@@ -152,10 +152,10 @@ class Rollouts:
             ServiceUnreachable: The API server or the registry does not answer.
         """
         live = self.cluster.read()
-        state = State.of(live)
+        state = RolloutState.of(live)
         if state is None:
             return self._begin(live)
-        if decision := self.registry.decision(state.nomination.rollout_id):
+        if decision := self.registry.decision(state.proposal.rollout_id):
             return self._carry_out(live, state, decision)
         judged = self._look(live, state)
         return self._carry_out(live, state, judged.decision) if judged.decision else judged
@@ -163,10 +163,10 @@ class Rollouts:
     def look(self) -> Progress:
         """Tell where the rollout stands; changes nothing."""
         live = self.cluster.read()
-        state = State.of(live)
+        state = RolloutState.of(live)
         if state is None:
             return Progress(phase="idle", message=self._idle_message(live))
-        decision = self.registry.decision(state.nomination.rollout_id)
+        decision = self.registry.decision(state.proposal.rollout_id)
         arms, judgement = self._compare(state)
         return Progress(
             phase="promoting" if decision else "comparing" if state.compared_since else "starting",
@@ -183,8 +183,8 @@ class Rollouts:
             UsageError: There is none, or it is being promoted already.
         """
         live = self.cluster.read()
-        state = State.of(live)
-        candidate = state.nomination if state else self.registry.candidate()
+        state = RolloutState.of(live)
+        candidate = state.proposal if state else self.registry.candidate()
         if candidate is None:
             raise UsageError("no rollout is under way")
         started = state.started_at if state else self._clock()
@@ -206,8 +206,8 @@ class Rollouts:
             UsageError: There is nothing to go back to.
         """
         live = self.cluster.read()
-        state = State.of(live)
-        if state and self.registry.decision(state.nomination.rollout_id) is None:
+        state = RolloutState.of(live)
+        if state and self.registry.decision(state.proposal.rollout_id) is None:
             return self.abort(by, reason)
         champion = self.registry.champion_id()
         if state or bundle_of(main_of(live)) in ("", champion):
@@ -223,13 +223,13 @@ class Rollouts:
             UsageError: A rollout is under way.
         """
         live = self.cluster.read()
-        if State.of(live):
+        if RolloutState.of(live):
             raise UsageError("a rollout is under way; end it first: refit rollout abort")
         self.registry.promote(bundle_id, by, reason, force)
         self._serve_alone(bundle_id)
         return Progress(phase="aligning", message=f"{bundle_id} takes over")
 
-    def settle(self, seconds: float) -> str:
+    def wait_until_stable(self, seconds: float) -> str:
         """Wait until the main predictor serves the champion alone; returns its bundle id.
 
         Raises:
@@ -258,13 +258,13 @@ class Rollouts:
                 told = f"{progress.phase}: {progress.message}"
             except Changed as changed:
                 time.sleep(1.0)
-                say(f"rollout: {changed}")
+                log_message(f"rollout: {changed}")
                 continue
             except RefitError as error:
                 told = f"tried again in {self.settings.poll_seconds:.0f} s: {error}"
             if told != last:
                 last = told
-                say(f"rollout: {told}")
+                log_message(f"rollout: {told}")
             time.sleep(self.settings.poll_seconds)
 
     def _begin(self, live: Manifest) -> Progress:
@@ -291,7 +291,7 @@ class Rollouts:
         if candidate.champion != champion:
             why = f"its gate compared it with {candidate.champion or 'none'}, not with {champion}"
             return self._ended(self._decide(candidate, now, why, "rollout"))
-        state = State(nomination=candidate, champion=champion, started_at=now)
+        state = RolloutState(proposal=candidate, champion=champion, started_at=now)
         self._split(MAIN_ALONE)
         self._apply_canary(live, state, champion)
         return Progress(
@@ -308,10 +308,10 @@ class Rollouts:
                 "with rollout.quality_drop: null"
             )
 
-    def _look(self, live: Manifest, state: State) -> Progress:
+    def _look(self, live: Manifest, state: RolloutState) -> Progress:
         """Judge the arms; a decision in what is returned has been kept in the registry."""
         if why := self._interference(live, state):
-            decision = self._decide(state.nomination, state.started_at, why, "rollout")
+            decision = self._decide(state.proposal, state.started_at, why, "rollout")
             return Progress(phase="comparing", message=why, decision=decision)
         waiting = ""
         if state.compared_since is None:
@@ -331,7 +331,7 @@ class Rollouts:
             decision=None if judgement.action == "hold" else self._keep(state, arms, judgement),
         )
 
-    def _start_comparison(self, live: Manifest, state: State) -> str:
+    def _start_comparison(self, live: Manifest, state: RolloutState) -> str:
         """Keep what all pods have counted, once they are ready; returns what is waited for."""
         pods = self.cluster.pods()
         for name, bundle_id in ((MAIN, state.champion), (CANARY, state.bundle_id)):
@@ -344,7 +344,7 @@ class Rollouts:
         self.cluster.apply(with_state(live, begun.model_dump_json()))
         return ""
 
-    def _compare(self, state: State) -> tuple[dict[str, Arm], Judgement]:
+    def _compare(self, state: RolloutState) -> tuple[dict[str, Arm], CanaryVerdict]:
         pods = [pod for pod in self.cluster.pods() if not pod.ending]
         misses = self._count_misses(state)
         arms = {}
@@ -363,12 +363,12 @@ class Rollouts:
                 errors=counts.error_share,
                 fallbacks=counts.fallback_share,
                 slow=counts.slow_share,
-                misses=misses.get(bundle_id, Share()),
+                misses=misses.get(bundle_id, Proportion()),
             )
         expired = self._clock() - state.started_at >= timedelta(hours=self.settings.deadline_hours)
-        return arms, judge_arms(self.settings, arms[MAIN], arms[CANARY], expired)
+        return arms, compare_canary(self.settings, arms[MAIN], arms[CANARY], expired)
 
-    def _count_misses(self, state: State) -> dict[str, Share]:
+    def _count_misses(self, state: RolloutState) -> dict[str, Proportion]:
         if self.settings.quality_drop is None or state.compared_since is None:
             return {}
         try:
@@ -381,10 +381,12 @@ class Rollouts:
                 self._clock() - timedelta(minutes=self.settings.outcome_minutes),
             )
         except ServiceUnreachable as error:
-            say(f"rollout: quality is not known: {error}")
+            log_message(f"rollout: quality is not known: {error}")
             return {}
 
-    def _carry_out(self, live: Manifest, state: State, decision: Decision) -> Progress:
+    def _carry_out(
+        self, live: Manifest, state: RolloutState, decision: RolloutDecision
+    ) -> Progress:
         if decision.action == "roll_back":
             if self._operator_is_unaware(live, state):
                 return self._told(
@@ -393,8 +395,8 @@ class Rollouts:
             self._leave_one_arm(live, self.registry.champion_id() or state.champion)
             return self._ended(decision)
         if not self._was_promoted(decision):
-            nomination = state.nomination
-            self.registry.promote(nomination.bundle_id, nomination.by, nomination.reason)
+            proposal = state.proposal
+            self.registry.promote(proposal.bundle_id, proposal.by, proposal.reason)
         champion = self.registry.champion_id()
         if champion != decision.bundle_id:
             # Somebody has gone back, or further, meanwhile.
@@ -411,7 +413,7 @@ class Rollouts:
         self._leave_one_arm(live, champion)
         return self._ended(decision)
 
-    def _apply_canary(self, live: Manifest, state: State, main: str) -> None:
+    def _apply_canary(self, live: Manifest, state: RolloutState, main: str) -> None:
         canary = predictor_of(live, CANARY)
         main_pods = [p for p in self.cluster.pods() if p.predictor == MAIN and not p.ending]
         replicas = canary_replicas(self.settings.share, max(len(main_pods), 1))
@@ -453,7 +455,7 @@ class Rollouts:
             f"SeldonDeployment {self.cluster.name} keeps being changed; do it again to go on"
         )
 
-    def _interference(self, live: Manifest, state: State) -> str:
+    def _interference(self, live: Manifest, state: RolloutState) -> str:
         """Why the rollout cannot go on: what it compares is not what is served; "" if it can."""
         if predictor_of(live, CANARY) is None:
             return "somebody removed the canary"
@@ -463,7 +465,7 @@ class Rollouts:
             return f"the champion is now {champion or 'none'}, not {state.champion}"
         return ""
 
-    def _operator_is_unaware(self, live: Manifest, state: State) -> bool:
+    def _operator_is_unaware(self, live: Manifest, state: RolloutState) -> bool:
         """Whether the canary would be left behind: the operator removes what its status names."""
         if predictor_of(live, CANARY) is None:
             return False
@@ -472,7 +474,7 @@ class Rollouts:
         prefix = f"{live['metadata']['name']}-{CANARY}-"
         return young and not any(name.startswith(prefix) for name in known)
 
-    def _was_promoted(self, decision: Decision) -> bool:
+    def _was_promoted(self, decision: RolloutDecision) -> bool:
         changes = self.registry.history()
         return any(
             change.bundle_id == decision.bundle_id and change.number > decision.after
@@ -492,7 +494,9 @@ class Rollouts:
         )
         return f"no rollout is under way; the main predictor serves {served}"
 
-    def _keep(self, state: State, arms: dict[str, Arm], judgement: Judgement) -> Decision:
+    def _keep(
+        self, state: RolloutState, arms: dict[str, Arm], judgement: CanaryVerdict
+    ) -> RolloutDecision:
         counts = {
             name: {
                 f"{what}{part}": value
@@ -505,8 +509,8 @@ class Rollouts:
             for name, arm in arms.items()
         }
         return self.registry.decide(
-            Decision(
-                rollout_id=state.nomination.rollout_id,
+            RolloutDecision(
+                rollout_id=state.proposal.rollout_id,
                 bundle_id=state.bundle_id,
                 champion=state.champion,
                 action="promote" if judgement.action == "promote" else "roll_back",
@@ -519,14 +523,14 @@ class Rollouts:
             )
         )
 
-    def _decide(self, nomination: Nomination, started: datetime, why: str, by: str) -> Decision:
+    def _decide(self, proposal: Proposal, started: datetime, why: str, by: str) -> RolloutDecision:
         """Keep a decision that rests on no comparison: to roll back because of ``why``, or not."""
         reasons = (why,) if why else ()
         return self.registry.decide(
-            Decision(
-                rollout_id=nomination.rollout_id,
-                bundle_id=nomination.bundle_id,
-                champion=nomination.champion,
+            RolloutDecision(
+                rollout_id=proposal.rollout_id,
+                bundle_id=proposal.bundle_id,
+                champion=proposal.champion,
                 action="roll_back" if why else "promote",
                 verdict=Verdict(passed=not why, reasons=reasons, measurements={}, checks=()),
                 after=self._changes(),
@@ -536,7 +540,7 @@ class Rollouts:
             )
         )
 
-    def _ended(self, decision: Decision) -> Progress:
+    def _ended(self, decision: RolloutDecision) -> Progress:
         promoted = decision.action == "promote"
         return Progress(
             phase="promoted" if promoted else "rolled back",
@@ -545,7 +549,9 @@ class Rollouts:
             decision=decision,
         )
 
-    def _told(self, phase: Phase, message: str, state: State, decision: Decision) -> Progress:
+    def _told(
+        self, phase: Phase, message: str, state: RolloutState, decision: RolloutDecision
+    ) -> Progress:
         return Progress(phase=phase, message=message, bundle_id=state.bundle_id, decision=decision)
 
 

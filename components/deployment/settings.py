@@ -12,7 +12,7 @@ class DeploySettings(Settings):
 
     Attributes:
         target: ``local`` makes it champion, and servers of the registry take it over. ``seldon``
-            nominates it: ``refit rollout follow`` leads it to the champion's place, or back.
+            proposes it: ``refit rollout reconcile`` leads it to the champion's place, or back.
         by: The name in the audit line.
         keep_bundles: Older bundles are removed, never the champion nor its predecessor.
     """
@@ -28,7 +28,7 @@ class RolloutSettings(Settings):
     What an arm does worse is a share of its answers; it is compared as the difference between the
     arms' shares, but quality as a part of the main arm's. The canary is promoted once every
     difference is proved to stay within what is allowed, rolled back once one is proved to exceed
-    it or at the deadline, and held in between; ``components.deployment.judge`` tells how.
+    it or at the deadline, and held in between; ``components.deployment.canary`` tells how.
 
     Attributes:
         name: The SeldonDeployment.
@@ -51,7 +51,7 @@ class RolloutSettings(Settings):
         outcome_minutes: Answers younger than it are left out, since people are still at it.
         restarts: More container restarts than this roll the canary back.
         deadline_hours: What has not proved itself by then is rolled back.
-        poll_seconds: How often ``refit rollout follow`` looks.
+        poll_seconds: How often ``refit rollout reconcile`` looks.
     """
 
     name: str = "refit"

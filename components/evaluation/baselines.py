@@ -14,10 +14,29 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from components.evaluation.counting import LATEST, LISTING_AGE, Counting, Term
-from components.evaluation.data import Flags, Floats, Judged, Longs, Moment, Queries
+from components.evaluation.data import (
+    CandidateSnapshot,
+    EvaluationData,
+    Flags,
+    Floats,
+    Longs,
+    Queries,
+)
 from components.evaluation.metrics import METRICS
-from components.evaluation.ranking import Contest, Round, ScoreBlock, Scorer, hold_contest, place
+from components.evaluation.naive_bayes import (
+    LATEST,
+    LISTING_AGE,
+    NaiveBayesPopularity,
+    PopularityFactor,
+)
+from components.evaluation.ranking import (
+    CandidateGroup,
+    EvaluationSet,
+    ScoreBlock,
+    Scorer,
+    build_evaluation_set,
+    place,
+)
 from components.evaluation.settings import BaselineSettings, EvaluationSettings
 from refit.progress import timed
 
@@ -55,13 +74,13 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class TermScorer:
+class NaiveBayesScorer:
     """Scores by the sum of popularity terms."""
 
-    counting: Counting
-    terms: tuple[Term, ...]
+    counting: NaiveBayesPopularity
+    terms: tuple[PopularityFactor, ...]
 
-    def at(self, queries: Queries, moment: Moment) -> ScoreBlock:
+    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
         """Count what happened before the moment."""
         return self.counting.score(self.terms, queries, moment)
 
@@ -95,13 +114,13 @@ class HistoryScorer:
         popularity: The term whose exponential is blended in, its largest value taken as 1.
     """
 
-    counting: Counting
+    counting: NaiveBayesPopularity
     similarity: Similarity
     decay: float
     blend: float
-    popularity: Term
+    popularity: PopularityFactor
 
-    def at(self, queries: Queries, moment: Moment) -> ScoreBlock:
+    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
         """Pick the similarities toward the moment's candidates."""
         n_items = self.counting.data.catalogue.size
         toward, known = self.similarity.toward(moment.items, n_items)
@@ -125,12 +144,12 @@ class HistoryScorer:
 class Bench:
     """Validation queries on which choices are compared."""
 
-    def __init__(self, data: Judged, settings: EvaluationSettings) -> None:
+    def __init__(self, data: EvaluationData, settings: EvaluationSettings) -> None:
         tuning = settings.baselines
         rows = data.queries["validation"].rows
-        stock = len(data.read_moment(int(data.log.snapshot[rows[-1]])).items)
+        stock = len(data.read_candidates(int(data.log.snapshot[rows[-1]])).items)
         fitting = max(200, TUNING_CELLS // max(1, stock))
-        self.contest: Contest = hold_contest(
+        self.evaluation_set: EvaluationSet = build_evaluation_set(
             data,
             "validation",
             settings.candidates,
@@ -141,17 +160,18 @@ class Bench:
         name, _, cut = settings.metric.rpartition("_at_")
         self._metric, self._cut = METRICS[name], int(cut)
         self._closed = [
-            self.contest.closed(r, slice(0, len(r.queries))) for r in self.contest.rounds
+            self.evaluation_set.closed(r, slice(0, len(r.queries)))
+            for r in self.evaluation_set.rounds
         ]
 
     @property
-    def rounds(self) -> tuple[Round, ...]:
+    def rounds(self) -> tuple[CandidateGroup, ...]:
         """The validation queries by moment."""
-        return self.contest.rounds
+        return self.evaluation_set.rounds
 
     def scores(self, scorer: Scorer) -> list[Floats]:
         """[R, C] scores of each round."""
-        return [scorer.at(self.contest.queries, r.moment)(r.queries) for r in self.rounds]
+        return [scorer.at(self.evaluation_set.queries, r.moment)(r.queries) for r in self.rounds]
 
     def try_out(self, scorer: Scorer, beside: Sequence[Floats] | None = None) -> float:
         """The deciding metric of a scorer, its scores added to those ``beside`` it.
@@ -159,16 +179,16 @@ class Bench:
         Block by block: whatever is only tried is never held whole, and stays in the cache.
         """
         ranks = []
-        for number, (round_, closed) in enumerate(zip(self.rounds, self._closed, strict=True)):
-            score = scorer.at(self.contest.queries, round_.moment)
-            step = max(1, TRIED_CELLS // max(1, len(round_.moment.items)))
-            for start in range(0, len(round_.queries), step):
+        for number, (group, closed) in enumerate(zip(self.rounds, self._closed, strict=True)):
+            score = scorer.at(self.evaluation_set.queries, group.moment)
+            step = max(1, TRIED_CELLS // max(1, len(group.moment.items)))
+            for start in range(0, len(group.queries), step):
                 rows = slice(start, start + step)
-                scores = score(round_.queries[rows])
+                scores = score(group.queries[rows])
                 if beside is not None:
                     scores = scores + beside[number][rows]
                 barred = None if closed is None else closed[rows]
-                ranks.append(place(scores, round_.chosen[rows], barred)[0])
+                ranks.append(place(scores, group.chosen[rows], barred)[0])
         return float(self._metric(np.concatenate(ranks), self._cut).mean())
 
     def value(self, scores: Sequence[Floats]) -> float:
@@ -180,15 +200,15 @@ class Bench:
         return float(self._metric(np.concatenate(ranks), self._cut).mean())
 
 
-def tune_baselines(data: Judged, settings: EvaluationSettings) -> Iterator[Baseline]:
+def tune_baselines(data: EvaluationData, settings: EvaluationSettings) -> Iterator[Baseline]:
     """Tune each baseline on the validation split and fit it for the test split."""
     grid = settings.baselines
-    counting = Counting(data, grid.max_values, grid.number_bins, item_attributes(data))
+    counting = NaiveBayesPopularity(data, grid.max_values, grid.number_bins, item_attributes(data))
     bench = Bench(data, settings)
     with timed("tuned popularity"):
         popular, value = _tune_popularity(bench, counting, grid)
     yield _of_terms(POPULARITY, counting, (popular,), value)
-    terms: tuple[Term, ...] = (popular,)
+    terms: tuple[PopularityFactor, ...] = (popular,)
     columns = tuple(counting.contexts)
     if columns:
         with timed("tuned popularity in context"):
@@ -205,14 +225,14 @@ def tune_baselines(data: Judged, settings: EvaluationSettings) -> Iterator[Basel
     yield from _history_baselines(bench, counting, popular, settings)
 
 
-def item_attributes(data: Judged) -> tuple[str, ...]:
+def item_attributes(data: EvaluationData) -> tuple[str, ...]:
     """The columns of the catalogue that are counted as attributes."""
     there = data.catalogue.table.column_names
     named = (*data.spec.item_categorical, *ITEM_ATTRIBUTES, "price")
     return tuple(dict.fromkeys(name for name in named if name in there))
 
 
-def held_half_lives(counting: Counting) -> tuple[float, ...]:
+def held_half_lives(counting: NaiveBayesPopularity) -> tuple[float, ...]:
     """Half-lives of the counts in the snapshots, if these know more than the examples do.
 
     After the training split the examples hold target events only; the snapshots count all events.
@@ -222,7 +242,9 @@ def held_half_lives(counting: Counting) -> tuple[float, ...]:
     return () if same else spec.popularity_half_lives_days
 
 
-def _of_terms(name: str, counting: Counting, terms: tuple[Term, ...], value: float) -> Baseline:
+def _of_terms(
+    name: str, counting: NaiveBayesPopularity, terms: tuple[PopularityFactor, ...], value: float
+) -> Baseline:
     first = terms[0]
     tuned = {
         "terms": [term.describe() for term in terms],
@@ -230,78 +252,78 @@ def _of_terms(name: str, counting: Counting, terms: tuple[Term, ...], value: flo
         "strength": sorted({term.strength for term in terms}),
         "validation": value,
     }
-    return Baseline(name, TermScorer(counting, terms), tuned=tuned)
+    return Baseline(name, NaiveBayesScorer(counting, terms), tuned=tuned)
 
 
 def _tune_popularity(
-    bench: Bench, counting: Counting, grid: BaselineSettings
-) -> tuple[Term, float]:
+    bench: Bench, counting: NaiveBayesPopularity, grid: BaselineSettings
+) -> tuple[PopularityFactor, float]:
     tried = [
-        Term(half_life_days=days, strength=prior)
+        PopularityFactor(half_life_days=days, strength=prior)
         for days, prior in product(grid.half_lives_days, grid.priors)
     ]
     tried += [
-        Term(half_life_days=days, strength=prior, source="snapshots")
+        PopularityFactor(half_life_days=days, strength=prior, source="snapshots")
         for days, prior in product(held_half_lives(counting), grid.priors)
     ]
-    return _best(tried, lambda term: bench.try_out(TermScorer(counting, (term,))))
+    return _best(tried, lambda term: bench.try_out(NaiveBayesScorer(counting, (term,))))
 
 
 def _tune_context(
     bench: Bench,
-    counting: Counting,
-    popular: Term,
+    counting: NaiveBayesPopularity,
+    popular: PopularityFactor,
     columns: Sequence[str],
     grid: BaselineSettings,
-) -> tuple[tuple[Term, ...], float]:
+) -> tuple[tuple[PopularityFactor, ...], float]:
     alpha = sorted(grid.alphas)[len(grid.alphas) // 2]
     pool = [
-        Term(column=column, half_life_days=popular.half_life_days, strength=alpha)
+        PopularityFactor(column=column, half_life_days=popular.half_life_days, strength=alpha)
         for column in columns
     ]
     pool += [
-        Term(column=column, half_life_days=days, strength=alpha, source="snapshots")
+        PopularityFactor(column=column, half_life_days=days, strength=alpha, source="snapshots")
         for column, days in product(counting.data.spec.popularity_by, held_half_lives(counting))
     ]
     terms, _ = _select(bench, counting, (popular,), pool, grid.max_terms)
 
-    def value(tried: tuple[Term, ...]) -> float:
-        return bench.try_out(TermScorer(counting, tried))
+    def value(tried: tuple[PopularityFactor, ...]) -> float:
+        return bench.try_out(NaiveBayesScorer(counting, tried))
 
     terms, _ = _best([_slowed(terms, days) for days in grid.half_lives_days] + [terms], value)
     return _best([_smoothed(terms, strength) for strength in grid.alphas], value)
 
 
-def _slowed(terms: tuple[Term, ...], days: float) -> tuple[Term, ...]:
+def _slowed(terms: tuple[PopularityFactor, ...], days: float) -> tuple[PopularityFactor, ...]:
     """Terms with another half-life, where they are free to have one."""
     return tuple(
         replace(term, half_life_days=days) if term.source == "examples" else term for term in terms
     )
 
 
-def _smoothed(terms: tuple[Term, ...], strength: float) -> tuple[Term, ...]:
+def _smoothed(terms: tuple[PopularityFactor, ...], strength: float) -> tuple[PopularityFactor, ...]:
     return tuple(replace(term, strength=strength) if term.column else term for term in terms)
 
 
 def _tune_attributes(
     bench: Bench,
-    counting: Counting,
-    popular: Term,
-    in_context: tuple[Term, ...],
+    counting: NaiveBayesPopularity,
+    popular: PopularityFactor,
+    in_context: tuple[PopularityFactor, ...],
     grid: BaselineSettings,
-) -> tuple[tuple[Term, ...], float]:
+) -> tuple[tuple[PopularityFactor, ...], float]:
     """Add attributes as long as they help: to nothing, to popularity, to popularity in context."""
     days = popular.half_life_days
     strength = in_context[-1].strength if len(in_context) > 1 else grid.alphas[0]
     names = (*counting.attributes, LISTING_AGE)
-    pool = [Term(attribute=name, half_life_days=days) for name in names]
+    pool = [PopularityFactor(attribute=name, half_life_days=days) for name in names]
     pool += [
-        Term(name, column, days, strength)
+        PopularityFactor(name, column, days, strength)
         for name, column in product(counting.attributes, counting.contexts)
         if not column.startswith(LATEST) or column == LATEST + name
     ]
-    alone = bench.scores(TermScorer(counting, (popular,)))
-    pool.sort(key=lambda term: -bench.try_out(TermScorer(counting, (term,)), alone))
+    alone = bench.scores(NaiveBayesScorer(counting, (popular,)))
+    pool.sort(key=lambda term: -bench.try_out(NaiveBayesScorer(counting, (term,)), alone))
     starts = ((), (popular,), in_context)
     return max(
         (_select(bench, counting, start, pool[:PROMISING], grid.max_terms) for start in starts),
@@ -311,31 +333,36 @@ def _tune_attributes(
 
 def _select(
     bench: Bench,
-    counting: Counting,
-    start: tuple[Term, ...],
-    pool: Sequence[Term],
+    counting: NaiveBayesPopularity,
+    start: tuple[PopularityFactor, ...],
+    pool: Sequence[PopularityFactor],
     most: int,
-) -> tuple[tuple[Term, ...], float]:
+) -> tuple[tuple[PopularityFactor, ...], float]:
     """Greedy forward selection: add the term that helps most, until none is worth it."""
     terms = start
-    scores = bench.scores(TermScorer(counting, terms))
+    scores = bench.scores(NaiveBayesScorer(counting, terms))
     value = bench.value(scores)
     left = [term for term in pool if term not in terms]
     for step in range(most):
-        gains = [(bench.try_out(TermScorer(counting, (term,)), scores), term) for term in left]
+        gains = [
+            (bench.try_out(NaiveBayesScorer(counting, (term,)), scores), term) for term in left
+        ]
         gains.sort(key=lambda gain: -gain[0])
         if not gains or gains[0][0] < value * WORTHWHILE:
             break
         value, chosen = gains[0]
         terms = (*terms, chosen)
-        added = bench.scores(TermScorer(counting, (chosen,)))
+        added = bench.scores(NaiveBayesScorer(counting, (chosen,)))
         scores = [a + b for a, b in zip(added, scores, strict=True)]
         left = [term for _, term in gains[1 : 1 + SHORTLIST if step == 0 else None]]
     return terms, value
 
 
 def _history_baselines(
-    bench: Bench, counting: Counting, popular: Term, settings: EvaluationSettings
+    bench: Bench,
+    counting: NaiveBayesPopularity,
+    popular: PopularityFactor,
+    settings: EvaluationSettings,
 ) -> Iterator[Baseline]:
     data, grid = counting.data, settings.baselines
     starts = data.log.starts
@@ -375,8 +402,8 @@ def _history_baselines(
 def _tune_history(
     name: str,
     bench: Bench,
-    counting: Counting,
-    popular: Term,
+    counting: NaiveBayesPopularity,
+    popular: PopularityFactor,
     grid: BaselineSettings,
     parameter: tuple[str, Sequence[float]],
     fit: Callable[[float], Similarity],
@@ -404,7 +431,7 @@ def _blend(scores: Sequence[Floats], likes: Sequence[Floats], share: float) -> l
     return [(s + weight * v).astype(np.float32) for s, v in zip(scores, likes, strict=True)]
 
 
-def user_items(data: Judged, until_row: int, profile_length: int) -> Any:
+def user_items(data: EvaluationData, until_row: int, profile_length: int) -> Any:
     """[U, N] sparse 0/1: the latest distinct items of each user before a row of the log."""
     log, n_items = data.log, data.catalogue.size
     user, item = log.user[:until_row][::-1], log.item[:until_row][::-1]

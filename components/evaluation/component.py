@@ -6,7 +6,7 @@ from components.images import MAIN_IMAGE
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
-def judge_model(
+def evaluate_model(
     settings: str,
     features: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
@@ -41,7 +41,7 @@ def judge_model(
     from refit.files import write_json
     from refit.registry import Registry
 
-    with running("evaluate") as facts:
+    with running("evaluate") as metadata:
         out = Path(evaluation.path)
         verdict = evaluate(
             EvaluationSettings.parse_json(settings),
@@ -58,11 +58,11 @@ def judge_model(
                 metrics.log_metric(name, value)
         # kfp's local cache forgets a step that left no file for one of its artifacts.
         write_json(Path(metrics.path), dict(verdict.measurements))
-        facts["measurements"] = dict(verdict.measurements)
+        metadata["measurements"] = dict(verdict.measurements)
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
-def pass_gate(evaluation: dsl.Input[dsl.Artifact]) -> bool:
+def gate(evaluation: dsl.Input[dsl.Artifact]) -> bool:
     """Say the verdict and return whether it passed; never cached, so that every run says it.
 
     Args:
@@ -72,16 +72,16 @@ def pass_gate(evaluation: dsl.Input[dsl.Artifact]) -> bool:
 
     from components.step import running
     from refit.files import read_json
-    from refit.progress import say
+    from refit.progress import log_message
     from refit.verdict import Verdict
 
-    with running("gate") as facts:
+    with running("gate") as metadata:
         folder = Path(evaluation.path)
         verdict = Verdict.parse(read_json(folder / "verdict.json"))
-        facts["passed"] = verdict.passed
-        facts["reasons"] = list(verdict.reasons)
-        facts["evaluation"] = str(folder)
-        say("[gate] " + ("passed" if verdict.passed else "refused"))
+        metadata["passed"] = verdict.passed
+        metadata["reasons"] = list(verdict.reasons)
+        metadata["evaluation"] = str(folder)
+        log_message("[gate] " + ("passed" if verdict.passed else "refused"))
         for reason in verdict.reasons:
-            say(f"[gate] {reason}")
+            log_message(f"[gate] {reason}")
     return verdict.passed

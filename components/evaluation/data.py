@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from refit.errors import ContractBroken
+from refit.errors import DataValidationError
 from refit.feature_tables import (
     HISTORY_COLUMNS,
     REQUESTS,
@@ -47,7 +47,7 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ItemCatalogue:
     """All items; row number = item index.
 
     Attributes:
@@ -72,7 +72,7 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class Log:
+class ExampleLog:
     """The examples of all splits in the order of time.
 
     Attributes:
@@ -128,7 +128,7 @@ class Queries:
 
 
 @dataclass(frozen=True)
-class Moment:
+class CandidateSnapshot:
     """What stands to choice at a snapshot, and what was known of it then.
 
     Attributes:
@@ -145,9 +145,9 @@ class Moment:
     age_days: Floats
     popularity: Floats
 
-    def take(self, which: NDArray[Any]) -> "Moment":
+    def take(self, which: NDArray[Any]) -> "CandidateSnapshot":
         """The same moment with fewer candidates."""
-        return Moment(
+        return CandidateSnapshot(
             self.snapshot,
             self.time,
             self.items[which],
@@ -156,7 +156,7 @@ class Moment:
         )
 
 
-class Judged:
+class EvaluationData:
     """Everything that judging reads from a features folder.
 
     Attributes:
@@ -186,13 +186,13 @@ class Judged:
         """The feature spec."""
         return self.manifest.spec
 
-    def of_requests(self) -> "Judged":
+    def of_requests(self) -> "EvaluationData":
         """The same catalogue and moments with the visits' first events as the log.
 
         Its only queries are ``requests``.
 
         Raises:
-            ContractBroken: The features hold no requests.
+            DataValidationError: The features hold no requests.
         """
         table = _read_split(self.folder, REQUESTS)
         asked = copy(self)
@@ -211,10 +211,12 @@ class Judged:
         rows = self.queries[split].rows
         return int(self.snapshot_times[self.log.snapshot[rows].min()])
 
-    def read_moment(self, snapshot: int, keep: Flags | None = None) -> Moment:
+    def read_candidates(self, snapshot: int, keep: Flags | None = None) -> CandidateSnapshot:
         """Read a snapshot; with ``keep`` [N] only those items are candidates."""
         items, age, popularity = read_snapshot(self.folder, snapshot)
-        moment = Moment(snapshot, int(self.snapshot_times[snapshot]), items, age, popularity)
+        moment = CandidateSnapshot(
+            snapshot, int(self.snapshot_times[snapshot]), items, age, popularity
+        )
         return moment if keep is None else moment.take(keep[items])
 
 
@@ -261,14 +263,14 @@ def code_column(column: pa.ChunkedArray, most: int, bins: int, counted: int | No
 def _read_split(folder: Path, split: str) -> pa.Table:
     path = folder / examples_file(split)
     if not path.is_file():
-        raise ContractBroken(f"{path} does not exist; run the feature step again")
+        raise DataValidationError(f"{path} does not exist; run the feature step again")
     table = pq.read_table(path)
     if table.num_rows == 0:
-        raise ContractBroken(f"the {split} split of {folder} is empty; widen the time split")
+        raise DataValidationError(f"the {split} split of {folder} is empty; widen the time split")
     return table
 
 
-def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> Log:
+def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> ExampleLog:
     context = (
         *spec.context_categorical,
         *spec.context_numeric,
@@ -282,11 +284,11 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> Log:
     user = joined["user_id"].cast(pa.string()).combine_chunks().dictionary_encode()
     time = _times(joined["event_time"])
     if np.any(np.diff(time) < 0):
-        raise ContractBroken(
+        raise DataValidationError(
             "the examples are not in the order of time; run the feature step again"
         )
     bounds = np.cumsum([0, *(t.num_rows for t in tables)])
-    return Log(
+    return ExampleLog(
         table=joined.select(names),
         user_ids=np.array(user.dictionary.to_pylist(), dtype=object),
         user=user.indices.to_numpy(zero_copy_only=False).astype(np.int32),
@@ -301,7 +303,7 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> Log:
     )
 
 
-def _read_catalogue(items: pa.Table, user_ids: NDArray[Any]) -> Catalogue:
+def _read_catalogue(items: pa.Table, user_ids: NDArray[Any]) -> ItemCatalogue:
     count = items.num_rows
     seller = np.full(count, -1, dtype=np.int32)
     seller_code = seller.copy()
@@ -313,7 +315,7 @@ def _read_catalogue(items: pa.Table, user_ids: NDArray[Any]) -> Catalogue:
             [number.get(name, -1) for name in encoded.dictionary.to_pylist()] + [-1], dtype=np.int32
         )
         seller = by_code[seller_code]
-    return Catalogue(
+    return ItemCatalogue(
         table=items,
         item_id=np.array(items["item_id"].to_pylist(), dtype=object),
         seller=seller,

@@ -8,14 +8,14 @@ import numpy as np
 
 from components.evaluation.baselines import tune_baselines
 from components.evaluation.bootstrap import Replicates
-from components.evaluation.data import Ints, Judged
+from components.evaluation.data import EvaluationData, Ints
 from components.evaluation.examples import draw_examples
 from components.evaluation.gate import judge
 from components.evaluation.index_check import check_index
 from components.evaluation.metrics import coverage, exposure, gini, per_query
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
-from components.evaluation.ranking import Contest, Ranking, Scorer, hold_contest, rank
+from components.evaluation.ranking import EvaluationSet, Ranking, Scorer, build_evaluation_set, rank
 from components.evaluation.report import write_report
 from components.evaluation.results import (
     Exposure,
@@ -27,9 +27,14 @@ from components.evaluation.results import (
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
-from components.evaluation.towers import TowerScorer, load_champion, load_model, read_towers_id
+from components.evaluation.towers import (
+    TowerScorer,
+    load_champion,
+    load_model,
+    read_embedding_version,
+)
 from refit.files import remove, write_atomically, write_json
-from refit.progress import say, timed
+from refit.progress import log_message, timed
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
@@ -63,14 +68,14 @@ def evaluate(
         champion: Bundle folder of the champion to compare with, if there is one.
 
     Raises:
-        ContractBroken: A split is empty or the features are not whole.
+        DataValidationError: A split is empty or the features are not whole.
         UsageError: Model and features do not go together.
     """
     with SmokeTest(settings, model) as smoke:
         verdict = _judge(settings, features, model, index, out, champion, smoke)
-    say("the gate passed the model" if verdict.passed else "the gate refused the model")
+    log_message("the gate passed the model" if verdict.passed else "the gate refused the model")
     for reason in verdict.reasons:
-        say(f"  {reason}")
+        log_message(f"  {reason}")
     return verdict
 
 
@@ -84,35 +89,37 @@ def _judge(
     smoke: SmokeTest,
 ) -> Verdict:
     with timed("read the features"):
-        data = Judged(features)
-    contest = hold_contest(
+        data = EvaluationData(features)
+    evaluation_set = build_evaluation_set(
         data,
         "test",
         settings.candidates,
         settings.exclude_history_types,
         max_queries=settings.max_queries,
     )
-    say(f"{len(contest.queries):,} test queries over {len(contest.rounds)} moments")
+    log_message(
+        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.rounds)} moments"
+    )
     towers = load_model(data, model)
-    vectors = towers.embed_queries(contest.queries)
-    few = np.arange(min(SMOKE_QUERIES, len(contest.queries)))
-    smoke.ask(towers.query_inputs(contest.queries.take(few)), vectors[few])
-    methods, rankings = _rank_all(settings, data, contest, towers, champion)
+    vectors = towers.embed_queries(evaluation_set.queries)
+    few = np.arange(min(SMOKE_QUERIES, len(evaluation_set.queries)))
+    smoke.ask(towers.query_inputs(evaluation_set.queries.take(few)), vectors[few])
+    methods, rankings = _rank_all(settings, data, evaluation_set, towers, champion)
     with timed("bootstrapped the intervals"):
-        measured, slices, n_users = _measure(settings, contest, methods, rankings)
+        measured, slices, n_users = _measure(settings, evaluation_set, methods, rankings)
     results = Results(
-        protocol=_describe(settings, data, contest),
-        n_queries=len(contest.queries),
+        protocol=_describe(settings, data, evaluation_set),
+        n_queries=len(evaluation_set.queries),
         n_users=n_users,
-        left_out=contest.left_out,
-        towers_id=read_towers_id(model),
+        left_out=evaluation_set.left_out,
+        embedding_version=read_embedding_version(model),
         methods=measured,
         slices=slices,
         index=check_index(index, data, towers, vectors),
         smoke=smoke.result(),
     )
     verdict = judge(settings, results)
-    examples = draw_examples(contest, rankings, MODEL, settings.examples, settings.seed)
+    examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
         write_json(folder / METRICS_FILE, results.model_dump(mode="json"))
@@ -121,7 +128,7 @@ def _judge(
             folder / PREDICTIONS_FILE,
             data,
             towers,
-            results.towers_id or "",
+            results.embedding_version or "",
             settings,
         )
         pictures = draw_pictures(folder / "pictures", settings, results)
@@ -132,8 +139,8 @@ def _judge(
 
 def _rank_all(
     settings: EvaluationSettings,
-    data: Judged,
-    contest: Contest,
+    data: EvaluationData,
+    evaluation_set: EvaluationSet,
     towers: TowerScorer,
     champion: Path | None,
 ) -> tuple[list[Method], dict[str, Ranking]]:
@@ -144,7 +151,7 @@ def _rank_all(
     def add(method: Method, scorer: Scorer | None) -> None:
         if scorer is not None:
             with timed(f"ranked with {method.name}"):
-                ranking = rank(scorer, contest, settings.longest)
+                ranking = rank(scorer, evaluation_set, settings.longest)
             rankings[method.name] = ranking
             method = method.model_copy(update={"not_finite": ranking.not_finite})
         methods.append(method)
@@ -169,21 +176,21 @@ def _rank_all(
 
 def _measure(
     settings: EvaluationSettings,
-    contest: Contest,
+    evaluation_set: EvaluationSet,
     methods: list[Method],
     rankings: Mapping[str, Ranking],
 ) -> tuple[tuple[Method, ...], tuple[SliceResult, ...], int]:
     """Metrics, paired gains and slices, all from the same bootstrap replicates."""
     values = {name: per_query(r.rank, settings.cuts) for name, r in rankings.items()}
-    slices = cut_slices(contest, settings)
-    columns: dict[str, Any] = {"n": np.ones(len(contest.queries))}
+    slices = cut_slices(evaluation_set, settings)
+    columns: dict[str, Any] = {"n": np.ones(len(evaluation_set.queries))}
     for name, metrics in values.items():
         columns |= {f"{name}/{metric}": value for metric, value in metrics.items()}
     for part, flags in slices.items():
         columns[f"{part}/n"] = flags.astype(np.float64)
         for name, metrics in values.items():
             columns[f"{part}/{name}"] = metrics[settings.metric] * flags
-    users = contest.data.log.user[contest.queries.rows]
+    users = evaluation_set.data.log.user[evaluation_set.queries.rows]
     drawn = Replicates(users, columns, settings.replicates, settings.seed)
 
     def finish(method: Method) -> Method:
@@ -197,7 +204,7 @@ def _measure(
             update={
                 "metrics": {m: drawn.mean(f"{method.name}/{m}", "n") for m in names},
                 "gain": gain,
-                "exposure": _exposure(contest, rankings[method.name].top),
+                "exposure": _exposure(evaluation_set, rankings[method.name].top),
             }
         )
 
@@ -212,10 +219,10 @@ def _measure(
     return tuple(finish(method) for method in methods), parts, drawn.n_users
 
 
-def _exposure(contest: Contest, top: Ints) -> Exposure:
+def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:
     """How widely lists are spread over the items, and sellers, that stood to choice at all."""
-    catalogue = contest.data.catalogue
-    offered = np.unique(np.concatenate([r.moment.items for r in contest.rounds]))
+    catalogue = evaluation_set.data.catalogue
+    offered = np.unique(np.concatenate([r.moment.items for r in evaluation_set.rounds]))
     items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[offered]
     codes = catalogue.seller_code
     sellers = np.unique(codes[offered])
@@ -224,15 +231,19 @@ def _exposure(contest: Contest, top: Ints) -> Exposure:
     return Exposure(coverage=coverage(items), item_gini=gini(items), seller_gini=gini(by_seller))
 
 
-def _describe(settings: EvaluationSettings, data: Judged, contest: Contest) -> dict[str, Any]:
+def _describe(
+    settings: EvaluationSettings, data: EvaluationData, evaluation_set: EvaluationSet
+) -> dict[str, Any]:
     snapshots = data.manifest.snapshots
-    times = data.log.time[contest.queries.rows]
+    times = data.log.time[evaluation_set.queries.rows]
     train, validation, test, end = data.log.starts
     return {
         "candidates": settings.candidates,
         "frozen": len(np.unique(data.log.snapshot[data.queries["test"].rows])) == 1,
-        "moments": len(contest.rounds),
-        "candidates_per_moment": float(np.mean([len(r.moment.items) for r in contest.rounds])),
+        "moments": len(evaluation_set.rounds),
+        "candidates_per_moment": float(
+            np.mean([len(r.moment.items) for r in evaluation_set.rounds])
+        ),
         "items": data.catalogue.size,
         "examples": {
             "train": validation - train,

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from components.evaluation.data import Catalogue
-from components.evaluation.ranking import Contest, Ranking
+from components.evaluation.data import ItemCatalogue
+from components.evaluation.ranking import EvaluationSet, Ranking
 
 SHOWN = ("title", "brand", "category_3", "category_2", "category_1", "colour", "size", "condition")
 LENGTH = 5
@@ -24,7 +24,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerExample:
     """A method's first items, and the place where the chosen one stood."""
 
     method: str
@@ -41,21 +41,25 @@ class Example:
     history: tuple[Shown, ...]
     chosen: Shown
     candidates: int
-    answers: tuple[Answer, ...]
+    answers: tuple[AnswerExample, ...]
 
 
 def draw_examples(
-    contest: Contest, rankings: Mapping[str, Ranking], model: str, how_many: int, seed: int
+    evaluation_set: EvaluationSet,
+    rankings: Mapping[str, Ranking],
+    model: str,
+    how_many: int,
+    seed: int,
 ) -> list[Example]:
     """Draw queries at random, half of them where the model had the item among its first 10."""
     random = np.random.default_rng(seed)
     hit = rankings[model].rank <= HIT_AT
     hits = random.permutation(np.flatnonzero(hit))[: how_many // 2]
     misses = random.permutation(np.flatnonzero(~hit))[: how_many - len(hits)]
-    return [_example(contest, rankings, int(i)) for i in (*hits, *misses)]
+    return [_example(evaluation_set, rankings, int(i)) for i in (*hits, *misses)]
 
 
-def describe_item(catalogue: Catalogue, item: int) -> str:
+def describe_item(catalogue: ItemCatalogue, item: int) -> str:
     """An item's attributes in one line."""
     row = {
         name: catalogue.table[name][item].as_py()
@@ -72,8 +76,8 @@ def describe_item(catalogue: Catalogue, item: int) -> str:
     return " · ".join(str(word) for word in words if word) or "no attributes"
 
 
-def _example(contest: Contest, rankings: Mapping[str, Ranking], i: int) -> Example:
-    data, queries = contest.data, contest.queries
+def _example(evaluation_set: EvaluationSet, rankings: Mapping[str, Ranking], i: int) -> Example:
+    data, queries = evaluation_set.data, evaluation_set.queries
     row = int(queries.rows[i])
     chosen = int(data.log.item[row])
 
@@ -91,7 +95,9 @@ def _example(contest: Contest, rankings: Mapping[str, Ranking], i: int) -> Examp
         chosen=show(chosen),
         candidates=int(next(iter(rankings.values())).candidates[i]),
         answers=tuple(
-            Answer(name, int(r.rank[i]), tuple(show(int(j)) for j in r.top[i][:LENGTH] if j >= 0))
+            AnswerExample(
+                name, int(r.rank[i]), tuple(show(int(j)) for j in r.top[i][:LENGTH] if j >= 0)
+            )
             for name, r in rankings.items()
         ),
     )

@@ -153,10 +153,10 @@ def _exposure(settings: EvaluationSettings, results: Results) -> Iterator[Check]
 
 def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     index = results.index
-    known = index.towers_id and results.towers_id
+    known = index.embedding_version and results.embedding_version
     yield Check(
         name="index is of the model's towers",
-        measured=float(index.towers_id == results.towers_id) if known else None,
+        measured=float(index.embedding_version == results.embedding_version) if known else None,
         at_least=1.0,
         why=index.why or "index.json or model.json names no towers",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.evaluation.data import Floats, Judged
+from components.evaluation.data import EvaluationData, Floats
 from components.evaluation.ranking import spread
 from components.evaluation.results import IndexResult
 from components.evaluation.towers import TowerScorer
@@ -18,7 +18,9 @@ LENGTH = 100
 SAMPLED_VECTORS = 500
 
 
-def check_index(folder: Path, data: Judged, model: TowerScorer, queries: Floats) -> IndexResult:
+def check_index(
+    folder: Path, data: EvaluationData, model: TowerScorer, queries: Floats
+) -> IndexResult:
     """Measure an index folder; what cannot be measured is left out, with the reason.
 
     Args:
@@ -32,7 +34,9 @@ def check_index(folder: Path, data: Judged, model: TowerScorer, queries: Floats)
         index = ItemIndex.read(folder)
     except (RefitError, OSError, RuntimeError) as error:
         return IndexResult(why=f"the index cannot be opened: {error}")
-    known = IndexResult(towers_id=manifest.towers_id, recorded_recall=manifest.recall_at_100)
+    known = IndexResult(
+        embedding_version=manifest.embedding_version, recorded_recall=manifest.recall_at_100
+    )
     if queries.shape[1] != index.vectors.shape[1]:
         sizes = f"{index.vectors.shape[1]}, the query tower gives {queries.shape[1]}"
         return known.model_copy(update={"why": f"the index holds vectors of length {sizes}"})
@@ -45,7 +49,7 @@ def check_index(folder: Path, data: Judged, model: TowerScorer, queries: Floats)
         found.append(rows[0])
     p50, p99 = np.percentile(milliseconds, [50, 99])
     return IndexResult(
-        towers_id=manifest.towers_id,
+        embedding_version=manifest.embedding_version,
         recorded_recall=manifest.recall_at_100,
         recall=_recall(asked, np.stack(found), np.asarray(index.vectors)),
         p50_ms=float(p50),
@@ -65,11 +69,13 @@ def _recall(queries: Floats, found: np.ndarray, vectors: Floats) -> float:
     return float((np.minimum(hits, wanted) / wanted).mean())
 
 
-def _vector_gap(folder: Path, vectors: Floats, data: Judged, model: TowerScorer) -> float | None:
+def _vector_gap(
+    folder: Path, vectors: Floats, data: EvaluationData, model: TowerScorer
+) -> float | None:
     """Largest difference of sampled index vectors from what the item tower says now."""
     item_ids = pq.read_table(folder / ITEMS_FILE, columns=["item_id"])["item_id"].to_pylist()
     row_of = {item_id: row for row, item_id in enumerate(item_ids[: len(vectors)])}
-    now = data.read_moment(len(data.manifest.snapshots) - 1)
+    now = data.read_candidates(len(data.manifest.snapshots) - 1)
     rows = np.array([row_of.get(i, -1) for i in data.catalogue.item_id[now.items]])
     if len(rows) != len(vectors) or (rows < 0).any():
         return None

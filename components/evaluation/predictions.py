@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.evaluation.data import Judged
-from components.evaluation.ranking import hold_requests, recommend
+from components.evaluation.data import EvaluationData
+from components.evaluation.ranking import build_request_set, recommend
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import TowerScorer
 from refit.prediction import PREDICTION_SCHEMA
@@ -20,9 +20,9 @@ BUNDLE_ID = "offline"
 
 def write_predictions(
     path: Path,
-    judged: Judged,
+    judged: EvaluationData,
     towers: TowerScorer,
-    towers_id: str,
+    embedding_version: str,
     settings: EvaluationSettings,
 ) -> None:
     """Answer visits from the stock live at their moment, and write prediction records.
@@ -31,18 +31,20 @@ def write_predictions(
         path: The Parquet file.
         judged: The features folder.
         towers: The model.
-        towers_id: The identity of its towers.
+        embedding_version: The identity of its towers.
         settings: How many visits, how long lists, and what histories exclude.
 
     Raises:
-        ContractBroken: The features hold no requests.
+        DataValidationError: The features hold no requests.
     """
     data = judged.of_requests()
-    contest = hold_requests(data, settings.prediction_queries, settings.exclude_history_types)
+    evaluation_set = build_request_set(
+        data, settings.prediction_queries, settings.exclude_history_types
+    )
     scorer = towers.over(data)
-    vectors = scorer.embed_queries(contest.queries)
-    top, scores = recommend(scorer, contest, settings.longest)
-    rows, spec = contest.queries.rows, data.spec
+    vectors = scorer.embed_queries(evaluation_set.queries)
+    top, scores = recommend(scorer, evaluation_set, settings.longest)
+    rows, spec = evaluation_set.queries.rows, data.spec
     n = len(rows)
     names = list(dict.fromkeys((*spec.context_categorical, *spec.context_numeric)))
     contexts = data.log.table.select(names).take(rows).to_pylist() if names else [{}] * n
@@ -51,7 +53,7 @@ def write_predictions(
         {
             "request_id": pa.array([f"offline-{row}" for row in rows]),
             "bundle_id": pa.array([BUNDLE_ID] * n),
-            "towers_id": pa.array([towers_id] * n),
+            "embedding_version": pa.array([embedding_version] * n),
             "user_id": pa.array(data.log.user_ids[data.log.user[rows]].tolist(), pa.string()),
             "time": pa.array(data.log.time[rows]).cast(pa.timestamp("us", "UTC")),
             "context": pa.array([json.dumps(_without_nan(context)) for context in contexts]),

@@ -12,8 +12,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.data import Flags, Floats, Ints, Judged, Longs, Moment, Queries
-from refit.errors import ContractBroken
+from components.evaluation.data import (
+    CandidateSnapshot,
+    EvaluationData,
+    Flags,
+    Floats,
+    Ints,
+    Longs,
+    Queries,
+)
+from refit.errors import DataValidationError
 from refit.feature_tables import REQUESTS
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -27,13 +35,13 @@ ScoreBlock = Callable[[Longs], Floats]
 class Scorer(Protocol):
     """One way to recommend: the model, the champion or a baseline."""
 
-    def at(self, queries: Queries, moment: Moment) -> ScoreBlock:
+    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
         """Get ready to score a moment's candidates, knowing nothing later than the moment."""
         ...
 
 
 @dataclass(frozen=True)
-class Round:
+class CandidateGroup:
     """The queries that choose from the same moment's stock.
 
     Attributes:
@@ -43,13 +51,13 @@ class Round:
             was met first, -1 where it is no candidate.
     """
 
-    moment: Moment
+    moment: CandidateSnapshot
     queries: Longs
     chosen: Ints
 
 
 @dataclass(frozen=True)
-class Contest:
+class EvaluationSet:
     """All that is ranked: queries with a chosen item that could have been offered.
 
     Attributes:
@@ -60,27 +68,27 @@ class Contest:
         exclude_history_types: Items in the history by these event types are not offered.
     """
 
-    data: Judged
+    data: EvaluationData
     queries: Queries
-    rounds: tuple[Round, ...]
+    rounds: tuple[CandidateGroup, ...]
     left_out: dict[str, int]
     exclude_history_types: tuple[str, ...] = ()
 
-    def blocks(self, round_: Round) -> Iterator[slice]:
+    def blocks(self, group: CandidateGroup) -> Iterator[slice]:
         """Cut a round so that a block's scores fit near the processor."""
-        size = max(1, BLOCK_CELLS // max(1, len(round_.moment.items)))
-        for start in range(0, len(round_.queries), size):
-            yield slice(start, min(start + size, len(round_.queries)))
+        size = max(1, BLOCK_CELLS // max(1, len(group.moment.items)))
+        for start in range(0, len(group.queries), size):
+            yield slice(start, min(start + size, len(group.queries)))
 
-    def closed(self, round_: Round, block: slice) -> Flags | None:
+    def closed(self, group: CandidateGroup, block: slice) -> Flags | None:
         """[B, C] candidates that a query may not be offered; None when it may be offered all.
 
         Not live at its time (not known yet, or gone; gone by this very event is still live), the
         user's own listings, and what its history excludes.
         """
         catalogue, log = self.data.catalogue, self.data.log
-        items = round_.moment.items
-        queries = round_.queries[block]
+        items = group.moment.items
+        queries = group.queries[block]
         rows = self.queries.rows[queries]
         time = log.time[rows]
         closed: Flags | None = None
@@ -94,17 +102,17 @@ class Contest:
         if seller.max() >= 0:
             closed = _either(closed, seller[None, :] == log.user[rows][:, None])
         if self.exclude_history_types:
-            closed = _either(closed, self._in_history(round_, queries))
+            closed = _either(closed, self._in_history(group, queries))
         return closed
 
-    def _in_history(self, round_: Round, queries: Longs) -> Flags:
+    def _in_history(self, group: CandidateGroup, queries: Longs) -> Flags:
         position = np.full(self.data.catalogue.size, -1, dtype=np.int32)
-        position[round_.moment.items] = np.arange(len(round_.moment.items), dtype=np.int32)
+        position[group.moment.items] = np.arange(len(group.moment.items), dtype=np.int32)
         past = self.queries.history
         items = past.item[queries]
         found = np.where(items >= 0, position[items], -1)
         counts = (found >= 0) & np.isin(past.event_type[queries], self.exclude_history_types)
-        closed = np.zeros((len(queries), len(round_.moment.items)), dtype=np.bool_)
+        closed = np.zeros((len(queries), len(group.moment.items)), dtype=np.bool_)
         row, place = np.nonzero(counts)
         closed[row, found[row, place]] = True
         return closed
@@ -112,7 +120,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a scorer made of a contest.
+    """What a scorer made of a evaluation_set.
 
     Attributes:
         rank: [n] place of the chosen item, 1 is the best.
@@ -129,14 +137,14 @@ class Ranking:
     not_finite: int
 
 
-def hold_contest(
-    data: Judged,
+def build_evaluation_set(
+    data: EvaluationData,
     split: str,
     candidates: str = "live",
     exclude_history_types: tuple[str, ...] = (),
     max_queries: int | None = None,
     max_moments: int | None = None,
-) -> Contest:
+) -> EvaluationSet:
     """Lay out the queries of a split with the stock live at each moment.
 
     Args:
@@ -148,7 +156,7 @@ def hold_contest(
         max_moments: Only so many snapshots are looked at, evenly over time.
 
     Raises:
-        ContractBroken: No query is left.
+        DataValidationError: No query is left.
     """
     queries = data.queries[split]
     snapshots = data.log.snapshot[queries.rows]
@@ -160,9 +168,9 @@ def hold_contest(
     seen = _seen_items(data, split) if candidates == "seen" else None
     reasons = _reasons(data, queries, seen, exclude_history_types)
     snapshots = data.log.snapshot[queries.rows]
-    moments: list[Moment] = []
+    moments: list[CandidateSnapshot] = []
     for snapshot in np.unique(snapshots):
-        moment = data.read_moment(int(snapshot), seen)
+        moment = data.read_candidates(int(snapshot), seen)
         moments.append(moment)
         here = snapshots == snapshot
         offered = np.isin(data.log.item[queries.rows[here]], moment.items)
@@ -171,74 +179,78 @@ def hold_contest(
     left_out = {str(name): int(count) for name, count in zip(names, counts, strict=True)}
     queries = queries.take(reasons == "")
     if not len(queries):
-        raise ContractBroken(f"the {split} split has no query that can be judged: {left_out}")
-    rounds = tuple(_rounds(data, queries, moments))
-    return Contest(data, queries, rounds, left_out, exclude_history_types)
+        raise DataValidationError(f"the {split} split has no query that can be judged: {left_out}")
+    rounds = tuple(_candidate_groups(data, queries, moments))
+    return EvaluationSet(data, queries, rounds, left_out, exclude_history_types)
 
 
-def hold_requests(data: Judged, most: int, exclude_history_types: tuple[str, ...] = ()) -> Contest:
+def build_request_set(
+    data: EvaluationData, most: int, exclude_history_types: tuple[str, ...] = ()
+) -> EvaluationSet:
     """Lay out the requests, evenly over time, with the stock live at each moment.
 
     Args:
-        data: What ``Judged.of_requests`` gives.
+        data: What ``EvaluationData.of_requests`` gives.
         most: At most this many requests.
         exclude_history_types: Items in the history by these event types are not offered.
     """
     queries = data.queries[REQUESTS]
     queries = queries.take(spread(np.arange(len(queries)), most))
     snapshots = np.unique(data.log.snapshot[queries.rows])
-    rounds = tuple(_rounds(data, queries, [data.read_moment(int(s)) for s in snapshots]))
-    return Contest(data, queries, rounds, {}, exclude_history_types)
+    rounds = tuple(
+        _candidate_groups(data, queries, [data.read_candidates(int(s)) for s in snapshots])
+    )
+    return EvaluationSet(data, queries, rounds, {}, exclude_history_types)
 
 
-def rank(scorer: Scorer, contest: Contest, length: int) -> Ranking:
+def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
     """Rank every query's candidates; keep the ``length`` best.
 
     A score that is no number counts as high as any for the others, and as low as any for the
     chosen item, so that a broken model cannot gain by it.
     """
-    n = len(contest.queries)
+    n = len(evaluation_set.queries)
     places = np.zeros(n, dtype=np.int32)
     candidates = np.zeros(n, dtype=np.int32)
     top = np.full((n, length), -1, dtype=np.int32)
     top_scores = np.full((n, length), -np.inf, dtype=np.float32)
     not_finite = 0
     with ThreadPoolExecutor(THREADS) as threads:
-        for round_ in contest.rounds:
-            score = scorer.at(contest.queries, round_.moment)
+        for group in evaluation_set.rounds:
+            score = scorer.at(evaluation_set.queries, group.moment)
 
-            def fill(block: slice, round_: Round = round_, score: ScoreBlock = score) -> int:
-                queries = round_.queries[block]
+            def fill(block: slice, group: CandidateGroup = group, score: ScoreBlock = score) -> int:
+                queries = group.queries[block]
                 scores = score(queries)
-                closed = contest.closed(round_, block)
-                places[queries], candidates[queries] = place(scores, round_.chosen[block], closed)
-                best, best_scores = top_of(scores, closed, length)
-                shown = np.where(best >= 0, round_.moment.items[best], -1)
+                closed = evaluation_set.closed(group, block)
+                places[queries], candidates[queries] = place(scores, group.chosen[block], closed)
+                best, best_scores = top_k(scores, closed, length)
+                shown = np.where(best >= 0, group.moment.items[best], -1)
                 top[queries, : best.shape[1]], top_scores[queries, : best.shape[1]] = (
                     shown,
                     best_scores,
                 )
                 return _count_not_finite(scores)
 
-            not_finite += sum(threads.map(fill, contest.blocks(round_)))
+            not_finite += sum(threads.map(fill, evaluation_set.blocks(group)))
     return Ranking(places, top, top_scores, candidates, not_finite)
 
 
-def recommend(scorer: Scorer, contest: Contest, length: int) -> tuple[Ints, Floats]:
+def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tuple[Ints, Floats]:
     """Answer every query as a server would: the best candidates, whatever was chosen.
 
     Returns:
         [n, length] items, best first, -1 where there were fewer, and their scores.
     """
-    n = len(contest.queries)
+    n = len(evaluation_set.queries)
     top = np.full((n, length), -1, dtype=np.int32)
     scores = np.full((n, length), -np.inf, dtype=np.float32)
-    for round_ in contest.rounds:
-        score = scorer.at(contest.queries, round_.moment)
-        for block in contest.blocks(round_):
-            queries = round_.queries[block]
-            best, values = top_of(score(queries), contest.closed(round_, block), length)
-            top[queries, : best.shape[1]] = np.where(best >= 0, round_.moment.items[best], -1)
+    for group in evaluation_set.rounds:
+        score = scorer.at(evaluation_set.queries, group.moment)
+        for block in evaluation_set.blocks(group):
+            queries = group.queries[block]
+            best, values = top_k(score(queries), evaluation_set.closed(group, block), length)
+            top[queries, : best.shape[1]] = np.where(best >= 0, group.moment.items[best], -1)
             scores[queries, : best.shape[1]] = values
     return top, scores
 
@@ -262,7 +274,7 @@ def place(scores: Floats, chosen: Ints, closed: Flags | None = None) -> tuple[In
     return candidates - _count_true(below), candidates
 
 
-def top_of(scores: Floats, closed: Flags | None, length: int) -> tuple[Ints, Floats]:
+def top_k(scores: Floats, closed: Flags | None, length: int) -> tuple[Ints, Floats]:
     """The best candidates of each row, best first; -1 and -inf where there are fewer.
 
     Scores [B, C] that are closed, or no number, are never among them.
@@ -292,7 +304,7 @@ def spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 
 def _reasons(
-    data: Judged, queries: Queries, seen: Flags | None, exclude_history_types: Sequence[str]
+    data: EvaluationData, queries: Queries, seen: Flags | None, exclude_history_types: Sequence[str]
 ) -> NDArray[np.str_]:
     """Why a query cannot be judged, "" where it can."""
     catalogue, log = data.catalogue, data.log
@@ -308,24 +320,26 @@ def _reasons(
     return reasons
 
 
-def _seen_items(data: Judged, split: str) -> Flags:
+def _seen_items(data: EvaluationData, split: str) -> Flags:
     """[N] items with an event before the split began."""
     before = data.log.before(data.split_start(split))
     seen = np.zeros(data.catalogue.size, dtype=np.bool_)
     seen[data.log.item[:before]] = True
-    first = data.read_moment(int(data.log.snapshot[data.queries[split].rows].min()))
+    first = data.read_candidates(int(data.log.snapshot[data.queries[split].rows].min()))
     seen[first.items[first.popularity.sum(axis=1) > 0]] = True
     return seen
 
 
-def _rounds(data: Judged, queries: Queries, moments: Sequence[Moment]) -> Iterator[Round]:
+def _candidate_groups(
+    data: EvaluationData, queries: Queries, moments: Sequence[CandidateSnapshot]
+) -> Iterator[CandidateGroup]:
     position = np.full(data.catalogue.size, -1, dtype=np.int32)
     snapshots = data.log.snapshot[queries.rows]
     for moment in moments:
         here = np.flatnonzero(snapshots == moment.snapshot)
         if len(here):
             position[moment.items] = np.arange(len(moment.items), dtype=np.int32)
-            yield Round(moment, here, position[data.log.item[queries.rows[here]]])
+            yield CandidateGroup(moment, here, position[data.log.item[queries.rows[here]]])
 
 
 def _either(closed: Flags | None, more: Flags) -> Flags:

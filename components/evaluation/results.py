@@ -72,7 +72,7 @@ class IndexResult(Settings):
     """What the index is worth, as recorded with it and as measured here.
 
     Attributes:
-        towers_id: The towers that the index says it was made with.
+        embedding_version: The towers that the index says it was made with.
         recorded_recall: recall@100 against exact search, from index.json.
         recall: The same, measured here on the vectors of test queries.
         p50_ms, p99_ms: Time of one search on one thread, measured here.
@@ -81,7 +81,7 @@ class IndexResult(Settings):
         why: What kept a number from being measured.
     """
 
-    towers_id: str | None = None
+    embedding_version: str | None = None
     recorded_recall: float | None = None
     recall: float | None = None
     p50_ms: float | None = None
@@ -117,7 +117,7 @@ class Results(Settings):
         protocol: How the ranking was done, in words and numbers.
         n_queries, n_users: What the main table rests on.
         left_out: Queries that were left out of it, by reason.
-        towers_id: Identity of the model's towers, from model.json.
+        embedding_version: Identity of the model's towers, from model.json.
         methods: The model first, then baselines and champion.
         slices: Parts of the test queries.
     """
@@ -126,7 +126,7 @@ class Results(Settings):
     n_queries: int
     n_users: int
     left_out: dict[str, int] = {}
-    towers_id: str | None = None
+    embedding_version: str | None = None
     methods: tuple[Method, ...] = ()
     slices: tuple[SliceResult, ...] = ()
     index: IndexResult = IndexResult()

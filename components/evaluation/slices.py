@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.data import Flags
-from components.evaluation.ranking import Contest
+from components.evaluation.ranking import EvaluationSet
 from components.evaluation.settings import EvaluationSettings
 from refit.feature_tables import numbers, strings
 
 PRICE = "price"
 
 
-def cut_slices(contest: Contest, settings: EvaluationSettings) -> dict[str, Flags]:
+def cut_slices(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> dict[str, Flags]:
     """[n] flags of each slice: new and known users and items, column values, price bands.
 
     A column is looked for among the items first, then in the context of the query. Slices that
     the gate names are always there, even when they are empty.
     """
-    queries = contest.queries
+    queries = evaluation_set.queries
     found = {
         "new users": queries.new_user,
         "known users": ~queries.new_user,
@@ -28,8 +28,8 @@ def cut_slices(contest: Contest, settings: EvaluationSettings) -> dict[str, Flag
         "known items": ~queries.new_item,
     }
     for column in settings.slice_columns:
-        found |= dict(_by_value(contest, column, settings.slice_values))
-    found |= dict(_by_price(contest, settings.price_bands))
+        found |= dict(_by_value(evaluation_set, column, settings.slice_values))
+    found |= dict(_by_price(evaluation_set, settings.price_bands))
     demanded = {floor.slice for floor in settings.slice_floors}
     nothing = np.zeros(len(queries), dtype=np.bool_)
     found |= {name: nothing for name in demanded if name not in found}
@@ -40,8 +40,8 @@ def cut_slices(contest: Contest, settings: EvaluationSettings) -> dict[str, Flag
     }
 
 
-def _by_value(contest: Contest, column: str, most: int) -> Iterator[tuple[str, Flags]]:
-    values = _column(contest, column)
+def _by_value(evaluation_set: EvaluationSet, column: str, most: int) -> Iterator[tuple[str, Flags]]:
+    values = _column(evaluation_set, column)
     if values is None:
         return
     known = values[values != ""]
@@ -50,11 +50,11 @@ def _by_value(contest: Contest, column: str, most: int) -> Iterator[tuple[str, F
         yield f"{column}: {names[i]}", values == names[i]
 
 
-def _by_price(contest: Contest, bands: int) -> Iterator[tuple[str, Flags]]:
-    table = contest.data.catalogue.table
+def _by_price(evaluation_set: EvaluationSet, bands: int) -> Iterator[tuple[str, Flags]]:
+    table = evaluation_set.data.catalogue.table
     if PRICE not in table.column_names:
         return
-    prices = numbers(table[PRICE])[_chosen(contest)]
+    prices = numbers(table[PRICE])[_chosen(evaluation_set)]
     known = prices[np.isfinite(prices)]
     if not len(known):
         return
@@ -64,14 +64,14 @@ def _by_price(contest: Contest, bands: int) -> Iterator[tuple[str, Flags]]:
         yield f"price: {low:.4g} to {high:.4g}", (band == i) & np.isfinite(prices)
 
 
-def _column(contest: Contest, name: str) -> NDArray[np.object_] | None:
-    items, context = contest.data.catalogue.table, contest.data.log.table
+def _column(evaluation_set: EvaluationSet, name: str) -> NDArray[np.object_] | None:
+    items, context = evaluation_set.data.catalogue.table, evaluation_set.data.log.table
     if name in items.column_names:
-        return strings(items[name])[_chosen(contest)]
+        return strings(items[name])[_chosen(evaluation_set)]
     if name in context.column_names:
-        return strings(context[name])[contest.queries.rows]
+        return strings(context[name])[evaluation_set.queries.rows]
     return None
 
 
-def _chosen(contest: Contest) -> NDArray[np.int32]:
-    return contest.data.log.item[contest.queries.rows]
+def _chosen(evaluation_set: EvaluationSet) -> NDArray[np.int32]:
+    return evaluation_set.data.log.item[evaluation_set.queries.rows]

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.data import DAY, Floats, Judged, Longs, Moment, Queries
+from components.evaluation.data import (
+    DAY,
+    CandidateSnapshot,
+    EvaluationData,
+    Floats,
+    Longs,
+    Queries,
+)
 from components.evaluation.ranking import ScoreBlock
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import PaddedHistories, numbers, strings, vectors
@@ -15,7 +22,7 @@ from refit.features import FeaturesManifest, Inputs, item_inputs, query_inputs
 from refit.files import read_json
 from refit.towers import load_tower, run_tower
 
-CalledPopularity = Callable[[Moment], Floats]
+CalledPopularity = Callable[[CandidateSnapshot], Floats]
 
 
 class TowerScorer:
@@ -30,7 +37,7 @@ class TowerScorer:
 
     def __init__(
         self,
-        data: Judged,
+        data: EvaluationData,
         base: Path,
         manifest: FeaturesManifest,
         popularity: CalledPopularity | None = None,
@@ -42,7 +49,7 @@ class TowerScorer:
         self._static = self._read_items()
         self._known: tuple[Longs, Floats] | None = None
 
-    def at(self, queries: Queries, moment: Moment) -> ScoreBlock:
+    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
         """Embed the moment's candidates as they stood then."""
         query_vectors = self.embed_queries(queries)
         item_vectors = self.embed_items(moment)
@@ -52,13 +59,13 @@ class TowerScorer:
 
         return score
 
-    def over(self, data: Judged) -> "TowerScorer":
+    def over(self, data: EvaluationData) -> "TowerScorer":
         """The same towers for other queries over the same catalogue."""
         other = copy(self)
         other._data, other._known = data, None
         return other
 
-    def embed_items(self, moment: Moment) -> Floats:
+    def embed_items(self, moment: CandidateSnapshot) -> Floats:
         """[C, D] vectors of a moment's candidates."""
         return self._run_items(moment.items, moment.age_days, self._popularity(moment))["embedding"]
 
@@ -115,7 +122,7 @@ class TowerScorer:
         return {k: v for k, v in inputs.items() if k not in ("item_age_days", "item_popularity")}
 
 
-def load_model(data: Judged, model: Path) -> TowerScorer:
+def load_model(data: EvaluationData, model: Path) -> TowerScorer:
     """Open the model that is judged.
 
     Raises:
@@ -131,13 +138,13 @@ def load_model(data: Judged, model: Path) -> TowerScorer:
     return TowerScorer(data, model, data.manifest)
 
 
-def read_towers_id(folder: Path) -> str | None:
+def read_embedding_version(folder: Path) -> str | None:
     """The identity that a model folder claims for its towers."""
-    value = read_json(folder / "model.json").get("towers_id")
+    value = read_json(folder / "model.json").get("embedding_version")
     return str(value) if value else None
 
 
-def load_champion(data: Judged, champion: Path) -> TowerScorer | str:
+def load_champion(data: EvaluationData, champion: Path) -> TowerScorer | str:
     """Open the champion on the same features; in words why not, where they cannot be compared.
 
     Its popularity vectors are laid out anew where the counted values have changed since.
@@ -151,7 +158,7 @@ def load_champion(data: Judged, champion: Path) -> TowerScorer | str:
         return f"the champion cannot be opened: {error}"
 
 
-def _why_not_comparable(theirs: FeaturesManifest, data: Judged) -> str:
+def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
     """Why towers with other inputs cannot be run on these features; empty when they can."""
     spec, ours = theirs.spec, data.spec
     try:
@@ -181,7 +188,7 @@ def _why_not_comparable(theirs: FeaturesManifest, data: Judged) -> str:
     return ""
 
 
-def _popularity_as(theirs: FeaturesManifest, data: Judged) -> CalledPopularity:
+def _popularity_as(theirs: FeaturesManifest, data: EvaluationData) -> CalledPopularity:
     """Popularity vectors as other towers expect them, from the features' own.
 
     A half-life or a value that the features do not count is counted here from the examples.
@@ -192,7 +199,7 @@ def _popularity_as(theirs: FeaturesManifest, data: Judged) -> CalledPopularity:
     place = {cell: i for i, cell in enumerate(_layout(ours))}
     wanted = _layout(theirs)
 
-    def lay_out(moment: Moment) -> Floats:
+    def lay_out(moment: CandidateSnapshot) -> Floats:
         columns = [
             moment.popularity[:, place[cell]] if cell in place else _count(data, moment, *cell)
             for cell in wanted
@@ -214,7 +221,9 @@ def _layout(manifest: FeaturesManifest) -> list[tuple[float, str, str]]:
     ]
 
 
-def _count(data: Judged, moment: Moment, half_life: float, column: str, value: str) -> Floats:
+def _count(
+    data: EvaluationData, moment: CandidateSnapshot, half_life: float, column: str, value: str
+) -> Floats:
     log = data.log
     rows = np.arange(log.before(moment.time))
     if column:

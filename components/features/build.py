@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from components.features import tables
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
-from components.features.tables import DAY_US, SnapshotOf, Source, microseconds
+from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
 from refit.dataset import Split
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import (
     CATALOGUE_FILE,
     HISTORIES_FILE,
@@ -27,7 +27,7 @@ from refit.feature_tables import (
 )
 from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
 from refit.files import remove, write_atomically
-from refit.progress import say, timed
+from refit.progress import log_message, timed
 
 EVENTS_AT_ONCE = 1 << 18
 
@@ -47,7 +47,7 @@ def build_features(
 
     Raises:
         UsageError: The spec names columns that do not exist; the right ones are listed.
-        ContractBroken: A split has no example, or events and items do not belong together.
+        DataValidationError: A split has no example, or events and items do not belong together.
     """
     _refuse_foreign(out)
     kept = FeaturesManifest.read(like) if like else None
@@ -76,7 +76,7 @@ class _Window:
 
 
 def _write(
-    source: Source, settings: FeatureSettings, folder: Path, kept: FeaturesManifest | None
+    source: DatasetTables, settings: FeatureSettings, folder: Path, kept: FeaturesManifest | None
 ) -> FeaturesManifest:
     folder.mkdir()
     split = source.manifest.split
@@ -116,7 +116,9 @@ def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Wind
     windows, first = [], 0
     for name, start, end in zip(SPLITS, bounds, bounds[1:], strict=False):
         if not start < end:
-            raise ContractBroken(f"the {name} window is empty, {start} to {end}: move the split")
+            raise DataValidationError(
+                f"the {name} window is empty, {start} to {end}: move the split"
+            )
         frozen = frozen_at_cut and name != "train"
         n = 1 if frozen else -((start - end) // every)
         numbers = SnapshotOf(
@@ -129,7 +131,7 @@ def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Wind
 
 
 def _write_examples(
-    source: Source,
+    source: DatasetTables,
     settings: FeatureSettings,
     events: ir.Table,
     blocks: ir.Table,
@@ -148,16 +150,16 @@ def _write_examples(
         there = events.event_type.value_counts(name="n").execute()
         counts = ", ".join(f"{row.n} {row.event_type}" for row in there.itertuples())
         named = "event_weights" if window.name == "train" else "target_events"
-        raise ContractBroken(
+        raise DataValidationError(
             f"no example for {window.name} from {window.start} to {window.end}: move the split, or"
             f" name other {named} (events that follow an answer are not judged on, unless"
             f" judge_recommended is set); over all time there are {counts or 'no events'}"
         )
-    say(f"{window.name}: {n:,} examples")
+    log_message(f"{window.name}: {n:,} examples")
 
 
 def _write_rows(
-    source: Source, events: ir.Table, blocks: ir.Table, window: _Window, path: Path
+    source: DatasetTables, events: ir.Table, blocks: ir.Table, window: _Window, path: Path
 ) -> int:
     """Write what was known when each event of a window happened; the number of rows."""
     path.parent.mkdir(exist_ok=True)
@@ -167,7 +169,7 @@ def _write_rows(
 
 
 def _write_requests(
-    source: Source,
+    source: DatasetTables,
     settings: FeatureSettings,
     events: ir.Table,
     blocks: ir.Table,
@@ -193,7 +195,11 @@ def _write_requests(
 
 
 def _write_snapshots(
-    source: Source, items: ir.Table, events: ir.Table, manifest: FeaturesManifest, folder: Path
+    source: DatasetTables,
+    items: ir.Table,
+    events: ir.Table,
+    manifest: FeaturesManifest,
+    folder: Path,
 ) -> None:
     (folder / snapshot_file(0)).parent.mkdir()
     times_us = [microseconds(time) for time in manifest.snapshots]
@@ -203,7 +209,7 @@ def _write_snapshots(
     columns = life.to_pyarrow()
     known_us = columns["known_us"].to_numpy()
     gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
-    strays = _strays(source, items, folder, len(times_us))
+    orphans = _orphans(source, items, folder, len(times_us))
     spec = source.spec
     widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
     counts = DecayedCounts(len(known_us), spec.popularity_half_lives_days, widths)
@@ -214,7 +220,7 @@ def _write_snapshots(
         is_now = i + 1 == len(times_us)
         known = known_us <= times_us[i] if is_now else known_us < times_us[i + 1]
         live = known & (gone_us > times_us[i])
-        live[strays[i]] = True
+        live[orphans[i]] = True
         index = np.flatnonzero(live).astype(np.int32)
         age_days = np.maximum(times_us[i] - known_us[index], 0) / DAY_US
         flat = pa.array(counted.of(index).reshape(-1))
@@ -228,13 +234,15 @@ def _write_snapshots(
         pq.write_table(table, folder / snapshot_file(i), compression="zstd", use_dictionary=False)
 
 
-def _strays(source: Source, items: ir.Table, folder: Path, snapshots: int) -> list[np.ndarray]:
+def _orphans(
+    source: DatasetTables, items: ir.Table, folder: Path, snapshots: int
+) -> list[np.ndarray]:
     """Item numbers to add to each snapshot."""
     written = [folder / examples_file(name) for name in SPLITS]
     found = [source.con.read_parquet(path) for path in written if path.exists()]
     if not found:
         return [np.empty(0, np.int32)] * snapshots
-    rows = tables.strays(items, found).order_by("snapshot").to_pyarrow()
+    rows = tables.orphans(items, found).order_by("snapshot").to_pyarrow()
     snapshot, item_index = rows["snapshot"].to_numpy(), rows["item_index"].to_numpy()
     bounds = np.searchsorted(snapshot, np.arange(1, snapshots))
     return np.split(item_index, bounds)
@@ -250,14 +258,14 @@ def _vector_size(items: ir.Table, spec: FeatureSpec, kept: FeaturesManifest | No
         return kept.vector_size
     if kept or len(sizes) != 1:
         wanted = f"length {kept.vector_size}" if kept else "one length"
-        raise ContractBroken(
+        raise DataValidationError(
             f"vectors of {spec.item_vector} must have {wanted}, found {sizes or 'none'}: was the"
             " encoder changed? Use one encoder for all items, or leave item_vector out of the spec"
         )
     return sizes[0]
 
 
-def _copy(source: Source, table: ir.Table, path: Path) -> None:
+def _copy(source: DatasetTables, table: ir.Table, path: Path) -> None:
     source.con.to_parquet(table, path, compression="zstd")
 
 

@@ -29,10 +29,10 @@ def build_feature_tables(
     from components.step import running
     from refit.registry import Registry
 
-    with running("features") as facts:
+    with running("features") as metadata:
         like = Registry(registry).get(like_bundle).path if like_bundle else None
         manifest = build_features(
             FeatureSettings.parse_json(settings), Path(dataset.path), Path(features.path), like=like
         )
-        facts["snapshots"] = len(manifest.snapshots)
+        metadata["snapshots"] = len(manifest.snapshots)
         features.metadata["snapshots"] = len(manifest.snapshots)

@@ -17,7 +17,7 @@ import numpy as np
 
 from components.features.settings import FeatureSettings
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE, DatasetManifest
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
 
@@ -46,7 +46,7 @@ def epoch_us(moment: dt.Timestamp(timezone="UTC")) -> dt.int64:  # type: ignore[
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetTables:
     """A dataset folder opened as tables; events end where the split ends.
 
     Attributes:
@@ -66,12 +66,14 @@ class Source:
     spill: Path
 
 
-def open_source(settings: FeatureSettings, spec: FeatureSpec, folder: Path, spill: Path) -> Source:
+def open_source(
+    settings: FeatureSettings, spec: FeatureSpec, folder: Path, spill: Path
+) -> DatasetTables:
     """Open a dataset folder and hold the spec against its columns.
 
     Raises:
         UsageError: The spec names a column that is not there, or that two tables share.
-        ContractBroken: An event is on an item that the items table does not know.
+        DataValidationError: An event is on an item that the items table does not know.
     """
     manifest = DatasetManifest.read(folder)
     config = {"memory_limit": settings.memory_limit, "temp_directory": str(spill)}
@@ -93,10 +95,10 @@ def open_source(settings: FeatureSettings, spec: FeatureSpec, folder: Path, spil
         )
     events = events.mutate(at_us=epoch_us(events.event_time))
     events = events.filter(events.at_us < microseconds(manifest.split.end))
-    return Source(con, spec, manifest, events, items, users, context, user, spill)
+    return DatasetTables(con, spec, manifest, events, items, users, context, user, spill)
 
 
-def catalogue(source: Source) -> ir.Table:
+def catalogue(source: DatasetTables) -> ir.Table:
     """Materialise the catalogue: every item column that is kept, with ``item_index``.
 
     Items stand in the order in which they became known, so that what happens later renumbers
@@ -135,20 +137,20 @@ def catalogue(source: Source) -> ir.Table:
     return source.con.create_table("catalogue", table, temp=True)
 
 
-def numbered_events(source: Source, items: ir.Table) -> ir.Table:
+def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
     """Materialise the events with ``item_index``, ``position`` and ``earlier`` of their user.
 
     ``opens_visit`` is the first event of a visit: of a session, or of a user's day without one.
     ``follows_answer`` is an event that the recommender itself had a part in.
 
     Raises:
-        ContractBroken: An event is on an item that the items table does not know.
+        DataValidationError: An event is on an item that the items table does not know.
     """
     events = source.events
     unknown = events.anti_join(items, "item_id")
     if n := int(unknown.count().execute()):
         example = unknown.limit(1).item_id.execute().iloc[0]
-        raise ContractBroken(
+        raise DataValidationError(
             f"{n} events are on items that the items table does not have, such as {example!r}:"
             " ingest items and events of the same day together"
         )
@@ -185,7 +187,7 @@ def numbered_events(source: Source, items: ir.Table) -> ir.Table:
     )
 
 
-def history_blocks(source: Source, events: ir.Table) -> ir.Table:
+def history_blocks(source: DatasetTables, events: ir.Table) -> ir.Table:
     """Materialise each user's events, newest first, in blocks of ``history_length``.
 
     A history then lies in two neighbouring blocks, so that the work grows with events times
@@ -225,7 +227,7 @@ def with_history(moments: ir.Table, blocks: ir.Table, length: int) -> ir.Table:
 
 
 def examples(
-    source: Source,
+    source: DatasetTables,
     events: ir.Table,
     blocks: ir.Table,
     start: datetime,
@@ -284,7 +286,7 @@ class SnapshotOf:
         return (self.first + (at_us - self.start_us) // self.every_us).cast("int32")
 
 
-def histories(source: Source, events: ir.Table, blocks: ir.Table) -> ir.Table:
+def histories(source: DatasetTables, events: ir.Table, blocks: ir.Table) -> ir.Table:
     """One row a user, as of the end: user columns and the latest events, newest first."""
     counts = events.group_by("user_id").agg(earlier=events.count())
     users = _user_columns(source).outer_join(counts, "user_id")
@@ -295,7 +297,7 @@ def histories(source: Source, events: ir.Table, blocks: ir.Table) -> ir.Table:
     return rows.select("user_id", *source.user, **lists).order_by("user_id")
 
 
-def popularity_values(source: Source) -> dict[str, tuple[str, ...]]:
+def popularity_values(source: DatasetTables) -> dict[str, tuple[str, ...]]:
     """The counted values of each ``popularity_by`` column.
 
     The bins of a binned column; else the most frequent values, seen in training events only.
@@ -318,7 +320,7 @@ def popularity_values(source: Source) -> dict[str, tuple[str, ...]]:
 
 
 def weighted_events(
-    source: Source, events: ir.Table, values: Mapping[str, Sequence[str]]
+    source: DatasetTables, events: ir.Table, values: Mapping[str, Sequence[str]]
 ) -> ir.Table:
     """Events that count, in time order: when, which item, how much, and each value's code."""
     rows = events.filter(events.weight > 0)
@@ -337,7 +339,7 @@ def weighted_events(
     )
 
 
-def strays(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
+def orphans(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
     """Items of examples outside their own listed life, by snapshot; they must be found there."""
     rows = reduce(
         lambda left, right: left.union(right),
@@ -361,7 +363,7 @@ def _join_block(moments: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
     return moments.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
 
 
-def _user_columns(source: Source) -> ir.Table:
+def _user_columns(source: DatasetTables) -> ir.Table:
     numeric = source.spec.user_numeric
     users = source.users
     return users.select(
@@ -370,7 +372,7 @@ def _user_columns(source: Source) -> ir.Table:
     )
 
 
-def _kind(source: Source, column: str) -> str:
+def _kind(source: DatasetTables, column: str) -> str:
     if column in (*source.spec.context_numeric, *source.spec.popularity_bins):
         return "float32"
     if column in (*source.spec.context_categorical, *source.spec.popularity_by):

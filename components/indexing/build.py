@@ -13,7 +13,7 @@ from components.indexing.choose import choose_index
 from components.indexing.popular import popular_items
 from components.indexing.queries import embed_queries, sample_queries
 from components.indexing.settings import IndexSettings
-from refit.errors import ContractBroken, RefitError
+from refit.errors import DataValidationError, RefitError
 from refit.feature_tables import HISTORIES_FILE, ItemTable, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, item_inputs
 from refit.files import read_json, remove, write_atomically
@@ -40,7 +40,7 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         out: The index folder; an index that stands there is replaced.
 
     Raises:
-        ContractBroken: No item is live.
+        DataValidationError: No item is live.
         RefitError: Features and model do not go together, or the towers gave unusable vectors.
     """
     manifest = FeaturesManifest.read(features)
@@ -48,7 +48,7 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
     catalogue = read_catalogue(features)
     live, age_days, popularity = read_snapshot(features, len(manifest.snapshots) - 1)
     if not len(live):
-        raise ContractBroken(
+        raise DataValidationError(
             f"no item is live at {manifest.snapshots[-1]}: is the window right, is the feed whole?"
         )
     histories = pq.read_table(features / HISTORIES_FILE)
@@ -69,7 +69,7 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         index, measured = choose_index(settings, vectors, query_vectors)
     popular = popular_items(settings, manifest, popularity, age_days)
     written = IndexManifest(
-        towers_id=read_json(model / "model.json")["towers_id"],
+        embedding_version=read_json(model / "model.json")["embedding_version"],
         dimension=vectors.shape[1],
         n_live=len(live),
         n_items=len(members),

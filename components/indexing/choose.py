@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from components.indexing.settings import IndexSettings
 from refit.index import SCAN_ROWS, ItemIndex, scan
-from refit.progress import say
+from refit.progress import log_message
 
 K = 100
 TIMED_QUERIES = 200
@@ -39,7 +39,9 @@ def choose_index(
     wants_ivf = settings.kind != "flat" and len(vectors) > max(smallest, SCAN_ROWS)
     found = _tuned_ivf(settings, vectors, queries) if wants_ivf and len(queries) else None
     if wants_ivf and found is None:
-        say(f"no IVF index reaches recall@{K} {settings.target_recall_at_100}: made it flat")
+        log_message(
+            f"no IVF index reaches recall@{K} {settings.target_recall_at_100}: made it flat"
+        )
     searcher = found or ItemIndex(_flat(vectors), vectors)
     lists = searcher.index.nlist if searcher.n_probe else 0
     return searcher.index, {

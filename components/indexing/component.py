@@ -26,14 +26,14 @@ def index_listings(
     from components.indexing.settings import IndexSettings
     from components.step import running
 
-    with running("index") as facts:
+    with running("index") as metadata:
         manifest = build_index(
             IndexSettings.parse_json(settings),
             Path(features.path),
             Path(model.path),
             Path(index.path),
         )
-        facts["n_live"] = manifest.n_live
+        metadata["n_live"] = manifest.n_live
         index.metadata["n_live"] = manifest.n_live
         index.metadata["recall_at_100"] = manifest.recall_at_100
 
@@ -57,21 +57,21 @@ def reindex_listings(
     """
     from pathlib import Path
 
-    from components.indexing.bless import bless
     from components.indexing.build import build_index
     from components.indexing.settings import IndexSettings
+    from components.indexing.validate import validate_index
     from components.step import running
-    from refit.progress import say
+    from refit.progress import log_message
     from refit.registry import Registry
 
-    with running("gate") as facts:
+    with running("gate") as metadata:
         parsed = IndexSettings.parse_json(settings)
         bundle = Registry(registry).get(champion)
         out = Path(index.path)
         index.metadata["n_live"] = build_index(parsed, Path(features.path), bundle.path, out).n_live
-        verdict = bless(parsed.bless, out, bundle.index)
-        facts["passed"] = verdict.passed
-        facts["reasons"] = list(verdict.reasons)
+        verdict = validate_index(parsed.validation, out, bundle.index)
+        metadata["passed"] = verdict.passed
+        metadata["reasons"] = list(verdict.reasons)
         for reason in verdict.reasons:
-            say(f"[gate] {reason}")
+            log_message(f"[gate] {reason}")
     return verdict.passed

@@ -7,7 +7,7 @@ from pydantic import Field
 from refit.settings import Settings
 
 
-class BlessSettings(Settings):
+class IndexValidationSettings(Settings):
     """What a refreshed index must hold to take the place of the champion's.
 
     Attributes:
@@ -38,7 +38,7 @@ class IndexSettings(Settings):
         popularity_half_life_days: Which of the spec's half-lives ranks them; None is the longest.
         popularity_smoothing: Events' worth of overall popularity added to each context value's.
         batch_size: Items embedded at once.
-        bless: The gate of a refreshed index.
+        validation: The gate of a refreshed index.
     """
 
     kind: Literal["auto", "flat", "ivf"] = "auto"
@@ -50,4 +50,4 @@ class IndexSettings(Settings):
     popularity_smoothing: float = Field(default=10.0, ge=0)
     batch_size: int = Field(default=2048, ge=1)
     seed: int = 0
-    bless: BlessSettings = BlessSettings()
+    validation: IndexValidationSettings = IndexValidationSettings()

@@ -33,7 +33,7 @@ class Violation(Settings):
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedTable:
     """A parsed table and what is wrong with its rows.
 
     Attributes:
@@ -91,7 +91,7 @@ def drop_duplicates(
     return Deduplicated(ibis.union(table.anti_join(repeated, key), first), int(extra))
 
 
-def describe_violations(name: str, judged: Judged, rejected: ir.Table) -> list[Violation]:
+def describe_violations(name: str, judged: ValidatedTable, rejected: ir.Table) -> list[Violation]:
     """Count each reason among the rejected rows, with up to three values that show it."""
     reasons = rejected[REASON].split(_BETWEEN_REASONS).unnest().name(REASON)
     counts = reasons.as_table().group_by(REASON).agg(n=lambda t: t.count()).to_pyarrow()

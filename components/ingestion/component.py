@@ -26,9 +26,9 @@ def ingest_data(
     from components.ingestion.settings import IngestSettings
     from components.step import running
 
-    with running("ingest") as facts:
+    with running("ingest") as metadata:
         manifest = ingest(IngestSettings.parse_json(settings), Path(dataset.path))
-        facts["counts"] = {name: counts.model_dump() for name, counts in manifest.counts.items()}
+        metadata["counts"] = {name: counts.model_dump() for name, counts in manifest.counts.items()}
         dataset.metadata["fingerprint"] = manifest.fingerprint
         dataset.metadata["submitted_fingerprint"] = fingerprint
         dataset.metadata["source"] = manifest.source
@@ -55,14 +55,14 @@ def find_start(
     from components.ingestion.fingerprint import fingerprint_source
     from components.ingestion.settings import IngestSettings
     from components.step import running
-    from refit.progress import say
+    from refit.progress import log_message
     from refit.registry import Registry
 
-    with running("start") as facts:
+    with running("start") as metadata:
         found = fingerprint or fingerprint_source(IngestSettings.parse_json(settings))
         bundles = Registry(registry)
         look_up = bundles.needed_champion_id if needs_champion else bundles.champion_id
         bundle = champion or look_up()
-        facts["fingerprint"], facts["champion"] = found, bundle
-        say(f"[start] data {found[:12]}, champion {bundle or 'none'}")
+        metadata["fingerprint"], metadata["champion"] = found, bundle
+        log_message(f"[start] data {found[:12]}, champion {bundle or 'none'}")
     return (found, bundle)

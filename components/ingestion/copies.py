@@ -4,10 +4,10 @@ from pathlib import Path
 
 from components.ingestion.settings import IngestSettings
 from refit.errors import UsageError
-from refit.remote import bring, is_url
+from refit.remote import download, is_url
 
 
-def bring_near(settings: IngestSettings, folder: Path) -> IngestSettings:
+def download_sources(settings: IngestSettings, folder: Path) -> IngestSettings:
     """The same settings, with a copy in ``folder`` in place of every URL among their paths.
 
     Raises:
@@ -15,14 +15,16 @@ def bring_near(settings: IngestSettings, folder: Path) -> IngestSettings:
         ServiceUnreachable: One could not be read.
     """
     places = {"path": settings.path, **settings.paths.model_dump()}
-    copies = {name: str(_bring(url, folder / name)) for name, url in places.items() if is_url(url)}
+    copies = {
+        name: str(_download(url, folder / name)) for name, url in places.items() if is_url(url)
+    }
     path = copies.pop("path", settings.path)
     paths = settings.paths.model_copy(update=copies)
     return settings.model_copy(update={"path": path, "paths": paths})
 
 
-def _bring(url: str, folder: Path) -> Path:
-    copy = bring(url, folder)
+def _download(url: str, folder: Path) -> Path:
+    copy = download(url, folder)
     if copy.is_dir() and not any(copy.iterdir()):
         raise UsageError(f"there is nothing at {url}")
     return copy

@@ -8,7 +8,7 @@ import duckdb
 import ibis
 
 from components.ingestion.settings import IngestSettings
-from refit.errors import ContractBroken, RefitError
+from refit.errors import DataValidationError, RefitError
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def connect(settings: IngestSettings, scratch: Path) -> Iterator[ibis.BaseBacken
     """Open a database that keeps to its memory limit and spills to ``scratch``.
 
     Raises:
-        ContractBroken: What is read from it turns out to be unreadable, such as a torn file.
+        DataValidationError: What is read from it turns out to be unreadable, such as a torn file.
         RefitError: The memory limit is too small.
     """
     limits = {"memory_limit": settings.memory_limit, "temp_directory": str(scratch)}
@@ -33,6 +33,6 @@ def connect(settings: IngestSettings, scratch: Path) -> Iterator[ibis.BaseBacken
     except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
         raise  # a query of ours is wrong, not the data
     except duckdb.Error as error:
-        raise ContractBroken(f"source {settings.source!r} cannot be read: {error}") from error
+        raise DataValidationError(f"source {settings.source!r} cannot be read: {error}") from error
     finally:
         con.disconnect()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components.ingestion.copies import bring_near
+from components.ingestion.copies import download_sources
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import find_source
 from refit import __version__
@@ -23,7 +23,7 @@ def fingerprint_source(settings: IngestSettings) -> str:
         UsageError: A file of the source is missing.
     """
     with TemporaryDirectory() as folder:
-        near = bring_near(settings, Path(folder))
+        near = download_sources(settings, Path(folder))
         files = find_source(near.source).find_files(near)
         return fingerprint(
             {

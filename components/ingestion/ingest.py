@@ -8,17 +8,23 @@ from pathlib import Path
 import ibis.expr.types as ir
 
 from components.ingestion.cleaning import count_rows
-from components.ingestion.copies import bring_near
+from components.ingestion.copies import download_sources
 from components.ingestion.database import connect
 from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import find_source
-from components.ingestion.tables import Cleaned, Run, choose_columns, clean_tables, find_end
+from components.ingestion.tables import (
+    Cleaned,
+    IngestionContext,
+    choose_columns,
+    clean_tables,
+    find_end,
+)
 from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 from refit.files import read_json, remove, write_atomically, write_json
-from refit.progress import say, timed
-from refit.remote import is_url, take
+from refit.progress import log_message, timed
+from refit.remote import is_url, upload
 
 VIOLATIONS_FILE = "violations.json"
 
@@ -32,9 +38,9 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
 
     Raises:
         UsageError: The source's files are not there, or settings name a column that it lacks.
-        ContractBroken: A file cannot be read, a needed column is missing, a table or a part of the
-            split is empty, or too many rows were rejected; the message names every violation and
-            where the rejected rows are.
+        DataValidationError: A file cannot be read, a needed column is missing, a table or a part of
+            the split is empty, or too many rows were rejected; the message names every violation
+            and where the rejected rows are.
     """
     if out.exists():
         raise UsageError(f"{out} exists already; a dataset folder is written once, name another")
@@ -42,7 +48,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
     with timed(f"ingested {settings.source}"), write_atomically(out) as staging:
         scratch = staging / ".scratch"
         scratch.mkdir(parents=True)
-        settings = bring_near(settings, scratch / "near")
+        settings = download_sources(settings, scratch / "near")
         key = fingerprint_source(settings)
         try:
             with connect(settings, scratch) as con:
@@ -50,14 +56,14 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
                 naive_times = settings.naive_times or source.NAIVE_TIMES
                 as_of = settings.as_of or datetime.now(UTC)
                 end = find_end(settings, tables.events, naive_times, as_of)
-                run = Run(con, settings, naive_times, as_of, end, staging)
+                run = IngestionContext(con, settings, naive_times, as_of, end, staging)
                 cleaned = clean_tables(run, tables)
                 violations = [v.model_dump() for t in cleaned.values() for v in t.violations]
                 write_json(staging / REJECTED_FOLDER / VIOLATIONS_FILE, violations)
                 _hold_shares(cleaned, settings)
                 split = _split_events(cleaned["events"].table, settings, end)
-        except ContractBroken as error:
-            raise ContractBroken(f"{error}{_save_rejected(staging, settings, out)}") from error
+        except DataValidationError as error:
+            raise DataValidationError(f"{error}{_save_rejected(staging, settings, out)}") from error
         remove(scratch)
         manifest = DatasetManifest(
             source=settings.source,
@@ -79,12 +85,12 @@ def _hold_shares(cleaned: Mapping[str, Cleaned], settings: IngestSettings) -> No
     broken = []
     for name, table in cleaned.items():
         counts = table.counts
-        say(
+        log_message(
             f"{name}: {counts.rows_in} rows in = {counts.kept} kept + {counts.rejected} rejected"
             f" + {counts.duplicates} duplicates ({counts.outside} outside the window)"
         )
         for violation in table.violations:
-            say(f"  {violation}")
+            log_message(f"  {violation}")
         share = counts.rejected / max(counts.rows_in, 1)
         if share > limits[name]:
             broken.append(
@@ -93,13 +99,13 @@ def _hold_shares(cleaned: Mapping[str, Cleaned], settings: IngestSettings) -> No
             )
             broken += [f"  {violation}" for violation in table.violations]
     if broken:
-        raise ContractBroken("the source breaks the contract:\n  " + "\n  ".join(broken))
+        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(broken))
 
 
 def _split_events(events: ir.Table, settings: IngestSettings, end: datetime) -> Split:
     """Cut the events by time; every part must hold some."""
     if not count_rows(events):
-        raise ContractBroken("no event is left: the window from start to end is empty")
+        raise DataValidationError("no event is left: the window from start to end is empty")
     span = events.agg(first=events.event_time.min(), last=events.event_time.max())
     first, last = (value[0].as_py().astimezone(UTC) for value in span.to_pyarrow().columns)
     test_start = settings.test_start or end - timedelta(days=settings.test_days or 0)
@@ -121,11 +127,11 @@ def _split_events(events: ir.Table, settings: IngestSettings, end: datetime) -> 
     for name, (begin, until) in parts.items():
         moment = events.event_time
         n = count_rows(events.filter((moment >= begin) & (moment < until)))
-        say(f"{name}: {n} events from {begin:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC")
+        log_message(f"{name}: {n} events from {begin:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC")
         if not n:
             empty.append(f"{name} ({begin.isoformat()} to {until.isoformat()})")
     if empty:
-        raise ContractBroken(
+        raise DataValidationError(
             f"no event in {' and '.join(empty)}; the events go from {first.isoformat()} "
             f"to {last.isoformat()}"
         )
@@ -142,7 +148,7 @@ def _save_rejected(folder: Path, settings: IngestSettings, out: Path) -> str:
     root = settings.rejected_folder or str(out.parent)
     if is_url(root):
         place = f"{root.rstrip('/')}/{name}"
-        take(rejected, place)
+        upload(rejected, place)
     else:
         place = str(Path(root) / name)
         Path(root).mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import ibis
 import ibis.expr.types as ir
 
 from components.ingestion.settings import IngestSettings
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def find_file(settings: IngestSettings, *names: str) -> Path:
     raise UsageError(f"source {settings.source!r}: {path} holds no {' or '.join(names)}")
 
 
-def hold_columns(table: ir.Table, needed: Iterable[str], path: Path) -> None:
+def require_columns(table: ir.Table, needed: Iterable[str], path: Path) -> None:
     """Make sure that a source's file has the columns it is known for.
 
     Raises:
-        ContractBroken: Some are missing; the message names them.
+        DataValidationError: Some are missing; the message names them.
     """
     missing = [name for name in needed if name not in table.columns]
     if missing:
-        raise ContractBroken(
+        raise DataValidationError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(table.columns)}"
         )

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 import pandera.ibis as pa
 
 from components.ingestion.cleaning import (
-    Judged,
+    ValidatedTable,
     Violation,
     count_rows,
     describe_violations,
@@ -30,7 +30,7 @@ from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from refit.contract import EVENTS, ITEMS, USERS, Column, ColumnKind
 from refit.dataset import REJECTED_FOLDER, RowCounts
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 
 MIDNIGHT = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
 KEYS = {
@@ -47,7 +47,7 @@ SORTED_BY = {
 
 
 @dataclass(frozen=True)
-class Run:
+class IngestionContext:
     """What all tables of one run share.
 
     Attributes:
@@ -140,11 +140,11 @@ def find_end(
     return last.astimezone(UTC).replace(**MIDNIGHT) + timedelta(days=1) if last else as_of
 
 
-def clean_tables(run: Run, tables: RawTables) -> dict[str, Cleaned]:
+def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, Cleaned]:
     """Clean items, then events, each of which must be on one of them, then users.
 
     Raises:
-        ContractBroken: A table has no row, or lacks a needed column, or one is of another kind.
+        DataValidationError: A table has no row, lacks a needed column, or a column's kind is wrong.
     """
     on_events = (*tables.context_columns, *tables.derived_item_columns)
     events = _parse(run, "events", tables.events, EVENTS, on_events)
@@ -174,7 +174,11 @@ def clean_tables(run: Run, tables: RawTables) -> dict[str, Cleaned]:
 
 
 def _parse(
-    run: Run, name: str, raw: ir.Table, contract: Sequence[Column], further: Sequence[str]
+    run: IngestionContext,
+    name: str,
+    raw: ir.Table,
+    contract: Sequence[Column],
+    further: Sequence[str],
 ) -> Parsed:
     known = {column.name: column for column in (*ITEMS, *contract)}
     numbers = run.settings.number_columns
@@ -194,17 +198,17 @@ def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
     return Column(name=name, kind=kind, meaning="kept beyond the contract")
 
 
-def _hold_structure(run: Run, tables: Sequence[Parsed]) -> None:
+def _hold_structure(run: IngestionContext, tables: Sequence[Parsed]) -> None:
     faults = []
     for table in tables:
         faults += find_structure_faults(table.name, table.rows, table.columns)
         if not count_rows(table.rows):
             faults.append(f"{table.name}: no row at all")
     if faults:
-        raise ContractBroken("the source breaks the contract:\n  " + "\n  ".join(faults))
+        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(faults))
 
 
-def _clean_items(run: Run, items: Parsed) -> Cleaned:
+def _clean_items(run: IngestionContext, items: Parsed) -> Cleaned:
     has_times = items.has("listed_at")
     length = 0
     if items.has("image_embedding"):
@@ -219,7 +223,7 @@ def _clean_items(run: Run, items: Parsed) -> Cleaned:
     )
 
 
-def _finish_items(run: Run, rows: ir.Table) -> ir.Table:
+def _finish_items(run: IngestionContext, rows: ir.Table) -> ir.Table:
     """Fill in the currency; what is to be sold after the window is not known to be sold."""
     values = {}
     if run.settings.currency:
@@ -232,7 +236,7 @@ def _finish_items(run: Run, rows: ir.Table) -> ir.Table:
 
 
 def _clean_events(
-    run: Run, events: Parsed, known_items: ir.Column | None, context: Sequence[str]
+    run: IngestionContext, events: Parsed, known_items: ir.Column | None, context: Sequence[str]
 ) -> Cleaned:
     moment = events.rows.event_time
     kept = {*(column.name for column in EVENTS), *context}
@@ -245,12 +249,12 @@ def _clean_events(
     )
 
 
-def _clean_users(run: Run, users: Parsed) -> Cleaned:
+def _clean_users(run: IngestionContext, users: Parsed) -> Cleaned:
     return _clean(run, users, make_users_schema(users.columns))
 
 
 def _clean(
-    run: Run,
+    run: IngestionContext,
     table: Parsed,
     schema: pa.DataFrameSchema,
     outside: ir.BooleanValue | None = None,
@@ -271,7 +275,7 @@ def _clean(
     rows = table.rows if outside is None else table.rows.filter(~outside.fill_null(False))
     rows_in = all_rows if outside is None else count_rows(rows)
     unreadable = find_unreadable(rows, table.columns, run.naive_times)
-    judged = Judged(rows, unreadable | find_violations(rows, schema))
+    judged = ValidatedTable(rows, unreadable | find_violations(rows, schema))
     # Kept once, since every later query would check all rows again.
     good = run.con.create_table(f"good_{name}", judged.find_good(), temp=True)
     path = run.folder / REJECTED_FOLDER / f"{name}.parquet"
@@ -304,7 +308,7 @@ def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:
     return events.group_by("item_id").agg(**first)
 
 
-def _write_derived(run: Run, name: str, rows: ir.Table) -> Cleaned:
+def _write_derived(run: IngestionContext, name: str, rows: ir.Table) -> Cleaned:
     table = write(run.con, rows.order_by(SORTED_BY[name]), run.folder / f"{name}.parquet")
     n = count_rows(table)
     counts = RowCounts(rows_in=n, kept=n, rejected=0, duplicates=0)

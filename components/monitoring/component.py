@@ -29,16 +29,16 @@ def calibrate_drift(
     from monitoring.settings import MonitorSettings
     from refit.index import IndexManifest
 
-    with running("calibrate") as facts:
+    with running("calibrate") as metadata:
         found = build_reference(
             MonitorSettings.parse_json(settings).measure,
             Path(evaluation.path) / "predictions.parquet",
             Path(index.path),
             Path(dataset.path),
-            IndexManifest.read(Path(index.path)).towers_id,
+            IndexManifest.read(Path(index.path)).embedding_version,
             Path(reference.path),
         )
-        facts["yardsticks"] = len(found.yardsticks)
+        metadata["metrics"] = len(found.metrics)
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
@@ -52,7 +52,7 @@ def watch_drift(
     store: str,
     pages: str,
     workspace: str,
-    readings: dsl.Output[dsl.Artifact],
+    results: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     outcomes: str = "",
     items: str = "",
@@ -69,11 +69,11 @@ def watch_drift(
         until: End of the last window, UTC; empty means last midnight, or the end of the last whole
             window where windows are shorter than a day.
         windows: How many windows before ``until`` are measured.
-        store: Where readings, decisions, alerts and refits are kept: the path of a SQLite file, or
+        store: Where results, decisions, alerts and refits are kept: the path of a SQLite file, or
             PostgreSQL's URL, whose password is in the environment variable PGPASSWORD.
         pages: Folder of the review pages.
         workspace: Evidently workspace.
-        readings: What was measured, as JSON.
+        results: What was measured, as JSON.
         report: The alert's page, or the page of all alerts.
         outcomes: Events that name the answers they follow, Parquet.
         items: The current items table.
@@ -94,7 +94,7 @@ def watch_drift(
     from refit.files import write_json
     from refit.registry import Registry
 
-    with running("monitor") as facts, tempfile.TemporaryDirectory() as folder:
+    with running("monitor") as metadata, tempfile.TemporaryDirectory() as folder:
         parsed = MonitorSettings.parse_json(settings)
         bundles = Registry(registry)
         end = end_of_last_window(until, parsed.measure.window_days)
@@ -120,13 +120,13 @@ def watch_drift(
             launch=launch,
             workspace=Path(workspace),
         )
-        write_json(Path(readings.path), [r.model_dump(mode="json") for r in outcome.readings])
+        write_json(Path(results.path), [r.model_dump(mode="json") for r in outcome.results])
         page = outcome.alert.report if outcome.alert else "index.html"
         shutil.copyfile(Path(pages) / page, report.path)
-        facts["action"] = str(outcome.decision.action)
-        facts["reasons"] = list(outcome.decision.reasons)
-        facts["readings"] = readings.path
-        facts["alert_id"] = outcome.alert.alert_id if outcome.alert else ""
-        facts["page"] = str(Path(pages) / page)
-        facts["refit"] = outcome.refit.model_dump(mode="json") if outcome.refit else None
-    return str(facts["action"])
+        metadata["action"] = str(outcome.decision.action)
+        metadata["reasons"] = list(outcome.decision.reasons)
+        metadata["results"] = results.path
+        metadata["alert_id"] = outcome.alert.alert_id if outcome.alert else ""
+        metadata["page"] = str(Path(pages) / page)
+        metadata["refit"] = outcome.refit.model_dump(mode="json") if outcome.refit else None
+    return str(metadata["action"])

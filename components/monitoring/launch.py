@@ -5,12 +5,12 @@ import os
 import subprocess
 from collections.abc import Sequence
 
-from components.kubeflow import Kubeflow, Run, RunRequest, wait_for
+from components.kubeflow import Kubeflow, PipelineRun, RunRequest, wait_for
 from monitoring.refits import Launch, UnderWay
 from monitoring.store import Refit
 from refit.alert import Alert
 from refit.errors import GateRefused, RefitError
-from refit.progress import say
+from refit.progress import log_message
 from refit.registry import Registry
 
 KFP_RUNTIME = "_KFP_RUNTIME"
@@ -38,7 +38,9 @@ def command_launcher(command: Sequence[str]) -> Launch:
         )
         if process.returncode not in (0, GateRefused.exit_code):
             raise RefitError(f"run {refit.key} ended with {process.returncode}; see its log")
-        steps = {record["step"]: record["facts"] for record in json.loads(process.stdout)["steps"]}
+        steps = {
+            record["step"]: record["metadata"] for record in json.loads(process.stdout)["steps"]
+        }
         if process.returncode:
             raise GateRefused("; ".join(steps["gate"]["reasons"]))
         return str(steps["deploy"]["bundle_id"])
@@ -67,7 +69,9 @@ def kfp_launcher(
         run, started = api.start_once(
             refit.key, request.model_copy(update={"arguments": arguments})
         )
-        say(f"monitor: refit run {run.name} {'started' if started else 'found'}: {run.run_id}")
+        log_message(
+            f"monitor: refit run {run.name} {'started' if started else 'found'}: {run.run_id}"
+        )
         run = wait_for(api, run.run_id, look_seconds, every=min(5.0, look_seconds))
         if not run.is_over:
             raise UnderWay(f"run {run.run_id} is {run.state.lower()}")
@@ -76,7 +80,7 @@ def kfp_launcher(
     return launch
 
 
-def _what_came_of(run: Run, registry: Registry, reason: str) -> str:
+def _what_came_of(run: PipelineRun, registry: Registry, reason: str) -> str:
     """The bundle that the run made; the audit trail names the alert that it was made for."""
     failed = [task.name for task in run.tasks if task.state == "FAILED"]
     if run.state != "SUCCEEDED":
@@ -84,10 +88,10 @@ def _what_came_of(run: Run, registry: Registry, reason: str) -> str:
         raise RefitError(f"run {run.run_id} {run.state.lower()}{what}; see refit logs {run.run_id}")
     if not run.has_done(DEPLOYING):
         raise GateRefused(f"run {run.run_id} deployed nothing: its gate refused")
-    nominated = registry.candidate()
+    proposed = registry.candidate()
     made = [change.bundle_id for change in registry.history() if change.reason == reason]
-    if nominated and nominated.reason == reason:
-        made.append(nominated.bundle_id)
+    if proposed and proposed.reason == reason:
+        made.append(proposed.bundle_id)
     return made[-1] if made else f"of run {run.run_id}; no rollout made it champion"
 
 

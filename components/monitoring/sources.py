@@ -10,7 +10,7 @@ from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
 from refit.errors import UsageError
 from refit.registry import Registry
-from refit.remote import bring, is_url
+from refit.remote import download, is_url
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -85,4 +85,4 @@ def _fetch(
     """A local path of a Parquet file or a folder of them; None for no place."""
     if not is_url(place):
         return Path(place) if place else None
-    return bring(place, folder, lambda name: name.suffix == ".parquet" and wanted(name))
+    return download(place, folder, lambda name: name.suffix == ".parquet" and wanted(name))

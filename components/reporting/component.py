@@ -17,6 +17,6 @@ def report_run(status: dsl.PipelineTaskFinalStatus, pipeline: str, webhook: str 
     from components.reporting.report import report_end
     from components.step import running
 
-    with running("report") as facts:
-        facts["state"] = status.state
+    with running("report") as metadata:
+        metadata["state"] = status.state
         report_end(pipeline, status.state, status.error_message or "", webhook)

@@ -2,7 +2,7 @@
 
 import requests
 
-from refit.progress import say
+from refit.progress import log_message
 
 TIMEOUT_SECONDS = 10.0
 
@@ -14,11 +14,11 @@ def report_end(pipeline: str, state: str, error: str, webhook: str = "") -> None
     that does not answer is said, but does not change how the run ended.
     """
     text = f"Refit {pipeline}: {state}" + (f" - {error}" if error else "")
-    say(text)
+    log_message(text)
     if not webhook:
         return
     body = {"text": text, "pipeline": pipeline, "state": state, "error": error}
     try:
         requests.post(webhook, json=body, timeout=TIMEOUT_SECONDS).raise_for_status()
     except requests.RequestException as fault:
-        say(f"the webhook was not reached: {fault}")
+        log_message(f"the webhook was not reached: {fault}")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from components.training.encoders import ItemEncoder, QueryEncoder
 from components.training.settings import TrainSettings
-from refit.errors import ContractBroken
+from refit.errors import DataValidationError
 from refit.feature_tables import (
     ItemTable,
     examples_file,
@@ -58,7 +58,7 @@ def encode_catalogue(
     return _run_in_parts(encoder, inputs, n)
 
 
-class Examples:
+class EncodedExamples:
     """Encoded examples on disk, in time order.
 
     Attributes:
@@ -93,7 +93,7 @@ def write_examples(
     features: Path,
     splits: Sequence[str],
     folder: Path,
-) -> Examples:
+) -> EncodedExamples:
     """Encode the examples of ``splits``, one after the other, into memory-mapped files."""
     folder.mkdir(parents=True)
     total = sum(pq.ParquetFile(features / examples_file(s)).metadata.num_rows for s in splits)
@@ -111,7 +111,7 @@ def write_examples(
                     )
                 maps[name][at : at + len(values)] = values
             at += batch.num_rows
-    return Examples(maps)
+    return EncodedExamples(maps)
 
 
 def _encode_examples(encoder: QueryEncoder, spec: FeatureSpec, batch: pa.RecordBatch) -> Batch:
@@ -213,7 +213,7 @@ class Batches:
     def __init__(
         self,
         settings: TrainSettings,
-        examples: Examples,
+        examples: EncodedExamples,
         snapshots: Snapshots,
         catalogue: Batch,
     ) -> None:
@@ -238,11 +238,11 @@ class Batches:
         """A batch to build a model on.
 
         Raises:
-            ContractBroken: There is none.
+            DataValidationError: There is none.
         """
         batch = next(self.of_epoch(0), None)
         if batch is None:
-            raise ContractBroken(
+            raise DataValidationError(
                 "no training example is on an item known at its snapshot; set known_items_only "
                 "to false, or take snapshots more often"
             )

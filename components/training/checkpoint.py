@@ -11,7 +11,7 @@ import tensorflow as tf
 from refit.errors import UsageError
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.model import Epoch
-from refit.progress import say
+from refit.progress import log_message
 
 STATE_FILE = "state.json"
 
@@ -47,7 +47,9 @@ def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say(f"somebody else trains the same just now and has {folder}: no checkpoint is kept")
+            log_message(
+                f"somebody else trains the same just now and has {folder}: no checkpoint is kept"
+            )
             yield None
             return
         yield folder
@@ -77,12 +79,12 @@ class Checkpoint:
             return []
         state = read_json(latest / STATE_FILE)
         if state["key"] != self._key:
-            say(f"{latest} belongs to other settings or data; starting clean")
+            log_message(f"{latest} belongs to other settings or data; starting clean")
             return []
         tracked = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         tracked.read(str(latest / "weights"))
         epochs = [Epoch.parse(epoch) for epoch in state["epochs"]]
-        say(f"going on after epoch {len(epochs)} from {latest}")
+        log_message(f"going on after epoch {len(epochs)} from {latest}")
         return epochs
 
     def save(self, model: tf.keras.Model, epochs: list[Epoch]) -> None:

@@ -29,7 +29,7 @@ def train_towers(
     from components.training.settings import TrainSettings
     from components.training.train import train
 
-    with running("train") as facts:
+    with running("train") as metadata:
         out = Path(model.path)
         checkpoint = Path(checkpoint_folder) if checkpoint_folder else None
         manifest = train(TrainSettings.parse_json(settings), Path(features.path), out, checkpoint)
@@ -38,5 +38,5 @@ def train_towers(
             f'<img alt="Loss and recall by epoch" src="data:image/png;base64,{picture}">',
             encoding="utf-8",
         )
-        model.metadata["towers_id"] = manifest.towers_id
-        facts["towers_id"] = manifest.towers_id
+        model.metadata["embedding_version"] = manifest.embedding_version
+        metadata["embedding_version"] = manifest.embedding_version

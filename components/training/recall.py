@@ -4,9 +4,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.training.batches import Batch, Examples, Snapshots
+from components.training.batches import Batch, EncodedExamples, Snapshots
 from components.training.model import TwoTowerModel
-from refit.errors import ContractBroken
+from refit.errors import DataValidationError
 
 QUERIES_AT_ONCE = 1024
 ITEMS_AT_ONCE = 8192
@@ -18,7 +18,7 @@ class RecallMeter:
     def __init__(
         self,
         model: TwoTowerModel,
-        examples: Examples,
+        examples: EncodedExamples,
         snapshots: Snapshots,
         catalogue: Batch,
         limit: int,
@@ -30,7 +30,7 @@ class RecallMeter:
         self._catalogue = catalogue
         rows = np.flatnonzero(_live(examples, snapshots))
         if not len(rows):
-            raise ContractBroken(
+            raise DataValidationError(
                 "no validation example is on an item of its snapshot; widen the validation window"
             )
         if len(rows) > limit:
@@ -113,7 +113,7 @@ class RecallMeter:
         )
 
 
-def _live(examples: Examples, snapshots: Snapshots) -> NDArray[np.bool_]:
+def _live(examples: EncodedExamples, snapshots: Snapshots) -> NDArray[np.bool_]:
     live = np.zeros(len(examples), dtype=np.bool_)
     for number in np.unique(examples.snapshot):
         at = np.flatnonzero(examples.snapshot == number)

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from components.training.settings import TrainSettings
-from refit.errors import ContractBroken, RefitError, UsageError
+from refit.errors import DataValidationError, RefitError, UsageError
 from refit.features import FeaturesManifest
 from refit.files import checksum, fingerprint, remove, write_atomically
 from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, ModelManifest
-from refit.progress import say, timed
+from refit.progress import log_message, timed
 
 if TYPE_CHECKING:
     from components.training.batches import Batches
@@ -47,7 +47,7 @@ def train(
 
     Raises:
         UsageError: TensorFlow runs with Keras 3, or settings and feature spec do not fit.
-        ContractBroken: There are no training or no validation examples.
+        DataValidationError: There are no training or no validation examples.
         RefitError: ``out`` holds something else, or the loss is no longer a number.
     """
     require_legacy_keras()
@@ -186,7 +186,7 @@ class _Run:
                     settings.validation_examples,
                     settings.seed,
                 )
-        say(f"{name}: {len(examples):,} examples, {len(self._catalogue):,} items")
+        log_message(f"{name}: {len(examples):,} examples, {len(self._catalogue):,} items")
         kept = Checkpoint(self._checkpoint, name, f"{self._key} {epochs}", settings.resume)
         seen = _loop(
             name,
@@ -210,7 +210,7 @@ class _Run:
         for name in (split, "train", "validation"):
             numbers = pq.read_table(self._features / examples_file(name), columns=["snapshot"])
             if not numbers.num_rows:
-                raise ContractBroken(
+                raise DataValidationError(
                     f"there are no {name} examples; widen the window or move the split"
                 )
         own = pq.read_table(self._features / examples_file(split), columns=["snapshot"])
@@ -225,7 +225,7 @@ def _fit(run: _Run) -> tuple[list[_Fit], int]:
         return [run.fit("final", splits, epochs=settings.max_epochs)], settings.max_epochs
     searched = run.fit("search", ("train",), validate=True)
     chosen = max(searched.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
-    say(f"chosen: {chosen} epochs")
+    log_message(f"chosen: {chosen} epochs")
     if settings.final_fit or chosen < len(searched.epochs):
         return [searched, run.fit("final", splits, epochs=chosen)], chosen
     return [searched], chosen
@@ -272,7 +272,7 @@ def _loop(
         seen.append(Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count))
         checkpoint.save(model, seen)
         told = "" if recall is None else f", validation recall@{settings.recall_at} {recall:.4f}"
-        say(
+        log_message(
             f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{told}, "
             f"{count / seconds:,.0f} examples/s"
         )
@@ -305,7 +305,7 @@ class _Clock:
         self._told = now
         speed = self._done / (now - self._started)
         left = (self._left - self._done) / speed
-        say(f"{self._name}: {speed:,.0f} examples/s, at most {left:.0f} s left")
+        log_message(f"{self._name}: {speed:,.0f} examples/s, at most {left:.0f} s left")
 
 
 def _write_model(
@@ -321,7 +321,9 @@ def _write_model(
     draw_curve(epochs, chosen, settings.recall_at, folder / CURVE_FILE)
     manifest.write(folder)
     written = ModelManifest(
-        towers_id=fingerprint([checksum(folder / tower) for tower in (QUERY_TOWER, ITEM_TOWER)]),
+        embedding_version=fingerprint(
+            [checksum(folder / tower) for tower in (QUERY_TOWER, ITEM_TOWER)]
+        ),
         embedding_size=run.embedding_size,
         content_size=settings.content_size,
         learned_size=settings.learned_size,

@@ -1,19 +1,23 @@
-"""Pictures of readings over windows, as SVG text that stands inside a page."""
+"""Pictures of results over windows, as SVG text that stands inside a page."""
 
 import io
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from refit.reading import Reading, State
+from refit.drift import DriftResult, DriftState
 
 # Okabe and Ito's palette, told apart by colour-blind readers too; shapes say the same again.
-COLOURS = {State.OK: "#0072B2", State.DRIFT: "#D55E00", State.CANNOT_TELL: "#767676"}
-MARKERS = {State.OK: "o", State.DRIFT: "^", State.CANNOT_TELL: "x"}
+COLOURS = {
+    DriftState.OK: "#0072B2",
+    DriftState.DRIFT: "#D55E00",
+    DriftState.INSUFFICIENT_DATA: "#767676",
+}
+MARKERS = {DriftState.OK: "o", DriftState.DRIFT: "^", DriftState.INSUFFICIENT_DATA: "x"}
 LINE = "#444444"
 
 
-def draw_series(readings: Sequence[Reading], title: str) -> str:
+def draw_series(results: Sequence[DriftResult], title: str) -> str:
     """One statistic over windows with its threshold, as SVG; windows oldest first."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -21,29 +25,29 @@ def draw_series(readings: Sequence[Reading], title: str) -> str:
     figure = Figure(figsize=(4.4, 2.1), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
-    ends = [reading.window.start for reading in readings]
-    level = readings[-1].subject.startswith("live:") and any(
-        reading.level is not None for reading in readings
+    ends = [result.window.start for result in results]
+    level = results[-1].subject.startswith("live:") and any(
+        result.level is not None for result in results
     )
-    values = [reading.level if level else reading.value for reading in readings]
+    values = [result.level if level else result.value for result in results]
     known = [(end, value) for end, value in zip(ends, values, strict=True) if value is not None]
     if known:
         axes.plot(*zip(*known, strict=True), color="#9bb8cc", linewidth=1.2, zorder=1)
     if level:
-        _draw_intervals(axes, readings)
+        _draw_intervals(axes, results)
     else:
         lines = [
-            (reading.window.start, reading.threshold)
-            for reading in readings
-            if reading.threshold is not None
+            (result.window.start, result.threshold)
+            for result in results
+            if result.threshold is not None
         ]
         if lines:
             axes.plot(*zip(*lines, strict=True), color=LINE, linewidth=1.2, linestyle="--")
-    for state in State:
+    for state in DriftState:
         points = [
             (end, value or 0.0)
-            for end, value, reading in zip(ends, values, readings, strict=True)
-            if reading.state is state
+            for end, value, result in zip(ends, values, results, strict=True)
+            if result.state is state
         ]
         if points:
             axes.scatter(
@@ -57,25 +61,25 @@ def draw_series(readings: Sequence[Reading], title: str) -> str:
     _style(axes, ends, title)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _inline(buffer.getvalue(), title, describe_series(readings))
+    return _inline(buffer.getvalue(), title, describe_series(results))
 
 
-def describe_series(readings: Sequence[Reading]) -> str:
+def describe_series(results: Sequence[DriftResult]) -> str:
     """The picture in words, for readers who do not see it."""
-    states = ", ".join(f"{r.window.start:%d %b} {r.state}" for r in readings[-7:])
-    last = readings[-1]
+    states = ", ".join(f"{r.window.start:%d %b} {r.state}" for r in results[-7:])
+    last = results[-1]
     if last.value is None or last.threshold is None:
         return f"No value in the newest window: {last.why}. {states}."
     return f"Newest value {last.value:.3g}, threshold {last.threshold:.3g}. {states}."
 
 
-def _draw_intervals(axes: Any, readings: Sequence[Reading]) -> None:
-    for reading in readings:
-        if reading.interval is not None:
-            axes.vlines(reading.window.start, *reading.interval, color="#9bb8cc", linewidth=2)
+def _draw_intervals(axes: Any, results: Sequence[DriftResult]) -> None:
+    for result in results:
+        if result.interval is not None:
+            axes.vlines(result.window.start, *result.interval, color="#9bb8cc", linewidth=2)
     bounds = [
         (r.window.start, _bound(r.level, r.value, r.threshold, r.statistic == "drop"))
-        for r in readings
+        for r in results
         if r.level is not None and r.value is not None and r.threshold is not None
     ]
     if bounds:

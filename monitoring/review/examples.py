@@ -1,10 +1,10 @@
 """What a review page shows of the rows behind an alert."""
 
-from refit.reading import Window
+from refit.drift import Window
 from refit.settings import Settings
 
 
-class Share(Settings):
+class ValueShare(Settings):
     """A value's share before and in the window."""
 
     column: str
@@ -13,7 +13,7 @@ class Share(Settings):
     now: float
 
 
-class Examples(Settings):
+class AlertExamples(Settings):
     """What a person may look at to see what drift means.
 
     Attributes:
@@ -25,4 +25,4 @@ class Examples(Settings):
     window: Window
     queries: tuple[dict[str, str], ...] = ()
     listings: tuple[dict[str, str], ...] = ()
-    shares: tuple[Share, ...] = ()
+    shares: tuple[ValueShare, ...] = ()

@@ -7,12 +7,12 @@ from typing import Any
 
 from monitoring.decide import name_of
 from monitoring.review.charts import draw_series
-from monitoring.review.examples import Examples
+from monitoring.review.examples import AlertExamples
 from monitoring.review.runbook import advise
 from monitoring.store import Refit
 from refit.alert import Alert
+from refit.drift import DriftResult, DriftState
 from refit.files import read_json, write_atomically
-from refit.reading import Reading, State
 
 FOLDER = Path(__file__).parent
 
@@ -22,7 +22,7 @@ class Moved:
     """One thing that the alert is about, as the page shows it."""
 
     name: str
-    reading: Reading
+    result: DriftResult
     times: float | None
     since: str
     meaning: str
@@ -31,25 +31,25 @@ class Moved:
 
 
 def write_alert(
-    folder: Path, alert: Alert, history: Sequence[Reading], refit: Refit | None
+    folder: Path, alert: Alert, history: Sequence[DriftResult], refit: Refit | None
 ) -> Path:
     """Write an alert's page.
 
     Args:
         folder: Where the pages are; examples stand there as ``<alert_id>.json``.
         alert: What to show.
-        history: The bundle's readings up to now, oldest window first.
+        history: The bundle's results up to now, oldest window first.
         refit: The refit that followed, if one did.
 
     Returns:
         The page's path.
     """
-    newest = max((r.window.end for r in alert.readings), default=None)
+    newest = max((r.window.end for r in alert.results), default=None)
     past = [r for r in history if newest is None or r.window.end <= newest]
-    series: dict[str, list[Reading]] = {}
-    for reading in past:
-        series.setdefault(name_of(reading), []).append(reading)
-    moved = [_moved(reading, series.get(name_of(reading), [reading])) for reading in alert.readings]
+    series: dict[str, list[DriftResult]] = {}
+    for result in past:
+        series.setdefault(name_of(result), []).append(result)
+    moved = [_moved(result, series.get(name_of(result), [result])) for result in alert.results]
     about = {each.name for each in moved}
     live = [
         draw_series(each, _title(name))
@@ -57,7 +57,7 @@ def write_alert(
         if name.startswith("live:") and name not in about
     ]
     examples_file = folder / f"{alert.alert_id}.json"
-    examples = Examples.parse(read_json(examples_file)) if examples_file.exists() else None
+    examples = AlertExamples.parse(read_json(examples_file)) if examples_file.exists() else None
     page = _render(
         "alert.html",
         alert=alert,
@@ -77,17 +77,17 @@ def write_index(folder: Path, alerts: Sequence[Alert], refits: Sequence[Refit]) 
     return _write(folder / "index.html", page)
 
 
-def _moved(reading: Reading, series: Sequence[Reading]) -> Moved:
-    name = name_of(reading)
+def _moved(result: DriftResult, series: Sequence[DriftResult]) -> Moved:
+    name = name_of(result)
     times = None
-    if reading.value is not None and reading.threshold:
-        times = reading.value / reading.threshold
+    if result.value is not None and result.threshold:
+        times = result.value / result.threshold
     meaning, action = advise(name)
-    if reading.state is State.CANNOT_TELL:
+    if result.state is DriftState.INSUFFICIENT_DATA:
         meaning = "It could not be measured, so nothing vouches for it."
     return Moved(
         name=name,
-        reading=reading,
+        result=result,
         times=times,
         since=_since(series),
         meaning=meaning,
@@ -96,14 +96,14 @@ def _moved(reading: Reading, series: Sequence[Reading]) -> Moved:
     )
 
 
-def _since(series: Sequence[Reading]) -> str:
+def _since(series: Sequence[DriftResult]) -> str:
     """The first window of the unbroken run of the newest window's state."""
     newest = series[-1]
     first = newest
-    for reading in reversed(series):
-        if reading.state is not newest.state:
+    for result in reversed(series):
+        if result.state is not newest.state:
             break
-        first = reading
+        first = result
     return f"{first.window.start:%Y-%m-%d %H:%M}"
 
 
@@ -112,7 +112,7 @@ def _title(name: str) -> str:
     return subject if subject.startswith("live:") else f"{subject} · {statistic}"
 
 
-def _tell_quality(series: dict[str, list[Reading]]) -> list[str]:
+def _tell_quality(series: dict[str, list[DriftResult]]) -> list[str]:
     """Whether live quality fell, in words; what is not known is said to be not known."""
     told = []
     for subject, label in (
@@ -125,7 +125,7 @@ def _tell_quality(series: dict[str, list[Reading]]) -> list[str]:
             why = last.why if last is not None else "it was not measured"
             told.append(f"{label}: cannot tell: {why}.")
             continue
-        verdict = "it fell" if last.state is State.DRIFT else "no clear fall"
+        verdict = "it fell" if last.state is DriftState.DRIFT else "no clear fall"
         low, high = last.interval
         told.append(
             f"{label}: {verdict}. {last.level:.2%} of answers (95% interval {low:.2%} to "
@@ -135,13 +135,13 @@ def _tell_quality(series: dict[str, list[Reading]]) -> list[str]:
     return told
 
 
-def _calm(past: Sequence[Reading], about: set[str]) -> dict[str, list[str]]:
-    """Names of all other readings of the newest window, by state."""
-    newest = max((reading.window.end for reading in past), default=None)
+def _calm(past: Sequence[DriftResult], about: set[str]) -> dict[str, list[str]]:
+    """Names of all other results of the newest window, by state."""
+    newest = max((result.window.end for result in past), default=None)
     calm: dict[str, list[str]] = {}
-    for reading in past:
-        if reading.window.end == newest and name_of(reading) not in about:
-            calm.setdefault(str(reading.state), []).append(name_of(reading))
+    for result in past:
+        if result.window.end == newest and name_of(result) not in about:
+            calm.setdefault(str(result.state), []).append(name_of(result))
     return calm
 
 

@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from monitoring.database import PLACES, parse_place
 from monitoring.metrics import StoreCollector
 from refit.errors import UsageError
-from refit.progress import say, set_up_logging
+from refit.progress import log_message, set_up_logging
 from refit.signals import end_on_sigterm
 
 
@@ -63,7 +63,7 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing about requests; probes and scrapes would be most of it."""
 
     def log_message(self, form: str, *values: Any) -> None:
-        say(f"review page: {form % values}")
+        log_message(f"review page: {form % values}")
 
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(HTTPStatus.OK)
@@ -92,7 +92,7 @@ def main() -> None:
     set_up_logging()
     end_on_sigterm()
     with make_server(asked.pages, asked.store, asked.host, asked.port) as server:
-        say(f"review pages: http://{asked.host}:{server.server_port}/")
+        log_message(f"review pages: http://{asked.host}:{server.server_port}/")
         server.serve_forever()
 
 

@@ -69,7 +69,7 @@ def show_alert(
     write_table(
         f"{alert.alert_id} · {alert.status}",
         ("subject", "statistic", "value", "threshold", "state", "why"),
-        ((r.subject, r.statistic, r.value, r.threshold, r.state, r.why) for r in alert.readings),
+        ((r.subject, r.statistic, r.value, r.threshold, r.state, r.why) for r in alert.results),
     )
     write_line(f"decided: {alert.decision.action}")
     for reason in alert.decision.reasons:

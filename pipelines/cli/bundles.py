@@ -67,7 +67,7 @@ def show_bundle(
         ("what", "value"),
         [
             ("made", manifest.created_at),
-            ("towers", manifest.towers_id[:12]),
+            ("towers", manifest.embedding_version[:12]),
             ("index as of", manifest.as_of),
             ("trained on", f"{manifest.trained_from} .. {manifest.trained_until}"),
             ("dataset", manifest.dataset_fingerprint[:12]),
@@ -97,7 +97,7 @@ def promote(
     if cluster:
         rollouts = open_rollouts(cluster)
         write_progress(rollouts.promote(bundle_id, by, reason, force).message)
-        write_line(f"champion: {rollouts.settle(seconds)}")
+        write_line(f"champion: {rollouts.wait_until_stable(seconds)}")
         return
     promotion = Registry(Home.at(home, registry).registry).promote(bundle_id, by, reason, force)
     write_line(f"champion: {promotion.bundle_id}")
@@ -119,7 +119,7 @@ def roll_back(
     if cluster:
         rollouts = open_rollouts(cluster)
         write_progress(rollouts.roll_back(by, reason).message)
-        write_line(f"champion: {rollouts.settle(seconds)}")
+        write_line(f"champion: {rollouts.wait_until_stable(seconds)}")
         return
     promotion = Registry(Home.at(home, registry).registry).rollback(by, reason)
     write_line(f"champion: {promotion.bundle_id}")

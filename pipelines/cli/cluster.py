@@ -10,7 +10,7 @@ import typer
 from pipelines.cli.output import ERRORS, write_json, write_line, write_progress, write_table
 
 if TYPE_CHECKING:
-    from components.kubeflow import Kubeflow, Run
+    from components.kubeflow import Kubeflow, PipelineRun
     from pipelines.cluster.settings import ClusterSettings
 
 LOOK_SECONDS = 2.0
@@ -41,7 +41,7 @@ def open_cluster(file: Path | None, endpoint: str) -> "tuple[ClusterSettings, Ku
     return settings, connect(settings, endpoint)
 
 
-def describe_run(run: "Run") -> dict[str, Any]:
+def describe_run(run: "PipelineRun") -> dict[str, Any]:
     """A run for scripts."""
     from pipelines.cluster.runs import steps_of
 
@@ -54,7 +54,7 @@ def describe_run(run: "Run") -> dict[str, Any]:
     }
 
 
-def tell_run(run: "Run", as_json: bool) -> None:
+def tell_run(run: "PipelineRun", as_json: bool) -> None:
     """A run and its steps for the reader."""
     from pipelines.cluster.runs import steps_of
 
@@ -82,7 +82,7 @@ def watch_to_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_j
     raise_for_end(run, log_reader(api, settings, run))
 
 
-def watch_run(api: "Kubeflow", run_id: str) -> "Run":
+def watch_run(api: "Kubeflow", run_id: str) -> "PipelineRun":
     """Show a run's steps until it is over: a live table on a terminal, else a line a change."""
     from components.kubeflow import follow
 
@@ -90,7 +90,7 @@ def watch_run(api: "Kubeflow", run_id: str) -> "Run":
     return _watch_live(looks) if ERRORS.is_terminal else _watch_in_lines(looks)
 
 
-def _watch_in_lines(looks: Any) -> "Run":
+def _watch_in_lines(looks: Any) -> "PipelineRun":
     from pipelines.cluster.runs import steps_of
 
     told: dict[str, str] = {}
@@ -103,7 +103,7 @@ def _watch_in_lines(looks: Any) -> "Run":
     return run
 
 
-def _watch_live(looks: Any) -> "Run":
+def _watch_live(looks: Any) -> "PipelineRun":
     from rich.live import Live
     from rich.table import Table
 

@@ -34,13 +34,13 @@ def demo(
 
       refit demo --source renttherunway --data data/renttherunway
     """
+    from pipelines.demo.demo import Demo
     from pipelines.demo.settings import DemoSettings
-    from pipelines.demo.story import Story
 
     values: dict[str, Any] = {"source": source, "data": data, "out": out.absolute(), "seed": seed}
     if steps is not None:
         values["live_steps"] = steps
-    summary = Story(DemoSettings.parse(values), write_progress).tell()
+    summary = Demo(DemoSettings.parse(values), write_progress).tell()
     if as_json:
         write_json(summary)
     else:

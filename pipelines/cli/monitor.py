@@ -74,38 +74,38 @@ def monitor(
     )
     outcome = run_locally("drift_monitoring", arguments, place, on_line=write_progress)
     outcome.raise_if_failed()
-    facts = outcome.facts("monitor")
-    readings = read_json(Path(facts["readings"]))
+    metadata = outcome.metadata("monitor")
+    results = read_json(Path(metadata["results"]))
     if as_json:
-        write_json({**facts, "readings": readings, "run": str(outcome.folder)})
+        write_json({**metadata, "results": results, "run": str(outcome.folder)})
         return
-    _tell(facts, readings)
+    _tell(metadata, results)
 
 
-def _tell(facts: dict[str, Any], readings: list[dict[str, Any]]) -> None:
+def _tell(metadata: dict[str, Any], results: list[dict[str, Any]]) -> None:
     write_table(
         "Readings",
         ("window", "subject", "statistic", "value", "threshold", "n", "state"),
         (
             (
-                reading["window"]["start"][:16],
-                reading["subject"],
-                reading["statistic"],
-                _number(reading["value"]),
-                _number(reading["threshold"]),
-                reading["n_current"],
-                reading["state"],
+                result["window"]["start"][:16],
+                result["subject"],
+                result["statistic"],
+                _number(result["value"]),
+                _number(result["threshold"]),
+                result["n_current"],
+                result["state"],
             )
-            for reading in readings
+            for result in results
         ),
     )
-    write_line(f"decided: {facts['action']}")
-    for reason in facts["reasons"]:
+    write_line(f"decided: {metadata['action']}")
+    for reason in metadata["reasons"]:
         write_line(f"  {reason}")
-    if facts["alert_id"]:
-        write_line(f"alert {facts['alert_id']}: {facts['page']}")
-    if facts["refit"]:
-        write_line(f"refit {facts['refit']['state']}: {facts['refit']['outcome']}")
+    if metadata["alert_id"]:
+        write_line(f"alert {metadata['alert_id']}: {metadata['page']}")
+    if metadata["refit"]:
+        write_line(f"refit {metadata['refit']['state']}: {metadata['refit']['outcome']}")
 
 
 def _number(value: float | None) -> str:

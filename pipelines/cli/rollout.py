@@ -11,7 +11,7 @@ from pipelines.cli.output import write_json, write_line, write_table
 from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
-    from components.deployment.judge import Arm, Share
+    from components.deployment.canary import Arm, Proportion
     from components.deployment.rollout import Progress, Rollouts
 
 rollout = typer.Typer(no_args_is_help=True, help="New bundles going live on a cluster.")
@@ -59,7 +59,7 @@ def start(
     """Nominate a bundle against today's champion, and begin its rollout."""
     rollouts = open_rollouts(cluster)
     registry = rollouts.registry
-    registry.nominate(bundle_id, registry.champion_id(), by, reason)
+    registry.propose(bundle_id, registry.champion_id(), by, reason)
     tell_progress(rollouts.reconcile(), as_json)
 
 
@@ -82,7 +82,7 @@ def step(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
 
 @rollout.command("follow")
 def follow(cluster: ClusterOption = None) -> None:
-    """Carry out nominations as they come, for ever; what the cluster's own deployer runs."""
+    """Carry out proposals as they come, for ever; what the cluster's own deployer runs."""
     end_on_sigterm()
     open_rollouts(cluster).follow()
 
@@ -130,5 +130,5 @@ def _describe(arm: "Arm") -> tuple[str, ...]:
     return (arm.bundle_id, str(arm.pods), *map(_share, shares))
 
 
-def _share(share: "Share") -> str:
+def _share(share: "Proportion") -> str:
     return "not known" if share.fault else f"{share.bad:.0f} of {share.of:.0f}"

@@ -75,11 +75,11 @@ def raise_if_refused(outcome: RunOutcome) -> None:
     Raises:
         GateRefused: With the gate's reasons.
     """
-    gate = outcome.facts("gate")
+    gate = outcome.metadata("gate")
     if not gate.get("passed"):
         reasons = "\n  ".join(gate.get("reasons", ())) or "the gate did not run"
         raise GateRefused(f"the gate refused, nothing was deployed:\n  {reasons}")
-    if "bundle_id" not in outcome.facts("deploy"):
+    if "bundle_id" not in outcome.metadata("deploy"):
         raise GateRefused("the gate passed but no bundle was deployed; see the run's log")
 
 
@@ -98,8 +98,8 @@ def show_local_runs(home: Path | None, as_json: bool) -> None:
                 f"{outcome.started_at:%Y-%m-%d %H:%M:%S}",
                 f"{outcome.seconds:.0f}",
                 "well" if outcome.succeeded else "failed",
-                {True: "passed", False: "refused"}.get(outcome.facts("gate").get("passed"), "-"),  # type: ignore[arg-type]
-                outcome.facts("deploy").get("bundle_id", "-"),
+                {True: "passed", False: "refused"}.get(outcome.metadata("gate").get("passed"), "-"),  # type: ignore[arg-type]
+                outcome.metadata("deploy").get("bundle_id", "-"),
             )
             for outcome in outcomes
         ),
@@ -119,7 +119,7 @@ def _tell(outcome: RunOutcome, as_json: bool) -> None:
             for record in outcome.steps
         ),
     )
-    if report := outcome.facts("gate").get("evaluation"):
+    if report := outcome.metadata("gate").get("evaluation"):
         write_line(f"report: {report}/report.html")
-    if bundle := outcome.facts("deploy").get("bundle_id"):
+    if bundle := outcome.metadata("deploy").get("bundle_id"):
         write_line(f"champion: {bundle}")

@@ -1,4 +1,4 @@
-"""Reading what a step said: from the KFP API where it serves logs, else from the pod itself."""
+"""DriftResult what a step said: from the KFP API where it serves logs, else from the pod itself."""
 
 from typing import Any
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from components.kubeflow import Kubeflow, Run, Task
+from components.kubeflow import Kubeflow, PipelineRun, Task
 from pipelines.cluster.logs import read_step_log
 from pipelines.cluster.settings import STEPS, ClusterSettings
 from refit.errors import BY_EXIT_CODE, GateRefused, RefitError, UsageError
 
-GATES = ("pass_gate", "reindex_listings")
+GATES = ("gate", "reindex_listings")
 """Steps whose answer decides whether anything is deployed."""
 DEPLOYING = ("deploy-bundle", "deploy-refreshed-index")
 
@@ -23,7 +23,7 @@ _EXIT_CODE = re.compile(r"failed to execute component: .*exit status (?P<code>\d
 
 
 @dataclass(frozen=True)
-class Step:
+class StepStatus:
     """One of our steps in a run.
 
     Attributes:
@@ -46,12 +46,12 @@ class Step:
         return (self.finished_at - self.started_at).total_seconds()
 
 
-def steps_of(run: Run) -> list[Step]:
+def steps_of(run: PipelineRun) -> list[StepStatus]:
     """The run's steps in the order of their starts; what the cluster does around them is left out.
 
     A step whose driver failed has failed.
     """
-    found: dict[str, Step] = {}
+    found: dict[str, StepStatus] = {}
     for task in sorted(run.tasks, key=_start):
         name = task.name.removesuffix("-driver").replace("-", "_")
         is_driver = task.name.endswith("-driver")
@@ -60,7 +60,7 @@ def steps_of(run: Run) -> list[Step]:
         before = found.get(name)
         pods = (*(before.pods if before else ()), *task.pods)
         if before is None or (before.state != "FAILED" or task.state == "FAILED"):
-            found[name] = Step(name, task.state, task.started_at, task.finished_at, pods)
+            found[name] = StepStatus(name, task.state, task.started_at, task.finished_at, pods)
     return list(found.values())
 
 
@@ -68,7 +68,7 @@ def _start(task: Task) -> float:
     return task.started_at.timestamp() if task.started_at else float("inf")
 
 
-def find_run(api: Kubeflow, cluster: ClusterSettings, named: str) -> Run:
+def find_run(api: Kubeflow, cluster: ClusterSettings, named: str) -> PipelineRun:
     """A run by id or by name.
 
     Raises:
@@ -82,7 +82,7 @@ def find_run(api: Kubeflow, cluster: ClusterSettings, named: str) -> Run:
     raise UsageError(f"no run {named!r} in experiment {cluster.experiment}; see refit status")
 
 
-def raise_for_end(run: Run, read: Callable[[str], str]) -> None:
+def raise_for_end(run: PipelineRun, read: Callable[[str], str]) -> None:
     """Raise what a finished run's end means, of the kind that the failing step gave.
 
     Args:
@@ -108,7 +108,7 @@ def raise_for_end(run: Run, read: Callable[[str], str]) -> None:
         raise GateRefused(f"the gate refused, nothing was deployed:\n  {reasons}")
 
 
-def _raise_failure(run: Run, step: str, read: Callable[[str], str]) -> None:
+def _raise_failure(run: PipelineRun, step: str, read: Callable[[str], str]) -> None:
     try:
         log = read(step)
     except RefitError as error:
@@ -152,7 +152,7 @@ def _gate_reasons(gate: str, read: Callable[[str], str]) -> list[str]:
     return reasons or ["the gate gave no reason"]
 
 
-def log_reader(api: Kubeflow, cluster: ClusterSettings, run: Run) -> Callable[[str], str]:
+def log_reader(api: Kubeflow, cluster: ClusterSettings, run: PipelineRun) -> Callable[[str], str]:
     """What reads the log of a step of this run."""
     steps = {step.name: step for step in steps_of(run)}
 

@@ -21,8 +21,8 @@ IDEMPOTENT_STEPS = (
     "train_towers",
     "index_listings",
     "reindex_listings",
-    "judge_model",
-    "pass_gate",
+    "evaluate_model",
+    "gate",
     "calibrate_drift",
 )
 """Steps that may be done again: they read, and write artifacts of their own in one piece."""
@@ -148,8 +148,8 @@ class ClusterSettings(Settings):
         resources: By step; ``default`` is for the others.
         gpu: For the training step.
         retries: Of idempotent steps.
-        target: How a bundle that passed its gate goes live here: ``seldon`` nominates it for a
-            rollout, which ``refit rollout follow`` carries out; ``local`` makes it champion.
+        target: How a bundle that passed its gate goes live here: ``seldon`` proposes it for a
+            rollout, which ``refit rollout reconcile`` carries out; ``local`` makes it champion.
         rollout: How a rollout goes.
         registry: URL of the bundle registry.
         predictions: URL or path of the prediction log.

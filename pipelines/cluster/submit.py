@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from components.kubeflow import Kubeflow, Run, RunRequest, Schedule
+from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
 from pipelines.arguments import to_json
 from pipelines.cluster.compile import compile_for
 from pipelines.cluster.settings import ClusterSettings
@@ -55,7 +55,9 @@ class Wish:
     refit: bool = True
 
 
-def submit(api: Kubeflow, cluster: ClusterSettings, wish: Wish, name: str = "") -> tuple[Run, bool]:
+def submit(
+    api: Kubeflow, cluster: ClusterSettings, wish: Wish, name: str = ""
+) -> tuple[PipelineRun, bool]:
     """Start a run, unless one of this name is there already.
 
     Args:

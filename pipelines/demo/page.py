@@ -73,13 +73,13 @@ def draw_quality(
     return _as_data_uri(figure)
 
 
-def draw_drift(readings: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]]) -> str:
+def draw_drift(results: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]]) -> str:
     """The drift statistics that tell the story, over their thresholds; a data URI.
 
     Drawn are those of vectors, scores and live quality, and whatever drifted at least once.
     """
     plt = _pyplot()
-    known = [r for r in readings if r["value"] is not None and r["threshold"]]
+    known = [r for r in results if r["value"] is not None and r["threshold"]]
     subjects = choose_subjects(known)
     if not subjects:
         return ""
@@ -107,11 +107,11 @@ def draw_drift(readings: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[st
     return _as_data_uri(figure)
 
 
-def choose_subjects(readings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the readings to draw: vectors, scores and live quality first."""
+def choose_subjects(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the results to draw: vectors, scores and live quality first."""
     first = ("query-embedding", "listing-embedding", "scores", "live:purchase-rate")
-    drifted = {r["subject"] for r in readings if r["state"] == "drift"}
-    names = {r["subject"] for r in readings}
+    drifted = {r["subject"] for r in results if r["state"] == "drift"}
+    names = {r["subject"] for r in results}
     chosen = {name for name in names if name.startswith(first)} | drifted
 
     def order(name: str) -> tuple[int, str]:

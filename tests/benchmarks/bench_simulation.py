@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy starts its threads
 
-from refit.progress import say, set_up_logging
+from refit.progress import log_message, set_up_logging
 from simulation.history import write_history
 from simulation.oracle import random_recommender
 from simulation.settings import PRESETS
@@ -30,7 +30,7 @@ def main() -> None:
         day = market.live_day(random_recommender(market))
         lived = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        say(
+        log_message(
             f"{preset}: {rows:,} events, {market.items_table().num_rows:,} listings in "
             f"{wall:.1f} s ({cpu:.1f} CPU s, {rows / cpu:,.0f} events a CPU s); a live day with "
             f"{day.requests.num_rows} requests in {lived:.2f} s; peak {peak:,.0f} MiB"

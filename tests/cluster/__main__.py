@@ -15,13 +15,13 @@ from tests.cluster import binaries
 from tests.cluster.images import CONTAINERFILES, base_image, refit_image
 from tests.cluster.kfp.images import backend_images
 from tests.cluster.kubernetes import attach, node_images, raise_cluster
-from tests.cluster.lanes import NO_TESTS, lanes_at_once, lanes_of, run_lanes
 from tests.cluster.machine import CannotRun, prepare_machine
 from tests.cluster.node import Node
 from tests.cluster.object_store import install_object_store, store_image
 from tests.cluster.postgres import postgres_image
 from tests.cluster.seldon import install_seldon, operator_image
 from tests.cluster.settings import NodeSettings
+from tests.cluster.shards import NO_TESTS, lanes_at_once, lanes_of, run_lanes
 from tests.cluster.unpacked import unpack
 
 TIERS = {
@@ -59,16 +59,16 @@ def test(tiers: Sequence[str], arguments: Sequence[str], at_once: int) -> int:
     Returns:
         1 when a tier failed, 0 when none did; a tier that this machine cannot hold is no failure.
     """
-    lanes = lanes_of(tiers)
+    shards = lanes_of(tiers)
     try:
-        prepare_machine(clusters=min(at_once, len(lanes)), builds=True)
+        prepare_machine(clusters=min(at_once, len(shards)), builds=True)
         build_all(tiers)
     except CannotRun as error:
         _say("\n".join(f"{TIERS[tier]}: DID NOT RUN: {error}" for tier in tiers))
         return 0
-    ended = run_lanes(lanes, arguments, at_once)
+    ended = run_lanes(shards, arguments, at_once)
     for tier in tiers:
-        codes = {code for lane, code in ended.items() if lane.tier == tier}
+        codes = {code for shard, code in ended.items() if shard.tier == tier}
         _say(f"{TIERS[tier]}: {_outcome(codes)}")
     return int(any(code not in (0, NO_TESTS) for code in ended.values()))
 

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster that ends with this run; REFIT_TEST_CLUSTER=NUMBER uses one that stands.
 
-    REFIT_CLUSTER_NUMBER keeps it apart from others, as those of other lanes.
+    REFIT_CLUSTER_NUMBER keeps it apart from others, as those of other shards.
     """
     if number := os.environ.get("REFIT_TEST_CLUSTER"):
         yield attach(NodeSettings(number=int(number)))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from refit.errors import ServiceUnreachable, UsageError
-from tests.cluster import keeper
+from tests.cluster import supervisor
 from tests.cluster.commands import run, wait_for
 from tests.cluster.machine import CONTROLLERS, hierarchies, is_unified
 from tests.cluster.settings import ROOT, NodeSettings
@@ -29,7 +29,7 @@ KERNEL_SETTINGS = {
 class Node:
     """Namespaces for mounts, network and processes, and the programs that run in them.
 
-    Everything in them ends when their first process does; see ``keeper``.
+    Everything in them ends when their first process does; see ``supervisor``.
     """
 
     def __init__(self, settings: NodeSettings) -> None:
@@ -43,9 +43,9 @@ class Node:
         Raises:
             ServiceUnreachable: The node does not run.
         """
-        file = self.folder / keeper.FIRST
+        file = self.folder / supervisor.FIRST
         pid = int(file.read_text()) if file.exists() else 0
-        if not keeper.is_pause(pid):
+        if not supervisor.is_pause(pid):
             raise ServiceUnreachable(f"{self.settings.name} does not run")
         return pid
 
@@ -72,7 +72,7 @@ class Node:
                 f"{self.settings.name} runs already: end it with 'python -m tests.cluster down', "
                 "or choose another number"
             )
-        keeper.clear_away(self.settings)
+        supervisor.clear_away(self.settings)
         for name in ("run", "logs", "etc/cni", "var/above", "var/work"):
             (self.folder / name).mkdir(parents=True)
         self._start_keeper(pause, owner)
@@ -87,11 +87,13 @@ class Node:
             ServiceUnreachable: It was not cleared away in time.
         """
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            pid = int((self.folder / keeper.KEEPER).read_text())
+            pid = int((self.folder / supervisor.KEEPER).read_text())
             os.kill(pid, signal.SIGTERM)
             what = f"the end of {self.settings.name}"
             wait_for(what, lambda: _has_ended(pid), seconds, pause=0.05)
-        keeper.clear_away(self.settings)  # finds nothing, unless the keeper was killed before
+        supervisor.clear_away(
+            self.settings
+        )  # finds nothing, unless the supervisor was killed before
 
     def inside(self, command: Sequence[str | Path]) -> list[str]:
         """The command that runs ``command`` on the node."""
@@ -144,7 +146,7 @@ class Node:
         told: set[int] = set()
 
         def has_ended() -> bool:
-            for child in set(keeper.children(pid)) - told:  # none yet, just after its start
+            for child in set(supervisor.children(pid)) - told:  # none yet, just after its start
                 os.kill(child, how)
                 told.add(child)
             return _has_ended(pid)
@@ -177,9 +179,9 @@ class Node:
 
     def _start_keeper(self, pause: Path, owner: int | None) -> None:
         settings = self.settings
-        command = [sys.executable, "-m", "tests.cluster.keeper", str(settings.number)]
+        command = [sys.executable, "-m", "tests.cluster.supervisor", str(settings.number)]
         command += [str(settings.parent), str(pause), *([str(owner)] if owner else [])]
-        with self.log("keeper").open("ab") as log:
+        with self.log("supervisor").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -189,7 +191,7 @@ class Node:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
-        (self.folder / keeper.KEEPER).write_text(str(process.pid))
+        (self.folder / supervisor.KEEPER).write_text(str(process.pid))
         _started[process.pid] = process
         wait_for("the node's namespaces", self.is_up, 10, pause=0.02)
 

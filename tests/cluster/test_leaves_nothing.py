@@ -73,8 +73,8 @@ def test_nothing_is_left_after_its_owner_was_killed() -> None:
 def test_every_process_ends_with_a_killed_keeper_and_the_next_cluster_clears_up() -> None:
     before = traces()
     with _owner() as owner:
-        keeper = int((SETTINGS.folder / "keeper.pid").read_text())
-        os.kill(keeper, signal.SIGKILL)
+        supervisor = int((SETTINGS.folder / "supervisor.pid").read_text())
+        os.kill(supervisor, signal.SIGKILL)
         wait_for("the end of all processes", lambda: not Node(SETTINGS).is_up(), 30)
         owner.kill()
     wait_for("no process", lambda: traces()["processes"] == before["processes"], 30)

@@ -1,8 +1,8 @@
 """The loop on a cluster: train, roll out, drift, alert, refit, roll out; with things that break.
 
-Kubeflow Pipelines runs the pipelines, Seldon's operator the recommender, ``refit rollout follow``
-leads bundles to it, the monitor is a recurring run. The marketplace and its people are simulated;
-its days are the ones before today, so that the monitor's windows are over.
+Kubeflow Pipelines runs the pipelines, Seldon's operator the recommender, ``refit rollout
+reconcile`` leads bundles to it, the monitor is a recurring run. The marketplace and its people
+are simulated; its days are the ones before today, so that the monitor's windows are over.
 """
 
 import json

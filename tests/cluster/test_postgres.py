@@ -23,7 +23,7 @@ from monitoring.store import SqlStore
 from refit.alert import Alert
 
 store, alert = SqlStore(sys.argv[1]), Alert.parse_json(sys.argv[2])
-store.add_readings(alert.readings)
+store.add_results(alert.results)
 store.add_decision(alert.bundle_id, alert.decision)
 store.add_alert(alert)
 print(store.alert(alert.alert_id).model_dump_json())
@@ -65,7 +65,7 @@ def test_what_a_pod_writes_is_on_the_review_page(store: AlertStore, images: Imag
     writes = store.pod("writes", images.main(), WRITE, alert().model_dump_json())
     assert run_pod(store.cluster, writes).strip() == alert().model_dump_json()
     kept = SqlStore(store.url_here())
-    assert kept.readings("t1", 1) == series(QUERY, DRIFT)
+    assert kept.results("t1", 1) == series(QUERY, DRIFT)
     assert kept.decisions() == [alert().decision]
     assert kept.alerts() == [alert()]
     assert_the_page_shows_one_alert(store)

@@ -109,7 +109,7 @@ def test_a_canary_proves_itself_and_is_promoted(
     seldon: Cluster, rollouts: Rollouts, people: SteadyLoad, bundles: dict[str, str]
 ) -> None:
     old, new = bundles["old"], bundles["new"]
-    rollouts.registry.nominate(new, old, "a test", "it passed the gate")
+    rollouts.registry.propose(new, old, "a test", "it passed the gate")
     lead(rollouts, "comparing")
     assert weights(seldon) == {"main": 90, "canary": 10}
     before = people.seen()
@@ -121,7 +121,7 @@ def test_a_canary_proves_itself_and_is_promoted(
     share = during.answers[new] - before.answers.get(new, 0)
     share /= during.total - before.total
     tell(f"the canary's share with one pod beside one: {share:.2f}; {ended.decision.counts}")
-    assert rollouts.settle(120) == new
+    assert rollouts.wait_until_stable(120) == new
     assert weights(seldon) == {"main": 100}
     assert rollouts.registry.champion().bundle_id == new
     assert_no_failure(people)
@@ -131,10 +131,10 @@ def test_a_broken_bundle_is_rolled_back_by_itself(
     seldon: Cluster, rollouts: Rollouts, people: SteadyLoad, bundles: dict[str, str]
 ) -> None:
     new, broken = bundles["new"], bundles["broken"]
-    rollouts.registry.nominate(broken, new, "a test", "its gate was fooled")
+    rollouts.registry.propose(broken, new, "a test", "its gate was fooled")
     ended = lead(rollouts, "rolled back")
     assert "increase of fallbacks is at least" in ended.message
-    assert rollouts.settle(120) == new
+    assert rollouts.wait_until_stable(120) == new
     live = seldon.get("seldondeployment", "refit", NAMESPACE)
     assert [one["name"] for one in live["spec"]["predictors"]] == ["main"]
     assert STATE_ANNOTATION not in live["metadata"].get("annotations", {})
@@ -214,7 +214,7 @@ def assert_no_failure(people: SteadyLoad) -> None:
 
 def _is_settled(rollouts: Rollouts) -> bool:
     try:
-        return rollouts.settle(0) is not None
+        return rollouts.wait_until_stable(0) is not None
     except RefitError:
         return False
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600)]
 
 REGISTRY = f"s3://refit/registry-{uuid4().hex[:8]}"
 TRAINING = ("submit", "--config", CONFIG, "--wait")
-LIVELY_STEPS = ("find_start", "pass_gate", "deploy_bundle")
+LIVELY_STEPS = ("find_start", "gate", "deploy_bundle")
 """Steps that no cache answers for."""
 
 
@@ -75,7 +75,7 @@ def test_training_succeeds_and_leaves_what_people_want_to_see(
     kept = run.objects()
     (verdict,) = (json.loads(kept[key]) for key in kept if key.endswith("/verdict.json"))
     assert verdict["passed"]
-    assert [key for key in kept if key.startswith("judge-model/") and key.endswith("/report")]
+    assert [key for key in kept if key.startswith("evaluate-model/") and key.endswith("/report")]
     assert registry.champion_id()
 
 
@@ -90,8 +90,8 @@ def test_a_second_submit_comes_from_the_cache_and_what_the_gate_refuses_is_not_d
     pods = {step["step"]: step["pods"] for step in run["steps"]}
     ran = {pod["metadata"]["name"] for pod in Run(kfp_backend, run["run_id"]).pods()}
     assert not ran & {*pods["ingest_data"], *pods["train_towers"], *pods["index_listings"]}
-    assert ran & set(pods["judge_model"])
-    assert "pass_gate" in pods
+    assert ran & set(pods["evaluate_model"])
+    assert "gate" in pods
     assert "deploy_bundle" not in pods
     assert (registry.champion_id(), len(registry.history())) == (champion, history)
 

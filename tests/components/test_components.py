@@ -100,7 +100,7 @@ def test_ingest_and_features(artifact, run_folder):
         "source": "simulated",
         "simulated": True,
     }
-    assert read_json(run_folder / "ingest.json")["facts"]["counts"]["events"]["rejected"] == 0
+    assert read_json(run_folder / "ingest.json")["metadata"]["counts"]["events"]["rejected"] == 0
     build_feature_tables.python_func(
         settings=FeatureSettings(
             spec={"target_events": ["view"], "event_weights": {"view": 1.0}}
@@ -123,22 +123,22 @@ def test_settings_that_do_not_fit_end_a_step_with_2(artifact, run_folder):
 
 @pytest.mark.parametrize("measured", [0.5, 0.1, None])
 def test_gate(artifact, run_folder, measured):
-    from components.evaluation.component import pass_gate
+    from components.evaluation.component import gate
 
     verdict = Verdict.of([Check(name="hit rate", measured=measured, at_least=0.3)])
     evaluation = artifact("evaluation")
     write_json(Path(evaluation.path) / "verdict.json", verdict.model_dump(mode="json"))
-    assert pass_gate.python_func(evaluation=evaluation) is (measured == 0.5)
-    facts = read_json(run_folder / "gate.json")["facts"]
-    assert facts["passed"] is (measured == 0.5)
-    assert bool(facts["reasons"]) is (measured != 0.5)
+    assert gate.python_func(evaluation=evaluation) is (measured == 0.5)
+    metadata = read_json(run_folder / "gate.json")["metadata"]
+    assert metadata["passed"] is (measured == 0.5)
+    assert bool(metadata["reasons"]) is (measured != 0.5)
 
 
 def test_gate_without_a_verdict_is_no_pass(artifact, run_folder):
-    from components.evaluation.component import pass_gate
+    from components.evaluation.component import gate
 
     with pytest.raises((SystemExit, OSError)):
-        pass_gate.python_func(evaluation=artifact("nothing"))
+        gate.python_func(evaluation=artifact("nothing"))
     assert read_json(run_folder / "gate.json")["exit_code"] == 1
 
 
@@ -147,4 +147,4 @@ def test_report(run_folder):
 
     status = SimpleNamespace(state="FAILED", error_message="step train failed")
     report_run.python_func(status=status, pipeline="continuous_training")
-    assert read_json(run_folder / "report.json")["facts"] == {"state": "FAILED"}
+    assert read_json(run_folder / "report.json")["metadata"] == {"state": "FAILED"}

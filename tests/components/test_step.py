@@ -8,7 +8,13 @@ import sys
 import pytest
 
 from components.step import RUN_FOLDER_VARIABLE, RUN_LOCK, running
-from refit.errors import ContractBroken, GateRefused, RefitError, ServiceUnreachable, UsageError
+from refit.errors import (
+    DataValidationError,
+    GateRefused,
+    RefitError,
+    ServiceUnreachable,
+    UsageError,
+)
 from refit.files import read_json
 
 
@@ -28,11 +34,11 @@ def said(monkeypatch):
 
 
 def test_a_step_that_ends_well(record, said):
-    with running("bake") as facts:
-        facts["loaves"] = 3
+    with running("bake") as metadata:
+        metadata["loaves"] = 3
     kept = record()
     assert kept.pop("seconds") >= 0
-    assert kept == {"step": "bake", "exit_code": 0, "error": None, "facts": {"loaves": 3}}
+    assert kept == {"step": "bake", "exit_code": 0, "error": None, "metadata": {"loaves": 3}}
     assert said[0] == "[bake] started"
     assert said[-1].startswith("[bake] done in ")
 
@@ -43,14 +49,14 @@ def test_a_step_that_ends_well(record, said):
         (RefitError, 1),
         (UsageError, 2),
         (GateRefused, 3),
-        (ContractBroken, 4),
+        (DataValidationError, 4),
         (ServiceUnreachable, 5),
     ],
 )
 def test_our_own_errors_end_the_process_with_their_code_and_words(record, said, kind, code):
     def bake():
-        with running("bake") as facts:
-            facts["oven"] = "cold"
+        with running("bake") as metadata:
+            metadata["oven"] = "cold"
             raise kind("the oven is cold; light it")
 
     with pytest.raises(SystemExit) as ended:
@@ -60,7 +66,7 @@ def test_our_own_errors_end_the_process_with_their_code_and_words(record, said, 
     assert said[-1] == "[bake] error: the oven is cold; light it"
     kept = record()
     assert (kept["exit_code"], kept["error"]) == (code, "the oven is cold; light it")
-    assert kept["facts"] == {"oven": "cold"}
+    assert kept["metadata"] == {"oven": "cold"}
 
 
 def test_a_fault_of_ours_keeps_its_traceback(record, said):

@@ -47,10 +47,10 @@ def parts(tmp_path: Path) -> Path:
         "model/query_tower/1/saved_model.pb": os.urandom(200_000),
         "model/item_tower/1/saved_model.pb": os.urandom(200_000),
         "model/features.json": b"{}",
-        "model/model.json": b'{"towers_id": "t1"}',
-        "index/index.json": b'{"towers_id": "t1", "as_of": "2025-03-01T00:00:00Z"}',
+        "model/model.json": b'{"embedding_version": "t1"}',
+        "index/index.json": b'{"embedding_version": "t1", "as_of": "2025-03-01T00:00:00Z"}',
         "index/vectors.npy": os.urandom(1_000_000),
-        "reference/thresholds.json": b'{"towers_id": "t1"}',
+        "reference/thresholds.json": b'{"embedding_version": "t1"}',
         "evaluation/verdict.json": json.dumps(passed).encode(),
     }
     for name, content in files.items():

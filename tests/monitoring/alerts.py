@@ -1,9 +1,9 @@
 from datetime import UTC, datetime, timedelta
 
-from refit.alert import Action, Alert, Decision
-from refit.reading import Reading, State, Window
+from refit.alert import Action, Alert, DriftDecision
+from refit.drift import DriftResult, DriftState, Window
 
-OK, DRIFT, SILENT = State.OK, State.DRIFT, State.CANNOT_TELL
+OK, DRIFT, SILENT = DriftState.OK, DriftState.DRIFT, DriftState.INSUFFICIENT_DATA
 QUERY, BRAND = ("query-embedding", "frechet"), ("input:items.brand", "null-share")
 NOW = datetime(2024, 3, 10, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=365)
@@ -11,12 +11,12 @@ LONG_AGO = NOW - timedelta(days=365)
 
 def series(name, *states):
     subject, statistic = name
-    readings = []
+    results = []
     for place, state in enumerate(states):
         end = NOW - timedelta(days=len(states) - 1 - place)
         value = {OK: 0.1, DRIFT: 0.5, SILENT: None}[state]
-        readings.append(
-            Reading(
+        results.append(
+            DriftResult(
                 subject=subject,
                 statistic=statistic,
                 value=value,
@@ -25,21 +25,21 @@ def series(name, *states):
                 n_current=100,
                 window=Window(start=end - timedelta(days=1), end=end),
                 state=state,
-                towers_id="t1",
+                embedding_version="t1",
                 why="" if value else "3 usable rows, 50 are needed",
             )
         )
-    return readings
+    return results
 
 
 def alert(name="a1", at=NOW):
-    decision = Decision(action=Action.REFIT, reasons=("because",), at=at)
+    decision = DriftDecision(action=Action.REFIT, reasons=("because",), at=at)
     return Alert(
         alert_id=name,
         created_at=at,
         bundle_id="b1",
-        towers_id="t1",
-        readings=tuple(series(QUERY, DRIFT)),
+        embedding_version="t1",
+        results=tuple(series(QUERY, DRIFT)),
         decision=decision,
         report=f"{name}.html",
     )

@@ -92,7 +92,7 @@ class Market:
                 {
                     "request_id": f"r{self.seed}-{day}-{place}",
                     "bundle_id": bundle,
-                    "towers_id": towers,
+                    "embedding_version": towers,
                     "user_id": f"u{random.integers(0, 400)}",
                     "time": START + timedelta(days=day + float(random.uniform(0, days))),
                     "context": json.dumps({"kind": int(kind)}),
@@ -185,7 +185,7 @@ class World:
             table.append_column("live", pa.array([True] * table.num_rows)),
             folder / "items.parquet",
         )
-        write_json(folder / "index.json", {"towers_id": towers, "as_of": as_of.isoformat()})
+        write_json(folder / "index.json", {"embedding_version": towers, "as_of": as_of.isoformat()})
         return folder
 
     def live(self, market, days, **kwargs):

@@ -11,8 +11,8 @@ from tests.monitoring.alerts import BRAND, DRIFT, NOW, OK, QUERY, SILENT, series
 FREE = PolicyState(now=NOW, new_events=5000)
 
 
-def run(readings, state=FREE, **policy):
-    return decide(PolicySettings(**policy), readings, state)[0]
+def run(results, state=FREE, **policy):
+    return decide(PolicySettings(**policy), results, state)[0]
 
 
 @pytest.mark.parametrize(
@@ -68,22 +68,22 @@ def test_a_null_column_alerts_and_never_refits():
 
 
 def test_a_broken_feed_holds_back_the_refit_that_its_own_damage_would_trigger():
-    readings = series(QUERY, OK, DRIFT, DRIFT) + series(BRAND, OK, OK, DRIFT)
-    decision, concerning = decide(PolicySettings(), readings, FREE)
+    results = series(QUERY, OK, DRIFT, DRIFT) + series(BRAND, OK, OK, DRIFT)
+    decision, concerning = decide(PolicySettings(), results, FREE)
     assert decision.action is Action.ALERT
     assert any("a model trained on broken data is worse" in line for line in decision.reasons)
     assert {r.subject for r in concerning} == {"query-embedding", "input:items.brand"}
 
 
 def test_a_mended_feed_does_not_hold_anything_back():
-    readings = series(QUERY, DRIFT, DRIFT, DRIFT) + series(BRAND, DRIFT, DRIFT, OK)
-    assert run(readings).action is Action.REFIT
+    results = series(QUERY, DRIFT, DRIFT, DRIFT) + series(BRAND, DRIFT, DRIFT, OK)
+    assert run(results).action is Action.REFIT
 
 
 def test_a_new_category_may_still_refit():
     values = ("input:items.category_1", "new-values")
-    readings = series(QUERY, OK, DRIFT, DRIFT) + series(values, OK, DRIFT, DRIFT)
-    assert run(readings).action is Action.REFIT
+    results = series(QUERY, OK, DRIFT, DRIFT) + series(values, OK, DRIFT, DRIFT)
+    assert run(results).action is Action.REFIT
 
 
 def test_dry_run_decides_all_the_same_and_says_so():
@@ -100,24 +100,24 @@ def test_nothing_measured_is_an_alert():
 
 
 def test_silence_can_be_waived_by_name():
-    readings = series(("live:purchase-rate", "drop"), SILENT, SILENT, SILENT)
-    alert = run(readings)
+    results = series(("live:purchase-rate", "drop"), SILENT, SILENT, SILENT)
+    alert = run(results)
     assert alert.action is Action.ALERT
     assert "nothing drifts" in alert.reasons[-1]
-    assert run(readings, waived=("live:purchase-rate/*",)).action is Action.NOTHING
+    assert run(results, waived=("live:purchase-rate/*",)).action is Action.NOTHING
 
 
 def test_what_an_unresolved_alert_tells_is_not_told_again():
-    readings = series(BRAND, DRIFT, DRIFT, DRIFT)
+    results = series(BRAND, DRIFT, DRIFT, DRIFT)
     told = FREE.model_copy(update={"alerted": ("input:items.brand/null-share",)})
-    assert run(readings, told).action is Action.NOTHING
-    more = readings + series(("input:items.price", "null-share"), DRIFT, DRIFT, DRIFT)
+    assert run(results, told).action is Action.NOTHING
+    more = results + series(("input:items.price", "null-share"), DRIFT, DRIFT, DRIFT)
     assert run(more, told).action is Action.ALERT
 
 
 def test_a_window_measured_again_counts_once_and_anew():
-    readings = series(QUERY, OK, DRIFT, DRIFT) + series(QUERY, OK, OK, OK)
-    assert run(readings).action is Action.NOTHING
+    results = series(QUERY, OK, DRIFT, DRIFT) + series(QUERY, OK, OK, OK)
+    assert run(results).action is Action.NOTHING
 
 
 def test_a_floor_that_is_set_leaves_the_others_as_they_are():

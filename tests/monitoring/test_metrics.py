@@ -44,11 +44,11 @@ def metrics(page):
 
 def test_the_store_as_metrics(place, metrics):
     store = SqlStore(place)
-    store.add_readings(series(QUERY, SILENT, OK, DRIFT) + series(BRAND, OK, OK, SILENT))
+    store.add_results(series(QUERY, SILENT, OK, DRIFT) + series(BRAND, OK, OK, SILENT))
     for day in (2, 1):
         decision = alert().decision.model_copy(update={"at": NOW - timedelta(days=day)})
         store.add_decision(BUNDLE, decision)
-    silent = alert("a2").model_copy(update={"readings": tuple(series(BRAND, SILENT))})
+    silent = alert("a2").model_copy(update={"results": tuple(series(BRAND, SILENT))})
     for each in (alert(), alert("a3"), silent):
         store.add_alert(each)
     store.update_alert("a3", tuple(AlertStatus), status=AlertStatus.ACKNOWLEDGED)
@@ -61,17 +61,17 @@ def test_the_store_as_metrics(place, metrics):
         ("store_readable",): 1,
         ("decided_timestamp_seconds",): (NOW - timedelta(days=1)).timestamp(),
         ("bundle_timestamp_seconds", BUNDLE): made,
-        ("readings", "ok"): 0,
-        ("readings", "drift"): 1,
-        ("readings", "cannot-tell"): 1,
+        ("drift_results", "ok"): 0,
+        ("drift_results", "drift"): 1,
+        ("drift_results", "insufficient data"): 1,
         ("unresolved_alerts", "drift"): 2,
-        ("unresolved_alerts", "cannot-tell"): 1,
+        ("unresolved_alerts", "insufficient data"): 1,
         ("last_refit_timestamp_seconds",): NOW.timestamp(),
         **{("last_refit", state): value for state, value in (states | {"failed": 1}).items()},
     }
 
     resolve(store, "a2", "on call", "the feed is back")
-    assert metrics()["unresolved_alerts", "cannot-tell"] == 0
+    assert metrics()["unresolved_alerts", "insufficient data"] == 0
 
 
 def test_a_store_that_nothing_was_written_to_tells_no_times(place, metrics):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from monitoring.statistics import STATISTICS, Frame
-from refit.errors import ContractBroken
+from refit.errors import DataValidationError
 
 
 def frame(**columns):
@@ -100,5 +100,5 @@ def test_concentration_is_the_logarithm_of_how_much_more_often_two_answers_agree
 
 
 def test_a_missing_column_names_those_that_are_there():
-    with pytest.raises(ContractBroken, match=r"'brand' is missing; there are: price"):
+    with pytest.raises(DataValidationError, match=r"'brand' is missing; there are: price"):
         frame(price=[1.0]).column("brand")

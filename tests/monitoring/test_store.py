@@ -22,13 +22,13 @@ def store(place):
 
 
 def test_what_is_kept_comes_back(store):
-    readings = series(QUERY, OK, DRIFT, OK) + series(BRAND, OK, OK, OK)
-    store.add_readings(readings)
-    store.add_readings(readings)
-    assert len(store.readings("t1", 10)) == 6
-    assert {r.window.end for r in store.readings("t1", 2)} == {NOW, NOW - timedelta(days=1)}
-    assert store.readings("t2", 10) == []
-    assert sorted(store.readings("t1", 10), key=str) == sorted(readings, key=str)
+    results = series(QUERY, OK, DRIFT, OK) + series(BRAND, OK, OK, OK)
+    store.add_results(results)
+    store.add_results(results)
+    assert len(store.results("t1", 10)) == 6
+    assert {r.window.end for r in store.results("t1", 2)} == {NOW, NOW - timedelta(days=1)}
+    assert store.results("t2", 10) == []
+    assert sorted(store.results("t1", 10), key=str) == sorted(results, key=str)
 
     store.add_decision("b1", alert().decision)
     assert store.decisions("b1") == store.decisions() == [alert().decision]
@@ -38,7 +38,7 @@ def test_what_is_kept_comes_back(store):
     store.add_alert(alert("a2", NOW + timedelta(days=1)))
     assert [each.alert_id for each in store.alerts("t1")] == ["a2", "a1"]
     assert store.alerts("t2") == store.decisions("b2") == []
-    store.add_readings([])
+    store.add_results([])
 
 
 def test_another_process_finds_what_was_kept(place, store):
@@ -49,16 +49,16 @@ def test_another_process_finds_what_was_kept(place, store):
 def test_a_reading_that_is_measured_again_replaces_the_earlier(store):
     (first,) = series(QUERY, OK)
     (again,) = series(QUERY, DRIFT)
-    store.add_readings([first, again])
-    assert store.readings("t1", 1) == [again]
-    store.add_readings([first])
-    assert store.readings("t1", 1) == [first]
+    store.add_results([first, again])
+    assert store.results("t1", 1) == [again]
+    store.add_results([first])
+    assert store.results("t1", 1) == [first]
 
 
 def test_names_are_sorted_by_their_bytes(store):
     names = ["b", "a-b", "ab", "B", "é", "a b"]
-    store.add_readings([reading for name in names for reading in series((name, "x"), OK)])
-    assert [reading.subject for reading in store.readings("t1", 1)] == sorted(names)
+    store.add_results([result for name in names for result in series((name, "x"), OK)])
+    assert [result.subject for result in store.results("t1", 1)] == sorted(names)
 
 
 def test_alerts_go_from_open_to_acknowledged_to_resolved(store):
@@ -216,7 +216,8 @@ def test_a_file_of_the_release_before_is_read_and_written(tmp_path):
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript("""
             CREATE TABLE alerts (
-                alert_id TEXT PRIMARY KEY, towers_id TEXT NOT NULL, created_at TEXT NOT NULL,
+                alert_id TEXT PRIMARY KEY, embedding_version TEXT NOT NULL,
+                created_at TEXT NOT NULL,
                 status TEXT NOT NULL, body TEXT NOT NULL);
             CREATE TABLE decisions (
                 id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL);

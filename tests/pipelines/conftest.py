@@ -37,7 +37,7 @@ def refit(
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setattr(logging.getLogger("refit"), "handlers", [])
 
-    def say(*arguments: object) -> Said:
+    def log_message(*arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["refit", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -46,4 +46,4 @@ def refit(
         code = ended.value.code
         return Said(code if isinstance(code, int) else int(code is not None), out, err)
 
-    return say
+    return log_message

@@ -58,7 +58,7 @@ def test_the_end_is_reported_whatever_it_is(ir):
 
 
 def test_what_decides_or_changes_the_world_is_never_cached(ir):
-    lively = {"report-run", "pass-gate", "deploy-bundle", "watch-drift"}
+    lively = {"report-run", "gate", "deploy-bundle", "watch-drift"}
     for dag in dags(ir).values():
         for name, task in dag["tasks"].items():
             if name in lively:

@@ -117,15 +117,15 @@ def test_a_passed_gate_deploys(deployed, home):
     registry = Registry(Home.at(home).registry)
     champion = registry.champion()
     assert champion is not None
-    assert champion.bundle_id == deployed.outcome.facts("deploy")["bundle_id"]
+    assert champion.bundle_id == deployed.outcome.metadata("deploy")["bundle_id"]
     assert (champion.by, champion.reason) == ("pipeline", "to see")
     assert f"champion: {champion.bundle_id}" in deployed.out
     bundle = load_bundle(registry.get(champion.bundle_id).path)
     assert bundle.read_verdict().passed
-    assert deployed.outcome.facts("gate") == {
+    assert deployed.outcome.metadata("gate") == {
         "passed": True,
         "reasons": [],
-        "evaluation": deployed.outcome.facts("gate")["evaluation"],
+        "evaluation": deployed.outcome.metadata("gate")["evaluation"],
     }
 
 
@@ -149,9 +149,9 @@ def test_a_finished_run_is_not_run_again(deployed, home, market):
 def test_a_refusal_deploys_nothing(refused, deployed, home):
     assert refused.code == 3
     assert refused.outcome.succeeded
-    assert refused.outcome.facts("gate")["passed"] is False
+    assert refused.outcome.metadata("gate")["passed"] is False
     champion = Registry(Home.at(home).registry).champion()
-    assert champion.bundle_id == deployed.outcome.facts("deploy")["bundle_id"]
+    assert champion.bundle_id == deployed.outcome.metadata("deploy")["bundle_id"]
     assert len(Registry(Home.at(home).registry).list()) == 1
 
 
@@ -179,7 +179,7 @@ def test_the_branch_behind_the_gate_is_skipped_not_run_in_vain(refused, deployed
 
 def test_status_tells_both(refused, home):
     runs = list_runs(Home.at(home))
-    assert [outcome.facts("gate")["passed"] for outcome in runs] == [False, True]
+    assert [outcome.metadata("gate")["passed"] for outcome in runs] == [False, True]
     assert all((outcome.folder / OUTCOME_FILE).is_file() for outcome in runs)
 
 
@@ -205,13 +205,13 @@ def test_broken_data_end_with_the_steps_own_words(broken_data, configs, tmp_path
     assert len(before.splitlines()) < 12
     assert len(error.splitlines()) < 8
     assert "Traceback" not in done.err
-    assert done.outcome.steps[-1].facts["state"] == "FAILED"
+    assert done.outcome.steps[-1].metadata["state"] == "FAILED"
     assert not Path(Home.at(tmp_path).registry).exists()
 
 
 @pytest.fixture(scope="module")
 def not_blessed(refused: Done, home: Path, market: Path) -> Done:
-    floor = ("--set", "indexing.bless.min_queries=100000")
+    floor = ("--set", "indexing.validation.min_queries=100000")
     return run(home, "index_refresh", "--config", market, *floor)
 
 
@@ -232,7 +232,7 @@ def test_an_index_refresh_keeps_the_towers(refreshed, deployed, home):
     assert steps(refreshed) == ["gate", "deploy"]  # the refused run's features were at hand
     registry = Registry(Home.at(home).registry)
     champion = registry.champion()
-    assert champion.previous == deployed.outcome.facts("deploy")["bundle_id"]
+    assert champion.previous == deployed.outcome.metadata("deploy")["bundle_id"]
     new, old = registry.get(champion.bundle_id), registry.get(champion.previous)
-    assert new.manifest.towers_id == old.manifest.towers_id
+    assert new.manifest.embedding_version == old.manifest.embedding_version
     assert len(registry.list()) == 2

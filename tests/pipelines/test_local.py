@@ -16,12 +16,12 @@ from pipelines.local import (
     list_runs,
     run_locally,
 )
-from refit.errors import ContractBroken, GateRefused, RefitError
+from refit.errors import DataValidationError, GateRefused, RefitError
 from refit.files import write_json
 
 
-def record(step, exit_code=0, error=None, **facts):
-    return StepRecord(step=step, seconds=1.0, exit_code=exit_code, error=error, facts=facts)
+def record(step, exit_code=0, error=None, **metadata):
+    return StepRecord(step=step, seconds=1.0, exit_code=exit_code, error=error, metadata=metadata)
 
 
 def outcome(folder, *steps, succeeded=False, at=datetime(2024, 5, 1, tzinfo=UTC)):
@@ -58,7 +58,7 @@ def test_only_a_reported_success_is_one(steps, well):
 
 def test_the_failing_steps_own_error_comes_back_with_its_kind(tmp_path):
     run = outcome(tmp_path, record("ingest", 4, "events: column 'x' is missing"), ENDED)
-    with pytest.raises(ContractBroken) as error:
+    with pytest.raises(DataValidationError) as error:
         run.raise_if_failed()
     assert str(error.value) == (
         f"step ingest failed: events: column 'x' is missing\nfull log: {tmp_path / LOG_FILE}"
@@ -112,8 +112,8 @@ def test_runs_are_listed_newest_first_and_unfinished_ones_not(tmp_path):
         write_json(folder / OUTCOME_FILE, run.model_dump(mode="json"))
     (home.runs / "unfinished" / "steps").mkdir(parents=True)
     assert [run.run_id for run in list_runs(home)] == ["run-3", "run-2", "run-1"]
-    assert list_runs(home)[0].facts("report") == {"state": "SUCCEEDED"}
-    assert list_runs(home)[0].facts("train") == {}
+    assert list_runs(home)[0].metadata("report") == {"state": "SUCCEEDED"}
+    assert list_runs(home)[0].metadata("train") == {}
 
 
 def test_a_killed_run_goes_on_with_the_arguments_that_it_began_with(tmp_path, monkeypatch):

@@ -12,15 +12,22 @@ def make_parts(tmp_path: Path) -> Callable[..., dict[str, Path]]:
     """Hand-made parts of a bundle, small but complete."""
 
     def make(
-        towers_id: str = "t1",
+        embedding_version: str = "t1",
         passed: bool | None = True,
         index_towers: str | None = None,
         reference_towers: str | None = None,
         note: str = "",
     ) -> dict[str, Path]:
         root = tmp_path / f"parts-{len(list(tmp_path.iterdir()))}"
-        model = {"towers_id": towers_id, "trained_from": "2025-01-01T00:00:00Z", "packages": {}}
-        index = {"towers_id": index_towers or towers_id, "as_of": "2025-03-01T00:00:00Z"}
+        model = {
+            "embedding_version": embedding_version,
+            "trained_from": "2025-01-01T00:00:00Z",
+            "packages": {},
+        }
+        index = {
+            "embedding_version": index_towers or embedding_version,
+            "as_of": "2025-03-01T00:00:00Z",
+        }
         verdict = {"passed": passed, "reasons": [] if passed else ["too weak"]}
         files = {
             "model/query_tower/1/saved_model.pb": "query",
@@ -29,7 +36,9 @@ def make_parts(tmp_path: Path) -> Callable[..., dict[str, Path]]:
             "model/model.json": json.dumps(model),
             "index/index.json": json.dumps(index),
             "index/index.faiss": "vectors" + note,
-            "reference/thresholds.json": json.dumps({"towers_id": reference_towers or towers_id}),
+            "reference/thresholds.json": json.dumps(
+                {"embedding_version": reference_towers or embedding_version}
+            ),
             "evaluation/metrics.json": "{}",
         }
         if passed is not None:

@@ -12,7 +12,7 @@ def test_an_assembled_bundle_loads_with_its_parts(make_bundle):
     bundle = load_bundle(made.path)
     assert bundle == made
     assert bundle.path.name == bundle.bundle_id
-    assert bundle.manifest.towers_id == "t1"
+    assert bundle.manifest.embedding_version == "t1"
     assert bundle.manifest.dataset_fingerprint == "f00"
     assert (bundle.query_tower / "1" / "saved_model.pb").read_text() == "query"
     assert bundle.read_verdict().passed
@@ -27,7 +27,7 @@ def test_a_bundle_stands_in_for_the_model_when_only_the_index_is_new(make_bundle
     old = make_bundle()
     (old.path.parent / "index").mkdir()
     new_index = old.path.parent / "index" / "index.json"
-    new_index.write_text(json.dumps({"towers_id": "t1", "as_of": "2025-04-01T00:00:00Z"}))
+    new_index.write_text(json.dumps({"embedding_version": "t1", "as_of": "2025-04-01T00:00:00Z"}))
     new = assemble_bundle(
         model=old.path,
         index=new_index.parent,
@@ -36,7 +36,7 @@ def test_a_bundle_stands_in_for_the_model_when_only_the_index_is_new(make_bundle
         out_root=tmp_path / "refreshed",
     )
     assert new.manifest.as_of > old.manifest.as_of
-    assert load_bundle(new.path).manifest.towers_id == old.manifest.towers_id
+    assert load_bundle(new.path).manifest.embedding_version == old.manifest.embedding_version
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from refit.errors import GateRefused, UsageError
 from refit.registry import Registry
-from refit.rollout import Decision, Nomination
+from refit.rollout import Proposal, RolloutDecision
 from refit.verdict import Verdict
 
 
@@ -15,12 +15,12 @@ def registry(request, tmp_path) -> Registry:
     return Registry(url, cache=tmp_path / "cache")
 
 
-def decide(nomination: Nomination, action: str = "roll_back") -> Decision:
+def decide(proposal: Proposal, action: str = "roll_back") -> RolloutDecision:
     now = datetime.now(UTC)
-    return Decision(
-        rollout_id=nomination.rollout_id,
-        bundle_id=nomination.bundle_id,
-        champion=nomination.champion,
+    return RolloutDecision(
+        rollout_id=proposal.rollout_id,
+        bundle_id=proposal.bundle_id,
+        champion=proposal.champion,
         action=action,
         verdict=Verdict.of([]),
         after=0,
@@ -33,28 +33,28 @@ def decide(nomination: Nomination, action: str = "roll_back") -> Decision:
 def test_a_nomination_stands_until_its_rollout_has_ended(registry, make_bundle):
     assert registry.candidate() is None
     bundle_id = registry.add(make_bundle())
-    nomination = registry.nominate(bundle_id, "", "ann", "better")
-    assert registry.candidate() == nomination
-    assert registry.nominate(bundle_id, "", "bob", "again") == nomination
-    registry.decide(decide(nomination))
+    proposal = registry.propose(bundle_id, "", "ann", "better")
+    assert registry.candidate() == proposal
+    assert registry.propose(bundle_id, "", "bob", "again") == proposal
+    registry.decide(decide(proposal))
     assert registry.candidate() is None
-    again = registry.nominate(bundle_id, "", "ann", "another try")
-    assert again.rollout_id != nomination.rollout_id
+    again = registry.propose(bundle_id, "", "ann", "another try")
+    assert again.rollout_id != proposal.rollout_id
     assert registry.candidate() == again
 
 
 def test_a_later_nomination_takes_the_place_of_an_earlier_one(registry, make_bundle):
     first, second = (registry.add(make_bundle(note=n)) for n in "ab")
-    registry.nominate(first, "", "ann", "better")
-    registry.nominate(second, "", "ann", "better still")
+    registry.propose(first, "", "ann", "better")
+    registry.propose(second, "", "ann", "better still")
     assert registry.candidate().bundle_id == second
 
 
 def test_the_first_decision_stands(registry, make_bundle):
-    nomination = registry.nominate(registry.add(make_bundle()), "", "ann", "better")
-    kept = registry.decide(decide(nomination))
-    assert registry.decide(decide(nomination, "promote")) == kept
-    assert registry.decision(nomination.rollout_id).action == "roll_back"
+    proposal = registry.propose(registry.add(make_bundle()), "", "ann", "better")
+    kept = registry.decide(decide(proposal))
+    assert registry.decide(decide(proposal, "promote")) == kept
+    assert registry.decision(proposal.rollout_id).action == "roll_back"
     assert registry.decisions() == (kept,)
     assert registry.decision("nothing") is None
 
@@ -62,17 +62,17 @@ def test_the_first_decision_stands(registry, make_bundle):
 def test_only_what_passed_its_gate_and_has_a_reason_is_nominated(registry, make_bundle):
     weak, fine = registry.add(make_bundle(passed=False)), registry.add(make_bundle())
     with pytest.raises(GateRefused, match="too weak"):
-        registry.nominate(weak, "", "ann", "why not")
+        registry.propose(weak, "", "ann", "why not")
     with pytest.raises(UsageError, match="name and a reason"):
-        registry.nominate(fine, "", "ann", " ")
+        registry.propose(fine, "", "ann", " ")
     with pytest.raises(UsageError, match="no bundle"):
-        registry.nominate("nothing", "", "ann", "why not")
+        registry.propose("nothing", "", "ann", "why not")
     assert registry.candidate() is None
 
 
 def test_prune_keeps_the_candidate(registry, make_bundle):
     ids = [registry.add(make_bundle(note=note)) for note in "abcd"]
     registry.promote(ids[3], "ann", "better")
-    registry.nominate(ids[0], ids[3], "ann", "an old one after all")
+    registry.propose(ids[0], ids[3], "ann", "an old one after all")
     assert registry.prune(1) == (ids[1], ids[2])
     assert registry.list() == (ids[0], ids[3])

@@ -17,7 +17,7 @@ def test_it_serves_its_bundle_whoever_is_champion(serve, registry, bundle, other
     recommender = serve(bundle=bundle.bundle_id)
     tiny.promote(registry, other_bundle)
     following = serve()
-    until(lambda: following.edition.bundle_id == other_bundle.bundle_id)
+    until(lambda: following.snapshot.bundle_id == other_bundle.bundle_id)
     time.sleep(0.3)  # six looks at the champion
     answer = recommender.recommend({"k": 3})
     assert (answer["bundle_id"], answer["fallback"]) == (bundle.bundle_id, None)

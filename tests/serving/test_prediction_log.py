@@ -25,7 +25,7 @@ def prediction(number: int, time: datetime = NOON) -> Prediction:
     return Prediction(
         request_id=f"r{number}",
         bundle_id="b",
-        towers_id="t",
+        embedding_version="t",
         user_id=None if number % 2 else "u",
         time=time,
         context=json.dumps({"occasion": "party"}),

@@ -13,7 +13,7 @@ from serving.processes import Process, check_port, free_port
 ROOT = Path(__file__).parents[2]
 CHILD = """
 import os, signal, subprocess, sys, time
-from serving.lifeline import follow_parent
+from serving.parent_watch import follow_parent
 signal.signal(signal.SIGTERM, lambda *_: print("told to stop", flush=True))
 follow_parent()
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -50,7 +50,7 @@ def is_gone(group: int) -> bool:
 
 
 def test_children_of_a_killed_parent_end_with_their_own_children(tmp_path, until, monkeypatch):
-    monkeypatch.setenv("REFIT_LIFELINE", "")
+    monkeypatch.setenv("REFIT_PARENT_WATCH", "")
     log = tmp_path / "child.log"
     code = PARENT.format(python=sys.executable, child=CHILD, log=str(log))
     parent = subprocess.Popen(

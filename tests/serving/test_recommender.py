@@ -131,7 +131,7 @@ def test_every_answer_is_logged(serve, tmp_path, bundle):
     row = pq.read_table(tmp_path / "log" / "date=2026-03-02", partitioning=None).to_pylist()[0]
     assert row["request_id"] == answer["request_id"] == "mine"
     assert row["bundle_id"] == bundle.bundle_id
-    assert row["towers_id"] == bundle.manifest.towers_id
+    assert row["embedding_version"] == bundle.manifest.embedding_version
     assert row["item_ids"] == ids(answer)
     assert json.loads(row["context"]) == {"occasion": "party"}
     assert row["time"].isoformat() == NOW
@@ -164,7 +164,7 @@ def test_towers_that_the_server_lost_are_loaded_again(serve, model_server, until
     client = TowerClient(model_server)
     client.serve_only({}, 10)
     until(lambda: recommender.recommend({})["fallback"] is None)
-    until(lambda: client.is_available(recommender.edition.names.item))
+    until(lambda: client.is_available(recommender.snapshot.names.item))
 
 
 def test_a_silent_tower_costs_no_more_than_the_deadline(serve, registry, model_server):
@@ -192,13 +192,13 @@ def test_a_new_champion_takes_over_under_load(serve, registry, bundle, other_bun
         thread.start()
     until(lambda: len(answers) > 20)
     tiny.promote(registry, other_bundle)
-    until(lambda: recommender.edition.bundle_id == other_bundle.bundle_id)
-    old_tower = f"query_tower_{bundle.manifest.towers_id[:8]}"
+    until(lambda: recommender.snapshot.bundle_id == other_bundle.bundle_id)
+    old_tower = f"query_tower_{bundle.manifest.embedding_version[:8]}"
     until(lambda: not recommender._towers.is_available(old_tower))
     done = len(answers)
     until(lambda: len(answers) > done + 20)
     Registry(registry).rollback(by="a test", reason="to go back")
-    until(lambda: recommender.edition.bundle_id == bundle.bundle_id)
+    until(lambda: recommender.snapshot.bundle_id == bundle.bundle_id)
     stop.set()
     for thread in threads:
         thread.join()

@@ -84,7 +84,7 @@ def test_bad_lines_are_set_aside_with_a_reason_and_stop_nothing(serve, feed, unt
     recommender = serve()
     feed(*bad, "\n", NEW)
     until(lambda: "new-1" in every_item(recommender))
-    assert recommender.counters.total("refit_stock_lines_set_aside") == len(bad)
+    assert recommender.counters.total("refit_stock_dead_letters") == len(bad)
     (kept,) = (tmp_path / "log" / "stock_set_aside").glob("*.jsonl")
     reasons = [json.loads(line)["reason"] for line in kept.read_text().splitlines()]
     for expected in bad.values():
@@ -100,7 +100,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(serve, feed, until
     assert "item-1" in every_item(recommender)
     feed(line[20:])
     until(lambda: "item-1" not in every_item(recommender))
-    assert recommender.counters.total("refit_stock_lines_set_aside") == 0
+    assert recommender.counters.total("refit_stock_dead_letters") == 0
 
 
 def test_without_a_tower_listings_wait_and_sold_items_still_vanish(serve, feed, until):
@@ -117,5 +117,5 @@ def test_a_swap_keeps_what_the_feed_said(serve, feed, registry, other_bundle, un
     feed(gone("item-1"), NEW)
     until(lambda: "new-1" in every_item(recommender))
     tiny.promote(registry, other_bundle)
-    until(lambda: recommender.edition.bundle_id == other_bundle.bundle_id)
+    until(lambda: recommender.snapshot.bundle_id == other_bundle.bundle_id)
     assert set(every_item(recommender)) == LIVE - {"item-1"} | {"new-1"}

@@ -119,8 +119,10 @@ def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str =
         path = folder / name / "1"
         tf.saved_model.save(module, str(path), signatures={"serving_default": signature})
     FEATURES.write(folder)
-    towers_id = checksum(folder / "item_tower") + checksum(folder / "query_tower")
-    write_json(folder / "model.json", {"towers_id": towers_id[56:72], "packages": {}})
+    embedding_version = checksum(folder / "item_tower") + checksum(folder / "query_tower")
+    write_json(
+        folder / "model.json", {"embedding_version": embedding_version[56:72], "packages": {}}
+    )
     return folder
 
 
@@ -198,7 +200,7 @@ def make_index(folder: Path, model: Path, seed: int = 0, dimension: int = D) -> 
     pq.write_table(make_histories(), folder / "histories.parquet")
     pq.write_table(make_popularity(), folder / "popularity.parquet")
     IndexManifest(
-        towers_id=json.loads((model / "model.json").read_text())["towers_id"],
+        embedding_version=json.loads((model / "model.json").read_text())["embedding_version"],
         kind="flat",
         dimension=dimension,
         n_live=N_LIVE,
@@ -216,8 +218,8 @@ def make_bundle(root: Path, model: Path, seed: int = 0, dimension: int = D) -> B
     number = len(list(root.iterdir())) if root.exists() else 0
     parts = root / f"parts-{number}"
     index = make_index(parts / "index", model, seed, dimension)
-    towers_id = json.loads((model / "model.json").read_text())["towers_id"]
-    write_json(parts / "reference" / "thresholds.json", {"towers_id": towers_id})
+    embedding_version = json.loads((model / "model.json").read_text())["embedding_version"]
+    write_json(parts / "reference" / "thresholds.json", {"embedding_version": embedding_version})
     verdict = {"passed": True, "reasons": [], "measurements": {}, "checks": []}
     write_json(parts / "evaluation" / "verdict.json", verdict)
     return assemble_bundle(

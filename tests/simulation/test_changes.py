@@ -88,9 +88,9 @@ def test_an_upstream_fault_changes_nobodys_behaviour(name: str) -> None:
 def test_who_comes_and_what_is_asked_stays(name: str) -> None:
     usual, changed = market(None), market(name)
     assert usual.users_table().equals(changed.users_table())
-    world, shoppers = changed.world, changed.shoppers
+    scenario, shoppers = changed.scenario, changed.shoppers
     preference = shoppers.categories[:50]
-    assert (world.demand(DAY, preference) == usual.world.demand(DAY, preference)).all()
+    assert (scenario.demand(DAY, preference) == usual.scenario.demand(DAY, preference)).all()
 
 
 def test_new_category_wave() -> None:
@@ -110,7 +110,7 @@ def test_new_category_wave() -> None:
 def test_taste_shift_changes_what_sells_and_not_what_is_offered() -> None:
     pd.testing.assert_frame_equal(without(listed("taste_shift")), without(listed(None)))
 
-    fashion = market(None).world.fashion_on(DAY)
+    fashion = market(None).scenario.fashion_on(DAY)
 
     def fashionable(name: str | None) -> float:
         """How much what sells is what was in fashion before, against what is listed."""
@@ -126,8 +126,10 @@ def test_taste_shift_changes_what_sells_and_not_what_is_offered() -> None:
 
 def kept_fashion(strength: float | None) -> float:
     """How much of the fashion of the day before is still in fashion, mean over categories."""
-    world = market("taste_shift", strength).world if strength else market(None).world
-    return float(np.einsum("cs,cs->c", world.fashion_on(DAY - 1), world.fashion_on(DAY)).mean())
+    scenario = market("taste_shift", strength).scenario if strength else market(None).scenario
+    return float(
+        np.einsum("cs,cs->c", scenario.fashion_on(DAY - 1), scenario.fashion_on(DAY)).mean()
+    )
 
 
 def test_brand_craze() -> None:

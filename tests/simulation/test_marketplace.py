@@ -92,12 +92,12 @@ def test_nobody_acts_before_they_joined(joined: pd.DataFrame) -> None:
 
 
 def test_what_is_not_sold_is_withdrawn_after_its_lifetime(market: Marketplace) -> None:
-    listed = stock_of_day(market.world, market.shoppers, 3)
+    listed = stock_of_day(market.scenario, market.shoppers, 3)
     lifetime = (listed.gone_at - listed.listed_at) / MICROSECONDS_A_DAY
     many = np.concatenate(
         [
             (s.gone_at - s.listed_at) / MICROSECONDS_A_DAY
-            for s in (stock_of_day(market.world, market.shoppers, day) for day in range(20))
+            for s in (stock_of_day(market.scenario, market.shoppers, day) for day in range(20))
         ]
     )
     assert lifetime.min() >= 0.25
@@ -157,7 +157,7 @@ def test_winter_asks_for_coats_and_summer_for_dresses() -> None:
 
 
 def test_no_seasons_when_switched_off() -> None:
-    flat = Marketplace({**SMALL, "days": 1, "season_strength": 0.0}).world
+    flat = Marketplace({**SMALL, "days": 1, "season_strength": 0.0}).scenario
     assert (flat.supply(0) == flat.supply(180)).all()
 
 

@@ -20,7 +20,7 @@ import ibis.expr.types as ir
 from components.ingestion.settings import REJECT, IngestSettings
 from components.ingestion.source import RawTables
 from refit.contract import EVENTS, ITEMS, USERS
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 
 TERMS = "The user's own files, under the user's own terms."
 NAIVE_TIMES = REJECT
@@ -91,18 +91,18 @@ def read_parts(con: ibis.BaseBackend, parts: Sequence[Path], delimiter: str = ""
     """Read the parts of one table.
 
     Raises:
-        ContractBroken: A part is empty, in UTF-16, or some are Parquet and some CSV.
+        DataValidationError: A part is empty, in UTF-16, or some are Parquet and some CSV.
     """
     for part in parts:
         with part.open("rb") as file:
             start = file.read(2)
         if not start:
-            raise ContractBroken(f"{part} is empty: 0 bytes")
+            raise DataValidationError(f"{part} is empty: 0 bytes")
         if start in (b"\xff\xfe", b"\xfe\xff"):
-            raise ContractBroken(f"{part} is in UTF-16; save it as UTF-8")
+            raise DataValidationError(f"{part} is in UTF-16; save it as UTF-8")
     are_parquet = {part.suffix == ".parquet" for part in parts}
     if len(are_parquet) > 1:
-        raise ContractBroken(f"{parts[0].parent} holds both Parquet and CSV; keep one of them")
+        raise DataValidationError(f"{parts[0].parent} holds both Parquet and CSV; keep one of them")
     names = [str(part) for part in parts]
     if are_parquet == {True}:
         return con.read_parquet(names, union_by_name=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import ibis
 
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, hold_columns
+from components.ingestion.source import RawTables, require_columns
 from components.ingestion.sources.files import read_parts
 from refit.errors import UsageError
 
@@ -75,7 +75,7 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
         paths,
         strict=True,
     ):
-        hold_columns(table, needed, path)
+        require_columns(table, needed, path)
     events = transactions.select(
         user_id="customer_id",
         item_id="article_id",

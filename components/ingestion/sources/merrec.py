@@ -19,7 +19,7 @@ from pathlib import Path
 import ibis
 
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, hold_columns
+from components.ingestion.source import RawTables, require_columns
 from components.ingestion.sources.files import find_parts, read_parts
 from refit.errors import UsageError
 
@@ -65,7 +65,7 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     """Read event rows; items come from the events."""
     paths = find_files(settings)
     rows = read_parts(con, paths)
-    hold_columns(rows, NEEDED, paths[0])
+    require_columns(rows, NEEDED, paths[0])
     found = {
         ours: next((name for name in theirs if name in rows.columns), None)
         for ours, theirs in ATTRIBUTES.items()

@@ -20,7 +20,7 @@ import ibis
 import ibis.expr.types as ir
 
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, find_file, hold_columns
+from components.ingestion.source import RawTables, find_file, require_columns
 
 TERMS = (
     "Online Retail (UCI Machine Learning Repository 352 and 502, Daqing Chen): CC BY 4.0; "
@@ -60,7 +60,7 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     (path,) = find_files(settings)
     lines = con.read_parquet(path)
     names = BY_MINUTE if "BasketID" in lines.columns else BY_DAY
-    hold_columns(lines, names.values(), path)
+    require_columns(lines, names.values(), path)
     columns: dict[str, ir.Value] = {ours: lines[theirs] for ours, theirs in names.items()}
     if columns["user_id"].type().is_floating():
         columns["user_id"] = columns["user_id"].cast("int64")

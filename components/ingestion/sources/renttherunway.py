@@ -17,7 +17,7 @@ from pathlib import Path
 import ibis
 
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, find_file, hold_columns
+from components.ingestion.source import RawTables, find_file, require_columns
 
 TERMS = (
     "RentTheRunway clothing fit data (McAuley lab, UC San Diego; Misra, Wan, McAuley, RecSys 2018):"
@@ -46,7 +46,7 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     """Read rentals as purchases; items come from the events."""
     (path,) = find_files(settings)
     rentals = con.read_parquet(path)
-    hold_columns(rentals, COLUMNS, path)
+    require_columns(rentals, COLUMNS, path)
     band = rentals.bust_size_num.cast("int64").cast("string")
     events = rentals.select(
         user_id=rentals.user_id,

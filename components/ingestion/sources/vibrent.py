@@ -18,7 +18,7 @@ from pathlib import Path
 import ibis
 
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, hold_columns
+from components.ingestion.source import RawTables, require_columns
 from components.ingestion.sources.files import read_parts
 from refit.errors import UsageError
 
@@ -50,8 +50,8 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     """Read orders as purchases, and outfits with the sales listings as items."""
     paths = find_files(settings)
     orders, sales = (read_parts(con, [path], delimiter=";") for path in paths)
-    hold_columns(orders, ORDERS, paths[0])
-    hold_columns(sales, SALES, paths[1])
+    require_columns(orders, ORDERS, paths[0])
+    require_columns(sales, SALES, paths[1])
     events = orders.select(
         user_id="customer.id",
         item_id="outfit.id",

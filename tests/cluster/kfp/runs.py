@@ -28,15 +28,15 @@ def compile_trial(pipeline: Any, package: Path) -> Path:
     return package
 
 
-def start_trial(backend: Backend, pipeline: Any, package: Path, **arguments: Any) -> "Run":
+def start_trial(backend: Backend, pipeline: Any, package: Path, **arguments: Any) -> "PipelineRun":
     """Compile and start."""
     started = backend.client().create_run_from_pipeline_package(
         str(compile_trial(pipeline, package)), arguments=arguments
     )
-    return Run(backend, started.run_id)
+    return PipelineRun(backend, started.run_id)
 
 
-class Run:
+class PipelineRun:
     """A run that the backend has.
 
     Attributes:
@@ -52,7 +52,7 @@ class Run:
         """What the API says of it, such as SUCCEEDED."""
         return str(self.backend.client().get_run(self.id).state)
 
-    def wait(self, seconds: float = 400) -> "Run":
+    def wait(self, seconds: float = 400) -> "PipelineRun":
         """Wait for its end, however it ends."""
         wait_for(f"the end of run {self.id}", lambda: self.state in FINISHED, seconds, pause=2)
         return self

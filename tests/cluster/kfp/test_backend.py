@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.commands import wait_for
 from tests.cluster.kfp import trials
 from tests.cluster.kfp.backend import NAMESPACE, Backend
-from tests.cluster.kfp.runs import Run, compile_trial, start_trial
+from tests.cluster.kfp.runs import PipelineRun, compile_trial, start_trial
 
 pytestmark = [pytest.mark.kfp, pytest.mark.timeout(3600), pytest.mark.usefixtures("runs")]
 
@@ -44,7 +44,7 @@ def runs(
     step_image: str,
     claim: None,
     tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Run]:
+) -> dict[str, PipelineRun]:
     """Runs that need no other, started before the first test: a run mostly waits for its pods."""
     package = tmp_path_factory.mktemp("trials") / "pipeline.yaml"
     # A new name each time: the SDK's enable_caching=False does not reach steps in a condition.
@@ -77,7 +77,7 @@ def test_uploaded_pipeline_runs_and_leaves_artifacts(kfp_backend: Backend, packa
         enable_caching=False,
     )
 
-    run = Run(kfp_backend, started.run_id).wait()
+    run = PipelineRun(kfp_backend, started.run_id).wait()
 
     assert run.state == "SUCCEEDED"
     assert len(run.pods()) == 2
@@ -96,7 +96,7 @@ def test_same_run_again_comes_from_the_cache(kfp_backend: Backend, package: Path
     assert [len(run.pods()) for run in (first, second, other)] == [2, 0, 2]
 
 
-def test_failing_step_fails_the_run_and_says_why(runs: dict[str, Run]) -> None:
+def test_failing_step_fails_the_run_and_says_why(runs: dict[str, PipelineRun]) -> None:
     run = runs["failing"].wait()
 
     assert run.state == "FAILED"
@@ -104,14 +104,16 @@ def test_failing_step_fails_the_run_and_says_why(runs: dict[str, Run]) -> None:
 
 
 @pytest.mark.parametrize(("length", "steps"), [("long", 2), ("short", 1)])
-def test_condition_on_a_returned_bool(runs: dict[str, Run], length: str, steps: int) -> None:
+def test_condition_on_a_returned_bool(
+    runs: dict[str, PipelineRun], length: str, steps: int
+) -> None:
     run = runs[length].wait()
 
     assert run.state == "SUCCEEDED"
     assert len(run.pods()) == steps
 
 
-def test_an_exit_handler_runs_too(runs: dict[str, Run]) -> None:
+def test_an_exit_handler_runs_too(runs: dict[str, PipelineRun]) -> None:
     run = runs["ending"].wait()
 
     assert run.state == "SUCCEEDED"
@@ -139,7 +141,7 @@ def test_recurring_run_fires(kfp_backend: Backend, package: Path) -> None:
             pause=1,
         )
         client.disable_recurring_run(recurring.recurring_run_id)
-        run = Run(kfp_backend, found[0].run_id).wait()
+        run = PipelineRun(kfp_backend, found[0].run_id).wait()
     finally:
         # Its workflows go with it: a run that still goes on would never end.
         client.delete_recurring_run(recurring.recurring_run_id)
@@ -147,7 +149,7 @@ def test_recurring_run_fires(kfp_backend: Backend, package: Path) -> None:
     assert run.state == "SUCCEEDED"
 
 
-def test_secret_claim_and_resources_reach_the_pod(runs: dict[str, Run]) -> None:
+def test_secret_claim_and_resources_reach_the_pod(runs: dict[str, PipelineRun]) -> None:
     run = runs["placed"].wait()
 
     assert run.state == "SUCCEEDED"
@@ -165,7 +167,7 @@ def test_secret_claim_and_resources_reach_the_pod(runs: dict[str, Run]) -> None:
     assert "s3same plain 1000" in run.logs()
 
 
-def test_this_release_does_not_retry(runs: dict[str, Run]) -> None:
+def test_this_release_does_not_retry(runs: dict[str, PipelineRun]) -> None:
     """Its compiler drops the retry policy; the day it does not, Refit may ask for retries."""
     run = runs["retried"].wait()
 

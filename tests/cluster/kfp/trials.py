@@ -68,7 +68,7 @@ def fail_once(mount: str) -> str:
 
 
 @dsl.pipeline
-def hello(name: str = "world") -> str:
+def hello(name: str = "scenario") -> str:
     written = write_greeting(name=name)
     read = read_greeting(greeting=written.outputs["greeting"], length=written.outputs["Output"])
     return cast(str, read.output)

@@ -27,7 +27,7 @@ def write_run(
         spec=FeatureSpec(), popularity_values={}, vector_size=0, dataset_fingerprint="f00"
     )
     index = IndexManifest(
-        towers_id="t1",
+        embedding_version="t1",
         kind="flat",
         dimension=8,
         n_live=1,
@@ -42,8 +42,8 @@ def write_run(
     texts = {
         "model/query_tower/1/saved_model.pb": towers,
         "model/item_tower/1/saved_model.pb": "item",
-        "model/model.json": json.dumps({"towers_id": "t1"}),
-        "reference/thresholds.json": json.dumps({"towers_id": "t1"}),
+        "model/model.json": json.dumps({"embedding_version": "t1"}),
+        "reference/thresholds.json": json.dumps({"embedding_version": "t1"}),
         "evaluation/verdict.json": json.dumps(verdict | {"measurements": {}, "checks": []}),
     }
     for name, text in texts.items():
@@ -133,7 +133,7 @@ def test_for_a_cluster_what_passed_is_nominated_and_not_promoted(tmp_path, regis
     store = Registry(registry)
     assert store.champion().bundle_id == old
     assert (store.candidate().bundle_id, store.candidate().champion) == (new, old)
-    # Done again after a kill, it finds what it nominated.
+    # Done again after a kill, it finds what it proposed.
     assert deploy(settings, **better, registry=registry, champion=old) == new
     assert store.list() == (old, new)
     with pytest.raises(GateRefused, match="judge again"):

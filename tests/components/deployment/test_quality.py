@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.deployment.judge import Share
+from components.deployment.canary import Proportion
 from components.deployment.quality import count_misses
 from components.deployment.settings import RolloutSettings
 from refit.errors import ServiceUnreachable
@@ -18,7 +18,7 @@ def answer(request_id: str, bundle_id: str, minutes: float) -> dict:
     return {
         "request_id": request_id,
         "bundle_id": bundle_id,
-        "towers_id": "t",
+        "embedding_version": "t",
         "time": START + timedelta(minutes=minutes),
         "context": "{}",
         "item_ids": [],
@@ -73,16 +73,16 @@ def count(log, events, since=START, until=UNTIL, bundles=("old", "new")):
 
 
 def test_answers_that_led_to_nothing_are_counted_by_hand(log, events):
-    assert count(log, events) == {"old": Share(bad=88, of=90), "new": Share(bad=9, of=10)}
+    assert count(log, events) == {"old": Proportion(bad=88, of=90), "new": Proportion(bad=9, of=10)}
 
 
 def test_a_log_and_events_at_a_url_are_read_just_so(log, events):
-    assert count(f"file://{log}", f"file://{events}")["new"] == Share(bad=9, of=10)
+    assert count(f"file://{log}", f"file://{events}")["new"] == Proportion(bad=9, of=10)
 
 
 @pytest.mark.parametrize("until", [START, START - timedelta(hours=1)])
 def test_before_any_answer_is_old_enough_nothing_is_known(log, events, until):
-    assert count(log, events, until=until) == {"old": Share(), "new": Share()}
+    assert count(log, events, until=until) == {"old": Proportion(), "new": Proportion()}
 
 
 def test_a_bundle_without_answers_is_not_known(log, events):
@@ -91,7 +91,7 @@ def test_a_bundle_without_answers_is_not_known(log, events):
 
 def test_a_missing_log_or_events_are_not_known(tmp_path, log, events):
     for one, other in ((tmp_path / "nothing", events), (log, tmp_path / "nothing"), (log, "")):
-        assert count(one, other) == {"old": Share(), "new": Share()}
+        assert count(one, other) == {"old": Proportion(), "new": Proportion()}
 
 
 def test_what_cannot_be_read_is_said(tmp_path, log):

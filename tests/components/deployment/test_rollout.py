@@ -16,7 +16,7 @@ from components.deployment.manifests import (
     main_of,
     predictor_of,
 )
-from components.deployment.rollout import Rollouts, State
+from components.deployment.rollout import Rollouts, RolloutState
 from components.deployment.settings import RolloutSettings
 from refit.bundle import assemble_bundle
 from refit.errors import GateRefused, UsageError
@@ -220,7 +220,7 @@ def split_by(split: str) -> RolloutSettings:
 
 def compare(rollouts: Rollouts, registry: Registry, old: str, new: str) -> None:
     """Lead a rollout to where the arms are compared."""
-    registry.nominate(new, old, "pipeline", "it passed the gate")
+    registry.propose(new, old, "pipeline", "it passed the gate")
     assert rollouts.reconcile().phase == "starting"
     assert rollouts.reconcile().phase == "comparing"
 
@@ -265,7 +265,7 @@ def test_a_candidate_that_never_gets_ready_is_rolled_back_at_the_deadline(
     cluster, rollouts, registry, clock, old, new
 ):
     cluster.broken.add(new)
-    registry.nominate(new, old, "pipeline", "it passed the gate")
+    registry.propose(new, old, "pipeline", "it passed the gate")
     rollouts.reconcile()
     held = rollouts.reconcile()
     assert (held.phase, held.message) == ("starting", f"0 of 1 pods of canary serve {new}")
@@ -313,7 +313,7 @@ def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, 
         for bundle_id in (old, new):
             registry.add(Registry(tmp_path / "registry").get(bundle_id))
         registry.promote(old, "ann", "first")
-        registry.nominate(new, old, "pipeline", "it passed the gate")
+        registry.propose(new, old, "pipeline", "it passed the gate")
         cluster.calls, cluster.kill_at = 0, kill_at
         bad = {} if outcome == "promote" else {"errors": 5000}
         finished = True
@@ -322,7 +322,7 @@ def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, 
                 Rollouts(split_by(split), cluster, registry, clock=clock).reconcile()
             except Killed:
                 finished = False
-            state = State.of(cluster.live())
+            state = RolloutState.of(cluster.live())
             if state and state.compared_since:
                 cluster.serve(5000, **bad)
         winner = new if outcome == "promote" else old
@@ -341,7 +341,7 @@ def test_the_first_bundle_of_all_needs_no_canary(tmp_path, registry, add, clock)
     cluster = PlayedCluster("")
     rollouts = Rollouts(SETTINGS, cluster, registry, clock=clock)
     assert rollouts.reconcile().phase == "idle"
-    registry.nominate(first, "", "pipeline", "it passed the gate")
+    registry.propose(first, "", "pipeline", "it passed the gate")
     assert rollouts.reconcile().phase == "promoted"
     assert cluster.served == {"main": first}
     assert registry.champion().bundle_id == first
@@ -351,13 +351,13 @@ def test_the_first_bundle_of_all_needs_no_canary(tmp_path, registry, add, clock)
 def test_what_its_gate_refused_is_not_nominated(registry, add, old):
     weak = add("weak", passed=False)
     with pytest.raises(GateRefused, match="not rolled out"):
-        registry.nominate(weak, old, "pipeline", "why not")
+        registry.propose(weak, old, "pipeline", "why not")
 
 
 def test_a_candidate_judged_against_another_champion_is_turned_down(
     cluster, rollouts, registry, add, old, new
 ):
-    registry.nominate(add("late"), "somebody else", "pipeline", "it passed the gate")
+    registry.propose(add("late"), "somebody else", "pipeline", "it passed the gate")
     assert rollouts.reconcile().phase == "rolled back"
     assert cluster.served == {"main": old}
     assert rollouts.reconcile().phase == "idle"
@@ -385,7 +385,7 @@ def test_roll_back_returns_to_the_predecessor(cluster, rollouts, registry, old, 
     rollouts.promote(new, "ann", "by hand")
     assert cluster.served == {"main": new}
     rollouts.roll_back("bob", "worse")
-    assert rollouts.settle(1) == old
+    assert rollouts.wait_until_stable(1) == old
     assert registry.champion().action == "rollback"
     with pytest.raises(UsageError, match="no earlier champion"):
         rollouts.roll_back("bob", "and further")
@@ -464,7 +464,7 @@ def test_without_routes_there_is_no_canary_but_always_a_way_back(
     monkeypatch.setattr(cluster, "split", find_none)
     rollouts.roll_back("ann", "the routes are gone")
     assert cluster.served == {"main": old}
-    registry.nominate(new, old, "pipeline", "once more")
+    registry.propose(new, old, "pipeline", "once more")
     with pytest.raises(Missing):
         rollouts.reconcile()
     assert cluster.served == {"main": old}
@@ -473,7 +473,7 @@ def test_without_routes_there_is_no_canary_but_always_a_way_back(
 def test_a_canary_kept_in_git_is_left_alone(cluster, rollouts, registry, old, new):
     main = main_of(cluster.read())
     cluster.predictors = [{**main, "traffic": 90}, {**main, "name": "canary", "traffic": 10}]
-    registry.nominate(new, old, "pipeline", "it passed the gate")
+    registry.propose(new, old, "pipeline", "it passed the gate")
     assert rollouts.reconcile().phase == "idle"
     assert set(cluster.served) == {"main", "canary"}
 
@@ -488,7 +488,7 @@ def test_a_main_predictor_that_followed_the_champion_is_pinned_first(registry, c
 def test_the_operator_must_know_the_canary_before_it_goes(
     cluster, rollouts, registry, clock, old, new, monkeypatch
 ):
-    registry.nominate(new, old, "pipeline", "it passed the gate")
+    registry.propose(new, old, "pipeline", "it passed the gate")
     rollouts.reconcile()
     read = cluster.read
     monkeypatch.setattr(cluster, "read", lambda: {**read(), "status": {}})
@@ -500,7 +500,7 @@ def test_the_operator_must_know_the_canary_before_it_goes(
 
 
 def test_quality_that_nobody_can_know_is_said_before_the_canary(cluster, registry, clock, old, new):
-    registry.nominate(new, old, "pipeline", "it passed the gate")
+    registry.propose(new, old, "pipeline", "it passed the gate")
     settings = SETTINGS.model_copy(update={"quality_drop": 0.2})
     with pytest.raises(UsageError, match="quality_drop: null"):
         Rollouts(settings, cluster, registry, clock=clock).reconcile()

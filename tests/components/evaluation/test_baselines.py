@@ -8,17 +8,17 @@ from components.evaluation import baselines
 from components.evaluation.baselines import (
     EASE,
     HistoryScorer,
-    TermScorer,
+    NaiveBayesScorer,
     cooccurrence,
     ease,
     item_attributes,
     tune_baselines,
     user_items,
 )
-from components.evaluation.counting import NEWNESS, Counting, Term
-from components.evaluation.data import Judged, code_numbers
+from components.evaluation.data import EvaluationData, code_numbers
 from components.evaluation.metrics import hit_rate
-from components.evaluation.ranking import hold_contest, rank
+from components.evaluation.naive_bayes import NEWNESS, NaiveBayesPopularity, PopularityFactor
+from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.settings import BaselineSettings, EvaluationSettings
 from tests.factories import example, item, make_market, write_features
 
@@ -42,19 +42,19 @@ def shop(tmp_path):
     }
     items = [item(0, brand="cos"), item(1, brand="acne"), item(2, brand="cos")]
     folder = write_features(tmp_path / "shop", items, events, [0.0, 15.0, 20.0, 30.0])
-    return Judged(folder)
+    return EvaluationData(folder)
 
 
 def table(data, term, snapshot=2):
-    counting = Counting(data, 10, 2, item_attributes(data))
-    return counting, counting.table(term, data.read_moment(snapshot))
+    counting = NaiveBayesPopularity(data, 10, 2, item_attributes(data))
+    return counting, counting.table(term, data.read_candidates(snapshot))
 
 
 def test_popularity_decays_by_half_life_and_knows_nothing_of_the_moment_itself(shop):
-    _, scores = table(shop, Term(half_life_days=7.0, strength=1e-9))
+    _, scores = table(shop, PopularityFactor(half_life_days=7.0, strength=1e-9))
     expected = [0.25 + 0.5, 0.5 + 0.5 ** (5 / 7)]
     assert np.exp(scores[0][:2]) == pytest.approx(expected, rel=2 * NEWNESS)
-    _, earlier = table(shop, Term(half_life_days=7.0, strength=1e-9), snapshot=1)
+    _, earlier = table(shop, PopularityFactor(half_life_days=7.0, strength=1e-9), snapshot=1)
     assert np.exp(earlier[0][:2]) == pytest.approx(
         [0.5 ** (9 / 7) + 0.5 ** (2 / 7), 0.5 ** (2 / 7)], rel=2 * NEWNESS
     )
@@ -64,7 +64,7 @@ def test_the_counts_of_snapshots_and_of_examples_agree(shop):
     for column in ("", "occasion"):
         of = {}
         for source in ("examples", "snapshots"):
-            term = Term(column=column, half_life_days=7.0, strength=0.5, source=source)
+            term = PopularityFactor(column=column, half_life_days=7.0, strength=0.5, source=source)
             counting, scores = table(shop, term)
             codes = counting.codes(term, shop.queries["test"])
             of[source] = scores[codes]
@@ -72,7 +72,7 @@ def test_the_counts_of_snapshots_and_of_examples_agree(shop):
 
 
 def test_popularity_in_context_is_naive_bayes_smoothed_towards_the_overall_share(shop):
-    term = Term(column="occasion", half_life_days=1e9, strength=10.0)
+    term = PopularityFactor(column="occasion", half_life_days=1e9, strength=10.0)
     counting, scores = table(shop, term)
     row = counting.codes(term, shop.queries["test"])[0]  # a party; 3 of 4 events are parties
     share = 3 / 4
@@ -85,7 +85,7 @@ def test_popularity_in_context_is_naive_bayes_smoothed_towards_the_overall_share
 
 
 def test_attributes_are_demand_over_supply(shop):
-    _, scores = table(shop, Term(attribute="brand", half_life_days=1e9))
+    _, scores = table(shop, PopularityFactor(attribute="brand", half_life_days=1e9))
     # cos: 2 of 4 events, 2 items on offer; acne: 2 of 4 events, 1 item; "other": nothing.
     cos, acne = np.log((2 + 1) / (4 + 3) / 2), np.log((2 + 1) / (4 + 3) / 1)
     assert scores[0] == pytest.approx([cos, acne, cos], abs=1e-6)
@@ -99,11 +99,17 @@ def test_the_future_changes_no_score(tmp_path, shop):
             "test": [example("ann", 0, 25.0), *extra],
         }
         folder = tmp_path / f"future{len(extra)}"
-        data = Judged(write_features(folder, [item(0), item(1)], events, [0.0, 15.0, 20.0, 30.0]))
-        counting = Counting(data, 10, 2, item_attributes(data))
-        terms = (Term(), Term(column="occasion"), Term(attribute="brand"))
-        return TermScorer(counting, terms).at(
-            data.queries["test"].take(np.array([0])), data.read_moment(2)
+        data = EvaluationData(
+            write_features(folder, [item(0), item(1)], events, [0.0, 15.0, 20.0, 30.0])
+        )
+        counting = NaiveBayesPopularity(data, 10, 2, item_attributes(data))
+        terms = (
+            PopularityFactor(),
+            PopularityFactor(column="occasion"),
+            PopularityFactor(attribute="brand"),
+        )
+        return NaiveBayesScorer(counting, terms).at(
+            data.queries["test"].take(np.array([0])), data.read_candidates(2)
         )(np.array([0]))
 
     later = [example("bob", 1, 26.0), example("eve", 1, 27.0)]
@@ -145,25 +151,25 @@ def test_profiles_hold_the_latest_distinct_items(shop):
 
 
 def test_history_weighs_the_newest_item_most_and_popularity_fills_in(shop):
-    counting = Counting(shop, 10, 2, item_attributes(shop))
+    counting = NaiveBayesPopularity(shop, 10, 2, item_attributes(shop))
     similarity = baselines.Similarity(np.arange(3), np.eye(3, dtype=np.float32))
     queries = shop.queries["test"]
-    popular = Term(half_life_days=1e9, strength=1e-9)
+    popular = PopularityFactor(half_life_days=1e9, strength=1e-9)
     scorer = HistoryScorer(counting, similarity, 0.5, 0.01, popular)
-    scores = scorer.at(queries, shop.read_moment(2))(np.arange(2))
+    scores = scorer.at(queries, shop.read_candidates(2))(np.arange(2))
     assert scores[0].argmax() == 0  # what ann had
     assert scores[1] == pytest.approx([0.01, 0.01, 0.0], abs=0.01 * 2 * NEWNESS)  # fay is new
 
 
 @pytest.mark.parametrize("rolling", [False, True])
 def test_every_baseline_is_tuned_and_ranked(tmp_path, rolling):
-    data = Judged(make_market(tmp_path / "market", n_items=60, rolling=rolling))
-    contest = hold_contest(data, "test")
+    data = EvaluationData(make_market(tmp_path / "market", n_items=60, rolling=rolling))
+    evaluation_set = build_evaluation_set(data, "test")
     value = {}
     for baseline in tune_baselines(data, SETTINGS):
         assert not baseline.not_run
         assert "validation" in baseline.tuned
-        value[baseline.name] = hit_rate(rank(baseline.scorer, contest, 10).rank, 10).mean()
+        value[baseline.name] = hit_rate(rank(baseline.scorer, evaluation_set, 10).rank, 10).mean()
     assert set(value) == {
         "popularity",
         "popularity in context",
@@ -176,7 +182,7 @@ def test_every_baseline_is_tuned_and_ranked(tmp_path, rolling):
 
 
 def test_ease_says_when_it_is_too_large(tmp_path):
-    data = Judged(make_market(tmp_path / "market"))
+    data = EvaluationData(make_market(tmp_path / "market"))
     grid = BaselineSettings(ease_max_items=10)
     found = {
         b.name: b for b in tune_baselines(data, SETTINGS.model_copy(update={"baselines": grid}))

@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.evaluation.data import Judged
+from components.evaluation.data import EvaluationData
 from components.evaluation.evaluate import evaluate
 from components.evaluation.index_check import check_index
 from components.evaluation.predictions import write_predictions
-from components.evaluation.ranking import hold_contest
+from components.evaluation.ranking import build_evaluation_set
 from components.evaluation.results import Results
 from components.evaluation.settings import BaselineSettings, EvaluationSettings, SliceFloor
 from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
 from components.evaluation.towers import load_champion, load_model
 from refit.dataset import DatasetManifest, RowCounts, Split
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 from refit.features import FeaturesManifest
 from refit.files import read_json
 from refit.prediction import PREDICTION_SCHEMA
@@ -116,7 +116,7 @@ def test_predictions_are_what_the_model_would_have_answered(passed, folders):
     table = pq.read_table(out / "predictions.parquet")
     assert table.schema.equals(PREDICTION_SCHEMA)
     assert table.num_rows == 50
-    data = Judged(folders["features"]).of_requests()
+    data = EvaluationData(folders["features"]).of_requests()
     requests = data.queries["requests"].rows
     wanted = data.catalogue.item_id[data.log.item[requests]]
     chosen = dict(zip([f"offline-{row}" for row in requests], wanted, strict=True))
@@ -125,13 +125,16 @@ def test_predictions_are_what_the_model_would_have_answered(passed, folders):
         assert len(row["item_ids"]) == len(row["scores"]) == 10
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert len(row["query_embedding"]) == 2
-        assert row["towers_id"] == read_json(folders["perfect"] / "model.json")["towers_id"]
+        assert (
+            row["embedding_version"]
+            == read_json(folders["perfect"] / "model.json")["embedding_version"]
+        )
     times = table["time"].to_pylist()
     assert times == sorted(times)
     assert {time.date() for time in times} == {time.date() for time in _times(folders, "requests")}
     visitors = {user for user in table["user_id"].to_pylist() if user.startswith("visitor")}
     assert visitors, "visits without a purchase are answered as well"
-    buyers = Judged(folders["features"])
+    buyers = EvaluationData(folders["features"])
     bought = {buyers.log.user_ids[n] for n in buyers.log.user[buyers.queries["test"].rows]}
     assert not visitors & bought
 
@@ -158,14 +161,14 @@ def test_requests_are_answered_from_what_was_live_then_without_own_listings(tmp_
         },
         [0.0, 9.0, 10.0, 13.0],
     )
-    data = Judged(features)
+    data = EvaluationData(features)
     towers = load_model(data, make_model(tmp_path / "model"))
     write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
     first, second = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert first["item_ids"] == ["i2", "i3"]
     assert second["item_ids"] == ["i0", "i1", "i3"]
     (features / "examples/requests.parquet").unlink()
-    with pytest.raises(ContractBroken, match="run the feature step again"):
+    with pytest.raises(DataValidationError, match="run the feature step again"):
         write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
 
 
@@ -208,7 +211,7 @@ def test_a_model_of_other_features_is_a_usage_error(folders, tmp_path):
 
 @pytest.fixture(scope="module")
 def data(folders):
-    return Judged(folders["features"])
+    return EvaluationData(folders["features"])
 
 
 def changed_champion(folders, tmp_path, **spec):
@@ -242,7 +245,7 @@ def test_a_champions_popularity_is_laid_out_anew(folders, data, tmp_path):
     theirs = MANIFEST.model_copy(update={"spec": spec, "popularity_values": values})
     theirs.write(champion)
     opened = load_champion(data, champion)
-    moment = data.read_moment(3)
+    moment = data.read_candidates(3)
     laid_out = opened._popularity(moment)
     ours = moment.popularity  # 7 days: all, party, work
     assert laid_out.shape == (len(moment.items), 6)
@@ -279,7 +282,7 @@ def test_an_index_without_manifest_is_not_measured(folders, data, tmp_path):
 
 
 def test_a_model_server_that_dies_is_no_pass(folders, tmp_path):
-    data = Judged(folders["features"])
+    data = EvaluationData(folders["features"])
     model = load_model(data, folders["perfect"])
     few = data.queries["test"].take(np.arange(3))
     inputs, expected = model.query_inputs(few), model.embed_queries(few)
@@ -297,12 +300,12 @@ def test_a_model_server_that_dies_is_no_pass(folders, tmp_path):
 
 
 def test_slices_hold_the_right_queries(data):
-    contest = hold_contest(data, "test")
-    slices = cut_slices(contest, SETTINGS)
-    items = data.log.item[contest.queries.rows]
+    evaluation_set = build_evaluation_set(data, "test")
+    slices = cut_slices(evaluation_set, SETTINGS)
+    items = data.log.item[evaluation_set.queries.rows]
     sizes = np.array(data.catalogue.table["size"].to_pylist(), dtype=object)[items]
     assert (slices["size: M"] == (sizes == "M")).all()
-    assert (slices["known users"] == ~contest.queries.new_user).all()
+    assert (slices["known users"] == ~evaluation_set.queries.new_user).all()
     bands = [flags for name, flags in slices.items() if name.startswith("price: ")]
     assert (np.sum(bands, axis=0) == 1).all()
 
@@ -310,7 +313,7 @@ def test_slices_hold_the_right_queries(data):
 def test_a_slice_of_the_gate_is_there_even_when_it_is_empty(data):
     floor = SliceFloor(slice="brand: nobody")
     settings = SETTINGS.model_copy(update={"slice_floors": (floor,)})
-    found = cut_slices(hold_contest(data, "test"), settings)
+    found = cut_slices(build_evaluation_set(data, "test"), settings)
     assert not found["brand: nobody"].any()
 
 

@@ -45,7 +45,7 @@ def results(**more):
         "protocol": {},
         "n_queries": 5000,
         "n_users": 3000,
-        "towers_id": "t1",
+        "embedding_version": "t1",
         "methods": (
             method("model", "model", 0.30),
             method("popularity", "baseline", 0.15),
@@ -64,7 +64,7 @@ def results(**more):
             ),
         ),
         "index": IndexResult(
-            towers_id="t1",
+            embedding_version="t1",
             recorded_recall=0.99,
             recall=0.99,
             p50_ms=0.1,
@@ -254,13 +254,16 @@ REFUSED = {
         results(left_out={"not live": 500, "item not seen": 90_000}),
         "share of queries whose item could not be offered is 0.0909",
     ),
-    "an index of other towers": (with_index(towers_id="t0"), "index is of the model's towers is 0"),
+    "an index of other towers": (
+        with_index(embedding_version="t0"),
+        "index is of the model's towers is 0",
+    ),
     "an index that names no towers": (
-        with_index(towers_id=None),
+        with_index(embedding_version=None),
         "index is of the model's towers was not measured",
     ),
     "a model that names no towers": (
-        results(towers_id=None),
+        results(embedding_version=None),
         "index is of the model's towers was not measured",
     ),
     "an index that cannot be opened": (

@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.evaluation.baselines import TermScorer, item_attributes
-from components.evaluation.counting import Counting, Term
-from components.evaluation.data import Judged
+from components.evaluation.baselines import NaiveBayesScorer, item_attributes
+from components.evaluation.data import EvaluationData
 from components.evaluation.metrics import per_query
-from components.evaluation.ranking import hold_contest, rank
+from components.evaluation.naive_bayes import NaiveBayesPopularity, PopularityFactor
+from components.evaluation.ranking import build_evaluation_set, rank
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
 from components.ingestion.ingest import ingest
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.data
 
 
 @pytest.fixture(scope="module")
-def contest(public_data, tmp_path_factory):
+def evaluation_set(public_data, tmp_path_factory):
     base = tmp_path_factory.mktemp("rentals")
     ingestion = {
         "source": "renttherunway",
@@ -36,32 +36,34 @@ def contest(public_data, tmp_path_factory):
     ingest(IngestSettings.parse(ingestion), base / "dataset")
     settings = FeatureSettings.parse({"spec": spec, "frozen_at_cut": True})
     build_features(settings, base / "dataset", base / "features")
-    return hold_contest(Judged(base / "features"), "test", "seen")
+    return build_evaluation_set(EvaluationData(base / "features"), "test", "seen")
 
 
-def hit_rates(contest, *terms):
-    counting = Counting(contest.data, 100, 6, item_attributes(contest.data))
-    values = per_query(rank(TermScorer(counting, terms), contest, 100).rank, (10, 100))
+def hit_rates(evaluation_set, *terms):
+    counting = NaiveBayesPopularity(
+        evaluation_set.data, 100, 6, item_attributes(evaluation_set.data)
+    )
+    values = per_query(rank(NaiveBayesScorer(counting, terms), evaluation_set, 100).rank, (10, 100))
     return values["hit_rate_at_10"].mean(), values["hit_rate_at_100"].mean()
 
 
-POPULARITY = Term(half_life_days=120.0)
+POPULARITY = PopularityFactor(half_life_days=120.0)
 
 
-def test_the_rows_are_the_known_ones(contest):
-    assert len(contest.queries) == pytest.approx(28_830, abs=50)  # without exact duplicates
-    assert contest.left_out.keys() == {"item not seen"}
-    assert [len(r.moment.items) for r in contest.rounds] == [4083]
+def test_the_rows_are_the_known_ones(evaluation_set):
+    assert len(evaluation_set.queries) == pytest.approx(28_830, abs=50)  # without exact duplicates
+    assert evaluation_set.left_out.keys() == {"item not seen"}
+    assert [len(r.moment.items) for r in evaluation_set.rounds] == [4083]
 
 
-def test_recent_popularity_is_as_known(contest):
-    assert hit_rates(contest, POPULARITY) == pytest.approx((0.025, 0.138), abs=0.001)
+def test_recent_popularity_is_as_known(evaluation_set):
+    assert hit_rates(evaluation_set, POPULARITY) == pytest.approx((0.025, 0.138), abs=0.001)
 
 
 @pytest.mark.parametrize("source", ["examples", "snapshots"])
-def test_popularity_by_occasion_and_size_is_as_known(contest, source):
+def test_popularity_by_occasion_and_size_is_as_known(evaluation_set, source):
     by = [
-        Term(column=column, half_life_days=120.0, strength=10.0, source=source)
+        PopularityFactor(column=column, half_life_days=120.0, strength=10.0, source=source)
         for column in ("occasion", "size")
     ]
-    assert hit_rates(contest, POPULARITY, *by) == pytest.approx((0.058, 0.263), abs=0.0015)
+    assert hit_rates(evaluation_set, POPULARITY, *by) == pytest.approx((0.058, 0.263), abs=0.0015)

@@ -10,7 +10,7 @@ import pytest
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
 from refit.dataset import DatasetManifest
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
 from refit.features import FeaturesManifest
 from tests.components.features.small_market import (
@@ -385,14 +385,14 @@ def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
 def test_what_breaks_the_contract_says_what_to_do(
     tmp_path: Path, events: list[Row], match: str
 ) -> None:
-    with pytest.raises(ContractBroken, match=match):
+    with pytest.raises(DataValidationError, match=match):
         build(tmp_path, settings(), events, [item("z", 0)], USERS)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset-a"]
 
 
 def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:
     items = [item("z", 0), {**item("y", 0), "image_embedding": [1.0]}]
-    with pytest.raises(ContractBroken, match=r"found \[1, 2\]"):
+    with pytest.raises(DataValidationError, match=r"found \[1, 2\]"):
         build(tmp_path, settings(), EACH_SPLIT, items, USERS)
 
 

@@ -78,7 +78,7 @@ def write_towers(manifest: FeaturesManifest, model: Path) -> None:
         query, str(model / "query_tower/1"), query.call.get_concrete_function(**signature)
     )
     manifest.write(model)
-    write_json(model / "model.json", {"towers_id": checksum(model / "item_tower")})
+    write_json(model / "model.json", {"embedding_version": checksum(model / "item_tower")})
 
 
 def write_features(folder: Path) -> FeaturesManifest:

@@ -8,7 +8,7 @@ import pytest
 
 from components.indexing.build import build_index
 from components.indexing.settings import IndexSettings
-from refit.errors import ContractBroken, RefitError
+from refit.errors import DataValidationError, RefitError
 from refit.features import FeaturesManifest, item_inputs
 from refit.files import read_json
 from refit.index import IndexManifest, ItemIndex
@@ -74,7 +74,7 @@ def test_popular_items_overall_and_by_context(index):
 
 def test_the_manifest_says_what_was_measured(index, world):
     manifest = IndexManifest.read(index)
-    assert manifest.towers_id == read_json(world[1] / "model.json")["towers_id"]
+    assert manifest.embedding_version == read_json(world[1] / "model.json")["embedding_version"]
     assert (manifest.n_live, manifest.n_items, manifest.dimension) == (LIVE, LIVE + 1, 16)
     assert (manifest.kind, manifest.recall_at_100, manifest.n_queries) == ("flat", 1.0, 4)
     assert set(manifest.latency_ms) == {"p50", "p99", "exact_p50", "exact_p99"}
@@ -98,7 +98,7 @@ def test_an_index_without_queries_is_not_said_to_be_good(features, world, tmp_pa
 def test_an_empty_market_is_refused(features, world, tmp_path):
     snapshot = features / "snapshots" / "1.parquet"
     pq.write_table(pq.read_table(snapshot).slice(0, 0), snapshot)
-    with pytest.raises(ContractBroken, match="no item is live"):
+    with pytest.raises(DataValidationError, match="no item is live"):
         build_index(IndexSettings(), features, world[1], tmp_path / "index")
     assert not (tmp_path / "index").exists()
 

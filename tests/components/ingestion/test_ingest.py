@@ -20,8 +20,8 @@ from components.ingestion.schemas import make_events_schema, make_items_schema
 from components.ingestion.settings import IngestSettings
 from refit.contract import EVENTS, ITEMS
 from refit.dataset import DatasetManifest, RowCounts
-from refit.errors import ContractBroken, UsageError
-from refit.remote import take
+from refit.errors import DataValidationError, UsageError
+from refit.remote import upload
 
 from .conftest import AS_OF, DAY_0
 
@@ -262,7 +262,7 @@ def store():
 def test_a_url_is_the_same_data(shop, make_events, store):
     shop.write("events", make_events())
     near = _fingerprint(shop)
-    take(shop.source, f"{store}/market")
+    upload(shop.source, f"{store}/market")
     assert _fingerprint(shop, path=f"{store}/market") == near
     alone = {"path": "", "paths": {"events": f"{store}/market/events.parquet"}}
     assert _fingerprint(shop, **alone) == near
@@ -271,7 +271,7 @@ def test_a_url_is_the_same_data(shop, make_events, store):
 
 def test_rejected_rows_go_where_a_url_says(shop, make_events, store):
     shop.write("events", make_events({"event_type": "sneeze"}))
-    with pytest.raises(ContractBroken, match=f"rejected rows are in {store}/rejected/"):
+    with pytest.raises(DataValidationError, match=f"rejected rows are in {store}/rejected/"):
         shop.ingest(max_rejected={"events": 0}, rejected_folder=f"{store}/rejected")
     files = fsspec.filesystem("memory").find(f"{store}/rejected")
     assert {PurePosixPath(name).name for name in files} >= {"events.parquet", "violations.json"}
@@ -315,4 +315,4 @@ def test_violations_are_written_down_with_examples(shop, make_events):
 
 
 def test_contract_broken_has_the_documented_exit_code():
-    assert ContractBroken.exit_code == 4
+    assert DataValidationError.exit_code == 4

@@ -10,7 +10,7 @@ from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.ingest import ingest
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import SOURCES, find_source
-from refit.errors import ContractBroken, UsageError
+from refit.errors import DataValidationError, UsageError
 from simulation.history import write_history
 
 DAYS = [datetime(2017, 6, day) for day in range(1, 11)]
@@ -83,7 +83,7 @@ def test_a_source_that_lost_a_column_says_so(tmp_path, source):
     _write_rentals(source)
     path = source / "rentals.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["rented_for"]), path)
-    with pytest.raises(ContractBroken, match="lacks rented_for"):
+    with pytest.raises(DataValidationError, match="lacks rented_for"):
         _ingest(tmp_path, "renttherunway")
 
 
@@ -256,7 +256,9 @@ def test_merrec(tmp_path, source):
 
 def test_merrec_event_of_an_unknown_kind_is_rejected_by_its_own_name(tmp_path, source):
     _write_merrec(source, event_id="item_share")
-    with pytest.raises(ContractBroken, match="unknown event type: 10 rows, such as 'item_share'"):
+    with pytest.raises(
+        DataValidationError, match="unknown event type: 10 rows, such as 'item_share'"
+    ):
         _ingest(tmp_path, "merrec")
 
 

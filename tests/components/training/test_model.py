@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.training.batches import Batches, Examples, Snapshots, same_user_positives
+from components.training.batches import Batches, EncodedExamples, Snapshots, same_user_positives
 from components.training.model import SampledRetrieval
 from components.training.settings import TrainSettings
 from components.training.towers import PopularityPart, QueryTower
@@ -130,7 +130,7 @@ def make_batches(features: Path, settings: TrainSettings) -> Batches:
     columns["history"][:, 0] = columns["item"]
     manifest = FeaturesManifest.read(features)
     catalogue = {"id": np.arange(16, dtype=np.int32)}
-    return Batches(settings, Examples(columns), Snapshots(manifest, features, 1), catalogue)
+    return Batches(settings, EncodedExamples(columns), Snapshots(manifest, features, 1), catalogue)
 
 
 def test_an_epoch_has_every_example_once_with_its_item_among_the_candidates(

@@ -10,7 +10,7 @@ DONE = (
     ("find-start", "SUCCEEDED", "p1"),
     ("executor", "SUCCEEDED", ""),
     ("train-towers", "SUCCEEDED", "p2"),
-    ("pass-gate", "SUCCEEDED", "p3"),
+    ("gate", "SUCCEEDED", "p3"),
     ("condition-1", "SUCCEEDED", ""),
     ("deploy-bundle", "SUCCEEDED", "p4"),
 )
@@ -89,7 +89,7 @@ def test_waiting_tells_every_step_and_ends_with_0(on_cluster, backend, experimen
     said = on_cluster("submit", "--run-id", "done", "--wait")
     assert said.code == 0, said.err
     told = [line.split()[1:] for line in said.err.splitlines() if "succeeded" in line]
-    names = ["find_start", "train_towers", "pass_gate", "deploy_bundle"]
+    names = ["find_start", "train_towers", "gate", "deploy_bundle"]
     assert told == [*([name, "succeeded"] for name in names), ["run", "succeeded"]]
     assert [row.split("\t")[0] for row in said.out.splitlines()[1:-1]] == names
 
@@ -112,7 +112,7 @@ def test_a_refusal_is_3_with_the_gates_reasons(on_cluster, backend, experiment):
     backend.logs["g"] = (
         "10:00:00 [gate] started\n10:00:00 [gate] refused\n10:00:00 [gate] too few\n"
     )
-    steps = (("judge-model", "SUCCEEDED", ""), ("pass-gate", "SUCCEEDED", "g"))
+    steps = (("evaluate-model", "SUCCEEDED", ""), ("gate", "SUCCEEDED", "g"))
     backend.add_run("weak", "SUCCEEDED", *steps, ("deploy-bundle", "SKIPPED", ""))
     backend.kept["runs"][next(iter(backend.kept["runs"]))]["experiment_id"] = experiment
     said = on_cluster("submit", "--run-id", "weak", "--wait")
@@ -169,7 +169,7 @@ def test_the_end_of_the_last_step_may_be_told_after_the_runs_own(backend):
 def test_status_logs_and_cancel(on_cluster, backend, experiment):
     for number in range(3):
         backend.add_run(f"run-{number}", "SUCCEEDED", *DONE, experiment_id=experiment)
-    left_undone = ("judge-model", None, "")
+    left_undone = ("evaluate-model", None, "")
     running = backend.add_run("now", "RUNNING", *DONE[:5], left_undone, experiment_id=experiment)
     backend.logs |= {"p1": "found\n", "p2": "epoch 1"}
     rows = on_cluster("status").out.splitlines()[1:]
@@ -177,7 +177,7 @@ def test_status_logs_and_cancel(on_cluster, backend, experiment):
     one = json.loads(on_cluster("status", "now", "--json").out)
     states = [(step["step"], step["state"]) for step in one["steps"]]
     assert states[:2] == [("find_start", "SUCCEEDED"), ("train_towers", "SUCCEEDED")]
-    assert states[2:] == [("judge_model", "SKIPPED")]
+    assert states[2:] == [("evaluate_model", "SKIPPED")]
     assert one["steps"][0]["seconds"] == 30
     assert on_cluster("status", running).code == 0
     assert on_cluster("logs", "now", "train-towers").out == "epoch 1\n"

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from components.evaluation.data import (
     DAY,
+    CandidateSnapshot,
     Coded,
+    EvaluationData,
     Floats,
     Ints,
-    Judged,
     Longs,
-    Moment,
     Queries,
     code_column,
 )
@@ -38,7 +38,7 @@ Source = Literal["examples", "snapshots"]
 
 
 @dataclass(frozen=True)
-class Term:
+class PopularityFactor:
     """One summand of a score.
 
     Attributes:
@@ -64,7 +64,7 @@ class Term:
         return f"{given} (snapshots)" if self.source == "snapshots" else given
 
 
-class Counting:
+class NaiveBayesPopularity:
     """Codes of every column that can be counted, made once for a features folder.
 
     Attributes:
@@ -73,7 +73,7 @@ class Counting:
     """
 
     def __init__(
-        self, data: Judged, max_values: int, number_bins: int, attributes: Sequence[str]
+        self, data: EvaluationData, max_values: int, number_bins: int, attributes: Sequence[str]
     ) -> None:
         self.data = data
         self._decayed = lru_cache(maxsize=8)(self._decay)
@@ -106,7 +106,9 @@ class Counting:
             )
         return places
 
-    def score(self, terms: Sequence[Term], queries: Queries, moment: Moment) -> ScoreBlock:
+    def score(
+        self, terms: Sequence[PopularityFactor], queries: Queries, moment: CandidateSnapshot
+    ) -> ScoreBlock:
         """Get ready to add up terms at a moment."""
         tables = [self.table(term, moment) for term in terms]
         codes = [self.codes(term, queries) for term in terms]
@@ -119,7 +121,7 @@ class Counting:
 
         return add_up
 
-    def codes(self, term: Term, queries: Queries) -> Ints:
+    def codes(self, term: PopularityFactor, queries: Queries) -> Ints:
         """[n] which row of the term's table each query takes."""
         if not term.column:
             return np.zeros(len(queries), dtype=np.int32)
@@ -127,7 +129,7 @@ class Counting:
             return self._counted[term.column][queries.rows]
         return self.contexts[term.column].codes[queries.rows]
 
-    def table(self, term: Term, moment: Moment) -> Floats:
+    def table(self, term: PopularityFactor, moment: CandidateSnapshot) -> Floats:
         """[V, C] what the term adds; V is 1 without a column."""
         if term.source == "snapshots":
             return self._in_snapshot(term, moment)
@@ -148,13 +150,16 @@ class Counting:
         return lift[:, :n_owners][:, of_candidate]
 
     def _popularity(
-        self, term: Term, counts: NDArray[np.float64] | Floats, moment: Moment
+        self,
+        term: PopularityFactor,
+        counts: NDArray[np.float64] | Floats,
+        moment: CandidateSnapshot,
     ) -> Floats:
         known_at = self.data.catalogue.known_at[moment.items]
         newness = np.searchsorted(np.sort(known_at), known_at) / len(known_at)
         return (np.log(counts + term.strength) + NEWNESS * newness).astype(np.float32)[None, :]
 
-    def _in_snapshot(self, term: Term, moment: Moment) -> Floats:
+    def _in_snapshot(self, term: PopularityFactor, moment: CandidateSnapshot) -> Floats:
         """The same from the counts that the snapshot holds."""
         spec, values = self.data.spec, self.data.manifest.popularity_values
         half_lives = spec.popularity_half_lives_days
@@ -174,7 +179,9 @@ class Counting:
         rows = slice(0, log.before(time))
         return log.weight[rows] * 0.5 ** ((time - log.time[rows]) / DAY / half_life_days)
 
-    def _owners(self, term: Term, moment: Moment, rows: slice) -> tuple[Ints, Ints, int]:
+    def _owners(
+        self, term: PopularityFactor, moment: CandidateSnapshot, rows: slice
+    ) -> tuple[Ints, Ints, int]:
         """Whom each event counts for, whose count each candidate takes, and how many there are.
 
         Events that count for nobody get the number after the last.

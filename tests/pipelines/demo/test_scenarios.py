@@ -4,24 +4,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.demo.scenarios import SimulatedScenario
 from pipelines.demo.settings import DemoSettings
-from pipelines.demo.worlds import SimulatedWorld
 from pipelines.settings import read_settings
 from refit.errors import UsageError
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def scenario(tmp_path_factory):
     settings = DemoSettings(
         out=tmp_path_factory.mktemp("demo"), past_days=10, change_step=1, requests_per_step=40
     )
-    return SimulatedWorld(settings)
+    return SimulatedScenario(settings)
 
 
-def test_a_day_is_lived_and_told(world):
+def test_a_day_is_lived_and_told(scenario):
     asked, announced = [], []
-    world.changes()
-    items = pq.read_table(world._folder / "items.parquet")
+    scenario.changes()
+    items = pq.read_table(scenario._folder / "items.parquet")
     on_sale = items.filter(pa.compute.is_null(items["delisted_at"]))["item_id"].to_pylist()
 
     def ask(request):
@@ -31,11 +31,11 @@ def test_a_day_is_lived_and_told(world):
             "items": [{"item_id": name, "score": 0.0} for name in on_sale[: request["k"]]],
         }
 
-    before = world.now
-    step = world.live(ask, announced.extend)
+    before = scenario.now
+    step = scenario.live(ask, announced.extend)
     assert step.answers == len(asked) == 40
     assert 0 <= step.hits <= 40
-    assert (step.start, step.end) == (before, world.now)
+    assert (step.start, step.end) == (before, scenario.now)
     assert {"user_id", "context", "history", "k", "time"} == asked[0].keys()
     followed = {name for name in step.events["request_id"].to_pylist() if name is not None}
     assert followed <= {f"r{i + 1}" for i in range(40)}
@@ -43,23 +43,25 @@ def test_a_day_is_lived_and_told(world):
     assert 0 < step.truth["random_chance"] < step.truth["perfect_chance"] <= 1
 
 
-def test_a_failed_request_is_no_answer_to_react_to(world):
-    step = world.live(lambda request: None, lambda lines: None)
+def test_a_failed_request_is_no_answer_to_react_to(scenario):
+    step = scenario.live(lambda request: None, lambda lines: None)
     assert step.hits == 0
     assert step.events["request_id"].null_count == step.events.num_rows
 
 
-def test_a_run_is_pointed_at_what_was_lived(world):
-    settings = read_settings(world.config, world.changes()[1::2])
-    assert settings.ingestion.end == world.now
-    assert settings.ingestion.path == str(world._folder)
-    events = pq.read_table(world._folder / "events.parquet", columns=["event_time"])["event_time"]
-    last_day = world.now - timedelta(days=1)
-    assert last_day < pa.compute.max(events).as_py() < world.now
+def test_a_run_is_pointed_at_what_was_lived(scenario):
+    settings = read_settings(scenario.config, scenario.changes()[1::2])
+    assert settings.ingestion.end == scenario.now
+    assert settings.ingestion.path == str(scenario._folder)
+    events = pq.read_table(scenario._folder / "events.parquet", columns=["event_time"])[
+        "event_time"
+    ]
+    last_day = scenario.now - timedelta(days=1)
+    assert last_day < pa.compute.max(events).as_py() < scenario.now
 
 
-def test_the_ordered_change_is_told(world):
-    assert [change["name"] for change in world.truth()] == ["new_category_wave"]
+def test_the_ordered_change_is_told(scenario):
+    assert [change["name"] for change in scenario.truth()] == ["new_category_wave"]
 
 
 def test_an_unknown_world_lists_the_right_ones():

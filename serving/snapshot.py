@@ -1,4 +1,4 @@
-"""An edition: one bundle in service, with the stock as it is now."""
+"""An snapshot: one bundle in service, with the stock as it is now."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from serving.catalogue import Catalogue, Mask, Scores, top
 from serving.request import Request
-from serving.stock import Listing, Stock
+from serving.stock import Listing, LiveStock
 from serving.towers import TowerClient, TowerNames
 
 WARM_UP_SECONDS = 10.0
@@ -19,17 +19,17 @@ Ranked = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
-class Edition:
-    """What answers a request; a request keeps to one edition from its start to its end."""
+class ServingSnapshot:
+    """What answers a request; a request keeps to one snapshot from its start to its end."""
 
     catalogue: Catalogue
-    stock: Stock
+    stock: LiveStock
     names: TowerNames
 
     @classmethod
-    def of(cls, catalogue: Catalogue, stock: Stock) -> "Edition":
+    def of(cls, catalogue: Catalogue, stock: LiveStock) -> "ServingSnapshot":
         """Put a catalogue and its stock together."""
-        return cls(catalogue, stock, TowerNames.of(catalogue.bundle.manifest.towers_id))
+        return cls(catalogue, stock, TowerNames.of(catalogue.bundle.manifest.embedding_version))
 
     @property
     def bundle_id(self) -> str:

@@ -1,4 +1,4 @@
-"""A yardstick: one thing that is measured, with thresholds calibrated where nothing drifts."""
+"""A metric: one thing that is measured, with thresholds calibrated where nothing drifts."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from refit.settings import Settings
 
 
 class Threshold(Settings):
-    """The calibrated threshold for readings on ``n`` rows.
+    """The calibrated threshold for results on ``n`` rows.
 
     Attributes:
         value: Drift lies above it: the largest of the floor and the two bounds below.
@@ -29,15 +29,15 @@ class Threshold(Settings):
     natural: float | None = None
 
 
-class Yardstick(Settings):
+class DriftMetric(Settings):
     """One statistic of one column, and from when on it says drift.
 
     Attributes:
-        subject: As in a Reading, e.g. ``query-embedding``, ``mix:brand``, ``input:items.price``.
+        subject: As in a DriftResult, such as ``query-embedding`` or ``input:items.price``.
         table: ``answers``, ``listings``, ``items`` or ``events``.
         by: The column that groups rows, where the statistic wants one.
         values: What encoding needs: a vocabulary, or a vector's length.
-        thresholds: By growing n; a reading on fewer rows than the first cannot tell.
+        thresholds: By growing n; a result on fewer rows than the first cannot tell.
         blocks: Blocks of the reference that the natural bound rests on.
     """
 
@@ -61,7 +61,7 @@ class Yardstick(Settings):
 
     @property
     def needs_n(self) -> int:
-        """The fewest rows that a reading may rest on."""
+        """The fewest rows that a result may rest on."""
         return self.thresholds[0].n
 
     @property
@@ -86,12 +86,12 @@ class Yardstick(Settings):
 
 
 def calibrate(
-    yardstick: Yardstick,
+    metric: DriftMetric,
     frame: Frame,
     settings: MeasureSettings,
     blocks: Sequence[tuple[Array, Array]],
-) -> Yardstick | None:
-    """Find from when on a yardstick says drift, from data in which nothing drifts.
+) -> DriftMetric | None:
+    """Find from when on a metric says drift, from data in which nothing drifts.
 
     Two things move a statistic where nothing drifts: chance, and that no day is like another.
     Chance: both samples are drawn anew from the reference, with replacement and at their own
@@ -102,26 +102,26 @@ def calibrate(
     give a reference with as many answers a day as the windows that are watched.
 
     Args:
-        yardstick: What is measured; its thresholds are ignored.
+        metric: What is measured; its thresholds are ignored.
         frame: The reference table.
         settings: Rates, sizes and trials.
         blocks: Pairs of (rest, block) row positions within ``frame``.
 
     Returns:
-        The yardstick with thresholds, or None when the reference has too few usable rows.
+        The metric with thresholds, or None when the reference has too few usable rows.
     """
-    rows, positions = yardstick.encode(frame)
+    rows, positions = metric.encode(frame)
     if len(rows) < settings.minimum_rows:
         return None
     sizes = _sizes(settings.minimum_rows, settings.sample_size)
     by_chance = _upper_quantile(
-        _resampled(yardstick.measure, rows, sizes, settings), settings.false_alarm_rate
+        _resampled(metric.measure, rows, sizes, settings), settings.false_alarm_rate
     )
     place_of = np.full(len(frame), -1, dtype=np.int64)
     place_of[positions] = np.arange(len(positions))
-    natural, block_rows = _natural_values(yardstick.measure, rows, place_of, settings, blocks)
+    natural, block_rows = _natural_values(metric.measure, rows, place_of, settings, blocks)
     by_day = _natural_bound(natural, block_rows, sizes, by_chance, settings)
-    floor = settings.floors[yardstick.statistic]
+    floor = settings.floors[metric.statistic]
     thresholds = tuple(
         Threshold(
             n=n,
@@ -131,7 +131,7 @@ def calibrate(
         )
         for place, (n, chance) in enumerate(zip(sizes, by_chance.tolist(), strict=True))
     )
-    return yardstick.model_copy(
+    return metric.model_copy(
         update={
             "thresholds": thresholds,
             "false_alarm_rate": settings.false_alarm_rate,

@@ -1,4 +1,4 @@
-"""The worlds a demo can live in: a simulated marketplace, or real rentals replayed."""
+"""The scenarios a demo can live in: a simulated marketplace, or real rentals replayed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ Announce = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step of a world brought.
+class DemoStep:
+    """What one step of a scenario brought.
 
     Attributes:
         start, end: The stretch of time, UTC.
@@ -42,7 +42,7 @@ class Step:
     truth: dict[str, float] = field(default_factory=dict)
 
 
-class World(Protocol):
+class DemoScenario(Protocol):
     """Something that lives step by step, asking for recommendations."""
 
     title: str
@@ -66,7 +66,7 @@ class World(Protocol):
         """Arguments of ``refit monitor`` that say what to look at beside the log."""
         ...
 
-    def live(self, ask: Ask, announce: Announce) -> Step:
+    def live(self, ask: Ask, announce: Announce) -> DemoStep:
         """Live one step."""
         ...
 
@@ -79,7 +79,7 @@ class World(Protocol):
         ...
 
 
-class SimulatedWorld:
+class SimulatedScenario:
     """The simulated marketplace, day by day."""
 
     unit = "day"
@@ -140,7 +140,7 @@ class SimulatedWorld:
             f"--items={self._folder / 'items.parquet'}",
         ]
 
-    def live(self, ask: Ask, announce: Announce) -> Step:
+    def live(self, ask: Ask, announce: Announce) -> DemoStep:
         """Live one day; the shop's feed learns of sales at once, of new listings at day's end."""
         start = self._market.now
 
@@ -179,7 +179,7 @@ class SimulatedWorld:
         )
         bought = day.events.filter(pc.equal(day.events["event_type"], "purchase"))
         requests = day.requests
-        return Step(
+        return DemoStep(
             start=start,
             end=self._market.now,
             answers=requests.num_rows,
@@ -210,7 +210,7 @@ class SimulatedWorld:
             self._written_until = self.now
 
 
-class ReplayWorld:
+class ReplayScenario:
     """Real rentals, replayed a week at a time: each is asked for just before it happened."""
 
     unit = "week"
@@ -272,7 +272,7 @@ class ReplayWorld:
             "monitoring.policy.waived=[listing-embedding/*, live:*-rate/*]",
         ]
 
-    def live(self, ask: Ask, announce: Announce) -> Step:
+    def live(self, ask: Ask, announce: Announce) -> DemoStep:
         """Ask for a sample of the next week's rentals; a hit is a rental that was answered."""
         start, end = self._now, self._now + timedelta(days=7)
         times = self._events["event_time"]
@@ -302,7 +302,7 @@ class ReplayWorld:
         lived = week.append_column("request_id", pa.array(hits, pa.string()))
         with write_atomically(self._lived / f"{start:%Y-%m-%d}.parquet") as staging:
             pq.write_table(lived, staging)
-        return Step(start, end, answers, sum(hit is not None for hit in hits), lived)
+        return DemoStep(start, end, answers, sum(hit is not None for hit in hits), lived)
 
     def truth(self) -> list[dict[str, Any]]:
         """Nothing was ordered."""
@@ -323,9 +323,11 @@ class ReplayWorld:
         return pq.read_table(self._dataset / EVENTS_FILE), names, manifest.context_columns
 
 
-def open_world(settings: DemoSettings) -> World:
-    """The world that the settings name, at its beginning."""
-    return SimulatedWorld(settings) if settings.source == "simulated" else ReplayWorld(settings)
+def open_world(settings: DemoSettings) -> DemoScenario:
+    """The scenario that the settings name, at its beginning."""
+    return (
+        SimulatedScenario(settings) if settings.source == "simulated" else ReplayScenario(settings)
+    )
 
 
 def _iso(time: datetime) -> str:

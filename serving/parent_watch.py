@@ -9,17 +9,17 @@ import signal
 import threading
 import time
 
-VARIABLE = "REFIT_LIFELINE"
+VARIABLE = "REFIT_PARENT_WATCH"
 """Names the file descriptor of the pipe's read end; unset where nobody launched us."""
 GRACE_SECONDS = 5.0
 
 
 def follow_parent() -> None:
-    """End this process's whole group when the parent is gone; nothing without a lifeline."""
+    """End this process's whole group when the parent is gone; nothing without a parent_watch."""
     descriptor = os.environ.get(VARIABLE)
     if descriptor:
         threading.Thread(
-            target=_wait, args=(int(descriptor),), name="lifeline", daemon=True
+            target=_wait, args=(int(descriptor),), name="parent_watch", daemon=True
         ).start()
 
 

@@ -36,7 +36,7 @@ Action = Literal["hold", "promote", "roll_back"]
 Interval = tuple[float, float]
 
 
-class Share(Settings):
+class Proportion(Settings):
     """How many of an arm's answers were bad; None is not known.
 
     Attributes:
@@ -73,13 +73,13 @@ class Arm(Settings):
     bundle_id: str
     pods: int = Field(default=0, ge=0)
     restarts: int = Field(default=0, ge=0)
-    errors: Share = Share()
-    fallbacks: Share = Share()
-    slow: Share = Share()
-    misses: Share = Share()
+    errors: Proportion = Proportion()
+    fallbacks: Proportion = Proportion()
+    slow: Proportion = Proportion()
+    misses: Proportion = Proportion()
 
 
-class Judgement(Settings):
+class CanaryVerdict(Settings):
     """What to do, why, and the measurements behind it.
 
     Attributes:
@@ -97,8 +97,8 @@ class _Measure:
 
     name: str
     allowed: float
-    main: Share
-    canary: Share
+    main: Proportion
+    canary: Proportion
     relative: bool = False
 
     @property
@@ -120,7 +120,9 @@ class _Measure:
         return 1 - kept[1], 1 - kept[0]
 
 
-def judge_arms(settings: RolloutSettings, main: Arm, canary: Arm, expired: bool) -> Judgement:
+def compare_canary(
+    settings: RolloutSettings, main: Arm, canary: Arm, expired: bool
+) -> CanaryVerdict:
     """Promote, roll back, or hold.
 
     Promoted is only a canary that is proved, on every measure and with enough requests in both
@@ -148,16 +150,18 @@ def judge_arms(settings: RolloutSettings, main: Arm, canary: Arm, expired: bool)
         harms.append(f"the canary's containers restarted {canary.restarts} times")
     verdict = Verdict.of(checks)
     if harms:
-        return Judgement(action="roll_back", reasons=tuple(harms), verdict=_failed(verdict, harms))
+        return CanaryVerdict(
+            action="roll_back", reasons=tuple(harms), verdict=_failed(verdict, harms)
+        )
     if verdict.passed:
-        return Judgement(action="promote", reasons=(), verdict=verdict)
+        return CanaryVerdict(action="promote", reasons=(), verdict=verdict)
     if expired:
         reasons = ("the deadline has passed without a proof", *verdict.reasons)
-        return Judgement(action="roll_back", reasons=reasons, verdict=_failed(verdict, reasons))
-    return Judgement(action="hold", reasons=verdict.reasons, verdict=verdict)
+        return CanaryVerdict(action="roll_back", reasons=reasons, verdict=_failed(verdict, reasons))
+    return CanaryVerdict(action="hold", reasons=verdict.reasons, verdict=verdict)
 
 
-def confidence_sequence(share: Share, error: float) -> Interval:
+def confidence_sequence(share: Proportion, error: float) -> Interval:
     """Bounds that cover a share's truth at all times at once, but for ``error``.
 
     Args:

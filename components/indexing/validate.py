@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from components.indexing.settings import BlessSettings
+from components.indexing.settings import IndexValidationSettings
 from refit.index import IndexManifest
 from refit.verdict import Check, Verdict
 
 
-def bless(settings: BlessSettings, index: Path, champion_index: Path) -> Verdict:
+def validate_index(settings: IndexValidationSettings, index: Path, champion_index: Path) -> Verdict:
     """Judge a refreshed index against the one that serves.
 
     The towers are the champion's own, which were judged; what can go wrong is the data behind the
@@ -24,7 +24,7 @@ def bless(settings: BlessSettings, index: Path, champion_index: Path) -> Verdict
         (
             Check(
                 name="towers are the champion's (1 = yes)",
-                measured=float(new.towers_id == old.towers_id),
+                measured=float(new.embedding_version == old.embedding_version),
                 at_least=1.0,
             ),
             Check(name="hours newer than the champion's index", measured=age, at_least=0.0),

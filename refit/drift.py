@@ -1,4 +1,4 @@
-"""The Reading: one drift measurement, and the three things it can say."""
+"""The DriftResult: one drift measurement, and the three things it can say."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -6,12 +6,12 @@ from enum import StrEnum
 from refit.settings import Settings
 
 
-class State(StrEnum):
-    """What a reading says; too little data is cannot-tell, never ok."""
+class DriftState(StrEnum):
+    """What a result says; too little data is insufficient data, never ok."""
 
     OK = "ok"
     DRIFT = "drift"
-    CANNOT_TELL = "cannot-tell"
+    INSUFFICIENT_DATA = "insufficient data"
 
 
 class Window(Settings):
@@ -21,7 +21,7 @@ class Window(Settings):
     end: datetime
 
 
-class Reading(Settings):
+class DriftResult(Settings):
     """One drift measurement over one window.
 
     Attributes:
@@ -29,7 +29,7 @@ class Reading(Settings):
         statistic: The measure's name, e.g. ``frechet``; None value means it was not measured.
         threshold: Drift is said when the value lies above it.
         n_reference, n_current: Rows that the two sides rest on.
-        why: The reason for cannot-tell, in words a person on call can use.
+        why: The reason for insufficient data, in words a person on call can use.
         level: The measured rate or amount itself, where the value is a change of it.
         interval: 95% interval of the level.
         detail: What else a reader should know, e.g. how many rows were left out.
@@ -42,8 +42,8 @@ class Reading(Settings):
     n_reference: int
     n_current: int
     window: Window
-    state: State
-    towers_id: str = ""
+    state: DriftState
+    embedding_version: str = ""
     why: str = ""
     level: float | None = None
     interval: tuple[float, float] | None = None

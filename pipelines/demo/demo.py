@@ -18,8 +18,8 @@ from monitoring.live import Rate
 from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page
+from pipelines.demo.scenarios import DemoScenario, DemoStep, open_world
 from pipelines.demo.settings import DemoSettings
-from pipelines.demo.worlds import Step, World, open_world
 from pipelines.home import Home
 from pipelines.local import OUTCOME_FILE
 from refit.errors import RefitError, UsageError
@@ -61,7 +61,7 @@ class Traffic:
             self.bundles[bundle] = self.bundles.get(bundle, 0) + 1
 
 
-class Story:
+class Demo:
     """One demo, from an empty folder to a page.
 
     Args:
@@ -71,7 +71,7 @@ class Story:
 
     def __init__(self, settings: DemoSettings, say: Say) -> None:
         self.settings = settings
-        self.say = say
+        self.log_message = say
         self.home = Home.at(settings.out / "home")
         self.unit = "day"
         self.traffic = Traffic()
@@ -90,21 +90,21 @@ class Story:
         Returns:
             The summary, as in ``summary.json``.
         """
-        with self._timed("a world to live in"):
+        with self._timed("a scenario to live in"):
             self._clear()
-            world = open_world(self.settings)
-            self.unit = world.unit
+            scenario = open_world(self.settings)
+            self.unit = scenario.unit
         with self._timed("train, judge, deploy"):
-            trained = self._command("run", "continuous_training", *self._pointed(world))
+            trained = self._command("run", "continuous_training", *self._pointed(scenario))
         self._tell_run(trained, None, "the first training")
         if not self.bundles[-1]["passed"]:
-            return self._write(world)
+            return self._write(scenario)
         with self._timed("start the server"):
             server = launch(self._serving())
         with server:
             self._line(None, "The Seldon microservice answers requests with the first bundle.")
-            self._live(world, server)
-        return self._write(world)
+            self._live(scenario, server)
+        return self._write(scenario)
 
     def _clear(self) -> None:
         """Remove an earlier demo, and nothing else."""
@@ -114,33 +114,33 @@ class Story:
         remove(out)
         self.home.folder.mkdir(parents=True)
 
-    def _live(self, world: World, server: ServerHandle) -> None:
+    def _live(self, scenario: DemoScenario, server: ServerHandle) -> None:
         client = server.client()
         for number in range(1, self.settings.live_steps + 1):
-            self._mark_changes(world, number)
+            self._mark_changes(scenario, number)
             with self._timed("shoppers ask and react"):
-                step = world.live(self._asker(client, world), partial(self._announce, client))
-            self._count(world, step, number)
+                step = scenario.live(self._asker(client, scenario), partial(self._announce, client))
+            self._count(scenario, step, number)
             if number % self.settings.monitor_every == 0:
-                with self._steady(server, world):
+                with self._steady(server, scenario):
                     with self._timed("measure drift, decide (and refit)"):
-                        renewed = self._monitor(world, number)
+                        renewed = self._monitor(scenario, number)
                     if not renewed:  # a refit brings an index of today with it
                         with self._timed("refresh the index"):
-                            self._command("run", "index_refresh", *self._pointed(world))
-                        self._mark(self._day(world, number), "refresh", "index refreshed")
+                            self._command("run", "index_refresh", *self._pointed(scenario))
+                        self._mark(self._day(scenario, number), "refresh", "index refreshed")
 
-    def _monitor(self, world: World, number: int) -> bool:
+    def _monitor(self, scenario: DemoScenario, number: int) -> bool:
         """Have the monitor look; returns whether a refit's bundle took over."""
         found = self._command(
             "monitor",
-            *self._pointed(world),
-            *world.monitored(),
-            f"--until={world.now.isoformat()}",
+            *self._pointed(scenario),
+            *scenario.monitored(),
+            f"--until={scenario.now.isoformat()}",
             f"--windows={self.settings.monitor_every}",
         )
-        self._note_readings(world, number, found["readings"])
-        day = self._day(world, number)
+        self._note_results(scenario, number, found["results"])
+        day = self._day(scenario, number)
         if found["alert_id"]:
             page = os.path.relpath(found["page"], self.settings.out)
             text = found["reasons"][-1]
@@ -161,30 +161,30 @@ class Story:
                 return True
         return False
 
-    def _note_readings(
-        self, world: World, number: int, readings: Sequence[Mapping[str, Any]]
+    def _note_results(
+        self, scenario: DemoScenario, number: int, results: Sequence[Mapping[str, Any]]
     ) -> None:
-        ends = sorted({reading["window"]["end"] for reading in readings})
+        ends = sorted({result["window"]["end"] for result in results})
         first = number - len(ends) + 1
         self.drift += [
             {
-                "day": self._day(world, first + ends.index(reading["window"]["end"])),
-                "subject": f"{reading['subject']} · {reading['statistic']}",
-                "value": reading["value"],
-                "threshold": reading["threshold"],
-                "state": reading["state"],
+                "day": self._day(scenario, first + ends.index(result["window"]["end"])),
+                "subject": f"{result['subject']} · {result['statistic']}",
+                "value": result["value"],
+                "threshold": result["threshold"],
+                "state": result["state"],
             }
-            for reading in readings
+            for result in results
         ]
 
     def _tell_run(self, run: Mapping[str, Any], day: int | None, name: str) -> None:
-        facts = {record["step"]: record["facts"] for record in run["steps"]}
-        gate = facts["gate"]
+        metadata = {record["step"]: record["metadata"] for record in run["steps"]}
+        gate = metadata["gate"]
         evaluation = Path(gate["evaluation"])
         verdict = Verdict.parse(read_json(evaluation / "verdict.json"))
         page = f"verdict-{len(self.bundles) + 1}.html"
         shutil.copyfile(evaluation / "report.html", self.settings.out / page)
-        bundle_id = facts.get("deploy", {}).get("bundle_id", "")
+        bundle_id = metadata.get("deploy", {}).get("bundle_id", "")
         self.bundles.append(
             {
                 "name": name,
@@ -203,10 +203,10 @@ class Story:
         )
         self._line(day, f"The model of {name} {ended}.", page, "Report")
 
-    def _count(self, world: World, step: Step, number: int) -> None:
+    def _count(self, scenario: DemoScenario, step: DemoStep, number: int) -> None:
         self.days.append(
             {
-                "day": self._day(world, number),
+                "day": self._day(scenario, number),
                 "date": f"{step.start:%Y-%m-%d}",
                 "answers": step.answers,
                 "hits": step.hits,
@@ -215,25 +215,27 @@ class Story:
                 "truth": step.truth,
             }
         )
-        self.say(
-            f"{world.unit} {self._day(world, number)}: {step.hits} of {step.answers} "
-            f"{world.quality_means}"
+        self.log_message(
+            f"{scenario.unit} {self._day(scenario, number)}: {step.hits} of {step.answers} "
+            f"{scenario.quality_means}"
         )
 
-    def _asker(self, client: RecommenderClient, world: World) -> Callable[[dict[str, Any]], Any]:
+    def _asker(
+        self, client: RecommenderClient, scenario: DemoScenario
+    ) -> Callable[[dict[str, Any]], Any]:
         def ask(request: dict[str, Any]) -> Mapping[str, Any] | None:
             answer = _try(client, request)
             self.traffic.count(answer)
             if answer and len(self.samples) < 6 and self.traffic.sent % 97 == 1:
                 asked = json.dumps(request.get("context", {}), sort_keys=True)
-                items = [world.describe(item["item_id"]) for item in answer["items"][:4]]
+                items = [scenario.describe(item["item_id"]) for item in answer["items"][:4]]
                 self.samples.append({"asked": asked, "answered": items})
             return answer
 
         return ask
 
     @contextmanager
-    def _steady(self, server: ServerHandle, world: World) -> Iterator[None]:
+    def _steady(self, server: ServerHandle, scenario: DemoScenario) -> Iterator[None]:
         """Keep asking while something else runs.
 
         These requests are dated a year ahead: nobody reacts to them, so that no monitored window,
@@ -241,7 +243,7 @@ class Story:
         """
         client = server.client()
         stop = threading.Event()
-        at = world.now + timedelta(days=365)
+        at = scenario.now + timedelta(days=365)
 
         def keep_asking() -> None:
             for number in count():
@@ -275,15 +277,15 @@ class Story:
         while listed and client.status()["live_items"] <= before and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _mark_changes(self, world: World, number: int) -> None:
-        for change in world.truth():
-            if change["day"] != self._day(world, number):
+    def _mark_changes(self, scenario: DemoScenario, number: int) -> None:
+        for change in scenario.truth():
+            if change["day"] != self._day(scenario, number):
                 continue
             self._mark(change["day"], "change", change["name"])
             self._line(change["day"], f"A change sets in ({change['name']}): {change['does']}")
 
-    def _day(self, world: World, number: int) -> int:
-        return self.settings.past_days + number - 1 if world.unit == "day" else number
+    def _day(self, scenario: DemoScenario, number: int) -> int:
+        return self.settings.past_days + number - 1 if scenario.unit == "day" else number
 
     def _serving(self) -> ServeSettings:
         return ServeSettings(
@@ -302,18 +304,18 @@ class Story:
             run_folder=self.home.serving,
         )
 
-    def _pointed(self, world: World) -> list[str]:
-        return ["--config", world.config, "--home", str(self.home.folder), *world.changes()]
+    def _pointed(self, scenario: DemoScenario) -> list[str]:
+        return ["--config", scenario.config, "--home", str(self.home.folder), *scenario.changes()]
 
     def _command(self, *arguments: str) -> Mapping[str, Any]:
-        return run_command(arguments, lambda line: self.say(f"  {line}"), self.say)
+        return run_command(arguments, lambda line: self.log_message(f"  {line}"), self.log_message)
 
     def _mark(self, day: int, kind: str, label: str) -> None:
         self.marks.append({"day": day, "kind": kind, "label": label})
 
     def _line(self, day: int | None, text: str, link: str = "", link_text: str = "") -> None:
         self.lines.append({"day": day, "text": text, "link": link, "link_text": link_text})
-        self.say(("" if day is None else f"{self.unit} {day}: ") + text)
+        self.log_message(("" if day is None else f"{self.unit} {day}: ") + text)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -321,17 +323,17 @@ class Story:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
 
-    def _write(self, world: World) -> dict[str, Any]:
+    def _write(self, scenario: DemoScenario) -> dict[str, Any]:
         summary = {
-            "title": world.title,
-            "what": world.what,
-            "unit": world.unit,
+            "title": scenario.title,
+            "what": scenario.what,
+            "unit": scenario.unit,
             "source": self.settings.source,
             "simulated": self.settings.source == "simulated",
             "settings": self.settings.model_dump(mode="json"),
-            "quality_means": world.quality_means,
-            "outcome_means": world.outcome_means,
-            "quality": self._quality(world),
+            "quality_means": scenario.quality_means,
+            "outcome_means": scenario.outcome_means,
+            "quality": self._quality(scenario),
             "requests": {
                 "sent": self.traffic.sent,
                 "failed": self.traffic.failed,
@@ -347,16 +349,16 @@ class Story:
             "samples": self.samples,
             "seconds": self.seconds,
             "evidently": f"evidently ui --workspace {self.home.evidently}",
-            "note": world.note,
+            "note": scenario.note,
         }
         write_json(self.settings.out / "summary.json", summary)
         write_page(summary, self.settings.out / "index.html")
         return summary
 
-    def _quality(self, world: World) -> dict[str, Any]:
+    def _quality(self, scenario: DemoScenario) -> dict[str, Any]:
         """Live quality before the change, from then to the swap, and after it."""
         swaps = [mark["day"] for mark in self.marks if mark["kind"] == "swap"]
-        changes = [change["day"] for change in world.truth()]
+        changes = [change["day"] for change in scenario.truth()]
         end = float("inf")
         swap = swaps[0] if swaps else end
         change = changes[0] if changes else swap

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from components.deployment.judge import Arm, Share, confidence_sequence, judge_arms
+from components.deployment.canary import Arm, Proportion, compare_canary, confidence_sequence
 from components.deployment.settings import RolloutSettings
 
 SETTINGS = RolloutSettings(min_requests=100, quality_drop=None)
@@ -15,21 +15,21 @@ def arm(n: float | None, errors=0, fallbacks=0, slow=0, misses=0, restarts=0) ->
         bundle_id="b",
         pods=1,
         restarts=restarts,
-        errors=Share(bad=errors, of=n),
-        fallbacks=Share(bad=fallbacks, of=n),
-        slow=Share(bad=slow, of=n),
-        misses=Share(bad=misses, of=n),
+        errors=Proportion(bad=errors, of=n),
+        fallbacks=Proportion(bad=fallbacks, of=n),
+        slow=Proportion(bad=slow, of=n),
+        misses=Proportion(bad=misses, of=n),
     )
 
 
 def judged(main: Arm, canary: Arm, expired=False, **changes) -> str:
     settings = SETTINGS.model_copy(update=changes)
-    return judge_arms(settings, main, canary, expired).action
+    return compare_canary(settings, main, canary, expired).action
 
 
 def test_a_sequence_over_nothing_bad_is_known_in_closed_form():
     """B(1/2, 3/2) / B(1/2, 1/2) = 1/2, so that after one good answer 1 - p > error / 2 holds."""
-    low, high = confidence_sequence(Share(bad=0, of=1), 0.05)
+    low, high = confidence_sequence(Proportion(bad=0, of=1), 0.05)
     assert low == 0
     assert high == pytest.approx(1 - 0.05 / 2, abs=1e-9)
 
@@ -37,19 +37,19 @@ def test_a_sequence_over_nothing_bad_is_known_in_closed_form():
 def test_a_sequence_holds_two_of_four_as_computed_by_hand():
     """B(5/2, 5/2) / B(1/2, 1/2) = 3/128; p(1 - p) > sqrt(3/128 * 0.2) is a quadratic."""
     root = math.sqrt(1 - 4 * math.sqrt(3 / 128 * 0.2))
-    low, high = confidence_sequence(Share(bad=2, of=4), 0.2)
+    low, high = confidence_sequence(Proportion(bad=2, of=4), 0.2)
     assert (low, high) == pytest.approx(((1 - root) / 2, (1 + root) / 2), abs=1e-9)
 
 
 def test_a_sequence_before_the_first_answer_knows_nothing():
-    assert confidence_sequence(Share(bad=0, of=0), 0.01) == (0.0, 1.0)
+    assert confidence_sequence(Proportion(bad=0, of=0), 0.01) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("n", [1, 7, 1000, 10**7, 10**12])
 @pytest.mark.parametrize("part", [0.0, 1e-6, 0.3, 1.0])
 def test_a_sequence_is_an_interval_around_what_was_seen(n, part):
     for bad in {round(n * part), min(n, 1), n - 1, n}:
-        low, high = confidence_sequence(Share(bad=bad, of=n), 1e-3)
+        low, high = confidence_sequence(Proportion(bad=bad, of=n), 1e-3)
         assert 0 <= low <= bad / n <= high <= 1
         assert low < high
 
@@ -62,7 +62,7 @@ def test_looking_at_every_answer_is_wrong_no_more_often_than_stated():
         bad = 0
         for n in range(1, 301):
             bad += rng.random() < truth
-            low, high = confidence_sequence(Share(bad=bad, of=n), error)
+            low, high = confidence_sequence(Proportion(bad=bad, of=n), error)
             if not low <= truth <= high:
                 missed += 1
                 break
@@ -116,17 +116,17 @@ def test_quality_is_compared_as_a_part_of_the_main_arms():
 
 
 def test_quality_that_is_not_known_holds():
-    canary = arm(5000).model_copy(update={"misses": Share()})
+    canary = arm(5000).model_copy(update={"misses": Proportion()})
     assert judged(arm(9000), canary, quality_drop=0.25) == "hold"
     assert judged(arm(9000, misses=9000), arm(9000, misses=9000), quality_drop=0.25) == "hold"
 
 
 def test_the_reasons_name_measure_arm_and_what_is_missing():
-    main = arm(9000).model_copy(update={"slow": Share()})
-    reasons = " ".join(judge_arms(SETTINGS, main, arm(5000), False).reasons)
+    main = arm(9000).model_copy(update={"slow": Proportion()})
+    reasons = " ".join(compare_canary(SETTINGS, main, arm(5000), False).reasons)
     assert "slow answers" in reasons
     assert "main arm it is missing" in reasons
-    harm = judge_arms(SETTINGS, arm(5000), arm(100, errors=100), False)
+    harm = compare_canary(SETTINGS, arm(5000), arm(100, errors=100), False)
     assert "increase of errors is at least" in harm.reasons[0]
     assert not harm.verdict.passed
 
@@ -139,20 +139,20 @@ def test_nothing_missing_odd_or_thin_is_ever_promoted(seed):
     fields = ("errors", "fallbacks", "slow", "misses")
     for _ in range(150):
         arms = [arm(rng.randrange(100, 10**6)) for _ in range(2)]
-        good = judge_arms(settings, arms[0], arms[1], False)
+        good = compare_canary(settings, arms[0], arms[1], False)
         side, name = rng.randrange(2), rng.choice(fields)
         share = getattr(arms[side], name)
         spoilt = rng.choice(
             [
-                Share(bad=rng.choice(ODD), of=share.of),
-                Share(bad=share.bad, of=rng.choice(ODD)),
-                Share(bad=rng.randrange(1, 99), of=rng.randrange(1, 99)),
-                Share(bad=share.of + 1, of=share.of),
+                Proportion(bad=rng.choice(ODD), of=share.of),
+                Proportion(bad=share.bad, of=rng.choice(ODD)),
+                Proportion(bad=rng.randrange(1, 99), of=rng.randrange(1, 99)),
+                Proportion(bad=share.of + 1, of=share.of),
             ]
         )
         arms[side] = arms[side].model_copy(update={name: spoilt})
         for expired in (False, True):
-            spoilt_judgement = judge_arms(settings, arms[0], arms[1], expired)
+            spoilt_judgement = compare_canary(settings, arms[0], arms[1], expired)
             assert spoilt_judgement.action != "promote"
             assert not spoilt_judgement.verdict.passed
             spoilt_judgement.verdict.model_dump_json()

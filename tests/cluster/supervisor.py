@@ -1,10 +1,10 @@
 """Holds a node's namespaces open while its owner lives, and clears away all of it afterwards.
 
-A process of its own, so that a cluster ends with its owner however that ends. Should the keeper
+A process of its own, so that a cluster ends with its owner however that ends. Should the supervisor
 itself be killed, the kernel still ends every process of the cluster: the namespaces' first process
-is told of its parent's death. What then stays, empty folders, the next keeper removes.
+is told of its parent's death. What then stays, empty folders, the next supervisor removes.
 
-    python -m tests.cluster.keeper NUMBER PARENT PAUSE [OWNER]
+    python -m tests.cluster.supervisor NUMBER PARENT PAUSE [OWNER]
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from tests.cluster.machine import hierarchies
 from tests.cluster.settings import NodeSettings
 
 FIRST = "first.pid"
-KEEPER = "keeper.pid"
+KEEPER = "supervisor.pid"
 
 
 def main(number: str, parent: str, pause: str, owner: str = "") -> None:

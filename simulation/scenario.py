@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.settings import Change, SimulationSettings
+from simulation.settings import MarketChange, SimulationSettings
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -113,7 +113,7 @@ FLOOD = 1.5
 INFLATION = 2.0
 
 
-class World:
+class Scenario:
     """The fixed truth of a simulated market, and what its changes make of it on a day.
 
     Args:
@@ -122,7 +122,7 @@ class World:
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
-        rng = self.stream("world")
+        rng = self.stream("scenario")
         n_categories = len(CATEGORIES)
         self.department = np.array([DEPARTMENTS.index(c.department) for c in CATEGORIES])
         self.system = np.array([SYSTEMS.index(c.system) for c in CATEGORIES])
@@ -152,7 +152,7 @@ class World:
         """A random stream of its own for a purpose and a day, so that no draw moves another."""
         return np.random.default_rng([self.settings.seed, *name.encode(), 0, day + 1_000_000])
 
-    def change(self, name: str, day: int) -> Change | None:
+    def change(self, name: str, day: int) -> MarketChange | None:
         """The change of that name in force on a day; of several the one that began last."""
         begun = [c for c in self.settings.changes if c.name == name and c.day <= day]
         return max(begun, key=lambda c: c.day) if begun else None

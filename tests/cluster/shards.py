@@ -1,4 +1,4 @@
-"""Cluster tests side by side, a cluster for each lane: most of their time is waiting."""
+"""Cluster tests side by side, a cluster for each shard: most of their time is waiting."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.cluster.settings import CLUSTER_NUMBER, ROOT
 
 BACKEND, LOOP = "tests/cluster/kfp", "tests/cluster/test_loop.py"
 LANE_GB = 6
-"""Memory that a lane may need: a cluster, recommenders, a training."""
+"""Memory that a shard may need: a cluster, recommenders, a training."""
 AT_ONCE = 3
 """On two processors three keep both at work; on four a fourth delays the longest."""
 NO_TESTS = 5
@@ -43,41 +43,41 @@ LANES = (  # the longest first
 
 
 def lanes_of(tiers: Sequence[str]) -> list[Lane]:
-    """The lanes of some tiers."""
-    return [lane for lane in LANES if lane.tier in tiers]
+    """The shards of some tiers."""
+    return [shard for shard in LANES if shard.tier in tiers]
 
 
-def run_lanes(lanes: Sequence[Lane], arguments: Sequence[str], at_once: int) -> dict[Lane, int]:
-    """Run the tests of these lanes.
+def run_lanes(shards: Sequence[Lane], arguments: Sequence[str], at_once: int) -> dict[Lane, int]:
+    """Run the tests of these shards.
 
     Args:
-        lanes: some of ``LANES``.
+        shards: some of ``LANES``.
         arguments: more of pytest's.
-        at_once: how many lanes run side by side.
+        at_once: how many shards run side by side.
 
     Returns:
-        How pytest ended, by lane; ``NO_TESTS`` where the arguments left none.
+        How pytest ended, by shard; ``NO_TESTS`` where the arguments left none.
     """
     with ThreadPoolExecutor(at_once) as side_by_side:
         asked = [
             side_by_side.submit(
-                _run, lane, number, arguments, f"{lane.name:8}| " if len(lanes) > 1 else ""
+                _run, shard, number, arguments, f"{shard.name:8}| " if len(shards) > 1 else ""
             )
-            for number, lane in enumerate(lanes)
+            for number, shard in enumerate(shards)
         ]
-        return {lane: ended.result() for lane, ended in zip(lanes, asked, strict=True)}
+        return {shard: ended.result() for shard, ended in zip(shards, asked, strict=True)}
 
 
 def lanes_at_once() -> int:
-    """As many lanes as this machine's memory can carry, up to ``AT_ONCE``."""
+    """As many shards as this machine's memory can carry, up to ``AT_ONCE``."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return max(1, min(AT_ONCE, int(memory // LANE_GB)))
 
 
-def _run(lane: Lane, number: int, arguments: Sequence[str], lead: str) -> int:
+def _run(shard: Lane, number: int, arguments: Sequence[str], lead: str) -> int:
     # Captured this way, what takes minutes can still be told while it happens.
-    options = ("-vv", "--capture=sys", "-m", lane.tier)
-    command = [sys.executable, "-m", "pytest", *options, *lane.words]
+    options = ("-vv", "--capture=sys", "-m", shard.tier)
+    command = [sys.executable, "-m", "pytest", *options, *shard.words]
     process = subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,
