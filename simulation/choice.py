@@ -169,7 +169,7 @@ def visits_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Visits:
 
 
 def utility(shoppers: Shoppers, on_sale: StockOnSale, visits: Visits, slots: Ints) -> Floats:
-    """[V, L] true utility of the listings in ``slots`` [V, L] of the on_sale to each visit."""
+    """[V, L] true utility of the listings in ``slots`` [V, L] of what is on sale to each visit."""
     who = visits.shopper[:, None]
     category, department = on_sale.category[slots], on_sale.department[slots]
     system = on_sale.system[slots]
@@ -225,7 +225,7 @@ class Acts(Rows):
 
     Attributes:
         visit: [N] row of the visit.
-        slot: [N] row of the on_sale.
+        slot: [N] row of the stock on sale.
         kind: [N] code of the event type.
         time: [N] microseconds since the first midnight.
         discount: [N] factor on the price that an offer names, 1 without one.
@@ -248,7 +248,7 @@ def react(
         shoppers: All shoppers.
         on_sale: The day's on_sale.
         visits: V visits.
-        slots: [V, L] rows of the on_sale, -1 where nothing (or nothing on sale) is shown.
+        slots: [V, L] rows of the stock on sale, -1 where nothing (or nothing on sale) is shown.
     """
     n, length = slots.shape
     luck = rng.random((len(EVENT_TYPES), n, length), dtype=np.float32)

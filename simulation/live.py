@@ -169,12 +169,12 @@ class LiveDay:
         )
 
     def values(self, one: Visits) -> Floats:
-        """[N] true utility of everything on the on_sale to one visit."""
+        """[N] true utility of everything of the stock on sale to one visit."""
         everything = np.arange(len(self.on_sale))[None, :]
         return choice.utility(self.market.shoppers, self.on_sale, one, everything).ravel()
 
     def unsold(self, one: Visits) -> Ints:
-        """Rows of the on_sale that one visit could buy."""
+        """Rows of the stock on sale that one visit could buy."""
         slots = self._unsold(one, np.arange(len(self.on_sale)))
         return slots[slots >= 0]
 

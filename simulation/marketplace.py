@@ -250,7 +250,7 @@ class Marketplace:
         return choice.shelf_of_day(self.scenario, self.stock, self.day), visits
 
     def _organic_lists(self, on_sale: StockOnSale, visits: Visits) -> Ints:
-        """[V, L] slots of the on_sale: drawn by popularity and newness among what is asked for."""
+        """[V, L] slots on sale, drawn by popularity and newness among what is asked for."""
         rng = self.scenario.stream("organic", self.day)
         noon = self.day * MICROSECONDS_A_DAY + MICROSECONDS_A_DAY // 2
         age = np.maximum(noon - on_sale.listed_at, 0) / MICROSECONDS_A_DAY
@@ -266,7 +266,7 @@ class Marketplace:
         return choice.on_sale(on_sale, visits, _without_repeats(slots))
 
     def _asked_for(self, on_sale: StockOnSale, visits: Visits, front: Ints) -> tuple[Ints, Ints]:
-        """[V] start and end of the stretch of the on_sale that each visit asks for.
+        """[V] start and end of the stretch of the stock on sale that each visit asks for.
 
         Args:
             on_sale: Ordered by category, and so by department, then size.

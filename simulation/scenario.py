@@ -122,7 +122,7 @@ class Scenario:
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
-        rng = self.stream("scenario")
+        rng = self.stream("world")  # a name is a seed: another one would draw another market
         n_categories = len(CATEGORIES)
         self.department = np.array([DEPARTMENTS.index(c.department) for c in CATEGORIES])
         self.system = np.array([SYSTEMS.index(c.system) for c in CATEGORIES])

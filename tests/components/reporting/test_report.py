@@ -12,7 +12,7 @@ from components.reporting.report import report_end
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(report, "say", lines.append)
+    monkeypatch.setattr(report, "log_message", lines.append)
     return lines
 
 

@@ -231,7 +231,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     out, checkpoint = tmp_path / "model", tmp_path / "checkpoint"
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(module, "say", stop_in_final_fit)
+            patch.setattr(module, "log_message", stop_in_final_fit)
             with pytest.raises(KeyboardInterrupt):
                 train(small, features, out, checkpoint)
     assert not out.exists()

@@ -1,0 +1,67 @@
+import sys
+
+import pytest
+
+from refit.errors import UsageError
+from refit.extensions import ExtensionKind, _offered
+
+KIND = ExtensionKind("shape", "refit.shapes", "shapes", ("AREA",))
+
+
+@pytest.fixture
+def shapes(tmp_path, monkeypatch):
+    """A built-in package, a package with an entry point, and a module of the user's own."""
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes" / "__init__.py").write_text("")
+    (tmp_path / "shapes" / "square.py").write_text("AREA = 4\n")
+    (tmp_path / "shapes" / "line.py").write_text("LENGTH = 4\n")
+    (tmp_path / "shapes" / "_private.py").write_text("")
+    (tmp_path / "acme_shapes.py").write_text("AREA = 5\nclass circle:\n    AREA = 6\n")
+    installed = tmp_path / "acme-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[refit.shapes]\ncircle = acme_shapes:circle\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _offered.cache_clear()
+    yield
+    _offered.cache_clear()
+    for name in [n for n in sys.modules if n.split(".")[0] in ("shapes", "acme_shapes")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("shapes")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("square", 4), ("circle", 6), ("acme_shapes", None), ("acme_shapes:circle", 6)],
+)
+def test_an_extension_is_found(name, expected):
+    if expected is None:
+        with pytest.raises(UsageError, match="known: circle, line, square"):
+            KIND.load(name)
+    else:
+        found = KIND.load(name)
+        assert expected == found.AREA
+
+
+@pytest.mark.usefixtures("shapes")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("squar", "unknown shape 'squar': did you mean 'square'"),
+        ("line", "shape 'line' lacks AREA"),
+        ("acme.nowhere", "shape 'acme.nowhere' cannot be imported: No module named 'acme'"),
+        ("acme_shapes:oval", "cannot be imported: .* no attribute 'oval'"),
+        (".", "cannot be imported"),
+    ],
+)
+def test_an_extension_that_is_not_there_is_named(name, message):
+    with pytest.raises(UsageError, match=message):
+        KIND.load(name)
+
+
+@pytest.mark.usefixtures("shapes")
+def test_names_need_no_import():
+    assert KIND.names() == ("circle", "line", "square")
+    assert "shapes.square" not in sys.modules
+    assert KIND.is_known("acme.shapes")
+    assert not KIND.is_known("oval")
