@@ -9,7 +9,6 @@ import ibis.expr.types as ir
 
 from components.ingestion.cleaning import count_rows
 from components.ingestion.copies import download_sources
-from components.ingestion.database import connect
 from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.settings import IngestSettings
 from components.ingestion.sources import find_source
@@ -25,6 +24,7 @@ from refit.errors import DataValidationError, UsageError
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.progress import log_message, timed
 from refit.remote import is_url, upload
+from refit.tables import open_tables
 
 VIOLATIONS_FILE = "violations.json"
 
@@ -51,7 +51,8 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
         settings = download_sources(settings, scratch / "near")
         key = fingerprint_source(settings)
         try:
-            with connect(settings, scratch) as con:
+            limits = (settings.memory_limit, settings.threads)
+            with open_tables("ingestion", f"source {settings.source!r}", *limits, scratch) as con:
                 tables = choose_columns(source.read(con, settings, scratch), settings)
                 naive_times = settings.naive_times or source.NAIVE_TIMES
                 as_of = settings.as_of or datetime.now(UTC)

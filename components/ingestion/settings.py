@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from refit.settings import Settings
+from refit.tables import MemoryLimit, ThreadCount
 
 REJECT = "reject"
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -91,8 +92,8 @@ class IngestSettings(Settings):
     currency: str = Field(default="", pattern=r"^([A-Z]{3})?$")
     max_rejected: RejectedShares = RejectedShares()
     rejected_folder: str = ""
-    memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")
-    threads: int = Field(default=0, ge=0)
+    memory_limit: MemoryLimit = "2GB"
+    threads: ThreadCount = 0
 
     @field_validator("source")
     @classmethod

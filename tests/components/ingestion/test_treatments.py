@@ -414,7 +414,7 @@ def test_exactly_the_stated_share_is_survived(shop, make_events):
     assert shop.ingest(max_rejected={"events": 1 / 13}).counts["events"].rejected == 1
 
 
-def test_too_little_memory_is_said(shop, make_events):
+def test_too_little_memory_is_an_error_that_names_the_setting(shop, make_events):
     shop.write("events", make_events() * 20_000)
-    with pytest.raises(RefitError, match="memory_limit 1MB is too small"):
+    with pytest.raises(RefitError, match=r"ingestion\.memory_limit 1MB is too small for source 'f"):
         shop.ingest(memory_limit="1MB")
