@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import field_validator
 
 from components.deployment.settings import DeploySettings
 from components.evaluation.settings import EvaluationSettings
@@ -13,6 +14,7 @@ from components.features.settings import FeatureSettings
 from components.indexing.settings import IndexSettings
 from components.ingestion.settings import IngestSettings
 from components.training.settings import TrainSettings
+from monitoring.drift_metrics import require_known
 from monitoring.settings import MonitorSettings
 from refit.errors import UsageError
 from refit.settings import Settings
@@ -37,6 +39,13 @@ class RunSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploySettings = DeploySettings()
     monitoring: MonitorSettings = MonitorSettings()
+
+    @field_validator("monitoring")
+    @classmethod
+    def _know_drift_metrics(cls, monitoring: MonitorSettings) -> MonitorSettings:
+        # Here and not in MeasureSettings: a reference can be read where a metric is not installed.
+        require_known(monitoring.measure.metric_names)
+        return monitoring
 
 
 def list_configs() -> dict[str, str]:

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from monitoring.live import Rate
+from monitoring.live_quality import Rate
 from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page

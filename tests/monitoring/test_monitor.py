@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from monitoring.act import Watched, monitor
 from monitoring.alerts import acknowledge
-from monitoring.measure import daily_windows
+from monitoring.measure import MonitoredData, daily_windows
+from monitoring.monitor import MonitorInputs, monitor
 from monitoring.refits import carry_out, resume_refits
 from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
@@ -24,25 +24,24 @@ POLICY = PolicySettings(minimum_new_events=100)
 MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, lease_seconds=60)
 
 
-def watched(world, count=3):
-    return Watched(
+def inputs(marketplace, count=3):
+    return MonitorInputs(
         bundle_id="b1",
-        reference=world.reference,
-        log=world.log,
-        events=world.events,
-        items=world.items,
-        index=world.index_now,
-        windows=daily_windows(world.end, count),
+        reference=marketplace.reference,
+        data=MonitoredData(
+            marketplace.log, marketplace.events, marketplace.items, marketplace.index_now
+        ),
+        windows=daily_windows(marketplace.end, count),
     )
 
 
-def drifted(world):
-    return world.live(Market(), 2).live(Market().change(new_category=0.3, buys=0.01), 2)
+def drifted(marketplace):
+    return marketplace.run(Market(), 2).run(Market().change(new_category=0.3, buys=0.01), 2)
 
 
-def act(world, launch, settings=MONITOR):
-    store = SqlStore(world.root / "store.sqlite")
-    outcome = monitor(settings, watched(world), store, world.root / "pages", world.end, launch)
+def run_monitor(marketplace, launch, settings=MONITOR):
+    store, pages = SqlStore(marketplace.root / "store.sqlite"), marketplace.root / "pages"
+    outcome = monitor(settings, inputs(marketplace), store, pages, marketplace.end, launch)
     return store, outcome
 
 
@@ -62,43 +61,46 @@ class Tags(HTMLParser):
         self.words.append(data)
 
 
-def test_drift_is_told_on_a_page_and_refitted_once(world):
+def test_drift_gets_a_page_and_one_refit(marketplace):
     launched = []
 
     def launch(refit, alert):
         launched.append(refit.key)
         return "b2"
 
-    store, outcome = act(drifted(world), launch)
+    store, outcome = run_monitor(drifted(marketplace), launch)
     assert outcome.decision.action is Action.REFIT
     assert outcome.refit.state is RefitState.SUCCEEDED
     assert outcome.alert.outcome == "refit succeeded: b2"
 
-    _, again = act(world, launch)
+    _, again = run_monitor(marketplace, launch)
     assert again.refit is None
     assert launched == [outcome.alert.alert_id]
     assert len(store.alerts()) == 1
     assert len(store.decisions()) == 2
 
-    pages = world.root / "pages"
+    pages = marketplace.root / "pages"
     page = Tags((pages / outcome.alert.report).read_text())
     text = " ".join(" ".join(page.words).split())
     assert len(page.pictures) >= 4
-    assert all(page.pictures), "every picture has a text in its place"
+    assert all(page.pictures), "every picture has a text alternative"
     for expected in (
         "query-embedding/frechet",
-        "What was decided, and why",
+        "share of the reference's variance",
+        "projected onto the plane in which they vary most",
+        "Queries differ from those that the model was trained on.",
+        "Decision",
         "Purchase rate: it fell",
         "What to do.",
         "Refit succeeded",
         "hats",
-        "Queries where the reference had few",
+        "Queries unlike the reference's",
     ):
         assert expected in text
     assert outcome.alert.alert_id in (pages / "index.html").read_text()
 
     acknowledge(store, outcome.alert.alert_id, "on <call>", pages)
-    assert "looked into by on &lt;call&gt;" in (pages / outcome.alert.report).read_text()
+    assert "acknowledged by on &lt;call&gt;" in (pages / outcome.alert.report).read_text()
 
 
 @pytest.mark.parametrize(
@@ -108,28 +110,32 @@ def test_drift_is_told_on_a_page_and_refitted_once(world):
         (ValueError("broke"), RefitState.FAILED),
     ],
 )
-def test_a_refit_that_comes_to_nothing_is_kept_as_such(world, error, state):
+def test_a_refit_without_a_bundle_is_recorded(marketplace, error, state):
     def launch(refit, alert):
         raise error
 
-    _, outcome = act(drifted(world), launch)
+    _, outcome = run_monitor(drifted(marketplace), launch)
     assert outcome.refit.state is state
     assert str(error) in outcome.alert.outcome
 
 
-def test_a_dry_run_starts_nothing(world):
+def test_a_dry_run_starts_nothing(marketplace):
     dry = MONITOR.model_copy(update={"policy": POLICY.model_copy(update={"dry_run": True})})
-    store, outcome = act(drifted(world), lambda refit, alert: pytest.fail("started"), dry)
+    store, outcome = run_monitor(
+        drifted(marketplace), lambda refit, alert: pytest.fail("started"), dry
+    )
     assert outcome.decision.action is Action.REFIT
     assert store.refits() == []
-    assert "nothing was started" in (world.root / "pages" / outcome.alert.report).read_text()
+    assert "nothing was started" in (marketplace.root / "pages" / outcome.alert.report).read_text()
 
 
-def test_a_quiet_market_raises_nothing(world):
-    store, outcome = act(world.live(Market(), 3), lambda refit, alert: pytest.fail("started"))
+def test_without_drift_no_alert_is_raised(marketplace):
+    store, outcome = run_monitor(
+        marketplace.run(Market(), 3), lambda refit, alert: pytest.fail("started")
+    )
     assert outcome.decision.action is Action.NOTHING
     assert store.alerts() == []
-    assert (world.root / "pages" / "index.html").exists()
+    assert (marketplace.root / "pages" / "index.html").exists()
 
 
 DIES = """
@@ -172,13 +178,13 @@ def test_killed_at_any_moment_the_next_run_completes_the_refit_once(tmp_path, pl
     store = SqlStore(place)
     settings = MonitorSettings(lease_seconds=1)
     done = tmp_path / "a1.done"
-    made = []
+    launched = []
 
     def launch(refit, alert):
-        # As a launcher must: what the first attempt finished is found, not done again.
+        # As a launcher must, it finds what the first attempt finished and does not repeat it.
         if not done.exists():
             done.touch()
-            made.append(refit.attempt)
+            launched.append(refit.attempt)
         return "b2"
 
     if moment == "raised":
@@ -191,12 +197,12 @@ def test_killed_at_any_moment_the_next_run_completes_the_refit_once(tmp_path, pl
         finished = resume_refits(settings, store, tmp_path / "pages", launch)
         time.sleep(0.1)
     assert [(r.key, r.state, r.attempt) for r in finished] == [("a1", "succeeded", 2)]
-    assert made == ([] if moment == "launched" else [2])
+    assert launched == ([] if moment == "launched" else [2])
     assert resume_refits(settings, store, tmp_path / "pages", launch) == []
     assert store.alert("a1").outcome == "refit succeeded: b2"
 
 
-def test_a_claim_is_kept_alive_while_its_launch_takes_long(tmp_path):
+def test_a_claim_is_renewed_while_its_launch_runs(tmp_path):
     store = SqlStore(tmp_path / "store.sqlite")
     store.add_alert(alert())
     refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 0.6)
@@ -206,14 +212,14 @@ def test_a_claim_is_kept_alive_while_its_launch_takes_long(tmp_path):
     def launch(refit, alert):
         for _ in range(6):
             time.sleep(0.3)
-            stolen.append(store.take_up_refit(60))
+            stolen.append(store.take_over_refit(60))
         return "b2"
 
     assert carry_out(settings, store, tmp_path / "pages", refit, launch).state == "succeeded"
     assert stolen == [None] * 6
 
 
-def test_a_claim_outlives_a_store_that_is_away_for_a_while(postgres, monkeypatch, tmp_path):
+def test_a_claim_survives_a_short_outage_of_the_store(postgres, monkeypatch, tmp_path):
     place = postgres.empty()
     store = SqlStore(place)
     store.add_alert(alert())
@@ -224,19 +230,19 @@ def test_a_claim_outlives_a_store_that_is_away_for_a_while(postgres, monkeypatch
         time.sleep(3)  # the claim is renewed every two seconds
         monkeypatch.setenv("PGPASSWORD", postgres.password)
         time.sleep(4)
-        assert store.take_up_refit(60) is None
+        assert store.take_over_refit(60) is None
         return "b2"
 
     settings = MonitorSettings(lease_seconds=6)
     assert carry_out(settings, store, tmp_path / "pages", refit, launch).state == "succeeded"
 
 
-def test_a_refit_left_behind_too_often_is_given_up(tmp_path):
+def test_a_refit_that_was_abandoned_too_often_is_given_up(tmp_path):
     store = SqlStore(tmp_path / "store.sqlite")
     store.add_alert(alert())
     store.claim_refit("a1", alert(), NOW, LONG_AGO, -1)
     for _ in range(3):
-        store.take_up_refit(-1)
+        store.take_over_refit(-1)
     settings = MonitorSettings(maximum_attempts=3)
     (given_up,) = resume_refits(
         settings, store, tmp_path / "pages", lambda refit, alert: pytest.fail("started")
@@ -248,7 +254,7 @@ def test_a_refit_left_behind_too_often_is_given_up(tmp_path):
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        ("monitoring.act, monitoring.reference", "evidently tensorflow kfp matplotlib"),
+        ("monitoring.monitor, monitoring.reference", "evidently tensorflow kfp matplotlib"),
         ("monitoring.alerts, monitoring.refits", "evidently scipy pyarrow pandas matplotlib"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Live quality: what people did with the answers they got, joined by request id."""
+"""Live quality: what users did with the answers they got, joined by request id."""
 
 import math
 from collections.abc import Sequence
@@ -19,14 +19,19 @@ from refit.drift import DriftResult, DriftState, Window
 
 @dataclass(frozen=True)
 class Rate:
-    """How many answers of a window led to something."""
+    """How many answers of a window had an outcome.
+
+    Attributes:
+        hits: Answers with an outcome.
+        answers: All answers.
+    """
 
     hits: int
     answers: int
 
     @property
     def share(self) -> float:
-        """Hits an answer."""
+        """Hits per answer."""
         return self.hits / self.answers
 
     @property
@@ -38,7 +43,7 @@ class Rate:
         return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def measure_live(
+def measure_live_quality(
     settings: MeasureSettings,
     log: Path,
     events: Path | None,
@@ -47,30 +52,40 @@ def measure_live(
 ) -> list[DriftResult]:
     """Click rate, purchase rate and share of fallbacks, window by window.
 
-    A rate is answers with at least one such outcome, over answers. Its result is how far it fell
-    below the level of the towers' first windows in the log; the threshold is what chance allows,
-    or what those windows differ by among themselves, whichever is more.
+    A rate is the share of answers with at least one such outcome. Its value is how far it fell
+    below the level of the towers' first windows in the log; its threshold is the larger of what
+    chance explains and of how much those windows differ from each other.
+
+    Args:
+        settings: Event types, and how far apart answer and outcome may be.
+        log: Prediction log.
+        events: Parquet of events with ``request_id``.
+        embedding_version: Only answers of these towers count.
+        windows: What to measure.
+
+    Returns:
+        Three results per window; insufficient data where a rate cannot be measured.
     """
-    kinds = {
+    event_types = {
         "live:click-rate": settings.click_events,
         "live:purchase-rate": settings.purchase_events,
     }
     results = []
-    for subject, wanted in kinds.items():
+    for subject, types in event_types.items():
         try:
-            outcomes = _Outcomes(settings, log, events, embedding_version, tuple(wanted))
-            results += [_drop_reading(subject, outcomes, window) for window in windows]
+            outcomes = _Outcomes(settings, log, events, embedding_version, tuple(types))
+            results += [_measure_drop(subject, outcomes, window) for window in windows]
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             results += [
                 _insufficient_data(subject, "drop", w, embedding_version, why) for w in windows
             ]
-    results += [_fallback_reading(settings, log, embedding_version, window) for window in windows]
+    results += [_measure_fallbacks(settings, log, embedding_version, w) for w in windows]
     return results
 
 
 class _Outcomes:
-    """Rates of one kind of outcome, each window's counted once."""
+    """Rates of one kind of outcome; each window is counted once."""
 
     def __init__(
         self,
@@ -78,13 +93,13 @@ class _Outcomes:
         log: Path,
         events: Path | None,
         embedding_version: str,
-        wanted: tuple[str, ...],
+        types: tuple[str, ...],
     ) -> None:
         self.settings, self.log, self.events = settings, log, events
-        self.embedding_version, self.wanted = embedding_version, wanted
+        self.embedding_version, self.types = embedding_version, types
         times = tables.read_log(log, ("embedding_version", "time"))
-        mine = times.filter(pc.equal(times["embedding_version"], embedding_version))["time"]
-        self.first: datetime | None = pc.min(mine).as_py()
+        own = times.filter(pc.equal(times["embedding_version"], embedding_version))["time"]
+        self.first: datetime | None = pc.min(own).as_py()
         self._rates: dict[Window, Rate] = {}
 
     def rate(self, window: Window) -> Rate:
@@ -94,12 +109,12 @@ class _Outcomes:
         return self._rates[window]
 
     def before(self, window: Window) -> list[Rate]:
-        """The rates of the towers' first windows, on the grid of the window that is judged."""
+        """The rates of the towers' first windows, on the grid of the window that is measured."""
         if self.first is None or self.first >= window.start:
             return []
         length = window.end - window.start
         start = window.start - math.ceil((window.start - self.first) / length) * length
-        starts = [start + place * length for place in range(self.settings.baseline_windows)]
+        starts = [start + i * length for i in range(self.settings.baseline_windows)]
         grid = [Window(start=s, end=s + length) for s in starts if s + length <= window.start]
         return [rate for w in grid if (rate := self.rate(w)).answers]
 
@@ -116,7 +131,7 @@ class _Outcomes:
             columns=["request_id", "event_time"],
             filter=(ds.field("event_time") >= start)
             & (ds.field("event_time") < end)
-            & ds.field("event_type").isin(list(self.wanted))
+            & ds.field("event_type").isin(list(self.types))
             & ds.field("request_id").is_valid(),
         )
         joined = answers.join(outcomes, keys="request_id", join_type="inner")
@@ -128,39 +143,39 @@ class _Outcomes:
         return Rate(hits, answers.num_rows)
 
 
-def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> DriftResult:
+def _measure_drop(subject: str, outcomes: _Outcomes, window: Window) -> DriftResult:
     settings, embedding_version = outcomes.settings, outcomes.embedding_version
     if outcomes.events is None:
-        why = "no events were given, so no outcome is known"
+        why = "no events were given, so outcomes are unknown"
         return _insufficient_data(subject, "drop", window, embedding_version, why)
     before, now = outcomes.before(window), outcomes.rate(window)
     if now.answers < settings.minimum_rows:
         why = f"{now.answers} answers, {settings.minimum_rows} are needed"
         return _insufficient_data(subject, "drop", window, embedding_version, why, now.answers)
-    known = {"level": now.share, "interval": now.interval}
+    level: dict[str, object] = {"level": now.share, "interval": now.interval}
     pooled = Rate(sum(rate.hits for rate in before), sum(rate.answers for rate in before))
     if pooled.answers < settings.minimum_rows:
         why = (
-            f"no level to hold it against: {pooled.answers} answers of these towers came before "
-            "this window"
+            f"no earlier level to compare with: {pooled.answers} answers of these towers before "
+            f"this window, {settings.minimum_rows} are needed"
         )
         return _insufficient_data(
-            subject, "drop", window, embedding_version, why, now.answers, known
+            subject, "drop", window, embedding_version, why, now.answers, level
         )
     if not pooled.hits and not now.hits:
-        why = "no outcome names a request id of this log, before or now"
+        why = "no event names a request_id of this log, before this window or in it"
         return _insufficient_data(
-            subject, "drop", window, embedding_version, why, now.answers, known
+            subject, "drop", window, embedding_version, why, now.answers, level
         )
     value = pooled.share - now.share
     threshold = _allowed_drop(settings, before, pooled, now)
     if threshold >= pooled.share:
         why = (
-            f"the first {len(before)} windows differ so much that not even a fall from "
-            f"{pooled.share:.2%} to nothing would stand out"
+            f"the first {len(before)} windows differ so much that even a fall from "
+            f"{pooled.share:.2%} to 0 would not exceed the threshold"
         )
         return _insufficient_data(
-            subject, "drop", window, embedding_version, why, now.answers, known
+            subject, "drop", window, embedding_version, why, now.answers, level
         )
     return DriftResult(
         subject=subject,
@@ -181,7 +196,7 @@ def _drop_reading(subject: str, outcomes: _Outcomes, window: Window) -> DriftRes
 def _allowed_drop(
     settings: MeasureSettings, before: Sequence[Rate], pooled: Rate, now: Rate
 ) -> float:
-    """The drop that undrifted windows exceed at the stated false-alarm rate."""
+    """The drop that windows without drift exceed at the false alarm rate."""
     rate = settings.false_alarm_rate
     p = (pooled.hits + now.hits + 1) / (pooled.answers + now.answers + 2)
     chance = float(ndtri(1 - rate)) * math.sqrt(
@@ -194,7 +209,7 @@ def _allowed_drop(
     return max(chance, float(stdtrit(count - 1, 1 - rate)) * spread)
 
 
-def _fallback_reading(
+def _measure_fallbacks(
     settings: MeasureSettings, log: Path, embedding_version: str, window: Window
 ) -> DriftResult:
     subject, statistic = "live:fallback-share", "share"
@@ -233,7 +248,7 @@ def _insufficient_data(
     embedding_version: str,
     why: str,
     n_current: int = 0,
-    known: dict[str, object] | None = None,
+    level: dict[str, object] | None = None,
 ) -> DriftResult:
     return DriftResult.model_validate(
         {
@@ -247,6 +262,6 @@ def _insufficient_data(
             "state": DriftState.INSUFFICIENT_DATA,
             "embedding_version": embedding_version,
             "why": why,
-            **(known or {}),
+            **(level or {}),
         }
     )
