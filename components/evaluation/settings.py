@@ -139,9 +139,10 @@ class EvaluationSettings(Settings):
         min_index_recall: Smallest recall@100 of the index against exact search.
         max_index_p99_ms: Largest 99th percentile of the duration of an index search.
         max_vector_gap: Largest difference between an index vector and the item tower's output.
-        smoke_test: Command that serves a SavedModel over PredictionService, with the placeholders
-            of ``refit.model_server``: its ``STAND_IN`` by default, ``TENSORFLOW_SERVING`` where
-            that is installed. Empty: no smoke test, which the gate refuses.
+        smoke_test: Command that serves a SavedModel over PredictionService; ``{python}``,
+            ``{port}``, ``{name}`` and ``{path}`` are filled in. Refit's stand-in by default; that
+            of TensorFlow Serving is in ``refit/model_server.py``. Without a command there is no
+            smoke test, and the gate refuses the model.
         smoke_test_seconds: How long the server may take until it answers.
         max_smoke_test_gap: Largest difference between the server's and the model's own vectors.
         max_queries: If there are more test queries, they are thinned out evenly over time.
