@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
-HEAVY = ("tensorflow", "tf_keras", "kfp", "evidently", "scann")
+HEAVY = ("tensorflow", "tf_keras", "kfp", "evidently")
 READ_BY_KFP = ("component", "continuous_training", "index_refresh", "drift_monitoring")
 """Names of modules that only kfp's compiler and runner import."""
 READ_BY_SELDON = "serving.microservice"

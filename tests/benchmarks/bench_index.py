@@ -5,12 +5,16 @@
 
 One query at a time on one thread, k = 100. Latencies are of this machine: trust the ratios. With
 ``--clusters N`` the vectors are N made-up ones around N / 50 centres, for sizes at hand in no
-data set; say so wherever such figures are shown.
+data set; say so wherever such figures are shown. ScaNN runs in an environment of its own, which
+the first call installs into ``.build/scann``: its wheels and TensorFlow do not share one.
 """
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +34,10 @@ from refit.towers import load_tower, run_tower
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 K = 100
 Search = Callable[[NDArray[np.float32]], NDArray[Any]]
+ROOT = Path(__file__).resolve().parents[2]
+UV = ROOT / ".build" / "uv" / "bin" / "uv"
+SCANN = ROOT / ".build" / "scann"
+SCANN_FOLDER = Path(__file__).parent / "scann"
 
 
 def main() -> None:
@@ -48,15 +56,23 @@ def main() -> None:
     sys.stdout.write(f"{len(vectors)} x {vectors.shape[1]}, {len(queries)} queries\n")
     sys.stdout.write(f"{'':24}{'recall@100':>12}{'p50 ms':>9}{'x exact':>9}{'build s':>9}\n")
     base = 0.0
-    for name, build_seconds, search in contenders(vectors):
-        found = np.concatenate([search(queries[i : i + 1]) for i in range(len(queries))])
+    for name, build_seconds, found, p50 in results(vectors, queries):
         hits = [len(set(a) & set(b)) / K for a, b in zip(found, exact, strict=True)]
-        p50 = median_ms(search, queries)
         base = base or p50
         sys.stdout.write(
             f"{name:24}{np.mean(hits):12.4f}{p50:9.3f}{base / p50:9.1f}{build_seconds:9.1f}\n"
         )
         sys.stdout.flush()
+
+
+def results(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> Iterator[tuple[str, float, NDArray[Any], float]]:
+    """Each contender's name, build seconds, what it found [Q, K], and its median ms."""
+    for name, build_seconds, search in contenders(vectors):
+        found = np.concatenate([search(queries[i : i + 1]) for i in range(len(queries))])
+        yield name, build_seconds, found, median_ms(search, queries)
+    yield from scann_results(vectors, queries)
 
 
 def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
@@ -83,26 +99,27 @@ def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Searc
     seconds = time.monotonic() - started
     for depth in (128, 256, 512):
         yield f"HNSW, ef {depth}", seconds, with_hnsw(hnsw, depth)
-    yield from scann_searchers(vectors)
 
 
-def scann_searchers(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
-    import scann
-
-    n = len(vectors)
-    lists = max(1, round(n**0.5))
-    for share, reorder in ((0.05, 300), (0.2, 500), (0.5, 1000)):
-        started = time.monotonic()
-        leaves = max(1, round(lists * share))
-        searcher = (
-            scann.scann_ops_pybind.builder(vectors, K, "dot_product")
-            .tree(lists, leaves, training_sample_size=min(n, 250_000))
-            .score_ah(2, anisotropic_quantization_threshold=0.2)
-            .reorder(min(reorder, n))
-            .build()
-        )
-        seconds = time.monotonic() - started
-        yield f"ScaNN, {leaves} of {lists}", seconds, with_scann(searcher)
+def scann_results(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> Iterator[tuple[str, float, NDArray[Any], float]]:
+    python = SCANN / "bin" / "python"
+    if not python.exists():
+        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, SCANN], check=True)
+    locked = SCANN_FOLDER / "requirements.txt"
+    sync = [UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, locked]
+    subprocess.run(sync, check=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "vectors.npy", vectors)
+        np.save(folder / "queries.npy", queries)
+        command = [python, SCANN_FOLDER / "search.py", folder]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for i, line in enumerate(lines.splitlines()):
+            result = json.loads(line)
+            found = np.load(folder / f"found-{i}.npy")
+            yield result["name"], result["build_seconds"], found, result["ms"]
 
 
 def with_ivf(index: Any, n_probe: int) -> Search:
@@ -113,14 +130,6 @@ def with_ivf(index: Any, n_probe: int) -> Search:
 def with_hnsw(index: Any, depth: int) -> Search:
     parameters = faiss.SearchParametersHNSW(efSearch=depth)
     return lambda q: index.search(np.pad(q, ((0, 0), (0, 1))), K, params=parameters)[1]
-
-
-def with_scann(searcher: Any) -> Search:
-    def search(query: NDArray[np.float32]) -> NDArray[Any]:
-        found = searcher.search(query[0])[0]  # fewer than K where the leaves hold fewer
-        return np.pad(found.astype(np.int64), (0, K - len(found)), constant_values=-1)[None]
-
-    return search
 
 
 def median_ms(search: Search, queries: NDArray[np.float32]) -> float:
