@@ -94,16 +94,19 @@ def _apply(
 def _open(cls: type[ScaledSettings], values: dict[str, Any], path: tuple[str, ...]) -> Any:
     """The values at ``path``, whose parent's are ``values``; made when there are none yet."""
     name = path[-1]
-    if values.get(name, EMPTY) is EMPTY:
-        values[name] = _default_mapping(cls, path)
-    inside = values[name] = dict(values[name]) if isinstance(values[name], Mapping) else None
-    if inside is None:
-        raise UsageError(f"{FLAG}: {'.'.join(path)} is a value, it holds no settings")
+    there = values.get(name, EMPTY)
+    if there is EMPTY:
+        there = _default_mapping(cls, path)
+    if not isinstance(there, Mapping):
+        raise UsageError(f"{FLAG}: {'.'.join(path)} is a value and holds no settings")
+    inside = values[name] = dict(there)
     return inside
 
 
-def _default_mapping(cls: type[ScaledSettings], path: tuple[str, ...]) -> dict[str, Any]:
-    """What one value is put into: the default, of a setting that maps names to values."""
+def _default_mapping(cls: type[ScaledSettings], path: tuple[str, ...]) -> Any:
+    """What one value is put into: the default of a setting that maps names to values."""
     section = class_at(cls, path[:-1])
-    field = section.model_fields.get(path[-1]) if section else None
-    return dict(field.default) if field and isinstance(field.default, Mapping) else {}
+    field = section.model_fields.get(str(path[-1])) if section else None
+    if field is None or class_at(cls, path):
+        return {}
+    return field.default
