@@ -4,10 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.cli.print_config import (
+    ChangedOption,
+    PrintConfigOption,
+    check_changed,
+    print_settings,
+)
 from pipelines.home import Home
 from pipelines.local import RunOutcome, list_runs, run_locally
 from refit.errors import GateRefused, UsageError
@@ -30,9 +35,8 @@ def run_pipeline(
     run_id: Annotated[
         str, typer.Option(help="Name of the run; a finished run of this name is not run again.")
     ] = "",
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print all settings as they will be used.")
-    ] = False,
+    print_config: PrintConfigOption = False,
+    changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a pipeline on this machine, with Kubeflow Pipelines' own local runner.
@@ -48,12 +52,14 @@ def run_pipeline(
       refit run index_refresh --config my.yaml --json
     """
     from pipelines.arguments import continuous_training_arguments, index_refresh_arguments
-    from pipelines.settings import read_settings
+    from pipelines.settings import load_config
 
-    settings = read_settings(config, changes or ())
+    check_changed(print_config, changed)
+    loaded = load_config(config, changes or ())
     if print_config:
-        write_line(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
+        print_settings(changed, as_json, run=loaded)
         return
+    settings = loaded.settings
     place = Home.at(home, registry)
     if pipeline == "continuous_training":
         arguments = continuous_training_arguments(settings, place, reason)

@@ -14,7 +14,8 @@ CronOption = Annotated[
     str,
     typer.Option(
         help='When: six fields, seconds first; "0 0 3 * * *" is every night at three. In UTC, '
-        "unless the cluster's Kubeflow Pipelines was set up with another time zone."
+        "unless the cluster's Kubeflow Pipelines has another time zone (default: the cluster "
+        "file's schedules)."
     ),
 ]
 
@@ -59,12 +60,10 @@ def schedule_pipeline(
     elif remove:
         _remove(remove, cluster, endpoint)
     else:
-        from pipelines.cluster.cron import check_cron
-        from pipelines.cluster.submit import Wish, schedule
+        from pipelines.cluster.submit import Submission, schedule
         from pipelines.settings import read_settings
 
-        when = check_cron(cron)
-        wish = Wish(
+        submission = Submission(
             pipeline=pipeline,
             settings=read_settings(config, changes or ()),
             use_cache=cache,
@@ -74,11 +73,11 @@ def schedule_pipeline(
             refit=refit,
         )
         place, api = open_cluster(cluster, endpoint)
-        made, replaced = schedule(api, place, wish, when, name or pipeline)
+        made, replaced = schedule(api, place, submission, cron, name or pipeline)
         if as_json:
             write_json(made.model_dump(mode="json"))
             return
-        write_line(f"schedule {made.name}: {when}" + (" (replaced)" if replaced else ""))
+        write_line(f"schedule {made.name}: {made.cron}" + (" (replaced)" if replaced else ""))
 
 
 def _list(cluster: ClusterOption, endpoint: str, as_json: bool) -> None:

@@ -13,6 +13,12 @@ from pipelines.cli.cluster import (
 )
 from pipelines.cli.options import ConfigOption, JsonOption, SetOption
 from pipelines.cli.output import write_progress
+from pipelines.cli.print_config import (
+    ChangedOption,
+    PrintConfigOption,
+    check_changed,
+    print_settings,
+)
 
 CacheOption = Annotated[
     bool, typer.Option(help="Take a step's earlier outputs when nothing has changed.")
@@ -54,6 +60,8 @@ def submit_pipeline(
     windows: WindowsOption = 1,
     refit: RefitOption = True,
     wait: WaitOption = False,
+    print_config: PrintConfigOption = False,
+    changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a pipeline on a Kubernetes cluster, with Kubeflow Pipelines.
@@ -68,12 +76,19 @@ def submit_pipeline(
 
       refit submit index_refresh --config my.yaml --cluster my-cluster.yaml --json
     """
-    from pipelines.cluster.submit import Wish, submit
-    from pipelines.settings import read_settings
+    from pipelines.cluster.submit import Submission, submit
+    from pipelines.settings import load_config
 
-    wish = Wish(
+    check_changed(print_config, changed)
+    loaded = load_config(config, changes or ())
+    if print_config:
+        from pipelines.cluster.settings import load_cluster
+
+        print_settings(changed, as_json, run=loaded, cluster=load_cluster(cluster))
+        return
+    submission = Submission(
         pipeline=pipeline,
-        settings=read_settings(config, changes or ()),
+        settings=loaded.settings,
         use_cache=cache,
         reason=reason,
         data_version=data_version,
@@ -82,7 +97,7 @@ def submit_pipeline(
         refit=refit,
     )
     place, api = open_cluster(cluster, endpoint)
-    run, started = submit(api, place, wish, run_id)
+    run, started = submit(api, place, submission, run_id)
     write_progress(f"{'started' if started else 'found'} run {run.name}")
     if wait:
         watch_to_end(api, place, run.run_id, as_json)
