@@ -16,7 +16,7 @@ from refit.errors import DataValidationError, RefitError, UsageError
 from refit.features import FeaturesManifest
 from refit.files import checksum, fingerprint, remove, write_atomically
 from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, ModelManifest
-from refit.progress import log_message, timed
+from refit.progress import Meter, log_message, timed
 
 if TYPE_CHECKING:
     from components.training.batches import Batches
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from components.training.recall import RecallMeter
 
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
-SECONDS_BETWEEN_MESSAGES = 5.0
 LAST_RATE = 0.1
 
 
@@ -249,7 +248,14 @@ def _loop(
     model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
     seen = checkpoint.restore(model)
-    clock = _Clock(name, n_examples, n_epochs, len(seen))
+    progress = Meter(
+        name,
+        n_examples * n_epochs,
+        "examples",
+        done=n_examples * len(seen),
+        at_most=meter is not None,
+        logs=True,
+    )
     while len(seen) < n_epochs and not _stopped(seen, settings.patience, meter is not None):
         number = len(seen) + 1
         fallen = (1 - LAST_RATE) * (number - 1) / settings.max_epochs
@@ -260,7 +266,7 @@ def _loop(
             n = len(batch["label"])
             total += float(step(batch)["loss"]) * n
             count += n
-            clock.tick(n)
+            progress.advance(n)
         seconds = time.monotonic() - started
         loss = total / count if count else float("nan")
         if loss != loss:
@@ -271,11 +277,14 @@ def _loop(
         recall = meter.recall_at(settings.recall_at) if meter else None
         seen.append(Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count))
         checkpoint.save(model, seen)
-        told = "" if recall is None else f", validation recall@{settings.recall_at} {recall:.4f}"
+        measured = {} if recall is None else {f"validation recall@{settings.recall_at}": recall}
+        progress.measure(loss=loss, **measured)
+        told = "".join(f", {metric} {value:.4f}" for metric, value in measured.items())
         log_message(
             f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{told}, "
             f"{count / seconds:,.0f} examples/s"
         )
+    progress.finish()
     return seen
 
 
@@ -285,27 +294,6 @@ def _stopped(seen: Sequence[Epoch], patience: int, validated: bool) -> bool:
         return False
     recalls = [epoch.recall or 0.0 for epoch in seen]
     return max(recalls[-patience:]) <= max(recalls[:-patience])
-
-
-class _Clock:
-    """Says how fast training goes and how long it will take."""
-
-    def __init__(self, name: str, n_examples: int, n_epochs: int, done_epochs: int) -> None:
-        self._name = name
-        self._left = n_examples * (n_epochs - done_epochs)
-        self._done = 0
-        self._started = self._told = time.monotonic()
-
-    def tick(self, n: int) -> None:
-        """Count ``n`` more examples."""
-        self._done += n
-        now = time.monotonic()
-        if now - self._told < SECONDS_BETWEEN_MESSAGES:
-            return
-        self._told = now
-        speed = self._done / (now - self._started)
-        left = (self._left - self._done) / speed
-        log_message(f"{self._name}: {speed:,.0f} examples/s, at most {left:.0f} s left")
 
 
 def _write_model(
