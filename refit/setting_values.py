@@ -194,9 +194,7 @@ class _Check:
             for position, (of_item, each) in enumerate(zip(kinds, value, strict=True))
         ]
 
-    def _refuse(
-        self, kinds: tuple[Any, ...], value: Any, path: SettingPath, example: Any
-    ) -> None:
+    def _refuse(self, kinds: tuple[Any, ...], value: Any, path: SettingPath, example: Any) -> None:
         place = self.places.get(path, Place(""))
         wanted = [kind for kind in kinds if kind is not NoneType]
         expected = " or ".join(dict.fromkeys(_expected(kind) for kind in wanted))

@@ -1,4 +1,4 @@
-"""The demo's story: train, serve, live, drift, alert, refit, and what came of it."""
+"""One demo: train, serve, simulate days, drift, alert, refit, and the effect of the refit."""
 
 import json
 import os
@@ -18,30 +18,43 @@ from monitoring.live_quality import Rate
 from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page
-from pipelines.demo.scenarios import DemoScenario, DemoStep, open_world
+from pipelines.demo.scenarios import DemoScenario, DemoStep, open_scenario
 from pipelines.demo.settings import DemoSettings
 from pipelines.home import Home
 from pipelines.local import OUTCOME_FILE
+from pipelines.reporter import Reporter
 from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_json
+from refit.progress import Meter, StepChange
 from refit.registry import Registry
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
 from serving.launch import ServerHandle, launch
 from serving.settings import RecommenderSettings, ServeSettings
 
-Say = Callable[[str], None]
+SET_UP = "create the scenario"
+TRAIN = "train, evaluate, deploy"
+START_SERVER = "start the server"
+SEND_REQUESTS = "send requests"
+MONITOR = "monitor, refit when due"
+REFRESH = "refresh the index"
+STAGES = (SET_UP, TRAIN, START_SERVER, SEND_REQUESTS, MONITOR, REFRESH)
+"""The stages whose times are shown; the last three take turns."""
 
-STEADY_REQUESTS_PER_SECOND = 2.0
-"""Asked while a pipeline runs beside the server, so that a swap under load is seen."""
+BACKGROUND_REQUESTS_PER_SECOND = 2.0
+"""Sent while a pipeline runs beside the server, so that a swap happens under load."""
 
-NIGHT_SECONDS = 1.5
-"""At most so long is waited for the server to take up new listings."""
+LISTING_SECONDS = 1.5
+"""At most so long the demo waits for the server to read new listings."""
+
+MOST_SAMPLES = 6
+SAMPLE_EVERY = 97
+"""Of the requests, in number."""
 
 
 @dataclass
 class Traffic:
-    """Requests sent to the server and what became of them."""
+    """Counts of the requests sent to the server."""
 
     sent: int = 0
     failed: int = 0
@@ -66,44 +79,44 @@ class Demo:
 
     Args:
         settings: What to do.
-        say: Gets each line of progress.
+        reporter: Gets its progress.
     """
 
-    def __init__(self, settings: DemoSettings, say: Say) -> None:
+    def __init__(self, settings: DemoSettings, reporter: Reporter) -> None:
         self.settings = settings
-        self.log_message = say
+        self._reporter = reporter
         self.home = Home.at(settings.out / "home")
         self.unit = "day"
         self.traffic = Traffic()
         self.seconds: dict[str, float] = {}
         self.days: list[dict[str, Any]] = []
         self.marks: list[dict[str, Any]] = []
-        self.lines: list[dict[str, Any]] = []
+        self.timeline: list[dict[str, Any]] = []
         self.bundles: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.drift: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
 
-    def tell(self) -> dict[str, Any]:
-        """Live the story and write its page and summary.
+    def run(self) -> dict[str, Any]:
+        """Run the demo and write its page and summary.
 
         Returns:
             The summary, as in ``summary.json``.
         """
-        with self._timed("a scenario to live in"):
+        with self._timed(SET_UP):
             self._clear()
-            scenario = open_world(self.settings)
+            scenario = open_scenario(self.settings)
             self.unit = scenario.unit
-        with self._timed("train, judge, deploy"):
-            trained = self._command("run", "continuous_training", *self._pointed(scenario))
-        self._tell_run(trained, None, "the first training")
+        with self._timed(TRAIN):
+            trained = self._command("run", "continuous_training", *self._data_options(scenario))
+        self._add_run(trained, None, "the first training")
         if not self.bundles[-1]["passed"]:
             return self._write(scenario)
-        with self._timed("start the server"):
+        with self._timed(START_SERVER):
             server = launch(self._serving())
         with server:
-            self._line(None, "The Seldon microservice answers requests with the first bundle.")
-            self._live(scenario, server)
+            self._add_line(None, "The Seldon microservice serves the first bundle.")
+            self._run_steps(scenario, server)
         return self._write(scenario)
 
     def _clear(self) -> None:
@@ -114,54 +127,64 @@ class Demo:
         remove(out)
         self.home.folder.mkdir(parents=True)
 
-    def _live(self, scenario: DemoScenario, server: ServerHandle) -> None:
+    def _run_steps(self, scenario: DemoScenario, server: ServerHandle) -> None:
         client = server.client()
-        for number in range(1, self.settings.live_steps + 1):
-            self._mark_changes(scenario, number)
-            with self._timed("shoppers ask and react"):
-                step = scenario.live(self._asker(client, scenario), partial(self._announce, client))
-            self._count(scenario, step, number)
-            if number % self.settings.monitor_every == 0:
-                with self._steady(server, scenario):
-                    with self._timed("measure drift, decide (and refit)"):
-                        renewed = self._monitor(scenario, number)
-                    if not renewed:  # a refit brings an index of today with it
-                        with self._timed("refresh the index"):
-                            self._command("run", "index_refresh", *self._pointed(scenario))
-                        self._mark(self._day(scenario, number), "refresh", "index refreshed")
+        progress = Meter(f"{scenario.unit}s", self.settings.live_steps, f"{scenario.unit}s")
+        with progress:
+            for number in range(1, self.settings.live_steps + 1):
+                self._add_changes(scenario, number)
+                with self._timed(SEND_REQUESTS):
+                    step = scenario.live(
+                        self._requester(client, scenario), partial(self._announce, client)
+                    )
+                self._add_day(scenario, step, number)
+                if number % self.settings.monitor_every == 0:
+                    with self._background_requests(server, scenario):
+                        self._monitor_and_refresh(scenario, number)
+                progress.measure(**{"live quality": self.days[-1]["rate"]})
+                progress.advance()
+
+    def _monitor_and_refresh(self, scenario: DemoScenario, number: int) -> None:
+        with self._timed(MONITOR):
+            refitted = self._monitor(scenario, number)
+        if refitted:  # the new bundle has an index of today
+            return
+        with self._timed(REFRESH):
+            self._command("run", "index_refresh", *self._data_options(scenario))
+        self._add_mark(self._day(scenario, number), "refresh", "index refreshed")
 
     def _monitor(self, scenario: DemoScenario, number: int) -> bool:
-        """Have the monitor look; returns whether a refit's bundle took over."""
+        """Run the monitor; returns whether a refit's bundle became the champion."""
         found = self._command(
             "monitor",
-            *self._pointed(scenario),
-            *scenario.monitored(),
+            *self._data_options(scenario),
+            *scenario.monitor_options(),
             f"--until={scenario.now.isoformat()}",
             f"--windows={self.settings.monitor_every}",
         )
-        self._note_results(scenario, number, found["results"])
+        self._add_results(scenario, number, found["results"])
         day = self._day(scenario, number)
         if found["alert_id"]:
             page = os.path.relpath(found["page"], self.settings.out)
             text = found["reasons"][-1]
             self.alerts.append({"alert_id": found["alert_id"], "page": page, "text": text})
-            self._mark(day, "alert", "alert")
-            self._line(day, f"The monitor alerts: {text}.", page, "Alert page")
+            self._add_mark(day, "alert", "alert")
+            self._add_line(day, f"The monitor raises an alert: {text}.", page, "Alert page")
         else:
-            self._line(day, f"The monitor looks, and does nothing: {found['reasons'][-1]}.")
+            self._add_line(day, f"The monitor finds no reason to act: {found['reasons'][-1]}.")
         if found["refit"]:
-            self._mark(day, "refit", "refit")
+            self._add_mark(day, "refit", "refit")
             if found["refit"]["state"] == RefitState.FAILED:
-                self._line(day, f"The refit failed: {found['refit']['outcome']}")
+                self._add_line(day, f"The refit failed: {found['refit']['outcome']}")
                 return False
             run = read_json(self.home.runs / found["refit"]["key"] / OUTCOME_FILE)
-            self._tell_run(run, day, "the refit")
+            self._add_run(run, day, "the refit")
             if self.bundles[-1]["passed"]:
-                self._mark(day, "swap", "new bundle")
+                self._add_mark(day, "swap", "new bundle")
                 return True
         return False
 
-    def _note_results(
+    def _add_results(
         self, scenario: DemoScenario, number: int, results: Sequence[Mapping[str, Any]]
     ) -> None:
         ends = sorted({result["window"]["end"] for result in results})
@@ -177,7 +200,7 @@ class Demo:
             for result in results
         ]
 
-    def _tell_run(self, run: Mapping[str, Any], day: int | None, name: str) -> None:
+    def _add_run(self, run: Mapping[str, Any], day: int | None, name: str) -> None:
         metadata = {record["step"]: record["metadata"] for record in run["steps"]}
         gate = metadata["gate"]
         evaluation = Path(gate["evaluation"])
@@ -196,14 +219,14 @@ class Demo:
                 "seconds": {record["step"]: record["seconds"] for record in run["steps"]},
             }
         )
-        ended = (
+        outcome = (
             f"passed its gate and is bundle {bundle_id}"
             if verdict.passed
             else f"was refused by its gate: {verdict.reasons[0]}"
         )
-        self._line(day, f"The model of {name} {ended}.", page, "Report")
+        self._add_line(day, f"The model of {name} {outcome}.", page, "Report")
 
-    def _count(self, scenario: DemoScenario, step: DemoStep, number: int) -> None:
+    def _add_day(self, scenario: DemoScenario, step: DemoStep, number: int) -> None:
         self.days.append(
             {
                 "day": self._day(scenario, number),
@@ -215,44 +238,47 @@ class Demo:
                 "truth": step.truth,
             }
         )
-        self.log_message(
+        self._reporter.message(
             f"{scenario.unit} {self._day(scenario, number)}: {step.hits} of {step.answers} "
             f"{scenario.quality_means}"
         )
 
-    def _asker(
+    def _requester(
         self, client: RecommenderClient, scenario: DemoScenario
     ) -> Callable[[dict[str, Any]], Any]:
-        def ask(request: dict[str, Any]) -> Mapping[str, Any] | None:
-            answer = _try(client, request)
+        """A function that sends one request, counts the answer and keeps a few of them."""
+
+        def send(request: dict[str, Any]) -> Mapping[str, Any] | None:
+            answer = _send(client, request)
             self.traffic.count(answer)
-            if answer and len(self.samples) < 6 and self.traffic.sent % 97 == 1:
-                asked = json.dumps(request.get("context", {}), sort_keys=True)
+            sampled = self.traffic.sent % SAMPLE_EVERY == 1
+            if answer and sampled and len(self.samples) < MOST_SAMPLES:
+                context = json.dumps(request.get("context", {}), sort_keys=True)
                 items = [scenario.describe(item["item_id"]) for item in answer["items"][:4]]
-                self.samples.append({"asked": asked, "answered": items})
+                self.samples.append({"context": context, "items": items})
             return answer
 
-        return ask
+        return send
 
     @contextmanager
-    def _steady(self, server: ServerHandle, scenario: DemoScenario) -> Iterator[None]:
-        """Keep asking while something else runs.
+    def _background_requests(self, server: ServerHandle, scenario: DemoScenario) -> Iterator[None]:
+        """Send requests while something else runs.
 
-        These requests are dated a year ahead: nobody reacts to them, so that no monitored window,
-        nor the first ones that set the level of live quality, may hold them.
+        Nobody reacts to their answers. They are dated a year ahead, so that no monitored window
+        holds them, nor the first windows, which set the level of live quality.
         """
         client = server.client()
         stop = threading.Event()
         at = scenario.now + timedelta(days=365)
 
-        def keep_asking() -> None:
+        def send_until_stopped() -> None:
             for number in count():
-                if stop.wait(1.0 / STEADY_REQUESTS_PER_SECOND):
+                if stop.wait(1.0 / BACKGROUND_REQUESTS_PER_SECOND):
                     return
-                request = {"user_id": f"steady-{number}", "k": self.settings.k, "time": at}
-                self.traffic.count(_try(client, request))
+                request = {"user_id": f"background-{number}", "k": self.settings.k, "time": at}
+                self.traffic.count(_send(client, request))
 
-        thread = threading.Thread(target=keep_asking)
+        thread = threading.Thread(target=send_until_stopped)
         thread.start()
         try:
             yield
@@ -261,10 +287,10 @@ class Demo:
             thread.join()
 
     def _announce(self, client: RecommenderClient, lines: list[dict[str, Any]]) -> None:
-        """Append to the stock feed, which the server reads, and wait for it to take up listings.
+        """Append to the stock feed, which the server reads, and wait until it has new listings.
 
-        A simulated day takes two seconds: without this night most of the next one would be over
-        before its listings can be shown.
+        A simulated day takes two seconds. Without the wait, most of the next one would be over
+        before its listings can be recommended.
         """
         if not lines:
             return
@@ -273,16 +299,16 @@ class Demo:
         self.home.stock.mkdir(parents=True, exist_ok=True)
         with (self.home.stock / "feed.jsonl").open("a", encoding="utf-8") as feed:
             feed.writelines(json.dumps(line) + "\n" for line in lines)
-        deadline = time.monotonic() + NIGHT_SECONDS
+        deadline = time.monotonic() + LISTING_SECONDS
         while listed and client.status()["live_items"] <= before and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _mark_changes(self, scenario: DemoScenario, number: int) -> None:
+    def _add_changes(self, scenario: DemoScenario, number: int) -> None:
         for change in scenario.truth():
             if change["day"] != self._day(scenario, number):
                 continue
-            self._mark(change["day"], "change", change["name"])
-            self._line(change["day"], f"A change sets in ({change['name']}): {change['does']}")
+            self._add_mark(change["day"], "change", change["name"])
+            self._add_line(change["day"], f"A change begins ({change['name']}): {change['does']}")
 
     def _day(self, scenario: DemoScenario, number: int) -> int:
         return self.settings.past_days + number - 1 if scenario.unit == "day" else number
@@ -304,24 +330,33 @@ class Demo:
             run_folder=self.home.serving,
         )
 
-    def _pointed(self, scenario: DemoScenario) -> list[str]:
-        return ["--config", scenario.config, "--home", str(self.home.folder), *scenario.changes()]
+    def _data_options(self, scenario: DemoScenario) -> list[str]:
+        """Options that have a command read the scenario's data up to now."""
+        home = str(self.home.folder)
+        return ["--config", scenario.config, "--home", home, *scenario.data_options()]
 
     def _command(self, *arguments: str) -> Mapping[str, Any]:
-        return run_command(arguments, lambda line: self.log_message(f"  {line}"), self.log_message)
+        return run_command(arguments, self._reporter)
 
-    def _mark(self, day: int, kind: str, label: str) -> None:
+    def _add_mark(self, day: int, kind: str, label: str) -> None:
         self.marks.append({"day": day, "kind": kind, "label": label})
 
-    def _line(self, day: int | None, text: str, link: str = "", link_text: str = "") -> None:
-        self.lines.append({"day": day, "text": text, "link": link, "link_text": link_text})
-        self.log_message(("" if day is None else f"{self.unit} {day}: ") + text)
+    def _add_line(self, day: int | None, text: str, link: str = "", link_text: str = "") -> None:
+        self.timeline.append({"day": day, "text": text, "link": link, "link_text": link_text})
+        self._reporter.milestone(("" if day is None else f"{self.unit} {day}: ") + text)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+        """Report a stage, and add its time to those of its earlier turns."""
+        self._reporter.event(StepChange(stage, "running"))
+        started, state = time.monotonic(), "failed"
+        try:
+            yield
+            state = "succeeded"
+        finally:
+            seconds = time.monotonic() - started
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+            self._reporter.event(StepChange(stage, state, seconds))  # type: ignore[arg-type]
 
     def _write(self, scenario: DemoScenario) -> dict[str, Any]:
         summary = {
@@ -343,7 +378,7 @@ class Demo:
             "days": self.days,
             "marks": self.marks,
             "drift": self.drift,
-            "story": self.lines,
+            "timeline": self.timeline,
             "bundles": self.bundles,
             "alerts": self.alerts,
             "samples": self.samples,
@@ -356,18 +391,18 @@ class Demo:
         return summary
 
     def _quality(self, scenario: DemoScenario) -> dict[str, Any]:
-        """Live quality before the change, from then to the swap, and after it."""
+        """Live quality before the change, from the change to the swap, and after the swap."""
         swaps = [mark["day"] for mark in self.marks if mark["kind"] == "swap"]
         changes = [change["day"] for change in scenario.truth()]
         end = float("inf")
         swap = swaps[0] if swaps else end
         change = changes[0] if changes else swap
-        stretches = {
+        periods = {
             "before the change" if changes else "before the refit": (-end, change),
-            "after it, until the refit": (change, swap),
+            "after the change, before the refit": (change, swap),
             "after the refit": (swap, end),
         }
-        return {name: self._pool(*ends) for name, ends in stretches.items()}
+        return {name: self._pool(*ends) for name, ends in periods.items()}
 
     def _pool(self, first: float, until: float) -> dict[str, Any] | None:
         days = [day for day in self.days if first <= day["day"] < until]
@@ -382,8 +417,8 @@ def _rate(hits: int, n: int) -> dict[str, Any]:
     return {"rate": rate.share, "low": low, "high": high, "n": n}
 
 
-def _try(client: RecommenderClient, request: dict[str, Any]) -> Mapping[str, Any] | None:
-    """One request; None when it failed, which the story counts."""
+def _send(client: RecommenderClient, request: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Send one request; None when it failed, which is counted."""
     try:
         answer: Mapping[str, Any] = client.recommend(**request)
     except RefitError:
