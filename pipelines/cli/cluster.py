@@ -84,9 +84,9 @@ def watch_to_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_j
 
 def watch_run(api: "Kubeflow", run_id: str) -> "PipelineRun":
     """Show a run's steps until it is over: a live table on a terminal, else a line a change."""
-    from components.kubeflow import follow
+    from components.kubeflow import poll_run
 
-    looks = follow(api, run_id, every=LOOK_SECONDS, patience=PATIENCE_SECONDS)
+    looks = poll_run(api, run_id, every=LOOK_SECONDS, patience=PATIENCE_SECONDS)
     return _watch_live(looks) if ERRORS.is_terminal else _watch_in_lines(looks)
 
 

@@ -11,7 +11,7 @@ from pipelines.cli.output import write_json, write_line, write_table
 from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
-    from components.deployment.canary import Arm, Proportion
+    from components.deployment.canary import PredictorMetrics, Proportion
     from components.deployment.rollout import Progress, Rollouts
 
 rollout = typer.Typer(no_args_is_help=True, help="New bundles going live on a cluster.")
@@ -44,8 +44,8 @@ def open_rollouts(file: Path | None) -> "Rollouts":
 
 @rollout.command("status")
 def show_status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Show what is going live, what each arm has served, and what is waited for."""
-    tell_progress(open_rollouts(cluster).look(), as_json)
+    """Show what is going live, request counts by predictor, and what the rollout waits for."""
+    tell_progress(open_rollouts(cluster).status(), as_json)
 
 
 @rollout.command("start")
@@ -84,7 +84,7 @@ def step(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
 def follow(cluster: ClusterOption = None) -> None:
     """Carry out proposals as they come, for ever; what the cluster's own deployer runs."""
     end_on_sigterm()
-    open_rollouts(cluster).follow()
+    open_rollouts(cluster).reconcile_forever()
 
 
 @rollout.command("history")
@@ -116,19 +116,19 @@ def tell_progress(progress: "Progress", as_json: bool) -> None:
     if as_json:
         write_json(progress.model_dump(mode="json"))
         return
-    if progress.arms:
+    if progress.predictors:
         write_table(
             progress.bundle_id,
-            ("arm", "bundle", "pods", "failed", "fallbacks", "slow", "led to nothing"),
-            ((name, *_describe(arm)) for name, arm in progress.arms.items()),
+            ("predictor", "bundle", "pods", "errors", "fallbacks", "slow", "no outcome"),
+            ((name, *_describe(metrics)) for name, metrics in progress.predictors.items()),
         )
     write_line(f"{progress.phase}: {progress.message}")
 
 
-def _describe(arm: "Arm") -> tuple[str, ...]:
-    shares = (arm.errors, arm.fallbacks, arm.slow, arm.misses)
-    return (arm.bundle_id, str(arm.pods), *map(_share, shares))
+def _describe(metrics: "PredictorMetrics") -> tuple[str, ...]:
+    proportions = (metrics.errors, metrics.fallbacks, metrics.slow, metrics.misses)
+    return (metrics.bundle_id, str(metrics.pods), *map(_format, proportions))
 
 
-def _share(share: "Proportion") -> str:
-    return "not known" if share.fault else f"{share.bad:.0f} of {share.of:.0f}"
+def _format(proportion: "Proportion") -> str:
+    return "unknown" if proportion.problem else f"{proportion.bad:.0f} of {proportion.total:.0f}"

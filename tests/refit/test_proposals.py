@@ -23,14 +23,14 @@ def decide(proposal: Proposal, action: str = "roll_back") -> RolloutDecision:
         champion=proposal.champion,
         action=action,
         verdict=Verdict.of([]),
-        after=0,
+        last_promotion=0,
         started_at=now,
         at=now,
         by="rollout",
     )
 
 
-def test_a_nomination_stands_until_its_rollout_has_ended(registry, make_bundle):
+def test_a_proposal_is_valid_until_its_rollout_has_ended(registry, make_bundle):
     assert registry.candidate() is None
     bundle_id = registry.add(make_bundle())
     proposal = registry.propose(bundle_id, "", "ann", "better")
@@ -43,23 +43,23 @@ def test_a_nomination_stands_until_its_rollout_has_ended(registry, make_bundle):
     assert registry.candidate() == again
 
 
-def test_a_later_nomination_takes_the_place_of_an_earlier_one(registry, make_bundle):
+def test_a_later_proposal_replaces_an_earlier_one(registry, make_bundle):
     first, second = (registry.add(make_bundle(note=n)) for n in "ab")
     registry.propose(first, "", "ann", "better")
     registry.propose(second, "", "ann", "better still")
     assert registry.candidate().bundle_id == second
 
 
-def test_the_first_decision_stands(registry, make_bundle):
+def test_a_second_decision_does_not_replace_the_first(registry, make_bundle):
     proposal = registry.propose(registry.add(make_bundle()), "", "ann", "better")
-    kept = registry.decide(decide(proposal))
-    assert registry.decide(decide(proposal, "promote")) == kept
+    first = registry.decide(decide(proposal))
+    assert registry.decide(decide(proposal, "promote")) == first
     assert registry.decision(proposal.rollout_id).action == "roll_back"
-    assert registry.decisions() == (kept,)
+    assert registry.decisions() == (first,)
     assert registry.decision("nothing") is None
 
 
-def test_only_what_passed_its_gate_and_has_a_reason_is_nominated(registry, make_bundle):
+def test_a_proposal_needs_a_passed_gate_and_a_reason(registry, make_bundle):
     weak, fine = registry.add(make_bundle(passed=False)), registry.add(make_bundle())
     with pytest.raises(GateRefused, match="too weak"):
         registry.propose(weak, "", "ann", "why not")
