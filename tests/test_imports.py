@@ -1,6 +1,7 @@
 """Importing Refit loads nothing heavy; what serves needs no main environment."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -79,3 +80,8 @@ def test_the_check_sees_what_is_heavy():
     found = import_each(".venv", ["kfp.dsl", "nothing_of_this_name"])
     assert found["kfp.dsl"] == ["kfp"]
     assert "ModuleNotFoundError" in found["nothing_of_this_name"][0]
+
+
+def test_what_starts_a_cluster_does_not_import_the_tests_on_it():
+    for file in (ROOT / "tests" / "machine").rglob("*.py"):
+        assert not re.search(r"\btests\.cluster\b", file.read_text("utf-8")), file
