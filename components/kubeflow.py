@@ -175,6 +175,26 @@ class Kubeflow:
         with self._translated_errors():
             json.loads(response.data)  # an HTML page would count as an empty response
 
+    def release(self) -> str:
+        """Release of the backend, such as ``2.17.0``; "" where it does not report one.
+
+        Raises:
+            ServiceUnreachable: The API does not answer.
+        """
+        with self._explained():
+            # Only the older health check reports it, which the typed client does not have.
+            answer = self._client.call_api(
+                "/apis/v1beta1/healthz",
+                "GET",
+                header_params={"Accept": "application/json"},
+                response_type="object",
+                auth_settings=["Bearer"],
+                _return_http_data_only=True,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+        release = str(dict(answer or {}).get("tag_name", ""))
+        return "" if release in ("unknown", "dev") else release
+
     def find_experiment(self, name: str, namespace: str = "") -> str:
         """Return the id of an experiment; create the experiment if it does not exist.
 

@@ -20,6 +20,7 @@ PYTHON_OF = {
     "requirements-dev.in": "3.12",  # after requirements.in: it is constrained by requirements.txt
     "serving/requirements.in": "3.12",
     "tools/uv.in": "3.12",
+    "tests/benchmarks/scann/requirements.in": "3.12",
     "tests/machine/requirements.in": "3.12",
     "tests/machine/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
 }

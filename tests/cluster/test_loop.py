@@ -149,7 +149,7 @@ def test_a_killed_training_resumes_and_its_bundle_goes_live(
     wait_for("the run's failure", lambda: state_of(refit, "first") == "FAILED", 120, pause=2)
     retried = refit("retry", "first", "--wait")
     assert retried.returncode == 0, retried.stderr
-    assert "going on after epoch" in refit("logs", "first", "train_towers").stdout
+    assert "resuming after epoch" in refit("logs", "first", "train_towers").stdout
     assert refit.read("status", "first")["run_id"] == started["run_id"]
     bundle = wait_for("the first bundle to be served", lambda: served(client), 240, pause=2)
     assert bundle == registry.champion_id()
