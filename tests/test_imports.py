@@ -122,3 +122,8 @@ def test_the_check_sees_what_is_heavy():
     found = import_each(".venv", ["kfp.dsl", "nothing_of_this_name"])
     assert found["kfp.dsl"] == ["kfp"]
     assert "ModuleNotFoundError" in found["nothing_of_this_name"][0]
+
+
+def test_what_starts_a_cluster_does_not_import_the_tests_on_it():
+    for file in (ROOT / "tests" / "machine").rglob("*.py"):
+        assert not re.search(r"\btests\.cluster\b", file.read_text("utf-8")), file
