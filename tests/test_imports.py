@@ -1,8 +1,10 @@
-"""Importing Refit loads nothing heavy; what serves needs no main environment."""
+"""Importing Refit loads nothing heavy; what serves needs no main environment; no import cycles."""
 
 import json
 import subprocess
 from pathlib import Path
+
+import grimp
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
@@ -79,3 +81,15 @@ def test_the_check_sees_what_is_heavy():
     found = import_each(".venv", ["kfp.dsl", "nothing_of_this_name"])
     assert found["kfp.dsl"] == ["kfp"]
     assert "ModuleNotFoundError" in found["nothing_of_this_name"][0]
+
+
+def test_no_modules_import_each_other_in_a_cycle():
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    graph = grimp.build_graph(*ROOMS)
+    cycles = [
+        (module, *chain)
+        for module in sorted(graph.modules)
+        for imported in sorted(graph.find_modules_directly_imported_by(module))
+        if (chain := graph.find_shortest_chain(imported, module))
+    ]
+    assert cycles == []
