@@ -1,4 +1,4 @@
-"""The report's pictures: methods and slices with their 95% intervals."""
+"""The report's figures: methods and slices with their 95% intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,11 @@ MARKS = {"model": "D", "champion": "s", "baseline": "o"}
 
 
 def draw_pictures(folder: Path, settings: EvaluationSettings, results: Results) -> list[Path]:
-    """Draw methods and slices into a folder; returns the pictures in the report's order."""
+    """Draw the figures of methods and slices into a new folder.
+
+    Returns:
+        Their paths, in the order of the report.
+    """
     folder.mkdir()
     pictures = [_draw_methods(folder / "methods.png", settings, results)]
     if results.slices:

@@ -143,7 +143,7 @@ def test_a_training_that_was_killed_goes_on_and_its_bundle_goes_live(
     wait_for("the run's failure", lambda: state_of(refit, "first") == "FAILED", 120, pause=2)
     ended = refit("retry", "first", "--wait")
     assert ended.returncode == 0, ended.stderr
-    assert "going on after epoch" in refit("logs", "first", "train_towers").stdout
+    assert "resuming after epoch" in refit("logs", "first", "train_towers").stdout
     assert refit.read("status", "first")["run_id"] == started["run_id"]
     bundle = wait_for("the first bundle, live", lambda: served(client), 240, pause=2)
     assert bundle == registry.champion_id()
