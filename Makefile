@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/cluster/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -22,6 +22,15 @@ demo: setup  ## the whole loop, told on one page; SOURCE=renttherunway DATA=<fol
 
 test: setup  ## every quick test; ARGS="-k name" for some
 	@$(RUN) -m pytest $(ARGS)
+
+test-docs: setup  ## run the commands of the tutorial and of the how-to guides; takes minutes
+	@$(RUN) -m pytest -m docs tests/docs $(ARGS)
+
+docs: setup  ## build the site into build/site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs --quiet build --strict
+
+docs-serve: setup  ## serve the site on port 8000, built again when a page changes
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve
 
 test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder that holds them>
 	@$(RUN) -m pytest -m data $(ARGS)

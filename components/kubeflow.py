@@ -154,6 +154,26 @@ class Kubeflow:
         with self._explained():
             json.loads(answer.data)  # a page that is no JSON would pass for an empty answer
 
+    def release(self) -> str:
+        """Release of the backend, such as ``2.17.0``; "" where it does not report one.
+
+        Raises:
+            ServiceUnreachable: The API does not answer.
+        """
+        with self._explained():
+            # Only the older health check reports it, which the typed client does not have.
+            answer = self._client.call_api(
+                "/apis/v1beta1/healthz",
+                "GET",
+                header_params={"Accept": "application/json"},
+                response_type="object",
+                auth_settings=["Bearer"],
+                _return_http_data_only=True,
+                _request_timeout=TIMEOUT_SECONDS,
+            )
+        release = str(dict(answer or {}).get("tag_name", ""))
+        return "" if release in ("unknown", "dev") else release
+
     def find_experiment(self, name: str, namespace: str = "") -> str:
         """Id of an experiment, made when there is none of this name.
 

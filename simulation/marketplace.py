@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refit.progress import Meter
 from simulation import choice
 from simulation.changes import CHANGES
 from simulation.choice import Acts, StockOnSale, Visits
@@ -95,7 +96,11 @@ class Marketplace:
         self._sessions = 0
         self._request_ids: list[str] = []
         self._start_us = int(settings.starts_at.timestamp()) * 1_000_000
-        days = [self._live_organically() for _ in range(settings.days)]
+        days = []
+        with Meter("simulated days", settings.days, "days") as progress:
+            for _ in range(settings.days):
+                days.append(self._live_organically())
+                progress.advance()
         self.today: LiveDay | None = None
         self._by_shopper: tuple[Ints, Ints] | None = None
         self._past = days[0].joined_with(*days[1:])

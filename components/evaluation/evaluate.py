@@ -1,20 +1,35 @@
 """The evaluation step: rank, measure, compare, apply the gate, write the results."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.evaluation.bootstrap import Replicates
-from components.evaluation.data import EvaluationData, Ints
+from components.evaluation.data import (
+    CandidateSnapshot,
+    EvaluationData,
+    Floats,
+    Ints,
+    Longs,
+    Queries,
+)
 from components.evaluation.examples import draw_examples
 from components.evaluation.gate import apply_gate
 from components.evaluation.index_check import check_index
 from components.evaluation.metrics import coverage, exposure, gini, per_query
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
-from components.evaluation.ranking import EvaluationSet, Ranking, Scorer, build_evaluation_set, rank
+from components.evaluation.ranking import (
+    EvaluationSet,
+    Ranking,
+    ScoreBlock,
+    Scorer,
+    build_evaluation_set,
+    rank,
+)
 from components.evaluation.report import write_report
 from components.evaluation.results import (
     CHAMPION,
@@ -37,7 +52,7 @@ from components.evaluation.towers import (
 from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
 from refit.errors import RefitError
 from refit.files import remove, write_atomically, write_json
-from refit.progress import log_message, timed
+from refit.progress import Meter, log_message, timed
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
@@ -159,8 +174,12 @@ def _rank_all(
 
     def add(method: Method, scorer: Scorer | None) -> None:
         if scorer is not None:
-            with timed(f"ranked with {method.name}"):
-                ranking = rank(scorer, evaluation_set, settings.longest)
+            n = len(evaluation_set.queries)
+            with (
+                timed(f"ranked with {method.name}"),
+                Meter(f"rank with {method.name}", n, "queries") as progress,
+            ):
+                ranking = rank(_Counted(scorer, progress), evaluation_set, settings.longest)
             rankings[method.name] = ranking
             method = method.model_copy(update={"not_finite": ranking.not_finite})
         methods.append(method)
@@ -184,6 +203,25 @@ def _rank_all(
                 f"baseline {baseline.extension!r}: {broken:,} of its scores are no finite numbers"
             )
     return methods, rankings
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A scorer that reports each block of queries as it is scored."""
+
+    scorer: Scorer
+    progress: Meter
+
+    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
+        """Score as the scorer does."""
+        score = self.scorer.at(queries, moment)
+
+        def counted(block: Longs) -> Floats:
+            scores = score(block)
+            self.progress.advance(len(block))
+            return scores
+
+        return counted
 
 
 def _measure(

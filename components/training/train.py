@@ -14,7 +14,7 @@ from refit.errors import DataValidationError, RefitError
 from refit.features import FeaturesManifest
 from refit.files import checksum, fingerprint, remove, write_atomically
 from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, ModelManifest
-from refit.progress import log_message, timed
+from refit.progress import Meter, log_message, timed
 
 if TYPE_CHECKING:
     from components.training.batches import Batches
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from components.training.recall import RecallMeter
 
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
-SECONDS_BETWEEN_MESSAGES = 5.0
 FINAL_RATE = 0.1
 
 
@@ -237,7 +236,14 @@ def _loop(
     model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
     epochs = checkpoint.restore(model)
-    clock = _Clock(name, n_examples, n_epochs, len(epochs))
+    progress = Meter(
+        name,
+        n_examples * n_epochs,
+        "examples",
+        done=n_examples * len(epochs),
+        at_most=meter is not None,
+        logs=True,
+    )
     while len(epochs) < n_epochs and not _stopped(epochs, settings.patience, meter is not None):
         number = len(epochs) + 1
         decay = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
@@ -248,7 +254,7 @@ def _loop(
             n = len(batch["label"])
             total += float(step(batch)["loss"]) * n
             count += n
-            clock.tick(n)
+            progress.advance(n)
         seconds = time.monotonic() - started
         loss = total / count if count else float("nan")
         if loss != loss:
@@ -261,13 +267,14 @@ def _loop(
             Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count)
         )
         checkpoint.save(model, epochs)
-        measured = (
-            "" if recall is None else f", validation recall@{settings.recall_at} {recall:.4f}"
-        )
+        measured = {} if recall is None else {f"validation recall@{settings.recall_at}": recall}
+        progress.measure(loss=loss, **measured)
+        logged = "".join(f", {metric} {value:.4f}" for metric, value in measured.items())
         log_message(
-            f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{measured}, "
+            f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{logged}, "
             f"{count / seconds:,.0f} examples/s"
         )
+    progress.finish()
     return epochs
 
 
@@ -277,27 +284,6 @@ def _stopped(epochs: Sequence[Epoch], patience: int, validated: bool) -> bool:
         return False
     recalls = [epoch.recall or 0.0 for epoch in epochs]
     return max(recalls[-patience:]) <= max(recalls[:-patience])
-
-
-class _Clock:
-    """Logs the speed of training and the time that is left."""
-
-    def __init__(self, name: str, n_examples: int, n_epochs: int, done_epochs: int) -> None:
-        self._name = name
-        self._left = n_examples * (n_epochs - done_epochs)
-        self._done = 0
-        self._started = self._logged = time.monotonic()
-
-    def tick(self, n: int) -> None:
-        """Count ``n`` more examples."""
-        self._done += n
-        now = time.monotonic()
-        if now - self._logged < SECONDS_BETWEEN_MESSAGES:
-            return
-        self._logged = now
-        speed = self._done / (now - self._started)
-        left = (self._left - self._done) / speed
-        log_message(f"{self._name}: {speed:,.0f} examples/s, at most {left:.0f} s left")
 
 
 def _write_model(
