@@ -182,8 +182,9 @@ def test_settings_that_cannot_be_meant_are_usage_errors(values, message):
 )
 def test_a_baseline_that_cannot_be_loaded_is_a_usage_error(name, options, message):
     settings = BaselineSettings(extra=(name,), options={name: options} if options else {})
-    with pytest.raises(UsageError, match=f"(?s){message}"):
+    with pytest.raises(UsageError, match=f"(?s){message}") as raised:
         load_baselines(settings)
+    assert str(raised.value).count(name) == 1
 
 
 def test_a_module_that_cannot_be_executed_is_named(tmp_path, monkeypatch, caplog):
@@ -201,7 +202,7 @@ def test_a_module_that_cannot_be_executed_is_named(tmp_path, monkeypatch, caplog
         (
             "RAISES",
             RefitError,
-            "failed with ValueError: no such seller; correct it, or take it out",
+            "failed with ValueError: no such seller; correct it, or remove it",
         ),
         ("REFUSES", UsageError, "the sellers must be known"),
         ("RETURNS_NOTHING", RefitError, "returned None; it must return Tuned or NotRun"),
