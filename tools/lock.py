@@ -21,8 +21,8 @@ PYTHON_OF = {
     "serving/requirements.in": "3.12",
     "tools/uv.in": "3.12",
     "tests/benchmarks/scann/requirements.in": "3.12",
-    "tests/cluster/requirements.in": "3.12",
-    "tests/cluster/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
+    "tests/machine/requirements.in": "3.12",
+    "tests/machine/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
 }
 OPTIONS = ("--quiet", "--generate-hashes", "--python-platform=x86_64-manylinux_2_28")
 

@@ -132,7 +132,7 @@ class ClusterDoctor:
         from pipelines.cluster.connect import connect
 
         api = connect(self.settings, self.endpoint)
-        yield ok("Kubeflow Pipelines: health", f"{api.where} answers")
+        yield ok("Kubeflow Pipelines: health", f"{api.address} answers")
         yield self._check_release(api)
 
     def _check_release(self, api: "Kubeflow") -> CheckResult:
