@@ -68,7 +68,7 @@ class BaselineExtension(Protocol):
     Attributes:
         NAME: Its name in metrics.json, in the report and in the gate's checks.
         NEEDS: Columns of the items, or else of the queries' context, that it cannot run without.
-        Options: Optional: the settings class of its options.
+        OPTIONS: Optional: a subclass of ``refit.settings.Settings`` for its options.
     """
 
     NAME: str
@@ -79,7 +79,7 @@ class BaselineExtension(Protocol):
 
         Args:
             validation: The validation queries, and the features folder behind them.
-            options: The options from the settings, an instance of ``Options``.
+            options: The options from the settings, an instance of ``OPTIONS``.
         """
         ...
 
@@ -101,7 +101,7 @@ class Baseline:
 
 
 class NoOptions(Settings):
-    """The options of a baseline without a class ``Options``."""
+    """The options of a baseline without ``OPTIONS``."""
 
 
 class ValidationSet:
@@ -263,7 +263,7 @@ def _load(extension: str, options: Mapping[str, Any]) -> Baseline:
             extension=extension,
             name=str(found.NAME),
             needs=tuple(found.NEEDS),
-            options=getattr(found, "Options", NoOptions).parse(options),
+            options=getattr(found, "OPTIONS", NoOptions).parse(options),
             tune=found.tune,
         )
 

@@ -81,7 +81,7 @@ def refuse(*_):
 
 
 ACME = {
-    "NEWEST": extension(tune_newest, Options=Options),
+    "NEWEST": extension(tune_newest, OPTIONS=Options),
     "PLAIN": extension(lambda validation, options: Tuned(Newest()), "plain"),
     "NEEDY": extension(tune_newest, "needy", ("brand", "fabric", "occasion", "weather")),
     "UNWILLING": extension(lambda validation, options: NotRun("no seller is known"), "unwilling"),
@@ -154,7 +154,7 @@ def test_only_the_included_and_the_extra_baselines_run(data):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"extra": ["sellers"]}, "extra: unknown baseline 'sellers'; known: attributes_in_context"),
+        ({"extra": ["sellers"]}, "extra: unknown baseline 'sellers': known: attributes_in_context"),
         ({"extra": ["ease"]}, "named twice in include and extra: ease"),
         ({"include": ["ease", "ease"]}, "named twice in include and extra: ease"),
         ({"options": {"acme:NEWEST": {}}}, "options for baselines that do not run: acme:NEWEST"),
