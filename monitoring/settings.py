@@ -119,6 +119,8 @@ class MonitorSettings(Settings):
     """Everything one run of the monitor needs to know.
 
     Attributes:
+        measure: How drift is measured and calibrated.
+        policy: What drift may set off.
         lease_seconds: A claimed refit whose owner was silent for so long is taken up by the next.
         maximum_attempts: A refit that was abandoned so often is given up as failed.
     """

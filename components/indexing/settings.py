@@ -38,6 +38,7 @@ class IndexSettings(Settings):
         popularity_half_life_days: Which of the spec's half-lives ranks them; None is the longest.
         popularity_smoothing: Events' worth of overall popularity added to each context value's.
         batch_size: Items embedded at once.
+        seed: Seed of the sample of query vectors and of the IVF lists.
         validation: The gate of a refreshed index.
     """
 
