@@ -103,6 +103,11 @@ def describe_type(annotation: Any) -> str:
     )
 
 
+def holds_settings(annotation: Any) -> bool:
+    """Whether a setting is a section of its own: settings, or a list or mapping of them."""
+    return _settings_in(annotation) is not None
+
+
 def anchor_of(path: str) -> str:
     """The anchor of a setting's full name."""
     return path.replace("[]", "-each")
