@@ -181,7 +181,7 @@ class Kubeflow:
         Raises:
             ServiceUnreachable: The API does not answer.
         """
-        with self._explained():
+        with self._translated_errors():
             # Only the older health check reports it, which the typed client does not have.
             answer = self._client.call_api(
                 "/apis/v1beta1/healthz",
