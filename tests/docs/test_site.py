@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cluster.settings import ClusterSettings
 from pipelines.settings import RunSettings
 from tests.docs.pages import DOCS, ROOT
-from tools.reference.settings import (
-    anchor_of,
-    describe_attributes,
-    find_sections,
-    holds_settings,
-)
+from tools.reference.settings import anchor_of, find_sections
 
 ROOT_PAGES = ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG")
 LINK = re.compile(r"\]\((?P<target>[^)#\s:]+)(?:#[^)\s]*)?\)")
@@ -59,30 +53,6 @@ def test_building_the_reference_imports_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
-
-
-@pytest.mark.parametrize("model", [RunSettings, ClusterSettings])
-def test_every_setting_is_described(model):
-    """A class whose docstring describes some of its settings describes all of them."""
-    missing = [
-        section.child(name)
-        for section in find_sections(model)
-        if (described := describe_attributes(section.model))
-        for name, field in section.model.model_fields.items()
-        if name not in described and not holds_settings(field.annotation)
-    ]
-    assert missing == []
-
-
-@pytest.mark.parametrize("model", [RunSettings, ClusterSettings])
-def test_what_is_described_is_a_setting(model):
-    unknown = [
-        section.child(name)
-        for section in find_sections(model)
-        for name in describe_attributes(section.model)
-        if name not in section.model.model_fields
-    ]
-    assert unknown == []
 
 
 @pytest.mark.parametrize("page", ROOT_PAGES)
