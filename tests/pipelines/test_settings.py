@@ -80,6 +80,8 @@ def test_set_fills_a_part_that_the_file_leaves_empty(tmp_path):
         ("trainng.seed=3", "trainng: unknown name; did you mean 'training'?"),
         ("features.spec.item_categoricl=[a]", "did you mean 'item_categorical'?"),
         ("monitoring.policy.cooldown=1", "did you mean 'cooldown_hours'?"),
+        ("monitoring.measure.metrics.score=[wassersten]", "did you mean 'wasserstein'?"),
+        ("monitoring.measure.floors.psi=0.1", "floors: psi is not measured; metrics:"),
         ("training.seed=many", "training.seed: Input should be a valid integer"),
         ("training.seed.x=1", "training.seed: Input should be a valid integer"),
         ("ingestion.source.x=1", "source is a value, it holds no settings"),
