@@ -160,6 +160,8 @@ class MonitorSettings(Settings):
     """All settings of one run of the monitor.
 
     Attributes:
+        measure: How drift is measured and calibrated.
+        policy: When drift raises an alert, and when it starts a refit.
         lease_seconds: A claimed refit whose owner has not renewed its claim for this long is
             taken over by the next run.
         maximum_attempts: A refit that was abandoned this often is marked as failed.

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from refit.features import FeatureSpec
 from refit.settings import Settings
+from refit.tables import MemoryLimit, ThreadCount
 
 
 class FeatureSettings(Settings):
@@ -28,5 +29,5 @@ class FeatureSettings(Settings):
     judge_recommended: bool = False
     request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
-    memory_limit: str = "2GB"
-    threads: int | None = Field(default=None, ge=1)
+    memory_limit: MemoryLimit = "2GB"
+    threads: ThreadCount = 0

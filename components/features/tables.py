@@ -15,7 +15,6 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
-from components.features.settings import FeatureSettings
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE, DatasetManifest
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
@@ -50,9 +49,8 @@ class DatasetTables:
     """A dataset folder opened as tables; events end where the split ends.
 
     Attributes:
-        context: Event columns that stand in the examples, spec columns first.
-        user: User columns that stand in examples and histories.
-        spill: A folder for what need not stay.
+        context: Event columns that the examples hold, those of the spec first.
+        user: User columns that the examples and histories hold.
     """
 
     con: ibis.BaseBackend
@@ -63,39 +61,31 @@ class DatasetTables:
     users: ir.Table
     context: tuple[str, ...]
     user: tuple[str, ...]
-    spill: Path
 
 
-def open_source(
-    settings: FeatureSettings, spec: FeatureSpec, folder: Path, spill: Path
-) -> DatasetTables:
-    """Open a dataset folder and hold the spec against its columns.
+def open_dataset(con: ibis.BaseBackend, spec: FeatureSpec, folder: Path) -> DatasetTables:
+    """Open a dataset folder and check that it has the columns of the spec.
 
     Raises:
-        UsageError: The spec names a column that is not there, or that two tables share.
-        DataValidationError: An event is on an item that the items table does not know.
+        UsageError: The spec names a column that does not exist, or that two tables share.
     """
     manifest = DatasetManifest.read(folder)
-    config = {"memory_limit": settings.memory_limit, "temp_directory": str(spill)}
-    if settings.threads:
-        config["threads"] = str(settings.threads)
-    con = ibis.duckdb.connect(**config)
     events, items, users = (
         con.read_parquet(folder / name) for name in (EVENTS_FILE, ITEMS_FILE, USERS_FILE)
     )
     spec.check_columns(items.columns, events.columns, users.columns)
-    asked = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
-    context = tuple(dict.fromkeys((*asked, *manifest.context_columns)))
+    in_spec = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
+    context = tuple(dict.fromkeys((*in_spec, *manifest.context_columns)))
     user = tuple(dict.fromkeys((*spec.user_categorical, *spec.user_numeric)))
     taken = {*context} & {*user} | {*context, *user} & RESERVED
     if taken:
         raise UsageError(
-            f"the examples have one column of a name, but {', '.join(sorted(taken))} would stand"
+            f"the examples need one column for each name, but {', '.join(sorted(taken))} would be"
             " there twice: rename it in events or users, or leave it out of the spec"
         )
     events = events.mutate(at_us=epoch_us(events.event_time))
     events = events.filter(events.at_us < microseconds(manifest.split.end))
-    return DatasetTables(con, spec, manifest, events, items, users, context, user, spill)
+    return DatasetTables(con, spec, manifest, events, items, users, context, user)
 
 
 def catalogue(source: DatasetTables) -> ir.Table:

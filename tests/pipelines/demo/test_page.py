@@ -31,8 +31,8 @@ def summary():
         "marks": [{"day": 35, "kind": "alert", "label": "alert"}],
         "drift": [
             reading(34, "query-embedding · frechet", 0.05),
-            reading(35, "input:items.brand · null-share", 0.5, "drift"),
-            reading(35, "input:items.size · null-share", 0.0),
+            reading(35, "input:items.brand · null_share", 0.5, "drift"),
+            reading(35, "input:items.size · null_share", 0.0),
         ],
         "story": [{"day": 35, "text": "An alert.", "link": "alert.html", "link_text": "Page"}],
         "bundles": [
@@ -76,5 +76,5 @@ def test_a_refused_first_model_still_gets_its_page(summary, tmp_path):
 def test_drawn_are_vectors_and_whatever_drifted(summary):
     assert choose_subjects(summary["drift"]) == [
         "query-embedding · frechet",
-        "input:items.brand · null-share",
+        "input:items.brand · null_share",
     ]
