@@ -212,6 +212,20 @@ def test_schedules_are_replaced_by_name(on_cluster, backend):
     assert (again.code, "there are: drift_monitoring" in again.err) == (2, True)
 
 
+def test_the_cluster_file_says_when(on_cluster, cluster, backend):
+    assert on_cluster("schedule", "index_refresh").out == "schedule index_refresh: 0 0 3 * * *\n"
+    with cluster.open("a") as file:
+        file.write('scale: large\nschedules: {drift_monitoring: ""}\n')
+    assert on_cluster("schedule", "index_refresh").out.startswith(
+        "schedule index_refresh: 0 0 */2 * * *"
+    )
+    said = on_cluster("schedule", "drift_monitoring")
+    assert (said.code, "schedules.drift_monitoring of the cluster file is empty" in said.err) == (
+        2,
+        True,
+    )
+
+
 def test_a_schedule_whose_run_goes_on_is_stopped_and_removed_later(on_cluster, backend, experiment):
     words = ("schedule", "drift_monitoring", "--cron", "0 0 3 * * *")
     on_cluster(*words)
@@ -273,7 +287,8 @@ def test_a_scheduled_monitor_knows_how_to_start_a_refit(on_cluster, backend):
         (("submit", "nothing"), "no pipeline 'nothing'"),
         (("submit", "--config", "simulat"), "did you mean 'simulated'?"),
         (("schedule",), "name a pipeline to schedule"),
-        (("schedule", "index_refresh"), "six fields"),
+        (("schedule", "index_refresh", "--cron", "nightly"), "six fields"),
+        (("schedule", "nothing"), "no pipeline 'nothing'"),
         (("schedule", "index_refresh", "--cron", "0 3 * * *"), 'did you mean "0 0 3 * * *"?'),
         (("schedule", "--list", "--remove", "x"), "name a pipeline to schedule"),
     ],
