@@ -1,4 +1,4 @@
-"""What every pipeline step does around its work: it logs, records its outcome and reports errors."""
+"""What every pipeline step does around its work: log, record the outcome, report errors."""
 
 import fcntl
 import gc
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refit.errors import RefitError
 from refit.failures import explain, summarize
 from refit.files import write_json
 from refit.progress import StepChange, log_message, send_event, set_up_logging

@@ -235,13 +235,16 @@ class Rollouts:
         Raises:
             ServiceUnreachable: It does not within the time; the message tells what is missing.
         """
-        deadline = time.monotonic() + seconds
+        deadline, logged = time.monotonic() + seconds, ""
         while True:
             bundle = bundle_of(main_of(self.cluster.read()))
             pods = self.cluster.pods()
             waiting = _waiting_for(pods, MAIN, bundle) or _waiting_for_end(pods)
             if not waiting:
                 return bundle
+            if waiting != logged:
+                logged = waiting
+                log_message(f"rollout: {waiting}")
             if time.monotonic() > deadline:
                 raise ServiceUnreachable(
                     f"{bundle} is not served alone after {seconds:.0f} s: {waiting}; it goes on "

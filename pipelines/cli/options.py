@@ -9,7 +9,6 @@ from pipelines.cli.edge import HOME_KEY
 from pipelines.home import DEFAULT_HOME, HOME_VARIABLE
 
 
-
 def _remember_home(ctx: typer.Context, folder: Path | None) -> Path | None:
     """Keep the home where the handling of errors finds it."""
     if folder is not None:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
 from pipelines.cli.live import reporting
+from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
 from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.home import Home
 from pipelines.local import PIPELINE_STEPS, RunOutcome, list_runs, run_locally

@@ -24,9 +24,7 @@ def simulate(
         list[str] | None,
         typer.Option(help="A change and its first day: taste_shift@40. Repeatable."),
     ] = None,
-    list_changes: Annotated[
-        bool, typer.Option("--list-changes", help="List the changes.")
-    ] = False,
+    list_changes: Annotated[bool, typer.Option("--list-changes", help="List the changes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the data of a simulated marketplace: seeded, in place of real data, its truth known.

@@ -43,9 +43,11 @@ def submit_pipeline(
     cluster: ClusterOption = None,
     endpoint: EndpointOption = "",
     cache: CacheOption = True,
-    reason: Annotated[str, typer.Option(help="Why it is run; kept in the audit trail.")] = "by hand",
+    reason: Annotated[
+        str, typer.Option(help="Why it is run; kept in the audit trail.")
+    ] = "by hand",
     run_id: Annotated[
-        str, typer.Option(help="Name of the run; an existing run of this name is not started again.")
+        str, typer.Option(help="Name of the run; an existing run of this name is not repeated.")
     ] = "",
     data_version: DataVersionOption = "",
     until: Annotated[

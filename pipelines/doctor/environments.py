@@ -179,7 +179,8 @@ def _check_keras(name: str, probe: Probe) -> CheckResult:
     setting = os.environ.get(KERAS_VARIABLE, "1")
     if setting != "1":
         return not_ok(
-            subject, f"{KERAS_VARIABLE} is {setting!r}, which selects Keras 3; unset it or set it to 1"
+            subject,
+            f"{KERAS_VARIABLE} is {setting!r}, which selects Keras 3; unset it, or set it to 1",
         )
     if _minor(tensorflow) != _minor(keras):
         return not_ok(
@@ -218,5 +219,3 @@ def _minor(version: str) -> list[str]:
 def _some(texts: Sequence[str]) -> str:
     more = len(texts) - SHOWN
     return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
