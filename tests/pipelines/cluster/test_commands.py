@@ -187,7 +187,7 @@ def test_status_logs_and_cancel(on_cluster, backend, experiment):
     assert "did not run" in on_cluster("logs", "now", "deploy_bundle").err
     assert "is being cancelled" in on_cluster("cancel", "now").out
     assert backend.kept["runs"][running]["state"] == "CANCELED"
-    assert "is over: canceled" in on_cluster("cancel", "now").out
+    assert "has ended: canceled" in on_cluster("cancel", "now").out
     missing = on_cluster("status", "nope")
     assert (missing.code, "no run 'nope'" in missing.err) == (2, True)
 
@@ -245,16 +245,16 @@ def test_a_schedule_whose_run_goes_on_is_stopped_and_removed_later(on_cluster, b
     assert len(backend.kept["recurringruns"]) == 1
     (third,) = backend.kept["recurringruns"]
     backend.add_run("again", "RUNNING", recurring_run_id=third, experiment_id=experiment)
-    assert "is stopped" in on_cluster("schedule", "--remove", "drift_monitoring").out
+    assert "is disabled" in on_cluster("schedule", "--remove", "drift_monitoring").out
     assert third in backend.kept["recurringruns"]
 
 
 def test_a_failed_run_is_taken_up_again(on_cluster, backend, experiment):
     run = backend.add_run("broke", "FAILED", experiment_id=experiment)
-    assert on_cluster("retry", "broke").out == "run broke goes on\n"
+    assert on_cluster("retry", "broke").out == "run broke is being retried\n"
     assert backend.kept["runs"][run]["state"] == "RUNNING"
     again = on_cluster("retry", "broke")
-    assert (again.code, "is running; only a failed one" in again.err) == (2, True)
+    assert (again.code, "is running; only a failed run" in again.err) == (2, True)
 
 
 @pytest.mark.parametrize("place", ["", "postgresql+psycopg://refit@postgres.refit/refit"])

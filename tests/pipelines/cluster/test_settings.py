@@ -25,11 +25,20 @@ def test_the_example_shows_every_setting():
         ({"alert_store": "postgresql+psycopg://refit:hush@db:x/refit"}, "cannot be read"),
         ({"alert_store": "/var/alerts.sqlite"}, "with monitoring"),
         ({"backend": "1.8"}, "2.17"),
-        ({"backend": 2.17}, 'backend: expected one of 2.17, 2.0, read the number 2.17; write "2.17"'),
-        ({"resources": {"gate": {"cpu": 4}}}, 'resources.gate.cpu: expected text, read the number 4'),
+        (
+            {"backend": 2.17},
+            'backend: expected one of 2.17, 2.0, read the number 2.17; write "2.17"',
+        ),
+        (
+            {"resources": {"gate": {"cpu": 4}}},
+            "resources.gate.cpu: expected text, read the number 4",
+        ),
         ({"resources": {"gate": {"memory": "8GB"}}}, "must be a quantity of Kubernetes such as"),
         ({"service": {"port": 88888}}, "service.port: must be less than or equal to 65535"),
-        ({"schedules": {"index_refresh": "0 3 * * *"}}, "index_refresh: cron '0 3 [*] [*] [*]' has five"),
+        (
+            {"schedules": {"index_refresh": "0 3 * * *"}},
+            "index_refresh: cron '0 3 [*] [*] [*]' has five",
+        ),
         ({"retries": {"times": True}}, "retries.times: expected a whole number, read true"),
         ({"rollout": {"slow_ms": float("inf")}}, "rollout.slow_ms: .inf can be read in two ways"),
         ({"verify_tls": "no"}, "verify_tls: expected true or false"),
