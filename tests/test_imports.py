@@ -126,6 +126,11 @@ def test_the_check_sees_what_is_heavy():
     assert "ModuleNotFoundError" in found["nothing_of_this_name"][0]
 
 
+def test_what_starts_a_cluster_does_not_import_the_tests_on_it():
+    for file in (ROOT / "tests" / "machine").rglob("*.py"):
+        assert not re.search(r"\btests\.cluster\b", file.read_text("utf-8")), file
+
+
 def test_no_modules_import_each_other_in_a_cycle():
     """Imports inside functions and under TYPE_CHECKING count too."""
     graph = grimp.build_graph(*ROOMS)

@@ -91,10 +91,10 @@ def wait_for_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_j
     Raises:
         RefitError: The run did not succeed; the kind is that of the step that failed.
     """
-    from components.kubeflow import follow
+    from components.kubeflow import poll_run
     from pipelines.cluster.runs import log_reader, raise_for_end
 
-    updates = follow(api, run_id, every=POLL_SECONDS, patience=PATIENCE_SECONDS)
+    updates = poll_run(api, run_id, every=POLL_SECONDS, patience=PATIENCE_SECONDS)
     if is_live(as_json):
         run = _wait_with_view(api, updates)
     else:

@@ -12,12 +12,10 @@ from pipelines.cli.output import write_json, write_line, write_table
 from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
-    from components.deployment.canary import Arm, Proportion
+    from components.deployment.canary import PredictorMetrics, Proportion
     from components.deployment.rollout import Progress, Rollouts
 
-rollout = typer.Typer(
-    no_args_is_help=True, help="Rollouts of new bundles on a cluster, with a canary."
-)
+rollout = typer.Typer(no_args_is_help=True, help="Rollouts of bundles on a cluster, with a canary.")
 
 BundleArgument = Annotated[str, typer.Argument(help="Id of the bundle, from refit bundles list.")]
 ReasonOption = Annotated[str, typer.Option(help="Why it is done; kept in the audit trail.")]
@@ -48,7 +46,7 @@ def open_rollouts(file: Path | None) -> "Rollouts":
 @rollout.command("status")
 def show_status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
     """Show the rollout in progress, what canary and baseline served, and what it waits for."""
-    show_progress(open_rollouts(cluster).look(), as_json)
+    show_progress(open_rollouts(cluster).status(), as_json)
 
 
 @rollout.command("start")
@@ -89,7 +87,7 @@ def reconcile(cluster: ClusterOption = None) -> None:
     end_on_sigterm()
     rollouts = open_rollouts(cluster)
     with reporting("reconcile rollouts", keeps_log=True):
-        rollouts.follow()
+        rollouts.reconcile_forever()
 
 
 @rollout.command("history")
@@ -121,19 +119,19 @@ def show_progress(progress: "Progress", as_json: bool) -> None:
     if as_json:
         write_json(progress.model_dump(mode="json"))
         return
-    if progress.arms:
+    if progress.predictors:
         write_table(
             progress.bundle_id,
             ("predictor", "bundle", "pods", "failed", "fallbacks", "slow", "without outcome"),
-            ((name, *_describe(arm)) for name, arm in progress.arms.items()),
+            ((name, *_describe(metrics)) for name, metrics in progress.predictors.items()),
         )
     write_line(f"{progress.phase}: {progress.message}")
 
 
-def _describe(arm: "Arm") -> tuple[str, ...]:
-    shares = (arm.errors, arm.fallbacks, arm.slow, arm.misses)
-    return (arm.bundle_id, str(arm.pods), *map(_share, shares))
+def _describe(metrics: "PredictorMetrics") -> tuple[str, ...]:
+    proportions = (metrics.errors, metrics.fallbacks, metrics.slow, metrics.misses)
+    return (metrics.bundle_id, str(metrics.pods), *map(_format, proportions))
 
 
-def _share(share: "Proportion") -> str:
-    return "unknown" if share.fault else f"{share.bad:.0f} of {share.of:.0f}"
+def _format(proportion: "Proportion") -> str:
+    return "unknown" if proportion.problem else f"{proportion.bad:.0f} of {proportion.total:.0f}"
