@@ -135,7 +135,8 @@ def _entry(section: Section, name: str, field: FieldInfo) -> str:
         facts.append(f"default `{_show(field.get_default(call_default_factory=True))}`")
     # A section's own heading has the anchor.
     anchor = f"{{ #{anchor_of(path)} }}" if not inner or inner.suffix else ""
-    return f"`{name}`{anchor}\n:   {' · '.join(facts)}\n\n    {to_markdown(text)}"
+    text = re.sub(r"\bNone\b", "`null`", to_markdown(text))  # as YAML has it
+    return f"`{name}`{anchor}\n:   {' · '.join(facts)}\n\n    {text}"
 
 
 @dataclass(frozen=True)
