@@ -106,6 +106,6 @@ def read_settings(values: Mapping[str, Any]) -> SimulationSettings:
     """
     own = dict(values)
     preset = own.pop("preset", "demo")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}; known presets: {', '.join(PRESETS)}")
     return SimulationSettings.parse({**PRESETS[preset], **own})

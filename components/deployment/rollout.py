@@ -244,13 +244,16 @@ class Rollouts:
         Raises:
             ServiceUnreachable: The timeout expired; the message names the pods it waited for.
         """
-        deadline = time.monotonic() + seconds
+        deadline, logged = time.monotonic() + seconds, ""
         while True:
             bundle = bundle_of(main_of(self.cluster.read()))
             pods = self.cluster.pods()
             waiting = _waiting_for(pods, MAIN, bundle) or _waiting_for_removal(pods)
             if not waiting:
                 return bundle
+            if waiting != logged:
+                logged = waiting
+                log_message(f"rollout: {waiting}")
             if time.monotonic() > deadline:
                 raise ServiceUnreachable(
                     f"timed out after {seconds:.0f} s: not all pods serve {bundle}: {waiting}; the "

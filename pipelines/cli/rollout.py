@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from components.deployment.canary import PredictorMetrics, Proportion
     from components.deployment.rollout import Progress, Rollouts
 
-rollout = typer.Typer(
-    no_args_is_help=True, help="Rollouts of new bundles on a cluster, with a canary."
-)
+rollout = typer.Typer(no_args_is_help=True, help="Rollouts of bundles on a cluster, with a canary.")
 
 BundleArgument = Annotated[str, typer.Argument(help="Id of the bundle, from refit bundles list.")]
 ReasonOption = Annotated[str, typer.Option(help="Why it is done; kept in the audit trail.")]
