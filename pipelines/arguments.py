@@ -1,4 +1,4 @@
-"""From settings to the parameters of each pipeline."""
+"""The parameters of each pipeline, from settings."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def continuous_training_arguments(
 
 
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
-    """Parameters of index_refresh; the champion's towers and feature spec are kept.
+    """Parameters of index_refresh, which keeps the champion's towers and feature spec.
 
     Raises:
         UsageError: There is no champion yet.
@@ -65,7 +65,7 @@ def drift_monitoring_arguments(
     """Parameters of drift_monitoring.
 
     Raises:
-        UsageError: There is no champion to watch.
+        UsageError: There is no champion yet.
     """
     return {
         "monitoring": to_json(settings.monitoring),
@@ -86,7 +86,7 @@ def drift_monitoring_arguments(
 
 
 def to_json(settings: Settings) -> str:
-    """Settings as one parameter; kfp's own dict parameters cannot hold null."""
+    """Settings as one parameter, since kfp's dict parameters cannot hold null."""
     return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
 
 

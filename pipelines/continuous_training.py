@@ -1,4 +1,4 @@
-"""continuous_training: ingest, train, judge, and let through only what is better."""
+"""continuous_training: ingest, train, evaluate, and deploy only what is better."""
 
 from kfp import dsl
 
@@ -36,14 +36,14 @@ def continuous_training(
         training: TrainSettings.
         indexing: IndexSettings.
         evaluation: EvaluationSettings.
-        monitoring: MonitorSettings; says how drift thresholds are calibrated.
+        monitoring: MonitorSettings; how drift thresholds are calibrated.
         deployment: DeploySettings.
-        data_fingerprint: Of source files and ingestion settings; the key of caching.
-        registry: Folder or URL where bundles are kept.
-        champion: Id of the bundle to beat, empty when there is none.
-        checkpoint_folder: Where a killed training goes on from.
-        webhook: URL told how the run ended, empty for none.
-        reason: Why the run was started; kept in the bundle's audit line.
+        data_fingerprint: Fingerprint of source files and ingestion settings; keys the cache.
+        registry: Folder or URL of the bundle registry.
+        champion: Id of the bundle to compare with, empty when there is none.
+        checkpoint_folder: Folder of the checkpoints that a killed training resumes from.
+        webhook: URL that gets the outcome of the run, empty for none.
+        reason: Why the run was started; kept in the audit trail.
     """
     with end_reported("continuous_training", webhook):
         fingerprint, champion = start_from(ingestion, data_fingerprint, registry, champion)
@@ -57,7 +57,7 @@ def continuous_training(
         index = index_listings(
             settings=indexing, features=tables.outputs["features"], model=model.outputs["model"]
         )
-        judged = evaluate_model(
+        evaluated = evaluate_model(
             settings=evaluation,
             features=tables.outputs["features"],
             model=model.outputs["model"],
@@ -65,16 +65,16 @@ def continuous_training(
             registry=registry,
             champion=champion,
         )
-        verdict = gate(evaluation=judged.outputs["evaluation"])
+        verdict = gate(evaluation=evaluated.outputs["evaluation"])
         verdict.set_caching_options(False)
-        # kfp's local runner resolves a condition on a task's single output only; a named
-        # output is silently taken for false (kfp 2.17).
+        # kfp's local runner resolves a condition on a task's single output only; it takes a named
+        # output for false without a warning (kfp 2.17).
         with dsl.If(verdict.output == True, name="the verdict has passed"):  # noqa: E712
             drift = calibrate_drift(
                 settings=monitoring,
                 dataset=data.outputs["dataset"],
                 index=index.outputs["index"],
-                evaluation=judged.outputs["evaluation"],
+                evaluation=evaluated.outputs["evaluation"],
             )
             deployed = deploy_bundle(
                 settings=deployment,
@@ -82,7 +82,7 @@ def continuous_training(
                 dataset=data.outputs["dataset"],
                 model=model.outputs["model"],
                 index=index.outputs["index"],
-                evaluation=judged.outputs["evaluation"],
+                evaluation=evaluated.outputs["evaluation"],
                 reference=drift.outputs["reference"],
                 registry=registry,
                 champion=champion,

@@ -1,4 +1,4 @@
-"""drift_monitoring: measure drift over the latest windows, decide, alert, refit when it is due."""
+"""drift_monitoring: measure drift over the latest windows, decide, alert, refit when due."""
 
 from kfp import dsl
 
@@ -23,9 +23,9 @@ def drift_monitoring(
     webhook: str = "",
     refit_run: str = "",
 ) -> None:
-    """Look at what the champion answered lately; see ``watch_drift`` for the parameters.
+    """Measure the drift of the champion's latest answers; ``watch_drift`` has the parameters.
 
-    Nothing here is cached: the log it reads grows.
+    Nothing is cached, because the log that it reads grows.
     """
     with end_reported("drift_monitoring", webhook):
         watched = watch_drift(

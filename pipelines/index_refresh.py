@@ -1,4 +1,4 @@
-"""index_refresh: today's listings, the champion's towers; no training."""
+"""index_refresh: index today's listings with the champion's towers, without training."""
 
 from kfp import dsl
 
@@ -20,17 +20,17 @@ def index_refresh(
     champion: str,
     webhook: str = "",
 ) -> None:
-    """Index what is on sale now and promote it, when the index gate has passed.
+    """Index the listings that are live now, and promote the index when its gate passes.
 
     Args:
         ingestion: IngestSettings, as JSON.
-        features: FeatureSettings, as JSON; the champion's own spec is what counts.
+        features: FeatureSettings, as JSON; the feature spec is the champion's.
         indexing: IndexSettings, as JSON.
         deployment: DeploySettings, as JSON.
-        data_fingerprint: Of source files and ingestion settings; the key of caching.
-        registry: Folder or URL where bundles are kept.
-        champion: Id of the bundle that serves.
-        webhook: URL told how the run ended, empty for none.
+        data_fingerprint: Fingerprint of source files and ingestion settings; keys the cache.
+        registry: Folder or URL of the bundle registry.
+        champion: Id of the champion bundle.
+        webhook: URL that gets the outcome of the run, empty for none.
     """
     with end_reported("index_refresh", webhook):
         fingerprint, champion = start_from(
@@ -50,7 +50,7 @@ def index_refresh(
             champion=champion,
         )
         refreshed.set_caching_options(False)
-        with dsl.If(refreshed.outputs["Output"] == True, name="the index is blessed"):  # noqa: E712
+        with dsl.If(refreshed.outputs["Output"] == True, name="the index is valid"):  # noqa: E712
             deployed = deploy_refreshed_index(
                 settings=deployment,
                 features=tables.outputs["features"],

@@ -60,7 +60,7 @@ class Board:
     running ones are kept.
 
     Args:
-        title: What goes on.
+        title: Shown above the steps.
         steps: Names of the board's steps, in order.
         clock: Gives seconds that never go back.
     """
