@@ -1,4 +1,4 @@
-"""Where exceptions end: each becomes one line that says what to do, and an exit code."""
+"""The outermost error handling: each exception becomes one line with advice, and an exit code."""
 
 import os
 import select

@@ -66,7 +66,7 @@ def submit_pipeline(
     changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a pipeline on a Kubernetes cluster, with Kubeflow Pipelines.
+    """Run a pipeline on a cluster, with Kubeflow Pipelines.
 
     Runs the same pipelines as refit run, with the settings of the same config. The cluster file
     sets where and how the steps run. With --wait, the command ends with the error and exit code of

@@ -39,7 +39,7 @@ failed, keras = {}, ""
 for name in json.loads(sys.argv[1]):
     try:
         importlib.import_module(name)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
 if "tensorflow" in sys.modules:
     try:

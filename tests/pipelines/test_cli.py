@@ -42,6 +42,7 @@ def test_help_describes_the_command_and_every_option(refit, words):
     assert not set("╭│─\x1b") & set(result.out)
     if words and words[0] in EXAMPLES:
         assert f"  refit {words[0]}" in about
+    assert "..." not in about, "a summary is cut"
     for option in called(words).params:
         assert option.help or option.name == "help", f"{option.name} has no help"
 

@@ -89,6 +89,7 @@ def test_bad_input(refit, tmp_path, monkeypatch, words, code, message):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     result = refit(*words.format(folder=tmp_path).split())
     assert is_one_line(result.err), result.err
     assert message in result.err

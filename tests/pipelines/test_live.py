@@ -121,7 +121,7 @@ def test_the_time_left_counts_down_between_two_reports(clock):
     clock.now += 4.0
     assert board.seconds_left(board.work["search"]) == 6.0
     clock.now += 40.0
-    assert board.seconds_left(board.work["search"]) == 0.0
+    assert board.seconds_left(board.work["search"]) is None
 
 
 def test_work_goes_with_the_step_that_began_it(clock):
