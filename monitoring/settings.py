@@ -1,5 +1,7 @@
 """Settings of the monitor: how drift is measured and calibrated, and what follows from it."""
 
+from fnmatch import fnmatchcase
+
 from pydantic import Field, model_validator
 
 from refit.settings import Settings
@@ -41,6 +43,10 @@ class ExtraMetric(Settings):
 
     metric: str
     subjects: tuple[str, ...] = Field(min_length=1)
+
+    def measures(self, subject: str) -> bool:
+        """Whether one of the patterns matches a subject."""
+        return any(fnmatchcase(subject, pattern) for pattern in self.subjects)
 
 
 class MeasureSettings(Settings):
@@ -154,6 +160,8 @@ class MonitorSettings(Settings):
     """All settings of one run of the monitor.
 
     Attributes:
+        measure: How drift is measured and calibrated.
+        policy: When drift raises an alert, and when it starts a refit.
         lease_seconds: A claimed refit whose owner has not renewed its claim for this long is
             taken over by the next run.
         maximum_attempts: A refit that was abandoned this often is marked as failed.

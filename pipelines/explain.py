@@ -88,9 +88,12 @@ def _pairs(
         section = class_at(cls, here)
         if not isinstance(value, Mapping) or not value:
             yield here, value, default
-        else:
-            known = _defaults(section) if default is _MISSING and section else default
-            yield from _pairs(cls, value, known, here)
+        elif section and default is _MISSING:
+            yield from _pairs(cls, value, _defaults(section), here)
+        elif section or class_at(cls, (*here, next(iter(value)))):
+            yield from _pairs(cls, value, default, here)
+        else:  # a setting that maps names to values, which a config gives as a whole
+            yield from _pairs(cls, value, default if value == default else _MISSING, here)
 
 
 def _defaults(cls: type[BaseModel]) -> dict[str, Any]:

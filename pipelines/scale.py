@@ -41,9 +41,8 @@ class ScaledSettings(Settings):
     """Settings with a dial.
 
     Attributes:
-        scale: The size of the marketplace: ``small`` (a laptop, a demo), ``standard`` (a shop) or
-            ``large`` (tens of millions). Sizes, limits and schedules that are not given follow from
-            it; ``pipelines/scales.yaml`` lists them with what each value rests on.
+        scale: The size of the marketplace. Sizes, limits and schedules that are not given follow
+            from it; ``scales.yaml`` lists them with what each value rests on.
     """
 
     table: ClassVar[str]

@@ -26,6 +26,9 @@ class RunSettings(ScaledSettings):
     """Everything that a pipeline needs to know, by step.
 
     Attributes:
+        scale: The size of the marketplace: ``small`` (a laptop, a demo), ``standard`` (a shop) or
+            ``large`` (tens of millions of listings). Sizes, limits and schedules that are not given
+            follow from it; see ``pipelines/scales.yaml``.
         description: What this configuration is for, in a line.
         webhook: URL that is called when a run has ended; empty for none.
         ingestion: What data to read, and how it is cleaned and split.

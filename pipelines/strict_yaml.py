@@ -7,8 +7,8 @@ that goes on over a line break), is refused with its place and with what to writ
 
 import math
 import re
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -273,13 +273,14 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: SettingPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        lines: dict[Hashable, str] = {}
+        lines: dict[str, str] = {}
         for key, inside in node.value:
             name = self._name(key, path)
             place = self.locate(key.start_mark)
             if name in lines:
                 first = lines[name]
                 both = f", the first time on {first}" if first != place else ""
+                self.places[*path, name] = Place(place)
                 self._refuse((*path, name), f"is given twice{both}; keep one")
                 continue
             lines[name] = place
@@ -288,8 +289,7 @@ class _Reader:
                 values = merged | values
             else:
                 values[name] = self.read(inside, (*path, name))
-                if values[name] is EMPTY:
-                    self.places[*path, name] = Place(place)
+                self.places[*path, name] = replace(self.places[*path, name], where=place)
         return values
 
     def _name(self, node: yaml.Node, path: SettingPath) -> str:

@@ -157,8 +157,10 @@ class _Check:
 
     def value(self, kind: Any, value: Any, path: SettingPath, example: Any = None) -> Any:
         kinds = branches(kind)
-        if not _is_plain(value) or (Any in kinds and value is not EMPTY):
+        if not _is_plain(value):
             return value
+        if Any in kinds and value is not EMPTY:
+            return self._anything(value, path)
         fitting = next((branch for branch in kinds if _fits(branch, value)), None)
         if fitting is None:
             self._refuse(kinds, value, path, example)
@@ -172,6 +174,12 @@ class _Check:
         if message := _content_fault(fitting, value, NoneType in kinds, example):
             self.faults.append(Fault(path, message))
         return value
+
+    def _anything(self, value: Any, path: SettingPath) -> Any:
+        """A value of any type, in which still no name may have nothing after its colon."""
+        if isinstance(value, Mapping):
+            return self._mapping(dict, value, path)
+        return self._list(list, value, path) if isinstance(value, list | tuple) else value
 
     def _mapping(self, kind: Any, value: Mapping[Any, Any], path: SettingPath) -> dict[Any, Any]:
         of_names, of_values = get_args(kind) or (Any, Any)
@@ -329,7 +337,7 @@ def _advice(kind: Any, value: Any, place: Place, may_be_null: bool, example: Any
             f"write [{written}]"
         )  # fmt: skip
     if _is_literal(kind) or _is_enum(kind):
-        return _advice_for_choice(kind, written)
+        return _advice_for_choice(kind, value)
     if kind is bool:
         word = str(written).lower()
         return "write true" if word in _YES else "write false" if word in _NO else (
@@ -361,15 +369,15 @@ def _advice_for_nothing(kind: Any, value: Any, may_be_null: bool, example: Any) 
     return "write a value, or leave the line out"
 
 
-def _advice_for_choice(kind: Any, written: Any) -> str:
+def _advice_for_choice(kind: Any, value: Any) -> str:
     choices = (
         [str(each) for each in get_args(kind)]
         if _is_literal(kind)
         else [str(member.value) for member in kind]
     )
-    if str(written) in choices:
-        return f'write "{written}" in quotes'
-    close = get_close_matches(str(written).lower(), [each.lower() for each in choices], n=1)
+    if str(value) in choices:
+        return f'write "{value}" in quotes'
+    close = get_close_matches(str(value).lower(), [each.lower() for each in choices], n=1)
     found = [each for each in choices if close and each.lower() == close[0]]
     return f"did you mean {found[0]}?" if found else "write one of these"
 

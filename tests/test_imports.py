@@ -1,4 +1,4 @@
-"""Importing Refit loads nothing heavy; what serves needs no main environment."""
+"""Importing Refit loads nothing heavy; what serves needs no main environment; no import cycles."""
 
 import ast
 import json
@@ -6,6 +6,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import grimp
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
@@ -127,3 +129,15 @@ def test_the_check_sees_what_is_heavy():
 def test_what_starts_a_cluster_does_not_import_the_tests_on_it():
     for file in (ROOT / "tests" / "machine").rglob("*.py"):
         assert not re.search(r"\btests\.cluster\b", file.read_text("utf-8")), file
+
+
+def test_no_modules_import_each_other_in_a_cycle():
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    graph = grimp.build_graph(*ROOMS)
+    cycles = [
+        (module, *chain)
+        for module in sorted(graph.modules)
+        for imported in sorted(graph.find_modules_directly_imported_by(module))
+        if (chain := graph.find_shortest_chain(imported, module))
+    ]
+    assert cycles == []

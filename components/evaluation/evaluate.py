@@ -212,9 +212,9 @@ class _Counted:
     scorer: Scorer
     progress: Meter
 
-    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
+    def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
         """Score as the scorer does."""
-        score = self.scorer.at(queries, moment)
+        score = self.scorer.at(queries, snapshot)
 
         def counted(block: Longs) -> Floats:
             scores = score(block)

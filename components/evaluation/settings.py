@@ -15,6 +15,7 @@ BASELINES = ExtensionKind(
     package="components.evaluation.baselines",
     needs=("NAME", "NEEDS", "tune"),
 )
+"""How baselines are found; for their attributes see ``components.evaluation.tuning``."""
 
 
 class SliceFloor(Settings):
@@ -92,10 +93,7 @@ class BaselineSettings(Settings):
     def _check_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if not BASELINES.is_known(name):
-                raise ValueError(
-                    f"unknown baseline {name!r}; known: {', '.join(BASELINES.names())}; those of a "
-                    "package are known once it is installed in this environment"
-                )
+                raise ValueError(BASELINES.explain_unknown(name))
         return names
 
     @model_validator(mode="after")

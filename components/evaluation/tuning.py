@@ -68,7 +68,7 @@ class BaselineExtension(Protocol):
     Attributes:
         NAME: Its name in metrics.json, in the report and in the gate's checks.
         NEEDS: Columns of the items, or else of the queries' context, that it cannot run without.
-        Options: Optional: the settings class of its options.
+        OPTIONS: Optional: a subclass of ``refit.settings.Settings`` for its options.
     """
 
     NAME: str
@@ -79,7 +79,7 @@ class BaselineExtension(Protocol):
 
         Args:
             validation: The validation queries, and the features folder behind them.
-            options: The options from the settings, an instance of ``Options``.
+            options: The options from the settings, an instance of ``OPTIONS``.
         """
         ...
 
@@ -101,7 +101,7 @@ class Baseline:
 
 
 class NoOptions(Settings):
-    """The options of a baseline without a class ``Options``."""
+    """The options of a baseline without ``OPTIONS``."""
 
 
 class ValidationSet:
@@ -200,8 +200,7 @@ def load_baselines(settings: BaselineSettings) -> list[Baseline]:
     baselines: list[Baseline] = []
     names = {MODEL, CHAMPION}
     for extension in settings.names:
-        with _naming(extension):
-            baseline = _load(extension, settings.options.get(extension, {}))
+        baseline = _load(extension, settings.options.get(extension, {}))
         if baseline.name in names:
             raise UsageError(
                 f"baseline {extension!r} has the NAME {baseline.name!r}, which is taken; rename it"
@@ -253,15 +252,20 @@ class _NamedScorer:
 
 
 def _load(extension: str, options: Mapping[str, Any]) -> Baseline:
-    found = BASELINES.load(extension)
-    settings_class = getattr(found, "Options", NoOptions)
-    return Baseline(
-        extension=extension,
-        name=str(found.NAME),
-        needs=tuple(found.NEEDS),
-        options=settings_class.parse(options),
-        tune=found.tune,
-    )
+    try:
+        found = BASELINES.load(extension)
+    except RefitError:  # names the baseline
+        raise
+    except Exception as error:
+        raise _failure(extension, error) from error
+    with _naming(extension):
+        return Baseline(
+            extension=extension,
+            name=str(found.NAME),
+            needs=tuple(found.NEEDS),
+            options=getattr(found, "OPTIONS", NoOptions).parse(options),
+            tune=found.tune,
+        )
 
 
 def _check(baseline: Baseline, outcome: Tuned | NotRun) -> Tuned | NotRun:
@@ -299,18 +303,19 @@ def _score(score: ScoreBlock, which: Longs, snapshot: CandidateSnapshot) -> Floa
 
 @contextmanager
 def _naming(extension: str) -> Iterator[None]:
-    """Make errors name the baseline; an unexpected one is logged with its traceback.
-
-    Raises:
-        RefitError: Anything was raised; of the same class if it was a RefitError.
-    """
+    """Make every error a RefitError that names the baseline; a RefitError keeps its class."""
     try:
         yield
     except RefitError as error:
         raise type(error)(f"baseline {extension!r}: {error}") from error
     except Exception as error:
-        log_message(traceback.format_exc())
-        raise RefitError(
-            f"baseline {extension!r} failed with {type(error).__name__}: {error}; "
-            "correct it, or take it out of evaluation.baselines"
-        ) from error
+        raise _failure(extension, error) from error
+
+
+def _failure(extension: str, error: Exception) -> RefitError:
+    """An unexpected error of a baseline; its traceback, which the message lacks, is logged."""
+    log_message("".join(traceback.format_exception(error)))
+    return RefitError(
+        f"baseline {extension!r} failed with {type(error).__name__}: {error}; "
+        "correct it, or remove it from evaluation.baselines"
+    )

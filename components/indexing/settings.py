@@ -39,7 +39,7 @@ class IndexSettings(Settings):
             longest.
         popularity_smoothing: Events at the overall shares that are added to each context value.
         batch_size: Items embedded at once.
-        seed: Of IVF training and of the sample of queries.
+        seed: Seed of the sample of query vectors and of the IVF lists.
         validation: The gate of a refreshed index.
     """
 

@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.ingestion.sources import SOURCES
+from refit.errors import UsageError
 from refit.settings import Settings
 from refit.tables import MemoryLimit, ThreadCount
 
@@ -24,7 +25,13 @@ UtcTime = Annotated[datetime, AfterValidator(_to_utc)]
 
 
 class RejectedShares(Settings):
-    """The largest share of each table's rows, 0 to 1, that may be rejected; more stop the run."""
+    """The largest share of a table's rows that may be rejected before the run stops.
+
+    Attributes:
+        events: Share of the events, 0 to 1.
+        items: Share of the items.
+        users: Share of the users.
+    """
 
     events: Share = 0.01
     items: Share = 0.01
@@ -32,7 +39,13 @@ class RejectedShares(Settings):
 
 
 class Paths(Settings):
-    """Where the tables of the source ``files`` are: a file or a folder of files each."""
+    """Where the tables of the source ``files`` are: each a file, or a folder of its parts.
+
+    Attributes:
+        events: The events table; empty finds it below ``path``.
+        items: The items table; likewise.
+        users: The users table; likewise.
+    """
 
     events: str = ""
     items: str = ""
@@ -114,6 +127,17 @@ class IngestSettings(Settings):
         if zone not in (None, REJECT) and zone not in available_timezones():
             raise ValueError(f"must be {REJECT!r} or the IANA name of a time zone")
         return zone
+
+    @field_validator("simulated")
+    @classmethod
+    def _is_a_marketplace(cls, values: dict[str, Any]) -> dict[str, Any]:
+        from simulation.settings import read_settings
+
+        try:
+            read_settings(values)
+        except UsageError as error:
+            raise ValueError(str(error).removeprefix("SimulationSettings: ")) from None
+        return values
 
     @model_validator(mode="after")
     def _has_one_split(self) -> Self:

@@ -41,8 +41,8 @@ class RawTables:
 class Source(Protocol):
     """A module, or an object in one, that reads one kind of raw data.
 
-    A source that takes options also has ``OPTIONS``, a subclass of ``refit.settings.Settings``;
-    ``ingestion.options`` is checked by it before anything is read.
+    A source that takes options also has ``Options``, a subclass of ``refit.settings.Settings``;
+    ``ingestion.options`` is checked with it before anything is read.
     """
 
     TERMS: str
@@ -80,7 +80,7 @@ def load_source(settings: IngestSettings) -> Source:
             take the options.
     """
     source = SOURCES.load(settings.source)
-    options = getattr(source, "OPTIONS", None)
+    options = getattr(source, "Options", None)
     if options is None and settings.options:
         raise UsageError(
             f"ingestion.options: source {settings.source!r} takes no options, "
@@ -97,7 +97,5 @@ def read_options[T: Settings](settings: IngestSettings, options: type[T]) -> T:
     Raises:
         UsageError: A name is unknown or a value is invalid; the message lists all of them.
     """
-    try:
-        return options.parse(settings.options)
-    except UsageError as error:
-        raise UsageError(f"ingestion.options of source {settings.source!r}: {error}") from None
+    source = f"ingestion.options of source {settings.source!r}"
+    return options.parse(settings.options, source=source)

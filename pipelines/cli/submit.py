@@ -53,8 +53,7 @@ def submit_pipeline(
         str, typer.Option(help="Why it is run; kept in the audit trail.")
     ] = "by hand",
     run_id: Annotated[
-        str,
-        typer.Option(help="Name of the run; an existing run of this name is not started again."),
+        str, typer.Option(help="Name of the run; an existing run of this name is not repeated.")
     ] = "",
     data_version: DataVersionOption = "",
     until: Annotated[

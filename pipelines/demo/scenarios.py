@@ -174,12 +174,15 @@ class SimulatedScenario:
                 return "", []
             return answer["request_id"], [item["item_id"] for item in answer["items"]]
 
-        def on_gone(item_ids: list[str]) -> None:
+        def on_delisted(item_ids: list[str]) -> None:
             at = _iso(self._market.now)
             announce([{"item_id": i, "change": "delisted", "at": at} for i in item_ids])
 
-        day = self._market.live_day(
-            show, k=self._settings.k, on_gone=on_gone, at_once=self._settings.at_once
+        day = self._market.simulate_day(
+            show,
+            k=self._settings.k,
+            on_delisted=on_delisted,
+            concurrency=self._settings.at_once,
         )
         announce(
             [

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster.settings import ClusterSettings
@@ -115,16 +115,16 @@ class ClusterDoctor:
         }
         if settings.target == "seldon":
             found["SeldonDeployment"] = self.check_seldon
-        found["registry"] = lambda: self._check_store("registry", settings.registry, check_registry)
-        for name in ("predictions", "outcomes", "items"):
-            if url := getattr(settings, name):
-                found[name] = lambda name=name, url=url: self._check_store(  # type: ignore[misc]
-                    name, url, lambda url, name=name: check_readable(name, url)
-                )
-        if settings.alert_store:
-            found["alert store"] = lambda: self._check_store(
-                "alert store", settings.alert_store, check_alert_store
-            )
+        stores = {
+            "registry": (settings.registry, check_registry),
+            "predictions": (settings.predictions, partial(check_readable, "predictions")),
+            "outcomes": (settings.outcomes, partial(check_readable, "outcomes")),
+            "items": (settings.items, partial(check_readable, "items")),
+            "alert store": (settings.alert_store, check_alert_store),
+        }
+        for name, (url, check) in stores.items():
+            if url:
+                found[name] = partial(self._check_store, name, url, check)
         return found
 
     def check_pipelines(self) -> Iterator[CheckResult]:

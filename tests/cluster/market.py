@@ -63,6 +63,6 @@ class Market:
             return answer["request_id"], [item["item_id"] for item in answer["items"]]
 
         for _ in range(days):
-            self._market.live_day(recommend)
+            self._market.simulate_day(recommend)
         if publish:
             self.publish()

@@ -18,10 +18,10 @@ def write_contract() -> str:
     """Tables of the data contract's columns."""
     from refit.contract import EVENTS, ITEMS, USERS
 
-    head = ("column", "kind", "required", "meaning")
+    head = ("column", "kind", "meaning")
     parts = []
     for name, columns in (("events", EVENTS), ("items", ITEMS), ("users", USERS)):
-        rows = ((f"`{c.name}`", c.kind, "yes" if c.required else "", c.meaning) for c in columns)
+        rows = ((f"`{c.name}`", c.kind + ", required" * c.required, c.meaning) for c in columns)
         parts += [f"## {name}", table(head, rows)]
     return "\n\n".join(parts)
 
@@ -86,7 +86,7 @@ def write_prediction_log() -> str:
     from refit.prediction import PREDICTION_SCHEMA
 
     rows = (
-        (f"`{field.name}`", f"{field.type}", "yes" if field.nullable else "")
+        (f"`{field.name}`", f"`{field.type}`", "yes" if field.nullable else "")
         for field in PREDICTION_SCHEMA
     )
     return table(("column", "Arrow type", "may be null"), rows)
@@ -99,14 +99,13 @@ def write_alerts() -> str:
     for group in yaml.safe_load(path.read_text("utf-8"))["spec"]["groups"]:
         rows = (
             (
-                f"`{rule['alert']}`",
-                rule["labels"]["severity"],
+                f"`{rule['alert']}`<br>{rule['labels']['severity']}",
                 _plain(rule["annotations"]["summary"]),
                 _plain(rule["annotations"]["action"]),
             )
             for rule in group["rules"]
         )
-        parts += [f"## {group['name']}", table(("alert", "severity", "meaning", "action"), rows)]
+        parts += [f"## {group['name']}", table(("alert, severity", "meaning", "action"), rows)]
     return "\n\n".join(parts)
 
 

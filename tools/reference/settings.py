@@ -103,6 +103,11 @@ def describe_type(annotation: Any) -> str:
     )
 
 
+def holds_settings(annotation: Any) -> bool:
+    """Whether a setting is a section of its own: settings, or a list or mapping of them."""
+    return _settings_in(annotation) is not None
+
+
 def anchor_of(path: str) -> str:
     """The anchor of a setting's full name."""
     return path.replace("[]", "-each")
@@ -130,7 +135,8 @@ def _entry(section: Section, name: str, field: FieldInfo) -> str:
         facts.append(f"default `{_show(field.get_default(call_default_factory=True))}`")
     # A section's own heading has the anchor.
     anchor = f"{{ #{anchor_of(path)} }}" if not inner or inner.suffix else ""
-    return f"`{name}`{anchor}\n:   {' · '.join(facts)}\n\n    {to_markdown(text)}"
+    text = re.sub(r"\bNone\b", "`null`", to_markdown(text))  # as YAML has it
+    return f"`{name}`{anchor}\n:   {' · '.join(facts)}\n\n    {text}"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def refuse(*_):
 
 
 ACME = {
-    "NEWEST": extension(tune_newest, Options=Options),
+    "NEWEST": extension(tune_newest, OPTIONS=Options),
     "PLAIN": extension(lambda validation, options: Tuned(Newest()), "plain"),
     "NEEDY": extension(tune_newest, "needy", ("brand", "fabric", "occasion", "weather")),
     "UNWILLING": extension(lambda validation, options: NotRun("no seller is known"), "unwilling"),
@@ -154,7 +154,7 @@ def test_only_the_included_and_the_extra_baselines_run(data):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"extra": ["sellers"]}, "extra: unknown baseline 'sellers'; known: attributes_in_context"),
+        ({"extra": ["sellers"]}, "extra: unknown baseline 'sellers': known: attributes_in_context"),
         ({"extra": ["ease"]}, "named twice in include and extra: ease"),
         ({"include": ["ease", "ease"]}, "named twice in include and extra: ease"),
         ({"options": {"acme:NEWEST": {}}}, "options for baselines that do not run: acme:NEWEST"),
@@ -182,8 +182,9 @@ def test_settings_that_cannot_be_meant_are_usage_errors(values, message):
 )
 def test_a_baseline_that_cannot_be_loaded_is_a_usage_error(name, options, message):
     settings = BaselineSettings(extra=(name,), options={name: options} if options else {})
-    with pytest.raises(UsageError, match=f"(?s){message}"):
+    with pytest.raises(UsageError, match=f"(?s){message}") as raised:
         load_baselines(settings)
+    assert str(raised.value).count(name) == 1
 
 
 def test_a_module_that_cannot_be_executed_is_named(tmp_path, monkeypatch, caplog):
@@ -201,7 +202,7 @@ def test_a_module_that_cannot_be_executed_is_named(tmp_path, monkeypatch, caplog
         (
             "RAISES",
             RefitError,
-            "failed with ValueError: no such seller; correct it, or take it out",
+            "failed with ValueError: no such seller; correct it, or remove it",
         ),
         ("REFUSES", UsageError, "the sellers must be known"),
         ("RETURNS_NOTHING", RefitError, "returned None; it must return Tuned or NotRun"),
