@@ -13,7 +13,7 @@ from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
     from components.deployment.canary import PredictorMetrics, Proportion
-    from components.deployment.rollout import Progress, Rollouts
+    from components.deployment.rollout import RolloutProgress, Rollouts
 
 rollout = typer.Typer(no_args_is_help=True, help="Rollouts of bundles on a cluster, with a canary.")
 
@@ -126,7 +126,7 @@ def show_history(cluster: ClusterOption = None, as_json: JsonOption = False) -> 
     )
 
 
-def show_progress(progress: "Progress", as_json: bool) -> None:
+def show_progress(progress: "RolloutProgress", as_json: bool) -> None:
     """Print a rollout."""
     if as_json:
         write_json(progress.model_dump(mode="json"))

@@ -27,7 +27,7 @@ def test_the_example_shows_every_setting():
         ({"backend": "1.8"}, "2.17"),
         (
             {"backend": 2.17},
-            'backend: expected one of 2.17, 2.0, read the number 2.17; write "2.17"',
+            'backend: expected one of 2.17, 2.16, 2.0, read the number 2.17; write "2.17"',
         ),
         (
             {"resources": {"gate": {"cpu": 4}}},
