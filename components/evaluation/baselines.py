@@ -35,7 +35,7 @@ from components.evaluation.ranking import (
     ScoreBlock,
     Scorer,
     build_evaluation_set,
-    place,
+    rank_positives,
 )
 from components.evaluation.settings import BaselineSettings, EvaluationSettings
 from refit.progress import timed
@@ -153,25 +153,25 @@ class Bench:
             data,
             "validation",
             settings.candidates,
-            settings.exclude_history_types,
             max_queries=min(tuning.tuning_queries, fitting),
-            max_moments=tuning.tuning_moments,
+            max_snapshots=tuning.tuning_moments,
         )
         name, _, cut = settings.metric.rpartition("_at_")
         self._metric, self._cut = METRICS[name], int(cut)
-        self._closed = [
-            self.evaluation_set.closed(r, slice(0, len(r.queries)))
-            for r in self.evaluation_set.rounds
+        self._ineligible = [
+            self.evaluation_set.eligibility(group)(slice(0, len(group.queries))).ineligible
+            for group in self.evaluation_set.groups
         ]
 
     @property
-    def rounds(self) -> tuple[CandidateGroup, ...]:
-        """The validation queries by moment."""
-        return self.evaluation_set.rounds
+    def groups(self) -> tuple[CandidateGroup, ...]:
+        """The validation queries by snapshot."""
+        return self.evaluation_set.groups
 
     def scores(self, scorer: Scorer) -> list[Floats]:
-        """[R, C] scores of each round."""
-        return [scorer.at(self.evaluation_set.queries, r.moment)(r.queries) for r in self.rounds]
+        """[R, C] scores of each group."""
+        queries = self.evaluation_set.queries
+        return [scorer.at(queries, group.snapshot)(group.queries) for group in self.groups]
 
     def try_out(self, scorer: Scorer, beside: Sequence[Floats] | None = None) -> float:
         """The deciding metric of a scorer, its scores added to those ``beside`` it.
@@ -179,23 +179,26 @@ class Bench:
         Block by block: whatever is only tried is never held whole, and stays in the cache.
         """
         ranks = []
-        for number, (group, closed) in enumerate(zip(self.rounds, self._closed, strict=True)):
-            score = scorer.at(self.evaluation_set.queries, group.moment)
-            step = max(1, TRIED_CELLS // max(1, len(group.moment.items)))
+        for number, group in enumerate(self.groups):
+            ineligible = self._ineligible[number]
+            score = scorer.at(self.evaluation_set.queries, group.snapshot)
+            step = max(1, TRIED_CELLS // max(1, len(group.snapshot.items)))
             for start in range(0, len(group.queries), step):
                 rows = slice(start, start + step)
                 scores = score(group.queries[rows])
                 if beside is not None:
                     scores = scores + beside[number][rows]
-                barred = None if closed is None else closed[rows]
-                ranks.append(place(scores, group.chosen[rows], barred)[0])
+                removed = None if ineligible is None else ineligible[rows]
+                ranks.append(rank_positives(scores, group.positive[rows], removed)[0])
         return float(self._metric(np.concatenate(ranks), self._cut).mean())
 
     def value(self, scores: Sequence[Floats]) -> float:
         """The deciding metric of such scores."""
         ranks = [
-            place(s, r.chosen, closed)[0]
-            for s, r, closed in zip(scores, self.rounds, self._closed, strict=True)
+            rank_positives(of_group, group.positive, ineligible)[0]
+            for of_group, group, ineligible in zip(
+                scores, self.groups, self._ineligible, strict=True
+            )
         ]
         return float(self._metric(np.concatenate(ranks), self._cut).mean())
 
@@ -411,7 +414,7 @@ def _tune_history(
 ) -> Baseline:
     label, choices = parameter
     tried: list[tuple[float, float, float, float]] = []
-    likes = [np.exp(counting.table(popular, r.moment)) for r in bench.rounds]
+    likes = [np.exp(counting.table(popular, group.snapshot)) for group in bench.groups]
     likes = [(one / one.max()).astype(np.float32) for one in likes]
     for choice in choices:
         similarity = fit(choice)

@@ -94,11 +94,10 @@ def _judge(
         data,
         "test",
         settings.candidates,
-        settings.exclude_history_types,
         max_queries=settings.max_queries,
     )
     log_message(
-        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.rounds)} moments"
+        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.groups)} snapshots"
     )
     towers = load_model(data, model)
     vectors = towers.embed_queries(evaluation_set.queries)
@@ -112,6 +111,7 @@ def _judge(
         n_queries=len(evaluation_set.queries),
         n_users=n_users,
         left_out=evaluation_set.left_out,
+        removed=dict(rankings[MODEL].removed),
         embedding_version=read_embedding_version(model),
         methods=measured,
         slices=slices,
@@ -222,9 +222,9 @@ def _measure(
 def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:
     """How widely lists are spread over the items, and sellers, that stood to choice at all."""
     catalogue = evaluation_set.data.catalogue
-    offered = np.unique(np.concatenate([r.moment.items for r in evaluation_set.rounds]))
+    offered = np.unique(np.concatenate([g.snapshot.items for g in evaluation_set.groups]))
     items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[offered]
-    codes = catalogue.seller_code
+    codes = catalogue.sellers.codes
     sellers = np.unique(codes[offered])
     sellers = sellers[sellers >= 0]
     by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]
@@ -240,9 +240,10 @@ def _describe(
     return {
         "candidates": settings.candidates,
         "frozen": len(np.unique(data.log.snapshot[data.queries["test"].rows])) == 1,
-        "moments": len(evaluation_set.rounds),
-        "candidates_per_moment": float(
-            np.mean([len(r.moment.items) for r in evaluation_set.rounds])
+        "market": data.manifest.market.model_dump(mode="json"),
+        "snapshots": len(evaluation_set.groups),
+        "candidates_per_snapshot": float(
+            np.mean([len(g.snapshot.items) for g in evaluation_set.groups])
         ),
         "items": data.catalogue.size,
         "examples": {

@@ -116,7 +116,10 @@ class Results(Settings):
     Attributes:
         protocol: How the ranking was done, in words and numbers.
         n_queries, n_users: What the main table rests on.
-        left_out: Queries that were left out of it, by reason.
+        left_out: Queries that were left out of it, by reason: an eligibility rule that removes
+            their positive item, or that the item was not seen.
+        removed: How many candidates each eligibility rule removed, over all test queries, of those
+            that no earlier rule had removed.
         embedding_version: Identity of the model's towers, from model.json.
         methods: The model first, then baselines and champion.
         slices: Parts of the test queries.
@@ -126,6 +129,7 @@ class Results(Settings):
     n_queries: int
     n_users: int
     left_out: dict[str, int] = {}
+    removed: dict[str, int] = {}
     embedding_version: str | None = None
     methods: tuple[Method, ...] = ()
     slices: tuple[SliceResult, ...] = ()

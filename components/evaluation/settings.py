@@ -69,7 +69,6 @@ class EvaluationSettings(Settings):
         candidates: ``live``: all the stock live at the query's moment. ``seen``: of that, the items
             with an event before the test window; queries for other items are counted and reported
             apart from the main table.
-        exclude_history_types: Items in the query's history by these event types are not offered.
         cuts: Lengths k of the lists that metrics are taken at.
         metric: The deciding metric, e.g. ``hit_rate_at_100``.
         margin: The model must beat the best baseline by this share of its value.
@@ -78,8 +77,9 @@ class EvaluationSettings(Settings):
         champion_tolerance: The same against the champion, on the deciding metric.
         required_baselines: Baselines that must have run.
         min_queries, min_users: Fewer make every comparison a failure.
-        max_unanswerable: Largest share of queries whose chosen item could not have been offered
-            (not live, own listing, excluded); more means that the data contradict themselves.
+        max_unanswerable: Largest share of queries whose positive item could not have been shown
+            under the eligibility rules (not live, own listing, bought before ...); more means that
+            the data contradict the rules.
         slice_floors: Floors per slice; a slice that is named and empty fails.
         slice_columns: Columns of the item, or else of the context, whose values make slices.
         slice_values: At most this many values of a column, the most frequent ones.
@@ -105,7 +105,6 @@ class EvaluationSettings(Settings):
     """
 
     candidates: Literal["live", "seen"] = "live"
-    exclude_history_types: tuple[str, ...] = ()
     cuts: tuple[int, ...] = (10, 50, 100)
     metric: str = "hit_rate_at_100"
     margin: float = Field(default=0.01, ge=0.0)

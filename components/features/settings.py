@@ -1,7 +1,8 @@
 """Settings of the features step."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from refit.eligibility import RULES, MarketSettings
 from refit.features import FeatureSpec
 from refit.settings import Settings
 
@@ -11,6 +12,8 @@ class FeatureSettings(Settings):
 
     Attributes:
         spec: Which columns feed which tower, and how history and popularity are counted.
+        market: What kind of market it is: whether bought items may come back, and which
+            eligibility rules of your own apply. Evaluation and server follow the same.
         frozen_at_cut: Validation and test see items as they stood when that window began, as a
             model does that is not re-indexed; otherwise snapshots go on through these windows.
         judge_recommended: Judge also on events that follow an answer (those with a request_id).
@@ -24,9 +27,18 @@ class FeatureSettings(Settings):
     """
 
     spec: FeatureSpec = FeatureSpec()
+    market: MarketSettings = MarketSettings()
     frozen_at_cut: bool = False
     judge_recommended: bool = False
     request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
     memory_limit: str = "2GB"
     threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("market")
+    @classmethod
+    def _check_rules(cls, market: MarketSettings) -> MarketSettings:
+        for name in market.rules:
+            if not RULES.is_known(name):
+                raise ValueError(f"unknown rule {name!r}; known: {', '.join(RULES.names())}")
+        return market
