@@ -1,4 +1,4 @@
-"""From settings to the parameters of each pipeline."""
+"""The parameters of each pipeline, from settings."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from refit.settings import Settings
 def continuous_training_arguments(
     settings: RunSettings, home: Home, reason: str = ""
 ) -> dict[str, Any]:
-    """Parameters of continuous_training; reads the data's fingerprint and the champion."""
+    """Parameters of continuous_training, with the data's fingerprint and the current champion."""
     fingerprint = _fingerprint(settings)
     return {
         "ingestion": to_json(settings.ingestion),
@@ -35,7 +35,7 @@ def continuous_training_arguments(
 
 
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
-    """Parameters of index_refresh; the champion's towers and feature spec are kept.
+    """Parameters of index_refresh, which keeps the champion's towers and feature spec.
 
     Raises:
         UsageError: There is no champion yet.
@@ -65,7 +65,7 @@ def drift_monitoring_arguments(
     """Parameters of drift_monitoring.
 
     Raises:
-        UsageError: There is no champion to watch.
+        UsageError: There is no champion to monitor.
     """
     return {
         "monitoring": to_json(settings.monitoring),
@@ -86,7 +86,7 @@ def drift_monitoring_arguments(
 
 
 def to_json(settings: Settings) -> str:
-    """Settings as one parameter; kfp's own dict parameters cannot hold null."""
+    """Settings as the JSON of one parameter: kfp's dict parameters cannot hold null."""
     return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
 
 

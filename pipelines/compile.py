@@ -1,4 +1,4 @@
-"""Compile the pipelines to the YAML files that both runners take."""
+"""Compile the pipelines to YAML files, as the local runner reads them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ PIPELINES = ("continuous_training", "index_refresh", "drift_monitoring")
 
 
 def compile_pipelines(folder: Path = COMPILED_FOLDER) -> list[Path]:
-    """Write one YAML file a pipeline into ``folder``; the same code gives the same bytes."""
+    """Write a YAML file for each pipeline into ``folder``; the same code gives the same bytes."""
     from importlib import import_module
 
     from kfp.compiler import Compiler

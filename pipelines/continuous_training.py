@@ -1,4 +1,4 @@
-"""continuous_training: ingest, train, judge, and let through only what is better."""
+"""continuous_training: ingest, train and evaluate; deploy only a model that passes the gate."""
 
 from kfp import dsl
 
@@ -9,7 +9,7 @@ from components.indexing.component import index_listings
 from components.ingestion.component import ingest_data
 from components.monitoring.component import calibrate_drift
 from components.training.component import train_towers
-from pipelines.cluster.platform import end_reported, place_steps, start_from
+from pipelines.cluster.platform import configure_steps, report_end, resolve_start
 
 
 @dsl.pipeline(name="continuous-training")
@@ -28,7 +28,7 @@ def continuous_training(
     webhook: str = "",
     reason: str = "",
 ) -> None:
-    """Train on a window of data and promote the bundle when its verdict has passed.
+    """Train a model on a window of data and deploy its bundle if the gate passes.
 
     Args:
         ingestion: IngestSettings, as JSON.
@@ -36,17 +36,17 @@ def continuous_training(
         training: TrainSettings.
         indexing: IndexSettings.
         evaluation: EvaluationSettings.
-        monitoring: MonitorSettings; says how drift thresholds are calibrated.
+        monitoring: MonitorSettings; drift thresholds are calibrated by them.
         deployment: DeploySettings.
-        data_fingerprint: Of source files and ingestion settings; the key of caching.
-        registry: Folder or URL where bundles are kept.
-        champion: Id of the bundle to beat, empty when there is none.
-        checkpoint_folder: Where a killed training goes on from.
-        webhook: URL told how the run ended, empty for none.
-        reason: Why the run was started; kept in the bundle's audit line.
+        data_fingerprint: Fingerprint of source files and ingestion settings; the cache key.
+        registry: Folder or URL of the registry.
+        champion: Id of the bundle to beat, empty if there is none.
+        checkpoint_folder: Folder of checkpoints that an interrupted training resumes from.
+        webhook: URL that is called when the run has ended, empty for none.
+        reason: Why the run was started; kept in the audit trail.
     """
-    with end_reported("continuous_training", webhook):
-        fingerprint, champion = start_from(ingestion, data_fingerprint, registry, champion)
+    with report_end("continuous_training", webhook):
+        fingerprint, champion = resolve_start(ingestion, data_fingerprint, registry, champion)
         data = ingest_data(settings=ingestion, fingerprint=fingerprint)
         tables = build_feature_tables(settings=features, dataset=data.outputs["dataset"])
         model = train_towers(
@@ -57,7 +57,7 @@ def continuous_training(
         index = index_listings(
             settings=indexing, features=tables.outputs["features"], model=model.outputs["model"]
         )
-        judged = evaluate_model(
+        evaluated = evaluate_model(
             settings=evaluation,
             features=tables.outputs["features"],
             model=model.outputs["model"],
@@ -65,16 +65,16 @@ def continuous_training(
             registry=registry,
             champion=champion,
         )
-        verdict = gate(evaluation=judged.outputs["evaluation"])
+        verdict = gate(evaluation=evaluated.outputs["evaluation"])
         verdict.set_caching_options(False)
-        # kfp's local runner resolves a condition on a task's single output only; a named
-        # output is silently taken for false (kfp 2.17).
-        with dsl.If(verdict.output == True, name="the verdict has passed"):  # noqa: E712
+        # kfp's local runner resolves a condition on a task's single output only; it silently
+        # takes a named output for false (kfp 2.17).
+        with dsl.If(verdict.output == True, name="the gate passed"):  # noqa: E712
             drift = calibrate_drift(
                 settings=monitoring,
                 dataset=data.outputs["dataset"],
                 index=index.outputs["index"],
-                evaluation=judged.outputs["evaluation"],
+                evaluation=evaluated.outputs["evaluation"],
             )
             deployed = deploy_bundle(
                 settings=deployment,
@@ -82,11 +82,11 @@ def continuous_training(
                 dataset=data.outputs["dataset"],
                 model=model.outputs["model"],
                 index=index.outputs["index"],
-                evaluation=judged.outputs["evaluation"],
+                evaluation=evaluated.outputs["evaluation"],
                 reference=drift.outputs["reference"],
                 registry=registry,
                 champion=champion,
                 reason=reason,
             )
             deployed.set_caching_options(False)
-    place_steps()
+    configure_steps()

@@ -1,9 +1,9 @@
-"""drift_monitoring: measure drift over the latest windows, decide, alert, refit when it is due."""
+"""drift_monitoring: measure drift over the latest windows, decide, alert and start refits."""
 
 from kfp import dsl
 
 from components.monitoring.component import watch_drift
-from pipelines.cluster.platform import end_reported, place_steps
+from pipelines.cluster.platform import configure_steps, report_end
 
 
 @dsl.pipeline(name="drift-monitoring")
@@ -23,11 +23,11 @@ def drift_monitoring(
     webhook: str = "",
     refit_run: str = "",
 ) -> None:
-    """Look at what the champion answered lately; see ``watch_drift`` for the parameters.
+    """Monitor what the champion answered lately; see ``watch_drift`` for the parameters.
 
-    Nothing here is cached: the log it reads grows.
+    Nothing here is cached, since the prediction log grows.
     """
-    with end_reported("drift_monitoring", webhook):
+    with report_end("drift_monitoring", webhook):
         watched = watch_drift(
             settings=monitoring,
             registry=registry,
@@ -44,4 +44,4 @@ def drift_monitoring(
             refit_run=refit_run,
         )
         watched.set_caching_options(False)
-    place_steps()
+    configure_steps()

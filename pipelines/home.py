@@ -1,4 +1,4 @@
-"""Where one installation keeps what it makes: registry, runs, logs, alerts."""
+"""The folders of one installation: registry, runs, logs, alerts."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,9 @@ class Home(Settings):
     """The folders of one installation.
 
     Attributes:
-        folder: Everything local lies below it.
-        registry_url: Where bundles are kept; any fsspec URL. Empty means ``folder/registry``.
+        folder: The folder of all local files.
+        registry_url: URL of the bundle registry, of any kind that fsspec knows. Empty means
+            ``folder/registry``.
         alert_store: Path or URL of the alert store. Empty means a SQLite file in ``folder``.
     """
 
@@ -26,9 +27,9 @@ class Home(Settings):
     def at(
         cls, folder: Path | None = None, registry_url: str = "", alert_store: str = ""
     ) -> "Home":
-        """Home at ``folder``, else at $REFIT_HOME, else at ./.refit."""
-        chosen = folder or Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME))
-        return cls(folder=chosen.absolute(), registry_url=registry_url, alert_store=alert_store)
+        """Home in ``folder``; without it in $REFIT_HOME, or else in ./.refit."""
+        home = folder or Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME))
+        return cls(folder=home.absolute(), registry_url=registry_url, alert_store=alert_store)
 
     @property
     def registry(self) -> str:
@@ -37,17 +38,17 @@ class Home(Settings):
 
     @property
     def runs(self) -> Path:
-        """One folder a run: its log, step records and outcome."""
+        """A folder for each run: its log, step records and outcome."""
         return self.folder / "runs"
 
     @property
     def artifacts(self) -> Path:
-        """What pipeline steps write, and the cache over it."""
+        """The artifacts of pipeline steps, and their cache."""
         return self.folder / "artifacts"
 
     @property
     def checkpoints(self) -> Path:
-        """Where a killed training goes on from."""
+        """Checkpoints that an interrupted training resumes from."""
         return self.folder / "checkpoints"
 
     @property
@@ -57,7 +58,7 @@ class Home(Settings):
 
     @property
     def stock(self) -> Path:
-        """The stock feed: what was listed, sold or withdrawn since the index was built."""
+        """The stock feed: listings that were added, sold or withdrawn since the index was built."""
         return self.folder / "stock"
 
     @property
@@ -67,7 +68,7 @@ class Home(Settings):
 
     @property
     def alerts(self) -> str:
-        """Path or URL of the store of results, decisions, alerts and refits."""
+        """Path or URL of the alert store."""
         return self.alert_store or str(self.folder / "monitoring" / "alerts.sqlite")
 
     @property

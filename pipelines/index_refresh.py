@@ -1,4 +1,4 @@
-"""index_refresh: today's listings, the champion's towers; no training."""
+"""index_refresh: index today's listings with the champion's towers, without training."""
 
 from kfp import dsl
 
@@ -6,7 +6,7 @@ from components.deployment.component import deploy_refreshed_index
 from components.features.component import build_feature_tables
 from components.indexing.component import reindex_listings
 from components.ingestion.component import ingest_data
-from pipelines.cluster.platform import end_reported, place_steps, start_from
+from pipelines.cluster.platform import configure_steps, report_end, resolve_start
 
 
 @dsl.pipeline(name="index-refresh")
@@ -20,20 +20,20 @@ def index_refresh(
     champion: str,
     webhook: str = "",
 ) -> None:
-    """Index what is on sale now and promote it, when the index gate has passed.
+    """Index the listings that are live now and deploy the index if its gate passes.
 
     Args:
         ingestion: IngestSettings, as JSON.
-        features: FeatureSettings, as JSON; the champion's own spec is what counts.
+        features: FeatureSettings, as JSON; the spec is the champion's, whatever they say.
         indexing: IndexSettings, as JSON.
         deployment: DeploySettings, as JSON.
-        data_fingerprint: Of source files and ingestion settings; the key of caching.
-        registry: Folder or URL where bundles are kept.
-        champion: Id of the bundle that serves.
-        webhook: URL told how the run ended, empty for none.
+        data_fingerprint: Fingerprint of source files and ingestion settings; the cache key.
+        registry: Folder or URL of the registry.
+        champion: Id of the champion.
+        webhook: URL that is called when the run has ended, empty for none.
     """
-    with end_reported("index_refresh", webhook):
-        fingerprint, champion = start_from(
+    with report_end("index_refresh", webhook):
+        fingerprint, champion = resolve_start(
             ingestion, data_fingerprint, registry, champion, needs_champion=True
         )
         data = ingest_data(settings=ingestion, fingerprint=fingerprint)
@@ -50,7 +50,7 @@ def index_refresh(
             champion=champion,
         )
         refreshed.set_caching_options(False)
-        with dsl.If(refreshed.outputs["Output"] == True, name="the index is blessed"):  # noqa: E712
+        with dsl.If(refreshed.outputs["Output"] == True, name="the index has passed"):  # noqa: E712
             deployed = deploy_refreshed_index(
                 settings=deployment,
                 features=tables.outputs["features"],
@@ -60,4 +60,4 @@ def index_refresh(
                 champion=champion,
             )
             deployed.set_caching_options(False)
-    place_steps()
+    configure_steps()

@@ -85,8 +85,8 @@ class Items(Protocol):
         """[C] user id of each item's seller; None when the items have no sellers."""
         ...
 
-    def live_at(self, times: Longs) -> Flags | None:
-        """[C] or [B, C] whether each item is on sale at B times; None when all are."""
+    def not_live_at(self, times: Longs) -> Flags | None:
+        """[C] or [B, C] whether each item is not on sale at B times; None when all are."""
         ...
 
     def positions(self, items: Longs) -> Longs:
@@ -166,20 +166,15 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Eligibility:
-    """What the rules found for B queries and C candidates.
+    """What the rules leave of C candidates for B queries.
 
     Attributes:
-        ineligible: [B, C] candidates that must not be shown; None when all may be.
+        eligible: [B, C] candidates that may be shown; None when all may be.
         removed: For each rule, how many cells it removed that no earlier rule had removed.
     """
 
-    ineligible: Flags | None
+    eligible: Flags | None
     removed: Mapping[str, int]
-
-    @property
-    def eligible(self) -> Flags | None:
-        """[B, C] candidates that may be shown; None when all may be."""
-        return None if self.ineligible is None else ~self.ineligible
 
 
 class Rules:
@@ -234,27 +229,27 @@ class Rules:
                     f"does not exist; there are: {', '.join(sorted(there)) or 'none'}"
                 )
 
-    def find_ineligible(self, items: Items, queries: Queries) -> Eligibility:
+    def find_eligible(self, items: Items, queries: Queries) -> Eligibility:
         """Apply every rule to every query and candidate.
 
         Raises:
             RefitError: A rule failed, so that nothing may be shown.
         """
         shape = len(queries), len(items)
-        ineligible: Flags | None = None
-        removed, before = {}, 0
+        eligible: Flags | None = None
+        removed, left = {}, shape[0] * shape[1]
         for name, found in self._apply(items, queries):
-            removed[name] = 0
             if found is None:
+                removed[name] = 0
                 continue
             if isinstance(found, Cells):
-                ineligible = np.zeros(shape, dtype=np.bool_) if ineligible is None else ineligible
-                removed[name] = _add_cells(ineligible, found)
+                eligible = np.ones(shape, dtype=np.bool_) if eligible is None else eligible
+                removed[name] = _remove_cells(eligible, found)
             else:
-                ineligible = _either(ineligible, found, shape)
-                removed[name] = int(np.count_nonzero(ineligible)) - before
-            before += removed[name]
-        return Eligibility(ineligible, removed)
+                eligible = _remove_flags(eligible, found, shape)
+                removed[name] = left - int(np.count_nonzero(eligible))
+            left -= removed[name]
+        return Eligibility(eligible, removed)
 
     def find_reasons(
         self, items: Items, queries: Queries, position: NDArray[np.integer[Any]]
@@ -293,7 +288,7 @@ class Rules:
                 raise RefitError(
                     f"eligibility rule {name!r} failed: {type(error).__name__}: {error}"
                 ) from error
-            yield name, _checked(name, found, shape)
+            yield name, found if name in STANDARD_RULES else _checked(name, found, shape)
 
 
 def locate(items: Items, lists: ItemLists) -> Cells | None:
@@ -305,20 +300,21 @@ def locate(items: Items, lists: ItemLists) -> Cells | None:
     return Cells(lists.query[there], position[there])
 
 
-def _either(ineligible: Flags | None, found: Flags, shape: tuple[int, int]) -> Flags:
-    if ineligible is None:
-        return np.array(np.broadcast_to(found, shape), order="C")
-    ineligible |= found
-    return ineligible
+def _remove_flags(eligible: Flags | None, found: Flags, shape: tuple[int, int]) -> Flags:
+    if eligible is None:
+        return np.logical_not(np.broadcast_to(found, shape), order="C")
+    return np.greater(eligible, found, out=eligible)  # eligible, and not found
 
 
-def _add_cells(ineligible: Flags, found: Cells) -> int:
-    """Set the cells, and return how many of them were not set before."""
-    cells = np.unique(found.query * ineligible.shape[1] + found.position)
-    flat = ineligible.reshape(-1)
-    new = len(cells) - int(np.count_nonzero(flat[cells]))
-    flat[cells] = True
-    return new
+def _remove_cells(eligible: Flags, found: Cells) -> int:
+    """Clear the cells, and return how many of them were set."""
+    cells = found.position
+    if len(eligible) > 1:
+        cells = found.query * eligible.shape[1] + cells
+    flat = eligible.reshape(-1)
+    cells = cells[flat[cells]]
+    flat[cells] = False
+    return len(cells) if len(cells) < 2 else len(np.unique(cells))
 
 
 def _checked(name: str, found: Any, shape: tuple[int, int]) -> Flags | Cells | None:

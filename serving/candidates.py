@@ -22,11 +22,11 @@ class IndexRows:
     """The bundle's N live items.
 
     Attributes:
-        available: [N] which of them are still on sale; None when all are.
+        gone: [N] which of them are not on sale any more; None when all are.
     """
 
     catalogue: Catalogue
-    available: Flags | None
+    gone: Flags | None
 
     def __len__(self) -> int:
         return self.catalogue.n_live
@@ -36,9 +36,9 @@ class IndexRows:
         """[N] who sells each item."""
         return self.catalogue.sellers
 
-    def live_at(self, times: Longs) -> Flags | None:
-        """[N] whether each item is on sale, as far as the stock feed has reported."""
-        return self.available
+    def not_live_at(self, times: Longs) -> Flags | None:
+        """[N] whether the stock feed has reported each item as gone, whatever the time."""
+        return self.gone
 
     def positions(self, items: Longs) -> Longs:
         """[P] rows of item numbers, which are the same for live items."""

@@ -1,6 +1,5 @@
 """A serving snapshot: one bundle in service, with the stock as it is now."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,13 +105,12 @@ class ServingSnapshot:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
         catalogue, fresh = self.catalogue, self.stock.fresh
         query = RequestQuery(catalogue, fresh, request, now)
-        rows = catalogue.rules.find_ineligible(IndexRows(catalogue, self.stock.available), query)
-        removed = Counter(rows.removed)
-        fresh_flags = None
+        rows = catalogue.rules.find_eligible(IndexRows(catalogue, self.stock.gone), query)
+        removed, fresh_flags = rows.removed, None
         if len(fresh):
-            found = catalogue.rules.find_ineligible(fresh, query)
+            found = catalogue.rules.find_eligible(fresh, query)
             fresh_flags = found.eligible
-            removed.update(found.removed)
+            removed = {rule: n + found.removed[rule] for rule, n in removed.items()}
         return _Eligible(_only(rows.eligible), fresh, _only(fresh_flags), removed)
 
 

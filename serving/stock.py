@@ -169,8 +169,8 @@ class DeltaIndex:
         """[F] who sells each listing."""
         return Labels.of(self._values("seller_id", pa.string()))
 
-    def live_at(self, times: Longs) -> None:
-        """All are on sale: a listing that was sold is in here no more."""
+    def not_live_at(self, times: Longs) -> None:
+        """None: a listing that was sold is not in the delta index any more."""
 
     def positions(self, items: Longs) -> Longs:
         """[P] positions of item numbers, -1 where an item is none of these listings."""
@@ -195,8 +195,8 @@ class LiveStock:
     """Which items are on sale now: the bundle's live items and what the feed said since.
 
     Attributes:
-        available: [N] which of the bundle's live items are still on sale as the bundle knows them;
-            None when all are.
+        gone: [N] which of the bundle's live items are not on sale any more as the bundle knows
+            them; None when all are.
         fresh: The listings newer than the bundle.
     """
 
@@ -211,15 +211,13 @@ class LiveStock:
         self._listings: dict[str, Listing] = {}
         self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
-        self.available: Flags | None = None
+        self.gone: Flags | None = None
         self.fresh = DeltaIndex(catalogue)
 
     def __len__(self) -> int:
         """How many items are on sale."""
-        bundled = self._catalogue.n_live
-        if self.available is not None:
-            bundled = int(np.count_nonzero(self.available))
-        return bundled + len(self.fresh)
+        gone = 0 if self.gone is None else int(np.count_nonzero(self.gone))
+        return self._catalogue.n_live - gone + len(self.fresh)
 
     def catch_up(self) -> None:
         """Apply what the feed said since the last call.
@@ -260,9 +258,9 @@ class LiveStock:
     def _hide(self, item_id: str) -> None:
         row = self._catalogue.row_of.get(item_id)
         if row is not None and row < self._catalogue.n_live:
-            if self.available is None:
-                self.available = np.ones(self._catalogue.n_live, dtype=bool)
-            self.available[row] = False
+            if self.gone is None:
+                self.gone = np.zeros(self._catalogue.n_live, dtype=np.bool_)
+            self.gone[row] = True
 
     def _renew_fresh(self) -> None:
         self.fresh = DeltaIndex(self._catalogue, self._listings.values())

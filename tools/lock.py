@@ -20,8 +20,9 @@ PYTHON_OF = {
     "requirements-dev.in": "3.12",  # after requirements.in: it is constrained by requirements.txt
     "serving/requirements.in": "3.12",
     "tools/uv.in": "3.12",
-    "tests/cluster/requirements.in": "3.12",
-    "tests/cluster/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
+    "tests/benchmarks/scann/requirements.in": "3.12",
+    "tests/machine/requirements.in": "3.12",
+    "tests/machine/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
 }
 OPTIONS = ("--quiet", "--generate-hashes", "--python-platform=x86_64-manylinux_2_28")
 

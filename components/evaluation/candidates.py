@@ -33,20 +33,20 @@ class CandidateItems:
     def __len__(self) -> int:
         return len(self._items)
 
-    def live_at(self, times: Longs) -> Flags | None:
-        """[B, C] known at the time and not gone before it; None when that holds for all.
+    def not_live_at(self, times: Longs) -> Flags | None:
+        """[B, C] not known yet at the time, or gone before it; None when no item is.
 
         An item that is gone by the event in question is still live at its time.
         """
-        live: Flags | None = None
+        flags: Flags | None = None
         if not len(self):
             return None
         if self._known_at.max() > times.min():
-            live = self._known_at[None, :] <= times[:, None]
+            flags = self._known_at[None, :] > times[:, None]
         if self._gone_at.min() < times.max():
-            stays = self._gone_at[None, :] >= times[:, None]
-            live = stays if live is None else live & stays
-        return live
+            gone = self._gone_at[None, :] < times[:, None]
+            flags = gone if flags is None else flags | gone
+        return flags
 
     def positions(self, items: Longs) -> Longs:
         """[P] positions of item indices among the candidates, -1 where an item is none."""

@@ -5,7 +5,7 @@ rank = 1 + number of other candidates that score at least as high: ties never he
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -67,8 +67,8 @@ class CandidateGroup:
             yield slice(start, min(start + size, len(self.queries)))
 
 
-FindIneligible = Callable[[slice], Eligibility]
-"""From a block of a group's queries to what the eligibility rules remove of its candidates."""
+FindEligible = Callable[[slice], Eligibility]
+"""From a block of a group's queries to what the eligibility rules leave of its candidates."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class EvaluationSet:
     groups: tuple[CandidateGroup, ...]
     left_out: dict[str, int] = field(default_factory=dict)
 
-    def eligibility(self, group: CandidateGroup) -> FindIneligible:
+    def eligibility(self, group: CandidateGroup) -> FindEligible:
         """Prepare to apply the eligibility rules to the queries of a group."""
         items = CandidateItems(self.data, group.snapshot)
 
         def find(block: slice) -> Eligibility:
             asked = QueryBlock.of(self.data, self.queries, group.queries[block])
-            return self.data.rules.find_ineligible(items, asked)
+            return self.data.rules.find_eligible(items, asked)
 
         return find
 
@@ -186,21 +186,21 @@ def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
     with ThreadPoolExecutor(THREADS) as threads:
         for group in evaluation_set.groups:
             score = scorer.at(evaluation_set.queries, group.snapshot)
-            find_ineligible = evaluation_set.eligibility(group)
+            find_eligible = evaluation_set.eligibility(group)
 
             def fill(
                 block: slice,
                 group: CandidateGroup = group,
                 score: ScoreBlock = score,
-                find_ineligible: FindIneligible = find_ineligible,
+                find_eligible: FindEligible = find_eligible,
             ) -> tuple[int, Mapping[str, int]]:
                 queries = group.queries[block]
                 scores = score(queries)
-                found = find_ineligible(block)
+                found = find_eligible(block)
                 ranks[queries], candidates[queries] = rank_positives(
-                    scores, group.positive[block], found.ineligible
+                    scores, group.positive[block], found.eligible
                 )
-                best, best_scores = top_k(scores, found.ineligible, length)
+                best, best_scores = top_k(scores, found.eligible, length)
                 top[queries, : best.shape[1]] = _items_at(group, best)
                 top_scores[queries, : best.shape[1]] = best_scores
                 return _count_not_finite(scores), found.removed
@@ -222,24 +222,24 @@ def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tup
     scores = np.full((n, length), -np.inf, dtype=np.float32)
     for group in evaluation_set.groups:
         score = scorer.at(evaluation_set.queries, group.snapshot)
-        find_ineligible = evaluation_set.eligibility(group)
+        find_eligible = evaluation_set.eligibility(group)
         for block in group.blocks():
             queries = group.queries[block]
-            best, values = top_k(score(queries), find_ineligible(block).ineligible, length)
+            best, values = top_k(score(queries), find_eligible(block).eligible, length)
             top[queries, : best.shape[1]] = _items_at(group, best)
             scores[queries, : best.shape[1]] = values
     return top, scores
 
 
 def rank_positives(
-    scores: Floats, positive: Ints, ineligible: Flags | None = None
+    scores: Floats, positive: Ints, eligible: Flags | None = None
 ) -> tuple[Ints, Ints]:
     """Rank of the positive candidate in each row, and the number of eligible candidates.
 
     Args:
         scores: [B, C].
         positive: [B] column of the positive candidate; it must be eligible.
-        ineligible: [B, C] candidates that are left out.
+        eligible: [B, C] which candidates are; None for all.
 
     Returns:
         [B] 1 + number of other candidates with a score >= that of the positive one, and [B]
@@ -247,22 +247,22 @@ def rank_positives(
     """
     below = scores < scores[np.arange(len(scores)), positive][:, None]
     candidates = np.full(len(scores), scores.shape[1], dtype=np.int32)
-    if ineligible is not None:
-        candidates -= _count_true(ineligible)
-        below &= ~ineligible
+    if eligible is not None:
+        candidates = _count_true(eligible)
+        below &= eligible
     return candidates - _count_true(below), candidates
 
 
-def top_k(scores: Floats, ineligible: Flags | None, length: int) -> tuple[Ints, Floats]:
+def top_k(scores: Floats, eligible: Flags | None, length: int) -> tuple[Ints, Floats]:
     """The best candidates of each row, best first; -1 and -inf where there are fewer.
 
-    Scores [B, C] of ineligible candidates, and those that are not finite, are never among them.
+    Only scores [B, C] of eligible candidates that are finite are among them.
     """
-    unfit = ineligible
-    if not np.isfinite(scores).all():
-        broken = ~np.isfinite(scores)
-        unfit = broken if ineligible is None else ineligible | broken
-    usable = scores if unfit is None else np.where(unfit, np.float32(-np.inf), scores)
+    fit = eligible
+    finite = np.isfinite(scores)
+    if not finite.all():
+        fit = finite if eligible is None else eligible & finite
+    usable = scores if fit is None else np.where(fit, scores, np.float32(-np.inf))
     length = min(length, usable.shape[1])
     rows = np.arange(len(usable))[:, None]
     cut = usable.shape[1] - length

@@ -33,6 +33,7 @@ from refit.feature_tables import (
 from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
 from refit.files import remove, write_atomically
 from refit.progress import log_message, timed
+from refit.tables import open_tables
 
 EVENTS_AT_ONCE = 1 << 18
 
@@ -60,14 +61,15 @@ def build_features(
     spec, market = (kept.spec, kept.market) if kept else (settings.spec, settings.market)
     rules = Rules.load(market)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".spill-") as spill:
-        source = tables.open_source(settings, spec, rules, dataset, Path(spill))
-        try:
-            with write_atomically(out) as folder:
-                manifest = _write(source, settings, market, folder, kept)
-                remove(out)
-        finally:
-            source.con.disconnect()
+    limits = (settings.memory_limit, settings.threads)
+    with (
+        TemporaryDirectory(dir=out.parent, prefix=".scratch-") as scratch,
+        open_tables("features", f"dataset {dataset}", *limits, Path(scratch)) as con,
+        write_atomically(out) as folder,
+    ):
+        source = tables.open_dataset(con, spec, rules, dataset)
+        manifest = _write(source, settings, market, folder, kept)
+        remove(out)
     return manifest
 
 
@@ -230,7 +232,7 @@ def _write_snapshots(
     spec = source.spec
     widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
     counts = DecayedCounts(len(known_us), spec.popularity_half_lives_days, widths)
-    weighted = source.spill / "weighted.parquet"
+    weighted = folder / "weighted.parquet"
     _copy(source, tables.weighted_events(source, events, manifest.popularity_values), weighted)
     stream = pq.ParquetFile(weighted).iter_batches(EVENTS_AT_ONCE)
     for i, counted in enumerate(popularity_at(times_us, stream, counts)):
@@ -249,6 +251,7 @@ def _write_snapshots(
             }
         )
         pq.write_table(table, folder / snapshot_file(i), compression="zstd", use_dictionary=False)
+    weighted.unlink()
 
 
 def _orphans(

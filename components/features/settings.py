@@ -5,6 +5,7 @@ from pydantic import Field, field_validator
 from refit.eligibility import RULES, MarketSettings
 from refit.features import FeatureSpec
 from refit.settings import Settings
+from refit.tables import MemoryLimit, ThreadCount
 
 
 class FeatureSettings(Settings):
@@ -32,13 +33,13 @@ class FeatureSettings(Settings):
     judge_recommended: bool = False
     request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
-    memory_limit: str = "2GB"
-    threads: int | None = Field(default=None, ge=1)
+    memory_limit: MemoryLimit = "2GB"
+    threads: ThreadCount = 0
 
     @field_validator("market")
     @classmethod
     def _check_rules(cls, market: MarketSettings) -> MarketSettings:
         for name in market.rules:
             if not RULES.is_known(name):
-                raise ValueError(f"unknown rule {name!r}; known: {', '.join(RULES.names())}")
+                raise ValueError(RULES.explain_unknown(name))
         return market

@@ -15,7 +15,6 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
-from components.features.settings import FeatureSettings
 from refit.contract import EventType
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE, DatasetManifest
 from refit.eligibility import Rules
@@ -52,11 +51,10 @@ class DatasetTables:
     """A dataset folder opened as tables; events end where the split ends.
 
     Attributes:
-        rules: The eligibility rules of the market, whose columns are kept.
-        hides: The events of type ``hide``, which ``events`` does not hold.
-        context: Event columns that stand in the examples, spec columns first.
-        user: User columns that stand in examples and histories.
-        spill: A folder for what need not stay.
+        rules: The eligibility rules of the market; the columns that they read are kept.
+        hides: The events of type ``hide``; ``events`` does not contain them.
+        context: Event columns that the examples hold, those of the spec first.
+        user: User columns that the examples and histories hold.
     """
 
     con: ibis.BaseBackend
@@ -69,48 +67,40 @@ class DatasetTables:
     users: ir.Table
     context: tuple[str, ...]
     user: tuple[str, ...]
-    spill: Path
 
 
-def open_source(
-    settings: FeatureSettings, spec: FeatureSpec, rules: Rules, folder: Path, spill: Path
+def open_dataset(
+    con: ibis.BaseBackend, spec: FeatureSpec, rules: Rules, folder: Path
 ) -> DatasetTables:
-    """Open a dataset folder and hold the spec against its columns.
+    """Open a dataset folder and check that it has the columns of the spec and of the rules.
 
     Raises:
-        UsageError: The spec or an eligibility rule names a column that is not there, or the spec
-            one that two tables share.
-        DataValidationError: An event is on an item that the items table does not know.
+        UsageError: The spec or a rule names a column that does not exist, or the spec names one
+            that two tables share.
     """
     manifest = DatasetManifest.read(folder)
-    config = {"memory_limit": settings.memory_limit, "temp_directory": str(spill)}
-    if settings.threads:
-        config["threads"] = str(settings.threads)
-    con = ibis.duckdb.connect(**config)
     events, items, users = (
         con.read_parquet(folder / name) for name in (EVENTS_FILE, ITEMS_FILE, USERS_FILE)
     )
     spec.check_columns(items.columns, events.columns, users.columns)
     rules.check_columns("item", items.columns)
     rules.check_columns("query", {*events.columns, *users.columns})
-    asked = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
-    of_rules = [c for c in rules.query_columns if c in events.columns]
-    context = tuple(dict.fromkeys((*asked, *manifest.context_columns, *of_rules)))
-    of_rules = [c for c in rules.query_columns if c not in events.columns]
-    user = tuple(dict.fromkeys((*spec.user_categorical, *spec.user_numeric, *of_rules)))
+    of_events = [name for name in rules.query_columns if name in events.columns]
+    of_users = [name for name in rules.query_columns if name not in events.columns]
+    in_spec = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
+    context = tuple(dict.fromkeys((*in_spec, *manifest.context_columns, *of_events)))
+    user = tuple(dict.fromkeys((*spec.user_categorical, *spec.user_numeric, *of_users)))
     taken = {*context} & {*user} | {*context, *user} & RESERVED
     if taken:
         raise UsageError(
-            f"the examples have one column of a name, but {', '.join(sorted(taken))} would stand"
+            f"the examples need one column for each name, but {', '.join(sorted(taken))} would be"
             " there twice: rename it in events or users, or leave it out of the spec"
         )
     events = events.mutate(at_us=epoch_us(events.event_time))
     events = events.filter(events.at_us < microseconds(manifest.split.end))
     is_hide = events.event_type == EventType.HIDE.value
     hides, events = events.filter(is_hide), events.filter(~is_hide)
-    return DatasetTables(
-        con, spec, rules, manifest, events, hides, items, users, context, user, spill
-    )
+    return DatasetTables(con, spec, rules, manifest, events, hides, items, users, context, user)
 
 
 def catalogue(source: DatasetTables) -> ir.Table:

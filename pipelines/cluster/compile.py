@@ -1,4 +1,4 @@
-"""Compile a pipeline for a cluster: the same function, with the cluster's settings in force."""
+"""Compile a pipeline for a cluster: the same function, under the cluster's settings."""
 
 import hashlib
 from importlib import import_module
@@ -18,15 +18,15 @@ KNOWN_TO_2_0 = {
     "secretAsEnv": {"secretName", "keyToEnv"},
     "pvcMount": {"constant", "mountPath"},
 }
-"""Fields of kfp-kubernetes' lists that backend 2.0 reads; it refuses a pipeline with others."""
+"""Fields of kfp-kubernetes' lists that backend 2.0 knows; it refuses a pipeline with others."""
 
 
-class Compiled(Settings):
-    """A pipeline as a cluster takes it.
+class CompiledPipeline(Settings):
+    """A pipeline compiled for a cluster.
 
     Attributes:
         pipeline: Its name.
-        text: Pipeline spec and platform spec, YAML.
+        text: Pipeline spec and platform spec, as two YAML documents.
     """
 
     pipeline: str
@@ -34,17 +34,19 @@ class Compiled(Settings):
 
     @property
     def version(self) -> str:
-        """Name of the version: the same content has the same name."""
+        """Name of the version, from the content."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
-def compile_for(pipeline: str, settings: ClusterSettings, use_cache: bool = True) -> Compiled:
+def compile_for(
+    pipeline: str, settings: ClusterSettings, use_cache: bool = True
+) -> CompiledPipeline:
     """Compile ``pipeline`` for a cluster.
 
     Args:
         pipeline: Its name, one of PIPELINES.
         settings: The cluster.
-        use_cache: False has every step run again.
+        use_cache: Whether steps may reuse earlier outputs.
 
     Raises:
         UsageError: There is no such pipeline.
@@ -56,26 +58,26 @@ def compile_for(pipeline: str, settings: ClusterSettings, use_cache: bool = True
 
     known = getattr(import_module(f"pipelines.{pipeline}"), pipeline)
     with platform(settings), TemporaryDirectory() as folder:
-        # Decorating traces the function: it must happen again, now that the platform is in force.
+        # Decorating traces the function, so that it must be decorated again inside platform().
         traced: Any = dsl.pipeline(name=pipeline.replace("_", "-"))(known.pipeline_func)
         package = Path(folder) / "pipeline.yaml"
         Compiler().compile(traced, str(package))
         documents = list(yaml.safe_load_all(package.read_text("utf-8")))
     if not use_cache:
-        _forget_caches(documents[0])
+        _disable_caching(documents[0])
     if settings.backend == "2.0":
         keep_what_2_0_knows(documents)
-    return Compiled(pipeline=pipeline, text=yaml.safe_dump_all(documents, sort_keys=True))
+    return CompiledPipeline(pipeline=pipeline, text=yaml.safe_dump_all(documents, sort_keys=True))
 
 
-def _forget_caches(pipeline: dict[str, Any]) -> None:
+def _disable_caching(pipeline: dict[str, Any]) -> None:
     for component in (pipeline["root"], *pipeline["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task["cachingOptions"] = {}
 
 
 def keep_what_2_0_knows(documents: list[dict[str, Any]]) -> None:
-    """Leave out what kfp-kubernetes says twice, once in fields that backend 2.0 refuses."""
+    """Remove fields that backend 2.0 refuses; kfp-kubernetes repeats older ones in them."""
     for document in documents[1:]:
         for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
             for kind, known in KNOWN_TO_2_0.items():

@@ -1,4 +1,4 @@
-"""The way to a cluster's Kubeflow Pipelines API: a URL, or through the kubeconfig."""
+"""Connect to a cluster's Kubeflow Pipelines API: by URL, or through the kubeconfig."""
 
 import os
 from pathlib import Path
@@ -11,15 +11,16 @@ ENDPOINT_VARIABLE = "REFIT_KFP_ENDPOINT"
 
 
 def connect(settings: ClusterSettings, endpoint: str = "") -> Kubeflow:
-    """The API of a cluster, checked to answer.
+    """Connect to the API of a cluster and check that it answers.
 
     Args:
         settings: The cluster.
-        endpoint: URL that goes before the settings' own; with neither, the kubeconfig leads there.
+        endpoint: URL that takes precedence over the settings' own; with neither, the kubeconfig is
+            used.
 
     Raises:
-        ServiceUnreachable: Nothing answers there, or it does not let us in.
-        UsageError: A named file is not there.
+        ServiceUnreachable: Nothing answers there, or access is denied.
+        UsageError: The token file cannot be read.
     """
     url = endpoint or settings.endpoint
     api = (
@@ -37,11 +38,13 @@ def _read_token(settings: ClusterSettings) -> str:
     try:
         return Path(settings.token_file).expanduser().read_text("utf-8").strip()
     except OSError as error:
-        raise UsageError(f"token_file {settings.token_file}: {error.strerror}") from None
+        raise UsageError(
+            f"token_file {settings.token_file} cannot be read: {error.strerror}"
+        ) from None
 
 
 def _through_kubeconfig(settings: ClusterSettings) -> Kubeflow:
-    """The API behind the Kubernetes API server's own proxy, as whom the kubeconfig says."""
+    """The API behind the proxy of the Kubernetes API server, as the kubeconfig's user."""
     import kfp_server_api
     from kubernetes import config
 
@@ -52,7 +55,7 @@ def _through_kubeconfig(settings: ClusterSettings) -> Kubeflow:
         )
     except (config.ConfigException, OSError) as error:
         raise ServiceUnreachable(
-            f"no endpoint was given, and the kubeconfig leads nowhere ({error}): give --endpoint, "
+            f"no endpoint is given and the kubeconfig cannot be used ({error}): give --endpoint, "
             f"set {ENDPOINT_VARIABLE} or KUBECONFIG, or name the endpoint in the cluster file"
         ) from None
     service = settings.service

@@ -18,10 +18,10 @@ EXAMPLE = '"0 0 3 * * *" is every night at three'
 
 
 def check_cron(text: str) -> str:
-    """The expression with single spaces, when it is one.
+    """Check a cron expression and return it with single spaces.
 
     Raises:
-        UsageError: It has not six fields, or one of them is none; the message says which.
+        UsageError: It does not have six fields, or one of them is invalid.
     """
     parts = text.split()
     if len(parts) == 5:
@@ -39,14 +39,14 @@ def check_cron(text: str) -> str:
 
 
 def _check_piece(piece: str, name: str, low: int, high: int, words: tuple[str, ...]) -> None:
-    """One piece of a field: ``*``, ``5``, ``1-5``, each perhaps with ``/step``."""
+    """Check one piece of a field: ``*``, ``5`` or ``1-5``, with or without ``/step``."""
 
     def fail(why: str) -> UsageError:
         return UsageError(f"cron, {name}: {piece!r} {why}; {EXAMPLE}")
 
     span, slash, step = piece.partition("/")
     if slash and not (step.isdecimal() and int(step) > 0):
-        raise fail("has a step that is no positive number")
+        raise fail("has a step that is not a positive number")
     if span == "*" or (span == "?" and name.startswith("day")):
         return
     numbers = []
@@ -57,8 +57,8 @@ def _check_piece(piece: str, name: str, low: int, high: int, words: tuple[str, .
             numbers.append(int(end))
         else:
             known = f", or {words[0]} to {words[-1]}" if words else ""
-            raise fail(f"is none of *, {low} to {high}{known}, a-b or */n")
+            raise fail(f"is not *, {low} to {high}{known}, a-b or */n")
     if not all(low <= number <= high for number in numbers):
         raise fail(f"is not within {low} to {high}")
     if len(numbers) > 2 or numbers != sorted(numbers):
-        raise fail("is no range from low to high")
+        raise fail("is not a range from low to high")

@@ -1,4 +1,4 @@
-"""DriftResult what a step said: from the KFP API where it serves logs, else from the pod itself."""
+"""Read a step's log: from the Kubeflow Pipelines API if it serves logs, else from the pod."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ CONTAINER = "main"
 def read_step_log(
     api: Kubeflow, cluster: ClusterSettings, run_id: str, step: str, pods: tuple[str, ...]
 ) -> str:
-    """The log of a step; of one that was repeated, the last attempt's.
+    """Read the log of a step; of a step that was repeated, the log of its last attempt.
 
     Args:
         api: The cluster's API.
-        cluster: Where its pods are.
+        cluster: The cluster.
         run_id: The run.
         step: The step's name.
-        pods: Its pods, as far as the API told.
+        pods: Names of its pods, as far as the API reports them.
 
     Raises:
-        ServiceUnreachable: Neither API gives it.
+        ServiceUnreachable: Neither API has it.
     """
     for pod in reversed(pods):
         if (text := api.read_log(run_id, pod)) is not None:
@@ -34,8 +34,8 @@ def read_step_log(
     except Exception as error:
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise ServiceUnreachable(
-            f"the log of step {step} is not to be had: {api.where} serves none, and the Kubernetes "
-            f"API gives none ({why[0]}); its pod may be gone"
+            f"the log of step {step} is not available: {api.address} provides none, nor does the "
+            f"Kubernetes API ({why[0]}); its pod may be gone"
         ) from None
 
 
@@ -47,21 +47,21 @@ def _read_from_pod(cluster: ClusterSettings, run_id: str, step: str) -> str:
     found = core.list_namespaced_pod(
         cluster.runs_in, label_selector=f"{RUN_LABEL}={run_id}", _request_timeout=10
     ).items
-    ours = [pod for pod in found if _is_of(pod, step)]
-    if not ours:
-        raise LookupError(f"no pod of it in namespace {cluster.runs_in}")
-    newest = max(ours, key=lambda pod: pod.metadata.creation_timestamp)
+    own = [pod for pod in found if _belongs_to(pod, step)]
+    if not own:
+        raise LookupError(f"it has no pod in namespace {cluster.runs_in}")
+    newest = max(own, key=lambda pod: pod.metadata.creation_timestamp)
     answer = core.read_namespaced_pod_log(
         newest.metadata.name,
         cluster.runs_in,
         container=CONTAINER,
-        _preload_content=False,  # its own decoding writes bytes as if they were Python
+        _preload_content=False,  # the client would decode bytes to their Python representation
         _request_timeout=30,
     )
     return bytes(answer.data).decode("utf-8", "replace")
 
 
-def _is_of(pod: Any, step: str) -> bool:
-    """Whether a pod is the step's executor; else its driver, when that is all there is."""
+def _belongs_to(pod: Any, step: str) -> bool:
+    """Whether a pod belongs to a step: its executor, or its driver if there is no other."""
     node = (pod.metadata.annotations or {}).get(NODE_NAME, "")
     return f".{step.replace('_', '-')}." in f"{node}."

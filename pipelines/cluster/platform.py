@@ -1,6 +1,6 @@
-"""What a pipeline function asks of the platform that it is compiled for.
+"""What a pipeline function adds for the cluster that it is compiled for.
 
-On one machine, with no platform in force, nothing changes: the compiled snapshots know no cluster.
+Outside ``platform()`` it adds nothing: the compiled files for one machine know no cluster.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,38 +10,38 @@ from typing import Any
 
 from pipelines.cluster.settings import IDEMPOTENT_STEPS, ClusterSettings
 
-_IN_FORCE: ContextVar[ClusterSettings | None] = ContextVar("platform", default=None)
+_PLATFORM: ContextVar[ClusterSettings | None] = ContextVar("platform", default=None)
 
 
 @contextmanager
 def platform(settings: ClusterSettings) -> Iterator[None]:
-    """Compile for this cluster, inside the block."""
-    token = _IN_FORCE.set(settings)
+    """Inside the block, pipelines are compiled for this cluster."""
+    token = _PLATFORM.set(settings)
     try:
         yield
     finally:
-        _IN_FORCE.reset(token)
+        _PLATFORM.reset(token)
 
 
-def end_reported(pipeline: str, webhook: Any) -> AbstractContextManager[Any]:
-    """The block whose end ``report_run`` tells, whatever it is.
+def report_end(pipeline: str, webhook: Any) -> AbstractContextManager[Any]:
+    """A block of steps after which ``report_run`` runs, whether they succeed or fail.
 
-    Backend 2.0 cannot tell an exit handler how the run ended, and takes a run with one for
-    succeeded when a step failed: there the block is bare, and the run's own state says it.
+    Not on backend 2.0: it does not pass a run's state to an exit handler, and a run with one counts
+    as succeeded there even if a step failed.
     """
     from kfp import dsl
 
     from components.reporting.component import report_run
 
-    settings = _IN_FORCE.get()
+    settings = _PLATFORM.get()
     if settings is not None and settings.backend == "2.0":
         return nullcontext()
     end = report_run(pipeline=pipeline, webhook=webhook)
     end.set_caching_options(False)
-    return dsl.ExitHandler(end, name="report the end, whatever it is")
+    return dsl.ExitHandler(end, name="report how the run ended")
 
 
-def start_from(
+def resolve_start(
     ingestion: Any,
     data_fingerprint: Any,
     registry: Any,
@@ -50,13 +50,13 @@ def start_from(
 ) -> Any:
     """The data's fingerprint and the champion that a run starts from.
 
-    On one machine they are known before. A cluster's data and registry are seen by its steps only,
-    and a schedule's runs start from what is there at their time: a first step looks.
+    On one machine they are parameters of the run. On a cluster only steps can read the data and the
+    registry, and each run of a schedule needs the latest: there a first step finds them.
 
     Returns:
         Fingerprint and champion.
     """
-    if _IN_FORCE.get() is None:
+    if _PLATFORM.get() is None:
         return data_fingerprint, champion
     from components.ingestion.component import find_start
 
@@ -71,20 +71,20 @@ def start_from(
     return start.outputs["fingerprint"], start.outputs["champion"]
 
 
-def place_steps() -> None:
-    """Give every step of the pipeline what the platform in force says."""
-    settings = _IN_FORCE.get()
+def configure_steps() -> None:
+    """Apply the platform's settings to every step of the pipeline."""
+    settings = _PLATFORM.get()
     if settings is None:
         return
     from kfp.dsl.pipeline_context import Pipeline
 
     for task in Pipeline.get_default_pipeline().tasks.values():
         step = task.component_spec.name.replace("-", "_")
-        for place in _PLACINGS:
-            place(task, step, settings)
+        for configure in _CONFIGURE:
+            configure(task, step, settings)
 
 
-def _place_image(task: Any, step: str, settings: ClusterSettings) -> None:
+def _set_image(task: Any, step: str, settings: ClusterSettings) -> None:
     from kfp import kubernetes
 
     task.container_spec.image = settings.image
@@ -94,7 +94,7 @@ def _place_image(task: Any, step: str, settings: ClusterSettings) -> None:
         kubernetes.set_image_pull_secrets(task, list(settings.image_pull_secrets))
 
 
-def _place_environment(task: Any, step: str, settings: ClusterSettings) -> None:
+def _set_environment(task: Any, step: str, settings: ClusterSettings) -> None:
     from kfp import kubernetes
 
     for name, value in settings.environment.items():
@@ -107,7 +107,7 @@ def _place_environment(task: Any, step: str, settings: ClusterSettings) -> None:
             use(task, source.name, {key: key for key in source.keys})
 
 
-def _place_volumes(task: Any, step: str, settings: ClusterSettings) -> None:
+def _set_volumes(task: Any, step: str, settings: ClusterSettings) -> None:
     from kfp import kubernetes
 
     for volume in settings.volumes:
@@ -115,7 +115,7 @@ def _place_volumes(task: Any, step: str, settings: ClusterSettings) -> None:
             kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.path)
 
 
-def _place_on_nodes(task: Any, step: str, settings: ClusterSettings) -> None:
+def _set_nodes(task: Any, step: str, settings: ClusterSettings) -> None:
     from kfp import kubernetes
 
     for label, value in settings.node_selector.items():
@@ -125,22 +125,22 @@ def _place_on_nodes(task: Any, step: str, settings: ClusterSettings) -> None:
         kubernetes.add_toleration(task, **given)
 
 
-def _place_resources(task: Any, step: str, settings: ClusterSettings) -> None:
-    wanted = settings.resources_of(step)
-    for value, ask in (
-        (wanted.cpu, task.set_cpu_request),
-        (wanted.memory, task.set_memory_request),
-        (wanted.cpu_limit, task.set_cpu_limit),
-        (wanted.memory_limit, task.set_memory_limit),
+def _set_resources(task: Any, step: str, settings: ClusterSettings) -> None:
+    resources = settings.resources_of(step)
+    for value, set_value in (
+        (resources.cpu, task.set_cpu_request),
+        (resources.memory, task.set_memory_request),
+        (resources.cpu_limit, task.set_cpu_limit),
+        (resources.memory_limit, task.set_memory_limit),
     ):
         if value:
-            ask(value)
+            set_value(value)
     if step == "train_towers" and settings.gpu.count:
         task.set_accelerator_type(settings.gpu.resource)
         task.set_accelerator_limit(settings.gpu.count)
 
 
-def _place_retries(task: Any, step: str, settings: ClusterSettings) -> None:
+def _set_retries(task: Any, step: str, settings: ClusterSettings) -> None:
     if step in IDEMPOTENT_STEPS and settings.retries.times and settings.backend != "2.0":
         task.set_retry(
             settings.retries.times,
@@ -149,11 +149,11 @@ def _place_retries(task: Any, step: str, settings: ClusterSettings) -> None:
         )
 
 
-_PLACINGS: tuple[Callable[[Any, str, ClusterSettings], None], ...] = (
-    _place_image,
-    _place_environment,
-    _place_volumes,
-    _place_on_nodes,
-    _place_resources,
-    _place_retries,
+_CONFIGURE: tuple[Callable[[Any, str, ClusterSettings], None], ...] = (
+    _set_image,
+    _set_environment,
+    _set_volumes,
+    _set_nodes,
+    _set_resources,
+    _set_retries,
 )

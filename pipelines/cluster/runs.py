@@ -1,4 +1,4 @@
-"""Following a run on a cluster: its steps, what they said, and what the end means."""
+"""A run on a cluster: its steps, their logs, and the error that its outcome stands for."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pipelines.cluster.settings import STEPS, ClusterSettings
 from refit.errors import BY_EXIT_CODE, GateRefused, RefitError, UsageError
 
 GATES = ("gate", "reindex_listings")
-"""Steps whose answer decides whether anything is deployed."""
+"""Steps that decide whether anything is deployed."""
 DEPLOYING = ("deploy-bundle", "deploy-refreshed-index")
 
 _ERROR = re.compile(r"^\d\d:\d\d:\d\d \[\w+\] error: (?P<text>.*)$")
@@ -24,12 +24,13 @@ _EXIT_CODE = re.compile(r"failed to execute component: .*exit status (?P<code>\d
 
 @dataclass(frozen=True)
 class StepStatus:
-    """One of our steps in a run.
+    """One step of Refit in a run.
 
     Attributes:
-        name: As settings and code call it, such as ``train_towers``.
-        state: ``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` ..., as the API says.
-        pods: Where it ran, as far as the API tells.
+        name: Its name in settings and code, such as ``train_towers``.
+        state: The API's state, such as ``PENDING``, ``RUNNING``, ``SUCCEEDED`` or ``FAILED``.
+        started_at, finished_at: None if not yet.
+        pods: Names of its pods, as far as the API reports them.
     """
 
     name: str
@@ -40,16 +41,16 @@ class StepStatus:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while it is not over."""
+        """Its duration; None until it is over."""
         if self.started_at is None or self.finished_at is None:
             return None
         return (self.finished_at - self.started_at).total_seconds()
 
 
 def steps_of(run: PipelineRun) -> list[StepStatus]:
-    """The run's steps in the order of their starts; what the cluster does around them is left out.
+    """The run's steps, ordered by start; tasks that the cluster adds are left out.
 
-    A step whose driver failed has failed.
+    A step whose driver failed counts as failed.
     """
     found: dict[str, StepStatus] = {}
     for task in sorted(run.tasks, key=_start):
@@ -69,10 +70,10 @@ def _start(task: Task) -> float:
 
 
 def find_run(api: Kubeflow, cluster: ClusterSettings, named: str) -> PipelineRun:
-    """A run by id or by name.
+    """Find a run by id or by name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such run.
     """
     experiment = api.find_experiment(cluster.experiment, cluster.api_namespace)
     if runs := api.find_runs(named, experiment):
@@ -83,15 +84,15 @@ def find_run(api: Kubeflow, cluster: ClusterSettings, named: str) -> PipelineRun
 
 
 def raise_for_end(run: PipelineRun, read: Callable[[str], str]) -> None:
-    """Raise what a finished run's end means, of the kind that the failing step gave.
+    """Raise the error that a finished run stands for, of the type that the failed step raised.
 
     Args:
-        run: With its tasks.
-        read: Gives a step's log; RefitError where there is none.
+        run: The run, with its tasks.
+        read: Reads a step's log; raises RefitError if there is none.
 
     Raises:
         RefitError: A step failed, or the run was cancelled.
-        GateRefused: Every step went well and the gate said no.
+        GateRefused: Every step succeeded and the gate refused.
     """
     steps = {step.name: step for step in steps_of(run)}
     failed = [step for step in steps.values() if step.state == "FAILED"]
@@ -119,26 +120,26 @@ def _raise_failure(run: PipelineRun, step: str, read: Callable[[str], str]) -> N
 
 
 def read_failure(log: str) -> tuple[str, int]:
-    """A failed step's own error and its exit code, from its log.
+    """Read a failed step's error and exit code from its log.
 
-    The launcher that KFP puts around a step ends with a code of its own, and writes the step's
-    into its last line; Argo adds lines after it.
+    The launcher that KFP runs a step with has its own exit code, and writes the step's to its last
+    line; Argo adds lines after that.
 
     Returns:
-        The step's error line with what belongs to it, else its last line; and the code, 1 where
-        the log does not tell it.
+        The step's error message with the lines that belong to it, or else its last line; and the
+        exit code, 1 if the log does not hold it.
     """
     lines = log.rstrip().splitlines()
     own = [line for line in lines if not _OF_THE_LAUNCHER.match(line)]
     launcher = [line for line in lines if _OF_THE_LAUNCHER.match(line)]
     codes = [int(m["code"]) for line in launcher for m in _EXIT_CODE.finditer(line)]
-    places = [place for place, line in enumerate(own) if _ERROR.match(line)]
-    if places:
-        first = _ERROR.match(own[places[-1]])
-        text = "\n".join([first["text"] if first else "", *own[places[-1] + 1 :]])
+    errors = [number for number, line in enumerate(own) if _ERROR.match(line)]
+    if errors:
+        first = _ERROR.match(own[errors[-1]])
+        text = "\n".join([first["text"] if first else "", *own[errors[-1] + 1 :]])
     else:
-        said = [line for line in own if line.strip()] or launcher
-        text = said[-1].strip() if said else "its log is empty"
+        written = [line for line in own if line.strip()] or launcher
+        text = written[-1].strip() if written else "its log is empty"
     return text.rstrip(), codes[-1] if codes else 1
 
 
@@ -147,13 +148,13 @@ def _gate_reasons(gate: str, read: Callable[[str], str]) -> list[str]:
         log = read(gate)
     except RefitError as error:
         return [f"its reasons could not be read: {error}"]
-    said = [found["text"] for line in log.splitlines() if (found := _GATE.match(line))]
-    reasons = [text for text in said if not text.startswith(("started", "done in", "refused"))]
+    texts = [found["text"] for line in log.splitlines() if (found := _GATE.match(line))]
+    reasons = [text for text in texts if not text.startswith(("started", "done in", "refused"))]
     return reasons or ["the gate gave no reason"]
 
 
 def log_reader(api: Kubeflow, cluster: ClusterSettings, run: PipelineRun) -> Callable[[str], str]:
-    """What reads the log of a step of this run."""
+    """A function that reads the log of one of the run's steps."""
     steps = {step.name: step for step in steps_of(run)}
 
     def read(name: str) -> str:

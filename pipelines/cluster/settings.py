@@ -1,14 +1,17 @@
-"""What Refit must know about a cluster: where it is, and how its steps are to run there."""
+"""What Refit must know about a cluster: where it is, and how its steps run there."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from components.deployment.settings import RolloutSettings
 from components.images import MAIN_IMAGE
+from pipelines.cluster.cron import check_cron
+from pipelines.loading import LoadedSettings, load_settings, read_document
+from pipelines.scale import ScaledSettings
 from refit.errors import UsageError
 from refit.settings import Settings
 
@@ -25,10 +28,12 @@ IDEMPOTENT_STEPS = (
     "gate",
     "calibrate_drift",
 )
-"""Steps that may be done again: they read, and write artifacts of their own in one piece."""
+"""Steps that may run twice: they only read, and write artifacts of their own, whole or not at all."""
 OTHER_STEPS = ("deploy_bundle", "deploy_refreshed_index", "watch_drift", "report_run")
-"""Never repeated by the cluster: they promote, start a refit or tell people."""
+"""Steps that the cluster never repeats: they promote a bundle, start a refit or notify users."""
 STEPS = IDEMPOTENT_STEPS + OTHER_STEPS
+
+_QUANTITY = re.compile(r"(\d+(\.\d+)?(m|[kMGTPE]i?)?)?", re.ASCII)
 
 
 def _check_steps(names: Iterable[str]) -> Iterable[str]:
@@ -37,24 +42,48 @@ def _check_steps(names: Iterable[str]) -> Iterable[str]:
     return names
 
 
+def _check_quantity(text: str) -> str:
+    if not _QUANTITY.fullmatch(text):
+        raise ValueError('must be a quantity of Kubernetes such as "4", 500m or 8Gi')
+    return text
+
+
+def _check_schedule(text: str) -> str:
+    try:
+        return check_cron(text) if text else ""
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 StepNames = Annotated[tuple[str, ...], AfterValidator(_check_steps)]
+Quantity = Annotated[str, AfterValidator(_check_quantity)]
+"""An amount of CPU or memory as Kubernetes writes it; empty leaves it to the cluster."""
+Cron = Annotated[str, AfterValidator(_check_schedule)]
+"""Six fields, seconds first; empty has no schedule."""
 
 
 class Resources(Settings):
-    """What a step's pod asks for and may use, as Kubernetes writes it; empty leaves it open."""
+    """What a step's pod requests, and its limits.
 
-    cpu: str = ""
-    memory: str = ""
-    cpu_limit: str = ""
-    memory_limit: str = ""
+    Attributes:
+        cpu: CPUs that the pod requests, such as ``500m`` or ``"4"``.
+        memory: Memory that the pod requests, such as ``8Gi``.
+        cpu_limit: The most CPUs that the pod may use.
+        memory_limit: The most memory that the pod may use; beyond it the pod is killed.
+    """
+
+    cpu: Quantity = ""
+    memory: Quantity = ""
+    cpu_limit: Quantity = ""
+    memory_limit: Quantity = ""
 
 
 class Gpu(Settings):
-    """What the training step gets; no other step has one.
+    """GPUs of the training step; no other step uses one.
 
     Attributes:
-        resource: As the device plugin calls it.
-        count: How many; 0 trains on CPUs.
+        resource: The resource's name, as the device plugin registers it.
+        count: Number of GPUs; 0 trains on CPUs.
     """
 
     resource: str = "nvidia.com/gpu"
@@ -62,7 +91,14 @@ class Gpu(Settings):
 
 
 class Toleration(Settings):
-    """A taint that steps may run on."""
+    """A taint of nodes that steps tolerate, as in a pod's spec.
+
+    Attributes:
+        key: The taint's key.
+        operator: ``Equal`` compares the value, ``Exists`` takes any.
+        value: The taint's value.
+        effect: The taint's effect; null tolerates all.
+    """
 
     key: str
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -71,12 +107,12 @@ class Toleration(Settings):
 
 
 class Volume(Settings):
-    """A persistent claim, and where steps find it.
+    """A persistent volume claim and where it is mounted.
 
     Attributes:
         claim: The claim's name.
         path: Where it is mounted.
-        steps: Which steps get it; empty means all.
+        steps: The steps that mount it; empty means all.
     """
 
     claim: str
@@ -89,8 +125,8 @@ class KeyedSource(Settings):
 
     Attributes:
         name: The object's name.
-        keys: Which of its keys.
-        steps: Which steps get them; empty means all.
+        keys: The keys that become variables.
+        steps: The steps that get them; empty means all.
     """
 
     name: str
@@ -99,66 +135,100 @@ class KeyedSource(Settings):
 
 
 class Service(Settings):
-    """Where the API's Service is, for reaching it through a kubeconfig."""
+    """The API's Service, for reaching it through a kubeconfig.
+
+    Attributes:
+        namespace: Its namespace.
+        name: Its name.
+        port: Its port.
+    """
 
     namespace: str = "kubeflow"
     name: str = "ml-pipeline"
-    port: int = 8888
+    port: int = Field(default=8888, ge=1, le=65535)
 
 
 class Retries(Settings):
     """How often the cluster repeats an idempotent step that failed or was evicted.
 
     Attributes:
-        times: 0 repeats nothing.
-        wait_seconds: Before the first repetition; doubled for each further one.
+        times: Number of repetitions; 0 repeats nothing.
+        wait_seconds: Wait before the first repetition; each further one waits twice as long.
     """
 
     times: int = Field(default=2, ge=0, le=10)
     wait_seconds: int = Field(default=30, ge=0)
 
 
-class ClusterSettings(Settings):
-    """One cluster, as ``--cluster FILE`` describes it; ``configs/example.yaml`` teaches it.
+class Schedules(Settings):
+    """When ``refit schedule`` runs a pipeline, unless ``--cron`` gives another time.
 
     Attributes:
+        continuous_training: Six fields, seconds first, in UTC unless the cluster's Kubeflow
+            Pipelines has another time zone. Empty: no schedule.
+        index_refresh: As above.
+        drift_monitoring: As above.
+    """
+
+    continuous_training: Cron = "0 0 4 * * 0"
+    index_refresh: Cron = "0 0 3 * * *"
+    drift_monitoring: Cron = "0 30 0 * * *"
+
+
+class ClusterSettings(ScaledSettings):
+    """One cluster, as ``--cluster FILE`` describes it; ``configs/example.yaml`` shows all of it.
+
+    Attributes:
+        scale: The size of the marketplace: ``small``, ``standard`` or ``large``. Resources, the
+            rollout's numbers and schedules that are not given follow from it; see
+            ``pipelines/scales.yaml``.
         description: What this cluster is, in a line.
-        endpoint: URL of the Kubeflow Pipelines API from here; empty goes through the kubeconfig.
+        endpoint: URL of the Kubeflow Pipelines API as seen from here. Empty: through the
+            kubeconfig.
         kube_context: Context of the kubeconfig; empty means the current one.
         service: The API's Service, for the way through the kubeconfig.
-        step_endpoint: URL of the same API as steps reach it, from inside.
-        token_file, token_variable: Where a bearer token for the API is; neither sends none.
-        step_token_file: Where a monitoring step finds its token; empty takes Kubeflow's own.
-        ca_file: Certificates that the endpoint's is checked with, PEM.
-        verify_tls: False checks no certificate, for a test cluster only.
+        step_endpoint: URL of the same API as steps reach it, from inside the cluster.
+        token_file: File that holds a bearer token for the API; empty reads ``token_variable``.
+        token_variable: Environment variable that holds the token; unset sends none.
+        step_token_file: File in which a monitoring step finds its token. Empty: Kubeflow's own.
+        ca_file: Certificates that the endpoint's certificate is checked with, PEM.
+        verify_tls: False checks no certificate; only for a test cluster.
         backend: Release family of the Kubeflow Pipelines backend. ``2.0`` has no exit handler
             that knows how a run ended, no retries, no tolerations, no config maps as environment,
             and leaves image pull policy and secrets to the cluster.
-        namespace: Where the recommender is.
-        runs_in: Namespace of the runs' pods: a single-user installation's own, else the user's.
+        namespace: Namespace of the recommender.
+        runs_in: Namespace of the runs' pods: that of a single-user installation, else the user's.
         multi_user: Whether the API keeps users' namespaces apart.
-        experiment: What the runs are filed under; made when it is missing.
-        service_accounts: As whom each pipeline's steps run; a run has one. Those not named run
-            as the installation's own.
-        image, image_pull_policy, image_pull_secrets: What steps run in.
+        experiment: The experiment that runs belong to; it is created when it is missing.
+        service_accounts: Service account by pipeline; all steps of a run share it. A pipeline that
+            is not named uses the installation's own.
+        image: Image of the steps.
+        image_pull_policy: When the image is pulled; null leaves it to the cluster.
+        image_pull_secrets: Names of secrets for pulling the image.
         environment: Further variables of every step; nothing secret.
-        config_maps, secrets: Variables from objects of the cluster, by reference.
-        volumes: Persistent claims of steps.
-        node_selector, tolerations: Which nodes steps run on.
-        resources: By step; ``default`` is for the others.
-        gpu: For the training step.
-        retries: Of idempotent steps.
+        config_maps: Variables from config maps of the cluster.
+        secrets: Variables from secrets of the cluster.
+        volumes: Persistent volume claims of steps.
+        node_selector: Labels of the nodes that steps run on.
+        tolerations: Taints of nodes that steps tolerate.
+        resources: Resources by step; ``default`` is for the others.
+        gpu: GPUs of the training step.
+        retries: Repetitions of idempotent steps.
+        schedules: When scheduled pipelines run.
         target: How a bundle that passed its gate goes live here: ``seldon`` proposes it for a
             rollout, which ``refit rollout reconcile`` carries out; ``local`` makes it champion.
-        rollout: How a rollout goes.
+        rollout: How a rollout proceeds.
         registry: URL of the bundle registry.
         predictions: URL or path of the prediction log.
-        outcomes, items: URL or path of the monitor's events and items; empty means none.
+        outcomes: URL or path of the events that monitoring reads; empty means none.
+        items: URL or path of the current items table that monitoring reads; empty means none.
         monitoring: Folder of the review pages, on a claim of ``volumes``.
-        alert_store: URL of a PostgreSQL database, without its password, which ``secrets`` give to
-            the monitor as PGPASSWORD. Empty is a SQLite file in ``monitoring``.
-        checkpoints: Folder that a killed training goes on from, on a claim; empty keeps none.
+        alert_store: URL of a PostgreSQL database, without its password: ``secrets`` pass that to
+            the monitoring step as PGPASSWORD. Empty: a SQLite file in ``monitoring``.
+        checkpoints: Folder that an interrupted training resumes from, on a claim; empty keeps none.
     """
+
+    table: ClassVar[str] = "cluster"
 
     description: str = ""
     endpoint: str = ""
@@ -188,6 +258,7 @@ class ClusterSettings(Settings):
     resources: dict[str, Resources] = {}
     gpu: Gpu = Gpu()
     retries: Retries = Retries()
+    schedules: Schedules = Schedules()
     target: Literal["local", "seldon"] = "seldon"
     rollout: RolloutSettings = RolloutSettings()
     registry: str
@@ -201,11 +272,15 @@ class ClusterSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> "ClusterSettings":
         _check_steps(set(self.resources) - {"default"})
-        if self.backend == "2.0" and (beyond := self._beyond_2_0()):
-            raise ValueError(f"backend 2.0 cannot obey {', '.join(beyond)}; leave them out")
+        if self.backend == "2.0" and (unsupported := self._unsupported_by_2_0()):
+            raise ValueError(
+                f"backend 2.0 does not support {', '.join(unsupported)}; leave them out"
+            )
         for name, path in (("checkpoints", self.checkpoints), ("monitoring", self.monitoring)):
             if path and name in self.model_fields_set and not self._is_on_a_claim(path):
-                raise ValueError(f"{name}: {path} is on no claim of volumes, it would be lost")
+                raise ValueError(
+                    f"{name}: {path} is on no claim of volumes and would be lost with the pod"
+                )
         self._check_alert_store()
         return self
 
@@ -219,27 +294,25 @@ class ClusterSettings(Settings):
         except UsageError as error:
             raise ValueError(f"alert_store: {error}") from None
         if driver not in POSTGRESQL:
-            raise ValueError("alert_store: say where a SQLite file is with monitoring")
+            raise ValueError("alert_store: for a SQLite file give its folder with monitoring")
 
-    def _beyond_2_0(self) -> list[str]:
+    def _unsupported_by_2_0(self) -> list[str]:
         names = ("image_pull_policy", "image_pull_secrets", "config_maps", "tolerations")
-        asked = [name for name in names if getattr(self, name)]
-        return asked + ["retries.times"] * ("retries" in self.model_fields_set and self._repeats)
-
-    @property
-    def _repeats(self) -> bool:
-        return self.retries.times > 0
+        given = [name for name in names if getattr(self, name)]
+        if "retries" in self.model_fields_set and self.retries.times > 0:
+            given.append("retries.times")
+        return given
 
     def _is_on_a_claim(self, path: str) -> bool:
         return any(Path(path).is_relative_to(volume.path) for volume in self.volumes)
 
     @property
     def api_namespace(self) -> str:
-        """What a multi-user API files things under; empty for a single-user one."""
+        """The namespace that a multi-user API keeps runs in; empty for a single-user one."""
         return self.runs_in if self.multi_user else ""
 
     def resources_of(self, step: str) -> Resources:
-        """What a step's pod gets."""
+        """The resources of a step's pod."""
         return self.resources.get(step) or self.resources.get("default") or Resources()
 
 
@@ -247,18 +320,18 @@ def read_cluster(file: Path | None) -> ClusterSettings:
     """Read a cluster file.
 
     Raises:
-        UsageError: No file was given, it cannot be read or holds what is not understood.
+        UsageError: No file was given, it cannot be read, a name is unknown or a value does not
+            fit.
     """
+    return load_cluster(file).settings
+
+
+def load_cluster(file: Path | None) -> LoadedSettings[ClusterSettings]:
+    """As ``read_cluster``, with where each value comes from."""
     if file is None:
-        raise UsageError(f"name the cluster's file: --cluster my-cluster.yaml, made like {EXAMPLE}")
+        raise UsageError(f"name the cluster's file: --cluster my-cluster.yaml; copy {EXAMPLE}")
     try:
-        values = yaml.safe_load(file.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"cluster file {str(file)!r} cannot be read: {error.strerror}; {EXAMPLE} is one to copy"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} must hold settings by name")
-    return ClusterSettings.parse(values)
+        document = read_document(file, "cluster file")
+    except FileNotFoundError:
+        raise UsageError(f"no cluster file {str(file)!r}; copy {EXAMPLE}") from None
+    return load_settings(ClusterSettings, document)

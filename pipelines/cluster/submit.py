@@ -1,4 +1,4 @@
-"""Submit: from a pipeline and settings to a run, or a schedule, on a cluster."""
+"""Submit a pipeline to a cluster: as one run, or on a schedule."""
 
 import json
 import uuid
@@ -11,6 +11,8 @@ from typing import Any
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
 from pipelines.arguments import to_json
 from pipelines.cluster.compile import compile_for
+from pipelines.cluster.cron import EXAMPLE as CRON_EXAMPLE
+from pipelines.cluster.cron import check_cron
 from pipelines.cluster.settings import ClusterSettings
 from pipelines.settings import RunSettings
 from refit.errors import UsageError
@@ -28,20 +30,22 @@ SETTINGS_OF = {
     "index_refresh": ("ingestion", "features", "indexing", "deployment"),
     "drift_monitoring": ("monitoring",),
 }
-"""Which parts of the settings are parameters of which pipeline."""
+"""The parts of the settings that are parameters of each pipeline."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a person wants to be run.
+class Submission:
+    """A pipeline to run, with its settings.
 
     Attributes:
         pipeline: Its name.
-        settings: Of the run.
-        use_cache: Whether steps may take earlier outputs.
-        reason: Why; kept in the audit trail.
-        data_version: What to know the data by; empty has the run's first step read them.
-        until, windows: Of a drift monitoring; an empty ``until`` is the run's last midnight.
+        settings: The run's settings.
+        use_cache: Whether steps may reuse earlier outputs.
+        reason: Why it is run; kept in the audit trail.
+        data_version: Version of the data, for caching. Empty: the run's first step reads them.
+        until: End of the last window of a drift monitoring; empty is the last midnight before the
+            run.
+        windows: Number of windows of a drift monitoring.
         refit: Whether a drift monitoring may start a refit.
     """
 
@@ -56,104 +60,129 @@ class Wish:
 
 
 def submit(
-    api: Kubeflow, cluster: ClusterSettings, wish: Wish, name: str = ""
+    api: Kubeflow, cluster: ClusterSettings, submission: Submission, name: str = ""
 ) -> tuple[PipelineRun, bool]:
-    """Start a run, unless one of this name is there already.
+    """Start a run, unless there is one of this name already.
 
     Args:
         api: The cluster's API.
         cluster: The cluster.
-        wish: What to run.
-        name: The run's name; made up when not given.
+        submission: What to run.
+        name: The run's name; generated if empty.
 
     Returns:
-        The run, and whether it was started now.
+        The run, and whether this call started it.
     """
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    name = name or f"{wish.pipeline}-{stamp}"
-    return api.start_once(name, _request(api, cluster, wish))
+    name = name or f"{submission.pipeline}-{stamp}"
+    return api.start_once(name, _request(api, cluster, submission))
 
 
 def schedule(
-    api: Kubeflow, cluster: ClusterSettings, wish: Wish, cron: str, name: str
+    api: Kubeflow, cluster: ClusterSettings, submission: Submission, cron: str, name: str
 ) -> tuple[Schedule, list[Schedule]]:
-    """Have a pipeline run by the clock; schedules of the same name are replaced.
+    """Run a pipeline on a schedule, which replaces schedules of the same name.
+
+    Args:
+        api: The cluster's API.
+        cluster: The cluster.
+        submission: What to run.
+        cron: When, see ``check_cron``; empty takes the cluster's own schedule of the pipeline.
+        name: The schedule's name.
 
     Returns:
-        The new schedule, and the ones that it replaced. Of these, one with a run that is going on
-        stays, stopped, until it is retired again.
+        The new schedule, and those that it replaced. A replaced schedule with an active run is
+        disabled and stays until it is retired again.
+
+    Raises:
+        UsageError: The cron expression is invalid, or there is none.
     """
-    request = _request(api, cluster, wish)
+    cron = check_cron(cron or _own_schedule(cluster, submission.pipeline))
+    request = _request(api, cluster, submission)
     older = [found for found in api.list_schedules(request.experiment_id) if found.name == name]
-    made = api.create_schedule(name, cron, request)
+    created = api.create_schedule(name, cron, request)
     for found in older:  # afterwards: a failure in between leaves one too many, never none
         api.retire_schedule(found)
-    return made, older
+    return created, older
 
 
-def _request(api: Kubeflow, cluster: ClusterSettings, wish: Wish) -> RunRequest:
-    arguments = _arguments(cluster, wish)
-    if wish.pipeline == "drift_monitoring" and wish.refit:
-        refit = Wish("continuous_training", wish.settings)
+def _own_schedule(cluster: ClusterSettings, pipeline: str) -> str:
+    _check_pipeline(pipeline)
+    cron: str = getattr(cluster.schedules, pipeline)
+    if not cron:
+        raise UsageError(
+            f"schedules.{pipeline} of the cluster file is empty: give --cron, such as {CRON_EXAMPLE}"
+        )
+    return cron
+
+
+def _request(api: Kubeflow, cluster: ClusterSettings, submission: Submission) -> RunRequest:
+    arguments = _arguments(cluster, submission)
+    if submission.pipeline == "drift_monitoring" and submission.refit:
+        refit = Submission("continuous_training", submission.settings)
         request = _uploaded(api, cluster, refit, _arguments(cluster, refit))
         arguments["refit_run"] = json.dumps(request.model_dump(mode="json"), sort_keys=True)
-    return _uploaded(api, cluster, wish, arguments)
+    return _uploaded(api, cluster, submission, arguments)
 
 
 def _uploaded(
-    api: Kubeflow, cluster: ClusterSettings, wish: Wish, arguments: dict[str, Any]
+    api: Kubeflow, cluster: ClusterSettings, submission: Submission, arguments: dict[str, Any]
 ) -> RunRequest:
     namespace = cluster.api_namespace
-    compiled = compile_for(wish.pipeline, cluster, wish.use_cache)
+    compiled = compile_for(submission.pipeline, cluster, submission.use_cache)
     with TemporaryDirectory() as folder:
-        package = Path(folder) / f"{wish.pipeline}.yaml"
+        package = Path(folder) / f"{submission.pipeline}.yaml"
         package.write_text(compiled.text, encoding="utf-8")
-        title = wish.pipeline.replace("_", "-")
+        title = submission.pipeline.replace("_", "-")
         pipeline_id, version_id = api.find_version(title, compiled.version, package, namespace)
     return RunRequest(
         endpoint=cluster.step_endpoint,
         experiment_id=api.find_experiment(cluster.experiment, namespace),
         pipeline_id=pipeline_id,
         version_id=version_id,
-        service_account=cluster.service_accounts.get(wish.pipeline, ""),
+        service_account=cluster.service_accounts.get(submission.pipeline, ""),
         arguments=arguments,
         token_file=cluster.step_token_file,
     )
 
 
-def _arguments(cluster: ClusterSettings, wish: Wish) -> dict[str, Any]:
-    """The pipeline's parameters; champion and fingerprint are found by the run itself."""
-    if wish.pipeline not in SETTINGS_OF:
-        raise UsageError(f"no pipeline {wish.pipeline!r}: there are {', '.join(SETTINGS_OF)}")
-    settings = wish.settings
+def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, Any]:
+    """The pipeline's parameters; the run itself finds champion and fingerprint."""
+    _check_pipeline(submission.pipeline)
+    settings = submission.settings
     if settings.webhook and cluster.backend == "2.0":
         raise UsageError(
-            "backend 2.0 cannot tell a webhook how a run ended: leave webhook empty, "
-            "and look with refit status --cluster"
+            "backend 2.0 cannot call a webhook when a run has ended: leave webhook empty, "
+            "and use refit status --cluster"
         )
     deployment = settings.deployment.model_copy(update={"target": cluster.target})
     settings = settings.model_copy(update={"deployment": deployment})
     arguments: dict[str, Any] = {
-        part: to_json(getattr(settings, part)) for part in SETTINGS_OF[wish.pipeline]
+        part: to_json(getattr(settings, part)) for part in SETTINGS_OF[submission.pipeline]
     }
     arguments |= {"registry": cluster.registry, "champion": "", "webhook": settings.webhook}
-    if wish.pipeline == "drift_monitoring":
-        return arguments | _monitoring_arguments(cluster, wish)
-    arguments["data_fingerprint"] = wish.data_version
-    if wish.pipeline == "continuous_training":
-        arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": wish.reason}
+    if submission.pipeline == "drift_monitoring":
+        return arguments | _monitoring_arguments(cluster, submission)
+    arguments["data_fingerprint"] = submission.data_version
+    if submission.pipeline == "continuous_training":
+        arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": submission.reason}
     return arguments
 
 
-def _monitoring_arguments(cluster: ClusterSettings, wish: Wish) -> dict[str, Any]:
+def _check_pipeline(name: str) -> None:
+    if name not in SETTINGS_OF:
+        raise UsageError(f"no pipeline {name!r}: there are {', '.join(SETTINGS_OF)}")
+
+
+def _monitoring_arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, Any]:
     if not cluster.predictions:
-        raise UsageError("the cluster file does not say where the prediction log is: predictions")
+        raise UsageError("predictions of the cluster file is empty: give the prediction log's URL")
     return {
         "log": cluster.predictions,
         "outcomes": cluster.outcomes,
         "items": cluster.items,
-        "until": wish.until,
-        "windows": wish.windows,
+        "until": submission.until,
+        "windows": submission.windows,
         "store": cluster.alert_store or f"{cluster.monitoring}/alerts.sqlite",
         "pages": f"{cluster.monitoring}/pages",
         "workspace": f"{cluster.monitoring}/evidently",

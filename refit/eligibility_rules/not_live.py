@@ -9,5 +9,4 @@ QUERY_COLUMNS: tuple[str, ...] = ()
 
 def find_ineligible(items: Items, queries: Queries) -> Flags | None:
     """Flags of the items that are not live."""
-    live = items.live_at(queries.times)
-    return None if live is None else ~live
+    return items.not_live_at(queries.times)

@@ -3,14 +3,19 @@
     .venv/bin/python tests/benchmarks/bench_index.py INDEX_FOLDER FEATURES_FOLDER MODEL_FOLDER
     .venv/bin/python tests/benchmarks/bench_index.py --clusters 200000
 
-One query at a time on one thread, k = 100. Latencies are of this machine: trust the ratios. With
-``--clusters N`` the vectors are N made-up ones around N / 50 centres, for sizes at hand in no
-data set; say so wherever such figures are shown.
+One query at a time on one thread, k = 100. Latencies depend on the machine; compare the ratios.
+With ``--clusters N`` the vectors are N synthetic ones around N / 50 centres, for sizes that no
+available data set has; state that wherever such figures are shown. ScaNN runs in a separate
+environment, which the first call installs into ``.build/scann``: its wheels and TensorFlow cannot
+share one.
 """
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,28 +35,30 @@ from refit.towers import load_tower, run_tower
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 K = 100
 Search = Callable[[NDArray[np.float32]], NDArray[Any]]
+ROOT = Path(__file__).resolve().parents[2]
+UV = ROOT / ".build" / "uv" / "bin" / "uv"
+SCANN = ROOT / ".build" / "scann"
+SCANN_FOLDER = Path(__file__).parent / "scann"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="index, features, model")
     parser.add_argument("--clusters", type=int, default=0)
-    asked = parser.parse_args()
-    if asked.clusters:
-        vectors, queries = made_up(asked.clusters)
-    elif len(asked.folders) == 3:
-        vectors, queries = trained(*asked.folders)
+    options = parser.parse_args()
+    if options.clusters:
+        vectors, queries = generate(options.clusters)
+    elif len(options.folders) == 3:
+        vectors, queries = read_trained(*options.folders)
     else:
-        parser.error("name the index, features and model folders, or --clusters N")
+        parser.error("give the index, features and model folders, or --clusters N")
     faiss.omp_set_num_threads(1)
     exact = faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
     sys.stdout.write(f"{len(vectors)} x {vectors.shape[1]}, {len(queries)} queries\n")
     sys.stdout.write(f"{'':24}{'recall@100':>12}{'p50 ms':>9}{'x exact':>9}{'build s':>9}\n")
     base = 0.0
-    for name, build_seconds, search in contenders(vectors):
-        found = np.concatenate([search(queries[i : i + 1]) for i in range(len(queries))])
+    for name, build_seconds, found, p50 in results(vectors, queries):
         hits = [len(set(a) & set(b)) / K for a, b in zip(found, exact, strict=True)]
-        p50 = median_ms(search, queries)
         base = base or p50
         sys.stdout.write(
             f"{name:24}{np.mean(hits):12.4f}{p50:9.3f}{base / p50:9.1f}{build_seconds:9.1f}\n"
@@ -59,7 +66,17 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
+def results(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> Iterator[tuple[str, float, NDArray[Any], float]]:
+    """Each index's name, build seconds, rows found [Q, K], and median ms of a search."""
+    for name, build_seconds, search in indexes(vectors):
+        found = np.concatenate([search(queries[i : i + 1]) for i in range(len(queries))])
+        yield name, build_seconds, found, median_ms(search, queries)
+    yield from scann_results(vectors, queries)
+
+
+def indexes(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
     n, d = vectors.shape
     flat = faiss.IndexFlatIP(d)
     flat.add(vectors)
@@ -74,7 +91,7 @@ def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Searc
         if n_probe <= lists // 2:
             yield f"IVF, {n_probe} of {lists}", seconds, with_ivf(ivf, n_probe)
     started = time.monotonic()
-    # One more entry makes all lengths equal: HNSW does badly on inner products of unequal ones.
+    # One more entry makes all lengths equal: HNSW has low recall on inner products of unequal ones.
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     rest = np.sqrt(np.maximum(lengths.max() ** 2 - lengths**2, 0))
     hnsw = faiss.IndexHNSWFlat(d + 1, 32)
@@ -83,26 +100,27 @@ def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Searc
     seconds = time.monotonic() - started
     for depth in (128, 256, 512):
         yield f"HNSW, ef {depth}", seconds, with_hnsw(hnsw, depth)
-    yield from scann_searchers(vectors)
 
 
-def scann_searchers(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
-    import scann
-
-    n = len(vectors)
-    lists = max(1, round(n**0.5))
-    for share, reorder in ((0.05, 300), (0.2, 500), (0.5, 1000)):
-        started = time.monotonic()
-        leaves = max(1, round(lists * share))
-        searcher = (
-            scann.scann_ops_pybind.builder(vectors, K, "dot_product")
-            .tree(lists, leaves, training_sample_size=min(n, 250_000))
-            .score_ah(2, anisotropic_quantization_threshold=0.2)
-            .reorder(min(reorder, n))
-            .build()
-        )
-        seconds = time.monotonic() - started
-        yield f"ScaNN, {leaves} of {lists}", seconds, with_scann(searcher)
+def scann_results(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> Iterator[tuple[str, float, NDArray[Any], float]]:
+    python = SCANN / "bin" / "python"
+    if not python.exists():
+        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, SCANN], check=True)
+    locked = SCANN_FOLDER / "requirements.txt"
+    sync = [UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, locked]
+    subprocess.run(sync, check=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "vectors.npy", vectors)
+        np.save(folder / "queries.npy", queries)
+        command = [python, SCANN_FOLDER / "search.py", folder]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for i, line in enumerate(lines.splitlines()):
+            result = json.loads(line)
+            found = np.load(folder / f"found-{i}.npy")
+            yield result["name"], result["build_seconds"], found, result["ms"]
 
 
 def with_ivf(index: Any, n_probe: int) -> Search:
@@ -115,24 +133,16 @@ def with_hnsw(index: Any, depth: int) -> Search:
     return lambda q: index.search(np.pad(q, ((0, 0), (0, 1))), K, params=parameters)[1]
 
 
-def with_scann(searcher: Any) -> Search:
-    def search(query: NDArray[np.float32]) -> NDArray[Any]:
-        found = searcher.search(query[0])[0]  # fewer than K where the leaves hold fewer
-        return np.pad(found.astype(np.int64), (0, K - len(found)), constant_values=-1)[None]
-
-    return search
-
-
 def median_ms(search: Search, queries: NDArray[np.float32]) -> float:
-    taken = []
+    durations = []
     for i in range(min(len(queries), 300)):
         started = time.perf_counter()
         search(queries[i : i + 1])
-        taken.append((time.perf_counter() - started) * 1e3)
-    return float(np.median(taken))
+        durations.append((time.perf_counter() - started) * 1e3)
+    return float(np.median(durations))
 
 
-def trained(
+def read_trained(
     index: Path, features: Path, model: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     manifest = FeaturesManifest.read(features)
@@ -156,7 +166,7 @@ def trained(
     return np.load(index / VECTORS_FILE), np.ascontiguousarray(queries)
 
 
-def made_up(n: int, d: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def generate(n: int, d: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(n // 50, d))
 

@@ -11,7 +11,7 @@ from tests.kill.killing import ROOT, SEED, Tell, Victim
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
 EAGER = {
     "measure": {"trials": 19},
-    "policy": {"windows_needed": 1, "windows_looked_at": 1, "minimum_new_events": 0},
+    "policy": {"windows_needed": 1, "windows_considered": 1, "minimum_new_events": 0},
     "lease_seconds": 2.0,
     "maximum_attempts": 9,
 }

@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from refit.errors import RefitError
-from tests.cluster.binaries import build, tools
-from tests.cluster.commands import run
-from tests.cluster.machine import CannotRun
+from tests.machine.binaries import build, tools
+from tests.machine.commands import run
+from tests.machine.host import UnsupportedHostError
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ROOT / "kustomize" / "overlays"
@@ -23,7 +23,7 @@ RULES_TEST = Path(__file__).with_name("rules_test.yaml")
 GOLDEN = Path(__file__).with_name("golden")
 
 
-class Differs(RefitError):  # noqa: N818 - what happened, not a fault
+class GoldenFileError(RefitError):
     """An overlay does not build to its golden file."""
 
 
@@ -41,13 +41,13 @@ def check_overlay(name: str, renew: bool = False) -> None:
     """Build an overlay and hold it against its golden file, or renew that.
 
     Raises:
-        Differs: It is not what the golden file says.
+        GoldenFileError: It is not what the golden file says.
     """
     built, golden = build_manifests(OVERLAYS / name), GOLDEN / f"{name}.yaml"
     if renew:
         golden.write_text(built, encoding="utf-8")
     elif not golden.exists() or golden.read_text(encoding="utf-8") != built:
-        raise Differs(
+        raise GoldenFileError(
             f"kustomize/overlays/{name} does not build to {golden.relative_to(ROOT)}; if that is "
             "meant, run 'make manifests ARGS=--renew' and look at what git says has changed"
         )
@@ -57,7 +57,7 @@ def check_rules() -> None:
     """Check the alert rules and run their tests.
 
     Raises:
-        CommandFailed: promtool says what is wrong.
+        CommandError: promtool says what is wrong.
     """
     promtool = find_tool("promtool")
     with tempfile.TemporaryDirectory() as folder:
@@ -72,14 +72,14 @@ def find_tool(name: str) -> str:
     """A pinned tool, built where Go is; without Go, the one on the path.
 
     Raises:
-        CannotRun: There is neither.
+        UnsupportedHostError: There is neither.
     """
     try:
         return str(build(tools()) / name)
-    except CannotRun as missing:
+    except UnsupportedHostError as missing:
         if found := shutil.which(name):
             return found
-        raise CannotRun(f"{missing}; or put {name} on the path") from None
+        raise UnsupportedHostError(f"{missing}; or put {name} on the path") from None
 
 
 def main(arguments: Sequence[str]) -> int:

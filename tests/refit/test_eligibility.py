@@ -49,8 +49,7 @@ def test_each_rule_counts_what_no_earlier_rule_has_removed():
             "each": rule(flags("xxxx", "...x", "....")),
         }
     )
-    found = rules.find_ineligible(*THREE_BY_FOUR)
-    assert shown(found.ineligible) == ["xxxx", "xx.x", "xx.x"]
+    found = rules.find_eligible(*THREE_BY_FOUR)
     assert shown(found.eligible) == ["....", "..x.", "..x."]
     assert found.removed == {"all": 3, "some": 2, "one": 2, "none": 0, "nothing": 0, "each": 3}
 
@@ -59,14 +58,12 @@ def test_flags_of_a_rule_stay_its_own():
     kept = flags("x...", "....", "....")
     rules = Rules({"a": rule(kept), "b": rule(cells((1, 1)))})
     for _ in range(2):
-        assert rules.find_ineligible(*THREE_BY_FOUR).removed == {"a": 1, "b": 1}
+        assert rules.find_eligible(*THREE_BY_FOUR).removed == {"a": 1, "b": 1}
     assert shown(kept) == ["x...", "....", "...."]
 
 
 def test_where_no_rule_finds_anything_nothing_is_laid_out():
-    found = Rules({"a": rule(None)}).find_ineligible(*THREE_BY_FOUR)
-    assert found.ineligible is None
-    assert found.eligible is None
+    assert Rules({"a": rule(None)}).find_eligible(*THREE_BY_FOUR).eligible is None
 
 
 def test_the_first_rule_that_removes_a_candidate_is_its_reason():
@@ -99,12 +96,12 @@ def test_the_first_rule_that_removes_a_candidate_is_its_reason():
 def test_a_rule_that_fails_shows_nothing(found, message):
     rules = Rules({"mine": rule(found)})
     with pytest.raises(RefitError, match=message):
-        rules.find_ineligible(*THREE_BY_FOUR)
+        rules.find_eligible(*THREE_BY_FOUR)
 
 
 def test_a_fault_of_the_request_stays_one():
     with pytest.raises(UsageError, match=r"^age must be a number$"):
-        Rules({"a": rule(UsageError("age must be a number"))}).find_ineligible(*THREE_BY_FOUR)
+        Rules({"a": rule(UsageError("age must be a number"))}).find_eligible(*THREE_BY_FOUR)
 
 
 def test_columns_that_are_not_there_are_named_with_the_rule():

@@ -243,7 +243,7 @@ def evaluate(data: EvaluationData, requests: list[dict], market: Market) -> list
         for request in requests
     ]
     block = QueryBlock(data, evaluation_set.queries.rows, ItemLists(query, item), required)
-    found = data.rules.find_ineligible(CandidateItems(data, group.snapshot), block)
+    found = data.rules.find_eligible(CandidateItems(data, group.snapshot), block)
     eligible = np.ones((len(requests), len(group.snapshot.items)), dtype=bool)
     if found.eligible is not None:
         eligible = found.eligible

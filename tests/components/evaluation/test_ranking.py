@@ -68,15 +68,15 @@ def test_the_rank_of_the_positive(values, position, expected):
 
 
 def test_an_ineligible_candidate_is_not_counted():
-    ineligible = np.array([[True, False, False, True]])
-    ranks, candidates = rank_positives(scores(9, 1, 2, 0), positive(1), ineligible)
+    eligible = np.array([[False, True, True, False]])
+    ranks, candidates = rank_positives(scores(9, 1, 2, 0), positive(1), eligible)
     assert (ranks[0], candidates[0]) == (2, 2)
 
 
 def test_the_top_holds_no_ineligible_item_and_no_broken_score():
     values = scores(9, 1, float("nan"), 2, 5)
-    ineligible = np.array([[True, False, False, False, False]])
-    best, best_scores = top_k(values, ineligible, 4)
+    eligible = np.array([[False, True, True, True, True]])
+    best, best_scores = top_k(values, eligible, 4)
     assert best[0].tolist() == [4, 3, 1, -1]
     assert best_scores[0].tolist() == [5, 2, 1, -np.inf]
     assert top_k(scores(1, 2, 3), None, 2)[0][0].tolist() == [2, 1]

@@ -10,7 +10,7 @@ import pytest
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
 from refit.dataset import DatasetManifest
-from refit.errors import DataValidationError, UsageError
+from refit.errors import DataValidationError, RefitError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
 from refit.features import FeaturesManifest
 from tests.components.features.small_market import (
@@ -369,7 +369,7 @@ def test_wrong_column_lists_the_right_ones(tmp_path: Path) -> None:
 def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
     events, items, users = market(0)
     users = [{**user, "size": "S"} for user in users]
-    with pytest.raises(UsageError, match="size would stand"):
+    with pytest.raises(UsageError, match="but size would be there twice"):
         build(tmp_path, settings(user_categorical=("size",)), events, items, users)
 
 
@@ -394,6 +394,20 @@ def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:
     items = [item("z", 0), {**item("y", 0), "image_embedding": [1.0]}]
     with pytest.raises(DataValidationError, match=r"found \[1, 2\]"):
         build(tmp_path, settings(), EACH_SPLIT, items, USERS)
+
+
+def test_too_little_memory_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    few = settings().model_copy(update={"memory_limit": "1MB"})
+    with pytest.raises(RefitError, match=r"features\.memory_limit 1MB is too small for dataset"):
+        build(tmp_path, few, *market(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset-a"]
+
+
+def test_a_torn_table_is_an_error_that_names_it(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", *market(0))
+    (dataset / "events.parquet").write_bytes((dataset / "events.parquet").read_bytes()[:100])
+    with pytest.raises(DataValidationError, match=r"dataset .* cannot be read: .*events\.parquet"):
+        build_features(settings(), dataset, tmp_path / "features")
 
 
 def test_features_are_replaced_and_other_folders_left_alone(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_rule_that_cannot_be_applied_stops_the_step(tmp_path, tables, name, me
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"market": {"rules": ["adults"]}}, "unknown rule 'adults'; known: bought, excluded"),
+        ({"market": {"rules": ["adults"]}}, "unknown eligibility rule 'adults'"),
         ({"market": {"rules": ["bought"]}}, "'bought' need not be named: it applies in every mark"),
         ({"market": {"stock": "one of a kind"}}, "one_of_a_kind"),
         ({"spec": {"target_events": ["hide"]}}, "hide shows no interest"),

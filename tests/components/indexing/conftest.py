@@ -15,7 +15,7 @@ CATALOGUE, LIVE = 40, 30
 
 
 def write_towers(manifest: FeaturesManifest, model: Path) -> None:
-    """Export untrained towers with the signatures of real ones: they hash and project."""
+    """Export untrained towers, which hash and project, with the signatures of trained ones."""
     import tensorflow as tf
 
     spec = manifest.spec
@@ -82,7 +82,7 @@ def write_towers(manifest: FeaturesManifest, model: Path) -> None:
 
 
 def write_features(folder: Path) -> FeaturesManifest:
-    """40 items, the last 10 sold; four users, one of whom knows a sold item, one nothing.
+    """40 items, the last 10 sold; four users, one with a sold item, one with an empty history.
 
     u0 bought a live and two sold items long ago, u3 hid a sold one.
     """
@@ -178,8 +178,8 @@ def write_features(folder: Path) -> FeaturesManifest:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A features folder and a model folder that go together."""
-    root = tmp_path_factory.mktemp("world")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A features folder and a model folder that match."""
+    root = tmp_path_factory.mktemp("folders")
     write_towers(write_features(root / "features"), root / "model")
     return root / "features", root / "model"

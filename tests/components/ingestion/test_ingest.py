@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.ingestion import ingest as ingest_module
-from components.ingestion.cleaning import hold_count
+from components.ingestion.cleaning import check_row_counts
 from components.ingestion.fingerprint import fingerprint_source
-from components.ingestion.schemas import make_events_schema, make_items_schema
+from components.ingestion.schemas import build_events_schema, build_items_schema
 from components.ingestion.settings import IngestSettings
 from refit.contract import EVENTS, ITEMS
 from refit.dataset import DatasetManifest, RowCounts
@@ -83,8 +83,8 @@ def test_kept_tables_pass_the_full_schema_and_raw_ones_do_not(shop, make_events,
     con = ibis.duckdb.connect()
     con.raw_sql("SET TimeZone = 'UTC'")
     for name, contract, make in (
-        ("events", EVENTS, lambda c: make_events_schema(c, AS_OF, None)),
-        ("items", ITEMS, lambda c: make_items_schema(c, AS_OF)),
+        ("events", EVENTS, lambda c: build_events_schema(c, AS_OF, None)),
+        ("items", ITEMS, lambda c: build_items_schema(c, AS_OF)),
     ):
         raw = con.read_parquet(shop.source / f"{name}.parquet")
         kept = con.read_parquet(shop.out / f"{name}.parquet")
@@ -140,9 +140,9 @@ def _is_good(row):
 
 
 def test_a_lost_row_stops_the_run():
-    hold_count("events", RowCounts(rows_in=6, kept=3, rejected=2, duplicates=1))
-    with pytest.raises(AssertionError, match="6 rows came in, but 3 kept"):
-        hold_count("events", RowCounts(rows_in=6, kept=3, rejected=2, duplicates=0))
+    check_row_counts("events", RowCounts(rows_in=6, kept=3, rejected=2, duplicates=1))
+    with pytest.raises(AssertionError, match="6 rows were read, but 3 kept"):
+        check_row_counts("events", RowCounts(rows_in=6, kept=3, rejected=2, duplicates=0))
 
 
 def test_a_run_that_dies_leaves_nothing(shop, make_events, monkeypatch):
@@ -160,7 +160,7 @@ def test_a_run_that_dies_leaves_nothing(shop, make_events, monkeypatch):
 def test_a_dataset_is_never_overwritten(shop, make_events):
     shop.write("events", make_events())
     shop.ingest()
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="datasets are never overwritten"):
         shop.ingest()
 
 
@@ -208,7 +208,7 @@ def test_a_column_that_is_not_offered_is_named(shop, make_events):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "ebay"}, "the sources are files, hm, merrec"),
+        ({"source": "ebay"}, "source: unknown source 'ebay': known: files, hm, merrec"),
         ({"test_start": None}, "give either validation_start and test_start"),
         ({"test_days": 3}, "give either"),
         ({"test_start": "2024-03-01"}, "start < validation_start < test_start < end"),
@@ -280,7 +280,7 @@ def test_rejected_rows_go_where_a_url_says(shop, make_events, store):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("memory://nothing/here", "there is nothing at memory://"),
+        ("memory://nothing/here", "there are no files at memory://"),
         ("what://x", "what://x cannot be read"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.ingest import ingest
 from components.ingestion.settings import IngestSettings
-from components.ingestion.sources import SOURCES, find_source
+from components.ingestion.sources import SOURCES
 from refit.errors import DataValidationError, UsageError
 from simulation.history import write_history
 
@@ -310,17 +310,12 @@ def test_simulated_fingerprint_follows_its_settings():
     assert take(1) == take(1) != take(2)
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_source_states_its_terms_and_where_it_comes_from(name):
-    module = find_source(name)
-    assert len(module.TERMS) > 20
-    assert "Where from:" in (module.__doc__ or "")
-    assert module.IS_SIMULATED is (name == "simulated")
-
-
-def test_an_unknown_source_lists_the_right_ones():
-    with pytest.raises(UsageError, match="the sources are files, hm, merrec, online_retail"):
-        find_source("ebay")
+@pytest.mark.parametrize("name", SOURCES.names())
+def test_every_source_states_its_terms_and_its_origin(name):
+    source = SOURCES.load(name)
+    assert len(source.TERMS) > 20
+    assert "Origin:" in (source.__doc__ or "")
+    assert source.IS_SIMULATED is (name == "simulated")
 
 
 REAL = {

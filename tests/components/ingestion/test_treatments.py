@@ -30,7 +30,7 @@ NOON = datetime(2024, 3, 4, 12, tzinfo=UTC)
         ({"event_type": "refund"}, "event_type: unknown event type"),
         (
             {"event_time": datetime(2024, 4, 1, 0, 0, 1, tzinfo=UTC)},
-            "event_time: lies in the future",
+            "event_time: is in the future",
         ),
         ({"event_time": datetime(1969, 12, 31, tzinfo=UTC)}, "event_time: before 1970"),
         ({"price": -0.01}, "price: negative"),
@@ -193,7 +193,7 @@ def test_nan_is_read_as_null(shop, make_events):
         ({"item_id": None}, "item_id: missing"),
         ({"price": -1.0}, "price: negative"),
         ({"delisted_at": NOON - timedelta(days=9)}, "delisted_at: before listed_at"),
-        ({"listed_at": datetime(2024, 5, 1, tzinfo=UTC)}, "listed_at: lies in the future"),
+        ({"listed_at": datetime(2024, 5, 1, tzinfo=UTC)}, "listed_at: is in the future"),
         ({"seller_id": " "}, "seller_id: empty"),
         ({"image_embedding": [1.0, 2.0]}, "image_embedding: not 3 finite numbers"),
         ({"image_embedding": [1.0, None, 2.0]}, "image_embedding: not 3 finite numbers"),
@@ -263,7 +263,7 @@ def test_rows_outside_the_window_are_counted_apart(shop, make_events, items):
     shop.write("items", [*listed, later])
     counts = shop.ingest(start="2024-03-03", end="2024-03-12").counts
     assert (counts["events"].outside, counts["events"].rows_in) == (3, 10)
-    assert counts["events"].reasons == {"event_time: lies in the future": 1}
+    assert counts["events"].reasons == {"event_time: is in the future": 1}
     assert (counts["items"].outside, counts["items"].rows_in) == (1, 5)
 
 
@@ -357,7 +357,7 @@ def test_a_table_without_rows_stops_the_run(shop, make_events, items, table):
     shop.write("users", [{"user_id": "u1"}])
     path = shop.source / f"{table}.parquet"
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    with pytest.raises(DataValidationError, match=f"{table}: no row at all"):
+    with pytest.raises(DataValidationError, match=f"{table}: there are no rows"):
         shop.ingest()
 
 
@@ -429,7 +429,7 @@ def test_exactly_the_stated_share_is_survived(shop, make_events):
     assert shop.ingest(max_rejected={"events": 1 / 13}).counts["events"].rejected == 1
 
 
-def test_too_little_memory_is_said(shop, make_events):
+def test_too_little_memory_is_an_error_that_names_the_setting(shop, make_events):
     shop.write("events", make_events() * 20_000)
-    with pytest.raises(RefitError, match="memory_limit 1MB is too small"):
+    with pytest.raises(RefitError, match=r"ingestion\.memory_limit 1MB is too small for source 'f"):
         shop.ingest(memory_limit="1MB")

@@ -141,28 +141,28 @@ def test_whatever_else_ends_badly_is_1(on_cluster, backend, experiment, state, s
 
 
 def test_an_api_that_is_away_for_a_moment_is_waited_for(backend):
-    from components.kubeflow import Kubeflow, follow
+    from components.kubeflow import Kubeflow, poll_run
 
     run_id = backend.add_run("slow", "SUCCEEDED")
     backend.away = 2
-    looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01, patience=60))
+    looks = list(poll_run(Kubeflow.at(backend.url), run_id, every=0.01, patience=60))
     assert [run.state for run in looks] == ["SUCCEEDED"]
 
 
 def test_the_end_of_the_last_step_may_be_told_after_the_runs_own(backend):
-    from components.kubeflow import LATE_LOOKS, Kubeflow, follow
+    from components.kubeflow import MAX_LATE_POLLS, Kubeflow, poll_run
     from pipelines.cluster.runs import raise_for_end
 
     steps = [step for step in DONE if step[0] != "deploy-bundle"]
     run_id = backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"))
-    looks = follow(Kubeflow.at(backend.url), run_id, every=0.01)
+    looks = poll_run(Kubeflow.at(backend.url), run_id, every=0.01)
     assert next(looks).is_over
     settled = backend.add_run("late", "SUCCEEDED", *DONE, run_id=run_id)
     assert settled == run_id
     assert len(list(looks)) == 1
     backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"), run_id=run_id)
-    *_, last = looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01))
-    assert len(looks) == LATE_LOOKS
+    *_, last = looks = list(poll_run(Kubeflow.at(backend.url), run_id, every=0.01))
+    assert len(looks) == MAX_LATE_POLLS
     raise_for_end(last, read=backend.logs.__getitem__)  # it is no refusal
 
 
