@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,15 @@ from components.features import tables
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
+from refit.contract import EventType
 from refit.dataset import Split
+from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import (
     CATALOGUE_FILE,
+    HIDES_FILE,
     HISTORIES_FILE,
+    PURCHASES_FILE,
     REQUESTS,
     SPLITS,
     examples_file,
@@ -42,17 +47,19 @@ def build_features(
         settings: Settings of the step; the spec is not used with ``like``.
         dataset: A dataset folder of the ingestion step.
         out: The features folder; features in it are replaced.
-        like: A folder with the features.json that a model was trained with. Its spec and
+        like: A folder with the features.json that a model was trained with. Its spec, market and
             counted values are kept, and only what an index needs is written: the catalogue, one
-            snapshot at the end, and the histories.
+            snapshot at the end, the histories, purchases and hides.
 
     Raises:
-        UsageError: The spec names columns that do not exist; the right ones are listed.
+        UsageError: The spec or an eligibility rule names columns that do not exist, or a rule
+            cannot be loaded.
         DataValidationError: A split has no example, or events and items do not belong together.
     """
     _refuse_foreign(out)
     kept = FeaturesManifest.read(like) if like else None
-    spec = kept.spec if kept else settings.spec
+    spec, market = (kept.spec, kept.market) if kept else (settings.spec, settings.market)
+    rules = Rules.load(market)
     out.parent.mkdir(parents=True, exist_ok=True)
     limits = (settings.memory_limit, settings.threads)
     with (
@@ -60,8 +67,8 @@ def build_features(
         open_tables("features", f"dataset {dataset}", *limits, Path(scratch)) as con,
         write_atomically(out) as folder,
     ):
-        source = tables.open_dataset(con, spec, dataset)
-        manifest = _write(source, settings, folder, kept)
+        source = tables.open_dataset(con, spec, rules, dataset)
+        manifest = _write(source, settings, market, folder, kept)
         remove(out)
     return manifest
 
@@ -78,7 +85,11 @@ class _Window:
 
 
 def _write(
-    source: DatasetTables, settings: FeatureSettings, folder: Path, kept: FeaturesManifest | None
+    source: DatasetTables,
+    settings: FeatureSettings,
+    market: MarketSettings,
+    folder: Path,
+    kept: FeaturesManifest | None,
 ) -> FeaturesManifest:
     folder.mkdir()
     split = source.manifest.split
@@ -90,6 +101,7 @@ def _write(
     values = kept.popularity_values if kept else tables.popularity_values(source)
     manifest = FeaturesManifest(
         spec=source.spec,
+        market=market,
         popularity_values=values,
         vector_size=_vector_size(items, source.spec, kept),
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
@@ -100,6 +112,11 @@ def _write(
     _copy(source, in_order, folder / CATALOGUE_FILE)
     with timed("wrote the histories"):
         _copy(source, tables.histories(source, events, blocks), folder / HISTORIES_FILE)
+        is_purchase = source.events.event_type == EventType.PURCHASE.value
+        # Where bought items may come back nobody reads them.
+        bought = source.events.filter(is_purchase & ibis.literal(market.hides_bought))
+        _copy(source, tables.first_times(bought, items), folder / PURCHASES_FILE)
+        _copy(source, tables.first_times(source.hides, items), folder / HIDES_FILE)
     for window in windows:
         with timed(f"wrote the {window.name} examples"):
             _write_examples(source, settings, events, blocks, window, folder)

@@ -1,7 +1,8 @@
 """Settings of the features step."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from refit.eligibility import RULES, MarketSettings
 from refit.features import FeatureSpec
 from refit.settings import Settings
 from refit.tables import MemoryLimit, ThreadCount
@@ -12,6 +13,8 @@ class FeatureSettings(Settings):
 
     Attributes:
         spec: Which columns are inputs of which tower, and how history and popularity are computed.
+        market: What kind of market it is: whether bought items may be shown again, and which
+            eligibility rules of your own apply. The evaluation and the server use the same.
         frozen_at_cut: Validation and test use one snapshot of the items, taken when that window
             begins, as a model does that is not re-indexed. Otherwise snapshots continue through
             these windows.
@@ -26,9 +29,18 @@ class FeatureSettings(Settings):
     """
 
     spec: FeatureSpec = FeatureSpec()
+    market: MarketSettings = MarketSettings()
     frozen_at_cut: bool = False
     evaluate_recommended: bool = False
     request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
     memory_limit: MemoryLimit = "2GB"
     threads: ThreadCount = 0
+
+    @field_validator("market")
+    @classmethod
+    def _check_rules(cls, market: MarketSettings) -> MarketSettings:
+        for name in market.rules:
+            if not RULES.is_known(name):
+                raise ValueError(RULES.explain_unknown(name))
+        return market

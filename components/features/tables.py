@@ -16,7 +16,9 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
+from refit.contract import EventType
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE, DatasetManifest
+from refit.eligibility import Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
@@ -50,34 +52,45 @@ class DatasetTables:
     """A dataset folder opened as tables; events end where the split ends.
 
     Attributes:
+        rules: The eligibility rules of the market; the columns that they read are kept.
+        hides: The events of type ``hide``; ``events`` does not contain them.
         context: Event columns that the examples hold, those of the spec first.
         user: User columns that the examples and histories hold.
     """
 
     con: ibis.BaseBackend
     spec: FeatureSpec
+    rules: Rules
     manifest: DatasetManifest
     events: ir.Table
+    hides: ir.Table
     items: ir.Table
     users: ir.Table
     context: tuple[str, ...]
     user: tuple[str, ...]
 
 
-def open_dataset(con: ibis.BaseBackend, spec: FeatureSpec, folder: Path) -> DatasetTables:
-    """Open a dataset folder and check that it has the columns of the spec.
+def open_dataset(
+    con: ibis.BaseBackend, spec: FeatureSpec, rules: Rules, folder: Path
+) -> DatasetTables:
+    """Open a dataset folder and check that it has the columns of the spec and of the rules.
 
     Raises:
-        UsageError: The spec names a column that does not exist, or that two tables share.
+        UsageError: The spec or a rule names a column that does not exist, or the spec names one
+            that two tables share.
     """
     manifest = DatasetManifest.read(folder)
     events, items, users = (
         con.read_parquet(folder / name) for name in (EVENTS_FILE, ITEMS_FILE, USERS_FILE)
     )
     spec.check_columns(items.columns, events.columns, users.columns)
+    rules.check_columns("item", items.columns)
+    rules.check_columns("query", {*events.columns, *users.columns})
+    of_events = [name for name in rules.query_columns if name in events.columns]
+    of_users = [name for name in rules.query_columns if name not in events.columns]
     in_spec = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
-    context = tuple(dict.fromkeys((*in_spec, *manifest.context_columns)))
-    user = tuple(dict.fromkeys((*spec.user_categorical, *spec.user_numeric)))
+    context = tuple(dict.fromkeys((*in_spec, *manifest.context_columns, *of_events)))
+    user = tuple(dict.fromkeys((*spec.user_categorical, *spec.user_numeric, *of_users)))
     taken = {*context} & {*user} | {*context, *user} & RESERVED
     if taken:
         raise UsageError(
@@ -86,7 +99,9 @@ def open_dataset(con: ibis.BaseBackend, spec: FeatureSpec, folder: Path) -> Data
         )
     events = events.mutate(at_us=epoch_us(events.event_time))
     events = events.filter(events.at_us < microseconds(manifest.split.end))
-    return DatasetTables(con, spec, manifest, events, items, users, context, user)
+    is_hide = events.event_type == EventType.HIDE.value
+    hides, events = events.filter(is_hide), events.filter(~is_hide)
+    return DatasetTables(con, spec, rules, manifest, events, hides, items, users, context, user)
 
 
 def catalogue(source: DatasetTables) -> ir.Table:
@@ -106,10 +121,12 @@ def catalogue(source: DatasetTables) -> ir.Table:
     gone = table.delisted_at if "delisted_at" in items.columns else never
     levels = tuple(name for name in items.columns if name.startswith("category_"))
     numeric = {*spec.item_numeric, "price"}
+    numeric |= {name for name in source.rules.item_columns if table[name].type().is_numeric()}
     kept = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *DISPLAYED, *levels)
+    # Filters compare numbers with those of a request, so that they keep every digit here.
     columns = {
-        name: table[name].cast("float32" if name in numeric else "string")
-        for name in dict.fromkeys(kept)
+        name: table[name].cast("float64" if name in numeric else "string")
+        for name in dict.fromkeys((*kept, *source.rules.item_columns))
         if name in items.columns
     }
     if spec.item_vector:
@@ -280,12 +297,21 @@ class SnapshotOf:
 def histories(source: DatasetTables, events: ir.Table, blocks: ir.Table) -> ir.Table:
     """One row a user, as of the end: user columns and the latest events, newest first."""
     counts = events.group_by("user_id").agg(earlier=events.count())
+    only_hid = source.hides.select("user_id").distinct().anti_join(counts, "user_id")
+    counts = counts.union(only_hid.mutate(earlier=ibis.literal(0, "int64")))
     users = _user_columns(source).outer_join(counts, "user_id")
     users = users.mutate(user_id=ibis.coalesce(users.user_id, users.user_id_right))
     users = users.mutate(earlier=users.earlier.fill_null(0)).drop("user_id_right")
     rows = with_history(users, blocks, source.spec.history_length)
     lists = {name: rows[f"history_{name}"] for name in HISTORY_PARTS[:3]}
     return rows.select("user_id", *source.user, **lists).order_by("user_id")
+
+
+def first_times(events: ir.Table, items: ir.Table) -> ir.Table:
+    """When each user first did something with an item, for every user and item of ``events``."""
+    known = items.select("item_id", "item_index")
+    pairs = events.inner_join(known, "item_id").group_by("user_id", "item_index")
+    return pairs.agg(event_time=lambda t: t.event_time.min()).order_by("user_id", "item_index")
 
 
 def popularity_values(source: DatasetTables) -> dict[str, tuple[str, ...]]:
@@ -355,12 +381,15 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
 
 
 def _user_columns(source: DatasetTables) -> ir.Table:
-    numeric = source.spec.user_numeric
     users = source.users
-    return users.select(
-        "user_id",
-        **{n: users[n].cast("float32" if n in numeric else "string") for n in source.user},
-    )
+
+    def kind(name: str) -> str:
+        if name in source.spec.user_numeric:
+            return "float32"
+        is_number = name not in source.spec.user_categorical and users[name].type().is_numeric()
+        return "float64" if is_number else "string"
+
+    return users.select("user_id", **{name: users[name].cast(kind(name)) for name in source.user})
 
 
 def _kind(source: DatasetTables, column: str) -> str:

@@ -165,6 +165,21 @@ def test_which_duplicate_is_kept_does_not_depend_on_the_order_of_rows(shop, make
     assert shop.read("events") == first
 
 
+def test_a_price_in_single_precision_is_the_price_that_was_meant(shop, make_events, items):
+    rows = [{**row, "price": 19.99 + number} for number, row in enumerate(items)]
+    schema = pa.schema([("item_id", pa.string()), ("price", pa.float32())])
+    shop.write("events", make_events())
+    pq.write_table(pa.Table.from_pylist(rows, schema), shop.source / "items.parquet")
+    shop.ingest()
+    prices = {row["item_id"]: row["price"] for row in shop.read("items")}
+    assert prices == {f"i{number}": 19.99 + number for number in range(5)}
+
+
+def test_a_hide_is_an_event(shop, make_events):
+    shop.write("events", make_events({"event_type": "hide"}))
+    assert shop.ingest().counts["events"].kept == 13
+
+
 def test_nan_is_read_as_null(shop, make_events):
     rows = make_events({"price": float("nan"), "user_id": "nan"}, price=1.0)
     shop.write("events", rows)
