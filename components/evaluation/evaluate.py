@@ -113,11 +113,10 @@ def _evaluate(
         data,
         "test",
         settings.candidates,
-        settings.exclude_history_types,
         max_queries=settings.max_queries,
     )
     log_message(
-        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.rounds)} snapshots"
+        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.groups)} snapshots"
     )
     towers = load_model(data, model)
     vectors = towers.embed_queries(evaluation_set.queries)
@@ -131,6 +130,7 @@ def _evaluate(
         n_queries=len(evaluation_set.queries),
         n_users=n_users,
         left_out=evaluation_set.left_out,
+        removed=dict(rankings[MODEL].removed),
         embedding_version=read_embedding_version(model),
         methods=measured,
         slices=slices,
@@ -274,9 +274,9 @@ def _measure(
 def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:
     """How widely lists are spread over the items, and the sellers, that were candidates at all."""
     catalogue = evaluation_set.data.catalogue
-    candidates = np.unique(np.concatenate([group.moment.items for group in evaluation_set.rounds]))
+    candidates = np.unique(np.concatenate([g.snapshot.items for g in evaluation_set.groups]))
     items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[candidates]
-    codes = catalogue.seller_code
+    codes = catalogue.sellers.codes
     sellers = np.unique(codes[candidates])
     sellers = sellers[sellers >= 0]
     by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]
@@ -292,9 +292,10 @@ def _describe(
     return {
         "candidates": settings.candidates,
         "frozen": len(np.unique(data.log.snapshot[data.queries["test"].rows])) == 1,
-        "snapshots": len(evaluation_set.rounds),
+        "market": data.manifest.market.model_dump(mode="json"),
+        "snapshots": len(evaluation_set.groups),
         "candidates_per_snapshot": float(
-            np.mean([len(group.moment.items) for group in evaluation_set.rounds])
+            np.mean([len(g.snapshot.items) for g in evaluation_set.groups])
         ),
         "items": data.catalogue.size,
         "examples": {

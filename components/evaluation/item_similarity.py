@@ -94,7 +94,7 @@ def tune_similarity(
     """
     grid, naive_bayes = validation.settings.baselines, validation.shared(code_columns)
     popular, _ = validation.shared(tune_popularity)
-    popularity = [np.exp(naive_bayes.table(popular, group.moment)) for group in validation.groups]
+    popularity = [np.exp(naive_bayes.table(popular, group.snapshot)) for group in validation.groups]
     popularity = [(one / one.max()).astype(np.float32) for one in popularity]
     before_validation = validation.shared(users_before_validation)
     compared: list[tuple[float, float, float, float]] = []

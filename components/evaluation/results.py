@@ -123,7 +123,10 @@ class Results(Settings):
     Attributes:
         protocol: How the ranking was done.
         n_queries, n_users: The size of the test set.
-        left_out: Queries that were left out of it, by reason.
+        left_out: Queries that were left out of it, by reason: the eligibility rule that removes
+            their positive, or that the item was not seen.
+        removed: By eligibility rule, how many candidates it removed that no earlier rule had
+            removed, over all test queries.
         embedding_version: Of the model's towers, from model.json.
         methods: The model first, then the champion and the baselines.
         slices: Parts of the test queries.
@@ -135,6 +138,7 @@ class Results(Settings):
     n_queries: int
     n_users: int
     left_out: dict[str, int] = {}
+    removed: dict[str, int] = {}
     embedding_version: str | None = None
     methods: tuple[Method, ...] = ()
     slices: tuple[SliceResult, ...] = ()

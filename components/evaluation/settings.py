@@ -114,7 +114,6 @@ class EvaluationSettings(Settings):
         candidates: ``live``: all items live at the time of the query. ``seen``: of those, the items
             with an event before the test split; queries with another positive are left out, and
             counted in the report.
-        exclude_history_types: Items in the query's history by these event types are not offered.
         cuts: Lengths k of the lists that metrics are computed at.
         metric: The primary metric, e.g. ``hit_rate_at_100``.
         margin: The model must beat the best baseline by this share of the baseline's value.
@@ -125,7 +124,7 @@ class EvaluationSettings(Settings):
             ``baselines``.
         min_queries, min_users: With fewer, every comparison fails.
         max_unanswerable: Largest share of queries whose positive was not eligible (not live, own
-            listing, excluded); a larger one means that the data contradict themselves.
+            listing, bought before ...); a larger one means that the data contradict the rules.
         slice_floors: Minimums by slice; a slice that is empty fails.
         slice_columns: Columns of the items, or else of the context, whose values become slices.
         slice_values: At most this many values of a column, the most frequent ones.
@@ -151,7 +150,6 @@ class EvaluationSettings(Settings):
     """
 
     candidates: Literal["live", "seen"] = "live"
-    exclude_history_types: tuple[str, ...] = ()
     cuts: tuple[int, ...] = (10, 50, 100)
     metric: str = "hit_rate_at_100"
     margin: float = Field(default=0.01, ge=0.0)

@@ -131,7 +131,7 @@ def load_model(data: EvaluationData, model: Path) -> TowerScorer:
         UsageError: It was trained on features with another layout.
     """
     manifest = FeaturesManifest.read(model)
-    for name in ("spec", "popularity_values", "vector_size"):
+    for name in ("spec", "market", "popularity_values", "vector_size"):
         if getattr(manifest, name) != getattr(data.manifest, name):
             raise UsageError(
                 f"{model} was trained on features with another {name} than {data.folder}; "

@@ -22,7 +22,7 @@ from components.evaluation.ranking import (
     ScoreBlock,
     Scorer,
     build_evaluation_set,
-    place,
+    rank_positives,
 )
 from components.evaluation.results import CHAMPION, MODEL
 from components.evaluation.settings import BASELINES, BaselineSettings, EvaluationSettings
@@ -123,21 +123,21 @@ class ValidationSet:
             data,
             "validation",
             settings.candidates,
-            settings.exclude_history_types,
             max_queries=min(grid.tuning_queries, fitting),
-            max_moments=grid.tuning_snapshots,
+            max_snapshots=grid.tuning_snapshots,
         )
         name, _, cut = settings.metric.rpartition("_at_")
         self._metric, self._cut = METRICS[name], int(cut)
-        self._ineligible = [
-            self.evaluation_set.closed(group, slice(0, len(group.queries))) for group in self.groups
+        self._eligible = [
+            self.evaluation_set.eligibility(group)(slice(0, len(group.queries))).eligible
+            for group in self.groups
         ]
         self._shared: dict[Callable[..., Any], Any] = {}
 
     @property
     def groups(self) -> tuple[CandidateGroup, ...]:
         """The validation queries by snapshot."""
-        return self.evaluation_set.rounds
+        return self.evaluation_set.groups
 
     def shared[T](self, make: Callable[["ValidationSet"], T]) -> T:
         """The result of ``make(self)``, which is called once for all baselines."""
@@ -148,7 +148,7 @@ class ValidationSet:
     def score(self, scorer: Scorer) -> list[Floats]:
         """[R, C] scores of each group."""
         queries = self.evaluation_set.queries
-        return [_score(scorer.at(queries, g.moment), g.queries, g.moment) for g in self.groups]
+        return [_score(scorer.at(queries, g.snapshot), g.queries, g.snapshot) for g in self.groups]
 
     def measure(self, scorer: Scorer, added_to: Sequence[Floats] | None = None) -> float:
         """The deciding metric of a scorer on the validation queries.
@@ -160,25 +160,23 @@ class ValidationSet:
             added_to: Scores of another scorer, from ``score``, that its scores are added to.
         """
         ranks = []
-        for number, (group, ineligible) in enumerate(
-            zip(self.groups, self._ineligible, strict=True)
-        ):
-            score = scorer.at(self.evaluation_set.queries, group.moment)
-            step = max(1, SCORES_PER_BLOCK // max(1, len(group.moment.items)))
+        for number, (group, eligible) in enumerate(zip(self.groups, self._eligible, strict=True)):
+            score = scorer.at(self.evaluation_set.queries, group.snapshot)
+            step = max(1, SCORES_PER_BLOCK // max(1, len(group.snapshot.items)))
             for start in range(0, len(group.queries), step):
                 rows = slice(start, start + step)
-                scores = _score(score, group.queries[rows], group.moment)
+                scores = _score(score, group.queries[rows], group.snapshot)
                 if added_to is not None:
                     scores = scores + added_to[number][rows]
-                excluded = None if ineligible is None else ineligible[rows]
-                ranks.append(place(scores, group.chosen[rows], excluded)[0])
+                of_rows = None if eligible is None else eligible[rows]
+                ranks.append(rank_positives(scores, group.positive[rows], of_rows)[0])
         return float(self._metric(np.concatenate(ranks), self._cut).mean())
 
     def measure_scores(self, scores: Sequence[Floats]) -> float:
         """The deciding metric of the scores [R, C] of each group."""
         ranks = [
-            place(block, group.chosen, ineligible)[0]
-            for block, group, ineligible in zip(scores, self.groups, self._ineligible, strict=True)
+            rank_positives(block, group.positive, eligible)[0]
+            for block, group, eligible in zip(scores, self.groups, self._eligible, strict=True)
         ]
         return float(self._metric(np.concatenate(ranks), self._cut).mean())
 

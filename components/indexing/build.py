@@ -13,15 +13,19 @@ from components.indexing.choose import choose_index
 from components.indexing.popular import rank_popular_items
 from components.indexing.queries import embed_queries, sample_queries
 from components.indexing.settings import IndexSettings
+from components.indexing.user_lists import user_lists
 from refit.errors import DataValidationError, RefitError
 from refit.feature_tables import HISTORIES_FILE, ItemTable, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, item_inputs
 from refit.files import read_json, remove, write_atomically
 from refit.index import (
     CONTENT_FILE,
+    DELISTED_FILE,
+    HIDES_FILE,
     INDEX_FILE,
     ITEMS_FILE,
     POPULARITY_FILE,
+    PURCHASES_FILE,
     VECTORS_FILE,
     IndexManifest,
 )
@@ -77,6 +81,7 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         dataset_fingerprint=manifest.dataset_fingerprint,
         **measured,
     )
+    lists = user_lists(features, histories["user_id"], catalogue.table["item_id"], members)
     with write_atomically(out) as folder:
         folder.mkdir()
         faiss.write_index(index, str(folder / INDEX_FILE))
@@ -84,6 +89,9 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         np.save(folder / CONTENT_FILE, content[: len(members)])
         pq.write_table(_attributes(catalogue.table, members, len(live)), folder / ITEMS_FILE)
         pq.write_table(_with_rows(histories, row_of), folder / INDEX_HISTORIES_FILE)
+        pq.write_table(lists.purchases, folder / PURCHASES_FILE)
+        pq.write_table(lists.hides, folder / HIDES_FILE)
+        pq.write_table(lists.delisted, folder / DELISTED_FILE)
         pq.write_table(popular, folder / POPULARITY_FILE)
         index_manifest.write(folder)
         remove(out)
@@ -91,7 +99,7 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
 
 
 def _check_same_inputs(features: FeaturesManifest, model: FeaturesManifest) -> None:
-    for name in ("spec", "popularity_values", "vector_size"):
+    for name in ("spec", "market", "popularity_values", "vector_size"):
         if getattr(features, name) != getattr(model, name):
             raise RefitError(
                 f"features and model differ in {name}; build the features with the model's spec"

@@ -89,6 +89,9 @@ def _read_number(value: ir.Value) -> ir.Value:
     kind = value.type()
     if kind.is_string():
         value = value.strip().try_cast(dt.float64)
+    elif kind.is_float32():
+        # The number that was meant: 19.99, not the 19.989999771118164 that is nearest to it.
+        value = value.cast(dt.string).cast(dt.float64)
     elif kind.is_numeric() or kind.is_boolean():
         value = value.cast(dt.float64)
     else:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from components.training.settings import TrainSettings
 from components.training.vocabulary import MISSING, Vocabulary
-from refit.contract import EventType
+from refit.contract import INTEREST
 from refit.features import FeaturesManifest
 
 Tensors = dict[str, tf.Tensor]
@@ -90,7 +90,7 @@ class QueryEncoder(tf.keras.layers.Layer):
                 ("user", spec.user_categorical, spec.user_numeric),
             )
         }
-        self._event_type = _lookup(tuple(EventType))
+        self._event_type = _lookup(INTEREST)
 
     def call(self, inputs: Tensors) -> Tensors:
         """Encode a batch."""

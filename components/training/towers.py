@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from components.training.encoders import ItemEncoder, QueryEncoder, Tensors
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
-from refit.contract import EventType
+from refit.contract import INTEREST
 from refit.errors import UsageError
 from refit.features import FeaturesManifest
 
@@ -177,7 +177,7 @@ class QueryTower(tf.keras.layers.Layer):
             _initial_gates(manifest, c, settings.gate_init) for c in spec.popularity_by
         ]
         self._event_bias = tf.keras.layers.Embedding(
-            len(EventType) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
+            len(INTEREST) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
         )
         self._content_bias = tf.keras.layers.Dense(HISTORY_HEADS, kernel_initializer="zeros")
         self._recency = self.add_weight(

@@ -100,6 +100,8 @@ def test_set_adds_to_a_mapping_of_the_file_or_else_to_the_default(tmp_path):
         ("trainng.seed=3", "trainng: unknown name; did you mean 'training'?"),
         ("features.spec.item_categoricl=[a]", "did you mean 'item_categorical'?"),
         ("monitoring.policy.cooldown=1", "did you mean 'cooldown_hours'?"),
+        ("monitoring.measure.metrics.score=[wassersten]", "did you mean 'wasserstein'?"),
+        ("monitoring.measure.floors.psi=0.1", "floors: psi is not measured; metrics:"),
         ("training..seed=3", "name.of.setting=value"),
         ("=3", "name.of.setting=value"),
         ("training.seed=many", 'expected a whole number, read the text "many"; write a number'),

@@ -97,7 +97,7 @@ DOUBTS = [
     ("a: size: M", "my.yaml, line 1, column 8: is not YAML for settings: a colon where none can be"),
     ("a:\n b: 1\n  c: 2", "line 3, column 4: is not YAML for settings: a colon where none can be"),
     ("a: @b", "a character that no plain text starts with; put the text in quotes"),
-    ("a: [*/null-share]", "a text that starts with * names an anchor; put it in quotes"),
+    ("a: [*/null_share]", "a text that starts with * names an anchor; put it in quotes"),
     ("a: *b", "a text that starts with * names an anchor; put it in quotes"),
     ("a: 'b", "a quote is not closed"),
     ("a: [b", "a comma or a closing bracket is missing"),

@@ -54,7 +54,7 @@ POPULARITY = PopularityFactor(half_life_days=120.0)
 def test_the_queries_and_candidates_are_as_known(evaluation_set):
     assert len(evaluation_set.queries) == pytest.approx(28_830, abs=50)  # without exact duplicates
     assert evaluation_set.left_out.keys() == {"item not seen"}
-    assert [len(r.moment.items) for r in evaluation_set.rounds] == [4083]
+    assert [len(group.snapshot.items) for group in evaluation_set.groups] == [4083]
 
 
 def test_recent_popularity_is_as_known(evaluation_set):

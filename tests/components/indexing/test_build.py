@@ -46,7 +46,7 @@ def test_vectors_and_content_are_the_outputs_of_the_towers(index, folders):
     popularity[0, 3:5] = 7, 100
     inputs = item_inputs(
         manifest.spec,
-        {"item_id": ["i7"], "brand": ["b3"], "price": [7.0]},
+        {"item_id": ["i7"], "brand": ["b3"], "price": [7.99]},
         np.array([7.0]),
         popularity,
     )
@@ -60,6 +60,32 @@ def test_histories_refer_to_rows(index):
     assert histories["user_id"].to_pylist() == ["u0", "u1", "u2", "u3"]
     assert histories["item_row"].to_pylist() == [[2, 1], [LIVE, 0], [4], []]
     assert histories["event_type"].to_pylist()[0] == ["view", "view"]
+
+
+def test_purchases_and_hides_point_at_rows_and_at_ids_of_items_that_are_gone(index):
+    ids = [
+        *pq.read_table(index / "items.parquet")["item_id"].to_pylist(),
+        *pq.read_table(index / "delisted_items.parquet")["item_id"].to_pylist(),
+    ]
+    assert ids[LIVE + 1 :] == ["i36", "i38", "i39"], "sorted, and none of the histories"
+    users = pq.read_table(index / "histories.parquet")["user_id"].to_pylist()
+    found = {}
+    for name in ("purchases", "hides"):
+        table = pq.read_table(index / f"{name}.parquet")
+        assert table.equals(table.sort_by([("user_row", "ascending"), ("item_row", "ascending")]))
+        rows = zip(table["user_row"].to_pylist(), table["item_row"].to_pylist(), strict=True)
+        found[name] = {(users[user], ids[item]) for user, item in rows}
+    assert found == {
+        "purchases": {("u0", "i9"), ("u0", "i39"), ("u0", "i35"), ("u2", "i38")},
+        "hides": {("u3", "i36")},
+    }
+
+
+def test_purchases_of_users_that_the_histories_lack_are_refused(features, folders, tmp_path):
+    histories = features / "histories.parquet"
+    pq.write_table(pq.read_table(histories).slice(1), histories)
+    with pytest.raises(RefitError, match="without a history; build features again"):
+        build_index(IndexSettings(), features, folders[1], tmp_path / "index")
 
 
 def test_popular_items_overall_and_by_context(index):
@@ -90,8 +116,9 @@ def test_features_without_examples_are_enough(features, folders, tmp_path):
 
 def test_an_index_without_queries_has_no_recall(features, folders, tmp_path):
     shutil.rmtree(features / "examples")
-    histories = features / "histories.parquet"
-    pq.write_table(pq.read_table(histories).slice(0, 0), histories)
+    for name in ("histories", "purchases", "hides"):
+        path = features / f"{name}.parquet"
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
     assert build_index(IndexSettings(), features, folders[1], tmp_path / "i").recall_at_100 is None
 
 
