@@ -128,7 +128,7 @@ class ClusterDoctor:
         }
         if settings.target == "seldon":
             found["SeldonDeployment"] = self.check_seldon
-        stores = {
+        stores: dict[str, tuple[str, Callable[[str], Iterator[CheckResult]]]] = {
             "registry": (settings.registry, check_registry),
             "predictions": (settings.predictions, partial(check_readable, "predictions")),
             "outcomes": (settings.outcomes, partial(check_readable, "outcomes")),
