@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cluster.settings import ClusterSettings
 from pipelines.settings import RunSettings
 from tests.docs.pages import DOCS, ROOT
 from tools.reference.settings import anchor_of, find_sections
@@ -78,6 +79,19 @@ def test_the_architecture_names_files_that_are_there():
             missing += [] if path.exists() else [name]
     assert section
     assert missing == []
+
+
+def test_settings_that_pages_name_exist():
+    sections = [s for model in (RunSettings, ClusterSettings) for s in find_sections(model)]
+    known = {s.child(name).replace("[]", "") for s in sections for name in s.model.model_fields}
+    named = re.compile(rf"`((?:{'|'.join(RunSettings.model_fields)})\.[\w.]+)[`:]")
+    unknown = [
+        (page.name, name)
+        for page in sorted(DOCS.rglob("*.md"))
+        for name in named.findall(page.read_text("utf-8"))
+        if name not in known and not (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+    ]
+    assert [u for u in unknown if not (ROOT / u[1].replace(".", "/")).is_dir()] == []
 
 
 def test_every_decision_is_listed():
