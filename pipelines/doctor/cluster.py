@@ -128,16 +128,16 @@ class ClusterDoctor:
         }
         if settings.target == "seldon":
             found["SeldonDeployment"] = self.check_seldon
-        stores = {
+        stores: dict[str, tuple[str, Callable[[str], Iterator[CheckResult]]]] = {
             "registry": (settings.registry, check_registry),
             "predictions": (settings.predictions, partial(check_readable, "predictions")),
             "outcomes": (settings.outcomes, partial(check_readable, "outcomes")),
             "items": (settings.items, partial(check_readable, "items")),
             "alert store": (settings.alert_store, check_alert_store),
         }
-        for name, (url, check) in stores.items():
+        for name, (url, check_store) in stores.items():
             if url:
-                found[name] = partial(self._check_store, name, url, check)
+                found[name] = partial(self._check_store, name, url, check_store)
         return found
 
     def check_pipelines(self) -> Iterator[CheckResult]:
