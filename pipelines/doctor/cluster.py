@@ -135,9 +135,9 @@ class ClusterDoctor:
             "items": (settings.items, partial(check_readable, "items")),
             "alert store": (settings.alert_store, check_alert_store),
         }
-        for name, (url, check) in stores.items():
+        for name, (url, check_store) in stores.items():
             if url:
-                found[name] = partial(self._check_store, name, url, check)
+                found[name] = partial(self._check_store, name, url, check_store)
         return found
 
     def check_pipelines(self) -> Iterator[CheckResult]:
