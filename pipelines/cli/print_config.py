@@ -24,9 +24,7 @@ ChangedOption = Annotated[
 ]
 
 
-def print_settings(
-    only_changed: bool, as_json: bool, **loaded: "LoadedSettings[Any]"
-) -> None:
+def print_settings(only_changed: bool, as_json: bool, **loaded: "LoadedSettings[Any]") -> None:
     """Print settings as YAML documents, or as JSON.
 
     Args:

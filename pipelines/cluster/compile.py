@@ -38,7 +38,9 @@ class CompiledPipeline(Settings):
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
-def compile_for(pipeline: str, settings: ClusterSettings, use_cache: bool = True) -> CompiledPipeline:
+def compile_for(
+    pipeline: str, settings: ClusterSettings, use_cache: bool = True
+) -> CompiledPipeline:
     """Compile ``pipeline`` for a cluster.
 
     Args:

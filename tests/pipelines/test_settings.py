@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.settings import CONFIGS, RunSettings, list_configs, read_settings
+from pipelines.settings import RunSettings, list_configs, read_settings
 from refit.errors import UsageError
 
 HERE = Path(__file__).parent / "configs"
@@ -105,9 +105,12 @@ def test_set_adds_to_a_mapping_of_the_file_or_else_to_the_default(tmp_path):
         ("training.seed.x=1", "--set: training.seed is a value and holds no settings"),
         ("ingestion.source.x=1", "--set: ingestion.source is a value and holds no settings"),
         ("training.seed=[", "is not YAML"),
-        ("training.seed=", "--set training.seed=: nothing follows the sign"),
+        ("training.seed=", "--set training.seed=: there is no value after the equals sign"),
         ("training.resume=yes", "--set: training.resume: yes can be read in two ways; write true"),
-        ("training.seed=true", "expected a whole number, read true; write a number such as 0 (--set)"),
+        (
+            "training.seed=true",
+            "expected a whole number, read true; write a number such as 0 (--set)",
+        ),
         ("training.dropout=.inf", "write a finite number"),
         ("ingestion.path=2024", 'expected text, read the number 2024; write "2024" in quotes'),
         ("ingestion.simulated.days=ten", "ingestion.simulated: days: expected a whole number"),
