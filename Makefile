@@ -4,24 +4,33 @@ RUNS = import sys; sys.exit(sys.version_info < (3, 7))
 BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
 	"$$python" -c '$(RUNS)' 2>/dev/null && echo "$$python" && break; done)
 RUN := .venv/bin/python
-SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/cluster/*.sh)
+SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-help:  ## say what can be made
+help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
 
 setup:  ## find Python 3.12 and make both environments, unless that was done
 	@python='$(BOOT)'; $${python:?no Python was found: install Python 3.12} tools/set_up.py --quiet
 
-demo: setup  ## the whole loop, told on one page; SOURCE=renttherunway DATA=<folder> replays real rentals
+demo: setup  ## the whole loop, shown on one page; SOURCE=renttherunway DATA=<folder> replays real rentals
 	@.venv/bin/refit demo $(if $(SOURCE),--source $(SOURCE)) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup  ## every quick test; ARGS="-k name" for some
 	@$(RUN) -m pytest $(ARGS)
+
+test-docs: setup  ## run the commands of the tutorial and of the how-to guides; takes minutes
+	@$(RUN) -m pytest -m docs tests/docs $(ARGS)
+
+docs: setup  ## build the site into build/site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs --quiet build --strict
+
+docs-serve: setup  ## serve the site on port 8000, built again when a page changes
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve
 
 test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder that holds them>
 	@$(RUN) -m pytest -m data $(ARGS)
@@ -29,31 +38,31 @@ test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder th
 test-kill: setup  ## kill -9 at random moments, then look for torn files; takes minutes
 	@$(RUN) -m pytest -m slow tests/kill $(ARGS)
 
-test-cluster: setup  ## raise a real Kubernetes and test on it; needs root and Go; ARGS="--tier cluster" for tier 1
-	@$(RUN) -m tests.cluster test $(ARGS)
+test-cluster: setup  ## start a real Kubernetes and run the cluster tests; needs root and Go; ARGS="--tier cluster" for tier 1
+	@$(RUN) -m tests.cluster $(ARGS)
 
-cluster-up: setup  ## raise a cluster with Seldon's operator and an object store, until cluster-down
-	@$(RUN) -m tests.cluster up $(ARGS)
+cluster-up: setup  ## start a cluster with Seldon's operator and an object store, until cluster-down
+	@$(RUN) -m tests.machine up $(ARGS)
 
-cluster-down: setup  ## end it, and leave nothing
-	@$(RUN) -m tests.cluster down $(ARGS)
+cluster-down: setup  ## delete that cluster
+	@$(RUN) -m tests.machine down $(ARGS)
 
-kind: setup  ## all of it in a kind cluster on this machine, with ports open; ARGS="open_ports" for some steps
+kind: setup  ## install everything in a kind cluster on this machine and open ports; ARGS="open_ports" for single steps
 	@kustomize/local/kind.sh $(ARGS)
 
-kind-down:  ## its end
+kind-down:  ## delete the kind cluster
 	@kustomize/local/kind.sh down
 
-minikube: setup  ## the same on minikube
+minikube: setup  ## the same in minikube
 	@kustomize/local/minikube.sh $(ARGS)
 
-minikube-down:  ## its end
+minikube-down:  ## delete the minikube cluster
 	@kustomize/local/minikube.sh down
 
 images: setup  ## build both images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
 	@$(RUN) tools/build_images.py $(ARGS)
 
-manifests: setup  ## build every overlay, compare with what is expected, test the alerts; ARGS=--renew
+manifests: setup  ## build every overlay, compare with the golden files, test the alert rules; ARGS=--renew updates them
 	@$(RUN) -m tests.kustomize.manifests $(ARGS)
 
 lint: setup  ## style, docstrings, which room may import which; shellcheck of all scripts

@@ -1,4 +1,4 @@
-"""What people do with alerts: list them, look at one, take it on, close it."""
+"""Review alerts: list them, show one, acknowledge it, resolve it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from refit.errors import UsageError
 
 UNRESOLVED = (AlertStatus.OPEN, AlertStatus.ACKNOWLEDGED)
 HISTORY_WINDOWS = 60
-"""Windows of results that a review page looks back on."""
+"""Windows of results that a review page shows."""
 
 
 def list_alerts(store: AlertStore, status: AlertStatus | None = None) -> list[Alert]:
@@ -18,18 +18,22 @@ def list_alerts(store: AlertStore, status: AlertStatus | None = None) -> list[Al
 
 
 def show_alert(store: AlertStore, alert_id: str) -> Alert:
-    """One alert; UsageError when there is none of this id."""
+    """One alert.
+
+    Raises:
+        UsageError: There is none of this id.
+    """
     return store.alert(alert_id)
 
 
 def acknowledge(store: AlertStore, alert_id: str, by: str, pages: Path | None = None) -> Alert:
-    """Say that somebody looks into an open alert.
+    """Record who reviews an open alert.
 
     Raises:
-        UsageError: Nobody is named, or the alert is not open.
+        UsageError: ``by`` is empty, or the alert is not open.
     """
     if not by.strip():
-        raise UsageError("say who acknowledges it")
+        raise UsageError("name who acknowledges the alert")
     alert = store.update_alert(
         alert_id,
         (AlertStatus.OPEN,),
@@ -44,13 +48,13 @@ def acknowledge(store: AlertStore, alert_id: str, by: str, pages: Path | None = 
 def resolve(
     store: AlertStore, alert_id: str, by: str, note: str, pages: Path | None = None
 ) -> Alert:
-    """Close an alert with a note on what it was; a resolved one stays resolved.
+    """Close an alert with a note on its cause; a resolved alert stays resolved.
 
     Raises:
-        UsageError: Nobody is named, there is no note, or the alert is resolved already.
+        UsageError: ``by`` or ``note`` is empty, or the alert is already resolved.
     """
     if not by.strip() or not note.strip():
-        raise UsageError("say who resolves it, and in a note what it was")
+        raise UsageError("name who resolves the alert, and note its cause")
     alert = store.update_alert(
         alert_id,
         UNRESOLVED,
@@ -64,7 +68,7 @@ def resolve(
 
 
 def refresh_pages(store: AlertStore, pages: Path, alert_id: str) -> None:
-    """Write an alert's page, and the index of all alerts, from what the store knows now."""
+    """Write an alert's page and the index of all alerts from the store's present state."""
     alert = store.alert(alert_id)
     refits = store.refits()
     refit = next((each for each in refits if each.alert_id == alert_id), None)

@@ -1,7 +1,7 @@
 """The database behind the alert store: a SQLite file, or PostgreSQL.
 
-A path or a URL says which, and holds no password: PostgreSQL's own library takes that from the
-environment variable PGPASSWORD, so that it stands in no setting, log line or pipeline.
+A path or a URL names it and holds no password: PostgreSQL's own library reads that from the
+environment variable PGPASSWORD, so that it is in no setting, log line or pipeline.
 """
 
 import math
@@ -25,39 +25,39 @@ PATIENCE_SECONDS = 30.0
 
 
 def parse_place(place: str | Path) -> URL:
-    """Read where an alert store is.
+    """Parse the place of an alert store.
 
     Args:
         place: A path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/DATABASE``.
 
     Raises:
-        UsageError: It is none of these, or holds a password; what it holds is not repeated.
+        UsageError: It is none of these, or holds a password; the message does not repeat it.
     """
     if not is_url(str(place)):
         return URL.create("sqlite", database=str(Path(place).absolute()))
     try:
         url = make_url(str(place))
     except (ArgumentError, ValueError):
-        raise UsageError(f"the alert store's URL cannot be read: it takes {PLACES}") from None
+        raise UsageError(f"the alert store's URL cannot be read: give {PLACES}") from None
     if url.drivername == "sqlite" and url.database and not (url.host or url.query):
         return url.set(database=str(Path(url.database).absolute()))
-    # A password that holds a slash is taken for more than it is: an "@" is left over.
+    # A password that contains a slash is parsed as part of the database, which then contains "@".
     if url.password or "@" in (url.database or "") or any("password" in key for key in url.query):
         raise UsageError(
-            "the alert store's URL is shown to people and must hold no password: leave it out, "
-            "and put it into the environment variable PGPASSWORD"
+            "the alert store's URL is shown in logs and pipelines and must hold no password: leave "
+            "it out, and put it into the environment variable PGPASSWORD"
         )
     if url.drivername not in POSTGRESQL:
-        raise UsageError(f"an alert store is no {url.drivername} database: it takes {PLACES}")
+        raise UsageError(f"an alert store cannot be a {url.drivername} database: give {PLACES}")
     return url
 
 
 class Database:
-    """One database and its transactions; every transaction has a connection of its own.
+    """One database and its transactions; every transaction opens its own connection.
 
     Args:
         place: See ``parse_place``.
-        read_only: Never make a SQLite file, nor write to it.
+        read_only: Never create a SQLite file, nor write to it.
         patience_seconds: How long to wait for a server, and for other writers.
 
     Raises:
@@ -77,12 +77,12 @@ class Database:
             self._kind = _open_postgresql(url, patience_seconds)
 
     def insert(self, table: Table) -> Any:
-        """An INSERT that knows what to do about a conflict."""
+        """An INSERT with ``on_conflict_do_update``."""
         return self._kind.insert(table)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One transaction that sees the same state all along, and writes nothing.
+        """One read-only transaction that sees the same state throughout.
 
         Raises:
             ServiceUnreachable: The database cannot be used; the message says what to do.
@@ -92,10 +92,10 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction that no other writer can come between: what it reads stays so.
+        """One transaction without other writers: what it reads does not change until it ends.
 
         Raises:
-            ServiceUnreachable: The database cannot be used, or others write for too long.
+            ServiceUnreachable: The database cannot be used, or another writer took too long.
         """
         with self._transaction(self._kind.writing) as connection:
             yield connection
@@ -108,7 +108,7 @@ class Database:
                     connection.exec_driver_sql(statement)
                 yield connection
         except DBAPIError as error:
-            why, _, _ = str(error.orig).partition("\nLINE ")  # after that comes our own SQL
+            why, _, _ = str(error.orig).partition("\nLINE ")  # our own SQL follows
             raise ServiceUnreachable(
                 f"the alert store {self._place} cannot be used: {' '.join(why.split())}; "
                 f"{self._kind.advice}"
@@ -120,10 +120,10 @@ class _Kind:
     """What differs between the two databases.
 
     Attributes:
-        engine: Makes connections.
+        engine: Opens connections.
         insert: Its INSERT.
-        reading, writing: How such a transaction begins.
-        advice: What to look at when it cannot be used.
+        reading, writing: The statements that begin such a transaction.
+        advice: What to check when it cannot be used.
     """
 
     engine: Engine
@@ -139,24 +139,25 @@ def _open_sqlite(url: URL, read_only: bool, patience_seconds: float) -> _Kind:
         url = url.set(database=file.as_uri(), query={"mode": "ro", "uri": "true"})
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
-    # Without an isolation level the driver begins no transactions of its own accord.
+    # Without an isolation level the driver does not begin transactions itself.
     settings = {"isolation_level": None, "timeout": patience_seconds}
     return _Kind(
         engine=create_engine(url, poolclass=NullPool, connect_args=settings),
         insert=sqlite.insert,
         reading=("BEGIN",),
         writing=("BEGIN IMMEDIATE",),
-        advice="see that the file is an alert store which may be written and nobody keeps locked",
+        advice="check that the file is an alert store, that it is writable, and that no other "
+        "process keeps it locked",
     )
 
 
 def _open_postgresql(url: URL, patience_seconds: float) -> _Kind:
     """PostgreSQL, one writer at a time, as in SQLite.
 
-    A lock of the transaction, not of a table, lets tables be made under it too, and goes with the
-    connection, however that ends. Whoever gets it sees, by READ COMMITTED, all that was written
-    before, so that nothing has to be tried again. A writer who falls silent loses it in time for
-    those who wait.
+    An advisory lock of the transaction, unlike a lock of a table, also covers the creation of
+    tables, and it ends with the connection, however that ends. By READ COMMITTED its holder sees
+    everything that was written before, so that no transaction has to be retried. A writer that
+    stalls loses the lock before those who wait for it give up.
     """
     milliseconds = 1000 * patience_seconds
     settings = {
@@ -175,6 +176,6 @@ def _open_postgresql(url: URL, patience_seconds: float) -> _Kind:
             f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds / 2:.0f}",
             f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
         ),
-        advice="see that the server runs and can be reached, that it has this user and database, "
+        advice="check that the server runs and can be reached, that it has this user and database, "
         "and that the environment variable PGPASSWORD holds the user's password",
     )

@@ -1,17 +1,16 @@
 """Evidently: drift as custom metrics of a Report, and its snapshots in a workspace.
 
 Evidently's own embedding drift methods raise false alarms by default (bootstrapped MMD on every
-undrifted sample), so the statistics here are ours, or Evidently's own where those can be trusted
-(normed Wasserstein, Jensen-Shannon), and every threshold is a calibrated one. Importing Evidently
-takes seconds: import this module only where it is used.
+sample without drift), so Evidently runs Refit's drift metrics with their calibrated thresholds;
+``wasserstein`` and ``jensenshannon`` compute what Evidently's own methods compute. Importing
+Evidently takes seconds: import this module only where it is used.
 """
 
 import os
 
-# Evidently reports usage over the network unless told not to, before it is imported.
+# Evidently reports usage over the network unless this is set before it is imported.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,18 @@ from evidently.core.report import Context, Snapshot
 from evidently.tests import lte
 from evidently.ui.workspace import Workspace
 
-from monitoring.drift_metric import DriftMetric
-from monitoring.statistics import STATISTICS, Array
+from monitoring.calibration import CalibratedMetric
+from monitoring.drift_metrics import load_metric
+from monitoring.frame import Array
 from refit.drift import DriftResult, Window
 
 PROJECT = "refit"
+SCALAR = "x"
+"""The only column of encoded rows that are single numbers."""
 
 
 class CalibratedDrift(SingleValueMetric):
-    """How far the current rows of one metric lie from the reference's."""
+    """One drift metric of one subject: the reference's rows against a window's."""
 
     subject: str
     statistic: str
@@ -41,37 +43,31 @@ class CalibratedDrift(SingleValueMetric):
 
 
 class CalibratedDriftCalculation(SingleValueCalculation[CalibratedDrift]):
-    """Computes the statistic from the encoded rows that the run carries."""
+    """Computes the metric from the encoded rows that the run carries."""
 
     def calculate(
         self, context: Context, current_data: Dataset, reference_data: Dataset | None
     ) -> SingleValue:
-        """The statistic's value; source: Evidently's custom metric interface.
+        """The metric's value; source: Evidently's custom metric interface.
 
         Raises:
+            UsageError: The metric cannot be loaded here.
             ValueError: The value is not a finite number.
         """
         name = f"{self.metric.subject}/{self.metric.statistic}"
-        statistic = STATISTICS[self.metric.statistic]
         reference, current = (
-            context.additional_data[f"{name} {side}"].as_dataframe().to_numpy()
-            for side in ("reference", "current")
+            _to_rows(context.additional_data[f"{name} {side}"]) for side in ("reference", "current")
         )
-        if statistic.flat:
-            reference, current = reference[:, 0], current[:, 0]
-        value = statistic.distance(reference, current)
-        if not math.isfinite(value):
-            raise ValueError(f"the statistic came out as {value}")
-        return self.result(value)
+        return self.result(load_metric(self.metric.statistic).measure(reference, current))
 
     def display_name(self) -> str:
-        """What the value is, for Evidently's pages."""
+        """A label for Evidently's pages."""
         rows = f"{self.metric.n_current} rows against {self.metric.n_reference}"
         return f"{self.metric.subject}/{self.metric.statistic} ({rows})"
 
 
 class MeasuredLevel(SingleValueMetric):
-    """A change of live quality, measured outside Evidently, shown beside the drift."""
+    """A change of live quality, measured outside Evidently and shown beside the drift."""
 
     subject: str
     statistic: str
@@ -79,7 +75,7 @@ class MeasuredLevel(SingleValueMetric):
 
 
 class MeasuredLevelCalculation(SingleValueCalculation[MeasuredLevel]):
-    """Passes the measured value on."""
+    """Returns the measured value."""
 
     def calculate(
         self, context: Context, current_data: Dataset, reference_data: Dataset | None
@@ -88,24 +84,29 @@ class MeasuredLevelCalculation(SingleValueCalculation[MeasuredLevel]):
         return self.result(self.metric.value)
 
     def display_name(self) -> str:
-        """What the value is, for Evidently's pages."""
+        """A label for Evidently's pages."""
         return f"{self.metric.subject}/{self.metric.statistic}"
 
 
-Sides = tuple[DriftMetric, Dataset, Dataset]
+Sides = tuple[CalibratedMetric, Dataset, Dataset]
 """A metric with the encoded rows of its reference and of the current window."""
 
 
 def to_dataset(rows: Array) -> Dataset:
-    """Encoded rows as an Evidently data set.
+    """Encoded rows, [n] or [n, d], as an Evidently data set.
 
-    Its columns are not named numerical: Evidently would describe each of them, which nobody reads
-    and which took half the time of measuring.
+    Its columns are not declared numerical: Evidently would describe each of them, which nobody
+    reads and which took half the time of measuring.
     """
-    table = rows.reshape(len(rows), -1)
-    names = [f"x{place}" for place in range(table.shape[1])]
-    frame = pd.DataFrame(table, columns=names)
+    names = [SCALAR] if rows.ndim == 1 else [f"x{i}" for i in range(rows.shape[1])]
+    frame = pd.DataFrame(rows.reshape(len(rows), -1), columns=names)
     return Dataset.from_pandas(frame, data_definition=DataDefinition(unknown_columns=names))
+
+
+def _to_rows(dataset: Dataset) -> Array:
+    frame = dataset.as_dataframe()
+    rows: Array = frame.to_numpy()
+    return rows[:, 0] if list(frame.columns) == [SCALAR] else rows
 
 
 def run_window(
@@ -115,8 +116,8 @@ def run_window(
 
     Args:
         sides: What to measure.
-        levels: Live quality, measured already, to be shown beside it.
-        window: The stretch of time; its end is the run's time stamp.
+        levels: Results of live quality, to be shown beside it.
+        window: The period of time; its end is the run's time stamp.
         notes: The run's metadata.
 
     Returns:
@@ -135,7 +136,7 @@ def run_window(
         sides = [side for side in sides if side[0].name not in failed]
         snapshot = _run(sides, levels, window, notes)
     values = {
-        result.display_name.split(" (")[0]: float(result.value)
+        result.display_name.rsplit(" (", 1)[0]: float(result.value)
         for result in snapshot.metric_results.values()
         if isinstance(result, SingleValue)
     }
@@ -178,7 +179,7 @@ def _run(
 def add_to_workspace(folder: Path, snapshots: Sequence[Snapshot]) -> None:
     """Add runs to the project ``refit`` of a workspace, for ``evidently ui --workspace``.
 
-    A window that is measured again replaces its earlier run.
+    When a window is measured again, its new run replaces the earlier one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     workspace = Workspace.create(str(folder))

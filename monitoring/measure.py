@@ -1,4 +1,4 @@
-"""Measure: turn a prediction log, and the data behind it, into results."""
+"""Measure: compare windows of the prediction log, and of the data behind it, with the reference."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,51 +10,62 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from monitoring import tables
-from monitoring.drift_metric import DriftMetric
-from monitoring.live import measure_live
+from monitoring.calibration import CalibratedMetric
+from monitoring.frame import Frame
+from monitoring.live_quality import measure_live_quality
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
-from monitoring.statistics import Frame
 from refit.drift import DriftResult, DriftState, Window
-from refit.errors import DataValidationError, UsageError
+from refit.errors import DataValidationError, RefitError, UsageError
 
-Table = tuple[Frame | None, str]
-"""A window's rows, or none and the reason; with rows, what else there is to say about them."""
+WindowTable = tuple[Frame | None, str]
+"""A window's rows and a detail to report with them; or None and the reason why there are none."""
+
+
+@dataclass(frozen=True)
+class MonitoredData:
+    """Where the data of a run of the monitor is.
+
+    Attributes:
+        log: Prediction log: a folder, or one Parquet file.
+        events: Parquet of events in contract columns; their ``request_id`` makes them outcomes.
+        items: Parquet of the current items table in contract columns. With ``listed_at`` a
+            window's rows are its new listings; without, all items belong to the last window.
+        index: Index folder of the current live stock; it belongs to the window that contains its
+            ``as_of``, or to the last window when that is later.
+    """
+
+    log: Path
+    events: Path | None = None
+    items: Path | None = None
+    index: Path | None = None
 
 
 def daily_windows(end: datetime, count: int, days: float = 1.0) -> list[Window]:
     """The last ``count`` windows of ``days`` length before ``end``, oldest first."""
     length = timedelta(days=days)
-    starts = [end - length * place for place in range(count, 0, -1)]
+    starts = [end - length * back for back in range(count, 0, -1)]
     return [Window(start=start, end=start + length) for start in starts]
 
 
 def measure(
     settings: MeasureSettings,
     reference: Path,
-    log: Path,
-    events: Path | None,
-    items: Path | None,
-    index: Path | None,
+    data: MonitoredData,
     windows: Sequence[Window],
     workspace: Path | None = None,
 ) -> list[DriftResult]:
-    """Hold every window against the reference.
+    """Compare every window with the reference.
 
-    Nothing that could not be measured is ok: too few rows, a missing column, an empty window or
-    an error in computing is insufficient data, with the reason.
+    Nothing that could not be measured is ok: too few rows, a missing column, an empty window, a
+    drift metric that cannot be loaded or that fails is insufficient data, with the reason.
 
     Args:
-        settings: Sampling and live quality; thresholds are the reference's own.
+        settings: Sampling and live quality; metrics and thresholds are the reference's own.
         reference: Reference folder, see ``build_reference``.
-        log: Prediction log folder.
-        events: Parquet of events in contract columns; their ``request_id`` makes them outcomes.
-        items: Parquet of the current items table in contract columns. With ``listed_at`` a
-            window's rows are its new listings; without, all items belong to the last window.
-        index: Index folder of the current live stock; it belongs to the window that holds its
-            ``as_of``, or to the last window when that is later.
-        windows: What to measure, oldest first.
-        workspace: Evidently workspace folder; gets one run a window, in project ``refit``.
+        data: What to measure.
+        windows: The windows to measure, oldest first.
+        workspace: Evidently workspace folder; gets one run per window, in project ``refit``.
 
     Raises:
         UsageError: No windows were given.
@@ -65,80 +76,82 @@ def measure(
     from monitoring import evidently_report
 
     opened = Reference.read(reference)
+    embedding_version = opened.manifest.embedding_version
     # What the thresholds rest on cannot be changed afterwards.
     frozen = ("depth", "mix_columns", "sample_size")
     calibrated = opened.manifest.settings
     settings = settings.model_copy(update={name: getattr(calibrated, name) for name in frozen})
-    live = measure_live(settings, log, events, opened.manifest.embedding_version, windows)
+    live = measure_live_quality(settings, data.log, data.events, embedding_version, windows)
     references: dict[str, Any] = {}
     results: list[DriftResult] = []
     snapshots = []
     for window in windows:
-        sources = Sources(log, events, items, index, last=window == windows[-1])
-        rows = window_tables(settings, opened, sources, window)
+        rows = read_window(settings, opened, data, window, is_last=window == windows[-1])
         levels = [result for result in live if result.window == window]
-        sides, told = _encode(opened, rows, window, references)
+        sides, measured = _encode(opened, rows, window, references)
+        without_value = [r for r in (*measured, *levels) if r.value is None]
         notes = {
-            "embedding_version": opened.manifest.embedding_version,
-            "cannot tell": ", ".join(_name(r) for r in (*told, *levels) if r.value is None),
+            "embedding_version": embedding_version,
+            DriftState.INSUFFICIENT_DATA: ", ".join(result.name for result in without_value),
         }
         snapshot, values, errors = evidently_report.run_window(sides, levels, window, notes)
         for metric, _, current in sides:
             n, detail = current.stats().row_count, rows[metric.table][1]
             value = values.get(metric.name)
-            why = errors.get(metric.name, "Evidently gave no value") if value is None else ""
-            told.append(_reading(metric, opened, window, value, n, why, detail))
+            why = errors.get(metric.name, "Evidently returned no value") if value is None else ""
+            measured.append(_to_result(metric, opened, window, value, n, why, detail))
         snapshots.append(snapshot)
-        results += told + levels
+        results += measured + levels
     if workspace is not None:
         evidently_report.add_to_workspace(workspace, snapshots)
     return results
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where a window's rows come from; ``last`` says that it is the newest of the run."""
+def read_window(
+    settings: MeasureSettings,
+    reference: Reference,
+    data: MonitoredData,
+    window: Window,
+    is_last: bool,
+) -> dict[str, WindowTable]:
+    """Every table that has rows for a window; of a table that cannot be read, the reason.
 
-    log: Path
-    events: Path | None
-    items: Path | None
-    index: Path | None
-    last: bool
-
-
-def window_tables(
-    settings: MeasureSettings, reference: Reference, sources: Sources, window: Window
-) -> dict[str, Table]:
-    """Every table that has something to say about a window; a table that failed says why."""
-    readers: dict[str, Callable[[], Table | None]] = {
-        "answers": lambda: _answers(settings, reference, sources, window),
-        "listings": lambda: _listings(settings, reference, sources, window),
-        "items": lambda: _items(settings, sources, window),
-        "events": lambda: _events(settings, sources, window),
+    Args:
+        settings: Sample sizes and columns.
+        reference: An opened reference.
+        data: Where the tables are.
+        window: The window.
+        is_last: Whether it is the newest of the run; it also gets data that carries no time.
+    """
+    readers: dict[str, Callable[[], WindowTable | None]] = {
+        "answers": lambda: _read_answers(settings, reference, data, window),
+        "listings": lambda: _read_listings(settings, reference, data, window, is_last),
+        "items": lambda: _read_items(settings, data, window, is_last),
+        "events": lambda: _read_events(settings, data, window),
     }
-    tables_read: dict[str, Table] = {}
+    found: dict[str, WindowTable] = {}
     for name, read in readers.items():
         try:
-            found = read()
+            table = read()
         except Exception as error:
-            found = None, f"{type(error).__name__}: {error}"
-        if found is not None:
-            tables_read[name] = found
-    return tables_read
+            table = None, f"{type(error).__name__}: {error}"
+        if table is not None:
+            found[name] = table
+    return found
 
 
-def _answers(
-    settings: MeasureSettings, reference: Reference, sources: Sources, window: Window
-) -> Table:
+def _read_answers(
+    settings: MeasureSettings, reference: Reference, data: MonitoredData, window: Window
+) -> WindowTable:
     stock = [reference.attributes]
-    if sources.items is not None:
+    if data.items is not None:
         wanted = {"item_id", "price", *settings.mix_columns}
-        names = [n for n in pq.read_schema(sources.items).names if n in wanted]
-        stock.append(pq.read_table(sources.items, columns=names))
+        names = [n for n in pq.read_schema(data.items).names if n in wanted]
+        stock.append(pq.read_table(data.items, columns=names))
     edges = reference.manifest.price_edges
     attributes = tables.Attributes.of(stock, settings.mix_columns, edges)
     answers = tables.read_answers(
-        sources.log,
+        data.log,
         window,
         reference.manifest.embedding_version,
         settings.sample_size,
@@ -153,18 +166,22 @@ def _answers(
     return answers.frame, f"left out: {' and '.join(left_out)}" if left_out else ""
 
 
-def _listings(
-    settings: MeasureSettings, reference: Reference, sources: Sources, window: Window
-) -> Table | None:
-    if sources.index is None:
-        return (None, "no index of the current stock was given") if sources.last else None
-    embedding_version, as_of, stock, vectors = tables.read_listings(sources.index)
+def _read_listings(
+    settings: MeasureSettings,
+    reference: Reference,
+    data: MonitoredData,
+    window: Window,
+    is_last: bool,
+) -> WindowTable | None:
+    if data.index is None:
+        return (None, "no index of the current stock was given") if is_last else None
+    embedding_version, as_of, stock, vectors = tables.read_listings(data.index)
     if as_of is None:
-        return (None, "the index does not say what moment it is of") if sources.last else None
+        return (None, "the index does not name its time (as_of)") if is_last else None
     if as_of <= window.start:
-        old = f"the index is of {as_of:%Y-%m-%d %H:%M}, before this window: refresh it"
-        return (None, old) if sources.last else None
-    if as_of > window.end and not sources.last:
+        old = f"the index is of {as_of:%Y-%m-%d %H:%M}, before this window: run index_refresh"
+        return (None, old) if is_last else None
+    if as_of > window.end and not is_last:
         return None
     if embedding_version != reference.manifest.embedding_version:
         return None, (
@@ -175,33 +192,38 @@ def _listings(
     return tables.listings_frame(stock, vectors, days, settings.sample_size, settings), ""
 
 
-def _items(settings: MeasureSettings, sources: Sources, window: Window) -> Table | None:
-    if sources.items is None:
+def _read_items(
+    settings: MeasureSettings, data: MonitoredData, window: Window, is_last: bool
+) -> WindowTable | None:
+    if data.items is None:
         return None, "no items table was given"
-    timed = "listed_at" in pq.read_schema(sources.items).names
-    if not timed and not sources.last:
+    timed = "listed_at" in pq.read_schema(data.items).names
+    if not timed and not is_last:
         return None
     return (
-        tables.read_table(sources.items, "listed_at", window, settings.sample_size, settings)[0],
+        tables.read_table(data.items, "listed_at", window, settings.sample_size, settings)[0],
         "new listings" if timed else "all items",
     )
 
 
-def _events(settings: MeasureSettings, sources: Sources, window: Window) -> Table:
-    if sources.events is None:
+def _read_events(settings: MeasureSettings, data: MonitoredData, window: Window) -> WindowTable:
+    if data.events is None:
         return None, "no events were given"
     size = settings.sample_size
-    return tables.read_table(sources.events, "event_time", window, size, settings)[0], ""
+    return tables.read_table(data.events, "event_time", window, size, settings)[0], ""
 
 
 def _encode(
-    reference: Reference, rows: Mapping[str, Table], window: Window, references: dict[str, Any]
+    reference: Reference,
+    rows: Mapping[str, WindowTable],
+    window: Window,
+    references: dict[str, Any],
 ) -> tuple[list[Any], list[DriftResult]]:
-    """What can be measured, as Evidently data sets; and results for what cannot."""
+    """What can be measured, as Evidently data sets; and results for what cannot be."""
     from monitoring.evidently_report import to_dataset
 
     sides: list[Any] = []
-    told: list[DriftResult] = []
+    insufficient: list[DriftResult] = []
     for metric in reference.manifest.metrics:
         if metric.table not in rows:
             continue
@@ -219,13 +241,13 @@ def _encode(
                 references[metric.name] = to_dataset(there)
             sides.append((metric, references[metric.name], to_dataset(current)))
         except Exception as error:
-            why = str(error) if isinstance(error, DataValidationError) else repr(error)
-            told.append(_reading(metric, reference, window, None, n, why))
-    return sides, told
+            why = str(error) if isinstance(error, RefitError) else repr(error)
+            insufficient.append(_to_result(metric, reference, window, None, n, why))
+    return sides, insufficient
 
 
-def _reading(
-    metric: DriftMetric,
+def _to_result(
+    metric: CalibratedMetric,
     reference: Reference,
     window: Window,
     value: float | None,
@@ -250,7 +272,3 @@ def _reading(
         why=why,
         detail=detail if value is not None else "",
     )
-
-
-def _name(result: DriftResult) -> str:
-    return f"{result.subject}/{result.statistic}"

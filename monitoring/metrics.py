@@ -1,13 +1,13 @@
-"""What the alert store says, as Prometheus metrics; read anew at every scrape.
+"""The alert store as Prometheus metrics, read at every scrape.
 
 =============================================  ===================================================
-``refit_monitor_store_readable``               1, or 0: nothing below is known then
-``refit_monitor_decided_timestamp_seconds``    the moment that the last run of the monitor judged
-``refit_monitor_bundle_timestamp_seconds``     when the bundle it looked at was made; ``bundle_id``
-``refit_monitor_drift_results``                     results of the newest window, by ``state``
+``refit_monitor_store_readable``               1; or 0, then all metrics below are missing
+``refit_monitor_decided_timestamp_seconds``    time of the monitor's last decision
+``refit_monitor_bundle_timestamp_seconds``     when the bundle it monitored was built; ``bundle_id``
+``refit_monitor_drift_results``                results of the newest window, by ``state``
 ``refit_monitor_unresolved_alerts``            alerts, by ``about``: drift or insufficient data
 ``refit_monitor_last_refit``                   1 for the ``state`` of the last refit, else 0
-``refit_monitor_last_refit_timestamp_seconds`` when that refit was asked for
+``refit_monitor_last_refit_timestamp_seconds`` when that refit was requested
 =============================================  ===================================================
 """
 
@@ -21,24 +21,24 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from monitoring.database import Database
-from monitoring.store import ALERTS, DECISIONS, REFITS, RESULTS, Refit, RefitState
+from monitoring.store import ALERTS, DECISIONS, REFITS, RESULTS, Refit, RefitState, has_tables
 from refit.alert import Alert, AlertStatus, DriftDecision
 from refit.drift import DriftResult, DriftState
 from refit.errors import RefitError
 from refit.progress import log_message
 
 STAMP = "%Y%m%dT%H%M%S%fZ"
-"""How a bundle's id tells the moment of its making."""
+"""The time at the start of a bundle's id: when it was built."""
 
 
 class StoreCollector(Collector):
-    """Reads the store without ever writing to it, so that a read-only volume will do.
+    """Reads the store and never writes to it, so that a read-only volume is enough.
 
     Args:
-        store: Where the store is, as ``SqlStore`` takes it; it may not be there yet.
+        store: Where the store is, as ``SqlStore`` takes it; it may not exist yet.
 
     Raises:
-        UsageError: That cannot be read.
+        UsageError: The place cannot be read.
     """
 
     def __init__(self, store: str | Path) -> None:
@@ -52,7 +52,7 @@ class StoreCollector(Collector):
         try:
             families = self._read()
         except RefitError as error:
-            log_message(f"no metrics of the alert store, which the first monitor makes: {error}")
+            log_message(f"no metrics, {error} (the first run of refit monitor creates the store)")
             families = []
         readable.add_metric([], 1 if families else 0)
         yield readable
@@ -60,38 +60,39 @@ class StoreCollector(Collector):
 
     def _read(self) -> list[GaugeMetricFamily]:
         with self._database.reading() as db:
+            has_tables(db)
             return [*_decisions(db), _results(db), _alerts(db), *_refits(db)]
 
 
 def _decisions(db: Connection) -> Iterator[GaugeMetricFamily]:
     decided = GaugeMetricFamily(
-        "refit_monitor_decided_timestamp_seconds", "The moment that the last run judged."
+        "refit_monitor_decided_timestamp_seconds", "Time of the monitor's last decision."
     )
-    made = GaugeMetricFamily(
+    built = GaugeMetricFamily(
         "refit_monitor_bundle_timestamp_seconds",
-        "When the bundle that the last run looked at was made.",
+        "When the bundle that the last run monitored was built.",
         labels=["bundle_id"],
     )
     last = select(DECISIONS.c.bundle_id, DECISIONS.c.body).order_by(DECISIONS.c.id.desc())
     for bundle_id, body in db.execute(last.limit(1)):
         decided.add_metric([], DriftDecision.parse_json(body).at.timestamp())
-        made.add_metric([bundle_id], _made_at(bundle_id))
+        built.add_metric([bundle_id], _built_at(bundle_id))
     yield decided
-    yield made
+    yield built
 
 
-def _made_at(bundle_id: str) -> float:
-    """Seconds since 1970; NaN, which no alert takes for young, where the id does not tell."""
+def _built_at(bundle_id: str) -> float:
+    """Seconds since 1970; NaN, for which no alert fires, where the id holds no time."""
     try:
-        made = datetime.strptime(bundle_id.split("-")[0], STAMP)
+        built = datetime.strptime(bundle_id.split("-")[0], STAMP)
     except ValueError:
         return nan
-    return made.replace(tzinfo=UTC).timestamp()
+    return built.replace(tzinfo=UTC).timestamp()
 
 
 def _results(db: Connection) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
-        "refit_monitor_drift_results", "Readings of the newest window.", labels=["state"]
+        "refit_monitor_drift_results", "Results of the newest window.", labels=["state"]
     )
     newest = select(func.max(RESULTS.c.window_end)).scalar_subquery()
     query = select(RESULTS.c.body).where(RESULTS.c.window_end == newest)
@@ -103,7 +104,7 @@ def _results(db: Connection) -> GaugeMetricFamily:
 
 def _alerts(db: Connection) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
-        "refit_monitor_unresolved_alerts", "Alerts that nobody resolved.", labels=["about"]
+        "refit_monitor_unresolved_alerts", "Alerts that are not resolved.", labels=["about"]
     )
     alerts = [Alert.parse_json(body) for body in db.scalars(select(ALERTS.c.body))]
     unresolved = [alert for alert in alerts if alert.status is not AlertStatus.RESOLVED]
@@ -118,7 +119,7 @@ def _refits(db: Connection) -> Iterator[GaugeMetricFamily]:
         "refit_monitor_last_refit", "The state of the last refit.", labels=["state"]
     )
     requested = GaugeMetricFamily(
-        "refit_monitor_last_refit_timestamp_seconds", "When the last refit was asked for."
+        "refit_monitor_last_refit_timestamp_seconds", "When the last refit was requested."
     )
     query = select(REFITS.c.body).order_by(REFITS.c.requested_at.desc()).limit(1)
     for refit in (Refit.parse_json(body) for body in db.scalars(query)):

@@ -1,14 +1,13 @@
-"""The reference: what things looked like when all was well, and how much they may move.
+"""The reference: samples of data in which nothing drifts, and thresholds calibrated on them.
 
-A reference folder holds ``thresholds.json`` (the metrics and what they were made of) and
+A reference folder holds ``thresholds.json`` (the calibrated metrics and their settings) and
 samples as Parquet: ``answers`` (query embeddings, scores and what was recommended, by day),
-``listings`` (embeddings of the live stock), ``items``, ``events`` and ``attributes`` (the live
-stock's columns, to name what was recommended). It is written in one rename.
+``listings`` (embeddings of the live stock), ``items``, ``events`` and ``attributes`` (columns of
+the live stock, which name what was recommended). It is written in one rename.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -22,10 +21,11 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
-from monitoring.drift_metric import DriftMetric, calibrate, day_blocks, half_splits
+from monitoring.calibration import CalibratedMetric, calibrate, day_blocks, half_splits
+from monitoring.drift_metrics import load_metric
+from monitoring.frame import Array, Frame
 from monitoring.settings import MeasureSettings
-from monitoring.statistics import Array, Frame, is_missing
-from refit.contract import EVENTS, ITEMS
+from monitoring.subjects import choose_metrics, list_subjects
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, DatasetManifest
 from refit.drift import Window
 from refit.errors import DataValidationError
@@ -35,16 +35,18 @@ from refit.settings import Settings
 
 THRESHOLDS_FILE = "thresholds.json"
 TABLES = ("answers", "listings", "items", "events")
-UNWATCHED = frozenset({"user_id", "item_id", "seller_id", "session_id", "request_id"})
-"""Identifiers: new ones every day are what a marketplace lives of."""
 
 
 class ReferenceManifest(Settings):
-    """What a reference was made of, and the metrics calibrated on it.
+    """The data that a reference was built from, and the metrics calibrated on it.
 
     Attributes:
         embedding_version: The towers whose vectors and scores may be compared with it.
-        start, end: The stretch of answers; ``end`` is also where new data begins.
+        start, end: The period of the answers; ``end`` is also where new data begins.
+        settings: What the thresholds were calibrated with.
+        price_edges: Ascending bounds between the price bands.
+        rows: Sampled rows by table.
+        metrics: One for each drift metric of each subject.
     """
 
     embedding_version: str
@@ -53,7 +55,7 @@ class ReferenceManifest(Settings):
     settings: MeasureSettings
     price_edges: tuple[float, ...]
     rows: dict[str, int]
-    metrics: tuple[DriftMetric, ...]
+    metrics: tuple[CalibratedMetric, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Reference:
         """Open a reference folder.
 
         Raises:
-            RefitError: It is not there or cannot be read: nothing may be said without it.
+            RefitError: It is missing or cannot be read.
         """
         return cls(folder, ReferenceManifest.parse(read_json(folder / THRESHOLDS_FILE)))
 
@@ -95,7 +97,7 @@ def build_reference(
 
     Args:
         settings: How drift will be measured.
-        predictions: Answers given when all was well: a Parquet file of ``PREDICTION_SCHEMA``, as
+        predictions: Answers without drift: a Parquet file of ``PREDICTION_SCHEMA``, as the
             offline evaluation writes it, or a prediction log folder.
         index: Index folder of the same towers.
         dataset: Dataset folder that the towers were trained on.
@@ -103,7 +105,10 @@ def build_reference(
         out: The folder to write; it must not exist.
 
     Raises:
-        DataValidationError: Index or predictions come from other towers, or too little is there.
+        UsageError: A drift metric cannot be loaded.
+        DataValidationError: Index or predictions come from other towers, there are too few
+            answers, or an extra metric can measure none of its subjects.
+        RefitError: A drift metric failed.
     """
     index_towers, _, stock, vectors = tables.read_listings(index)
     if index_towers != embedding_version:
@@ -114,7 +119,7 @@ def build_reference(
     end = manifest.split.end
     recent = Window(start=end - timedelta(days=settings.reference_days), end=end)
     edges = _price_edges(stock, settings)
-    # Items recommended offline may be sold by now; the data set still knows them.
+    # Items recommended offline may be sold by now; the data set still holds them.
     everything = pq.read_table(dataset / ITEMS_FILE)
     attributes = tables.Attributes.of((everything, stock), settings.mix_columns, edges)
     answers = tables.read_answers(
@@ -142,11 +147,11 @@ def build_reference(
         name: tables.read_table(path, column, recent, settings.reference_size, settings)[0]
         for name, (path, column) in sources.items()
     }
-    # Matrices this small only wait for each other on several threads, tenfold on a busy machine.
+    # On matrices this small several threads only wait for each other: ten times slower when busy.
     with timed("thresholds calibrated"), threadpool_limits(1):
-        metrics = tuple(_calibrated(frames, manifest, settings))
+        metrics = _calibrate_all(frames, manifest.context_columns, settings)
     start, last = _span(predictions, embedding_version)
-    found = ReferenceManifest(
+    reference = ReferenceManifest(
         embedding_version=embedding_version,
         start=start,
         end=max(last, end),
@@ -160,111 +165,48 @@ def build_reference(
         for name, frame in frames.items():
             pq.write_table(_to_table(frame), staging / f"{name}.parquet")
         pq.write_table(_known_columns(stock, settings), staging / "attributes.parquet")
-        write_json(staging / THRESHOLDS_FILE, found.model_dump(mode="json"))
-    log_message(f"reference: {len(metrics)} metrics over {found.rows}")
-    return found
+        write_json(staging / THRESHOLDS_FILE, reference.model_dump(mode="json"))
+    log_message(f"reference: {len(metrics)} metrics over {reference.rows}")
+    return reference
 
 
-def _calibrated(
-    frames: Mapping[str, Frame], manifest: DatasetManifest, settings: MeasureSettings
-) -> Iterator[DriftMetric]:
+def _calibrate_all(
+    frames: Mapping[str, Frame], context_columns: Sequence[str], settings: MeasureSettings
+) -> tuple[CalibratedMetric, ...]:
+    """Every drift metric of every subject that the reference has enough rows for.
+
+    Raises:
+        DataValidationError: An extra metric can measure none of its subjects.
+        RefitError: A metric failed.
+    """
+    metrics = {name: load_metric(name) for name in settings.metric_names}
     blocks = {name: day_blocks(frame, settings) for name, frame in frames.items()}
     blocks["listings"] = half_splits(frames["listings"], settings)
-    for wanted in _wanted(frames, manifest, settings):
-        done = calibrate(wanted, frames[wanted.table], settings, blocks[wanted.table])
-        if done is None:
-            log_message(f"no metric for {wanted.subject} {wanted.statistic}: too few usable rows")
-        else:
-            yield done
-
-
-def _wanted(
-    frames: Mapping[str, Frame], manifest: DatasetManifest, settings: MeasureSettings
-) -> Iterator[DriftMetric]:
-    """Every metric that the reference tables allow."""
-    for subject, table, column in (
-        ("query-embedding", "answers", "query_embedding"),
-        ("listing-embedding", "listings", "embedding"),
-    ):
-        length = _vector_length(frames[table].column(column))
-        if length:
-            yield DriftMetric(
-                subject=subject,
-                statistic="frechet",
-                table=table,
-                column=column,
-                values=(str(length),),
+    calibrated: list[CalibratedMetric] = []
+    reasons: dict[tuple[str, str], str] = {}
+    subjects = list_subjects(frames, context_columns, settings)
+    for subject, name in choose_metrics(subjects, settings):
+        try:
+            done = calibrate(
+                subject, metrics[name], frames[subject.table], settings, blocks[subject.table]
             )
-    yield DriftMetric(subject="scores", statistic="wasserstein", table="answers", column="score")
-    for column in settings.mix_columns:
-        if column not in frames["answers"].columns:
-            continue
-        statistic = "concentration"
-        values: tuple[str, ...] = (str(settings.depth),)
-        if column not in settings.concentration_columns:
-            cells = frames["answers"].column(column)
-            statistic, values = "jensenshannon", _frequent(cells, settings.largest_vocabulary)
-        yield DriftMetric(
-            subject=f"mix:{column}",
-            statistic=statistic,
-            table="answers",
-            column=column,
-            values=values,
-        )
-    known = {"items": ITEMS, "events": EVENTS}
-    for table, contract in known.items():
-        kinds = {c.name: c.kind for c in contract if c.name not in UNWATCHED}
-        if table == "events":
-            kinds |= dict.fromkeys(manifest.context_columns, "string")
-        for column, kind in kinds.items():
-            if column in frames[table].columns and kind != "time":
-                yield from _input_metrics(table, column, kind, frames[table], settings)
-
-
-def _input_metrics(
-    table: str, column: str, kind: str, frame: Frame, settings: MeasureSettings
-) -> Iterator[DriftMetric]:
-    cells = frame.column(column)
-    numeric = cells.dtype != object
-    length = _vector_length(cells) if kind == "vector" else 0
-    if not len(cells) or is_missing(cells, length or None).all():
-        return
-    vocabulary = () if numeric or length else _frequent(cells, len(cells))
-    closed = 0 < len(vocabulary) <= settings.largest_vocabulary
-    of: dict[str, tuple[str, ...]] = {"null-share": (str(length),) if length else ()}
-    if length:
-        groups = _frequent(frame.columns.get("category_1", np.empty(0)), 50)
-        of |= {"vector-norm": (str(length),), "centroid-shift": (str(length), *groups)}
-    elif numeric:
-        of |= {"wasserstein": ()}
-    elif closed:
-        of |= {"new-values": vocabulary, "jensenshannon": vocabulary}
-    for statistic, values in of.items():
-        by = "category_1" if statistic == "centroid-shift" and len(values) > 1 else ""
-        yield DriftMetric(
-            subject=f"input:{table}.{column}",
-            statistic=statistic,
-            table=table,
-            column=column,
-            by=by,
-            # Without groups every row is of one group, named "".
-            values=values if by or statistic != "centroid-shift" else (*values, ""),
-        )
-
-
-def _vector_length(cells: Array) -> int:
-    lengths = Counter(len(v) for v in cells if isinstance(v, np.ndarray))
-    return lengths.most_common(1)[0][0] if lengths else 0
-
-
-def _frequent(cells: Array, most: int) -> tuple[str, ...]:
-    """The most frequent values, at most ``most``, of cells that hold a value or a list of them."""
-    counts: Counter[str] = Counter()
-    for cell in cells:
-        for value in cell if isinstance(cell, list | tuple | np.ndarray) else (cell,):
-            if value is not None and value == value and value != "":
-                counts[str(value)] += 1
-    return tuple(value for value, _ in counts.most_common(most))
+        except DataValidationError as error:
+            log_message(f"no metric {name} of {subject.name}: {error}")
+            reasons[subject.name, name] = str(error)
+        else:
+            calibrated.append(done)
+    for extra in settings.extra_metrics:
+        if not any(m.statistic == extra.metric and extra.measures(m.subject) for m in calibrated):
+            whys = [
+                f"{subject}: {why}"
+                for (subject, name), why in reasons.items()
+                if name == extra.metric and extra.measures(subject)
+            ]
+            raise DataValidationError(
+                f"extra_metrics: {extra.metric} can measure none of {', '.join(extra.subjects)}: "
+                f"{'; '.join(whys)}"
+            )
+    return tuple(calibrated)
 
 
 def _price_edges(stock: pa.Table, settings: MeasureSettings) -> tuple[float, ...]:
@@ -279,7 +221,7 @@ def _price_edges(stock: pa.Table, settings: MeasureSettings) -> tuple[float, ...
 
 
 def _listing_days(stock: pa.Table, everything: pa.Table) -> Array:
-    """The day each live item was listed, -1 where it is not known."""
+    """[n] the day on which each live item was listed, -1 where it is unknown."""
     if "listed_at" not in everything.column_names:
         return np.full(stock.num_rows, -1, dtype=np.int64)
     listed = everything["listed_at"]
@@ -289,13 +231,13 @@ def _listing_days(stock: pa.Table, everything: pa.Table) -> Array:
 
 def _span(predictions: Path, embedding_version: str) -> tuple[datetime, datetime]:
     times = tables.read_log(predictions, ("embedding_version", "time"))
-    mine = times.filter(pc.equal(times["embedding_version"], embedding_version))["time"]
-    first = pc.min_max(mine).as_py()
-    return first["min"], first["max"]
+    own = times.filter(pc.equal(times["embedding_version"], embedding_version))["time"]
+    span = pc.min_max(own).as_py()
+    return span["min"], span["max"]
 
 
 def _known_columns(stock: pa.Table, settings: MeasureSettings) -> pa.Table:
-    """The live stock's columns that name what is recommended."""
+    """The live stock's columns that describe what is recommended."""
     wanted = {"item_id", "price", "category_1", "brand", "title", *settings.mix_columns}
     return stock.select([name for name in stock.column_names if name in wanted])
 

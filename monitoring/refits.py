@@ -1,4 +1,4 @@
-"""Carrying out refits that were claimed, also those that a dead process left behind."""
+"""Carry out refits that were claimed, including those that a dead process abandoned."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,65 +15,69 @@ from refit.progress import log_message
 Launch = Callable[[Refit, Alert], str]
 """Starts the refit and waits for it; returns the new bundle's id.
 
-Raises GateRefused when the new model was not good enough, UnderWay to wait no longer, and
-ServiceUnreachable when what it needs is away: a later run of the monitor then looks again. After
-either, and after a crash, it is called again with the same ``refit.key``: it must find what the
-first attempt left, not do it twice.
+Raises GateRefused when the gate refused the new model, UnderWay to stop waiting, and
+ServiceUnreachable when a service it needs does not answer. After the latter two, and after a
+crash, a later run of the monitor calls it again with the same ``refit.key``: it must find the run
+that the first attempt started, not start a second one.
 """
 
 
-class UnderWay(Exception):  # noqa: N818 - what is going on, not a fault
-    """The refit goes on without us; the message says where."""
+class UnderWay(Exception):  # noqa: N818 - a state, not an error
+    """The refit continues in another process; the message names it."""
 
 
 def resume_refits(
     settings: MonitorSettings, store: AlertStore, pages: Path, launch: Launch
 ) -> list[Refit]:
-    """Finish refits that a dead process left behind."""
-    done = []
-    while (refit := store.take_up_refit(settings.lease_seconds)) is not None:
-        log_message(f"monitor: refit {refit.key} was left behind; attempt {refit.attempt}")
+    """Finish refits that a dead process abandoned.
+
+    Returns:
+        The refits that were taken over, each with its state now.
+    """
+    resumed = []
+    while (refit := store.take_over_refit(settings.lease_seconds)) is not None:
+        log_message(f"monitor: refit {refit.key} was abandoned; attempt {refit.attempt}")
         if refit.attempt > settings.maximum_attempts:
-            why = f"given up: {settings.maximum_attempts} attempts were left behind"
-            finished = store.set_refit(refit, RefitState.FAILED, why)
-            _tell_alert(store, finished)
+            why = f"given up: {settings.maximum_attempts} attempts were abandoned"
+            refit = store.set_refit(refit, RefitState.FAILED, why)
+            _update_alert(store, refit)
         else:
-            finished = carry_out(settings, store, pages, refit, launch)
-        done.append(finished)
-        if finished.state in UNDER_WAY:  # the next run of the monitor looks at it, not this one
+            refit = carry_out(settings, store, pages, refit, launch)
+        resumed.append(refit)
+        if refit.state in UNDER_WAY:  # the next run of the monitor follows it, not this one
             break
-    return done
+    return resumed
 
 
 def carry_out(
     settings: MonitorSettings, store: AlertStore, pages: Path, refit: Refit, launch: Launch
 ) -> Refit:
-    """Launch a claimed refit and keep what came of it."""
+    """Launch a claimed refit and keep its outcome; returns the refit with its state now."""
     alert = store.alert(refit.alert_id)
     refit = store.set_refit(refit, RefitState.RUNNING)
-    _tell_alert(store, refit)
+    _update_alert(store, refit)
     refresh_pages(store, pages, alert.alert_id)
-    with _claim_held(store, refit, settings.lease_seconds):
+    with _holding_claim(store, refit, settings.lease_seconds):
         try:
             state, outcome = RefitState.SUCCEEDED, launch(refit, alert)
-        except UnderWay as news:
-            # Left in order, not left behind: such an attempt does not count.
+        except UnderWay as elsewhere:
+            # It was handed over, not abandoned: such an attempt does not count.
             refit = refit.model_copy(update={"attempt": refit.attempt - 1})
-            state, outcome = RefitState.RUNNING, str(news)
+            state, outcome = RefitState.RUNNING, str(elsewhere)
         except ServiceUnreachable as error:
-            state, outcome = RefitState.RUNNING, f"to be tried again: {error}"
+            state, outcome = RefitState.RUNNING, f"to be retried: {error}"
         except GateRefused as refusal:
             state, outcome = RefitState.REFUSED, str(refusal)
         except Exception as error:
             state, outcome = RefitState.FAILED, f"{type(error).__name__}: {error}"
     refit = store.set_refit(refit, state, outcome)
-    _tell_alert(store, refit)
+    _update_alert(store, refit)
     refresh_pages(store, pages, alert.alert_id)
     log_message(f"monitor: refit {refit.key} {refit.state}: {refit.outcome}")
     return refit
 
 
-def _tell_alert(store: AlertStore, refit: Refit) -> None:
+def _update_alert(store: AlertStore, refit: Refit) -> None:
     store.update_alert(
         refit.alert_id,
         tuple(AlertStatus),
@@ -83,8 +87,8 @@ def _tell_alert(store: AlertStore, refit: Refit) -> None:
 
 
 @contextmanager
-def _claim_held(store: AlertStore, refit: Refit, lease_seconds: float) -> Iterator[None]:
-    """Renew a claim in the background while its work goes on."""
+def _holding_claim(store: AlertStore, refit: Refit, lease_seconds: float) -> Iterator[None]:
+    """Renew a claim in the background while the refit runs."""
     done = threading.Event()
 
     def renew() -> None:
@@ -94,7 +98,7 @@ def _claim_held(store: AlertStore, refit: Refit, lease_seconds: float) -> Iterat
             except ClaimLost as lost:
                 log_message(f"monitor: {lost}")
                 return
-            except ServiceUnreachable as error:  # tried again while the claim may still be ours
+            except ServiceUnreachable as error:  # try again, the claim may still be ours
                 log_message(f"monitor: refit {refit.key}: {error}")
 
     thread = threading.Thread(target=renew, daemon=True)

@@ -1,8 +1,8 @@
 """The store of results, decisions, alerts and refits, behind one small interface.
 
 A refit is claimed exactly once: its key is unique, one refit is under way at a time, and both are
-checked in the transaction that writes the claim. A claim is a lease: its owner renews it while it
-works, and one that falls silent is taken up by the next monitor, under the same key.
+checked in the transaction that writes the claim. A claim is a lease: its owner renews it while the
+refit runs, and a claim that is not renewed is taken over by the next monitor, under the same key.
 """
 
 import time
@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    inspect,
     or_,
     select,
     update,
@@ -36,7 +37,7 @@ from refit.settings import Settings
 
 
 class RefitState(StrEnum):
-    """How far a refit has come."""
+    """The state of a refit."""
 
     REQUESTED = "requested"
     RUNNING = "running"
@@ -52,11 +53,11 @@ class Refit(Settings):
     """One refit, from claim to outcome.
 
     Attributes:
-        key: What triggered it; the launcher uses it as the run's name, so that a second attempt
-            finds what the first one left.
+        key: The alert's id; the launcher uses it as the run's name, so that a second attempt
+            finds the run of the first.
         owner: Token of the process that holds the claim.
-        attempt: 1, and one more each time an abandoned claim was taken up.
-        requested_at: By the clock that decisions use.
+        attempt: 1, and one more each time an abandoned claim was taken over.
+        requested_at: The time of the decision, UTC.
         outcome: The new bundle, or why there is none.
     """
 
@@ -70,15 +71,15 @@ class Refit(Settings):
     outcome: str = ""
 
 
-class ClaimLost(RuntimeError):  # noqa: N818 - what happened, not a fault
-    """The claim went to another owner while this one was silent."""
+class ClaimLost(RuntimeError):  # noqa: N818 - a state, not an error
+    """Another owner took the claim over, because this one did not renew it."""
 
 
 class AlertStore(Protocol):
-    """What watching needs to remember."""
+    """What the monitor keeps between its runs."""
 
     def add_results(self, results: Sequence[DriftResult]) -> None:
-        """Keep results; one measured again replaces the earlier."""
+        """Keep results; a result that was measured again replaces the earlier one."""
 
     def results(self, embedding_version: str, windows: int) -> list[DriftResult]:
         """The results of the latest windows under these towers, oldest first."""
@@ -90,7 +91,7 @@ class AlertStore(Protocol):
         """Decisions, oldest first."""
 
     def add_alert(self, alert: Alert) -> bool:
-        """Keep a new alert; False when one of this id is there already."""
+        """Keep a new alert; False when there is one of this id already."""
 
     def alert(self, alert_id: str) -> Alert:
         """One alert; UsageError when there is none of this id."""
@@ -104,24 +105,27 @@ class AlertStore(Protocol):
     def claim_refit(
         self, key: str, alert: Alert, at: datetime, not_since: datetime, lease_seconds: float
     ) -> Refit | None:
-        """Claim a new refit; None when the key is taken, or another one runs or is too recent."""
+        """Claim a new refit; None when the key is taken, one is under way, or one is too recent."""
 
-    def take_up_refit(self, lease_seconds: float) -> Refit | None:
-        """Take over a refit under way whose owner fell silent, if there is one."""
+    def take_over_refit(self, lease_seconds: float) -> Refit | None:
+        """Take over a refit under way whose owner no longer renews its claim, if there is one."""
 
     def renew_refit(self, refit: Refit, lease_seconds: float) -> None:
-        """Prolong a claim; ClaimLost when it is somebody else's."""
+        """Prolong a claim; ClaimLost when another owner has it."""
 
     def set_refit(self, refit: Refit, state: RefitState, outcome: str = "") -> Refit:
-        """Say how far a refit has come; ClaimLost when it is somebody else's."""
+        """Set a refit's state; ClaimLost when another owner has the claim."""
 
     def refits(self) -> list[Refit]:
         """All refits, oldest first."""
 
 
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
-"""Sorted by its bytes, whatever the language of the server."""
+"""Sorted by bytes, whatever the locale of the server."""
 TABLES = MetaData()
+SCHEMA_VERSION = 1
+"""Of the tables and of the JSON in them; a store of another version is refused."""
+SCHEMA = Table("schema_version", TABLES, Column("version", Integer, primary_key=True))
 RESULTS = Table(
     "results",
     TABLES,
@@ -170,21 +174,23 @@ class SqlStore:
         patience_seconds: How long to wait for a server, and for other writers.
 
     Raises:
-        UsageError: The place cannot be read.
-        ServiceUnreachable: The database cannot be used; so does every method.
+        UsageError: The place cannot be read, or another version of Refit wrote the store.
+        ServiceUnreachable: The database cannot be used; every method raises it too.
     """
 
     def __init__(self, place: str | Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._database = Database(place, patience_seconds=patience_seconds)
         with self._database.writing() as db:
-            TABLES.create_all(db)
+            if not has_tables(db):
+                TABLES.create_all(db)
+                db.execute(SCHEMA.insert().values(version=SCHEMA_VERSION))
 
     def _bodies(self, query: Select[str]) -> Sequence[str]:
         with self._database.reading() as db:
             return db.scalars(query).all()
 
     def add_results(self, results: Sequence[DriftResult]) -> None:
-        """Keep results; one measured again replaces the earlier."""
+        """Keep results; a result that was measured again replaces the earlier one."""
         rows = [
             {
                 "embedding_version": result.embedding_version,
@@ -234,7 +240,7 @@ class SqlStore:
         return [DriftDecision.parse_json(body) for body in self._bodies(query)]
 
     def add_alert(self, alert: Alert) -> bool:
-        """Keep a new alert; False when one of this id is there already."""
+        """Keep a new alert; False when there is one of this id already."""
         row = {
             "alert_id": alert.alert_id,
             "embedding_version": alert.embedding_version,
@@ -313,23 +319,23 @@ class SqlStore:
             "body": refit.model_dump_json(),
         }
         is_recent = REFITS.c.requested_at > _stamp(not_since)
-        in_the_way = select(REFITS.c.key).where(or_(REFITS.c.key == key, IS_UNDER_WAY, is_recent))
+        preventing = select(REFITS.c.key).where(or_(REFITS.c.key == key, IS_UNDER_WAY, is_recent))
         with self._database.writing() as db:
-            if db.execute(in_the_way).first():
+            if db.execute(preventing).first():
                 return None
             db.execute(REFITS.insert().values(row))
         return refit
 
-    def take_up_refit(self, lease_seconds: float) -> Refit | None:
-        """Take over a refit under way whose owner fell silent, if there is one."""
-        left_behind = (
+    def take_over_refit(self, lease_seconds: float) -> Refit | None:
+        """Take over a refit under way whose owner no longer renews its claim, if there is one."""
+        abandoned = (
             select(REFITS.c.body)
             .where(IS_UNDER_WAY, REFITS.c.lease_until < time.time())
             .order_by(REFITS.c.requested_at)
             .limit(1)
         )
         with self._database.writing() as db:
-            body = db.scalar(left_behind)
+            body = db.scalar(abandoned)
             if body is None:
                 return None
             before = Refit.parse_json(body)
@@ -349,16 +355,16 @@ class SqlStore:
         """Prolong a claim.
 
         Raises:
-            ClaimLost: It is somebody else's.
+            ClaimLost: Another owner has it.
         """
         with self._database.writing() as db:
             _change_refit(db, refit, lease_until=time.time() + lease_seconds)
 
     def set_refit(self, refit: Refit, state: RefitState, outcome: str = "") -> Refit:
-        """Say how far a refit has come.
+        """Set a refit's state.
 
         Raises:
-            ClaimLost: It is somebody else's.
+            ClaimLost: Another owner has the claim.
         """
         after = refit.model_copy(update={"state": state, "outcome": outcome or refit.outcome})
         with self._database.writing() as db:
@@ -371,6 +377,24 @@ class SqlStore:
         return [Refit.parse_json(body) for body in self._bodies(query)]
 
 
+def has_tables(db: Connection) -> bool:
+    """Whether the database holds a store.
+
+    Raises:
+        UsageError: Another version of Refit wrote it.
+    """
+    tables = set(inspect(db).get_table_names())
+    if SCHEMA.name in tables and db.scalar(select(SCHEMA.c.version)) == SCHEMA_VERSION:
+        return True
+    if tables.isdisjoint(TABLES.tables):
+        return False
+    raise UsageError(
+        "another version of Refit wrote this alert store, and this version cannot read it: move "
+        f"the SQLite file away, or drop the tables {', '.join(sorted(TABLES.tables))} in "
+        "PostgreSQL; the next run of refit monitor creates a new store"
+    )
+
+
 def _read_alert(db: Connection, alert_id: str) -> Alert:
     body = db.scalar(select(ALERTS.c.body).where(ALERTS.c.alert_id == alert_id))
     if body is None:
@@ -379,14 +403,14 @@ def _read_alert(db: Connection, alert_id: str) -> Alert:
 
 
 def _change_refit(db: Connection, refit: Refit, **values: Any) -> None:
-    """Write to a refit under way, if its owner still is the one that ``refit`` names."""
+    """Write to a refit under way, if ``refit`` still names its owner."""
     is_ours = and_(REFITS.c.key == refit.key, REFITS.c.owner == refit.owner, IS_UNDER_WAY)
     if db.execute(update(REFITS).where(is_ours).values(values)).rowcount != 1:
-        raise ClaimLost(f"refit {refit.key} went to another owner")
+        raise ClaimLost(f"refit {refit.key} has another owner")
 
 
 def _stamp(moment: datetime) -> str:
-    """A moment as text that sorts by time.
+    """A time as text that sorts by time.
 
     Raises:
         UsageError: It has no time zone.

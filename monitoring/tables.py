@@ -1,6 +1,6 @@
-"""DriftResult what is watched: answers from the prediction log, listings, items and events.
+"""Read what is monitored: answers from the prediction log, listings, items and events.
 
-Every table comes back as a fixed-size sample, drawn with equal shares of each day, so that memory
+Every table is returned as a sample of bounded size with equal shares of each day, so that memory
 does not grow with traffic.
 """
 
@@ -18,8 +18,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from monitoring.frame import Array, Frame
 from monitoring.settings import MeasureSettings
-from monitoring.statistics import Array, Frame
 from refit.drift import Window
 from refit.errors import DataValidationError
 from refit.files import read_json
@@ -27,18 +27,19 @@ from refit.prediction import PREDICTION_SCHEMA
 
 DAY = 86_400_000_000
 """Microseconds in a day."""
+LISTING_COLUMNS = ("item_id", "category_1", "brand", "price")
 ANSWER_COLUMNS = ("request_id", "user_id", "context", "query_embedding", "item_ids", "scores")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A window's answers: the sample that is comparable, and what the rest was.
+    """A window's answers: a sample of those that can be compared, and counts of the others.
 
     Attributes:
-        frame: Sampled answers of the wanted towers that are no fallback, see ``read_answers``.
+        frame: Sampled answers of one pair of towers without fallbacks, see ``read_answers``.
         total: All answers in the window.
-        foreign: Answers of other towers; their vectors and scores live in another space.
-        fallbacks: Answers that the model did not give, of the wanted towers.
+        foreign: Answers of other towers, whose vectors and scores cannot be compared.
+        fallbacks: Answers of these towers' bundle that the model did not give.
     """
 
     frame: Frame
@@ -48,12 +49,12 @@ class Answers:
 
     @property
     def own(self) -> int:
-        """Answers of the wanted towers, fallbacks included."""
+        """Answers of these towers, including fallbacks."""
         return self.total - self.foreign
 
 
 def log_files(log: Path, window: Window | None = None) -> list[str]:
-    """The Parquet parts of a prediction log (a folder or one file) that may concern a window."""
+    """The Parquet files of a prediction log, a folder or a file, that may hold a window's rows."""
     if log.is_file():
         return [str(log)]
     parts = (path for path in log.rglob("*.parquet") if not path.name.startswith("."))
@@ -74,7 +75,7 @@ def _may_hold(path: Path, window: Window) -> bool:
 def read_log(
     log: Path, columns: Sequence[str], window: Window | None = None, rows: Array | None = None
 ) -> pa.Table:
-    """Columns of the answers in a window (all answers without one), or of some of its rows."""
+    """Columns of the answers in a window (of all answers without one), or of some of its rows."""
     files = log_files(log, window)
     if not files:
         return pa.schema([PREDICTION_SCHEMA.field(name) for name in columns]).empty_table()
@@ -100,19 +101,19 @@ def read_answers(
 ) -> Answers:
     """Read a window's answers.
 
-    The frame holds one row an answer: ``request_id``, ``user_id``, ``context``,
+    The frame holds one row per answer: ``request_id``, ``user_id``, ``context``,
     ``query_embedding``, ``item_ids`` and ``scores`` (the first ``depth``), ``score`` (their
     mean), and for each mix column the list of its values among those items.
     """
     narrow = read_log(log, ("request_id", "embedding_version", "time", "fallback"), window)
-    mine = np.asarray(pc.equal(narrow["embedding_version"], embedding_version))
-    fallback = mine & np.asarray(pc.is_valid(narrow["fallback"]))
-    rows = np.flatnonzero(mine & ~fallback)
+    own = np.asarray(pc.equal(narrow["embedding_version"], embedding_version))
+    fallback = own & np.asarray(pc.is_valid(narrow["fallback"]))
+    rows = np.flatnonzero(own & ~fallback)
     days = to_days(narrow["time"])
-    chosen = np.sort(rows[stratify(days[rows], size, settings.seed)])
-    wide = read_log(log, ANSWER_COLUMNS, window, chosen)
-    frame = _answers_frame(wide, days[chosen], settings, attributes)
-    return Answers(frame, narrow.num_rows, int((~mine).sum()), int(fallback.sum()))
+    sampled = np.sort(rows[stratify(days[rows], size, settings.seed)])
+    wide = read_log(log, ANSWER_COLUMNS, window, sampled)
+    frame = _answers_frame(wide, days[sampled], settings, attributes)
+    return Answers(frame, narrow.num_rows, int((~own).sum()), int(fallback.sum()))
 
 
 def _answers_frame(
@@ -140,10 +141,10 @@ def _answers_frame(
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is known about items, for telling the mix of what is recommended.
+    """Columns of items, from which the mix of recommended items is computed.
 
     Attributes:
-        known: Ids of the items that anything is known about.
+        known: Ids of all items in the tables.
         columns: By column, the value of each item.
     """
 
@@ -151,7 +152,7 @@ class Attributes:
     columns: dict[str, dict[str, Any]]
 
     def look_up(self, column: str, item_ids: Sequence[str]) -> list[Any]:
-        """The column's value of each item; None where it is not known."""
+        """The column's value of each item; None where it is unknown."""
         values = self.columns[column]
         return [values.get(item_id) for item_id in item_ids]
 
@@ -159,7 +160,7 @@ class Attributes:
     def of(
         cls, tables: Sequence[pa.Table], columns: Sequence[str], price_edges: Sequence[float]
     ) -> "Attributes":
-        """Attributes from items tables; of a repeated item the later table's values count."""
+        """Attributes from items tables; for a repeated item the later table's values count."""
         known: set[str] = set()
         found: dict[str, dict[str, Any]] = {}
         for table in tables:
@@ -177,24 +178,25 @@ class Attributes:
 
 
 def price_bands(prices: NDArray[np.float64], edges: Sequence[float]) -> list[str | None]:
-    """Names of the bands that prices fall in, e.g. ``10 to 25``; None where there is no price."""
+    """Names of the bands of prices, such as ``10 to 25``; None where there is no price."""
     bounds = [f"{edge:.4g}" for edge in edges]
     names = [
         f"under {bounds[0]}",
         *(f"{low} to {high}" for low, high in pairwise(bounds)),
         f"{bounds[-1]} and more",
     ]
-    places = np.searchsorted(np.asarray(edges), prices, side="right")
+    bands = np.searchsorted(np.asarray(edges), prices, side="right")
     return [
-        names[place] if np.isfinite(p) else None for place, p in zip(places, prices, strict=True)
+        names[band] if np.isfinite(price) else None
+        for band, price in zip(bands, prices, strict=True)
     ]
 
 
 def read_listings(index: Path) -> tuple[str, datetime | None, pa.Table, NDArray[np.float32]]:
-    """An index folder's towers, moment, live items and their vectors [N, D].
+    """An index folder's embedding version, time, live items and their vectors [N, D].
 
     Raises:
-        DataValidationError: Vectors and items do not belong together.
+        DataValidationError: The numbers of vectors and items differ.
     """
     manifest = read_json(index / "index.json")
     vectors = np.load(index / "vectors.npy", mmap_mode="r")
@@ -203,11 +205,11 @@ def read_listings(index: Path) -> tuple[str, datetime | None, pa.Table, NDArray[
         items = items.filter(items["live"])
     if len(vectors) != items.num_rows:
         raise DataValidationError(
-            f"{index} holds {len(vectors)} vectors for {items.num_rows} live items; build it anew"
+            f"{index} holds {len(vectors)} vectors for {items.num_rows} live items; rebuild it"
         )
     as_of = manifest.get("as_of")
-    moment = datetime.fromisoformat(as_of) if as_of else None
-    return str(manifest["embedding_version"]), moment, items, vectors
+    at = datetime.fromisoformat(as_of) if as_of else None
+    return str(manifest["embedding_version"]), at, items, vectors
 
 
 def listings_frame(
@@ -217,35 +219,38 @@ def listings_frame(
     size: int,
     settings: MeasureSettings,
 ) -> Frame:
-    """A sample of the live stock: ``item_id`` and ``embedding``."""
-    chosen = np.sort(stratify(days, size, settings.seed))
-    ids = to_objects(items["item_id"])[chosen]
-    return Frame({"item_id": ids, "embedding": _cells(list(vectors[chosen]))}, days[chosen])
+    """A sample of the live stock: ``embedding`` and the columns that describe a listing."""
+    sampled = np.sort(stratify(days, size, settings.seed))
+    columns = {
+        name: to_column(items[name])[sampled]
+        for name in LISTING_COLUMNS
+        if name in items.column_names
+    }
+    return Frame({**columns, "embedding": _cells(list(vectors[sampled]))}, days[sampled])
 
 
 def read_table(
     path: Path, time_column: str, window: Window | None, size: int, settings: MeasureSettings
 ) -> tuple[Frame, int]:
-    """A sample of an items or events table, and how many rows there were.
+    """A sample of an items or events table, and the number of rows it was drawn from.
 
-    Without the time column, or without a window, all rows count and no day is known.
+    Without a window all rows count; without the time column too, and their days are unknown.
     """
     table = ds.dataset(str(path), format="parquet")
     timed = time_column in table.schema.names
-    where = _within(time_column, window) if timed else None
+    within = _within(time_column, window) if timed else None
     if timed:
-        days = to_days(table.to_table(columns=[time_column], filter=where)[time_column])
+        days = to_days(table.to_table(columns=[time_column], filter=within)[time_column])
     else:
         days = np.full(table.count_rows(), -1, dtype=np.int64)
-    chosen = np.sort(stratify(days, size, settings.seed))
-    rows = table.scanner(filter=where).take(pa.array(chosen))
-    return Frame({name: to_column(rows[name]) for name in rows.column_names}, days[chosen]), len(
-        days
-    )
+    sampled = np.sort(stratify(days, size, settings.seed))
+    rows = table.scanner(filter=within).take(pa.array(sampled))
+    columns = {name: to_column(rows[name]) for name in rows.column_names}
+    return Frame(columns, days[sampled]), len(days)
 
 
 def stratify(days: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
-    """Positions of at most ``size`` rows, each day giving the same number while it has any."""
+    """Positions of at most ``size`` rows: the same number from each day, while it has that many."""
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(days))
     if len(days) <= size:
@@ -257,18 +262,18 @@ def stratify(days: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]
 
 
 def to_days(times: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Days since 1970 (UTC) of timestamps; -1 where there is none."""
+    """[n] days since 1970 (UTC) of timestamps; -1 where there is none."""
     stamps = pc.cast(pc.cast(times, pa.timestamp("us", tz="UTC")), pa.int64())
     return np.asarray(pc.fill_null(stamps, -DAY).to_numpy(), dtype=np.int64) // DAY
 
 
 def to_numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
-    """A numeric column with NaN for null."""
+    """[n] a numeric column, with NaN for null."""
     return np.asarray(pc.cast(values, pa.float64()).to_numpy(), dtype=np.float64)
 
 
 def to_objects(values: pa.ChunkedArray) -> Array:
-    """A column as Python objects; vectors as arrays."""
+    """[n] a column as Python objects, vectors as arrays."""
     inner = getattr(values.type, "value_type", None)
     if inner is not None and (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
         return _cells([None if v is None else np.asarray(v, float) for v in values.to_pylist()])
@@ -276,7 +281,7 @@ def to_objects(values: pa.ChunkedArray) -> Array:
 
 
 def to_column(values: pa.ChunkedArray) -> Array:
-    """Numbers as floats, everything else as objects."""
+    """[n] a column: numbers as floats, everything else as objects."""
     kind = values.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         return to_numbers(values)
@@ -284,8 +289,8 @@ def to_column(values: pa.ChunkedArray) -> Array:
 
 
 def _cells(values: Sequence[Any]) -> Array:
-    """An object array with one cell a value, also where the values are lists."""
+    """[n] an object array with one value per cell, also where the values are lists."""
     cells = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        cells[place] = value
+    for position, value in enumerate(values):
+        cells[position] = value
     return cells

@@ -50,7 +50,7 @@ def index_refresh(
             champion=champion,
         )
         refreshed.set_caching_options(False)
-        with dsl.If(refreshed.outputs["Output"] == True, name="the index is valid"):  # noqa: E712
+        with dsl.If(refreshed.outputs["Output"] == True, name="the index has passed"):  # noqa: E712
             deployed = deploy_refreshed_index(
                 settings=deployment,
                 features=tables.outputs["features"],

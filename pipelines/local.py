@@ -8,15 +8,17 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from components.step import RUN_FOLDER_VARIABLE, RUN_LOCK
 from pipelines.home import Home
+from pipelines.reporter import SILENT, Reporter
 from refit.errors import BY_EXIT_CODE, RefitError
 from refit.files import read_json, write_json
+from refit.progress import EVENTS_VARIABLE, parse_event
 from refit.settings import Settings
 
 COMPILED_FOLDER = Path(__file__).parent / "compiled"
@@ -24,12 +26,36 @@ ARGUMENTS_FILE = "arguments.json"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "run.log"
 
+PIPELINE_STEPS = {
+    "continuous_training": (
+        "ingest",
+        "features",
+        "train",
+        "index",
+        "evaluate",
+        "gate",
+        "calibrate",
+        "deploy",
+    ),
+    "index_refresh": ("ingest", "features", "gate", "deploy"),
+    "drift_monitoring": ("monitor",),
+}
+"""The steps of each pipeline in the order in which they run, without the closing report."""
+
 _STEP_LINE = re.compile(r"^\s*(?P<line>\d\d:\d\d:\d\d (?!- ).*)$")
-"""A line that a step says, as refit.progress formats it; kfp's own lines look otherwise."""
+"""A log line of a step, as refit.progress formats it; kfp's own lines have another form."""
 
 
 class StepRecord(Settings):
-    """What became of one step of a run."""
+    """The outcome of one step of a run.
+
+    Attributes:
+        step: Its name.
+        seconds: How long it took.
+        exit_code: 0 when it succeeded.
+        error: Why it failed; None when it succeeded.
+        metadata: Values that it recorded.
+    """
 
     step: str
     seconds: float
@@ -39,7 +65,17 @@ class StepRecord(Settings):
 
 
 class RunOutcome(Settings):
-    """What became of a local run; kept in its folder."""
+    """The outcome of a local run; kept in its folder.
+
+    Attributes:
+        run_id: Name of the run, and of its folder.
+        pipeline: Name of the pipeline.
+        started_at: When the process that finished it started, UTC.
+        seconds: How long that process took.
+        succeeded: Whether every step succeeded; a gate that refuses is a success of its step.
+        steps: The steps that ran, in order; those taken from the cache are not among them.
+        folder: Where log, arguments and step records are.
+    """
 
     run_id: str
     pipeline: str
@@ -50,14 +86,14 @@ class RunOutcome(Settings):
     folder: Path
 
     def metadata(self, step: str) -> dict[str, Any]:
-        """Facts that a step recorded; empty where it did not run or its result was cached."""
+        """Values that a step recorded; empty where it did not run or its result was cached."""
         return next((record.metadata for record in self.steps if record.step == step), {})
 
     def raise_if_failed(self) -> None:
-        """Raise the failing step's own error, of the kind that it was.
+        """Raise the error of the step that failed, of the same kind.
 
         Raises:
-            RefitError: A step failed; the message is its own, and names the full log.
+            RefitError: A step failed; the message is the step's, and names the full log.
         """
         if self.succeeded:
             return
@@ -75,32 +111,32 @@ def run_locally(
     arguments: Mapping[str, Any],
     home: Home,
     use_cache: bool = True,
-    on_line: Callable[[str], None] = lambda line: None,
+    reporter: Reporter = SILENT,
     run_id: str = "",
 ) -> RunOutcome:
     """Run the compiled pipeline ``pipeline`` with kfp's SubprocessRunner.
 
     Args:
-        pipeline: Name of a file in ``compiled/``, without ending.
+        pipeline: Name of a file in ``compiled/``, without its suffix.
         arguments: The pipeline's parameters.
         home: Where artifacts, cache and the run's folder go.
-        use_cache: Take a step's earlier outputs when nothing that feeds it has changed.
-        on_line: Called with every line that a step says.
-        run_id: Name of the run; made up when not given. A finished run of this name is not run
-            again, one under way is waited for, and one that was killed goes on with the arguments
-            that it began with: the champion of today may be its own.
+        use_cache: Reuse a step's earlier outputs when none of its inputs has changed.
+        reporter: Gets the log lines and progress events of the steps.
+        run_id: Name of the run; generated when empty. A finished run of this name is not run
+            again, and a running one is waited for. A killed one is resumed with the arguments
+            with which it started, because it may itself have changed the champion.
     """
     started_at = datetime.now(UTC)
     run_id = run_id or f"{pipeline}-{started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     folder = home.runs / run_id
     (folder / "steps").mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _locked(folder):
         if (folder / OUTCOME_FILE).exists():
             return RunOutcome.parse(read_json(folder / OUTCOME_FILE))
         if not (folder / ARGUMENTS_FILE).exists():
             write_json(folder / ARGUMENTS_FILE, dict(arguments))
         arguments = read_json(folder / ARGUMENTS_FILE)
-        return _run(pipeline, arguments, home, use_cache, on_line, folder, started_at)
+        return _run(pipeline, arguments, home, use_cache, reporter, folder, started_at)
 
 
 def _run(
@@ -108,7 +144,7 @@ def _run(
     arguments: Mapping[str, Any],
     home: Home,
     use_cache: bool,
-    on_line: Callable[[str], None],
+    reporter: Reporter,
     folder: Path,
     started_at: datetime,
 ) -> RunOutcome:
@@ -126,12 +162,18 @@ def _run(
     started = time.monotonic()
     with (
         (folder / LOG_FILE).open("a", encoding="utf-8") as log,
-        _environment({RUN_FOLDER_VARIABLE: str(folder), "TF_USE_LEGACY_KERAS": "1"}),
-        contextlib.redirect_stdout(_StepLines(log, on_line)),
+        _environment(
+            {
+                RUN_FOLDER_VARIABLE: str(folder),
+                EVENTS_VARIABLE: "1",
+                "TF_USE_LEGACY_KERAS": "1",
+            }
+        ),
+        contextlib.redirect_stdout(_StepOutput(log, reporter)),
         warnings.catch_warnings(),
     ):
-        # The runner takes an image without "python" in its name for a mistake; steps run in
-        # the current environment here, which is the one that the image holds.
+        # The runner warns about images without "python" in their name. Steps run in the current
+        # environment here, which is the one that the image holds.
         warnings.filterwarnings("ignore", message="You may be attem")
         compiled(**arguments)
     steps = _read_steps(folder)
@@ -140,7 +182,7 @@ def _run(
         pipeline=pipeline,
         started_at=started_at,
         seconds=round(time.monotonic() - started, 2),
-        succeeded=_ended_well(steps),
+        succeeded=_has_succeeded(steps),
         steps=steps,
         folder=folder,
     )
@@ -149,13 +191,13 @@ def _run(
 
 
 def list_runs(home: Home) -> list[RunOutcome]:
-    """Finished runs, newest first."""
+    """The finished runs, newest first."""
     outcomes = [RunOutcome.parse(read_json(path)) for path in home.runs.glob(f"*/{OUTCOME_FILE}")]
     return sorted(outcomes, key=lambda outcome: outcome.started_at, reverse=True)
 
 
-def _ended_well(steps: tuple[StepRecord, ...]) -> bool:
-    """Whether the exit handler ran and was told of success; its silence is a failure."""
+def _has_succeeded(steps: tuple[StepRecord, ...]) -> bool:
+    """Whether the exit handler ran and got the state SUCCEEDED; without it the run failed."""
     ends = [record.metadata.get("state") for record in steps if record.step == "report"]
     return ends == ["SUCCEEDED"] and not any(record.exit_code for record in steps)
 
@@ -166,8 +208,8 @@ def _read_steps(folder: Path) -> tuple[StepRecord, ...]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; who comes second waits until the first is done."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; a second process waits until the first is done."""
     with (folder / RUN_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -187,22 +229,31 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _StepLines(io.TextIOBase):
-    """Writes everything to a log and hands on the lines that steps say."""
+class _StepOutput(io.TextIOBase):
+    """Takes the output of steps apart: log lines and events to a reporter, all but events to a log.
 
-    def __init__(self, log: TextIO, on_line: Callable[[str], None]) -> None:
+    kfp's runner indents what steps print.
+    """
+
+    def __init__(self, log: TextIO, reporter: Reporter) -> None:
         self._log = log
-        self._on_line = on_line
+        self._reporter = reporter
         self._rest = ""
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        self._log.flush()
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
+            if event := parse_event(line):
+                self._reporter.event(event)
+                continue
+            self._log.write(f"{line}\n")
             if match := _STEP_LINE.match(line):
-                self._on_line(match["line"])
+                self._reporter.message(match["line"])
+        self._log.flush()
         return len(text)
+
+    def flush(self) -> None:
+        self._log.flush()

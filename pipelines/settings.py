@@ -5,12 +5,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import field_validator
+
 from components.deployment.settings import DeploySettings
 from components.evaluation.settings import EvaluationSettings
 from components.features.settings import FeatureSettings
 from components.indexing.settings import IndexSettings
 from components.ingestion.settings import IngestSettings
 from components.training.settings import TrainSettings
+from monitoring.drift_metrics import require_known
 from monitoring.settings import MonitorSettings
 from pipelines.loading import LoadedSettings, load_settings, read_document
 from pipelines.scale import ScaledSettings
@@ -48,6 +51,13 @@ class RunSettings(ScaledSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploySettings = DeploySettings()
     monitoring: MonitorSettings = MonitorSettings()
+
+    @field_validator("monitoring")
+    @classmethod
+    def _know_drift_metrics(cls, monitoring: MonitorSettings) -> MonitorSettings:
+        # Here and not in MeasureSettings: a reference can be read where a metric is not installed.
+        require_known(monitoring.measure.metric_names)
+        return monitoring
 
 
 def list_configs() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The Alert: what a person reviews, from first sight to what came of it."""
+"""The Alert: what a person reviews, from the decision to the outcome."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +16,14 @@ class Action(StrEnum):
 
 
 class DriftDecision(Settings):
-    """What was decided about one monitoring run, and every reason that led there."""
+    """The decision of one run of the monitor, with every reason for it.
+
+    Attributes:
+        action: What to do.
+        reasons: One sentence each, the deciding one last.
+        at: The time of the decision, UTC.
+        dry_run: Whether the action is only reported.
+    """
 
     action: Action
     reasons: tuple[str, ...]
@@ -25,7 +32,7 @@ class DriftDecision(Settings):
 
 
 class AlertStatus(StrEnum):
-    """Where an alert stands."""
+    """How far the review of an alert is."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -33,11 +40,21 @@ class AlertStatus(StrEnum):
 
 
 class Alert(Settings):
-    """Readings that moved, what was decided, who looked at it and what came of it.
+    """Results that need a person's review, the decision, the reviewers and the outcome.
 
     Attributes:
+        alert_id: Bundle and end of the window, such as ``<bundle>-20240312T0000``.
+        created_at: The time of the decision, UTC.
         bundle_id: The bundle that served.
         embedding_version: Its towers; later bundles with refreshed indexes carry the same.
+        results: The results that the decision rests on.
+        decision: What was decided about them.
+        status: How far the review is.
+        report: File name of the review page.
+        acknowledged_by, resolved_by: Who reviewed it.
+        note: The reviewer's explanation.
+        refit_run: Name of the refit's run; empty without one.
+        outcome: How the refit ended.
     """
 
     alert_id: str

@@ -10,13 +10,22 @@ from refit.settings import Settings
 
 
 class EventType(StrEnum):
-    """What a user did with an item, from the weakest sign of interest to the strongest."""
+    """What a user did with an item: from weak to strong interest, and ``hide``, which is none."""
 
     VIEW = "view"
     LIKE = "like"
     CART = "cart"
     OFFER = "offer"
     PURCHASE = "purchase"
+    HIDE = "hide"
+
+
+INTEREST = tuple(kind for kind in EventType if kind is not EventType.HIDE)
+"""The event types that show interest, from weak to strong.
+
+A ``hide`` says that the user does not want to see the item again. It is never a positive example,
+never counted as popularity and never part of a history.
+"""
 
 
 ColumnKind = Literal["string", "number", "time", "vector"]
@@ -35,7 +44,10 @@ EVENTS = (
     Column(name="user_id", kind="string", required=True, meaning="who acted"),
     Column(name="item_id", kind="string", required=True, meaning="the listing acted on"),
     Column(
-        name="event_type", kind="string", required=True, meaning="view, like, cart, offer, purchase"
+        name="event_type",
+        kind="string",
+        required=True,
+        meaning="view, like, cart, offer, purchase, hide",
     ),
     Column(name="event_time", kind="time", required=True, meaning="when, UTC"),
     Column(name="session_id", kind="string", meaning="the visit it belongs to"),

@@ -1,4 +1,4 @@
-"""The DriftResult: one drift measurement, and the three things it can say."""
+"""The DriftResult: one drift measurement and its state."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,7 +7,7 @@ from refit.settings import Settings
 
 
 class DriftState(StrEnum):
-    """What a result says; too little data is insufficient data, never ok."""
+    """The state of a drift measurement; with too little data it is never ok."""
 
     OK = "ok"
     DRIFT = "drift"
@@ -15,7 +15,7 @@ class DriftState(StrEnum):
 
 
 class Window(Settings):
-    """A half-open stretch of time, [start, end), in UTC."""
+    """A half-open period of time, [start, end), in UTC."""
 
     start: datetime
     end: datetime
@@ -26,11 +26,15 @@ class DriftResult(Settings):
 
     Attributes:
         subject: What was measured, e.g. ``query-embedding`` or ``scores``.
-        statistic: The measure's name, e.g. ``frechet``; None value means it was not measured.
-        threshold: Drift is said when the value lies above it.
-        n_reference, n_current: Rows that the two sides rest on.
-        why: The reason for insufficient data, in words a person on call can use.
-        level: The measured rate or amount itself, where the value is a change of it.
+        statistic: Name of the drift metric that measured it, e.g. ``frechet``.
+        value: The metric's value; None when there was insufficient data.
+        threshold: Larger values are drift; None like ``value``.
+        n_reference, n_current: Usable rows of the reference and of the window.
+        window: The period that was measured.
+        state: ok, drift or insufficient data.
+        embedding_version: The towers whose vectors and scores were measured.
+        why: The reason for insufficient data, in words that a person on call can use.
+        level: The measured rate itself, where the value is a change of it.
         interval: 95% interval of the level.
         detail: What else a reader should know, e.g. how many rows were left out.
     """
@@ -48,3 +52,8 @@ class DriftResult(Settings):
     level: float | None = None
     interval: tuple[float, float] | None = None
     detail: str = ""
+
+    @property
+    def name(self) -> str:
+        """``subject/statistic``, as the policy's patterns match it."""
+        return f"{self.subject}/{self.statistic}"

@@ -58,12 +58,7 @@ class ExtensionKind:
         elif "." in name or ":" in name:
             found, place = self._import(name), name
         else:
-            close = get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise UsageError(
-                f"unknown {self.name} {name!r}: {hint}known: {', '.join(self.names())}; "
-                f"or a dotted name of your own, such as acme.refit.{name}"
-            )
+            raise UsageError(self.explain_unknown(name))
         missing = [attribute for attribute in self.needs if not hasattr(found, attribute)]
         if missing:
             raise UsageError(f"{self.name} {place!r} lacks {', '.join(missing)}")
@@ -72,6 +67,15 @@ class ExtensionKind:
     def is_known(self, name: str) -> bool:
         """Whether ``name`` can be an extension of this kind; nothing is imported."""
         return name in self.names() or "." in name or ":" in name
+
+    def explain_unknown(self, name: str) -> str:
+        """The message for a name that is not known: the closest name, and all of them."""
+        close = get_close_matches(name, self.names(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return (
+            f"unknown {self.name} {name!r}: {hint}known: {', '.join(self.names())}; "
+            f"or a dotted name of your own, such as acme.refit.{name}"
+        )
 
     def _builtin_names(self) -> tuple[str, ...]:
         spec = importlib.util.find_spec(self.package)

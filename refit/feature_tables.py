@@ -1,7 +1,8 @@
-"""DriftResult the features folder: catalogue, item snapshots and examples, as arrays.
+"""Read the features folder: catalogue, item snapshots and examples, as arrays.
 
 Layout: ``items.parquet`` (row number = item_index), ``snapshots/<i>.parquet``,
-``examples/<split>.parquet``, ``histories.parquet`` and ``features.json``.
+``examples/<split>.parquet``, ``histories.parquet``, ``purchases.parquet``, ``hides.parquet`` and
+``features.json``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,13 @@ from numpy.typing import NDArray
 
 CATALOGUE_FILE = "items.parquet"
 HISTORIES_FILE = "histories.parquet"
+PURCHASES_FILE = "purchases.parquet"
+HIDES_FILE = "hides.parquet"
+"""Every item that a user has bought, or hidden: ``user_id``, ``item_index``, first ``event_time``.
+
+A history ends after ``history_length`` events; these do not. Where bought items may come back
+there are no purchases: nothing reads them.
+"""
 SPLITS = ("train", "validation", "test")
 REQUESTS = "requests"
 """Not a split: the first event of every visit of the test window, which is what a server is asked.

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, field_validator
 
+from refit.contract import EventType
 from refit.dataset import DatasetManifest
+from refit.eligibility import MarketSettings
 from refit.errors import UsageError
 from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
@@ -65,6 +67,13 @@ class FeatureSpec(Settings):
     target_events: tuple[str, ...] = ("purchase",)
     snapshot_every_days: float = Field(default=1.0, gt=0)
 
+    @field_validator("event_weights", "target_events")
+    @classmethod
+    def _check_no_hides(cls, types: Any) -> Any:
+        if EventType.HIDE in types:
+            raise ValueError("hide shows no interest; leave it out")
+        return types
+
     def check_columns(
         self, items: Sequence[str], events: Sequence[str], users: Sequence[str]
     ) -> None:
@@ -106,9 +115,11 @@ class FeaturesManifest(Settings):
         snapshots: Time of each snapshot; item features of snapshot i know only events before it.
         dataset_fingerprint: The data that these features were made of.
         dataset: What that data was, for the pages that say so.
+        market: What kind of market it is, which says who may be shown what.
     """
 
     spec: FeatureSpec
+    market: MarketSettings = MarketSettings()
     popularity_values: dict[str, tuple[str, ...]]
     vector_size: int
     snapshots: tuple[datetime, ...] = ()

@@ -1,7 +1,8 @@
 """The index folder: live items by vector, their attributes, histories and popular items.
 
 Rows 0..N-1 are live items, in the order of their vectors; rows N..M-1 are items that are not live
-any more but stand in somebody's history.
+any more but are part of a user's history. Numbers M..K-1 are items that a user has bought or hidden
+and that are neither: of these only the ids are kept, in case that one is listed again.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,11 @@ VECTORS_FILE = "vectors.npy"
 CONTENT_FILE = "content.npy"
 ITEMS_FILE = "items.parquet"
 HISTORIES_FILE = "histories.parquet"
+PURCHASES_FILE = "purchases.parquet"
+HIDES_FILE = "hides.parquet"
+"""What each user has bought, or hidden: ``user_row``, a row of the histories, and ``item_row``."""
+DELISTED_FILE = "delisted_items.parquet"
+"""``item_id`` of the items M..K-1, sorted."""
 POPULARITY_FILE = "popularity.parquet"
 MANIFEST_FILE = "index.json"
 

@@ -1,15 +1,15 @@
-"""The registry: every bundle, which one is champion, and who made it so.
+"""The registry: all bundles, the current champion, and the audit trail of promotions.
 
-A local folder and an object store (any fsspec URL) are laid out the same::
+A local folder and an object store (any fsspec URL) have the same layout::
 
     bundles/<bundle_id>/...   immutable
-    champion.json             the latest Promotion; replacing it is what promotes
-    history.jsonl             every Promotion, oldest first: the audit trail
-    candidate.json            the latest Proposal, where bundles go live by a rollout
-    rollouts/<id>.json        the RolloutDecision that ended a rollout, one each
+    champion.json             the latest Promotion; a promotion replaces this file
+    history.jsonl             all Promotions, oldest first: the audit trail
+    candidate.json            the latest Proposal, if bundles go live by a rollout
+    rollouts/<id>.json        the RolloutDecision of each finished rollout
 
-champion.json is the truth. A writer killed before its history line was written loses nothing:
-the line is taken from champion.json by the next reader or writer.
+champion.json is authoritative. If a writer is killed before it appended to the history, the next
+reader or writer takes the missing line from champion.json.
 """
 
 import fcntl
@@ -43,12 +43,16 @@ DEFAULT_CACHE = Path.home() / ".cache" / "refit" / "bundles"
 
 
 class Promotion(Settings):
-    """One change of champion.
+    """One change of the champion.
 
     Attributes:
-        number: 1 for the first; every change counts one up.
-        previous: The champion before; for a roll back, what a further one leads to.
-        forced: Promoted without a passed verdict; ``reason`` says why.
+        number: Consecutive number, starting at 1.
+        action: ``promote`` or ``rollback``.
+        bundle_id: The new champion.
+        previous: The bundle that a roll back would return to; None if there is none.
+        at: Time of the change.
+        by, reason: Author and reason.
+        forced: Whether it was promoted without a passed verdict.
     """
 
     number: int
@@ -62,11 +66,11 @@ class Promotion(Settings):
 
 
 class Registry:
-    """Bundles under one local folder or fsspec URL.
+    """Bundles in a local folder or at an fsspec URL.
 
     Args:
-        url: A folder, or an URL such as ``s3://bucket/registry``.
-        cache: Where bundles of a remote registry are kept on this machine.
+        url: A folder, or a URL such as ``s3://bucket/registry``.
+        cache: Local folder in which bundles of a remote registry are cached.
     """
 
     def __init__(self, url: str | Path, cache: Path = DEFAULT_CACHE) -> None:
@@ -75,13 +79,13 @@ class Registry:
         self.cache = cache
 
     def add(self, bundle: Bundle) -> str:
-        """Copy a bundle into the registry; one that is there already is left as it is.
+        """Copy a bundle into the registry, unless the registry already contains it.
 
         Returns:
             The bundle's id.
 
         Raises:
-            RefitError: The bundle is broken.
+            RefitError: The bundle is corrupt.
         """
         load_bundle(bundle.path)
         if not self._holds(bundle.bundle_id):
@@ -90,25 +94,26 @@ class Registry:
                 with _placed_once(Path(target)) as staging:
                     shutil.copytree(bundle.path, staging)
             else:
-                # An object store cannot rename: the manifest, written last, makes it a bundle.
+                # Object stores cannot rename. A bundle is complete when its manifest exists, which
+                # is therefore written last.
                 for name in (*bundle.manifest.checksums, MANIFEST_FILE):
                     self.fs.put_file(str(bundle.path / name), f"{target}/{name}")
         return bundle.bundle_id
 
     def list(self) -> tuple[str, ...]:
-        """Ids of the complete bundles, oldest first."""
-        with self._reaching():
+        """Ids of all complete bundles, oldest first."""
+        with self._translated_errors():
             self.fs.invalidate_cache()
             manifests = self.fs.glob(self._at("bundles", "*", MANIFEST_FILE))
         ids = (PurePosixPath(path).parent.name for path in manifests)
         return tuple(sorted(name for name in ids if not name.startswith(".")))
 
     def get(self, bundle_id: str) -> Bundle:
-        """Open a bundle, verified; a remote one is downloaded once and then kept in the cache.
+        """Open and verify a bundle; a remote bundle is downloaded into the cache first.
 
         Raises:
-            UsageError: There is no such bundle; the message lists the latest ones.
-            RefitError: The bundle is broken.
+            UsageError: The bundle does not exist; the message lists the latest ones.
+            RefitError: The bundle is corrupt.
         """
         local = self.cache / bundle_id
         if not self.is_local and local.exists():
@@ -118,21 +123,21 @@ class Registry:
             raise UsageError(f"no bundle {bundle_id!r} in {self.root}; the latest: {latest}")
         if self.is_local:
             return load_bundle(Path(self._at("bundles", bundle_id)))
-        with self._reaching():
+        with self._translated_errors():
             self._download(bundle_id, local)
         return load_bundle(local)
 
     def champion(self) -> Promotion | None:
-        """The promotion in force; None when nothing was promoted yet.
+        """The promotion of the current champion; None if nothing was promoted yet.
 
         Raises:
-            RefitError: champion.json cannot be read as one.
+            RefitError: champion.json is invalid.
         """
         text = self._read(CHAMPION_FILE)
         return None if text is None else self._parse(Promotion, text, CHAMPION_FILE)
 
     def champion_id(self) -> str:
-        """Id of the champion; "" when nothing was promoted yet."""
+        """Id of the champion; "" if nothing was promoted yet."""
         promotion = self.champion()
         return promotion.bundle_id if promotion else ""
 
@@ -145,28 +150,28 @@ class Registry:
         if champion := self.champion_id():
             return champion
         raise UsageError(
-            f"no champion in {self.root} yet: refit run continuous_training makes one, and "
-            "refit bundles promote chooses one"
+            f"no champion in {self.root} yet: train one with refit run continuous_training, or "
+            "promote a bundle with refit bundles promote"
         )
 
     def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> Promotion:
-        """Make a bundle the champion; promoting the champion again changes nothing.
+        """Make a bundle the champion; has no effect if it already is.
 
         Args:
             bundle_id: A bundle of this registry.
-            by: Who does it: a person, or a pipeline run.
-            reason: Why; goes to the audit trail.
-            force: Promote without a passed verdict.
+            by: Author, recorded in the audit trail: a user or a pipeline run.
+            reason: Recorded in the audit trail.
+            force: Promote even without a passed verdict.
 
         Raises:
             GateRefused: The bundle's verdict is missing or did not pass.
-            UsageError: There is no such bundle, or ``by`` or ``reason`` is empty.
+            UsageError: The bundle does not exist, or ``by`` or ``reason`` is empty.
         """
         refusal = self._refusal(bundle_id)
         if refusal and not force:
             raise GateRefused(
                 f"bundle {bundle_id} is not promoted: {refusal}. "
-                "To promote it all the same, force it and give the reason."
+                "To promote it anyway, force it and give a reason."
             )
         with self._lock():
             champion = self.champion()
@@ -177,11 +182,11 @@ class Registry:
             return self._change("promote", bundle_id, previous, by, reason, forced)
 
     def rollback(self, by: str, reason: str) -> Promotion:
-        """Make the champion's predecessor champion again; repeated, it goes further back.
+        """Make the champion's predecessor champion again; each call goes one champion back.
 
         Raises:
-            UsageError: There is nothing to go back to, or ``by`` or ``reason`` is empty.
-            RefitError: The predecessor is broken or was pruned.
+            UsageError: There is no predecessor, or ``by`` or ``reason`` is empty.
+            RefitError: The predecessor is corrupt or was pruned.
         """
         champion = self.champion()
         if champion is None or champion.previous is None:
@@ -189,33 +194,33 @@ class Registry:
         target = self.get(champion.previous).bundle_id
         with self._lock():
             if self.champion() != champion:
-                raise RefitError("the champion was changed by somebody else meanwhile; look again")
+                raise RefitError("the champion was changed by another process; try again")
             earlier = [p for p in self.history() if p.bundle_id == target]
             previous = earlier[-1].previous if earlier else None
             return self._change("rollback", target, previous, by, reason, forced=False)
 
     def propose(self, bundle_id: str, champion: str, by: str, reason: str) -> Proposal:
-        """Ask for a bundle to be rolled out; it takes the place of an earlier proposal.
+        """Propose a bundle for a rollout; replaces an earlier proposal.
 
-        Done again for the same bundle before its rollout has ended, it changes nothing.
+        Has no effect if the same bundle is already proposed and its rollout has not ended.
 
         Args:
             bundle_id: A bundle of this registry.
-            champion: Whom its gate compared it with, "" when there was none.
-            by: Who asks: a person, or a pipeline run.
-            reason: Why; goes to the audit trail.
+            champion: Id of the champion that its gate compared it with, "" if there was none.
+            by: Author, recorded in the audit trail: a user or a pipeline run.
+            reason: Recorded in the audit trail.
 
         Raises:
             GateRefused: The bundle's verdict is missing or did not pass.
-            UsageError: There is no such bundle, or ``by`` or ``reason`` is empty.
+            UsageError: The bundle does not exist, or ``by`` or ``reason`` is empty.
         """
         if refusal := self._refusal(bundle_id):
             raise GateRefused(f"bundle {bundle_id} is not rolled out: {refusal}")
         _check_audit(by, reason)
         with self._lock():
-            standing = self.candidate()
-            if standing and standing.bundle_id == bundle_id and standing.champion == champion:
-                return standing
+            current = self.candidate()
+            if current and current.bundle_id == bundle_id and current.champion == champion:
+                return current
             proposal = Proposal(
                 bundle_id=bundle_id, champion=champion, at=datetime.now(UTC), by=by, reason=reason
             )
@@ -224,7 +229,7 @@ class Registry:
         return proposal
 
     def candidate(self) -> Proposal | None:
-        """The proposal whose rollout has not ended; None when there is none."""
+        """The proposal whose rollout has not ended; None if there is none."""
         text = self._read(CANDIDATE_FILE)
         proposal = None if text is None else self._parse(Proposal, text, CANDIDATE_FILE)
         if proposal is None or self.decision(proposal.rollout_id):
@@ -232,43 +237,44 @@ class Registry:
         return proposal
 
     def decide(self, decision: RolloutDecision) -> RolloutDecision:
-        """Keep how a rollout ended; what was kept first stands, and is returned."""
+        """Store the decision of a rollout. If there is one already, it is returned unchanged."""
         with self._lock():
-            kept = self.decision(decision.rollout_id)
-            if kept is None:
+            existing = self.decision(decision.rollout_id)
+            if existing is None:
                 name = f"{ROLLOUTS_FOLDER}/{decision.rollout_id}.json"
                 self._write(name, decision.model_dump_json(indent=2) + "\n")
-        return kept or decision
+        return existing or decision
 
     def decision(self, rollout_id: str) -> RolloutDecision | None:
-        """How a rollout ended; None while it has not."""
+        """The decision of a rollout; None if it has not ended."""
         name = f"{ROLLOUTS_FOLDER}/{rollout_id}.json"
         text = self._read(name)
         return None if text is None else self._parse(RolloutDecision, text, name)
 
     def decisions(self) -> tuple[RolloutDecision, ...]:
-        """How every rollout ended, oldest first."""
-        with self._reaching():
+        """The decisions of all rollouts, oldest first."""
+        with self._translated_errors():
             self.fs.invalidate_cache()
             paths = sorted(self.fs.glob(self._at(ROLLOUTS_FOLDER, "*.json")))
-        found = (self.decision(PurePosixPath(path).stem) for path in paths)
-        return tuple(one for one in found if one)
+        decisions = (self.decision(PurePosixPath(path).stem) for path in paths)
+        return tuple(one for one in decisions if one)
 
     def history(self) -> tuple[Promotion, ...]:
-        """Every change of champion, oldest first."""
-        champion = self.champion()  # first: what is changed meanwhile is then in the lines
+        """All changes of the champion, oldest first."""
+        # The champion is read first: a concurrent promotion is then in the history.
+        champion = self.champion()
         promotions = self._read_history()
         if champion and all(p.number != champion.number for p in promotions):
             return (*promotions, champion)
         return promotions
 
     def prune(self, keep: int) -> tuple[str, ...]:
-        """Remove the oldest bundles, never champion, candidate, nor what a roll back leads to.
+        """Remove the oldest bundles except champion, candidate and the champion's predecessor.
 
-        What killed writers left in a local folder goes as well, once it is a day old.
+        In a local folder, remains of killed writers are removed too, once they are a day old.
 
         Args:
-            keep: How many of the newest bundles stay in any case.
+            keep: Number of newest bundles that are not removed.
 
         Returns:
             Ids of the removed bundles.
@@ -281,17 +287,17 @@ class Registry:
             ids = self.list()
             removed = tuple(i for i in ids[: max(len(ids) - keep, 0)] if i not in needed)
             for bundle_id in removed:
-                # Without its manifest a half removed bundle is none.
+                # Without its manifest a partially removed bundle is not listed.
                 self.fs.rm_file(self._at("bundles", bundle_id, MANIFEST_FILE))
                 self.fs.rm(self._at("bundles", bundle_id), recursive=True)
             if self.is_local:
-                self._sweep()
+                self._remove_incomplete()
         return removed
 
-    def _sweep(self) -> None:
+    def _remove_incomplete(self) -> None:
         for path in Path(self._at("bundles")).glob("*"):
-            torn = path.name.startswith(".") or not (path / MANIFEST_FILE).exists()
-            if torn and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+            incomplete = path.name.startswith(".") or not (path / MANIFEST_FILE).exists()
+            if incomplete and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
                 remove(path)
 
     def _change(
@@ -315,7 +321,7 @@ class Registry:
             reason=reason,
             forced=forced,
         )
-        self._write_history(history)  # a line that a killed writer left out is made up for here
+        self._write_history(history)  # includes a line that a killed writer did not append
         self._write(CHAMPION_FILE, promotion.model_dump_json(indent=2) + "\n")
         self._write_history((*history, promotion))
         log_message(f"champion is now {bundle_id} ({action} by {by}: {reason})")
@@ -329,7 +335,7 @@ class Registry:
         self._write(HISTORY_FILE, "".join(p.model_dump_json() + "\n" for p in promotions))
 
     def _refusal(self, bundle_id: str) -> str:
-        """Why a bundle's own gate does not let it through; "" when it does."""
+        """Why the bundle's verdict does not allow a promotion; "" if it does."""
         verdict = self.get(bundle_id).read_verdict()
         if verdict is None:
             return "it has no verdict"
@@ -339,18 +345,18 @@ class Registry:
         try:
             return kind.model_validate_json(text)
         except ValueError as error:
-            raise RefitError(f"{self._at(name)} cannot be read: {error}") from None
+            raise RefitError(f"{self._at(name)} is invalid: {error}") from None
 
     def _at(self, *parts: str) -> str:
         return "/".join((self.root.rstrip("/"), *parts))
 
     def _holds(self, bundle_id: str) -> bool:
-        with self._reaching():
+        with self._translated_errors():
             self.fs.invalidate_cache()
             return bool(self.fs.exists(self._at("bundles", bundle_id, MANIFEST_FILE)))
 
     def _read(self, name: str) -> str | None:
-        with self._reaching():
+        with self._translated_errors():
             try:
                 return bytes(self.fs.cat_file(self._at(name))).decode()
             except FileNotFoundError:
@@ -373,7 +379,7 @@ class Registry:
             load_bundle(staging)
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except RefitError:
@@ -385,7 +391,7 @@ class Registry:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One writer at a time; a lock that its writer died with does not last."""
+        """Allow one writer at a time; in an object store the lock of a killed writer expires."""
         if self.is_local:
             Path(self.root).mkdir(parents=True, exist_ok=True)
             with Path(self._at(LOCK_FILE)).open("w") as file:
@@ -418,12 +424,12 @@ class Registry:
 
 def _check_audit(by: str, reason: str) -> None:
     if not by.strip() or not reason.strip():
-        raise UsageError("a change of champion needs a name and a reason for the audit trail")
+        raise UsageError("a change of the champion needs a name and a reason for the audit trail")
 
 
 @contextmanager
 def _placed_once(target: Path) -> Iterator[Path]:
-    """Write a folder atomically; another process that was first with the same one is no error."""
+    """Write a folder atomically; if another process has written the same one, keep that."""
     try:
         with write_atomically(target) as staging:
             yield staging

@@ -1,4 +1,4 @@
-"""The nouns of a rollout: the bundle that is to go live, and what became of it."""
+"""The records of a rollout: the proposal of a bundle, and the decision about it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,12 +9,13 @@ from refit.verdict import Verdict
 
 
 class Proposal(Settings):
-    """A bundle that passed its gate and is to replace the champion, once it has proved itself.
+    """A bundle that passed its gate and is to replace the champion after a rollout.
 
     Attributes:
         bundle_id: The bundle.
-        champion: Whom its gate compared it with; "" when there was none.
-        by, reason: Who asks for it and why; kept in the audit trail.
+        champion: Id of the champion that its gate compared it with; "" if there was none.
+        at: Time of the proposal.
+        by, reason: Author and reason, recorded in the audit trail.
     """
 
     bundle_id: str
@@ -25,18 +26,23 @@ class Proposal(Settings):
 
     @property
     def rollout_id(self) -> str:
-        """The rollout that carries it out; one proposal has one."""
+        """Id of the proposal's only rollout."""
         return f"{self.at:%Y%m%dT%H%M%S}{self.at.microsecond:06}Z-{self.bundle_id}"
 
 
 class RolloutDecision(Settings):
-    """How a rollout ended, and what that rests on.
+    """The decision that ends a rollout, with its evidence.
 
     Attributes:
-        action: ``promote`` makes the bundle champion, ``roll_back`` takes it away.
-        verdict: What was compared between the arms; passed when ``action`` is ``promote``.
-        counts: What each arm had served, by arm and measure.
-        after: How many changes of champion there had been.
+        rollout_id: The rollout.
+        bundle_id: The proposed bundle.
+        champion: Id of the champion that it was compared with.
+        action: ``promote`` makes the bundle champion, ``roll_back`` removes the canary.
+        verdict: The comparison of canary and baseline; passed if ``action`` is ``promote``.
+        counts: Request counts by predictor and measure.
+        last_promotion: Number of the registry's latest promotion at the time of the decision.
+        started_at, at: Start of the rollout, and time of the decision.
+        by: Author, recorded in the audit trail.
     """
 
     rollout_id: str
@@ -45,7 +51,7 @@ class RolloutDecision(Settings):
     action: Literal["promote", "roll_back"]
     verdict: Verdict
     counts: Mapping[str, Mapping[str, float | None]] = {}
-    after: int
+    last_promotion: int
     started_at: datetime
     at: datetime
     by: str

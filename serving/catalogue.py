@@ -1,10 +1,8 @@
 """A bundle in memory: its items, their attributes and vectors, and the users' histories."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
+from refit.columns import Column, Flags, Labels, read_column
+from refit.contract import EventType
+from refit.eligibility import Rules
 from refit.errors import RefitError
 from refit.features import FeaturesManifest, Inputs, bin_of, query_inputs
-from refit.index import CONTENT_FILE, HISTORIES_FILE, ITEMS_FILE, POPULARITY_FILE, ItemIndex
-from serving.request import PastEvent, Range, Request, RequestError
+from refit.index import (
+    CONTENT_FILE,
+    DELISTED_FILE,
+    HIDES_FILE,
+    HISTORIES_FILE,
+    ITEMS_FILE,
+    POPULARITY_FILE,
+    PURCHASES_FILE,
+    ItemIndex,
+)
+from refit.item_lists import UserItems
+from serving.request import PastEvent, Request, RequestError
 
 NOT_FILTERED_BY = ("item_id", "seller_id", "live")
 
-Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
@@ -49,13 +59,18 @@ class Catalogue:
         self.item_ids: list[str] = items["item_id"].to_pylist()
         self.row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
         live = items.slice(0, self.n_live)
-        self.attributes = {
-            name: _attribute(live[name])
+        self.attributes: dict[str, Column] = {
+            name: read_column(live[name])
             for name in live.column_names
             if name not in NOT_FILTERED_BY and _filters(live[name].type)
         }
-        self._sellers = Labels.of(live["seller_id"]) if "seller_id" in live.column_names else None
+        self.sellers = Labels.of(live["seller_id"]) if "seller_id" in live.column_names else None
+        self.rules = Rules.load(self.features.market)
+        self.rules.check_columns("item", self.attributes)
         self.histories = Histories(bundle.index / HISTORIES_FILE)
+        self.purchases = _read_user_items(bundle.index / PURCHASES_FILE, len(self.histories))
+        self.hides = _read_user_items(bundle.index / HIDES_FILE, len(self.histories))
+        self._delisted = _Texts(bundle.index / DELISTED_FILE)
         self.popularity = Popularity(bundle.index / POPULARITY_FILE, self.n_live)
 
     @property
@@ -82,20 +97,21 @@ class Catalogue:
             if name not in self.attributes:
                 known = ", ".join(sorted(self.attributes))
                 raise RequestError(f"require: unknown attribute {name!r}; known ones: {known}")
-            self.attributes[name].check(name, wanted)
+            if fault := self.attributes[name].find_fault(wanted):
+                raise RequestError(f"require.{name}: {fault}")
 
-    def fulfils(self, require: Mapping[str, list[str | float] | Range]) -> Mask:
-        """[N] which live items have the required attributes."""
-        mask: Mask = np.ones(self.n_live, dtype=bool)
-        for name, wanted in require.items():
-            mask &= self.attributes[name].mask(wanted)
-        return mask
+    @property
+    def n_numbers(self) -> int:
+        """K: item numbers below it are of items that the bundle knows."""
+        return len(self.item_ids) + len(self._delisted)
 
-    def sold_by(self, user_id: str) -> Rows:
-        """Rows of the live items that a user sells."""
-        if self._sellers is None:
-            return np.empty(0, dtype=np.int64)
-        return self._sellers.rows_of(user_id)
+    def number_of(self, item_id: str) -> int | None:
+        """The number of an item that the bundle knows, live or not."""
+        row = self.row_of.get(item_id)
+        if row is not None:
+            return row
+        place = self._delisted.find(item_id)
+        return None if place is None else len(self.item_ids) + place
 
     def query_inputs(
         self,
@@ -131,15 +147,17 @@ class Catalogue:
         users = {name: [user.get(name)] for name in columns}
         return query_inputs(spec, contexts, users, content, padded_types, ages)
 
-    def search(self, query: NDArray[np.float32], allowed: Mask, k: int) -> tuple[Rows, Scores]:
-        """The k best allowed items, best first; fewer only when fewer are allowed.
+    def search(
+        self, query: NDArray[np.float32], eligible: Flags | None, k: int
+    ) -> tuple[Rows, Scores]:
+        """The k best eligible items, best first; fewer only when fewer are eligible.
 
         Args:
             query: [D] the query tower's vector.
-            allowed: [N] the filter; applied before the cut, not after.
+            eligible: [N] the filter, applied before the cut, not after; None lets all through.
             k: How many.
         """
-        scores, rows = self.index.search(query[None], k, allowed)
+        scores, rows = self.index.search(query[None], k, eligible)
         found = rows[0] >= 0
         return rows[0][found], scores[0][found]
 
@@ -163,8 +181,8 @@ class Catalogue:
         for event in sorted(history, key=lambda event: event.event_time, reverse=True):
             row = self.row_of.get(event.item_id)
             vector = self.content[row] if row is not None else fresh_content.get(event.item_id)
-            if vector is not None:
-                events.append((vector, event.event_type, event.event_time.timestamp()))
+            if vector is not None and event.event_type is not EventType.HIDE:
+                events.append((vector, event.event_type.value, event.event_time.timestamp()))
         times = np.array([time for _, _, time in events], dtype=np.float64)
         return [vector for vector, _, _ in events], [kind for _, kind, _ in events], times
 
@@ -176,63 +194,6 @@ class Catalogue:
                 f"{len(self.content)} content vectors, which do not go together; "
                 "build the index anew"
             )
-
-
-@dataclass(frozen=True)
-class Labels:
-    """A text attribute, encoded: ``codes[row]`` numbers its value, -1 where there is none."""
-
-    codes: NDArray[np.int32]
-    code_of: dict[str, int]
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> "Labels":
-        """Encode a column."""
-        encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
-        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        return cls(codes, {value: i for i, value in enumerate(encoded.dictionary.to_pylist())})
-
-    def check(self, name: str, wanted: list[str | float] | Range) -> None:
-        """Refuse what cannot be asked of text."""
-        if isinstance(wanted, Range) or not all(isinstance(value, str) for value in wanted):
-            raise RequestError(f"require.{name}: must be a list of texts")
-
-    def mask(self, wanted: list[str | float] | Range) -> Mask:
-        """Which rows have one of the wanted values."""
-        assert isinstance(wanted, list)
-        codes = [self.code_of[str(value)] for value in wanted if value in self.code_of]
-        return np.isin(self.codes, codes)
-
-    def rows_of(self, value: str) -> Rows:
-        """Rows with exactly this value."""
-        code = self.code_of.get(value)
-        return np.empty(0, dtype=np.int64) if code is None else self._rows[code]
-
-    @cached_property
-    def _rows(self) -> list[Rows]:
-        order = np.argsort(self.codes, kind="stable")
-        starts = np.searchsorted(self.codes[order], np.arange(len(self.code_of) + 1))
-        return [order[a:b] for a, b in pairwise(starts)]
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A numeric attribute; NaN where there is none, which no range contains."""
-
-    values: NDArray[np.float64]
-
-    def check(self, name: str, wanted: list[str | float] | Range) -> None:
-        """Refuse what cannot be asked of a number."""
-        if not isinstance(wanted, Range) and any(isinstance(value, str) for value in wanted):
-            raise RequestError(f"require.{name}: must be a range or a list of numbers")
-
-    def mask(self, wanted: list[str | float] | Range) -> Mask:
-        """Which rows lie in the range, or have one of the wanted values."""
-        if isinstance(wanted, list):
-            return np.isin(self.values, np.array(wanted, dtype=np.float64))
-        low = -np.inf if wanted.min is None else wanted.min
-        high = np.inf if wanted.max is None else wanted.max
-        return np.asarray((self.values >= low) & (self.values <= high))
 
 
 class Histories:
@@ -253,8 +214,11 @@ class Histories:
 
     def user(self, user_id: str | None) -> dict[str, Any]:
         """A user's columns; empty for an unknown one."""
-        row = self._row_of.get(user_id) if user_id is not None else None
-        return {} if row is None else self._users.slice(row, 1).to_pylist()[0]
+        row = self.row_of(user_id)
+        return {} if row < 0 else self._users.slice(row, 1).to_pylist()[0]
+
+    def __len__(self) -> int:
+        return len(self._row_of)
 
     def latest(
         self, user_id: str | None, limit: int, content: NDArray[np.float32]
@@ -265,15 +229,13 @@ class Histories:
         types = self._types[self._type_codes[part]]
         return content[self._items[part]], types, self._times[part] / 1e6
 
-    def bought(self, user_id: str | None) -> NDArray[np.int32]:
-        """Rows of the items that a user bought."""
-        part = self._part(user_id)
-        types = self._types[self._type_codes[part]]
-        return self._items[part][types == "purchase"]
+    def row_of(self, user_id: str | None) -> int:
+        """The row of a user, -1 for an unknown one."""
+        return self._row_of.get(user_id, -1) if user_id is not None else -1
 
     def _part(self, user_id: str | None) -> slice:
-        row = self._row_of.get(user_id) if user_id is not None else None
-        return slice(0, 0) if row is None else slice(self._offsets[row], self._offsets[row + 1])
+        row = self.row_of(user_id)
+        return slice(0, 0) if row < 0 else slice(self._offsets[row], self._offsets[row + 1])
 
 
 class Popularity:
@@ -310,11 +272,25 @@ def top(scores: Scores, k: int) -> Rows:
     return best[np.lexsort((best, -scores[best]))]
 
 
-def _attribute(column: pa.ChunkedArray) -> Labels | Numbers:
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        values = column.cast(pa.float64()).to_numpy()
-        return Numbers(values)
-    return Labels.of(column)
+class _Texts:
+    """The sorted texts of a file, kept as Arrow keeps them: a million take some 20 MB."""
+
+    def __init__(self, path: Path) -> None:
+        self._texts = pq.read_table(path)["item_id"].combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def find(self, text: str) -> int | None:
+        """The place of a text; None where it is not there."""
+        place = bisect_left(self._texts, text, key=lambda scalar: scalar.as_py())
+        there = place < len(self._texts) and self._texts[place].as_py() == text
+        return place if there else None
+
+
+def _read_user_items(path: Path, n_users: int) -> UserItems:
+    table = pq.read_table(path)
+    return UserItems(table["user_row"].to_numpy(), table["item_row"].to_numpy(), n_users)
 
 
 def _filters(kind: pa.DataType) -> bool:

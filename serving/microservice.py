@@ -5,7 +5,9 @@ REST and gRPC take a request as ``jsonData`` (REST also bare) and answer with ``
 cannot be understood is answered with HTTP 400 or INVALID_ARGUMENT, and the reason.
 
 Metrics, on Seldon's own endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_errors`` (of
-ours: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``, ``refit_latency``,
+ours: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``,
+``refit_ineligible_items`` (by eligibility ``rule``: items that it removed, of those that no earlier
+rule had removed), ``refit_latency``,
 ``refit_bundle_in_service`` (by ``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``,
 ``refit_follow_failures`` (by ``what``), ``refit_log_rows``, ``refit_log_dropped``,
 ``refit_log_failures``, ``refit_log_upload_failures``, ``refit_log_waiting_parts``,

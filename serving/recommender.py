@@ -23,7 +23,7 @@ from serving.counters import Counters
 from serving.prediction_log import Prediction, PredictionLog
 from serving.request import Request, RequestError, parse_request
 from serving.settings import RecommenderSettings
-from serving.snapshot import ServingSnapshot
+from serving.snapshot import Recommendations, ServingSnapshot
 from serving.stock import DeadLetters, LiveStock, StockFeed
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
 
@@ -120,11 +120,12 @@ class Recommender:
         now = self._now(request)
         query = self._embed(snapshot, request, now)
         if query.vector is None:
-            items = snapshot.popular(request)
+            found = snapshot.popular(request, now)
         else:
-            items = snapshot.rank(request, query.vector)
+            found = snapshot.rank(request, query.vector, now)
+        items = found.items
         milliseconds = (time.perf_counter() - started) * 1000
-        self._count(query, len(items), milliseconds)
+        self._count(query, found, milliseconds)
         prediction = Prediction(
             request_id=request.request_id or uuid.uuid4().hex,
             bundle_id=snapshot.bundle_id,
@@ -158,7 +159,7 @@ class Recommender:
         return {
             "bundle_id": self.snapshot.bundle_id,
             "towers": state,
-            "live_items": int(np.count_nonzero(stock.available)) + len(stock.fresh.listings),
+            "live_items": len(stock),
         }
 
     def close(self) -> None:
@@ -192,13 +193,16 @@ class Recommender:
         self._breaker.succeeded()
         return Query(vector)
 
-    def _count(self, query: Query, items: int, milliseconds: float) -> None:
+    def _count(self, query: Query, found: Recommendations, milliseconds: float) -> None:
         self.counters.add("refit_requests")
         self.counters.time("refit_latency", milliseconds)
         if query.fallback:
             self.counters.add("refit_fallbacks", reason=query.fallback.value)
-        if not items:
+        if not found.items:
             self.counters.add("refit_empty_answers")
+        for rule, removed in found.removed.items():
+            if removed:
+                self.counters.add("refit_ineligible_items", removed, rule=rule)
 
     def _start_counters(self) -> None:
         """Show the counters that are compared between bundles from the start, as 0."""
@@ -253,6 +257,8 @@ class Recommender:
             raise
         except Exception as error:  # a file that is whole but not what it should be
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
+        for rule in catalogue.rules.names:
+            self.counters.add("refit_ineligible_items", 0, rule=rule)
         folder = self.settings.stock_folder
         feed = StockFeed(folder, self._dead_letter) if folder else None
         return ServingSnapshot.of(

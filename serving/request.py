@@ -1,17 +1,12 @@
 """What may be asked: every field typed and bounded, so that a bad request is refused in words."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from refit.columns import Range
+from refit.contract import EventType
 from refit.errors import UsageError
 
 MAX_K = 500
@@ -59,23 +54,8 @@ class PastEvent(_Part):
     """One thing the user did."""
 
     item_id: Id
-    event_type: Literal["view", "like", "cart", "offer", "purchase"]
+    event_type: Annotated[EventType, Field(strict=False)]
     event_time: Time
-
-
-class Range(_Part):
-    """Bounds of a number, both inclusive."""
-
-    min: Number | None = None
-    max: Number | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.min is None and self.max is None:
-            raise ValueError("a range needs min, max or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min lies above max")
-        return self
 
 
 class Request(_Part):
@@ -87,6 +67,7 @@ class Request(_Part):
         context: Values known when asking, by the feature spec's context columns.
         k: How many items to answer.
         exclude: Items that must not come back.
+        hidden: Items that the user has hidden lately; beside those that are known already.
         require: Allowed values, or a range, by item attribute.
         request_id: Name of this request; made up when missing.
         time: Now, when the server allows replay.
@@ -97,6 +78,7 @@ class Request(_Part):
     context: Annotated[dict[Name, Text | Number | None], Field(max_length=MAX_NAMES)] = {}
     k: Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_as_whole)] = 10
     exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDE)] = []
+    hidden: Annotated[list[Id], Field(max_length=MAX_EXCLUDE)] = []
     require: Annotated[
         dict[Name, Annotated[list[Text | Number], Field(max_length=MAX_VALUES)] | Range],
         Field(max_length=MAX_NAMES),

@@ -1,21 +1,38 @@
-"""An snapshot: one bundle in service, with the stock as it is now."""
+"""A serving snapshot: one bundle in service, with the stock as it is now."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.catalogue import Catalogue, Mask, Scores, top
+from refit.columns import Flags
+from serving.candidates import IndexRows, RequestQuery
+from serving.catalogue import Catalogue, Rows, Scores, top
 from serving.request import Request
-from serving.stock import Listing, LiveStock
+from serving.stock import DeltaIndex, LiveStock
 from serving.towers import TowerClient, TowerNames
 
 WARM_UP_SECONDS = 10.0
+WARM_UP = Request(user_id="refit-warm-up")
+"""Of a user whom nobody knows, so that looking a user up is warmed up as well."""
 
 Ranked = list[tuple[str, float]]
 """Item ids and scores, best first."""
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """What a request is answered with.
+
+    Attributes:
+        items: At most k eligible items.
+        removed: How many items each eligibility rule removed; see ``refit.eligibility``.
+    """
+
+    items: Ranked
+    removed: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -47,84 +64,96 @@ class ServingSnapshot:
         inputs = self.catalogue.query_inputs(request, now, self.stock.fresh.content)
         return towers.embed(self.names.query, inputs, self.catalogue.size, timeout)[0]
 
-    def rank(self, request: Request, query: NDArray[np.float32]) -> Ranked:
-        """The k items nearest to a query vector that may be shown."""
-        unwanted = self._unwanted(request)
-        allowed = self._allowed(request, unwanted)
-        rows, scores = self.catalogue.search(query, allowed, request.k)
+    def rank(self, request: Request, query: NDArray[np.float32], now: datetime) -> Recommendations:
+        """The k eligible items nearest to a query vector.
+
+        Args:
+            request: The request.
+            query: [D] the query tower's vector.
+            now: When the request is answered.
+        """
+        eligible = self._find_eligible(request, now)
+        rows, scores = self.catalogue.search(query, eligible.rows, request.k)
         ids = self.catalogue.item_ids
         ranked = [(ids[row], float(score)) for row, score in zip(rows, scores, strict=True)]
-        return _merge(ranked, self._nearest_fresh(request, query, unwanted), request.k)
+        fresh = eligible.fresh
+        fresh_scores = None if fresh.vectors is None else fresh.vectors @ query
+        return eligible.answer(ranked, fresh_scores, request.k)
 
-    def popular(self, request: Request) -> Ranked:
-        """The k most popular items in the request's context that may be shown."""
-        unwanted = self._unwanted(request)
-        allowed = self._allowed(request, unwanted)
+    def popular(self, request: Request, now: datetime) -> Recommendations:
+        """The k eligible items that are most popular in the request's context."""
+        eligible = self._find_eligible(request, now)
         context = self.catalogue.popularity_context(request.context)
         scores = self.catalogue.popularity.scores(context)
-        rows = np.flatnonzero(allowed)
-        best = rows[top(scores[rows], request.k)]
+        best = _best(scores, eligible.rows, request.k)
         ranked = [(self.catalogue.item_ids[row], float(scores[row])) for row in best]
-        fresh = self.stock.fresh.listings
-        return _merge(ranked, _take(((one, 0.0) for one in fresh), request, unwanted), request.k)
+        fresh_scores = np.zeros(len(eligible.fresh), dtype=np.float32)
+        return eligible.answer(ranked, fresh_scores, request.k)
 
     def warm_up(self, towers: TowerClient) -> None:
         """Answer one empty request, so that a bundle that cannot is found out beforehand.
 
         Raises:
             TowerFailure: The query tower does not fit the index, or does not answer.
+            RefitError: An eligibility rule fails.
         """
-        request = Request()
-        self.rank(request, self.embed(towers, request, datetime.now(UTC), WARM_UP_SECONDS))
-        self.popular(request)
+        now = datetime.now(UTC)
+        self.rank(WARM_UP, self.embed(towers, WARM_UP, now, WARM_UP_SECONDS), now)
+        self.popular(WARM_UP, now)
 
-    def _unwanted(self, request: Request) -> set[str]:
-        """Items that must not come back whatever their attributes: excluded or bought."""
-        ids = self.catalogue.item_ids
-        bought = (ids[row] for row in self.catalogue.histories.bought(request.user_id))
-        given = (e.item_id for e in request.history or () if e.event_type == "purchase")
-        return {*request.exclude, *bought, *given}
-
-    def _allowed(self, request: Request, unwanted: set[str]) -> Mask:
-        catalogue = self.catalogue
-        allowed: Mask = self.stock.available & catalogue.fulfils(request.require)
-        rows = (catalogue.row_of.get(item_id) for item_id in unwanted)
-        allowed[[row for row in rows if row is not None and row < catalogue.n_live]] = False
-        if request.user_id is not None:
-            allowed[catalogue.sold_by(request.user_id)] = False
-        return allowed
-
-    def _nearest_fresh(
-        self, request: Request, query: NDArray[np.float32], unwanted: set[str]
-    ) -> Ranked:
-        fresh = self.stock.fresh
-        if fresh.vectors is None:
-            return []
-        scores: Scores = fresh.vectors @ query
-        order = np.argsort(-scores, kind="stable")
-        return _take(((fresh.listings[i], float(scores[i])) for i in order), request, unwanted)
+    def _find_eligible(self, request: Request, now: datetime) -> "_Eligible":
+        """Apply the market's rules to the bundle's items and to the listings newer than it."""
+        catalogue, fresh = self.catalogue, self.stock.fresh
+        query = RequestQuery(catalogue, fresh, request, now)
+        rows = catalogue.rules.find_eligible(IndexRows(catalogue, self.stock.gone), query)
+        removed, fresh_flags = rows.removed, None
+        if len(fresh):
+            found = catalogue.rules.find_eligible(fresh, query)
+            fresh_flags = found.eligible
+            removed = {rule: n + found.removed[rule] for rule, n in removed.items()}
+        return _Eligible(_only(rows.eligible), fresh, _only(fresh_flags), removed)
 
 
-def _take(
-    candidates: Iterable[tuple[Listing, float]], request: Request, unwanted: set[str]
-) -> Ranked:
-    """The first k listings that may be shown."""
-    taken: Ranked = []
-    for listing, score in candidates:
-        if len(taken) == request.k:
-            break
-        own = request.user_id is not None and listing.seller_id == request.user_id
-        if not own and listing.item_id not in unwanted and listing.fulfils(request.require):
-            taken.append((listing.item_id, score))
-    return taken
+@dataclass(frozen=True)
+class _Eligible:
+    """What one request may be answered with.
 
-
-def _merge(ranked: Ranked, fresh: Ranked, k: int) -> Ranked:
-    """Two lists as one, best first; at equal scores the bundle's own items go first.
-
-    An item that was listed anew in this very moment may stand in both; it is shown once.
+    Attributes:
+        rows: [N] which of the bundle's items; None lets all through.
+        fresh: The listings newer than the bundle.
+        fresh_flags: [F] which of these; None lets all through.
     """
-    merged: dict[str, float] = {}
-    for item_id, score in sorted([*ranked, *fresh], key=lambda pair: -pair[1]):
-        merged.setdefault(item_id, score)
-    return list(merged.items())[:k]
+
+    rows: Flags | None
+    fresh: DeltaIndex
+    fresh_flags: Flags | None
+    removed: Mapping[str, int]
+
+    def answer(self, ranked: Ranked, fresh_scores: Scores | None, k: int) -> Recommendations:
+        """Merge the bundle's best items with the best listings newer than it, best first.
+
+        Among equal scores the bundle's own items come first. While the feed is being applied an
+        item that was listed again may be among both; it is shown once.
+        """
+        merged: dict[str, float] = {}
+        fresh = [] if fresh_scores is None else self._best_fresh(fresh_scores, k)
+        for item_id, score in sorted([*ranked, *fresh], key=lambda pair: -pair[1]):
+            merged.setdefault(item_id, score)
+        return Recommendations(list(merged.items())[:k], self.removed)
+
+    def _best_fresh(self, scores: Scores, k: int) -> Ranked:
+        best = _best(scores, self.fresh_flags, k)
+        return [(self.fresh.listings[i].item_id, float(scores[i])) for i in best]
+
+
+def _best(scores: Scores, flags: Flags | None, k: int) -> Rows:
+    """Positions of the k highest scores among those that are let through, best first."""
+    if flags is None:
+        return top(scores, k)
+    positions = np.flatnonzero(flags)
+    return positions[top(scores[positions], k)]
+
+
+def _only(flags: Flags | None) -> Flags | None:
+    """The flags of the only query."""
+    return None if flags is None else flags[0]

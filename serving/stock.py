@@ -13,21 +13,24 @@ item again changes it. What is older than the bundle's index is skipped.
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from refit.columns import Column, Flags, Labels, Longs, Numbers
 from refit.features import FeaturesManifest, Inputs, item_inputs
 from refit.progress import log_message
-from serving.catalogue import Catalogue, Labels, Numbers
+from serving.catalogue import Catalogue
 from serving.counters import Counters
-from serving.request import Id, Range, Time
+from serving.request import Id, Time
 from serving.towers import Fallback, TowerClient, TowerFailure, TowerNames, checked_vectors
 
 MAX_LINE_BYTES = 1 << 20
@@ -129,46 +132,71 @@ class Listing:
     """A listing newer than the bundle."""
 
     item_id: str
+    number: int
     attributes: Mapping[str, Any]
     vector: NDArray[np.float32]
     content: NDArray[np.float32]
 
-    @property
-    def seller_id(self) -> str | None:
-        """Who sells it."""
-        return self.attributes.get("seller_id")
 
-    def fulfils(self, require: Mapping[str, list[str | float] | Range]) -> bool:
-        """Whether it has the required attributes."""
-        return all(_has(self.attributes.get(name), wanted) for name, wanted in require.items())
-
-
-@dataclass(frozen=True)
 class DeltaIndex:
-    """The listings newer than the bundle, laid out for an exact search.
+    """The F listings newer than the bundle, laid out for an exact search.
 
     Attributes:
+        listings: [F] the listings, the first added first.
         vectors: [F, D]; None when there is no listing.
         content: Content vectors by item id, for histories.
+        number_of: Item numbers by item id.
     """
 
-    listings: tuple[Listing, ...] = ()
-    vectors: NDArray[np.float32] | None = None
-    content: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    def __init__(self, catalogue: Catalogue, listings: Iterable[Listing] = ()) -> None:
+        self.listings = tuple(listings)
+        self.vectors = (
+            np.stack([listing.vector for listing in self.listings]) if self.listings else None
+        )
+        self.content = {listing.item_id: listing.content for listing in self.listings}
+        self.number_of = {listing.item_id: listing.number for listing in self.listings}
+        numbers = np.array([listing.number for listing in self.listings], dtype=np.int64)
+        self._order = np.argsort(numbers)
+        self._numbers = numbers[self._order]
+        self._catalogue = catalogue
+        self._columns: dict[str, Column] = {}
 
-    @classmethod
-    def of(cls, listings: Mapping[str, Listing]) -> "DeltaIndex":
-        """Lay listings out."""
-        every = tuple(listings.values())
-        vectors = np.stack([listing.vector for listing in every]) if every else None
-        return cls(every, vectors, {listing.item_id: listing.content for listing in every})
+    def __len__(self) -> int:
+        return len(self.listings)
+
+    @cached_property
+    def sellers(self) -> Labels:
+        """[F] who sells each listing."""
+        return Labels.of(self._values("seller_id", pa.string()))
+
+    def not_live_at(self, times: Longs) -> None:
+        """None: a listing that was sold is not in the delta index any more."""
+
+    def positions(self, items: Longs) -> Longs:
+        """[P] positions of item numbers, -1 where an item is none of these listings."""
+        if not len(self):
+            return np.full(len(items), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self._numbers, items), len(self) - 1)
+        return np.where(self._numbers[place] == items, self._order[place], -1)
+
+    def column(self, name: str) -> Column:
+        """[F] an attribute, of the same kind as in the bundle; read when it is first needed."""
+        if name not in self._columns:
+            is_number = isinstance(self._catalogue.attributes[name], Numbers)
+            values = self._values(name, pa.float64() if is_number else pa.string())
+            self._columns[name] = Numbers.of(values) if is_number else Labels.of(values)
+        return self._columns[name]
+
+    def _values(self, name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([listing.attributes.get(name) for listing in self.listings], kind)
 
 
 class LiveStock:
     """Which items are on sale now: the bundle's live items and what the feed said since.
 
     Attributes:
-        available: [N] which of the bundle's live items are still on sale as the bundle knows them.
+        gone: [N] which of the bundle's live items are not on sale any more as the bundle knows
+            them; None when all are.
         fresh: The listings newer than the bundle.
     """
 
@@ -181,9 +209,15 @@ class LiveStock:
         self._latest: dict[str, datetime] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._listings: dict[str, Listing] = {}
+        self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
-        self.available = np.ones(catalogue.n_live, dtype=bool)
-        self.fresh = DeltaIndex()
+        self.gone: Flags | None = None
+        self.fresh = DeltaIndex(catalogue)
+
+    def __len__(self) -> int:
+        """How many items are on sale."""
+        gone = 0 if self.gone is None else int(np.count_nonzero(self.gone))
+        return self._catalogue.n_live - gone + len(self.fresh)
 
     def catch_up(self) -> None:
         """Apply what the feed said since the last call.
@@ -205,7 +239,7 @@ class LiveStock:
                 else:
                     removed |= self._remove(change.item_id)
             if removed:
-                self.fresh = DeltaIndex.of(self._listings)
+                self._renew_fresh()
             if self._waiting:
                 self._embed_waiting()
             if before != (len(self._listings), len(self._waiting)):
@@ -224,7 +258,19 @@ class LiveStock:
     def _hide(self, item_id: str) -> None:
         row = self._catalogue.row_of.get(item_id)
         if row is not None and row < self._catalogue.n_live:
-            self.available[row] = False
+            if self.gone is None:
+                self.gone = np.zeros(self._catalogue.n_live, dtype=np.bool_)
+            self.gone[row] = True
+
+    def _renew_fresh(self) -> None:
+        self.fresh = DeltaIndex(self._catalogue, self._listings.values())
+
+    def _number(self, item_id: str) -> int:
+        """The item's number in the bundle; a new one, for good, where the bundle has none."""
+        known = self._catalogue.number_of(item_id)
+        if known is not None:
+            return known
+        return self._numbers.setdefault(item_id, self._catalogue.n_numbers + len(self._numbers))
 
     def _embed_waiting(self) -> None:
         usable: list[_Waiting] = []
@@ -243,7 +289,7 @@ class LiveStock:
         # A changed listing is hidden in the bundle first: it may be missed, never shown twice.
         for item_id in self._listings:
             self._hide(item_id)
-        self.fresh = DeltaIndex.of(self._listings)
+        self._renew_fresh()
 
     def _embed(self, waiting: list["_Waiting"]) -> None:
         try:
@@ -261,7 +307,11 @@ class LiveStock:
         for one, vector, content_vector in zip(waiting, vectors, content, strict=True):
             change = one.change
             self._listings[change.item_id] = Listing(
-                change.item_id, change.attributes, vector, content_vector
+                change.item_id,
+                self._number(change.item_id),
+                change.attributes,
+                vector,
+                content_vector,
             )
             del self._waiting[change.item_id]
 
@@ -356,13 +406,3 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= float(np.finfo(np.float32).max)
-
-
-def _has(value: Any, wanted: list[str | float] | Range) -> bool:
-    if isinstance(wanted, list):
-        return value in wanted
-    if value is None:
-        return False
-    return (wanted.min is None or value >= wanted.min) and (
-        wanted.max is None or value <= wanted.max
-    )

@@ -1,8 +1,8 @@
-"""How simulated shoppers choose: visits, the true utility of a listing, and what they do with it.
+"""The choice model of simulated shoppers: visits, true utilities, and interactions with a list.
 
-A shopper looks down a list. A slot is looked at with a chance that falls with its place; what is
-looked at is viewed, liked, put in the cart, offered for or bought with chances that rise with its
-utility; a purchase ends the visit. So the chance that a list sells has a closed form.
+A shopper examines the slots of a list with a chance that falls with the rank. An examined listing
+is viewed, liked, put into the cart, offered for or bought with chances that rise with its utility.
+A purchase ends the visit, so that the chance that a list ends in a purchase has a closed form.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from simulation.scenario import (
     Ints,
     Scenario,
 )
-from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers
+from simulation.shoppers import MICROSECONDS_PER_DAY, Shoppers
 from simulation.stock import Stock
 
 TASTE, FASHION = 0.65, 1.9
@@ -31,25 +31,26 @@ OFF_TOPIC, ONE_SIZE_OFF, MISFIT = -5.0, -1.8, -5.0
 VIEW, LIKE, CART, OFFER, PURCHASE = range(5)
 EVENT_TYPES = ("view", "like", "cart", "offer", "purchase")
 THRESHOLDS = np.array([0.7, 2.8, 4.0, 5.7, 6.3], dtype=np.float32)
-SECONDS_AFTER_LOOK = np.array([0, 6, 15, 25, 60])
-SECONDS_A_SLOT = 12
+SECONDS_AFTER_VIEW = np.array([0, 6, 15, 25, 60])
+SECONDS_PER_SLOT = 12
 NOT_SHOWN = np.float32(-50.0)
-"""Stands for the utility of an empty place."""
+"""The utility of an empty slot."""
 VISIT_MICROSECONDS = 1_800_000_000
 WANTED = ("", *DEPARTMENTS, *(c.name for c in CATEGORIES))
-"""Values of the context column ``wanted_category``; codes of visits index it."""
+"""Values of the context column ``wanted_category``, indexed by ``Visits.wanted``."""
 SURFACES = ("home", "search")
 
 
 @dataclass
 class Visits(Rows):
-    """Simulated visits, one row each, in order of time; -1 stands for not stated.
+    """Simulated visits, one row each, in order of time; -1 means not requested.
 
     Attributes:
         shopper: [N] row of the shopper.
         time: [N] microseconds since the first midnight.
-        department, category: [N] what is asked for: neither, a category_1, or a category_2.
-        size: [N] the size asked for, an index in the category's size system.
+        department, category: [N] the requested category_1 and category_2. A visit requests
+            neither, a department, or a category with its department.
+        size: [N] the requested size, an index in the category's size system.
     """
 
     shopper: Ints
@@ -61,20 +62,20 @@ class Visits(Rows):
     @property
     def wanted(self) -> Ints:
         """[N] codes of ``wanted_category``."""
-        asked = np.where(self.category >= 0, self.category + 1 + len(DEPARTMENTS), 0)
-        return np.where(self.category >= 0, asked, self.department + 1)
+        category_code = self.category + 1 + len(DEPARTMENTS)
+        return np.where(self.category >= 0, category_code, self.department + 1)
 
     @property
     def surface(self) -> Ints:
-        """[N] codes of ``surface``: search once something is asked for."""
+        """[N] codes of ``surface``: search when something is requested, else home."""
         return np.asarray(self.wanted > 0, dtype=np.int64)
 
 
-def wish(context: Mapping[str, str]) -> tuple[int, int, int]:
-    """Department, category and size that a request's context asks for, -1 where it does not.
+def read_context(context: Mapping[str, str]) -> tuple[int, int, int]:
+    """Read department, category and size from the context of a request; -1 if not requested.
 
     Raises:
-        UsageError: A value is not one of the simulated market's.
+        UsageError: The simulated market has no such category or size.
     """
     wanted, label = context.get("wanted_category", ""), context.get("wanted_size", "")
     if wanted not in WANTED:
@@ -91,14 +92,17 @@ def wish(context: Mapping[str, str]) -> tuple[int, int, int]:
 
 
 @dataclass
-class StockOnSale(Rows):
-    """The listings that are on sale at some time of a day, ordered by category and size.
+class LiveListings(Rows):
+    """The listings that are live at some time of a day, ordered by category and size.
 
     Attributes:
-        item: [N] row of the listing.
-        style: [N, S] latent style, turned as taste is turned on that day.
-        worth: [N] utility that everybody sees: fashion, brand heat, season, appeal.
-        log_price: [N] logarithm of price over what is usual in the category.
+        item: [N] row of the listing in the stock.
+        category, department, size, system, brand, seller: [N] codes.
+        style: [N, S] latent style, rotated by the day's shift of taste.
+        shared_utility: [N] utility that is the same for all shoppers: fashion, brand, season,
+            appeal.
+        log_price: [N] logarithm of the price over the typical price of the category.
+        listed_at, delisted_at: [N] microseconds since the first midnight.
     """
 
     item: Ints
@@ -109,21 +113,23 @@ class StockOnSale(Rows):
     brand: Ints
     seller: Ints
     style: Floats
-    worth: Floats
+    shared_utility: Floats
     log_price: Floats
     listed_at: Ints
-    gone_at: Ints
+    delisted_at: Ints
 
 
-def shelf_of_day(scenario: Scenario, stock: Stock, day: int) -> StockOnSale:
-    """What is on sale at some time of a day, as shoppers see it on that day."""
-    start = day * MICROSECONDS_A_DAY
-    live = np.flatnonzero((stock.listed_at < start + MICROSECONDS_A_DAY) & (stock.gone_at > start))
+def live_listings_of_day(scenario: Scenario, stock: Stock, day: int) -> LiveListings:
+    """Select the listings that are live at some time of a day, with their utility on that day."""
+    start = day * MICROSECONDS_PER_DAY
+    live = np.flatnonzero(
+        (stock.listed_at < start + MICROSECONDS_PER_DAY) & (stock.delisted_at > start)
+    )
     live = live[np.lexsort((stock.size[live], stock.category[live]))]
     here = stock.take(live)
-    turn = scenario.turn_on(day)[scenario.group[here.category]]
+    rotation = scenario.taste_rotation_on(day)[scenario.group[here.category]]
     fashion = np.einsum("ns,ns->n", scenario.fashion_on(day)[here.category], here.style)
-    return StockOnSale(
+    return LiveListings(
         item=live,
         category=here.category,
         department=scenario.department[here.category],
@@ -131,21 +137,21 @@ def shelf_of_day(scenario: Scenario, stock: Stock, day: int) -> StockOnSale:
         system=scenario.system[here.category],
         brand=here.brand,
         seller=here.seller,
-        style=np.einsum("nij,ni->nj", turn, here.style).astype(np.float32),
-        worth=(
+        style=np.einsum("nij,ni->nj", rotation, here.style).astype(np.float32),
+        shared_utility=(
             FASHION * fashion
-            + scenario.brand_heat(day)[here.brand]
+            + scenario.brand_boost(day)[here.brand]
             + scenario.season(day)[here.category] * ~scenario.is_new[here.category]
             + here.appeal
         ).astype(np.float32),
         log_price=np.log(here.price) - scenario.log_price[here.category],
         listed_at=here.listed_at,
-        gone_at=here.gone_at,
+        delisted_at=here.delisted_at,
     )
 
 
 def visits_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Visits:
-    """Who comes on a day, when, and what they ask for."""
+    """Draw the visits of a day: shoppers, times and requests."""
     rng = scenario.stream("visits", day)
     weekday = 1.0 + 0.2 * (((scenario.settings.start.weekday() + day) % 7) >= 5)
     n = int(rng.poisson(scenario.settings.visits_per_day * weekday / 1.057))
@@ -153,82 +159,94 @@ def visits_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Visits:
     shopper = np.searchsorted(share / share[-1], rng.random(n))
     hours = np.where(rng.random(n) < 0.35, rng.normal(12.5, 2.5, n), rng.normal(20, 2, n)) % 24
     time = (np.clip(hours, 0.1, 23.3) * 3_600_000_000).astype(np.int64)
-    time = np.sort(time + rng.integers(0, 60_000_000, n)) + day * MICROSECONDS_A_DAY
+    time = np.sort(time + rng.integers(0, 60_000_000, n)) + day * MICROSECONDS_PER_DAY
 
     demand = np.cumsum(scenario.demand(day, shoppers.categories[shopper]), axis=1)
     category = (demand[:, :-1] < rng.random(n)[:, None]).sum(axis=1)
-    how = rng.random(n)  # browse the front page, a department, or search a category
-    department = np.where(how < 0.25, -1, scenario.department[category])
-    asked = np.where(how < 0.4, -1, category)
+    intent = rng.random(n)  # browse the front page, browse a department, or search a category
+    department = np.where(intent < 0.25, -1, scenario.department[category])
+    requested = np.where(intent < 0.4, -1, category)
     system = scenario.system[category]
     own = shoppers.sizes[shopper, system]
     others = (rng.random(n) * SYSTEM_LENGTHS[system]).astype(np.int64)
-    size = np.where(rng.random(n) < 0.05, others, own)  # some buy for somebody else
-    says = (asked >= 0) & (rng.random(n) < 0.6) & (system != SYSTEMS.index("one size"))
-    return Visits(shopper, time, department, asked, np.where(says, size, -1))
+    size = np.where(rng.random(n) < 0.05, others, own)  # some buy for another person
+    has_size = (requested >= 0) & (rng.random(n) < 0.6) & (system != SYSTEMS.index("one size"))
+    return Visits(shopper, time, department, requested, np.where(has_size, size, -1))
 
 
-def utility(shoppers: Shoppers, on_sale: StockOnSale, visits: Visits, slots: Ints) -> Floats:
-    """[V, L] true utility of the listings in ``slots`` [V, L] of what is on sale to each visit."""
+def utility(shoppers: Shoppers, listings: LiveListings, visits: Visits, slots: Ints) -> Floats:
+    """[V, L] true utility of the listings ``slots`` [V, L] for each visit."""
     who = visits.shopper[:, None]
-    category, department = on_sale.category[slots], on_sale.department[slots]
-    system = on_sale.system[slots]
-    value = on_sale.worth[slots] + shoppers.brands[who, on_sale.brand[slots]]
-    value += TASTE * np.einsum("vls,vs->vl", on_sale.style[slots], shoppers.taste[visits.shopper])
-    value -= shoppers.thrift[who] * on_sale.log_price[slots]
+    category, department = listings.category[slots], listings.department[slots]
+    system = listings.system[slots]
+    value = listings.shared_utility[slots] + shoppers.brands[who, listings.brand[slots]]
+    value += TASTE * np.einsum("vls,vs->vl", listings.style[slots], shoppers.taste[visits.shopper])
+    value -= shoppers.price_sensitivity[who] * listings.log_price[slots]
 
-    asked, asked_department = visits.category[:, None], visits.department[:, None]
-    liking = shoppers.categories[who, category]
-    liking = np.where(
-        asked_department < 0,
-        liking,
-        np.where(department == asked_department, 0.3 * liking, OFF_TOPIC),
+    requested, requested_department = visits.category[:, None], visits.department[:, None]
+    preference = shoppers.categories[who, category]
+    preference = np.where(
+        requested_department < 0,
+        preference,
+        np.where(department == requested_department, 0.3 * preference, OFF_TOPIC),
     )
-    value += np.where(asked < 0, liking, np.where(category == asked, 0.8, OFF_TOPIC))
+    value += np.where(requested < 0, preference, np.where(category == requested, 0.8, OFF_TOPIC))
 
     wanted = np.where(visits.size[:, None] >= 0, visits.size[:, None], shoppers.sizes[who, system])
-    off = np.abs(on_sale.size[slots] - wanted)
-    value += np.where(off == 0, 0.0, np.where(off == 1, ONE_SIZE_OFF, MISFIT))
+    difference = np.abs(listings.size[slots] - wanted)
+    value += np.where(difference == 0, 0.0, np.where(difference == 1, ONE_SIZE_OFF, MISFIT))
     return value.astype(np.float32, copy=False)
 
 
-def chance(value: Floats, kind: int) -> Floats:
-    """Chance of viewing a slot that is looked at, or of a further event on a viewed one."""
+def event_chance(value: Floats, kind: int) -> Floats:
+    """Chance that an examined listing is viewed, or that a viewed one has an event of a kind.
+
+    Args:
+        value: [...] true utilities.
+        kind: Code of the event type.
+
+    Returns:
+        [...] chances.
+    """
     return np.asarray(
         1.0 / (1.0 + np.exp(THRESHOLDS[kind] - np.maximum(value, NOT_SHOWN))), dtype=np.float32
     )
 
 
-def on_sale(on_sale: StockOnSale, visits: Visits, slots: Ints) -> Ints:
-    """[V, L] slots, -1 for what is not on sale throughout the visit or is the shopper's own."""
+def mask_unavailable(listings: LiveListings, visits: Visits, slots: Ints) -> Ints:
+    """[V, L] slots, -1 for listings that are not live throughout the visit or the shopper's own."""
     time = visits.time[:, None]
-    fine = (slots >= 0) & (on_sale.listed_at[slots] <= time)
-    fine &= on_sale.gone_at[slots] > time + VISIT_MICROSECONDS
-    fine &= on_sale.seller[slots] != visits.shopper[:, None]
-    return np.where(fine, slots, -1)
+    available = (slots >= 0) & (listings.listed_at[slots] <= time)
+    available &= listings.delisted_at[slots] > time + VISIT_MICROSECONDS
+    available &= listings.seller[slots] != visits.shopper[:, None]
+    return np.where(available, slots, -1)
 
 
-def look(length: int) -> Floats:
-    """[L] chance that each place of a list is looked at."""
+def examination_chance(length: int) -> Floats:
+    """[L] chance that each slot of a list is examined."""
     return np.asarray(1.0 / (1.0 + 0.1 * np.arange(length)), dtype=np.float32)
 
 
 def chance_of_sale(value: Floats) -> NDArray[np.float64]:
-    """[...] chance that a list with true utilities [..., L] ends in a purchase."""
-    bought = look(value.shape[-1]) * chance(value, VIEW) * chance(value, PURCHASE)
+    """[...] chance that a list with true utilities ``value`` [..., L] ends in a purchase."""
+    bought = (
+        examination_chance(value.shape[-1])
+        * event_chance(value, VIEW)
+        * event_chance(value, PURCHASE)
+    )
     return np.asarray(1.0 - np.prod(1.0 - bought.astype(np.float64), axis=-1))
 
 
 @dataclass
-class Acts(Rows):
-    """What shoppers did, one row an event.
+class Interactions(Rows):
+    """Events of shoppers on listings, one row each.
 
     Attributes:
         visit: [N] row of the visit.
-        slot: [N] row of the stock on sale.
+        slot: [N] row of the live listing.
         kind: [N] code of the event type.
         time: [N] microseconds since the first midnight.
-        discount: [N] factor on the price that an offer names, 1 without one.
+        discount: [N] factor on the price: that of an offer, otherwise 1.
     """
 
     visit: Ints
@@ -238,37 +256,42 @@ class Acts(Rows):
     discount: Floats
 
 
-def react(
-    rng: np.random.Generator, shoppers: Shoppers, on_sale: StockOnSale, visits: Visits, slots: Ints
-) -> Acts:
-    """What each visit does with the list it is shown.
+def simulate_interactions(
+    rng: np.random.Generator,
+    shoppers: Shoppers,
+    listings: LiveListings,
+    visits: Visits,
+    slots: Ints,
+) -> Interactions:
+    """Simulate what each visit does with the list that it is shown.
 
     Args:
-        rng: Draws the same count of numbers for a shape, whatever is shown.
+        rng: The number of draws depends on the shape of ``slots`` only.
         shoppers: All shoppers.
-        on_sale: The day's on_sale.
+        listings: The day's live listings.
         visits: V visits.
-        slots: [V, L] rows of the stock on sale, -1 where nothing (or nothing on sale) is shown.
+        slots: [V, L] rows of the live listings shown; -1 for an empty slot or a listing that is
+            not live.
     """
     n, length = slots.shape
     luck = rng.random((len(EVENT_TYPES), n, length), dtype=np.float32)
-    value = utility(shoppers, on_sale, visits, np.maximum(slots, 0))
-    viewed = (luck[VIEW] < look(length) * chance(value, VIEW)) & (slots >= 0)
-    visit, place = np.nonzero(viewed)
-    slot, liking, further = slots[viewed], value[viewed], luck[:, viewed]
+    value = utility(shoppers, listings, visits, np.maximum(slots, 0))
+    viewed = (luck[VIEW] < examination_chance(length) * event_chance(value, VIEW)) & (slots >= 0)
+    visit, rank = np.nonzero(viewed)
+    slot, view_value, view_luck = slots[viewed], value[viewed], luck[:, viewed]
 
-    buys = further[PURCHASE] < chance(liking, PURCHASE)
-    first = np.full(n, length)
-    np.minimum.at(first, visit[buys], place[buys])
-    before_purchase = place <= first[visit]
-    offers = further[OFFER] < chance(liking, OFFER)
-    discount = np.where(offers, 0.75 + 0.2 * further[CART], 1.0).astype(np.float32)
-    look_time = visits.time[visit] + place * (SECONDS_A_SLOT * 1_000_000)
+    buys = view_luck[PURCHASE] < event_chance(view_value, PURCHASE)
+    first_purchase = np.full(n, length)
+    np.minimum.at(first_purchase, visit[buys], rank[buys])
+    before_purchase = rank <= first_purchase[visit]
+    offers = view_luck[OFFER] < event_chance(view_value, OFFER)
+    discount = np.where(offers, 0.75 + 0.2 * view_luck[CART], 1.0).astype(np.float32)
+    view_time = visits.time[visit] + rank * (SECONDS_PER_SLOT * 1_000_000)
     parts = []
     for kind in range(len(EVENT_TYPES)):
-        does = further[kind] < chance(liking, kind)
-        done = before_purchase & (does if kind != VIEW else True)
-        time = look_time[done] + SECONDS_AFTER_LOOK[kind] * 1_000_000
-        paid = discount[done] if kind >= OFFER else np.ones(len(time), dtype=np.float32)
-        parts.append(Acts(visit[done], slot[done], np.full(len(time), kind), time, paid))
+        occurs = view_luck[kind] < event_chance(view_value, kind)
+        rows = before_purchase & (occurs if kind != VIEW else True)
+        time = view_time[rows] + SECONDS_AFTER_VIEW[kind] * 1_000_000
+        factor = discount[rows] if kind >= OFFER else np.ones(len(time), dtype=np.float32)
+        parts.append(Interactions(visit[rows], slot[rows], np.full(len(time), kind), time, factor))
     return parts[0].joined_with(*parts[1:])

@@ -1,4 +1,4 @@
-"""Writing the batch past of a simulated marketplace as files, before there is any model."""
+"""Write the history of a simulated marketplace, before there is a model, as files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,17 @@ from simulation.marketplace import Marketplace
 
 
 def write_history(settings: Mapping[str, Any], out: Path) -> Marketplace:
-    """Write events.parquet, items.parquet and users.parquet of a simulated past.
+    """Simulate a history, and write it as events.parquet, items.parquet and users.parquet.
 
     Args:
-        settings: Plain values of ``SimulationSettings``; ``preset`` allowed.
-        out: Folder to write into; made when missing.
+        settings: Values of ``SimulationSettings``, and optionally ``preset``.
+        out: Folder to write to; created if it does not exist.
 
     Returns:
-        The marketplace, ready to live further days.
+        The marketplace at the end of the history; more days can be simulated.
+
+    Raises:
+        UsageError: A setting is unknown or invalid.
     """
     market = Marketplace(settings)
     write_tables(market, out)
@@ -27,7 +30,7 @@ def write_history(settings: Mapping[str, Any], out: Path) -> Marketplace:
 
 
 def write_tables(market: Marketplace, out: Path) -> None:
-    """Write the three tables as the shop knows them at the start of ``market.day``."""
+    """Write the three tables as they are known at the start of ``market.day``."""
     tables = {
         EVENTS_FILE: market.events_table(),
         ITEMS_FILE: market.items_table(),

@@ -1,4 +1,4 @@
-"""Tables as plain arrays: rows that can be joined and taken, and labels for codes."""
+"""Tables as arrays: rows that can be concatenated and selected, and labels of codes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,33 +13,33 @@ from refit.errors import UsageError
 
 @dataclass
 class Rows:
-    """A table whose fields are arrays of one length along their first axis."""
+    """A table whose fields are arrays of the same length along their first axis."""
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
     def joined_with(self, *others: Self) -> Self:
-        """These rows, then the rows of ``others``."""
+        """Return these rows followed by the rows of ``others``."""
         tables = (self, *others)
         return type(self)(
             *(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(self))
         )
 
     def take(self, rows: NDArray[Any]) -> Self:
-        """The rows at some indices, or where a mask holds."""
+        """Return the rows at some indices, or where a mask is true."""
         return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def labels(names: Sequence[str], codes: NDArray[Any]) -> pa.Array:
-    """The strings that codes stand for; -1 is null."""
+    """[N] ``names`` at the indices ``codes`` [N]; -1 is null."""
     return pa.array(names, pa.string()).take(pa.array(codes, pa.int64(), mask=codes < 0))
 
 
 def row_of(name: str, prefix: str) -> int:
-    """The row that an id stands for.
+    """Parse the row number from an id.
 
     Raises:
-        UsageError: It is not an id of that kind.
+        UsageError: It is not an id with this prefix.
     """
     number = name.removeprefix(prefix)
     if number == name or not (number.isascii() and number.isdigit()):

@@ -1,4 +1,4 @@
-"""What holds for the whole simulated market: taxonomy, brands, fashion, seasons, the encoder."""
+"""The fixed parts of the simulated market: taxonomy, brands, fashion, seasons, image encoder."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 N_STYLE = 8
-"""Dimensions of latent style; the last two are used by the new category only."""
+"""Dimensions of latent style; the last two are mainly used by the new categories."""
 
 SIZES: dict[str, tuple[str, ...]] = {
     "clothes": ("XS", "S", "M", "L", "XL", "XXL"),
@@ -39,12 +39,12 @@ class Category:
 
     Attributes:
         department: Its category_1.
-        word: What it is; the category_2 is ``department word``.
-        kinds: Prefixes that make its category_3.
-        system: Its sizes, a key of ``SIZES``.
-        group: Categories of one group follow the same taste.
-        price: Typical price.
-        peak: Day of the year of most demand.
+        word: The product type; the category_2 is ``department word``.
+        kinds: Prefixes of its category_3.
+        system: Its size system, a key of ``SIZES``.
+        group: Categories of one group have the same shift of taste.
+        price: Typical price in euros.
+        peak: Day of the year with the highest demand.
         share: Relative supply within the market.
     """
 
@@ -82,7 +82,7 @@ CATEGORIES = (
     Category("outdoor", "shells", ("light", "storm"), "clothes", 1, 90, 60, 1.2),
     Category("outdoor", "boots", ("trail", "alpine"), "shoes", 3, 80, 60, 0.8),
 )
-"""Grouped by department; the outdoor ones appear only with ``new_category_wave``."""
+"""Ordered by department; the outdoor categories appear only with ``new_category_wave``."""
 
 N_BRANDS = 60
 N_NEW_BRANDS = 10
@@ -114,7 +114,7 @@ INFLATION = 2.0
 
 
 class Scenario:
-    """The fixed truth of a simulated market, and what its changes make of it on a day.
+    """The ground truth of a simulated market, and how its changes alter it on a day.
 
     Args:
         settings: The simulation's settings.
@@ -122,7 +122,7 @@ class Scenario:
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
-        rng = self.stream("world")  # a name is a seed: another one would draw another market
+        rng = self.stream("world")  # part of the seed: another name would draw another market
         n_categories = len(CATEGORIES)
         self.department = np.array([DEPARTMENTS.index(c.department) for c in CATEGORIES])
         self.system = np.array([SYSTEMS.index(c.system) for c in CATEGORIES])
@@ -134,36 +134,36 @@ class Scenario:
         self.kind_names = [f"{c.department} {k} {c.word}" for c in CATEGORIES for k in c.kinds]
 
         self.brand_style = _base_style(rng, N_BRANDS + N_NEW_BRANDS)
-        self.brand_level = rng.normal(0, 0.45, N_BRANDS + N_NEW_BRANDS).astype(np.float32)
+        self.brand_log_price = rng.normal(0, 0.45, N_BRANDS + N_NEW_BRANDS).astype(np.float32)
         self.brand_share = 1.0 / np.arange(2, N_BRANDS + N_NEW_BRANDS + 2) ** 0.7
         self.brand_department = rng.integers(0, NEW_DEPARTMENT, len(BRANDS))
         self.kind_style = _base_style(rng, len(self.kind_names))
         self.colour_style = _base_style(rng, len(COLOURS))
         self.fashion = np.stack([_unit(rng.normal(size=(n_categories, N_STYLE))) for _ in range(2)])
-        self.turns = rng.choice([-1.0, 1.0], size=(4, N_STYLE // 2))
-        self.tribes = rng.normal(size=(6, N_STYLE)).astype(np.float32)
+        self.taste_rotation_signs = rng.choice([-1.0, 1.0], size=(4, N_STYLE // 2))
+        self.taste_clusters = rng.normal(size=(6, N_STYLE)).astype(np.float32)
         new_direction = np.zeros(N_STYLE, dtype=np.float32)
         new_direction[-2:] = (2.2, -2.2)
         self.new_direction = new_direction
         self.encoder = rng.normal(0, 1 / np.sqrt(N_STYLE), (N_STYLE, settings.vector_size))
-        self.rotation = np.linalg.qr(rng.normal(size=(settings.vector_size,) * 2))[0]
+        self.encoder_rotation = np.linalg.qr(rng.normal(size=(settings.vector_size,) * 2))[0]
 
     def stream(self, name: str, day: int = 0) -> np.random.Generator:
-        """A random stream of its own for a purpose and a day, so that no draw moves another."""
+        """A random generator for one purpose and day; draws of one do not affect another."""
         return np.random.default_rng([self.settings.seed, *name.encode(), 0, day + 1_000_000])
 
     def change(self, name: str, day: int) -> MarketChange | None:
-        """The change of that name in force on a day; of several the one that began last."""
-        begun = [c for c in self.settings.changes if c.name == name and c.day <= day]
-        return max(begun, key=lambda c: c.day) if begun else None
+        """The change of that name in effect on a day; the latest if there are several."""
+        started = [c for c in self.settings.changes if c.name == name and c.day <= day]
+        return max(started, key=lambda c: c.day) if started else None
 
     def strength(self, name: str, day: int) -> float:
-        """How strong a change is on a day; 0 when it is not in force."""
+        """The strength of a change on a day; 0 if it is not in effect."""
         change = self.change(name, day)
         return change.strength if change else 0.0
 
     def season(self, day: int, lead: int = 0) -> Floats:
-        """[C] log demand of each category_2; sellers list ``lead`` days ahead of it."""
+        """[C] log demand of each category_2, ``lead`` days later."""
         peaks = np.array([c.peak for c in CATEGORIES])
         phase = 2 * np.pi * (_day_of_year(self.settings, day) + lead - peaks) / 365.25
         return (0.7 * self.settings.season_strength * np.cos(phase)).astype(np.float32)
@@ -174,7 +174,7 @@ class Scenario:
         return self._with_wave(share, day)
 
     def demand(self, day: int, preference: Floats) -> NDArray[np.float64]:
-        """[V, C] share of visits that have each category_2 in mind, given [V, C] preferences."""
+        """[V, C] chance that a visit is for each category_2, given ``preference`` [V, C]."""
         share = np.exp(preference.astype(np.float64) + self.season(day))
         return self._with_wave(share, day)
 
@@ -195,35 +195,37 @@ class Scenario:
         share[NEW_DEPARTMENT, :N_BRANDS] *= 0.01
         return share / share.sum(axis=1, keepdims=True)
 
-    def brand_heat(self, day: int) -> Floats:
-        """[brands] utility that everybody sees in a brand beyond personal affinity."""
-        heat = np.zeros(len(BRANDS), dtype=np.float32)
-        heat[CRAZED_BRAND] = CRAZE_UTILITY * self.strength("brand_craze", day)
-        return heat
+    def brand_boost(self, day: int) -> Floats:
+        """[brands] utility of each brand that is the same for all shoppers."""
+        boost = np.zeros(len(BRANDS), dtype=np.float32)
+        boost[CRAZED_BRAND] = CRAZE_UTILITY * self.strength("brand_craze", day)
+        return boost
 
     def fashion_on(self, day: int) -> Floats:
-        """[C, S] the style in fashion in each category_2, unit length."""
+        """[C, S] the style in fashion in each category_2, of unit length."""
         strength = self.strength("taste_shift", day)
         before, after = self.fashion
         return _unit((1 - strength) * before + strength * after)
 
-    def turn_on(self, day: int) -> Floats:
-        """[groups, S, S] how each group of categories turns a shopper's taste."""
-        angles = self.strength("taste_shift", day) * np.pi / 4 * self.turns
-        turn = np.zeros((len(angles), N_STYLE, N_STYLE), dtype=np.float32)
+    def taste_rotation_on(self, day: int) -> Floats:
+        """[groups, S, S] rotation of a shopper's taste in each group of categories."""
+        angles = self.strength("taste_shift", day) * np.pi / 4 * self.taste_rotation_signs
+        rotation = np.zeros((len(angles), N_STYLE, N_STYLE), dtype=np.float32)
         for plane in range(N_STYLE // 2):
             i, j = 2 * plane, 2 * plane + 1
-            turn[:, i, i] = turn[:, j, j] = np.cos(angles[:, plane])
-            turn[:, i, j] = -np.sin(angles[:, plane])
-            turn[:, j, i] = np.sin(angles[:, plane])
-        return turn
+            rotation[:, i, i] = rotation[:, j, j] = np.cos(angles[:, plane])
+            rotation[:, i, j] = -np.sin(angles[:, plane])
+            rotation[:, j, i] = np.sin(angles[:, plane])
+        return rotation
 
-    def see(self, style: Floats, noise: Floats, day: int) -> Floats:
-        """[N, V] what the picture encoder makes of [N, S] styles, with [N, V] noise."""
+    def encode_images(self, style: Floats, noise: Floats, day: int) -> Floats:
+        """[N, V] image vectors of ``style`` [N, S] by the encoder of a day; ``noise`` is [N, V]."""
         vectors = np.asarray(np.tanh(style @ self.encoder) + noise, dtype=np.float64)
         strength = self.strength("image_encoder_replaced", day)
         if strength:
-            mixed = (1 - strength) * np.eye(len(self.rotation)) + strength * self.rotation
+            mixed = (1 - strength) * np.eye(
+                len(self.encoder_rotation)
+            ) + strength * self.encoder_rotation
             left, _, right = np.linalg.svd(mixed)
             vectors = vectors @ (left @ right)
         return np.asarray(vectors, dtype=np.float32)
@@ -234,7 +236,7 @@ def _day_of_year(settings: SimulationSettings, day: int) -> int:
 
 
 def _base_style(rng: np.random.Generator, n: int) -> Floats:
-    """Styles of the old market, which hardly uses the last two dimensions."""
+    """[n, S] styles of the old categories, which hardly use the last two dimensions."""
     scale = np.where(np.arange(N_STYLE) < N_STYLE - 2, 1.0, 0.2)
     return (rng.normal(size=(n, N_STYLE)) * scale).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What a simulated marketplace looks like, and which changes set in on which day."""
+"""Settings of a simulated marketplace, and of its changes."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -12,13 +12,13 @@ from simulation.changes import CHANGES, NULLABLE_COLUMNS
 
 
 class MarketChange(Settings):
-    """One named change of the simulated marketplace, in force from a day on.
+    """One named change of the simulated marketplace, in effect from a day on.
 
     Attributes:
         name: One of ``simulation.changes.CHANGES``.
-        day: The first day it is in force; 0 is the first simulated day.
-        strength: From 0 (nothing) to 1 (as documented with the change).
-        column: Only for ``column_gone_null``: the item column that goes null.
+        day: The first day on which it is in effect; 0 is the first simulated day.
+        strength: From 0 (no effect) to 1 (as documented with the change).
+        column: Only for ``column_gone_null``: the item column that becomes null.
     """
 
     name: str
@@ -37,7 +37,9 @@ class MarketChange(Settings):
     @classmethod
     def _can_be_null(cls, column: str) -> str:
         if column not in NULLABLE_COLUMNS:
-            raise ValueError(f"this column cannot go null; these can: {NULLABLE_COLUMNS}")
+            raise ValueError(
+                f"this column cannot become null; choose from {', '.join(NULLABLE_COLUMNS)}"
+            )
         return column
 
 
@@ -47,19 +49,19 @@ class SimulationSettings(Settings):
     Attributes:
         seed: The same seed gives identical rows, another seed another marketplace.
         start: The first simulated day, UTC.
-        days: Days of batch history; live days follow after them.
-        n_shoppers: Shoppers who are there at the start.
-        newcomers_per_day: Shoppers who join each day, mean.
-        listings_per_day: New listings a day, mean over the year.
-        visits_per_day: Shoppers' visits a day, mean; a visit gives three to four events.
-        requests_per_day: How many visits of a live day ask the recommender; the others browse
+        days: Days of history; live days follow.
+        n_shoppers: Number of shoppers at the start.
+        newcomers_per_day: Mean number of shoppers who join on a day.
+        listings_per_day: Mean number of new listings a day, over the year.
+        visits_per_day: Mean number of visits a day; a visit has three to four events.
+        requests_per_day: How many visits of a live day request recommendations; the others browse
             the organic ranking.
-        list_length: Slots of an organic list.
+        list_length: Number of slots of an organic list.
         lifetime_days: Mean time until an unsold listing is withdrawn.
-        season_strength: 0 is a market without seasons, 1 the documented one.
-        vector_size: Length of the image-like vector.
-        vector_noise: Standard deviation of the vector's noise; its signal is about 0.6.
-        changes: What changes, and when.
+        season_strength: 0 is a market without seasons, 1 has the full effect.
+        vector_size: Length of the simulated image vector.
+        vector_noise: Standard deviation of the vector's noise; that of its signal is about 0.6.
+        changes: The changes, each with its day.
     """
 
     seed: int = Field(default=7, ge=0)
@@ -97,10 +99,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def read_settings(values: Mapping[str, Any]) -> SimulationSettings:
-    """Read settings from plain values; ``preset`` names the values to start from.
+    """Read settings from plain values; ``preset`` names the defaults, see ``PRESETS``.
 
     Raises:
-        UsageError: A preset, name or value is unknown or off; the message lists the right ones.
+        UsageError: A preset, name or value is unknown or invalid; the message lists valid ones.
     """
     own = dict(values)
     preset = own.pop("preset", "demo")

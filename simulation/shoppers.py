@@ -1,4 +1,4 @@
-"""The simulated shoppers: latent taste, sizes, purse, and the few columns a shop knows of them."""
+"""The simulated shoppers: latent preferences, and the columns that the users table has."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from simulation.scenario import (
     Scenario,
 )
 
-MICROSECONDS_A_DAY = 86_400_000_000
+MICROSECONDS_PER_DAY = 86_400_000_000
 UNKNOWN = -1
 
 
@@ -33,22 +33,25 @@ class Shoppers(Rows):
     """Simulated shoppers, one row each; a shopper may also sell.
 
     Attributes:
-        taste: [U, S] the style they want, before fashion and turns of taste.
-        brands: [U, brands] affinity; categories: [U, C] preference; both in utility.
+        taste: [U, S] preferred style, before fashion and shifts of taste.
+        brands: [U, brands] utility of each brand.
+        categories: [U, C] utility of each category_2.
         sizes: [U, systems] size index in each size system.
-        thrift: [U] how much a higher price hurts.
-        activity, selling: [U] relative frequency of visiting and of listing.
-        department: [U] where they mostly shop.
-        age, country: [U] age 0 and size hidden are null in the users table.
+        price_sensitivity: [U] loss of utility per unit of log price.
+        activity, selling: [U] relative frequency of visits and of new listings.
+        department: [U] code of the preferred category_1.
+        age: [U] years; 0 is null in the users table.
+        country: [U] code.
+        size_known: [U] whether the users table has the sizes.
         joined_at: [U] microseconds since the first simulated midnight.
-        flood: [U] came with the flood of new sellers.
+        flood: [U] whether the shopper joined with the flood of new sellers.
     """
 
     taste: Floats
     brands: Floats
     categories: Floats
     sizes: Ints
-    thrift: Floats
+    price_sensitivity: Floats
     activity: NDArray[np.float64]
     selling: NDArray[np.float64]
     department: Ints
@@ -60,20 +63,20 @@ class Shoppers(Rows):
 
 
 def shoppers_of_day(scenario: Scenario, day: int) -> Shoppers:
-    """The shoppers who join on a day; day -1 stands for everybody who was there before."""
+    """Draw the shoppers who join on a day; day -1 is the shoppers at the start."""
     rng = scenario.stream("shoppers", day)
     settings = scenario.settings
     n = settings.n_shoppers if day < 0 else int(rng.poisson(settings.newcomers_per_day))
     regulars = _draw(scenario, rng, n)
     if day < 0:
-        regulars.joined_at = -rng.integers(0, 900 * MICROSECONDS_A_DAY, n)
+        regulars.joined_at = -rng.integers(0, 900 * MICROSECONDS_PER_DAY, n)
         return regulars
-    regulars.joined_at = day * MICROSECONDS_A_DAY + np.sort(rng.integers(0, 300_000_000, n))
+    regulars.joined_at = day * MICROSECONDS_PER_DAY + np.sort(rng.integers(0, 300_000_000, n))
     if not _flood_begins(scenario, day):
         return regulars
     rng = scenario.stream("flood", day)
     sellers = _draw(scenario, rng, max(5, settings.n_shoppers // 20))
-    sellers.joined_at = np.full(len(sellers), day * MICROSECONDS_A_DAY)
+    sellers.joined_at = np.full(len(sellers), day * MICROSECONDS_PER_DAY)
     sellers.flood[:] = True
     sellers.activity[:] = 0.0
     return regulars.joined_with(sellers)
@@ -85,19 +88,19 @@ def _flood_begins(scenario: Scenario, day: int) -> bool:
 
 
 def flood_listings(scenario: Scenario, day: int) -> float:
-    """Mean number of listings on top that the flood of new sellers brings on a day."""
+    """Mean number of listings that the flood of new sellers adds on a day."""
     return FLOOD * scenario.strength("new_sellers_flood", day) * scenario.settings.listings_per_day
 
 
 def _draw(scenario: Scenario, rng: np.random.Generator, n: int) -> Shoppers:
-    tribe = rng.integers(0, len(scenario.tribes), n)
-    taste = 0.7 * scenario.tribes[tribe] + 0.7 * rng.normal(size=(n, N_STYLE))
+    cluster = rng.integers(0, len(scenario.taste_clusters), n)
+    taste = 0.7 * scenario.taste_clusters[cluster] + 0.7 * rng.normal(size=(n, N_STYLE))
     department = rng.choice(NEW_DEPARTMENT, n, p=(0.56, 0.36, 0.08))
     categories = rng.normal(0, 0.5, (n, len(CATEGORIES)))
     categories[scenario.department != department[:, None]] -= 2.5
     parent = rng.random(n) < 0.3
     categories[np.ix_(parent, scenario.department == 2)] += 1.5
-    categories[:, scenario.is_new] += 2.5  # the new category is for everybody
+    categories[:, scenario.is_new] += 2.5  # all shoppers like the new category
 
     brands = rng.normal(0, 0.4, (n, len(BRANDS))) + 0.12 * taste @ scenario.brand_style.T
     favourites = rng.integers(0, N_BRANDS, (n, 3))
@@ -108,7 +111,7 @@ def _draw(scenario: Scenario, rng: np.random.Generator, n: int) -> Shoppers:
     middle = np.tile((SYSTEM_LENGTHS - 1) / 2, (n, 1))
     middle[:, SYSTEMS.index("shoes")] += np.where(department == DEPARTMENTS.index("men"), 2.0, -1.5)
     sizes = np.rint(middle + spread * (0.8 * build[:, None] + 0.6 * rng.normal(size=(n, 4))))
-    age = np.clip(np.rint(24 + 5 * tribe + 6 * rng.normal(size=n)), 16, 80)
+    age = np.clip(np.rint(24 + 5 * cluster + 6 * rng.normal(size=n)), 16, 80)
     age[rng.random(n) < 0.2] = 0
     abroad = rng.random(n) < 0.5
     return Shoppers(
@@ -116,12 +119,12 @@ def _draw(scenario: Scenario, rng: np.random.Generator, n: int) -> Shoppers:
         brands=brands.astype(np.float32),
         categories=categories.astype(np.float32),
         sizes=np.clip(sizes, 0, SYSTEM_LENGTHS - 1).astype(np.int64),
-        thrift=np.exp(rng.normal(-0.3, 0.35, n)).astype(np.float32),
+        price_sensitivity=np.exp(rng.normal(-0.3, 0.35, n)).astype(np.float32),
         activity=np.exp(rng.normal(0, 0.9, n)),
         selling=np.exp(rng.normal(0, 1.3, n)) * (rng.random(n) < 0.4),
         department=department,
         age=age.astype(np.int64),
-        country=np.where(abroad, rng.integers(0, len(COUNTRIES), n), tribe % len(COUNTRIES)),
+        country=np.where(abroad, rng.integers(0, len(COUNTRIES), n), cluster % len(COUNTRIES)),
         size_known=rng.random(n) > 0.15,
         joined_at=np.zeros(n, dtype=np.int64),
         flood=np.zeros(n, dtype=np.bool_),
@@ -129,7 +132,7 @@ def _draw(scenario: Scenario, rng: np.random.Generator, n: int) -> Shoppers:
 
 
 def user_row(user_id: str) -> int:
-    """Row of a shopper by id.
+    """Parse the row of a shopper from a user id.
 
     Raises:
         UsageError: It is not the id of a simulated shopper.
@@ -138,23 +141,23 @@ def user_row(user_id: str) -> int:
 
 
 def user_ids(indices: Ints) -> list[str]:
-    """Ids of shoppers by their row."""
+    """User ids of shoppers by row."""
     return [f"shopper-{i:06d}" for i in indices.tolist()]
 
 
 def users_table(shoppers: Shoppers, rows: Ints, start_us: int) -> pa.Table:
-    """The users table, in the columns of the contract, of some simulated shoppers."""
-    chosen = shoppers.take(rows)
-    clothes = np.where(chosen.size_known, chosen.sizes[:, SYSTEMS.index("clothes")], UNKNOWN)
-    shoes = np.where(chosen.size_known, chosen.sizes[:, SYSTEMS.index("shoes")], UNKNOWN)
+    """Build the users table of the shoppers in ``rows``, in the columns of the contract."""
+    selected = shoppers.take(rows)
+    clothes = np.where(selected.size_known, selected.sizes[:, SYSTEMS.index("clothes")], UNKNOWN)
+    shoes = np.where(selected.size_known, selected.sizes[:, SYSTEMS.index("shoes")], UNKNOWN)
     return pa.table(
         {
             "user_id": pa.array(user_ids(rows), pa.string()),
-            "department": labels(DEPARTMENTS, chosen.department),
+            "department": labels(DEPARTMENTS, selected.department),
             "size": labels(SIZES["clothes"], clothes),
             "shoe_size": labels(SIZES["shoes"], shoes),
-            "country": labels(COUNTRIES, chosen.country),
-            "age": pa.array(chosen.age, pa.int64(), mask=chosen.age == 0),
-            "joined_at": pa.array(chosen.joined_at + start_us, pa.timestamp("us", tz="UTC")),
+            "country": labels(COUNTRIES, selected.country),
+            "age": pa.array(selected.age, pa.int64(), mask=selected.age == 0),
+            "joined_at": pa.array(selected.joined_at + start_us, pa.timestamp("us", tz="UTC")),
         }
     )

@@ -1,4 +1,4 @@
-"""The simulated listings, one of a kind: what sellers put up, and the table a shop keeps of it."""
+"""The simulated listings, each one of a kind, and the items table of them."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ from simulation.scenario import (
     Ints,
     Scenario,
 )
-from simulation.shoppers import MICROSECONDS_A_DAY, Shoppers, flood_listings, user_ids
+from simulation.shoppers import MICROSECONDS_PER_DAY, Shoppers, flood_listings, user_ids
 
 SIZE_LABELS = [label for system in SIZES.values() for label in system]
 SIZE_OFFSET = np.concatenate([[0], np.cumsum(SYSTEM_LENGTHS)[:-1]])
@@ -40,14 +40,14 @@ class Stock(Rows):
 
     Attributes:
         seller, brand, category, kind, colour, size, condition: [N] codes.
-        price: [N] euros, to the cent.
+        price: [N] euros, rounded to cents.
         style: [N, S] latent style; shoppers see it, a recommender sees ``vector``.
-        vector: [N, V] what the picture encoder made of it.
-        appeal: [N] utility from everything else on the listing: photo, words, condition.
-        listed_at: [N] when it went on sale.
-        gone_at: [N] when it was sold, or else will be withdrawn.
-        sold: [N] whether ``gone_at`` is a sale.
-        hidden: [N] index of the column gone null, -1 for none.
+        vector: [N, V] image vector of the style.
+        appeal: [N] utility of everything else in the listing: photo, text, condition.
+        listed_at: [N] when it was listed.
+        delisted_at: [N] when it was sold; for an unsold listing, when it will be withdrawn.
+        sold: [N] whether ``delisted_at`` is a sale.
+        hidden: [N] index in ``NULLABLE_COLUMNS`` of the column that is null, -1 for none.
     """
 
     seller: Ints
@@ -62,17 +62,17 @@ class Stock(Rows):
     vector: Floats
     appeal: Floats
     listed_at: Ints
-    gone_at: Ints
+    delisted_at: Ints
     sold: NDArray[np.bool_]
     hidden: Ints
 
 
 def stock_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Stock:
-    """The listings of a day; day -1 stands for the stock that is there at the start.
+    """Draw the new listings of a day; day -1 is the stock at the start.
 
     Args:
-        scenario: The market's truth.
-        shoppers: Everybody who has joined by that day, joined in order of their rows.
+        scenario: The ground truth of the market.
+        shoppers: All shoppers who have joined by that day.
         day: The simulated day.
     """
     settings = scenario.settings
@@ -89,11 +89,11 @@ def stock_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Stock:
 def _draw(
     scenario: Scenario, rng: np.random.Generator, day: int, shoppers: Shoppers, n: int, flood: bool
 ) -> Stock:
-    """Draw n listings; every random number is drawn whatever the changes, so none moves another."""
+    """Draw n listings. The changes do not alter the order of the draws, only their results."""
     selling = np.where(shoppers.flood == flood, shoppers.selling + 0.01 * flood, 0.0)
     seller = np.searchsorted(np.cumsum(selling) / selling.sum(), rng.random(n))
     category = np.searchsorted(np.cumsum(scenario.supply(day)), rng.random(n))
-    category = _in_the_sellers_wardrobe(scenario, rng, shoppers.department[seller], category)
+    category = _prefer_own_department(scenario, rng, shoppers.department[seller], category)
     shares = np.cumsum(scenario.brand_shares(day), axis=1)
     shares[:, -1] = 1.0
     departments = scenario.department[category]
@@ -113,8 +113,8 @@ def _draw(
         0.5 * scenario.brand_style[brand]
         + 0.3 * scenario.kind_style[kind]
         + 0.3 * scenario.colour_style[colour]
-        + 0.25 * shoppers.taste[seller] * _old_dimensions()
-        + 0.6 * rng.normal(size=(n, N_STYLE)) * _old_dimensions()
+        + 0.25 * shoppers.taste[seller] * _style_weights()
+        + 0.6 * rng.normal(size=(n, N_STYLE)) * _style_weights()
     )
     beyond = rng.normal(size=(n, N_STYLE))
     is_new = departments == NEW_DEPARTMENT
@@ -126,18 +126,18 @@ def _draw(
 
     log_price = (
         scenario.log_price[category]
-        + scenario.brand_level[brand]
+        + scenario.brand_log_price[brand]
         + CONDITION_LOG_PRICE[condition]
         + rng.normal(0, 0.3, n)
         + np.log(INFLATION) * scenario.strength("price_inflation", day)
     )
     appeal = CONDITION_VALUE[condition] + rng.normal(-0.8 * flood, 0.4, n)
     if day < 0:
-        listed = -rng.integers(1, int(scenario.settings.lifetime_days * MICROSECONDS_A_DAY), n)
-        seen_from = np.zeros(n, dtype=np.int64)
+        listed = -rng.integers(1, int(scenario.settings.lifetime_days * MICROSECONDS_PER_DAY), n)
+        visible_from = np.zeros(n, dtype=np.int64)
     else:
-        listed = np.sort(_time_of_day(rng, n)) + day * MICROSECONDS_A_DAY
-        seen_from = listed
+        listed = np.sort(_time_of_day(rng, n)) + day * MICROSECONDS_PER_DAY
+        visible_from = listed
     lifetime = rng.gamma(2.0, scenario.settings.lifetime_days / 2.0, n) + 0.25
     return Stock(
         seller=seller,
@@ -149,19 +149,19 @@ def _draw(
         condition=condition,
         price=np.round(np.exp(log_price), 2).astype(np.float32),
         style=style,
-        vector=scenario.see(style, noise.astype(np.float32), day),
+        vector=scenario.encode_images(style, noise.astype(np.float32), day),
         appeal=appeal.astype(np.float32),
         listed_at=listed,
-        gone_at=(seen_from + lifetime * MICROSECONDS_A_DAY).astype(np.int64),
+        delisted_at=(visible_from + lifetime * MICROSECONDS_PER_DAY).astype(np.int64),
         sold=np.zeros(n, dtype=np.bool_),
-        hidden=_hidden(scenario, rng, day, n),
+        hidden=_draw_hidden_columns(scenario, rng, day, n),
     )
 
 
-def _in_the_sellers_wardrobe(
+def _prefer_own_department(
     scenario: Scenario, rng: np.random.Generator, department: Ints, category: Ints
 ) -> Ints:
-    """Move most listings of another department to the seller's own, same place in its list."""
+    """Move most listings of another department to the seller's preferred one."""
     moves = rng.random(len(category)) < 0.6
     moves &= (scenario.department[category] != department) & ~scenario.is_new[category]
     pick = rng.random(len(category))
@@ -174,7 +174,7 @@ def _in_the_sellers_wardrobe(
     return moved
 
 
-def _hidden(scenario: Scenario, rng: np.random.Generator, day: int, n: int) -> Ints:
+def _draw_hidden_columns(scenario: Scenario, rng: np.random.Generator, day: int, n: int) -> Ints:
     hit = rng.random(n)
     change = scenario.change("column_gone_null", day)
     if change is None:
@@ -182,76 +182,76 @@ def _hidden(scenario: Scenario, rng: np.random.Generator, day: int, n: int) -> I
     return np.where(hit < change.strength, NULLABLE_COLUMNS.index(change.column), -1)
 
 
-def _old_dimensions() -> Floats:
+def _style_weights() -> Floats:
     return np.where(np.arange(N_STYLE) < N_STYLE - 2, 1.0, 0.2).astype(np.float32)
 
 
 def _time_of_day(rng: np.random.Generator, n: int) -> Ints:
-    """[n] microseconds after midnight, most in the evening, none in the last half hour."""
+    """[n] microseconds after midnight: most in the evening, none in the last half hour."""
     hours = np.where(rng.random(n) < 0.3, rng.normal(12, 2.5, n), rng.normal(19, 2.5, n)) % 24
     time = np.clip(hours, 0.1, 23.4) * 3_600_000_000
     return np.asarray(time + rng.integers(0, 60_000_000, n), dtype=np.int64)
 
 
 def item_ids(rows: Ints) -> list[str]:
-    """Ids of listings by their row."""
+    """Item ids of listings by row."""
     return [f"item-{i:07d}" for i in rows.tolist()]
 
 
 def items_table(stock: Stock, rows: Ints, start_us: int, until: int) -> pa.Table:
-    """The items table, in the columns of the contract, of some listings as known at a time.
+    """Build the items table of some listings, in the columns of the contract.
 
     Args:
         stock: All simulated listings.
-        rows: Those wanted.
+        rows: The listings to include.
         start_us: Epoch microseconds of the first simulated midnight.
-        until: What happens from here on is not known: ``delisted_at`` is null.
+        until: Microseconds since then; a later ``delisted_at`` is not known yet, and is null.
     """
-    chosen = stock.take(rows)
+    selected = stock.take(rows)
 
-    def shown(name: str, codes: Ints) -> Ints:
-        return np.where(chosen.hidden == NULLABLE_COLUMNS.index(name), -1, codes)
+    def visible(name: str, codes: Ints) -> Ints:
+        return np.where(selected.hidden == NULLABLE_COLUMNS.index(name), -1, codes)
 
     kinds = [f"{c.department} {kind} {c.word}" for c in CATEGORIES for kind in c.kinds]
-    size = SIZE_OFFSET[_systems(chosen.category)] + chosen.size
+    size = SIZE_OFFSET[_systems(selected.category)] + selected.size
     titles = [
         f"{BRANDS[b]} {kinds[k].split(' ', 1)[1]} {COLOURS[c]}, {CONDITIONS[q]}"
         for b, k, c, q in zip(
-            chosen.brand.tolist(),
-            chosen.kind.tolist(),
-            chosen.colour.tolist(),
-            chosen.condition.tolist(),
+            selected.brand.tolist(),
+            selected.kind.tolist(),
+            selected.colour.tolist(),
+            selected.condition.tolist(),
             strict=True,
         )
     ]
     names = [c.name for c in CATEGORIES]
     departments = np.array([DEPARTMENTS.index(c.department) for c in CATEGORIES])
-    n, width = chosen.vector.shape
+    n, width = selected.vector.shape
     offsets = pa.array(np.arange(n + 1, dtype=np.int32) * width)
     return pa.table(
         {
             "item_id": pa.array(item_ids(rows), pa.string()),
-            "seller_id": pa.array(user_ids(chosen.seller), pa.string()),
+            "seller_id": pa.array(user_ids(selected.seller), pa.string()),
             "title": pa.array(
-                titles, pa.string(), mask=chosen.hidden == NULLABLE_COLUMNS.index("title")
+                titles, pa.string(), mask=selected.hidden == NULLABLE_COLUMNS.index("title")
             ),
-            "brand": labels(BRANDS, shown("brand", chosen.brand)),
-            "category_1": labels(DEPARTMENTS, departments[chosen.category]),
-            "category_2": labels(names, chosen.category),
-            "category_3": labels(kinds, shown("category_3", chosen.kind)),
-            "colour": labels(COLOURS, shown("colour", chosen.colour)),
-            "size": labels(SIZE_LABELS, shown("size", size)),
-            "condition": labels(CONDITIONS, shown("condition", chosen.condition)),
-            "price": pa.array(chosen.price.astype(np.float64).round(2), pa.float64()),
+            "brand": labels(BRANDS, visible("brand", selected.brand)),
+            "category_1": labels(DEPARTMENTS, departments[selected.category]),
+            "category_2": labels(names, selected.category),
+            "category_3": labels(kinds, visible("category_3", selected.kind)),
+            "colour": labels(COLOURS, visible("colour", selected.colour)),
+            "size": labels(SIZE_LABELS, visible("size", size)),
+            "condition": labels(CONDITIONS, visible("condition", selected.condition)),
+            "price": pa.array(selected.price.astype(np.float64).round(2), pa.float64()),
             "currency": labels(["EUR"], np.zeros(n, dtype=np.int64)),
-            "listed_at": pa.array(chosen.listed_at + start_us, pa.timestamp("us", tz="UTC")),
+            "listed_at": pa.array(selected.listed_at + start_us, pa.timestamp("us", tz="UTC")),
             "delisted_at": pa.array(
-                chosen.gone_at + start_us,
+                selected.delisted_at + start_us,
                 pa.timestamp("us", tz="UTC"),
-                mask=chosen.gone_at >= until,
+                mask=selected.delisted_at >= until,
             ),
             "image_embedding": pa.ListArray.from_arrays(
-                offsets, pa.array(chosen.vector.ravel(), pa.float32())
+                offsets, pa.array(selected.vector.ravel(), pa.float32())
             ),
         }
     )

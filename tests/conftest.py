@@ -8,6 +8,8 @@ import pytest
 
 from tests.postgres import NEWEST, RELEASES, Postgres, running_postgres
 
+pytest_plugins = ["tests.machine.fixtures"]
+
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before anything imports TensorFlow
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

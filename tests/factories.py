@@ -14,9 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from refit.eligibility import MarketSettings
 from refit.feature_tables import (
     CATALOGUE_FILE,
+    HIDES_FILE,
     HISTORIES_FILE,
+    PURCHASES_FILE,
     REQUESTS,
     SPLITS,
     examples_file,
@@ -40,7 +43,11 @@ SPEC = FeatureSpec(
     popularity_by=("occasion",),
 )
 MANIFEST = FeaturesManifest(
-    spec=SPEC, popularity_values={"occasion": OCCASIONS}, vector_size=0, dataset_fingerprint="f00"
+    spec=SPEC,
+    market=MarketSettings(stock="replenishable"),
+    popularity_values={"occasion": OCCASIONS},
+    vector_size=0,
+    dataset_fingerprint="f00",
 )
 
 
@@ -90,7 +97,7 @@ def write_features(
         items: By item index: ``item_id`` and any column; ``known_at`` and ``gone_at`` in days.
         examples: By split, rows with ``user_id``, ``item`` and ``at`` in days, and what else is
             known; histories are made of the earlier rows of all splits. Without ``requests`` those
-            are the rows of the test.
+            are the rows of the test. ``hides`` are what users have hidden.
         snapshots: Times in days; the last one is the end. An example's snapshot is the latest one
             at or before it.
         manifest: Spec and counted values.
@@ -115,6 +122,9 @@ def write_features(
         until = snapshots[i + 1] if i + 1 < len(snapshots) else at + 1e-9
         pq.write_table(_snapshot(items, rows, at, until, manifest), folder / snapshot_file(i))
     pq.write_table(_histories(rows), folder / HISTORIES_FILE)
+    bought = [row for row in rows if row.get("event_type", "purchase") == "purchase"]
+    pq.write_table(_user_items(bought), folder / PURCHASES_FILE)
+    pq.write_table(_user_items(examples.get("hides", ())), folder / HIDES_FILE)
     return folder
 
 
@@ -299,7 +309,7 @@ def _items(items: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> pa.Table:
     for name in ("seller_id", *(n for n in names if n not in ("known_at", "gone_at"))):
         values = [item.get(name) for item in items]
         number = name in spec.item_numeric or name == "price"
-        columns[name] = pa.array(values, pa.float32() if number else pa.string())
+        columns[name] = pa.array(values, pa.float64() if number else pa.string())
     known = [day(item.get("known_at", 0.0)) for item in items]
     gone = [None if item.get("gone_at") is None else day(item["gone_at"]) for item in items]
     columns["known_at"], columns["gone_at"] = pa.array(known, UTC_TIME), pa.array(gone, UTC_TIME)
@@ -386,6 +396,20 @@ def _snapshot(
                 [max(0.0, at - items[i].get("known_at", 0.0)) for i in live], pa.float32()
             ),
             "popularity": pa.FixedSizeListArray.from_arrays(flat, manifest.popularity_size),
+        }
+    )
+
+
+def _user_items(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    first: dict[tuple[str, int], float] = {}
+    for row in rows:
+        pair = row["user_id"], row["item"]
+        first[pair] = min(row["at"], first.get(pair, row["at"]))
+    return pa.table(
+        {
+            "user_id": pa.array([user for user, _ in first], pa.string()),
+            "item_index": pa.array([item for _, item in first], pa.int32()),
+            "event_time": pa.array([day(at) for at in first.values()], UTC_TIME),
         }
     )
 

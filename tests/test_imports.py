@@ -1,8 +1,13 @@
-"""Importing Refit loads nothing heavy; what serves needs no main environment."""
+"""Importing Refit loads nothing heavy; what serves needs no main environment; no import cycles."""
 
+import ast
 import json
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import grimp
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
@@ -14,7 +19,16 @@ READ_BY_SELDON = "serving.microservice"
 IMPORTED_LATE = {
     *(
         f"components.training.{name}"
-        for name in ("batches", "checkpoint", "encoders", "export", "model", "recall", "towers")
+        for name in (
+            "batches",
+            "checkpoint",
+            "encoders",
+            "export",
+            "model",
+            "recall",
+            "recommenders",
+            "towers",
+        )
     ),
     "monitoring.evidently_report",
 }
@@ -75,7 +89,55 @@ def test_what_serves_imports_in_the_serving_environment():
     assert import_each(".venv-serving", modules("refit", "serving")) == {}
 
 
+def test_one_module_starts_a_program_of_serving_by_name():
+    """A step that needs a model server takes its command from here; no contract sees strings."""
+    names = {
+        (file.relative_to(ROOT).as_posix(), node.value)
+        for file, node in nodes("refit", "components", "monitoring")
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"serving(\.\w+)+", node.value)
+    }
+    assert names == {("refit/model_server.py", "serving.model_server")}
+    assert "serving.model_server" in modules("serving")
+
+
+def test_one_module_imports_tensorflow_recommenders():
+    importers = {
+        file.relative_to(ROOT).as_posix()
+        for file, node in nodes(*ROOMS)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and "tensorflow_recommenders" in ast.unparse(node)
+    }
+    assert importers == {"components/training/recommenders.py"}
+
+
+def nodes(*rooms: str) -> Iterator[tuple[Path, ast.AST]]:
+    """Every syntax node of every file."""
+    for room in rooms:
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                yield file, node
+
+
 def test_the_check_sees_what_is_heavy():
     found = import_each(".venv", ["kfp.dsl", "nothing_of_this_name"])
     assert found["kfp.dsl"] == ["kfp"]
     assert "ModuleNotFoundError" in found["nothing_of_this_name"][0]
+
+
+def test_what_starts_a_cluster_does_not_import_the_tests_on_it():
+    for file in (ROOT / "tests" / "machine").rglob("*.py"):
+        assert not re.search(r"\btests\.cluster\b", file.read_text("utf-8")), file
+
+
+def test_no_modules_import_each_other_in_a_cycle():
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    graph = grimp.build_graph(*ROOMS)
+    cycles = [
+        (module, *chain)
+        for module in sorted(graph.modules)
+        for imported in sorted(graph.find_modules_directly_imported_by(module))
+        if (chain := graph.find_shortest_chain(imported, module))
+    ]
+    assert cycles == []

@@ -1,1 +1,1 @@
-"""The deployment step: makes a bundle of what passed the gate and promotes it."""
+"""The deployment step: assembles a bundle and promotes it; the rollout of a bundle on a cluster."""

@@ -1,24 +1,25 @@
-"""Judging a canary against the main arm, at any time and as often as one likes.
+"""Compare a canary with the baseline, at any time and as often as needed.
 
-What an arm does badly is a share of its answers: failed, slow, fallen back, led to nothing. Each
-share gets a *confidence sequence*, an interval that covers the truth at all numbers of answers at
-once with probability ``1 - error``. So one may look after every request and stop when one likes:
-the error of a fixed-size interval, which repeated looks add up, does not arise.
+The baseline is the main predictor, which serves the champion. Each measure is a proportion of a
+predictor's answers: errors, slow answers, fallbacks, answers without an outcome. Each proportion
+gets a *confidence sequence*: an interval that contains the true value at all sample sizes
+simultaneously with probability ``1 - error``. The comparison may therefore be repeated after every
+request and stopped at any time, without the inflated error of repeated fixed-sample tests.
 
-The sequence inverts Robbins' mixture martingale for a Bernoulli share, with the Jeffreys prior:
-after n answers, s of them bad, it holds every p with
+The sequence inverts Robbins' mixture martingale for a Bernoulli proportion with the Jeffreys prior:
+after n answers, s of them bad, it contains every p with
 
     B(s + 1/2, n - s + 1/2) / B(1/2, 1/2) < p^s (1 - p)^(n - s) / error
 
 (Robbins, "Statistical methods related to the law of the iterated logarithm", Annals of
 Mathematical Statistics 41, 1970; the coverage is Ville's inequality; Howard, Ramdas, McAuliffe and
 Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of Statistics 49,
-2021). It is exact also where nothing bad was seen yet. The difference of two shares lies between
-the differences of their bounds; the error is divided among two arms and all measures, so that the
-bounds of a whole rollout hold together.
+2021). It is also exact while no bad answer was observed. The difference of two proportions lies
+between the differences of their bounds. The error is divided among both predictors and all
+measures, so that all bounds of a rollout hold simultaneously.
 
-Answers count as independent. Those of one person are not quite, which makes the intervals somewhat
-too narrow: ask for more requests where few people make many.
+Answers are assumed to be independent. Answers to one user are not entirely, which makes the
+intervals somewhat too narrow: increase ``min_requests`` if few users send many requests.
 """
 
 import math
@@ -37,37 +38,37 @@ Interval = tuple[float, float]
 
 
 class Proportion(Settings):
-    """How many of an arm's answers were bad; None is not known.
+    """A number of bad answers and the number of all answers; None if unknown.
 
     Attributes:
-        bad: That many.
-        of: Of that many.
+        bad: Number of bad answers.
+        total: Number of all answers.
     """
 
     bad: float | None = None
-    of: float | None = None
+    total: float | None = None
 
     @property
-    def fault(self) -> str:
-        """Why this is no share of anything; "" when it is one."""
-        if self.bad is None or self.of is None:
-            return "it is missing"
-        if not (math.isfinite(self.bad) and math.isfinite(self.of)):
-            return f"it came out as {self.bad:g} of {self.of:g}"
-        if not 0 <= self.bad <= self.of:
-            return f"{self.bad:g} of {self.of:g} is not a share"
+    def problem(self) -> str:
+        """Why this is not a valid proportion; "" if it is valid."""
+        if self.bad is None or self.total is None:
+            return "is missing"
+        if not (math.isfinite(self.bad) and math.isfinite(self.total)):
+            return f"is not finite: {self.bad:g} of {self.total:g}"
+        if not 0 <= self.bad <= self.total:
+            return f"is not a proportion: {self.bad:g} of {self.total:g}"
         return ""
 
 
-class Arm(Settings):
-    """What one side of a rollout did since the comparison began.
+class PredictorMetrics(Settings):
+    """Metrics of one predictor since the comparison started.
 
     Attributes:
-        bundle_id: What it serves.
-        pods: Ready ones.
-        restarts: Of its containers.
-        errors, fallbacks, slow: Shares of its requests.
-        misses: Answers that led to nothing, of those old enough.
+        bundle_id: The bundle that it serves.
+        pods: Number of ready pods.
+        restarts: Number of container restarts.
+        errors, fallbacks, slow: Proportions of its requests.
+        misses: Answers without an outcome, among those that are old enough.
     """
 
     bundle_id: str
@@ -80,10 +81,12 @@ class Arm(Settings):
 
 
 class CanaryVerdict(Settings):
-    """What to do, why, and the measurements behind it.
+    """The result of a comparison: what to do with the canary, and why.
 
     Attributes:
-        reasons: Of a roll back or a hold; empty when promoted.
+        action: Promote, roll back, or hold: continue to compare.
+        reasons: Why it is rolled back or held; empty if it is promoted.
+        verdict: The measurements and thresholds.
     """
 
     action: Action
@@ -93,120 +96,133 @@ class CanaryVerdict(Settings):
 
 @dataclass(frozen=True)
 class _Measure:
-    """One comparison: how much worse the canary may be, and how much worse it is."""
+    """One measure: how much worse the canary is than the baseline, and how much is allowed.
+
+    Attributes:
+        name: Of the difference, such as "increase in errors".
+        allowed: The largest allowed difference.
+        relative: Whether the difference is relative to the baseline's proportion of hits.
+    """
 
     name: str
     allowed: float
-    main: Proportion
+    baseline: Proportion
     canary: Proportion
     relative: bool = False
 
     @property
-    def fault(self) -> str:
-        """Why the arms cannot be compared; "" when they can."""
-        for arm, share in (("main", self.main), ("canary", self.canary)):
-            if share.fault:
-                return f"of the {arm} arm {share.fault}"
+    def problem(self) -> str:
+        """Why the measure cannot be computed; "" if it can."""
+        for name, proportion in (("baseline", self.baseline), ("canary", self.canary)):
+            if proportion.problem:
+                return f"the value of the {name} {proportion.problem}"
         return ""
 
-    def worse_by(self, error: float) -> Interval:
-        """Bounds of how much worse the canary is."""
-        main, canary = (confidence_sequence(s, error) for s in (self.main, self.canary))
+    def difference(self, error: float) -> Interval:
+        """Lower and upper bound of how much worse the canary is."""
+        baseline, canary = (confidence_sequence(p, error) for p in (self.baseline, self.canary))
         if not self.relative:
-            return canary[0] - main[1], canary[1] - main[0]
-        # Shares of misses: what is compared is what is left of the hits.
-        least, most = 1 - main[1], 1 - main[0]
-        kept = (1 - canary[1]) / most, (1 - canary[0]) / least if least else math.inf
-        return 1 - kept[1], 1 - kept[0]
+            return canary[0] - baseline[1], canary[1] - baseline[0]
+        # The proportions are misses; the ratio of hits is compared.
+        low, high = 1 - baseline[1], 1 - baseline[0]
+        ratio = (1 - canary[1]) / high, (1 - canary[0]) / low if low else math.inf
+        return 1 - ratio[1], 1 - ratio[0]
 
 
 def compare_canary(
-    settings: RolloutSettings, main: Arm, canary: Arm, expired: bool
+    settings: RolloutSettings,
+    baseline: PredictorMetrics,
+    canary: PredictorMetrics,
+    expired: bool,
 ) -> CanaryVerdict:
-    """Promote, roll back, or hold.
+    """Decide whether to promote the canary, roll it back, or hold.
 
-    Promoted is only a canary that is proved, on every measure and with enough requests in both
-    arms, to be no worse than allowed; what is missing, NaN or thin proves nothing and holds. It is
-    rolled back as soon as one measure is proved to be worse than allowed or its containers
-    restart, or when the deadline has passed without a proof.
+    A canary is promoted when every measure is shown to be within its limit and both predictors have
+    answered enough requests. Missing values, NaN and too few requests hold. It is rolled back when
+    one measure is shown to exceed its limit, when its containers restart too often, or when the
+    deadline has passed before it could be promoted.
 
     Args:
-        settings: What is allowed.
-        main: The arm that serves the champion.
-        canary: The arm that serves the candidate.
+        settings: The limits.
+        baseline: Metrics of the predictor that serves the champion.
+        canary: Metrics of the predictor that serves the candidate.
         expired: Whether the deadline has passed.
     """
-    measures = tuple(_measures(settings, main, canary))
+    measures = tuple(_measures(settings, baseline, canary))
     error = settings.confidence_error / (2 * len(measures))
-    checks, harms = [], []
+    checks, violations = [], []
     for measure in measures:
-        bounds = None if measure.fault else measure.worse_by(error)
+        bounds = None if measure.problem else measure.difference(error)
         checks.append(_check(settings, measure, bounds))
         if bounds and bounds[0] > measure.allowed:
-            harms.append(
+            violations.append(
                 f"{measure.name} is at least {bounds[0]:.4g}, {measure.allowed:.4g} is allowed"
             )
     if canary.restarts > settings.restarts:
-        harms.append(f"the canary's containers restarted {canary.restarts} times")
+        violations.append(f"the canary's containers restarted {canary.restarts} times")
     verdict = Verdict.of(checks)
-    if harms:
+    if violations:
         return CanaryVerdict(
-            action="roll_back", reasons=tuple(harms), verdict=_failed(verdict, harms)
+            action="roll_back", reasons=tuple(violations), verdict=_failed(verdict, violations)
         )
     if verdict.passed:
         return CanaryVerdict(action="promote", reasons=(), verdict=verdict)
     if expired:
-        reasons = ("the deadline has passed without a proof", *verdict.reasons)
+        reasons = ("the deadline has passed without sufficient evidence", *verdict.reasons)
         return CanaryVerdict(action="roll_back", reasons=reasons, verdict=_failed(verdict, reasons))
     return CanaryVerdict(action="hold", reasons=verdict.reasons, verdict=verdict)
 
 
-def confidence_sequence(share: Proportion, error: float) -> Interval:
-    """Bounds that cover a share's truth at all times at once, but for ``error``.
+def confidence_sequence(proportion: Proportion, error: float) -> Interval:
+    """Bounds that contain the true proportion at all sample sizes with probability 1 - ``error``.
 
     Args:
-        share: A share without fault.
-        error: Probability of ever being wrong.
+        proportion: A valid proportion.
+        error: Probability that the true value is ever outside of the bounds.
     """
     from scipy.optimize import brentq
     from scipy.special import betaln, xlog1py, xlogy
 
-    bad, n = float(share.bad or 0), float(share.of or 0)
+    bad, n = float(proportion.bad or 0), float(proportion.total or 0)
     if not n:
         return 0.0, 1.0
-    least = betaln(bad + 0.5, n - bad + 0.5) - betaln(0.5, 0.5) + math.log(error)
+    threshold = betaln(bad + 0.5, n - bad + 0.5) - betaln(0.5, 0.5) + math.log(error)
 
-    def likelihood(p: float) -> float:
-        """Above 0 inside of the interval."""
-        return float(xlogy(bad, p) + xlog1py(n - bad, -p) - least)
+    def excess(p: float) -> float:
+        """Log-likelihood above the threshold; positive inside the interval."""
+        return float(xlogy(bad, p) + xlog1py(n - bad, -p) - threshold)
 
     def bound(end: float) -> float:
-        """Where the interval ends on the way to 0 or 1, which are as far as numbers go."""
+        """The interval's bound towards 0 or 1; those are replaced by the nearest usable numbers."""
         inner = min(max(end, 1e-300), 1 - 1e-16)
-        return end if likelihood(inner) > 0 else float(brentq(likelihood, bad / n, inner))
+        return end if excess(inner) > 0 else float(brentq(excess, bad / n, inner))
 
     return bound(0.0) if bad else 0.0, bound(1.0) if bad < n else 1.0
 
 
-def _measures(settings: RolloutSettings, main: Arm, canary: Arm) -> Iterator[_Measure]:
-    yield _Measure("increase of errors", settings.error_increase, main.errors, canary.errors)
+def _measures(
+    settings: RolloutSettings, baseline: PredictorMetrics, canary: PredictorMetrics
+) -> Iterator[_Measure]:
+    yield _Measure("increase in errors", settings.error_increase, baseline.errors, canary.errors)
     yield _Measure(
-        "increase of fallbacks", settings.fallback_increase, main.fallbacks, canary.fallbacks
+        "increase in fallbacks", settings.fallback_increase, baseline.fallbacks, canary.fallbacks
     )
-    yield _Measure("increase of slow answers", settings.slow_increase, main.slow, canary.slow)
+    yield _Measure("increase in slow answers", settings.slow_increase, baseline.slow, canary.slow)
     if settings.quality_drop is not None:
-        yield _Measure("loss of quality", settings.quality_drop, main.misses, canary.misses, True)
+        yield _Measure(
+            "loss of quality", settings.quality_drop, baseline.misses, canary.misses, relative=True
+        )
 
 
 def _check(settings: RolloutSettings, measure: _Measure, bounds: Interval | None) -> Check:
-    counts = (measure.main.of, measure.canary.of)
+    totals = (measure.baseline.total, measure.canary.total)
     return Check(
         name=f"{measure.name} at worst",
         measured=bounds[1] if bounds else None,
         at_most=measure.allowed,
-        n=int(min(n or 0 for n in counts)) if bounds else None,
+        n=int(min(n or 0 for n in totals)) if bounds else None,
         needs_n=settings.min_requests,
-        why=measure.fault,
+        why=measure.problem,
     )
 
 

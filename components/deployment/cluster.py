@@ -1,4 +1,4 @@
-"""The Kubernetes side of a rollout: read and apply the SeldonDeployment, look at its pods."""
+"""The Kubernetes side of a rollout: read and apply the SeldonDeployment, list its pods."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,29 +13,30 @@ from refit.settings import Settings
 FIELD_MANAGER = "refit-rollout"
 METRICS_PORT = 6000
 METRICS_PATH = "prometheus"
-SECONDS = 10
+TIMEOUT_SECONDS = 10
 APP_LABEL = "seldon-app"
 DEPLOYMENT = f"{manifests.API_VERSION}/seldondeployments"
 ROUTES = (f"{routes.API_VERSION}/httproutes", f"{routes.API_VERSION}/grpcroutes")
 
 
-class Changed(RefitError):  # noqa: N818 - an outcome, named as people say it
-    """Somebody changed the object since it was read: read it again."""
+class ConflictError(RefitError):
+    """The object has been modified since it was read; read it again."""
 
 
-class Missing(UsageError):  # noqa: N818 - an outcome, named as people say it
-    """The object is not there."""
+class NotFoundError(UsageError):
+    """The object does not exist."""
 
 
 class Pod(Settings):
     """A pod of a predictor.
 
     Attributes:
+        name, uid, address: Of the pod.
         predictor: Name of the predictor.
-        bundle_id: What it serves; "" when it follows the champion.
-        ready: Whether it takes requests.
-        ending: Whether it was told to end.
-        restarts: Of its containers, those before it was ready included.
+        bundle_id: The bundle that it is pinned to; "" if it serves the current champion.
+        ready: Whether it receives requests.
+        terminating: Whether it is being deleted.
+        restarts: Number of container restarts, including those before it was ready.
     """
 
     name: str
@@ -44,22 +45,22 @@ class Pod(Settings):
     predictor: str
     bundle_id: str
     ready: bool
-    ending: bool
+    terminating: bool
     restarts: int
 
 
 class SeldonCluster:
     """One SeldonDeployment and its pods.
 
-    In a pod it acts with the pod's service account and reads metrics from the pods themselves;
-    elsewhere with a kubeconfig, and reads metrics through the API server.
+    Inside a pod it uses the pod's service account and reads metrics from the pods directly.
+    Elsewhere it uses a kubeconfig and reads metrics through the API server.
 
     Args:
-        namespace: Where the object is.
+        namespace: The object's namespace.
         name: The object's name.
-        context: Context of the kubeconfig; empty takes the current one.
-        client: A ``kubernetes.client.ApiClient`` instead of either.
-        reads_pods: With ``client``: whether the pods' addresses can be reached from here.
+        context: Context of the kubeconfig; empty for the current one.
+        client: A ``kubernetes.client.ApiClient`` that is used instead.
+        reads_pods: With ``client``: whether the pods' addresses are reachable.
 
     Raises:
         UsageError: There is neither a service account nor a kubeconfig.
@@ -78,41 +79,41 @@ class SeldonCluster:
         self._client = client or self._connect(context)
 
     def read(self) -> Manifest:
-        """The live object.
+        """Read the live object.
 
         Raises:
-            UsageError: There is none.
-            ServiceUnreachable: The API server does not answer, or refuses.
+            NotFoundError: It does not exist.
+            ServiceUnreachable: The API server does not respond, or denies access.
         """
         return self._call("GET", DEPLOYMENT)
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """Apply it server-side, over whoever owned its fields, and return what is live then.
+        """Apply a manifest server-side, taking over its fields, and return the live object.
 
         Raises:
-            Changed: The object is not the one that was read.
-            ServiceUnreachable: The API server does not answer, or refuses.
+            ConflictError: The object has been modified since it was read.
+            ServiceUnreachable: The API server does not respond, or denies access.
         """
         return self._call("PATCH", DEPLOYMENT, manifest)
 
     def pods(self) -> list[Pod]:
-        """The pods of all predictors, ending ones included.
+        """List the pods of all predictors, including terminating ones.
 
         Raises:
-            ServiceUnreachable: The API server does not answer, or refuses.
+            ServiceUnreachable: The API server does not respond, or denies access.
         """
         from kubernetes.client import CoreV1Api
 
-        with self._reaching():
+        with self._translated_errors():
             found = CoreV1Api(self._client).list_namespaced_pod(
                 self.namespace,
                 label_selector=f"seldon-deployment-id={self.name}",
-                _request_timeout=SECONDS,
+                _request_timeout=TIMEOUT_SECONDS,
             )
         return [self._describe(pod) for pod in found.items]
 
     def read_metrics(self, pod: Pod) -> str | None:
-        """What a pod shows to Prometheus; None when it does not answer."""
+        """Read a pod's Prometheus metrics; None if it does not respond."""
         from kubernetes.client import ApiException, CoreV1Api
         from urllib3 import PoolManager
         from urllib3.exceptions import HTTPError
@@ -120,44 +121,44 @@ class SeldonCluster:
         try:
             if self._reads_pods:
                 url = f"http://{pod.address}:{METRICS_PORT}/{METRICS_PATH}"
-                answer = PoolManager(retries=False).request("GET", url, timeout=SECONDS)
-                return answer.data.decode() if answer.status == 200 else None
+                response = PoolManager(retries=False).request("GET", url, timeout=TIMEOUT_SECONDS)
+                return response.data.decode() if response.status == 200 else None
             return str(
                 CoreV1Api(self._client).connect_get_namespaced_pod_proxy_with_path(
                     f"{pod.name}:{METRICS_PORT}",
                     self.namespace,
                     METRICS_PATH,
-                    _request_timeout=SECONDS,
+                    _request_timeout=TIMEOUT_SECONDS,
                 )
             )
         except (ApiException, HTTPError):
             return None
 
     def split(self, weights: Mapping[str, int]) -> None:
-        """Have the HTTPRoute and the GRPCRoute of the object's name split the traffic so.
+        """Set the traffic weights of the HTTPRoute and the GRPCRoute with the object's name.
 
-        Either may be missing, where nobody asks that way.
+        One of the two routes may be missing.
 
         Args:
-            weights: By predictor, in percent.
+            weights: Percent of the traffic by predictor.
 
         Raises:
-            Missing: Both are.
-            UsageError: One leads elsewhere.
-            Changed: Somebody changed one meanwhile.
-            ServiceUnreachable: The API server does not answer, or refuses.
+            NotFoundError: Both routes are missing.
+            UsageError: A route has no backend of this SeldonDeployment.
+            ConflictError: A route has been modified since it was read.
+            ServiceUnreachable: The API server does not respond, or denies access.
         """
-        found = []
+        routes_by_kind = []
         for kind in ROUTES:
-            with suppress(Missing):
-                found.append((kind, self._call("GET", kind)))
-        if not found:
-            raise Missing(
+            with suppress(NotFoundError):
+                routes_by_kind.append((kind, self._call("GET", kind)))
+        if not routes_by_kind:
+            raise NotFoundError(
                 f"there is neither an HTTPRoute nor a GRPCRoute {self.name!r} in namespace "
                 f"{self.namespace!r}: add components/gateway to the overlay, or choose another "
                 "rollout.split"
             )
-        for kind, route in found:
+        for kind, route in routes_by_kind:
             if weights_of(route, self.name) != weights:
                 self._call("PATCH", kind, with_weights(route, self.name, weights))
 
@@ -174,7 +175,7 @@ class SeldonCluster:
             return config.new_client_from_config(context=context or None)
         except config.ConfigException as error:
             raise UsageError(
-                f"no cluster to talk to: {error}; set KUBECONFIG, or run in a pod with the "
+                f"no cluster is configured: {error}; set KUBECONFIG, or run in a pod with the "
                 "service account refit-deployer"
             ) from None
 
@@ -185,9 +186,9 @@ class SeldonCluster:
         headers = {"Accept": "application/json"}
         if manifest:
             headers["Content-Type"] = "application/apply-patch+yaml"
-        with self._reaching(plural):
-            # The typed client of custom objects knows no server-side apply.
-            found = self._client.call_api(
+        with self._translated_errors(plural):
+            # The client's CustomObjectsApi does not support server-side apply.
+            response = self._client.call_api(
                 path,
                 method,
                 {"namespace": self.namespace, "name": self.name},
@@ -197,9 +198,9 @@ class SeldonCluster:
                 response_type="object",
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
-                _request_timeout=SECONDS,
+                _request_timeout=TIMEOUT_SECONDS,
             )
-        return dict(found)
+        return dict(response)
 
     def _describe(self, pod: Any) -> Pod:
         conditions = pod.status.conditions or ()
@@ -215,32 +216,34 @@ class SeldonCluster:
             predictor=app.removeprefix(f"{self.name}-"),
             bundle_id=(pod.metadata.annotations or {}).get(BUNDLE_ANNOTATION, ""),
             ready=any(one.type == "Ready" and one.status == "True" for one in conditions),
-            ending=pod.metadata.deletion_timestamp is not None,
+            terminating=pod.metadata.deletion_timestamp is not None,
             restarts=sum(one.restart_count for one in containers),
         )
 
     @contextmanager
-    def _reaching(self, plural: str = "pods") -> Iterator[None]:
+    def _translated_errors(self, plural: str = "pods") -> Iterator[None]:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
             yield
         except ApiException as error:
-            raise self._explain(error, plural) from None
+            raise self._translate(error, plural) from None
         except (HTTPError, OSError) as error:
-            raise ServiceUnreachable(f"the Kubernetes API does not answer: {error}") from None
+            raise ServiceUnreachable(f"the Kubernetes API does not respond: {error}") from None
 
-    def _explain(self, error: Any, plural: str) -> RefitError:
-        what = f"{plural}/{self.name}"
+    def _translate(self, error: Any, plural: str) -> RefitError:
+        name = f"{plural}/{self.name}"
         if error.status == 404:
-            return Missing(
-                f"there is no {what} in namespace {self.namespace}; apply an overlay of kustomize/ "
+            return NotFoundError(
+                f"there is no {name} in namespace {self.namespace}; apply an overlay of kustomize/ "
                 "first"
             )
         if error.status == 409:
-            return Changed(f"{what} was changed meanwhile")
+            return ConflictError(f"{name} has been modified by another writer")
         message = error.body or error.reason
         if error.status in (401, 403):
-            return ServiceUnreachable(f"the Kubernetes API refuses ({error.status}): {message}")
-        return RefitError(f"the Kubernetes API answered {error.status}: {message}")
+            return ServiceUnreachable(
+                f"the Kubernetes API denies access ({error.status}): {message}"
+            )
+        return RefitError(f"the Kubernetes API responded with {error.status}: {message}")

@@ -18,19 +18,22 @@ def deploy_bundle(
     champion: str = "",
     reason: str = "",
 ) -> str:
-    """Bundle what passed the gate and have it go live; return the bundle's id.
+    """Assemble a bundle from steps that passed the gate, and promote or propose it.
 
     Args:
         settings: DeploySettings as JSON.
-        features: The feature step's folder.
-        dataset: The ingestion step's folder.
-        model: The training step's folder.
-        index: The indexing step's folder.
-        evaluation: The evaluation step's folder, with a passed verdict.
+        features: Output folder of the feature step.
+        dataset: Output folder of the ingestion step.
+        model: Output folder of the training step.
+        index: Output folder of the indexing step.
+        evaluation: Output folder of the evaluation step, with a passed verdict.
         reference: The drift reference.
-        registry: Where bundles are kept.
-        champion: Id of the bundle that the verdict compared with.
-        reason: Kept in the audit trail.
+        registry: Folder or URL of the registry.
+        champion: Id of the bundle that the evaluation compared with.
+        reason: Recorded in the audit trail.
+
+    Returns:
+        The bundle's id.
     """
     from pathlib import Path
 
@@ -63,15 +66,18 @@ def deploy_refreshed_index(
     registry: str,
     champion: str,
 ) -> str:
-    """Bundle a refreshed index with the champion's towers and have it go live.
+    """Assemble a bundle from a refreshed index and the champion's towers; promote or propose it.
 
     Args:
         settings: DeploySettings as JSON.
-        features: The feature step's folder, made like the champion's.
-        dataset: The ingestion step's folder.
-        index: The refreshed index, blessed.
-        registry: Where bundles are kept.
-        champion: Id of the bundle that serves.
+        features: Output folder of the feature step, built with the champion's settings.
+        dataset: Output folder of the ingestion step.
+        index: The refreshed index, validated.
+        registry: Folder or URL of the registry.
+        champion: Id of the champion.
+
+    Returns:
+        The bundle's id.
     """
     from pathlib import Path
 

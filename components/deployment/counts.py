@@ -1,7 +1,8 @@
-"""What the pods of an arm have answered, from the text that they show to Prometheus.
+"""Request counts of a predictor's pods, parsed from their Prometheus metrics.
 
-Counters run since a container's start. Those of each pod at the beginning of a comparison are kept
-and subtracted; a pod that shows less than then has been restarted and counts from zero.
+Counters start at zero with the container. The counts of each pod at the start of a comparison are
+stored and subtracted. If a pod's counts are lower than the stored ones, its container has been
+restarted, and nothing is subtracted.
 """
 
 import math
@@ -16,14 +17,14 @@ Labels = Mapping[str, str]
 
 
 class Counts(Settings):
-    """Requests of some pods since a moment; None is not known.
+    """Request counts of one or more pods; None if unknown.
 
     Attributes:
-        requests: Answered ones.
-        errors: Failed ones, which are not among ``requests``.
-        fallbacks: Of ``requests``, those that popularity answered.
-        timed: Of ``requests``, those whose time is known.
-        slow: Of ``timed``, the slow ones.
+        requests: Answered requests.
+        errors: Failed requests, which are not part of ``requests``.
+        fallbacks: Those of ``requests`` that the popularity fallback answered.
+        timed: Those of ``requests`` whose latency was measured.
+        slow: Those of ``timed`` that were slow.
     """
 
     requests: float | None = None
@@ -33,7 +34,7 @@ class Counts(Settings):
     slow: float | None = None
 
     def since(self, before: "Counts") -> "Counts":
-        """What came after ``before``; all of it when the pod was restarted meanwhile."""
+        """The difference to ``before``; all counts if the container has been restarted since."""
         now, then = self.model_dump(), before.model_dump()
         known = [name for name in now if now[name] is not None and then[name] is not None]
         if any(now[name] < then[name] for name in known):
@@ -43,26 +44,25 @@ class Counts(Settings):
         )
 
     @property
-    def error_share(self) -> Proportion:
-        """Of all that were asked, those that failed."""
-        asked = (
-            None if self.requests is None or self.errors is None else self.requests + self.errors
-        )
-        return Proportion(bad=self.errors, of=asked)
+    def error_rate(self) -> Proportion:
+        """Failed requests among all requests."""
+        known = self.requests is not None and self.errors is not None
+        total = (self.requests or 0) + (self.errors or 0) if known else None
+        return Proportion(bad=self.errors, total=total)
 
     @property
-    def fallback_share(self) -> Proportion:
-        """Of what was answered, what popularity answered."""
-        return Proportion(bad=self.fallbacks, of=self.requests)
+    def fallback_rate(self) -> Proportion:
+        """Fallbacks among answered requests."""
+        return Proportion(bad=self.fallbacks, total=self.requests)
 
     @property
-    def slow_share(self) -> Proportion:
-        """Of what was timed, what was slow."""
-        return Proportion(bad=self.slow, of=self.timed)
+    def slow_rate(self) -> Proportion:
+        """Slow requests among timed requests."""
+        return Proportion(bad=self.slow, total=self.timed)
 
 
-def add_up(counts: Sequence[Counts]) -> Counts:
-    """The sum over pods; what one of them does not know nobody knows."""
+def sum_counts(counts: Sequence[Counts]) -> Counts:
+    """Sum over pods; a count that is unknown for one pod is unknown in the sum."""
     sums: dict[str, float] = {}
     for name in Counts.model_fields:
         values = [getattr(one, name) for one in counts]
@@ -72,11 +72,12 @@ def add_up(counts: Sequence[Counts]) -> Counts:
 
 
 def read_counts(text: str | None, slow_ms: float) -> Counts:
-    """Read one pod's metrics; what cannot be read is not known.
+    """Parse one pod's metrics; counts that are missing or invalid are unknown.
 
     Args:
-        text: In Prometheus' text format; None when the pod did not answer.
-        slow_ms: An answer above the first histogram bound from it on is slow.
+        text: Metrics in Prometheus' text format; None if the pod did not respond.
+        slow_ms: Latency in milliseconds above which an answer is slow, rounded up to the next
+            bucket bound of the histogram.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -91,13 +92,13 @@ def read_counts(text: str | None, slow_ms: float) -> Counts:
     timed = _sum(samples, LATENCY, lambda labels: labels["le"] == "+Inf")
     bounds = {float(labels["le"]) for name, labels, _ in samples if name == LATENCY}
     bound = min((b for b in bounds if b * 1000 >= slow_ms), default=math.inf)
-    quick = _sum(samples, LATENCY, lambda labels: float(labels["le"]) == bound)
+    fast = _sum(samples, LATENCY, lambda labels: float(labels["le"]) == bound)
     return Counts(
         requests=_sum(samples, "refit_requests_total"),
         errors=_sum(samples, "refit_errors_total"),
         fallbacks=_sum(samples, "refit_fallbacks_total"),
         timed=timed,
-        slow=None if timed is None or quick is None or bound == math.inf else timed - quick,
+        slow=None if timed is None or fast is None or bound == math.inf else timed - fast,
     )
 
 
@@ -106,7 +107,7 @@ def _sum(
     name: str,
     wanted: Callable[[Labels], bool] = lambda labels: True,
 ) -> float | None:
-    """A metric over a pod's worker processes; None when it shows none, or no number."""
+    """Sum a metric over a pod's worker processes; None if it is missing or not finite."""
     values = [value for found, labels, value in samples if found == name and wanted(labels)]
     total = math.fsum(values) if values else math.nan
     return total if math.isfinite(total) else None

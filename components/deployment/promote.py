@@ -1,4 +1,4 @@
-"""Assemble a bundle, add it to the registry, and make it champion or candidate."""
+"""Assemble a bundle, add it to the registry, and make it the champion or the candidate."""
 
 import tempfile
 from pathlib import Path
@@ -26,29 +26,29 @@ def deploy(
     champion: str = "",
     reason: str = "",
 ) -> str:
-    """Bundle what passed the gate and promote it; servers of the registry take it over.
+    """Assemble a bundle and promote it; the registry's servers load the new champion.
 
-    With the target ``seldon`` it is proposed instead, and a rollout leads it to its place. Done
-    again after a kill, it finds what it promoted or proposed and does not do so twice.
+    With the target ``seldon`` the bundle is proposed instead, and a rollout makes it champion.
+    The function is idempotent: after a kill it finds the bundle that it promoted or proposed.
 
     Args:
-        settings: Where to, who does it, and how many bundles stay.
+        settings: Target, author, and how many bundles to keep.
         features: Features folder that the index was built from.
-        dataset: Dataset folder behind the features.
-        model: Model folder; a bundle folder when only the index is new.
+        dataset: Dataset folder that the features were built from.
+        model: Model folder; a bundle folder if only the index is new.
         index: Index folder.
         evaluation: Evaluation folder with a passed verdict.
         reference: Drift reference folder.
         registry: Folder or URL of the registry.
-        champion: Id of the bundle that the verdict compared with, "" when there was none.
-        reason: Kept in the audit line.
+        champion: Id of the bundle that the evaluation compared with, "" if there was none.
+        reason: Recorded in the audit trail.
 
     Returns:
-        The new champion's, or candidate's, bundle id.
+        The bundle id of the new champion or candidate.
 
     Raises:
-        GateRefused: The verdict did not pass, or compared with another champion than today's.
-        RefitError: The parts were made from different data or of different towers.
+        GateRefused: The verdict did not pass, or the champion has changed since the evaluation.
+        RefitError: The parts were built from different data or different towers.
     """
     data = DatasetManifest.read(dataset)
     _check_same_data(data, features, index)
@@ -67,7 +67,7 @@ def deploy(
         if not bundle_id:
             _check_champion(store, champion)
             bundle_id = store.add(bundle)
-            reason = reason or "it passed the gate"
+            reason = reason or "passed the gate"
             if settings.target == "seldon":
                 store.propose(bundle_id, champion, settings.by, reason)
             else:
@@ -78,15 +78,15 @@ def deploy(
 
 
 def _promoted_before(store: Registry, bundle: Bundle, champion: str) -> str:
-    """The champion, when an attempt that was killed before it could tell promoted the same."""
-    today = store.champion()
-    if today is None or today.action != "promote" or (today.previous or "") != champion:
+    """Id of the champion, if a killed attempt promoted the same towers and index; else ""."""
+    current = store.champion()
+    if current is None or current.action != "promote" or (current.previous or "") != champion:
         return ""
-    return today.bundle_id if _serves_same(bundle, store.get(today.bundle_id)) else ""
+    return current.bundle_id if _serves_same(bundle, store.get(current.bundle_id)) else ""
 
 
 def _proposed_before(store: Registry, bundle: Bundle, champion: str) -> str:
-    """The candidate, when such an attempt proposed the same."""
+    """Id of the candidate, if a killed attempt proposed the same towers and index; else ""."""
     candidate = store.candidate()
     if candidate is None or candidate.champion != champion:
         return ""
@@ -98,16 +98,16 @@ def _serves_same(one: Bundle, other: Bundle) -> bool:
 
 
 def _served_files(bundle: Bundle) -> dict[str, str]:
-    """Checksums of towers and index; a judgement made again is worded anew."""
+    """Checksums of towers and index; a repeated evaluation may differ in its other files."""
     folders = ("query_tower/", "item_tower/", "index/")
     return {name: c for name, c in bundle.manifest.checksums.items() if name.startswith(folders)}
 
 
 def _check_champion(store: Registry, champion: str) -> None:
-    if (today := store.champion_id()) != champion:
+    if (current := store.champion_id()) != champion:
         raise GateRefused(
-            f"the verdict compared with {champion or 'no champion'}, but the champion is now "
-            f"{today or 'none'}; judge again"
+            f"the evaluation compared with {champion or 'no champion'}, but the champion is now "
+            f"{current or 'none'}; evaluate again"
         )
 
 
@@ -118,6 +118,6 @@ def _check_same_data(data: DatasetManifest, features: Path, index: Path) -> None
     ):
         if actual != data.fingerprint:
             raise RefitError(
-                f"{folder} was made from the data {actual!r}, the dataset is {data.fingerprint!r}; "
-                "run the steps again on one dataset"
+                f"{folder} was built from the data {actual!r}, but the dataset is "
+                f"{data.fingerprint!r}; run the steps again on one dataset"
             )

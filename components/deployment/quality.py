@@ -1,4 +1,4 @@
-"""Live quality of a rollout's arms: answers that led to nothing, joined by request id."""
+"""Live quality of the predictors in a rollout: answers without an outcome, by request id."""
 
 from datetime import datetime, timedelta
 
@@ -22,21 +22,22 @@ def count_misses(
     since: datetime,
     until: datetime,
 ) -> dict[str, Proportion]:
-    """Per bundle, how many answers of [since, until) led to nothing.
+    """Count the answers of [since, until) without an outcome, by bundle.
 
-    Both arms answer at the same time, so that what counts against the one for being young counts
-    against the other.
+    The predictors answer during the same period, so that recent answers, whose outcomes may still
+    follow, affect both alike.
 
     Args:
-        settings: Which events count.
+        settings: The event types that count as an outcome.
         predictions: Folder or URL of the prediction log.
-        outcomes: Folder, file or URL of the events that name the answers they follow; "" for none.
-        bundles: The bundles of the arms.
-        since: The comparison's beginning.
-        until: Answers from here on are too young.
+        outcomes: Folder, file or URL of events with the request id of the preceding answer;
+            "" for none.
+        bundles: Ids of the predictors' bundles.
+        since: Start of the comparison.
+        until: Answers from this time on are too recent.
 
     Returns:
-        A share for each bundle; unknown where log or outcomes are missing or empty.
+        A proportion for each bundle; unknown if the log or the outcomes are missing or empty.
 
     Raises:
         ServiceUnreachable: The log or the outcomes could not be read.
@@ -49,15 +50,15 @@ def count_misses(
     events = _read(outcomes, ["request_id", "event_type", "event_time"], [], "event_time", since)
     if answers is None or events is None:
         return dict.fromkeys(bundles, Proportion())
-    wanted = pc.is_in(events["event_type"], pa.array(settings.outcome_events, pa.string()))
-    hits = pc.unique(events.filter(wanted)["request_id"])
-    return {bundle: _share(answers, hits, bundle) for bundle in bundles}
+    is_outcome = pc.is_in(events["event_type"], pa.array(settings.outcome_events, pa.string()))
+    hits = pc.unique(events.filter(is_outcome)["request_id"])
+    return {bundle: _proportion(answers, hits, bundle) for bundle in bundles}
 
 
-def _share(answers: pa.Table, hits: pa.Array, bundle: str) -> Proportion:
+def _proportion(answers: pa.Table, hits: pa.Array, bundle: str) -> Proportion:
     ids = pc.unique(answers.filter(pc.equal(answers["bundle_id"], bundle))["request_id"])
-    led = pc.sum(pc.is_in(ids, hits)).as_py() or 0
-    return Proportion(bad=len(ids) - led, of=len(ids)) if len(ids) else Proportion()
+    n_hits = pc.sum(pc.is_in(ids, hits)).as_py() or 0
+    return Proportion(bad=len(ids) - n_hits, total=len(ids)) if len(ids) else Proportion()
 
 
 def _read(
@@ -68,7 +69,7 @@ def _read(
     since: datetime,
     until: datetime | None = None,
 ) -> pa.Table | None:
-    """Rows of [since, until) of a Parquet file or folder; None when there is no file."""
+    """Rows of [since, until) of a Parquet file or folder; None if there is no file."""
     try:
         fs, root = fsspec.core.url_to_fs(url)
         fs.invalidate_cache()
@@ -77,10 +78,11 @@ def _read(
         paths = [path for path in paths if not path.rsplit("/", 1)[-1].startswith((".", "_"))]
         if not paths:
             return None
-        wanted = ds.field(time) >= pa.scalar(since, UTC_TIME)
+        selected = ds.field("request_id").is_valid()
+        selected &= ds.field(time) >= pa.scalar(since, UTC_TIME)
         if until:
-            wanted &= ds.field(time) < pa.scalar(until, UTC_TIME)
+            selected &= ds.field(time) < pa.scalar(until, UTC_TIME)
         dataset = ds.dataset(paths, filesystem=fs, format="parquet", partitioning=None)
-        return dataset.to_table(columns=columns, filter=wanted & ds.field("request_id").is_valid())
+        return dataset.to_table(columns=columns, filter=selected)
     except (OSError, ImportError, pa.ArrowInvalid) as error:
         raise ServiceUnreachable(f"{url} cannot be read: {error}") from error

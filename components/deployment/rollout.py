@@ -1,17 +1,17 @@
-"""Leads a proposed bundle to the champion's place on a cluster, or back.
+"""Roll a proposed bundle out on a cluster: as a canary first, then promoted or rolled back.
 
-``reconcile`` does the next thing that is due and returns; done again and again it carries a rollout
-through. Everything that it knows is in two places: the SeldonDeployment, whose annotation
-``refit/rollout`` holds the rollout under way, and the registry, which holds what was decided. So it
-may be killed between any two lines, and another one goes on from there:
+``reconcile`` performs the next step and returns; called repeatedly it completes a rollout. All
+state is in two places: the SeldonDeployment's annotation ``refit/rollout`` contains the active
+rollout, the registry contains the decisions. A killed process therefore loses nothing, and the next
+one continues:
 
-1. a proposal stands, no rollout is under way: the canary is added, with the rollout's state;
-2. the canary's pods are ready: what all pods have counted so far is kept, the comparison begins;
-3. the arms are judged, at every look; a judgement to promote or to roll back is kept in the
-   registry, and from then on only carried out;
-4. promote: the bundle becomes champion, the main predictor takes it over pod by pod while the
-   canary serves on, then the canary is removed;
-5. roll back: the canary is removed, and the main predictor is as it was.
+1. there is a proposal and no active rollout: add the canary and store the rollout's state;
+2. the canary's pods are ready: store the request counts of all pods, and start the comparison;
+3. compare canary and baseline on every call; store the decision to promote or to roll back in the
+   registry, after which it is only carried out;
+4. promote: the bundle becomes champion, the main predictor is updated pod by pod while the canary
+   keeps serving, then the canary is removed;
+5. roll back: the canary is removed, and the main predictor stays unchanged.
 """
 
 import time
@@ -20,9 +20,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
-from components.deployment.canary import Arm, CanaryVerdict, Proportion, compare_canary
-from components.deployment.cluster import Changed, Missing, Pod
-from components.deployment.counts import Counts, add_up, read_counts
+from components.deployment.canary import (
+    CanaryVerdict,
+    PredictorMetrics,
+    Proportion,
+    compare_canary,
+)
+from components.deployment.cluster import ConflictError, NotFoundError, Pod
+from components.deployment.counts import Counts, read_counts, sum_counts
 from components.deployment.manifests import (
     CANARY,
     MAIN,
@@ -33,7 +38,7 @@ from components.deployment.manifests import (
     main_of,
     predictor_of,
     with_canary,
-    with_one_arm,
+    with_main_only,
     with_state,
 )
 from components.deployment.quality import count_misses
@@ -45,91 +50,93 @@ from refit.rollout import Proposal, RolloutDecision
 from refit.settings import Settings
 from refit.verdict import Verdict
 
-APPLY_TRIES = 20
-MAIN_ALONE = {MAIN: 100}
+APPLY_ATTEMPTS = 20
+ONLY_MAIN = {MAIN: 100}
 OPERATOR_SECONDS = 60.0
-"""How long a canary is left in place for the operator to take note of it, so that it removes it."""
+"""Time for the operator to list a canary in its status; it deletes only predictors listed there."""
 
 Phase = Literal["idle", "starting", "comparing", "promoting", "promoted", "rolled back", "aligning"]
 
 
 class Cluster(Protocol):
-    """What a rollout needs of ``components.deployment.cluster.SeldonCluster``."""
+    """The part of ``components.deployment.cluster.SeldonCluster`` that a rollout uses."""
 
     name: str
 
     def read(self) -> Manifest:
-        """The live SeldonDeployment."""
+        """Read the live SeldonDeployment."""
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """Apply it server-side."""
+        """Apply a manifest server-side."""
 
     def split(self, weights: Mapping[str, int]) -> None:
-        """Have the Gateway API routes split the traffic so, by predictor."""
+        """Set the traffic weights of the Gateway API routes, by predictor."""
 
     def pods(self) -> list[Pod]:
-        """The pods of all predictors."""
+        """List the pods of all predictors."""
 
     def read_metrics(self, pod: Pod) -> str | None:
-        """What a pod shows to Prometheus."""
+        """Read a pod's Prometheus metrics."""
 
 
 class RolloutState(Settings):
-    """A rollout under way, as the SeldonDeployment's annotation holds it.
+    """The active rollout, as stored in the SeldonDeployment's annotation.
 
     Attributes:
-        proposal: What is carried out.
-        champion: What the main predictor served when it began.
-        compared_since: When the comparison began; None before.
-        before: What each pod, by its uid, had counted until then.
+        proposal: The proposal that is rolled out.
+        champion: Id of the bundle that the main predictor served at the start.
+        started_at: Start of the rollout.
+        comparison_started_at: Start of the comparison; None before.
+        initial_counts: Request counts of each pod, by uid, at the start of the comparison.
     """
 
     proposal: Proposal
     champion: str
     started_at: datetime
-    compared_since: datetime | None = None
-    before: dict[str, Counts] = {}
+    comparison_started_at: datetime | None = None
+    initial_counts: dict[str, Counts] = {}
 
     @classmethod
     def of(cls, live: Manifest) -> "RolloutState | None":
-        """The rollout under way; None when there is none."""
+        """The active rollout of a SeldonDeployment; None if there is none."""
         text = live["metadata"].get("annotations", {}).get(STATE_ANNOTATION)
         return cls.parse_json(text) if text else None
 
     @property
     def bundle_id(self) -> str:
-        """What the canary serves."""
+        """Id of the canary's bundle."""
         return self.proposal.bundle_id
 
 
-class Progress(Settings):
-    """Where a rollout stands.
+class RolloutProgress(Settings):
+    """The progress of a rollout.
 
     Attributes:
-        phase: What is going on.
-        message: For the reader, with what is waited for.
-        bundle_id: The candidate; "" when there is none.
-        arms: What each arm did so far, by its name.
-        decision: How it ended, once it is decided.
+        phase: The current phase.
+        message: What the rollout is waiting for, or how it ended.
+        bundle_id: Id of the candidate; "" if there is none.
+        predictors: Metrics since the start of the comparison, by predictor.
+        decision: The decision, once there is one.
     """
 
     phase: Phase
     message: str
     bundle_id: str = ""
-    arms: dict[str, Arm] = {}
+    predictors: dict[str, PredictorMetrics] = {}
     decision: RolloutDecision | None = None
 
 
 class Rollouts:
-    """Carries out proposals on one SeldonDeployment.
+    """Rolls out proposals on one SeldonDeployment.
 
     Args:
-        settings: How.
+        settings: Limits and schedule.
         cluster: The SeldonDeployment.
-        registry: Where proposals, decisions and bundles are.
+        registry: Contains proposals, decisions and bundles.
         predictions: Folder or URL of the prediction log.
-        outcomes: Folder, file or URL of the events that name the answers they follow; "" for none.
-        clock: The time; for tests.
+        outcomes: Folder, file or URL of events with the request id of the preceding answer;
+            "" for none.
+        clock: Returns the current time; for tests.
     """
 
     def __init__(
@@ -144,66 +151,68 @@ class Rollouts:
         self.settings, self.cluster, self.registry = settings, cluster, registry
         self._predictions, self._outcomes, self._clock = predictions, outcomes, clock
 
-    def reconcile(self) -> Progress:
-        """Do what is due now; harmless to repeat.
+    def reconcile(self) -> RolloutProgress:
+        """Perform the next step; idempotent.
 
         Raises:
-            Changed: Somebody changed the object meanwhile; the next look starts from there.
-            ServiceUnreachable: The API server or the registry does not answer.
+            ConflictError: The object has been modified since it was read; call again.
+            ServiceUnreachable: The API server or the registry does not respond.
         """
         live = self.cluster.read()
         state = RolloutState.of(live)
         if state is None:
-            return self._begin(live)
+            return self._start(live)
         if decision := self.registry.decision(state.proposal.rollout_id):
             return self._carry_out(live, state, decision)
-        judged = self._look(live, state)
-        return self._carry_out(live, state, judged.decision) if judged.decision else judged
+        progress = self._advance(live, state)
+        return self._carry_out(live, state, progress.decision) if progress.decision else progress
 
-    def look(self) -> Progress:
-        """Tell where the rollout stands; changes nothing."""
+    def status(self) -> RolloutProgress:
+        """Report the rollout's progress, without changing anything."""
         live = self.cluster.read()
         state = RolloutState.of(live)
         if state is None:
-            return Progress(phase="idle", message=self._idle_message(live))
+            return RolloutProgress(phase="idle", message=self._idle_message(live))
         decision = self.registry.decision(state.proposal.rollout_id)
-        arms, judgement = self._compare(state)
-        return Progress(
-            phase="promoting" if decision else "comparing" if state.compared_since else "starting",
-            message="; ".join(judgement.reasons) or "the candidate has proved itself",
+        predictors, comparison = self._compare(state)
+        comparing = state.comparison_started_at is not None
+        return RolloutProgress(
+            phase="promoting" if decision else "comparing" if comparing else "starting",
+            message="; ".join(comparison.reasons) or "the candidate meets every condition",
             bundle_id=state.bundle_id,
-            arms=arms,
+            predictors=predictors,
             decision=decision,
         )
 
-    def abort(self, by: str, reason: str) -> Progress:
-        """End the rollout under way; the champion goes on.
+    def abort(self, by: str, reason: str) -> RolloutProgress:
+        """Abort the active rollout; the champion keeps serving.
 
         Raises:
-            UsageError: There is none, or it is being promoted already.
+            UsageError: No rollout is active, or the bundle is already being promoted.
         """
         live = self.cluster.read()
         state = RolloutState.of(live)
         candidate = state.proposal if state else self.registry.candidate()
         if candidate is None:
-            raise UsageError("no rollout is under way")
+            raise UsageError("no rollout is active")
         started = state.started_at if state else self._clock()
-        decision = self._decide(candidate, started, f"{by} ended it: {reason}", by)
+        decision = self._decide(candidate, started, f"aborted by {by}: {reason}", by)
         if decision.action == "promote":
             raise UsageError(
-                f"{candidate.bundle_id} is being promoted already; refit bundles rollback goes back"
+                f"{candidate.bundle_id} is already being promoted; to undo the promotion: "
+                "refit bundles rollback"
             )
         if state is None:
-            return self._ended(decision)
+            return self._finished(decision)
         return self._carry_out(live, state, decision)
 
-    def roll_back(self, by: str, reason: str) -> Progress:
-        """Go back: end a rollout under way, else return to the champion's predecessor.
+    def roll_back(self, by: str, reason: str) -> RolloutProgress:
+        """Abort the active rollout; without one, make the champion's predecessor champion.
 
-        An earlier roll back that was killed half way is finished, not repeated.
+        A previous roll back that was killed is completed, not repeated.
 
         Raises:
-            UsageError: There is nothing to go back to.
+            UsageError: There is no predecessor.
         """
         live = self.cluster.read()
         state = RolloutState.of(live)
@@ -212,164 +221,181 @@ class Rollouts:
         champion = self.registry.champion_id()
         if state or bundle_of(main_of(live)) in ("", champion):
             champion = self.registry.rollback(by, reason).bundle_id
-        self._serve_alone(champion)
-        return Progress(phase="aligning", message=f"going back to {champion}")
+        self._serve_only(champion)
+        return RolloutProgress(phase="aligning", message=f"rolling back to {champion}")
 
-    def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> Progress:
-        """Make a bundle champion without a canary, because a person says so.
+    def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> RolloutProgress:
+        """Make a bundle champion without a canary.
 
         Raises:
-            GateRefused: Its verdict did not pass, and it is not forced.
-            UsageError: A rollout is under way.
+            GateRefused: Its verdict did not pass, and ``force`` is False.
+            UsageError: A rollout is active.
         """
         live = self.cluster.read()
         if RolloutState.of(live):
-            raise UsageError("a rollout is under way; end it first: refit rollout abort")
+            raise UsageError("a rollout is active; abort it first: refit rollout abort")
         self.registry.promote(bundle_id, by, reason, force)
-        self._serve_alone(bundle_id)
-        return Progress(phase="aligning", message=f"{bundle_id} takes over")
+        self._serve_only(bundle_id)
+        return RolloutProgress(phase="aligning", message=f"promoting {bundle_id}")
 
     def wait_until_stable(self, seconds: float) -> str:
-        """Wait until the main predictor serves the champion alone; returns its bundle id.
+        """Wait until only the main predictor serves, with one bundle; return the bundle's id.
 
         Raises:
-            ServiceUnreachable: It does not within the time; the message tells what is missing.
+            ServiceUnreachable: The timeout expired; the message names the pods it waited for.
         """
-        deadline = time.monotonic() + seconds
+        deadline, logged = time.monotonic() + seconds, ""
         while True:
             bundle = bundle_of(main_of(self.cluster.read()))
             pods = self.cluster.pods()
-            waiting = _waiting_for(pods, MAIN, bundle) or _waiting_for_end(pods)
+            waiting = _waiting_for(pods, MAIN, bundle) or _waiting_for_removal(pods)
             if not waiting:
                 return bundle
+            if waiting != logged:
+                logged = waiting
+                log_message(f"rollout: {waiting}")
             if time.monotonic() > deadline:
                 raise ServiceUnreachable(
-                    f"{bundle} is not served alone after {seconds:.0f} s: {waiting}; it goes on "
-                    "by itself, and refit rollout status tells how far it is"
+                    f"timed out after {seconds:.0f} s: not all pods serve {bundle}: {waiting}; the "
+                    "update continues, see refit rollout status"
                 )
             time.sleep(1.0)
 
-    def follow(self) -> None:
-        """Reconcile for ever; what goes wrong is told and tried again."""
+    def reconcile_forever(self) -> None:
+        """Reconcile at the configured interval; errors are logged and retried."""
         last = ""
         while True:
             try:
                 progress = self.reconcile()
-                told = f"{progress.phase}: {progress.message}"
-            except Changed as changed:
+                message = f"{progress.phase}: {progress.message}"
+            except ConflictError as conflict:
                 time.sleep(1.0)
-                log_message(f"rollout: {changed}")
+                log_message(f"rollout: {conflict}")
                 continue
             except RefitError as error:
-                told = f"tried again in {self.settings.poll_seconds:.0f} s: {error}"
-            if told != last:
-                last = told
-                log_message(f"rollout: {told}")
+                message = f"retrying in {self.settings.poll_seconds:.0f} s: {error}"
+            if message != last:
+                last = message
+                log_message(f"rollout: {message}")
             time.sleep(self.settings.poll_seconds)
 
-    def _begin(self, live: Manifest) -> Progress:
-        """Nothing is under way: see to it that the champion is served, then start what is due."""
+    def _start(self, live: Manifest) -> RolloutProgress:
+        """Without an active rollout: make sure the champion is served, then start a rollout."""
         champion, main = self.registry.champion_id(), bundle_of(main_of(live))
         if champion and main not in ("", champion):
-            self._leave_one_arm(live, champion)
-            return Progress(phase="aligning", message=f"the main predictor takes over {champion}")
+            self._remove_canary(live, champion)
+            message = f"the main predictor is being updated to {champion}"
+            return RolloutProgress(phase="aligning", message=message)
         candidate = self.registry.candidate()
         if candidate is None:
-            return Progress(phase="idle", message=self._idle_message(live))
+            return RolloutProgress(phase="idle", message=self._idle_message(live))
         if predictor_of(live, CANARY):
-            message = f"{candidate.bundle_id} waits: there is a canary that is not of a rollout"
-            return Progress(phase="idle", message=message, bundle_id=candidate.bundle_id)
-        self._check_quality_can_be_known()
+            message = f"{candidate.bundle_id} waits: there is a canary that no rollout created"
+            return RolloutProgress(phase="idle", message=message, bundle_id=candidate.bundle_id)
+        self._check_quality_settings()
         now = self._clock()
         if not champion:
             self.registry.promote(candidate.bundle_id, candidate.by, candidate.reason)
             champion = candidate.bundle_id
-            self._leave_one_arm(live, champion)
+            self._remove_canary(live, champion)
         if candidate.bundle_id == champion:
             decision = self._decide(candidate, now, "", candidate.by)
-            return self._ended(decision)
+            return self._finished(decision)
         if candidate.champion != champion:
-            why = f"its gate compared it with {candidate.champion or 'none'}, not with {champion}"
-            return self._ended(self._decide(candidate, now, why, "rollout"))
+            compared = candidate.champion or "no champion"
+            refusal = f"its gate compared it with {compared}, but the champion is {champion}"
+            return self._finished(self._decide(candidate, now, refusal, "rollout"))
         state = RolloutState(proposal=candidate, champion=champion, started_at=now)
-        self._split(MAIN_ALONE)
+        self._split(ONLY_MAIN)
         self._apply_canary(live, state, champion)
-        return Progress(
+        return RolloutProgress(
             phase="starting",
-            message=f"{candidate.bundle_id} gets {self.settings.share}% beside {champion}",
+            message=f"{candidate.bundle_id} gets {self.settings.share}% of the traffic, "
+            f"{champion} the rest",
             bundle_id=candidate.bundle_id,
         )
 
-    def _check_quality_can_be_known(self) -> None:
+    def _check_quality_settings(self) -> None:
         if self.settings.quality_drop is not None and not (self._predictions and self._outcomes):
             raise UsageError(
-                "live quality cannot be compared without predictions and outcomes, so that no "
-                "rollout would ever pass: name both in the cluster's file, or leave quality out "
+                "live quality cannot be compared without predictions and outcomes, so no rollout "
+                "could ever be promoted: set both in the cluster file, or disable the comparison "
                 "with rollout.quality_drop: null"
             )
 
-    def _look(self, live: Manifest, state: RolloutState) -> Progress:
-        """Judge the arms; a decision in what is returned has been kept in the registry."""
-        if why := self._interference(live, state):
-            decision = self._decide(state.proposal, state.started_at, why, "rollout")
-            return Progress(phase="comparing", message=why, decision=decision)
+    def _advance(self, live: Manifest, state: RolloutState) -> RolloutProgress:
+        """Start or continue the comparison; a returned decision is stored in the registry."""
+        if interference := self._interference(live, state):
+            decision = self._decide(state.proposal, state.started_at, interference, "rollout")
+            return RolloutProgress(phase="comparing", message=interference, decision=decision)
         waiting = ""
-        if state.compared_since is None:
+        if state.comparison_started_at is None:
             waiting = self._start_comparison(live, state)
             if not waiting:
-                return Progress(
-                    phase="comparing", message="it has begun", bundle_id=state.bundle_id
+                return RolloutProgress(
+                    phase="comparing", message="comparison started", bundle_id=state.bundle_id
                 )
-        arms, judgement = self._compare(state)
+        predictors, comparison = self._compare(state)
         if not waiting:
-            self._split_by_readiness(live, arms[CANARY].pods)
-        return Progress(
+            self._split_by_readiness(live, predictors[CANARY].pods)
+        is_held = comparison.action == "hold"
+        return RolloutProgress(
             phase="starting" if waiting else "comparing",
-            message=waiting or "; ".join(judgement.reasons),
+            message=waiting or "; ".join(comparison.reasons),
             bundle_id=state.bundle_id,
-            arms=arms,
-            decision=None if judgement.action == "hold" else self._keep(state, arms, judgement),
+            predictors=predictors,
+            decision=None if is_held else self._record(state, predictors, comparison),
         )
 
     def _start_comparison(self, live: Manifest, state: RolloutState) -> str:
-        """Keep what all pods have counted, once they are ready; returns what is waited for."""
+        """Store the counts of all pods when they are ready; returns what is not ready yet."""
         pods = self.cluster.pods()
         for name, bundle_id in ((MAIN, state.champion), (CANARY, state.bundle_id)):
             if waiting := _waiting_for(pods, name, bundle_id):
                 return waiting
-        before = {pod.uid: self._read_counts(pod) for pod in pods if not pod.ending}
-        if any(counts.requests is None for counts in before.values()):
-            return "metrics of every pod"
-        begun = state.model_copy(update={"compared_since": self._clock(), "before": before})
-        self.cluster.apply(with_state(live, begun.model_dump_json()))
+        initial = {pod.uid: self._read_counts(pod) for pod in pods if not pod.terminating}
+        if any(counts.requests is None for counts in initial.values()):
+            return "waiting for the metrics of every pod"
+        started = state.model_copy(
+            update={"comparison_started_at": self._clock(), "initial_counts": initial}
+        )
+        self.cluster.apply(with_state(live, started.model_dump_json()))
         return ""
 
-    def _compare(self, state: RolloutState) -> tuple[dict[str, Arm], CanaryVerdict]:
-        pods = [pod for pod in self.cluster.pods() if not pod.ending]
+    def _compare(self, state: RolloutState) -> tuple[dict[str, PredictorMetrics], CanaryVerdict]:
+        pods = [pod for pod in self.cluster.pods() if not pod.terminating]
         misses = self._count_misses(state)
-        arms = {}
+        predictors = {}
         for name, bundle_id in ((MAIN, state.champion), (CANARY, state.bundle_id)):
-            mine = [p for p in pods if p.predictor == name and p.bundle_id == bundle_id]
-            ready = [pod for pod in mine if pod.ready]
-            counts = Counts()
-            if state.compared_since:
-                counts = add_up(
-                    [self._read_counts(p).since(state.before.get(p.uid, Counts())) for p in ready]
-                )
-            arms[name] = Arm(
-                bundle_id=bundle_id,
-                pods=len(ready),
-                restarts=sum(pod.restarts for pod in mine),
-                errors=counts.error_share,
-                fallbacks=counts.fallback_share,
-                slow=counts.slow_share,
-                misses=misses.get(bundle_id, Proportion()),
-            )
+            own = [p for p in pods if p.predictor == name and p.bundle_id == bundle_id]
+            predictors[name] = self._measure(state, own, bundle_id, misses)
         expired = self._clock() - state.started_at >= timedelta(hours=self.settings.deadline_hours)
-        return arms, compare_canary(self.settings, arms[MAIN], arms[CANARY], expired)
+        return predictors, compare_canary(
+            self.settings, predictors[MAIN], predictors[CANARY], expired
+        )
+
+    def _measure(
+        self, state: RolloutState, pods: list[Pod], bundle_id: str, misses: Mapping[str, Proportion]
+    ) -> PredictorMetrics:
+        ready = [pod for pod in pods if pod.ready]
+        counts = Counts()
+        if state.comparison_started_at:
+            initial = state.initial_counts
+            counts = sum_counts(
+                [self._read_counts(p).since(initial.get(p.uid, Counts())) for p in ready]
+            )
+        return PredictorMetrics(
+            bundle_id=bundle_id,
+            pods=len(ready),
+            restarts=sum(pod.restarts for pod in pods),
+            errors=counts.error_rate,
+            fallbacks=counts.fallback_rate,
+            slow=counts.slow_rate,
+            misses=misses.get(bundle_id, Proportion()),
+        )
 
     def _count_misses(self, state: RolloutState) -> dict[str, Proportion]:
-        if self.settings.quality_drop is None or state.compared_since is None:
+        if self.settings.quality_drop is None or state.comparison_started_at is None:
             return {}
         try:
             return count_misses(
@@ -377,45 +403,47 @@ class Rollouts:
                 self._predictions,
                 self._outcomes,
                 (state.champion, state.bundle_id),
-                state.compared_since,
+                state.comparison_started_at,
                 self._clock() - timedelta(minutes=self.settings.outcome_minutes),
             )
         except ServiceUnreachable as error:
-            log_message(f"rollout: quality is not known: {error}")
+            log_message(f"rollout: quality is unknown: {error}")
             return {}
 
     def _carry_out(
         self, live: Manifest, state: RolloutState, decision: RolloutDecision
-    ) -> Progress:
+    ) -> RolloutProgress:
         if decision.action == "roll_back":
-            if self._operator_is_unaware(live, state):
-                return self._told(
-                    "starting", "the operator has not taken note of the canary yet", state, decision
+            if self._operator_lacks_canary(live, state):
+                return self._progress(
+                    "starting", "waiting for the operator to list the canary", state, decision
                 )
-            self._leave_one_arm(live, self.registry.champion_id() or state.champion)
-            return self._ended(decision)
+            self._remove_canary(live, self.registry.champion_id() or state.champion)
+            return self._finished(decision)
         if not self._was_promoted(decision):
             proposal = state.proposal
             self.registry.promote(proposal.bundle_id, proposal.by, proposal.reason)
         champion = self.registry.champion_id()
         if champion != decision.bundle_id:
-            # Somebody has gone back, or further, meanwhile.
-            self._leave_one_arm(live, champion)
-            return self._told("aligning", f"{champion} takes over", state, decision)
+            # The champion has been changed since, for example rolled back.
+            self._remove_canary(live, champion)
+            message = f"the main predictor is being updated to {champion}"
+            return self._progress("aligning", message, state, decision)
         if bundle_of(main_of(live)) != champion:
             self._apply_canary(live, state, champion)
-            return self._told("promoting", "the main predictor takes it over", state, decision)
+            message = "the main predictor is being updated"
+            return self._progress("promoting", message, state, decision)
         pods = self.cluster.pods()
         if waiting := _waiting_for(pods, MAIN, champion):
-            ready = sum(p.ready and not p.ending for p in pods if p.predictor == CANARY)
+            ready = sum(p.ready and not p.terminating for p in pods if p.predictor == CANARY)
             self._split_by_readiness(live, ready)
-            return self._told("promoting", waiting, state, decision)
-        self._leave_one_arm(live, champion)
-        return self._ended(decision)
+            return self._progress("promoting", waiting, state, decision)
+        self._remove_canary(live, champion)
+        return self._finished(decision)
 
     def _apply_canary(self, live: Manifest, state: RolloutState, main: str) -> None:
         canary = predictor_of(live, CANARY)
-        main_pods = [p for p in self.cluster.pods() if p.predictor == MAIN and not p.ending]
+        main_pods = [p for p in self.cluster.pods() if p.predictor == MAIN and not p.terminating]
         replicas = canary_replicas(self.settings.share, max(len(main_pods), 1))
         self.cluster.apply(
             with_canary(
@@ -428,60 +456,59 @@ class Rollouts:
             )
         )
 
-    def _leave_one_arm(self, live: Manifest, bundle_id: str) -> None:
-        """Remove the canary, once nobody is sent to it any more."""
-        with suppress(Missing):  # without routes nobody is sent to it; going back must not wait
-            self._split(MAIN_ALONE)
-        self.cluster.apply(with_one_arm(live, bundle_id))
+    def _remove_canary(self, live: Manifest, bundle_id: str) -> None:
+        """Send all traffic to the main predictor, then remove the canary."""
+        with suppress(NotFoundError):  # without routes the canary gets no traffic anyway
+            self._split(ONLY_MAIN)
+        self.cluster.apply(with_main_only(live, bundle_id))
 
     def _split_by_readiness(self, live: Manifest, ready: int) -> None:
-        """Give the canary its share, unless none of its pods is ready any more."""
-        self._split(_weights(live) if ready else MAIN_ALONE)
+        """Give the canary its share of the traffic, unless none of its pods is ready."""
+        self._split(_weights(live) if ready else ONLY_MAIN)
 
     def _split(self, weights: Mapping[str, int]) -> None:
-        """Split the traffic, where that is not done by who runs the predictors."""
+        """Set the routes' weights; with the other kinds of split there are no routes."""
         if self.settings.split == "gateway":
             self.cluster.split(weights)
 
-    def _serve_alone(self, bundle_id: str) -> None:
-        """Have the main predictor serve a bundle alone, whatever else happens to the object."""
-        for _ in range(APPLY_TRIES):
+    def _serve_only(self, bundle_id: str) -> None:
+        """Apply only the main predictor with a bundle; retries when others modify the object."""
+        for _ in range(APPLY_ATTEMPTS):
             try:
-                self._leave_one_arm(self.cluster.read(), bundle_id)
+                self._remove_canary(self.cluster.read(), bundle_id)
                 return
-            except Changed:
+            except ConflictError:
                 time.sleep(0.2)
         raise ServiceUnreachable(
-            f"SeldonDeployment {self.cluster.name} keeps being changed; do it again to go on"
+            f"SeldonDeployment {self.cluster.name} is being modified by another writer; try again"
         )
 
     def _interference(self, live: Manifest, state: RolloutState) -> str:
-        """Why the rollout cannot go on: what it compares is not what is served; "" if it can."""
+        """What has been changed so that the comparison is invalid; "" if nothing."""
         if predictor_of(live, CANARY) is None:
-            return "somebody removed the canary"
+            return "the canary was removed"
         if bundle_of(main_of(live)) != state.champion:
-            return "somebody changed the main predictor's bundle"
+            return "the main predictor's bundle was changed"
         if (champion := self.registry.champion_id()) != state.champion:
             return f"the champion is now {champion or 'none'}, not {state.champion}"
         return ""
 
-    def _operator_is_unaware(self, live: Manifest, state: RolloutState) -> bool:
-        """Whether the canary would be left behind: the operator removes what its status names."""
+    def _operator_lacks_canary(self, live: Manifest, state: RolloutState) -> bool:
+        """Whether a removed canary's pods would stay: the operator's status does not list it."""
         if predictor_of(live, CANARY) is None:
             return False
-        known = live.get("status", {}).get("deploymentStatus") or {}
-        young = (self._clock() - state.started_at).total_seconds() < OPERATOR_SECONDS
+        listed = live.get("status", {}).get("deploymentStatus") or {}
+        is_recent = (self._clock() - state.started_at).total_seconds() < OPERATOR_SECONDS
         prefix = f"{live['metadata']['name']}-{CANARY}-"
-        return young and not any(name.startswith(prefix) for name in known)
+        return is_recent and not any(name.startswith(prefix) for name in listed)
 
     def _was_promoted(self, decision: RolloutDecision) -> bool:
-        changes = self.registry.history()
         return any(
-            change.bundle_id == decision.bundle_id and change.number > decision.after
-            for change in changes
+            promotion.bundle_id == decision.bundle_id and promotion.number > decision.last_promotion
+            for promotion in self.registry.history()
         )
 
-    def _changes(self) -> int:
+    def _last_promotion(self) -> int:
         promotion = self.registry.champion()
         return promotion.number if promotion else 0
 
@@ -489,70 +516,75 @@ class Rollouts:
         return read_counts(self.cluster.read_metrics(pod), self.settings.slow_ms)
 
     def _idle_message(self, live: Manifest) -> str:
-        served = (
-            bundle_of(main_of(live)) or f"the champion, {self.registry.champion_id() or 'none yet'}"
-        )
-        return f"no rollout is under way; the main predictor serves {served}"
+        pinned = bundle_of(main_of(live))
+        served = pinned or f"the champion, {self.registry.champion_id() or 'none yet'}"
+        return f"no rollout is active; the main predictor serves {served}"
 
-    def _keep(
-        self, state: RolloutState, arms: dict[str, Arm], judgement: CanaryVerdict
+    def _record(
+        self,
+        state: RolloutState,
+        predictors: dict[str, PredictorMetrics],
+        comparison: CanaryVerdict,
     ) -> RolloutDecision:
-        counts = {
-            name: {
-                f"{what}{part}": value
-                for what in ("errors", "fallbacks", "slow", "misses")
-                for part, value in (
-                    ("", getattr(arm, what).bad),
-                    (" of", getattr(arm, what).of),
-                )
-            }
-            for name, arm in arms.items()
-        }
+        """Store the decision of a comparison."""
         return self.registry.decide(
             RolloutDecision(
                 rollout_id=state.proposal.rollout_id,
                 bundle_id=state.bundle_id,
                 champion=state.champion,
-                action="promote" if judgement.action == "promote" else "roll_back",
-                verdict=judgement.verdict,
-                counts=counts,
-                after=self._changes(),
+                action="promote" if comparison.action == "promote" else "roll_back",
+                verdict=comparison.verdict,
+                counts={name: _counts(metrics) for name, metrics in predictors.items()},
+                last_promotion=self._last_promotion(),
                 started_at=state.started_at,
                 at=self._clock(),
                 by="rollout",
             )
         )
 
-    def _decide(self, proposal: Proposal, started: datetime, why: str, by: str) -> RolloutDecision:
-        """Keep a decision that rests on no comparison: to roll back because of ``why``, or not."""
-        reasons = (why,) if why else ()
+    def _decide(
+        self, proposal: Proposal, started: datetime, objection: str, by: str
+    ) -> RolloutDecision:
+        """Store a decision without a comparison: roll back because of an objection, or promote."""
+        reasons = (objection,) if objection else ()
         return self.registry.decide(
             RolloutDecision(
                 rollout_id=proposal.rollout_id,
                 bundle_id=proposal.bundle_id,
                 champion=proposal.champion,
-                action="roll_back" if why else "promote",
-                verdict=Verdict(passed=not why, reasons=reasons, measurements={}, checks=()),
-                after=self._changes(),
+                action="roll_back" if objection else "promote",
+                verdict=Verdict(passed=not objection, reasons=reasons, measurements={}, checks=()),
+                last_promotion=self._last_promotion(),
                 started_at=started,
                 at=self._clock(),
                 by=by,
             )
         )
 
-    def _ended(self, decision: RolloutDecision) -> Progress:
+    def _finished(self, decision: RolloutDecision) -> RolloutProgress:
         promoted = decision.action == "promote"
-        return Progress(
+        return RolloutProgress(
             phase="promoted" if promoted else "rolled back",
             message="; ".join(decision.verdict.reasons) or f"{decision.bundle_id} is champion",
             bundle_id=decision.bundle_id,
             decision=decision,
         )
 
-    def _told(
+    def _progress(
         self, phase: Phase, message: str, state: RolloutState, decision: RolloutDecision
-    ) -> Progress:
-        return Progress(phase=phase, message=message, bundle_id=state.bundle_id, decision=decision)
+    ) -> RolloutProgress:
+        return RolloutProgress(
+            phase=phase, message=message, bundle_id=state.bundle_id, decision=decision
+        )
+
+
+def _counts(metrics: PredictorMetrics) -> dict[str, float | None]:
+    """Bad answers of each measure, and ``<measure>_total``."""
+    counts = {}
+    for name in ("errors", "fallbacks", "slow", "misses"):
+        proportion: Proportion = getattr(metrics, name)
+        counts[name], counts[f"{name}_total"] = proportion.bad, proportion.total
+    return counts
 
 
 def _weights(live: Manifest) -> dict[str, int]:
@@ -560,15 +592,15 @@ def _weights(live: Manifest) -> dict[str, int]:
 
 
 def _waiting_for(pods: list[Pod], name: str, bundle_id: str) -> str:
-    """What keeps all pods of a predictor from serving a bundle; "" when they do."""
-    mine = [pod for pod in pods if pod.predictor == name and not pod.ending]
-    ready = sum(pod.ready and pod.bundle_id == bundle_id for pod in mine)
-    if mine and ready == len(mine):
+    """How many pods of a predictor serve a bundle; "" if all do."""
+    own = [pod for pod in pods if pod.predictor == name and not pod.terminating]
+    ready = sum(pod.ready and pod.bundle_id == bundle_id for pod in own)
+    if own and ready == len(own):
         return ""
-    return f"{ready} of {max(len(mine), 1)} pods of {name} serve {bundle_id}"
+    return f"{ready} of {max(len(own), 1)} pods of {name} serve {bundle_id}"
 
 
-def _waiting_for_end(pods: list[Pod]) -> str:
-    """Pods of predictors that are to be gone."""
-    others = [pod.name for pod in pods if pod.predictor != MAIN and not pod.ending]
-    return f"{', '.join(others)} still there" if others else ""
+def _waiting_for_removal(pods: list[Pod]) -> str:
+    """Pods of predictors that have been removed; "" if there are none."""
+    others = [pod.name for pod in pods if pod.predictor != MAIN and not pod.terminating]
+    return f"not yet removed: {', '.join(others)}" if others else ""

@@ -1,7 +1,7 @@
-"""What a rollout changes in a Gateway API route: the weights of the predictors' Services.
+"""The changes of a rollout to a Gateway API route: the weights of the predictors' Services.
 
-Hosts, matches, filters and ports stay what the live route says. Each predictor has a Service of
-Seldon's operator, named after the SeldonDeployment and itself.
+Hosts, matches, filters and ports are copied from the live route. Seldon's operator creates a
+Service for each predictor, named after the SeldonDeployment and the predictor.
 """
 
 import copy
@@ -11,42 +11,45 @@ from components.deployment.manifests import CANARY, MAIN, Manifest
 from refit.errors import UsageError
 
 API_VERSION = "gateway.networking.k8s.io/v1"
-HOW = "apply the overlay of kustomize/ with components/gateway anew"
+REMEDY = "apply the overlay of kustomize/ with components/gateway again"
 
 
 def weights_of(route: Manifest, deployment: str) -> dict[str, int]:
-    """How a route splits what it leads to a SeldonDeployment, by predictor.
+    """The weights of a SeldonDeployment's predictors in a route.
+
+    Returns:
+        Weights by predictor; empty if the route's rules differ.
 
     Raises:
-        UsageError: No rule of it leads there, or its rules differ.
+        UsageError: No rule of the route has a backend of the SeldonDeployment.
     """
-    found = [
+    rules = [
         {_predictor(one, deployment): int(one.get("weight", 1)) for one in refs}
-        for refs in _ours(route, deployment)
+        for refs in _backends(route, deployment)
     ]
-    if not found:
-        raise UsageError(f"{_name(route)} has no backend {deployment}-{MAIN}: {HOW}")
-    return found[0] if all(one == found[0] for one in found) else {}
+    if not rules:
+        raise UsageError(f"{_name(route)} has no backend {deployment}-{MAIN}: {REMEDY}")
+    return rules[0] if all(rule == rules[0] for rule in rules) else {}
 
 
 def with_weights(route: Manifest, deployment: str, weights: Mapping[str, int]) -> Manifest:
-    """The route, split anew, as server-side apply is to send it.
+    """The route with other weights, as a manifest for server-side apply.
 
     Args:
-        route: As it is.
+        route: The live route.
         deployment: Name of the SeldonDeployment.
-        weights: By predictor, in percent.
+        weights: Percent of the traffic by predictor.
 
     Raises:
-        ValueError: They do not sum to 100.
+        ValueError: The weights do not sum to 100.
     """
     if sum(weights.values()) != 100:
         raise ValueError(f"weights of {_name(route)} do not sum to 100: {dict(weights)}")
     spec = copy.deepcopy(route["spec"])
-    for refs in _ours({**route, "spec": spec}, deployment):
-        like = {key: value for key, value in refs[0].items() if key not in ("name", "weight")}
+    for refs in _backends({**route, "spec": spec}, deployment):
+        common = {key: value for key, value in refs[0].items() if key not in ("name", "weight")}
         refs[:] = [
-            {**like, "name": f"{deployment}-{predictor}", "weight": weight}
+            {**common, "name": f"{deployment}-{predictor}", "weight": weight}
             for predictor, weight in weights.items()
             if weight
         ]
@@ -54,8 +57,8 @@ def with_weights(route: Manifest, deployment: str, weights: Mapping[str, int]) -
     return {"apiVersion": API_VERSION, "kind": route["kind"], "metadata": metadata, "spec": spec}
 
 
-def _ours(route: Manifest, deployment: str) -> list[list[Manifest]]:
-    """The backends of the rules that lead to the SeldonDeployment."""
+def _backends(route: Manifest, deployment: str) -> list[list[Manifest]]:
+    """The backend references of each rule that routes to the SeldonDeployment."""
     names = {f"{deployment}-{MAIN}", f"{deployment}-{CANARY}"}
     backends = [rule.get("backendRefs", []) for rule in route["spec"].get("rules", [])]
     return [refs for refs in backends if refs and {one["name"] for one in refs} <= names]

@@ -1,4 +1,4 @@
-"""Settings of the deployment step, and of a rollout on a cluster."""
+"""Settings of the deployment step and of a rollout on a cluster."""
 
 from typing import Literal
 
@@ -11,10 +11,11 @@ class DeploySettings(Settings):
     """How a bundle goes live.
 
     Attributes:
-        target: ``local`` makes it champion, and servers of the registry take it over. ``seldon``
-            proposes it: ``refit rollout reconcile`` leads it to the champion's place, or back.
-        by: The name in the audit line.
-        keep_bundles: Older bundles are removed, never the champion nor its predecessor.
+        target: ``local`` makes the bundle champion, and the registry's servers load it. ``seldon``
+            proposes it, and ``refit rollout reconcile`` promotes it or rolls it back.
+        by: Author, recorded in the audit trail.
+        keep_bundles: Number of newest bundles to keep. The champion and its predecessor are never
+            removed.
     """
 
     target: Literal["local", "seldon"] = "local"
@@ -23,35 +24,37 @@ class DeploySettings(Settings):
 
 
 class RolloutSettings(Settings):
-    """How a SeldonDeployment takes over a new bundle.
+    """How a new bundle is rolled out on a SeldonDeployment.
 
-    What an arm does worse is a share of its answers; it is compared as the difference between the
-    arms' shares, but quality as a part of the main arm's. The canary is promoted once every
-    difference is proved to stay within what is allowed, rolled back once one is proved to exceed
-    it or at the deadline, and held in between; ``components.deployment.canary`` tells how.
+    Each measure is a proportion of a predictor's answers. The canary's proportion is compared with
+    the baseline's, which is the main predictor: as a difference, except for quality, which is
+    relative to the baseline. The canary is promoted when every measure is shown to be within its
+    limit. It is rolled back when one measure is shown to exceed its limit, or at the deadline.
+    ``components.deployment.canary`` describes the method.
 
     Attributes:
         name: The SeldonDeployment.
-        split: Who splits the traffic. ``istio``: the VirtualService that Seldon's operator writes
-            from the predictors' weights; ``gateway``: the HTTPRoute and GRPCRoute of the
-            SeldonDeployment's name, whose weights the rollout writes; ``replicas``: a plain Service
-            over all predictors' pods, so that an arm's share is its share of the ready pods.
-        share: Percent of the traffic that the canary gets. With ``replicas`` it is what the
-            canary's number of pods, at least one, comes nearest to: with two pods of the main arm
-            that is a third.
-        min_requests: So many requests each arm must have answered before it is promoted.
-        confidence_error: How often a rollout may be judged wrongly by chance, all looks together.
-        error_increase: Allowed difference in answers that failed.
-        fallback_increase: Allowed difference in answers that popularity gave.
-        slow_ms: An answer above it is slow; taken up to the next bound of the histogram.
-        slow_increase: Allowed difference in slow answers.
-        quality_drop: Allowed loss of answers that led to something, as a part of the main arm's
-            share; None does not compare quality.
-        outcome_events: The event types that count as something.
-        outcome_minutes: Answers younger than it are left out, since people are still at it.
-        restarts: More container restarts than this roll the canary back.
-        deadline_hours: What has not proved itself by then is rolled back.
-        poll_seconds: How often ``refit rollout reconcile`` looks.
+        split: What splits the traffic. ``istio``: the VirtualService that Seldon's operator writes
+            from the predictors' weights; ``gateway``: the HTTPRoute and GRPCRoute with the
+            SeldonDeployment's name, whose weights the rollout sets; ``replicas``: a plain Service
+            over all predictors' pods, so that each predictor gets its share of the ready pods.
+        share: Percent of the traffic for the canary. With ``replicas`` the canary gets the number
+            of pods, at least one, that comes closest: with two main pods one canary pod, a third.
+        min_requests: Number of requests that each predictor must have answered before a promotion.
+        confidence_error: Probability that a rollout is decided wrongly by chance, over all
+            comparisons together.
+        error_increase: Allowed increase in the proportion of failed requests.
+        fallback_increase: Allowed increase in the proportion of fallbacks to popularity.
+        slow_ms: An answer that takes longer, in milliseconds, is slow; rounded up to the next
+            bucket bound of the histogram.
+        slow_increase: Allowed increase in the proportion of slow answers.
+        quality_drop: Allowed relative decrease in the proportion of answers with an outcome; None
+            does not compare quality.
+        outcome_events: Event types that count as an outcome.
+        outcome_minutes: Answers younger than this are not counted: their outcome may still follow.
+        restarts: The canary is rolled back after more container restarts than this.
+        deadline_hours: The canary is rolled back if it has not been promoted by then.
+        poll_seconds: Interval at which ``refit rollout reconcile`` reconciles.
     """
 
     name: str = "refit"

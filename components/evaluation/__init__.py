@@ -1,1 +1,1 @@
-"""Judges a model: full-catalogue ranking, baselines, slices, intervals, the gate and its report."""
+"""The evaluation step: full-catalogue ranking, baselines, slices, intervals, gate and report."""

@@ -1,4 +1,4 @@
-"""95% intervals by bootstrap over users: a user's queries stand or fall together."""
+"""95% intervals by bootstrap over users: the queries of a user are resampled together."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,26 @@ from components.evaluation.results import Interval
 Values = NDArray[np.float64]
 LOW, HIGH = 2.5, 97.5
 CELLS = 4_000_000
-"""Weights drawn at once."""
+"""Weights drawn at once; limits the memory."""
 
 
 class Replicates:
     """Sums over queries, and the same sums in every bootstrap replicate.
 
-    Each replicate gives every user a Poisson(1) weight, the Poisson bootstrap (Hanley & MacGibbon
-    2006), which resamples users with replacement without ever building a resampled table. All
+    Poisson bootstrap (Hanley & MacGibbon 2006): each replicate gives every user a Poisson(1)
+    weight, which resamples users with replacement without building the resampled tables. All
     columns share the weights, so that differences between them are paired.
 
+    Args:
+        user: [n] user number of each query.
+        columns: By name, [n] values.
+        replicates: Number R of replicates.
+        seed: Seed of the weights.
+
     Attributes:
-        totals: Column name to its sum.
-        drawn: Column name to its [R] sums.
+        n_users: Number of users.
+        totals: By column, its sum.
+        drawn: By column, its [R] sums.
     """
 
     def __init__(
@@ -45,13 +52,13 @@ class Replicates:
         self.drawn = dict(zip(columns, np.concatenate(drawn).T, strict=True))
 
     def mean(self, value: str, count: str) -> Interval:
-        """Mean of a column over queries; None where there are no queries."""
+        """Mean of a column over queries, ``value`` / ``count``; None without queries."""
         return _interval(*self._mean(value, count))
 
     def difference(self, value: str, other: str, count: str) -> Interval:
-        """Paired difference of two columns' means."""
-        mine, theirs = self._mean(value, count), self._mean(other, count)
-        return _interval(mine[0] - theirs[0], mine[1] - theirs[1])
+        """Paired difference of two columns' means: ``value`` minus ``other``."""
+        left, right = self._mean(value, count), self._mean(other, count)
+        return _interval(left[0] - right[0], left[1] - right[1])
 
     def _mean(self, value: str, count: str) -> tuple[float, Values]:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -60,8 +67,8 @@ class Replicates:
 
 
 def _interval(point: float, drawn: Values) -> Interval:
-    known = drawn[np.isfinite(drawn)]
-    if not np.isfinite(point) or not len(known):
+    finite = drawn[np.isfinite(drawn)]
+    if not np.isfinite(point) or not len(finite):
         return Interval()
-    low, high = np.percentile(known, [LOW, HIGH])
+    low, high = np.percentile(finite, [LOW, HIGH])
     return Interval(value=point, low=float(low), high=float(high))

@@ -18,7 +18,7 @@ def evaluate_model(
     registry: str = "",
     champion: str = "",
 ) -> None:
-    """Judge a model against baselines and champion.
+    """Evaluate a model against baselines and champion.
 
     Args:
         settings: EvaluationSettings as JSON.
@@ -26,11 +26,11 @@ def evaluate_model(
         model: The training step's folder.
         index: The indexing step's folder.
         evaluation: Folder of metrics, verdict, report and offline predictions.
-        metrics: The model's main figures, for the run page.
-        report: The report to look at.
-        summary: The report to read.
-        registry: Where bundles are kept; needed with ``champion``.
-        champion: Id of the bundle to beat; empty when there is none yet.
+        metrics: The measurements of the gate's checks, for the run page.
+        report: The report as HTML.
+        summary: The report as Markdown.
+        registry: Folder or URL of the bundles; needed with ``champion``.
+        champion: Id of the champion's bundle; empty if there is none yet.
     """
     import shutil
     from pathlib import Path
@@ -56,14 +56,14 @@ def evaluate_model(
         for name, value in verdict.measurements.items():
             if value is not None:
                 metrics.log_metric(name, value)
-        # kfp's local cache forgets a step that left no file for one of its artifacts.
+        # kfp's local cache drops a step that wrote no file for one of its artifacts.
         write_json(Path(metrics.path), dict(verdict.measurements))
         metadata["measurements"] = dict(verdict.measurements)
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
 def gate(evaluation: dsl.Input[dsl.Artifact]) -> bool:
-    """Say the verdict and return whether it passed; never cached, so that every run says it.
+    """Log the verdict and return whether it passed; never cached, so that every run logs it.
 
     Args:
         evaluation: The evaluation step's folder.

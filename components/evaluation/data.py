@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from refit.columns import Column, Labels, read_column
+from refit.eligibility import Rules
 from refit.errors import DataValidationError
 from refit.feature_tables import (
+    HIDES_FILE,
     HISTORY_COLUMNS,
+    PURCHASES_FILE,
     REQUESTS,
     SPLITS,
     PaddedHistories,
@@ -27,6 +31,7 @@ from refit.feature_tables import (
     read_snapshot,
 )
 from refit.features import FeaturesManifest, FeatureSpec
+from refit.item_lists import UserItems
 
 DAY = 86_400_000_000
 """Microseconds of a day; all times here are microseconds since 1970, UTC."""
@@ -53,22 +58,27 @@ class ItemCatalogue:
     Attributes:
         table: Every column of the catalogue.
         item_id: [N] ids.
-        seller: [N] the seller as a user number of the log, -1 where there is none.
-        seller_code: [N] the seller as a number of its own, -1 where there is none.
+        sellers: [N] the user id of each item's seller.
         known_at, gone_at: [N] the item is live from the one to the other, both inclusive.
     """
 
     table: pa.Table
     item_id: NDArray[Any]
-    seller: Ints
-    seller_code: Ints
+    sellers: Labels
     known_at: Longs
     gone_at: Longs
+    _columns: dict[str, Column] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Number of items."""
         return len(self.item_id)
+
+    def column(self, name: str) -> Column:
+        """[N] a column as eligibility rules read it."""
+        if name not in self._columns:
+            self._columns[name] = read_column(self.table[name])
+        return self._columns[name]
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class ExampleLog:
     """The examples of all splits in the order of time.
 
     Attributes:
-        table: The context and user columns.
+        table: The context and user columns, of the towers and of eligibility rules.
         user_ids: The ids of the user numbers.
         user, item, time, weight, snapshot: [M] one entry an example.
         last_item: [M] the newest item of the history, -1 where there is none.
@@ -162,18 +172,24 @@ class EvaluationData:
     Attributes:
         folder: The features folder.
         manifest: What its tower inputs look like.
+        rules: The eligibility rules of its market.
         catalogue: All items.
         log: All examples.
+        purchases, hides: What the users of the log have bought and hidden, and when first.
         queries: The queries of ``validation`` and ``test``.
+
+    Raises:
+        DataValidationError: A split is missing or empty.
+        UsageError: An eligibility rule cannot be loaded, or reads a column that is not there.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = FeaturesManifest.read(folder)
+        self.rules = Rules.load(self.manifest.market)
         tables = [_read_split(folder, split) for split in SPLITS]
-        items = read_catalogue(folder).table
-        self.log = _read_log(tables, self.manifest.spec)
-        self.catalogue = _read_catalogue(items, self.log.user_ids)
+        self.catalogue = _read_catalogue(read_catalogue(folder).table, self.rules)
+        self._read_log(tables)
         length = self.manifest.spec.history_length
         self.queries = {
             split: _read_queries(tables[i], self.log.starts[i], length)
@@ -195,11 +211,18 @@ class EvaluationData:
             DataValidationError: The features hold no requests.
         """
         table = _read_split(self.folder, REQUESTS)
-        asked = copy(self)
-        asked.log = _read_log([table[:0], table[:0], table], self.spec)
-        asked.catalogue = _read_catalogue(self.catalogue.table, asked.log.user_ids)
-        asked.queries = {REQUESTS: _read_queries(table, 0, self.spec.history_length)}
-        return asked
+        requests = copy(self)
+        requests._read_log([table[:0], table[:0], table])
+        requests.queries = {REQUESTS: _read_queries(table, 0, self.spec.history_length)}
+        return requests
+
+    def _read_log(self, tables: Sequence[pa.Table]) -> None:
+        self.log = _read_log(tables, self.spec, self.rules)
+        purchases, hides = (
+            _read_user_items(self.folder / name, self.log.user_ids)
+            for name in (PURCHASES_FILE, HIDES_FILE)
+        )
+        self.purchases, self.hides = purchases, hides
 
     @cached_property
     def snapshot_times(self) -> Longs:
@@ -270,13 +293,15 @@ def _read_split(folder: Path, split: str) -> pa.Table:
     return table
 
 
-def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> ExampleLog:
+def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> ExampleLog:
+    rules.check_columns("query", tables[-1].column_names)
     context = (
         *spec.context_categorical,
         *spec.context_numeric,
         *spec.popularity_by,
         *spec.user_categorical,
         *spec.user_numeric,
+        *rules.query_columns,
     )
     names = tuple(dict.fromkeys(context))
     base = ("user_id", "item_index", "event_time", "weight", "snapshot")
@@ -303,25 +328,27 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec) -> ExampleLog:
     )
 
 
-def _read_catalogue(items: pa.Table, user_ids: NDArray[Any]) -> ItemCatalogue:
-    count = items.num_rows
-    seller = np.full(count, -1, dtype=np.int32)
-    seller_code = seller.copy()
-    if "seller_id" in items.column_names:
-        encoded = items["seller_id"].cast(pa.string()).combine_chunks().dictionary_encode()
-        seller_code = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        number = {user: i for i, user in enumerate(user_ids)}
-        by_code = np.array(
-            [number.get(name, -1) for name in encoded.dictionary.to_pylist()] + [-1], dtype=np.int32
-        )
-        seller = by_code[seller_code]
+def _read_catalogue(items: pa.Table, rules: Rules) -> ItemCatalogue:
+    rules.check_columns("item", items.column_names)
     return ItemCatalogue(
         table=items,
         item_id=np.array(items["item_id"].to_pylist(), dtype=object),
-        seller=seller,
-        seller_code=seller_code,
+        sellers=Labels.of(items["seller_id"]),
         known_at=_times(items["known_at"], null=0),
         gone_at=_times(items["gone_at"], null=NEVER),
+    )
+
+
+def _read_user_items(path: Path, user_ids: NDArray[Any]) -> UserItems:
+    """Purchases or hides of the users of a log; of other users nothing is asked."""
+    table = pq.read_table(path)
+    numbers = pc.index_in(table["user_id"], value_set=pa.array(user_ids, pa.string()))
+    table = table.append_column("user", numbers).filter(numbers.is_valid())
+    return UserItems(
+        _array(table["user"], np.int32),
+        _array(table["item_index"], np.int32),
+        len(user_ids),
+        _times(table["event_time"]),
     )
 
 

@@ -1,23 +1,39 @@
-"""The evaluation step: rank, measure, compare, judge, and write it all down."""
+"""The evaluation step: rank, measure, compare, apply the gate, write the results."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.evaluation.baselines import tune_baselines
 from components.evaluation.bootstrap import Replicates
-from components.evaluation.data import EvaluationData, Ints
+from components.evaluation.data import (
+    CandidateSnapshot,
+    EvaluationData,
+    Floats,
+    Ints,
+    Longs,
+    Queries,
+)
 from components.evaluation.examples import draw_examples
-from components.evaluation.gate import judge
+from components.evaluation.gate import apply_gate
 from components.evaluation.index_check import check_index
 from components.evaluation.metrics import coverage, exposure, gini, per_query
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
-from components.evaluation.ranking import EvaluationSet, Ranking, Scorer, build_evaluation_set, rank
+from components.evaluation.ranking import (
+    EvaluationSet,
+    Ranking,
+    ScoreBlock,
+    Scorer,
+    build_evaluation_set,
+    rank,
+)
 from components.evaluation.report import write_report
 from components.evaluation.results import (
+    CHAMPION,
+    MODEL,
     Exposure,
     Interval,
     Method,
@@ -33,15 +49,15 @@ from components.evaluation.towers import (
     load_model,
     read_embedding_version,
 )
+from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
+from refit.errors import RefitError
 from refit.files import remove, write_atomically, write_json
-from refit.progress import log_message, timed
+from refit.progress import Meter, log_message, timed
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
 VERDICT_FILE = "verdict.json"
 PREDICTIONS_FILE = "predictions.parquet"
-MODEL = "model"
-CHAMPION = "champion"
 SMOKE_QUERIES = 16
 
 
@@ -53,34 +69,37 @@ def evaluate(
     out: Path,
     champion: Path | None = None,
 ) -> Verdict:
-    """Judge a model on the test split and write the evaluation folder, atomically.
+    """Evaluate a model on the test split and write the evaluation folder, atomically.
 
     The folder holds metrics.json, verdict.json, report.html, report.md, pictures/ and
-    predictions.parquet. Whether the test is frozen at its start or rolls along with the snapshots
-    follows the features folder.
+    predictions.parquet. Item features are those of the snapshots in the features folder: one at the
+    start of the test, or several in the course of it.
 
     Args:
-        settings: How to judge, and every threshold.
+        settings: How to evaluate, and every threshold.
         features: Features folder that the model was trained on.
         model: Model folder.
-        index: Index folder that was made with the model.
-        out: The evaluation folder; one that stands there is replaced.
+        index: Index folder that was built with the model.
+        out: The evaluation folder; an existing one is replaced.
         champion: Bundle folder of the champion to compare with, if there is one.
 
     Raises:
-        DataValidationError: A split is empty or the features are not whole.
-        UsageError: Model and features do not go together.
+        DataValidationError: A split is empty, or the features are incomplete.
+        UsageError: Model and features do not match, or a baseline is unknown.
+        RefitError: A baseline failed.
     """
+    baselines = load_baselines(settings.baselines)
     with SmokeTest(settings, model) as smoke:
-        verdict = _judge(settings, features, model, index, out, champion, smoke)
+        verdict = _evaluate(settings, baselines, features, model, index, out, champion, smoke)
     log_message("the gate passed the model" if verdict.passed else "the gate refused the model")
     for reason in verdict.reasons:
         log_message(f"  {reason}")
     return verdict
 
 
-def _judge(
+def _evaluate(
     settings: EvaluationSettings,
+    baselines: list[Baseline],
     features: Path,
     model: Path,
     index: Path,
@@ -94,17 +113,16 @@ def _judge(
         data,
         "test",
         settings.candidates,
-        settings.exclude_history_types,
         max_queries=settings.max_queries,
     )
     log_message(
-        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.rounds)} moments"
+        f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.groups)} snapshots"
     )
     towers = load_model(data, model)
     vectors = towers.embed_queries(evaluation_set.queries)
     few = np.arange(min(SMOKE_QUERIES, len(evaluation_set.queries)))
-    smoke.ask(towers.query_inputs(evaluation_set.queries.take(few)), vectors[few])
-    methods, rankings = _rank_all(settings, data, evaluation_set, towers, champion)
+    smoke.send(towers.query_inputs(evaluation_set.queries.take(few)), vectors[few])
+    methods, rankings = _rank_all(settings, baselines, data, evaluation_set, towers, champion)
     with timed("bootstrapped the intervals"):
         measured, slices, n_users = _measure(settings, evaluation_set, methods, rankings)
     results = Results(
@@ -112,13 +130,14 @@ def _judge(
         n_queries=len(evaluation_set.queries),
         n_users=n_users,
         left_out=evaluation_set.left_out,
+        removed=dict(rankings[MODEL].removed),
         embedding_version=read_embedding_version(model),
         methods=measured,
         slices=slices,
         index=check_index(index, data, towers, vectors),
         smoke=smoke.result(),
     )
-    verdict = judge(settings, results)
+    verdict = apply_gate(settings, results)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
@@ -139,39 +158,70 @@ def _judge(
 
 def _rank_all(
     settings: EvaluationSettings,
+    baselines: list[Baseline],
     data: EvaluationData,
     evaluation_set: EvaluationSet,
     towers: TowerScorer,
     champion: Path | None,
 ) -> tuple[list[Method], dict[str, Ranking]]:
-    """Rank with the model, every baseline and the champion, all by the same code."""
+    """Rank with the model, the champion and every baseline, all by the same code.
+
+    Raises:
+        RefitError: A baseline failed.
+    """
     methods: list[Method] = []
     rankings: dict[str, Ranking] = {}
 
     def add(method: Method, scorer: Scorer | None) -> None:
         if scorer is not None:
-            with timed(f"ranked with {method.name}"):
-                ranking = rank(scorer, evaluation_set, settings.longest)
+            n = len(evaluation_set.queries)
+            with (
+                timed(f"ranked with {method.name}"),
+                Meter(f"rank with {method.name}", n, "queries") as progress,
+            ):
+                ranking = rank(_Counted(scorer, progress), evaluation_set, settings.longest)
             rankings[method.name] = ranking
             method = method.model_copy(update={"not_finite": ranking.not_finite})
         methods.append(method)
 
     add(Method(name=MODEL, kind="model"), towers)
     if champion is not None:
-        opened = load_champion(data, champion)
-        if isinstance(opened, str):
-            add(Method(name=CHAMPION, kind="champion", not_run=f"not comparable: {opened}"), None)
+        loaded = load_champion(data, champion)
+        if isinstance(loaded, str):
+            add(Method(name=CHAMPION, kind="champion", not_run=f"not comparable: {loaded}"), None)
         else:
-            add(Method(name=CHAMPION, kind="champion"), opened)
-    for baseline in tune_baselines(data, settings):
-        method = Method(
-            name=baseline.name,
-            kind="baseline",
-            not_run=baseline.not_run,
-            tuned=baseline.tuned or {},
-        )
-        add(method, baseline.scorer)
+            add(Method(name=CHAMPION, kind="champion"), loaded)
+    for baseline, outcome in tune_baselines(baselines, data, settings):
+        method = Method(name=baseline.name, kind="baseline", extension=baseline.extension)
+        if isinstance(outcome, NotRun):
+            add(method.model_copy(update={"not_run": outcome.reason}), None)
+            continue
+        add(method.model_copy(update={"tuned": dict(outcome.chosen)}), outcome.scorer)
+        broken = rankings[baseline.name].not_finite
+        if broken:  # it would be easy to beat
+            raise RefitError(
+                f"baseline {baseline.extension!r}: {broken:,} of its scores are no finite numbers"
+            )
     return methods, rankings
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A scorer that reports each block of queries as it is scored."""
+
+    scorer: Scorer
+    progress: Meter
+
+    def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
+        """Score as the scorer does."""
+        score = self.scorer.at(queries, snapshot)
+
+        def counted(block: Longs) -> Floats:
+            scores = score(block)
+            self.progress.advance(len(block))
+            return scores
+
+        return counted
 
 
 def _measure(
@@ -180,7 +230,7 @@ def _measure(
     methods: list[Method],
     rankings: Mapping[str, Ranking],
 ) -> tuple[tuple[Method, ...], tuple[SliceResult, ...], int]:
-    """Metrics, paired gains and slices, all from the same bootstrap replicates."""
+    """Metrics, paired gains and slices from the same bootstrap replicates; the number of users."""
     values = {name: per_query(r.rank, settings.cuts) for name, r in rankings.items()}
     slices = cut_slices(evaluation_set, settings)
     columns: dict[str, Any] = {"n": np.ones(len(evaluation_set.queries))}
@@ -191,7 +241,7 @@ def _measure(
         for name, metrics in values.items():
             columns[f"{part}/{name}"] = metrics[settings.metric] * flags
     users = evaluation_set.data.log.user[evaluation_set.queries.rows]
-    drawn = Replicates(users, columns, settings.replicates, settings.seed)
+    replicates = Replicates(users, columns, settings.replicates, settings.seed)
 
     def finish(method: Method) -> Method:
         if method.name not in rankings:
@@ -199,33 +249,35 @@ def _measure(
         names = values[method.name]
         gain: dict[str, Interval] = {}
         if method.name != MODEL:
-            gain = {m: drawn.difference(f"{MODEL}/{m}", f"{method.name}/{m}", "n") for m in names}
+            gain = {
+                m: replicates.difference(f"{MODEL}/{m}", f"{method.name}/{m}", "n") for m in names
+            }
         return method.model_copy(
             update={
-                "metrics": {m: drawn.mean(f"{method.name}/{m}", "n") for m in names},
+                "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in names},
                 "gain": gain,
                 "exposure": _exposure(evaluation_set, rankings[method.name].top),
             }
         )
 
-    parts = tuple(
+    slice_results = tuple(
         SliceResult(
             name=part,
             n=int(flags.sum()),
-            metrics={name: drawn.mean(f"{part}/{name}", f"{part}/n") for name in values},
+            metrics={name: replicates.mean(f"{part}/{name}", f"{part}/n") for name in values},
         )
         for part, flags in slices.items()
     )
-    return tuple(finish(method) for method in methods), parts, drawn.n_users
+    return tuple(finish(method) for method in methods), slice_results, replicates.n_users
 
 
 def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:
-    """How widely lists are spread over the items, and sellers, that stood to choice at all."""
+    """How widely lists are spread over the items, and the sellers, that were candidates at all."""
     catalogue = evaluation_set.data.catalogue
-    offered = np.unique(np.concatenate([r.moment.items for r in evaluation_set.rounds]))
-    items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[offered]
-    codes = catalogue.seller_code
-    sellers = np.unique(codes[offered])
+    candidates = np.unique(np.concatenate([g.snapshot.items for g in evaluation_set.groups]))
+    items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[candidates]
+    codes = catalogue.sellers.codes
+    sellers = np.unique(codes[candidates])
     sellers = sellers[sellers >= 0]
     by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]
     return Exposure(coverage=coverage(items), item_gini=gini(items), seller_gini=gini(by_seller))
@@ -240,9 +292,10 @@ def _describe(
     return {
         "candidates": settings.candidates,
         "frozen": len(np.unique(data.log.snapshot[data.queries["test"].rows])) == 1,
-        "moments": len(evaluation_set.rounds),
-        "candidates_per_moment": float(
-            np.mean([len(r.moment.items) for r in evaluation_set.rounds])
+        "market": data.manifest.market.model_dump(mode="json"),
+        "snapshots": len(evaluation_set.groups),
+        "candidates_per_snapshot": float(
+            np.mean([len(g.snapshot.items) for g in evaluation_set.groups])
         ),
         "items": data.catalogue.size,
         "examples": {

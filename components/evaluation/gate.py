@@ -1,6 +1,6 @@
-"""The gate: every demand on a model as a check, and what was not measured fails.
+"""The gate: every requirement on a model is a check, and a check without a measurement fails.
 
-A demand never vanishes because its measurement is missing: the check is then made with None.
+A missing measurement does not remove its check: the check is then created with None.
 """
 
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from components.evaluation.settings import EvaluationSettings
 from refit.verdict import Check, Verdict
 
 
-def judge(settings: EvaluationSettings, results: Results) -> Verdict:
-    """Hold everything that was measured against what is demanded."""
+def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
+    """Compare every measurement with its threshold."""
     return Verdict.of(
         [
-            *_amount(settings, results),
+            *_sample_size(settings, results),
             *_against_baselines(settings, results),
             *_against_champion(settings, results),
             *_slices(settings, results),
             *_exposure(settings, results),
             *_index(settings, results),
             Check(
-                name="model server: largest difference of answers",
+                name="model server: largest difference from the model",
                 measured=results.smoke.gap,
                 at_most=settings.max_smoke_test_gap,
                 n=results.smoke.n,
@@ -32,19 +32,19 @@ def judge(settings: EvaluationSettings, results: Results) -> Verdict:
     )
 
 
-def _amount(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     yield Check(name="test queries", measured=results.n_queries, at_least=settings.min_queries)
     yield Check(name="test users", measured=results.n_users, at_least=settings.min_users)
     contradictions = sum(n for why, n in results.left_out.items() if why != "item not seen")
-    judged = results.n_queries + contradictions
+    n_queries = results.n_queries + contradictions
     yield Check(
-        name="share of queries whose item could not be offered",
-        measured=contradictions / judged if judged else None,
+        name="share of queries whose positive was not eligible",
+        measured=contradictions / n_queries if n_queries else None,
         at_most=settings.max_unanswerable,
     )
     model = _model(results)
     yield Check(
-        name="scores of the model that are no number",
+        name="non-finite scores of the model",
         measured=model.not_finite,
         at_most=0,
         why=model.not_run,
@@ -52,15 +52,14 @@ def _amount(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
 
 
 def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
-    ran = {m.name: m for m in results.of_kind("baseline")}
-    known = {m.name: m for m in results.methods if m.kind == "baseline"}
     for name in settings.required_baselines:
-        if name not in ran:
-            why = known[name].not_run if name in known else "it was not tried"
+        required = _find_baseline(results, name)
+        if required is None or required.not_run:
+            why = required.not_run if required else "evaluation.baselines does not name it"
             yield Check(name=f"gain over {name}", measured=None, why=why)
-    for name, baseline in ran.items():
+    for baseline in results.of_kind("baseline"):
         yield _low_end(
-            f"gain over {name}",
+            f"gain over {baseline.name}",
             baseline.gain.get(settings.metric),
             settings,
             results,
@@ -76,13 +75,13 @@ def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterat
         needs_n=settings.min_queries,
         why="" if best else "no baseline was run",
     )
-    guarded = results.best_baseline(settings.guard_metric)
+    best_on_guard = results.best_baseline(settings.guard_metric)
     yield _low_end(
         f"gain over the best baseline, {_plain(settings.guard_metric)}",
-        guarded.gain.get(settings.guard_metric) if guarded else None,
+        best_on_guard.gain.get(settings.guard_metric) if best_on_guard else None,
         settings,
         results,
-        at_least=-settings.guard_tolerance * (_metric(guarded, settings.guard_metric) or 0.0),
+        at_least=-settings.guard_tolerance * (_metric(best_on_guard, settings.guard_metric) or 0.0),
     )
 
 
@@ -105,26 +104,26 @@ def _slices(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     model = _model(results).name
     baselines = [m.name for m in results.of_kind("baseline")]
     for floor in settings.slice_floors:
-        found = by_name.get(floor.slice, SliceResult(name=floor.slice, n=0))
-        mine = found.metrics.get(model, Interval())
-        values = [found.metrics.get(name, Interval()).value for name in baselines]
-        theirs = None if not values or None in values else max(v for v in values if v is not None)
-        needed = None if theirs is None else floor.of_best_baseline * theirs
+        part = by_name.get(floor.slice, SliceResult(name=floor.slice, n=0))
+        reached = part.metrics.get(model, Interval())
+        values = [part.metrics.get(name, Interval()).value for name in baselines]
+        best = None if not values or None in values else max(v for v in values if v is not None)
+        needed = None if best is None else floor.of_best_baseline * best
         yield Check(
             name=f"{floor.slice}: {_plain(settings.metric)}",
-            measured=None if needed is None else mine.value,
+            measured=None if needed is None else reached.value,
             at_least=needed,
             above=0.0,
-            n=found.n,
+            n=part.n,
             needs_n=floor.needs_n,
-            why="" if found.n else "no test query falls into this slice",
+            why="" if part.n else "no test query is in this slice",
         )
         if floor.at_least:
             yield Check(
                 name=f"{floor.slice}: {_plain(settings.metric)} (low end of 95%)",
-                measured=mine.low,
+                measured=reached.low,
                 at_least=floor.at_least,
-                n=found.n,
+                n=part.n,
                 needs_n=floor.needs_n,
             )
 
@@ -147,7 +146,7 @@ def _exposure(settings: EvaluationSettings, results: Results) -> Iterator[Check]
             name=f"Gini of seller exposure at {k}",
             measured=exposure.seller_gini,
             at_most=settings.max_seller_gini,
-            why="the items name no sellers; if that is right, set max_seller_gini to null",
+            why="the items have no sellers; if that is correct, set max_seller_gini to null",
         )
 
 
@@ -155,10 +154,10 @@ def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     index = results.index
     known = index.embedding_version and results.embedding_version
     yield Check(
-        name="index is of the model's towers",
+        name="index built with the model's towers (1 = yes)",
         measured=float(index.embedding_version == results.embedding_version) if known else None,
         at_least=1.0,
-        why=index.why or "index.json or model.json names no towers",
+        why=index.why or "index.json or model.json has no embedding_version",
     )
     yield Check(
         name="index recall@100, as recorded",
@@ -186,7 +185,7 @@ def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
         name="index vectors: largest difference from the item tower",
         measured=index.vector_gap,
         at_most=settings.max_vector_gap,
-        why=index.why or "index and features do not hold the same live items",
+        why=index.why or "index and features do not have the same live items",
     )
 
 
@@ -198,7 +197,7 @@ def _low_end(
     at_least: float | None = None,
     above: float | None = None,
 ) -> Check:
-    """The lower end of a paired difference's interval, held against a bound."""
+    """A check of the lower end of a paired difference's interval."""
     measured = gain.low if gain is not None and gain.value is not None else None
     return Check(
         name=f"{name} (low end of 95%)",
@@ -208,6 +207,12 @@ def _low_end(
         n=results.n_queries,
         needs_n=settings.min_queries,
     )
+
+
+def _find_baseline(results: Results, name: str) -> Method | None:
+    """The baseline with this name, either in the results or in the settings."""
+    baselines = (m for m in results.methods if m.kind == "baseline")
+    return next((m for m in baselines if name in (m.name, m.extension)), None)
 
 
 def _plain(metric: str) -> str:

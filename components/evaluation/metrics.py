@@ -1,6 +1,6 @@
-"""Retrieval metrics, from the place of the one item that a person chose.
+"""Retrieval metrics, from the rank of the positive: the one item that the user chose.
 
-With one chosen item a query, hit rate and recall are the same number.
+With one positive per query, hit rate and recall are the same number.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ Values = NDArray[np.float64]
 
 
 def hit_rate(rank: Ints, k: int) -> Values:
-    """[n] 1 where the chosen item is among the first k, else 0."""
+    """[n] 1 where the positive is among the first k, else 0."""
     return (rank <= k).astype(np.float64)
 
 
@@ -57,9 +57,9 @@ def coverage(exposures: Values) -> float:
 
 
 def gini(exposures: Values) -> float:
-    """Gini coefficient: 0 when all are shown equally often, near 1 when one gets everything.
+    """Gini coefficient: 0 if all are shown equally often, near 1 if one is shown alone.
 
-    NaN without candidates or when nothing was shown.
+    NaN without candidates, or if nothing was shown.
     """
     total = exposures.sum()
     n = len(exposures)

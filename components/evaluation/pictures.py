@@ -1,4 +1,4 @@
-"""The report's pictures: methods and slices with their 95% intervals."""
+"""The report's figures: methods and slices with their 95% intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,11 @@ MARKS = {"model": "D", "champion": "s", "baseline": "o"}
 
 
 def draw_pictures(folder: Path, settings: EvaluationSettings, results: Results) -> list[Path]:
-    """Draw methods and slices into a folder; returns the pictures in the report's order."""
+    """Draw the figures of methods and slices into a new folder.
+
+    Returns:
+        Their paths, in the order of the report.
+    """
     folder.mkdir()
     pictures = [_draw_methods(folder / "methods.png", settings, results)]
     if results.slices:
@@ -28,8 +32,9 @@ def _draw_methods(path: Path, settings: EvaluationSettings, results: Results) ->
     ran = [m for m in results.methods if not m.not_run]
     ran.sort(key=lambda m: _value(m.metrics.get(settings.metric)))
     figure = _figure(10.0, 1.3 + 0.42 * len(ran))
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, metric in zip(panels, (settings.metric, settings.guard_metric), strict=True):
+    metrics = dict.fromkeys((settings.metric, settings.guard_metric))  # they may be the same
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for panel, metric in zip(panels, metrics, strict=True):
         for y, method in enumerate(ran):
             _bar(panel, method.metrics.get(metric), y, method.kind)
         model = next((m.metrics.get(metric) for m in ran if m.kind == "model"), None)
@@ -72,7 +77,8 @@ def _bar(panel: Any, interval: Interval | None, y: float, kind: str) -> None:
         return
     low, high = interval.low or interval.value, interval.high or interval.value
     panel.plot([low, high], [y, y], color=COLOURS[kind], linewidth=2.2, solid_capstyle="butt")
-    panel.plot([interval.value], [y], MARKS[kind], color=COLOURS[kind], markersize=6.5)
+    mark = {"color": COLOURS[kind], "markersize": 6.5, "clip_on": False, "zorder": 3}
+    panel.plot([interval.value], [y], MARKS[kind], **mark)
 
 
 def _legend(panel: Any, methods: Sequence[Method]) -> None:

@@ -32,15 +32,13 @@ def write_predictions(
         judged: The features folder.
         towers: The model.
         embedding_version: The identity of its towers.
-        settings: How many visits, how long lists, and what histories exclude.
+        settings: How many visits, and how long lists.
 
     Raises:
         DataValidationError: The features hold no requests.
     """
     data = judged.of_requests()
-    evaluation_set = build_request_set(
-        data, settings.prediction_queries, settings.exclude_history_types
-    )
+    evaluation_set = build_request_set(data, settings.prediction_queries)
     scorer = towers.over(data)
     vectors = scorer.embed_queries(evaluation_set.queries)
     top, scores = recommend(scorer, evaluation_set, settings.longest)

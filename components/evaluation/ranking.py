@@ -1,17 +1,19 @@
-"""Full-catalogue ranking: where the chosen item stood among all the stock live at that moment.
+"""Full-catalogue ranking: the rank of the positive item among all items live at that time.
 
 rank = 1 + number of other candidates that score at least as high: ties never help.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.evaluation.candidates import CandidateItems, QueryBlock
 from components.evaluation.data import (
     CandidateSnapshot,
     EvaluationData,
@@ -21,113 +23,92 @@ from components.evaluation.data import (
     Longs,
     Queries,
 )
+from refit.eligibility import Eligibility
 from refit.errors import DataValidationError
 from refit.feature_tables import REQUESTS
 
 THREADS = min(4, os.cpu_count() or 1)
 BLOCK_CELLS = 2_000_000
 """Scores held at once; small enough to stay near the processor."""
+NOT_LIVE = "not_live"
+NOT_SEEN = "item not seen"
 
 ScoreBlock = Callable[[Longs], Floats]
-"""From positions [B] in the queries to the scores [B, C] of a moment's candidates."""
+"""From positions [B] in the queries to the scores [B, C] of a snapshot's candidates."""
 
 
 class Scorer(Protocol):
     """One way to recommend: the model, the champion or a baseline."""
 
-    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
-        """Get ready to score a moment's candidates, knowing nothing later than the moment."""
+    def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
+        """Prepare to score a snapshot's candidates; nothing later than the snapshot is known."""
         ...
 
 
 @dataclass(frozen=True)
 class CandidateGroup:
-    """The queries that choose from the same moment's stock.
+    """The queries that have the same candidates.
 
     Attributes:
-        moment: What stands to choice.
+        snapshot: The candidates.
         queries: [R] positions in the queries.
-        chosen: [R] position of the chosen item among the candidates; of a request the item that
-            was met first, -1 where it is no candidate.
+        positive: [R] position of the positive item among the candidates; of a request, the item
+            of the visit's first event, -1 where it is no candidate.
     """
 
-    moment: CandidateSnapshot
+    snapshot: CandidateSnapshot
     queries: Longs
-    chosen: Ints
+    positive: Ints
+
+    def blocks(self) -> Iterator[slice]:
+        """Split the queries so that a block's scores fit near the processor."""
+        size = max(1, BLOCK_CELLS // max(1, len(self.snapshot.items)))
+        for start in range(0, len(self.queries), size):
+            yield slice(start, min(start + size, len(self.queries)))
+
+
+FindEligible = Callable[[slice], Eligibility]
+"""From a block of a group's queries to what the eligibility rules leave of its candidates."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """All that is ranked: queries with a chosen item that could have been offered.
+    """All that is ranked: queries with a positive item that could have been shown.
 
     Attributes:
         data: The features folder.
         queries: [n] the queries.
-        rounds: The same queries by moment.
+        groups: The same queries by snapshot.
         left_out: Queries that were left out, by reason.
-        exclude_history_types: Items in the history by these event types are not offered.
     """
 
     data: EvaluationData
     queries: Queries
-    rounds: tuple[CandidateGroup, ...]
-    left_out: dict[str, int]
-    exclude_history_types: tuple[str, ...] = ()
+    groups: tuple[CandidateGroup, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
 
-    def blocks(self, group: CandidateGroup) -> Iterator[slice]:
-        """Cut a round so that a block's scores fit near the processor."""
-        size = max(1, BLOCK_CELLS // max(1, len(group.moment.items)))
-        for start in range(0, len(group.queries), size):
-            yield slice(start, min(start + size, len(group.queries)))
+    def eligibility(self, group: CandidateGroup) -> FindEligible:
+        """Prepare to apply the eligibility rules to the queries of a group."""
+        items = CandidateItems(self.data, group.snapshot)
 
-    def closed(self, group: CandidateGroup, block: slice) -> Flags | None:
-        """[B, C] candidates that a query may not be offered; None when it may be offered all.
+        def find(block: slice) -> Eligibility:
+            asked = QueryBlock.of(self.data, self.queries, group.queries[block])
+            return self.data.rules.find_eligible(items, asked)
 
-        Not live at its time (not known yet, or gone; gone by this very event is still live), the
-        user's own listings, and what its history excludes.
-        """
-        catalogue, log = self.data.catalogue, self.data.log
-        items = group.moment.items
-        queries = group.queries[block]
-        rows = self.queries.rows[queries]
-        time = log.time[rows]
-        closed: Flags | None = None
-        known_at, gone_at, seller = (
-            column[items] for column in (catalogue.known_at, catalogue.gone_at, catalogue.seller)
-        )
-        if known_at.max() > time.min():
-            closed = known_at[None, :] > time[:, None]
-        if gone_at.min() < time.max():
-            closed = _either(closed, gone_at[None, :] < time[:, None])
-        if seller.max() >= 0:
-            closed = _either(closed, seller[None, :] == log.user[rows][:, None])
-        if self.exclude_history_types:
-            closed = _either(closed, self._in_history(group, queries))
-        return closed
-
-    def _in_history(self, group: CandidateGroup, queries: Longs) -> Flags:
-        position = np.full(self.data.catalogue.size, -1, dtype=np.int32)
-        position[group.moment.items] = np.arange(len(group.moment.items), dtype=np.int32)
-        past = self.queries.history
-        items = past.item[queries]
-        found = np.where(items >= 0, position[items], -1)
-        counts = (found >= 0) & np.isin(past.event_type[queries], self.exclude_history_types)
-        closed = np.zeros((len(queries), len(group.moment.items)), dtype=np.bool_)
-        row, place = np.nonzero(counts)
-        closed[row, found[row, place]] = True
-        return closed
+        return find
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a scorer made of a evaluation_set.
+    """How a scorer ranked an evaluation set.
 
     Attributes:
-        rank: [n] place of the chosen item, 1 is the best.
-        top: [n, K] the items it would have shown, best first, -1 where there were fewer.
+        rank: [n] rank of the positive item, 1 is the best.
+        top: [n, K] the items that it would have shown, best first, -1 where there were fewer.
         scores: [n, K] their scores.
-        candidates: [n] how many items stood to choice.
-        not_finite: Scores that were no finite number.
+        candidates: [n] number of eligible candidates.
+        not_finite: Number of scores that were not finite.
+        removed: How many candidates each eligibility rule removed, over all queries.
     """
 
     rank: Ints
@@ -135,109 +116,103 @@ class Ranking:
     scores: Floats
     candidates: Ints
     not_finite: int
+    removed: Mapping[str, int]
 
 
 def build_evaluation_set(
     data: EvaluationData,
     split: str,
     candidates: str = "live",
-    exclude_history_types: tuple[str, ...] = (),
     max_queries: int | None = None,
-    max_moments: int | None = None,
+    max_snapshots: int | None = None,
 ) -> EvaluationSet:
-    """Lay out the queries of a split with the stock live at each moment.
+    """Group the queries of a split by the snapshot that holds their candidates.
+
+    A query whose positive item could not have been shown is left out and counted.
 
     Args:
         data: The features folder.
         split: ``validation`` or ``test``.
         candidates: ``live``, or ``seen``: only items with an event before the split began.
-        exclude_history_types: Items in the history by these event types are not offered.
         max_queries: More queries than this are thinned out evenly over time.
-        max_moments: Only so many snapshots are looked at, evenly over time.
+        max_snapshots: Only so many snapshots are used, evenly over time.
 
     Raises:
         DataValidationError: No query is left.
     """
     queries = data.queries[split]
-    snapshots = data.log.snapshot[queries.rows]
-    if max_moments is not None:
-        kept = spread(np.unique(snapshots), max_moments)
-        queries = queries.take(np.isin(snapshots, kept))
+    numbers = data.log.snapshot[queries.rows]
+    if max_snapshots is not None:
+        kept = spread(np.unique(numbers), max_snapshots)
+        queries = queries.take(np.isin(numbers, kept))
     if max_queries is not None:
         queries = queries.take(spread(np.arange(len(queries)), max_queries))
     seen = _seen_items(data, split) if candidates == "seen" else None
-    reasons = _reasons(data, queries, seen, exclude_history_types)
-    snapshots = data.log.snapshot[queries.rows]
-    moments: list[CandidateSnapshot] = []
-    for snapshot in np.unique(snapshots):
-        moment = data.read_candidates(int(snapshot), seen)
-        moments.append(moment)
-        here = snapshots == snapshot
-        offered = np.isin(data.log.item[queries.rows[here]], moment.items)
-        reasons[here] = np.where(offered | (reasons[here] != ""), reasons[here], "not live")
+    found = EvaluationSet(data, queries, tuple(_candidate_groups(data, queries, seen)))
+    reasons = _find_reasons(found, seen)
     names, counts = np.unique(reasons[reasons != ""], return_counts=True)
     left_out = {str(name): int(count) for name, count in zip(names, counts, strict=True)}
-    queries = queries.take(reasons == "")
-    if not len(queries):
-        raise DataValidationError(f"the {split} split has no query that can be judged: {left_out}")
-    rounds = tuple(_candidate_groups(data, queries, moments))
-    return EvaluationSet(data, queries, rounds, left_out, exclude_history_types)
+    if len(counts) and counts.sum() == len(queries):
+        raise DataValidationError(
+            f"the {split} split has no query that can be evaluated: {left_out}"
+        )
+    return _without(found, reasons != "", left_out)
 
 
-def build_request_set(
-    data: EvaluationData, most: int, exclude_history_types: tuple[str, ...] = ()
-) -> EvaluationSet:
-    """Lay out the requests, evenly over time, with the stock live at each moment.
+def build_request_set(data: EvaluationData, most: int) -> EvaluationSet:
+    """Group the requests, evenly over time, by the snapshot that holds their candidates.
 
     Args:
-        data: What ``EvaluationData.of_requests`` gives.
+        data: What ``EvaluationData.of_requests`` returns.
         most: At most this many requests.
-        exclude_history_types: Items in the history by these event types are not offered.
     """
     queries = data.queries[REQUESTS]
     queries = queries.take(spread(np.arange(len(queries)), most))
-    snapshots = np.unique(data.log.snapshot[queries.rows])
-    rounds = tuple(
-        _candidate_groups(data, queries, [data.read_candidates(int(s)) for s in snapshots])
-    )
-    return EvaluationSet(data, queries, rounds, {}, exclude_history_types)
+    return EvaluationSet(data, queries, tuple(_candidate_groups(data, queries)))
 
 
 def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
     """Rank every query's candidates; keep the ``length`` best.
 
-    A score that is no number counts as high as any for the others, and as low as any for the
-    chosen item, so that a broken model cannot gain by it.
+    A score that is not a number counts as high as any for the others, and as low as any for the
+    positive item, so that a broken model cannot gain by it.
     """
     n = len(evaluation_set.queries)
-    places = np.zeros(n, dtype=np.int32)
+    ranks = np.zeros(n, dtype=np.int32)
     candidates = np.zeros(n, dtype=np.int32)
     top = np.full((n, length), -1, dtype=np.int32)
     top_scores = np.full((n, length), -np.inf, dtype=np.float32)
-    not_finite = 0
+    not_finite, removed = 0, Counter[str]()
     with ThreadPoolExecutor(THREADS) as threads:
-        for group in evaluation_set.rounds:
-            score = scorer.at(evaluation_set.queries, group.moment)
+        for group in evaluation_set.groups:
+            score = scorer.at(evaluation_set.queries, group.snapshot)
+            find_eligible = evaluation_set.eligibility(group)
 
-            def fill(block: slice, group: CandidateGroup = group, score: ScoreBlock = score) -> int:
+            def fill(
+                block: slice,
+                group: CandidateGroup = group,
+                score: ScoreBlock = score,
+                find_eligible: FindEligible = find_eligible,
+            ) -> tuple[int, Mapping[str, int]]:
                 queries = group.queries[block]
                 scores = score(queries)
-                closed = evaluation_set.closed(group, block)
-                places[queries], candidates[queries] = place(scores, group.chosen[block], closed)
-                best, best_scores = top_k(scores, closed, length)
-                shown = np.where(best >= 0, group.moment.items[best], -1)
-                top[queries, : best.shape[1]], top_scores[queries, : best.shape[1]] = (
-                    shown,
-                    best_scores,
+                found = find_eligible(block)
+                ranks[queries], candidates[queries] = rank_positives(
+                    scores, group.positive[block], found.eligible
                 )
-                return _count_not_finite(scores)
+                best, best_scores = top_k(scores, found.eligible, length)
+                top[queries, : best.shape[1]] = _items_at(group, best)
+                top_scores[queries, : best.shape[1]] = best_scores
+                return _count_not_finite(scores), found.removed
 
-            not_finite += sum(threads.map(fill, evaluation_set.blocks(group)))
-    return Ranking(places, top, top_scores, candidates, not_finite)
+            for broken, by_rule in threads.map(fill, group.blocks()):
+                not_finite += broken
+                removed.update(by_rule)
+    return Ranking(ranks, top, top_scores, candidates, not_finite, dict(removed))
 
 
 def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tuple[Ints, Floats]:
-    """Answer every query as a server would: the best candidates, whatever was chosen.
+    """Answer every query as a server would: the best candidates, whatever the positive item is.
 
     Returns:
         [n, length] items, best first, -1 where there were fewer, and their scores.
@@ -245,54 +220,59 @@ def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tup
     n = len(evaluation_set.queries)
     top = np.full((n, length), -1, dtype=np.int32)
     scores = np.full((n, length), -np.inf, dtype=np.float32)
-    for group in evaluation_set.rounds:
-        score = scorer.at(evaluation_set.queries, group.moment)
-        for block in evaluation_set.blocks(group):
+    for group in evaluation_set.groups:
+        score = scorer.at(evaluation_set.queries, group.snapshot)
+        find_eligible = evaluation_set.eligibility(group)
+        for block in group.blocks():
             queries = group.queries[block]
-            best, values = top_k(score(queries), evaluation_set.closed(group, block), length)
-            top[queries, : best.shape[1]] = np.where(best >= 0, group.moment.items[best], -1)
+            best, values = top_k(score(queries), find_eligible(block).eligible, length)
+            top[queries, : best.shape[1]] = _items_at(group, best)
             scores[queries, : best.shape[1]] = values
     return top, scores
 
 
-def place(scores: Floats, chosen: Ints, closed: Flags | None = None) -> tuple[Ints, Ints]:
-    """Place of the chosen candidate in each row, and the number of candidates.
+def rank_positives(
+    scores: Floats, positive: Ints, eligible: Flags | None = None
+) -> tuple[Ints, Ints]:
+    """Rank of the positive candidate in each row, and the number of eligible candidates.
 
     Args:
         scores: [B, C].
-        chosen: [B] column of the chosen candidate; it must not be closed.
-        closed: [B, C] what does not stand to choice.
+        positive: [B] column of the positive candidate; it must be eligible.
+        eligible: [B, C] which candidates are; None for all.
 
     Returns:
-        [B] 1 + number of other candidates with a score >= the chosen one's, and [B] candidates.
+        [B] 1 + number of other candidates with a score >= that of the positive one, and [B]
+        number of candidates.
     """
-    below = scores < scores[np.arange(len(scores)), chosen][:, None]
+    below = scores < scores[np.arange(len(scores)), positive][:, None]
     candidates = np.full(len(scores), scores.shape[1], dtype=np.int32)
-    if closed is not None:
-        candidates -= _count_true(closed)
-        below &= ~closed
+    if eligible is not None:
+        candidates = _count_true(eligible)
+        below &= eligible
     return candidates - _count_true(below), candidates
 
 
-def top_k(scores: Floats, closed: Flags | None, length: int) -> tuple[Ints, Floats]:
+def top_k(scores: Floats, eligible: Flags | None, length: int) -> tuple[Ints, Floats]:
     """The best candidates of each row, best first; -1 and -inf where there are fewer.
 
-    Scores [B, C] that are closed, or no number, are never among them.
+    Only scores [B, C] of eligible candidates that are finite are among them.
     """
-    unfit = closed
-    if not np.isfinite(scores).all():
-        unfit = _either(closed, ~np.isfinite(scores))
-    held = scores if unfit is None else np.where(unfit, np.float32(-np.inf), scores)
-    length = min(length, held.shape[1])
-    rows = np.arange(len(held))[:, None]
-    cut = held.shape[1] - length
+    fit = eligible
+    finite = np.isfinite(scores)
+    if not finite.all():
+        fit = finite if eligible is None else eligible & finite
+    usable = scores if fit is None else np.where(fit, scores, np.float32(-np.inf))
+    length = min(length, usable.shape[1])
+    rows = np.arange(len(usable))[:, None]
+    cut = usable.shape[1] - length
     best = (
-        np.argpartition(held, cut, axis=1)[:, cut:]
+        np.argpartition(usable, cut, axis=1)[:, cut:]
         if cut
-        else np.tile(np.arange(length), (len(held), 1))
+        else np.tile(np.arange(length), (len(usable), 1))
     )
-    best = best[rows, np.argsort(-held[rows, best], axis=1, kind="stable")].astype(np.int32)
-    values = held[rows, best]
+    best = best[rows, np.argsort(-usable[rows, best], axis=1, kind="stable")].astype(np.int32)
+    values = usable[rows, best]
     return np.where(np.isneginf(values), np.int32(-1), best), values
 
 
@@ -303,21 +283,36 @@ def spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return values[np.linspace(0, len(values) - 1, most).round().astype(np.int64)]
 
 
-def _reasons(
-    data: EvaluationData, queries: Queries, seen: Flags | None, exclude_history_types: Sequence[str]
-) -> NDArray[np.str_]:
-    """Why a query cannot be judged, "" where it can."""
-    catalogue, log = data.catalogue, data.log
-    item, user, time = (column[queries.rows] for column in (log.item, log.user, log.time))
-    reasons = np.full(len(queries), "", dtype="<U24")
-    past = queries.history
-    had = (past.item == item[:, None]) & np.isin(past.event_type, exclude_history_types)
-    reasons[had.any(axis=1)] = "had it already"
-    reasons[catalogue.seller[item] == user] = "own listing"
-    reasons[(catalogue.known_at[item] > time) | (catalogue.gone_at[item] < time)] = "not live"
+def _find_reasons(evaluation_set: EvaluationSet, seen: Flags | None) -> NDArray[np.str_]:
+    """[n] why a query cannot be evaluated, "" where it can: which rule removes its positive."""
+    data, queries = evaluation_set.data, evaluation_set.queries
+    longest = max(len(name) for name in (*data.rules.names, NOT_SEEN))
+    reasons = np.full(len(queries), "", dtype=f"<U{longest}")
+    for group in evaluation_set.groups:
+        items = CandidateItems(data, group.snapshot)
+        for block in group.blocks():
+            positive, which = group.positive[block], group.queries[block]
+            there = positive >= 0
+            reasons[which[~there]] = NOT_LIVE
+            if there.any():
+                asked = QueryBlock.of(data, queries, which[there])
+                reasons[which[there]] = data.rules.find_reasons(items, asked, positive[there])
     if seen is not None:
-        reasons[~seen[item]] = "item not seen"
+        reasons[~seen[data.log.item[queries.rows]]] = NOT_SEEN
     return reasons
+
+
+def _without(evaluation_set: EvaluationSet, gone: Flags, left_out: dict[str, int]) -> EvaluationSet:
+    """The evaluation set without some of its queries."""
+    number = np.cumsum(~gone) - 1
+    groups = []
+    for group in evaluation_set.groups:
+        stays = ~gone[group.queries]
+        if stays.any():
+            kept = number[group.queries[stays]]
+            groups.append(CandidateGroup(group.snapshot, kept, group.positive[stays]))
+    queries = evaluation_set.queries.take(~gone)
+    return EvaluationSet(evaluation_set.data, queries, tuple(groups), left_out)
 
 
 def _seen_items(data: EvaluationData, split: str) -> Flags:
@@ -331,19 +326,20 @@ def _seen_items(data: EvaluationData, split: str) -> Flags:
 
 
 def _candidate_groups(
-    data: EvaluationData, queries: Queries, moments: Sequence[CandidateSnapshot]
+    data: EvaluationData, queries: Queries, seen: Flags | None = None
 ) -> Iterator[CandidateGroup]:
-    position = np.full(data.catalogue.size, -1, dtype=np.int32)
     snapshots = data.log.snapshot[queries.rows]
-    for moment in moments:
-        here = np.flatnonzero(snapshots == moment.snapshot)
-        if len(here):
-            position[moment.items] = np.arange(len(moment.items), dtype=np.int32)
-            yield CandidateGroup(moment, here, position[data.log.item[queries.rows[here]]])
+    for number in np.unique(snapshots):
+        snapshot = data.read_candidates(int(number), seen)
+        here = np.flatnonzero(snapshots == number)
+        items = data.log.item[queries.rows[here]].astype(np.int64)
+        positive = CandidateItems(data, snapshot).positions(items)
+        yield CandidateGroup(snapshot, here, positive.astype(np.int32))
 
 
-def _either(closed: Flags | None, more: Flags) -> Flags:
-    return more if closed is None else closed | more
+def _items_at(group: CandidateGroup, positions: Ints) -> Ints:
+    """Item indices of positions among the candidates; -1 stays -1."""
+    return np.where(positions >= 0, group.snapshot.items[positions], -1)
 
 
 def _count_true(flags: Flags) -> Ints:

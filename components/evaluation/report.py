@@ -1,4 +1,4 @@
-"""The report: one page with the verdict first, and the same in Markdown."""
+"""The report as one HTML page, the verdict first, and as Markdown."""
 
 import base64
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from refit.verdict import Check, Verdict
 
 TEMPLATES = Path(__file__).parent
 PICTURE_TEXTS = {
-    "methods.png": "Every method with its 95% interval, on the deciding and the guarding metric",
+    "methods.png": "Every method with its 95% interval, on the primary metric and the guard metric",
     "slices.png": "The model and the best baseline on parts of the test queries, with intervals",
 }
 
@@ -27,7 +27,7 @@ def write_report(
     pictures: Sequence[Path],
     dataset: DatasetManifest | None,
 ) -> None:
-    """Write report.html, which needs no network, and report.md into the evaluation folder."""
+    """Write report.html, a page without external resources, and report.md."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -44,6 +44,7 @@ def write_report(
         "interval": interval,
         "bound": bound,
         "plain": plain,
+        "parameter": parameter,
     }
     best = results.best_baseline(settings.metric)
     page: dict[str, Any] = {
@@ -70,7 +71,7 @@ def write_report(
 
 
 def number(value: float | None) -> str:
-    """A measurement in few digits; what was not measured is said to be so."""
+    """A measurement in few digits, or ``not measured``."""
     if value is None:
         return "not measured"
     if value == int(value) and abs(value) < 1e15 and (abs(value) >= 10 or value == 0):
@@ -89,12 +90,12 @@ def rate(value: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """The same without the leading zero, for ends of intervals."""
+    """As ``rate``, without the leading zero: for the ends of intervals."""
     return rate(value).replace("0.", ".", 1)
 
 
 def interval(value: Interval | None) -> str:
-    """A measurement with its interval."""
+    """A measurement with its interval, or ``not measured``."""
     if value is None or value.value is None:
         return "not measured"
     if value.low is None or value.high is None:
@@ -103,15 +104,23 @@ def interval(value: Interval | None) -> str:
 
 
 def bound(check: Check) -> str:
-    """What a check demands."""
-    demands = []
+    """The bounds of a check in words."""
+    bounds = []
     if check.at_least is not None:
-        demands.append(f"at least {number(check.at_least)}")
+        bounds.append(f"at least {number(check.at_least)}")
     elif check.above is not None:
-        demands.append(f"above {number(check.above)}")
+        bounds.append(f"above {number(check.above)}")
     if check.at_most is not None:
-        demands.append(f"at most {number(check.at_most)}")
-    return " and ".join(demands)
+        bounds.append(f"at most {number(check.at_most)}")
+    return " and ".join(bounds)
+
+
+def parameter(value: Any) -> str:
+    """A value that tuning chose: a string, a number or a list of them."""
+    if isinstance(value, list | tuple):
+        return ", ".join(parameter(one) for one in value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number(value) if is_number else str(value)
 
 
 def plain(name: str) -> str:

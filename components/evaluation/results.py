@@ -1,6 +1,6 @@
-"""What judging measured: the content of metrics.json, and all that the gate looks at.
+"""The measurements of an evaluation: the content of metrics.json, and the input of the gate.
 
-A number that was not measured, or came out as no number, is None.
+A value that was not measured, or is not finite, is None.
 """
 
 import math
@@ -9,6 +9,10 @@ from typing import Any
 from pydantic import field_validator
 
 from refit.settings import Settings
+
+MODEL = "model"
+CHAMPION = "champion"
+"""Names of the two methods that are no baselines."""
 
 
 def _finite(value: float | None) -> float | None:
@@ -26,7 +30,7 @@ class Interval(Settings):
 
 
 class Exposure(Settings):
-    """How widely a method's lists of the longest cut are spread."""
+    """How widely a method's lists of the longest cut are spread over items and sellers."""
 
     coverage: float | None = None
     item_gini: float | None = None
@@ -36,18 +40,20 @@ class Exposure(Settings):
 
 
 class Method(Settings):
-    """How one way to recommend did on the test queries.
+    """The results of one method on the test queries.
 
     Attributes:
         kind: ``model``, ``champion`` or ``baseline``.
-        not_run: Why it was not run; empty when it was.
-        tuned: What tuning on the validation split chose, in words.
+        extension: A baseline's name in ``evaluation.baselines``.
+        not_run: Why it was not run; empty if it was.
+        tuned: What tuning on the validation split chose, by parameter.
         not_finite: Scores that were no finite number.
         gain: The model's metrics minus this method's, paired; empty for the model itself.
     """
 
     name: str
     kind: str
+    extension: str = ""
     not_run: str = ""
     tuned: dict[str, Any] = {}
     metrics: dict[str, Interval] = {}
@@ -57,7 +63,7 @@ class Method(Settings):
 
 
 class SliceResult(Settings):
-    """How the methods did on a part of the test queries, on the deciding metric.
+    """The primary metric of every method on a part of the test queries.
 
     Attributes:
         metrics: Method name to its interval.
@@ -69,16 +75,16 @@ class SliceResult(Settings):
 
 
 class IndexResult(Settings):
-    """What the index is worth, as recorded with it and as measured here.
+    """The quality of the index, as recorded in it and as measured here.
 
     Attributes:
-        embedding_version: The towers that the index says it was made with.
+        embedding_version: The towers that the index was built with, from index.json.
         recorded_recall: recall@100 against exact search, from index.json.
         recall: The same, measured here on the vectors of test queries.
-        p50_ms, p99_ms: Time of one search on one thread, measured here.
-        vector_gap: Largest difference of sampled index vectors from the item tower's answer.
+        p50_ms, p99_ms: Duration of one search on one thread, measured here.
+        vector_gap: Largest difference between sampled index vectors and the item tower's output.
         n: Searches measured.
-        why: What kept a number from being measured.
+        why: Why a value was not measured.
     """
 
     embedding_version: str | None = None
@@ -96,11 +102,12 @@ class IndexResult(Settings):
 
 
 class SmokeResult(Settings):
-    """What a real model server answered for the query tower.
+    """The answers of a model server, compared with the query tower's own output.
 
     Attributes:
-        gap: Largest difference from the model's own answer.
-        why: What kept it from being measured.
+        gap: Largest difference of a vector's entry.
+        n: Queries compared.
+        why: Why it was not measured.
     """
 
     gap: float | None = None
@@ -111,21 +118,27 @@ class SmokeResult(Settings):
 
 
 class Results(Settings):
-    """Everything that was measured about a model.
+    """All measurements of a model.
 
     Attributes:
-        protocol: How the ranking was done, in words and numbers.
-        n_queries, n_users: What the main table rests on.
-        left_out: Queries that were left out of it, by reason.
-        embedding_version: Identity of the model's towers, from model.json.
-        methods: The model first, then baselines and champion.
+        protocol: How the ranking was done.
+        n_queries, n_users: The size of the test set.
+        left_out: Queries that were left out of it, by reason: the eligibility rule that removes
+            their positive, or that the item was not seen.
+        removed: By eligibility rule, how many candidates it removed that no earlier rule had
+            removed, over all test queries.
+        embedding_version: Of the model's towers, from model.json.
+        methods: The model first, then the champion and the baselines.
         slices: Parts of the test queries.
+        index: The quality of the index.
+        smoke: The comparison with a model server.
     """
 
     protocol: dict[str, Any]
     n_queries: int
     n_users: int
     left_out: dict[str, int] = {}
+    removed: dict[str, int] = {}
     embedding_version: str | None = None
     methods: tuple[Method, ...] = ()
     slices: tuple[SliceResult, ...] = ()
@@ -137,9 +150,9 @@ class Results(Settings):
         return tuple(m for m in self.methods if m.kind == kind and not m.not_run)
 
     def best_baseline(self, metric: str) -> Method | None:
-        """The baseline with the highest value of a metric."""
-        known = [m for m in self.of_kind("baseline") if _value(m, metric) is not None]
-        return max(known, key=lambda m: _value(m, metric) or 0.0, default=None)
+        """The baseline with the highest value of a metric; None if none was measured."""
+        measured = [m for m in self.of_kind("baseline") if _value(m, metric) is not None]
+        return max(measured, key=lambda m: _value(m, metric) or 0.0, default=None)
 
 
 def _value(method: Method, metric: str) -> float | None:

@@ -1,22 +1,31 @@
-"""What a model is judged on, and every threshold of the gate."""
+"""How a model is evaluated, and every threshold of the gate."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from refit.extensions import ExtensionKind
+from refit.model_server import STAND_IN
 from refit.settings import Settings
 
 METRIC_NAMES = ("hit_rate", "ndcg", "mrr")
+BASELINES = ExtensionKind(
+    name="baseline",
+    group="refit.baselines",
+    package="components.evaluation.baselines",
+    needs=("NAME", "NEEDS", "tune"),
+)
+"""How baselines are found; for their attributes see ``components.evaluation.tuning``."""
 
 
 class SliceFloor(Settings):
-    """The least that a slice of the test queries must get.
+    """The minimum that the model must reach on a slice of the test queries.
 
     Attributes:
         slice: Name of the slice, e.g. ``new users`` or ``size: M``.
-        at_least: Floor of the deciding metric; the lower end of its interval must reach it.
-        of_best_baseline: Floor as a share of what the best baseline reaches on the same slice.
-        needs_n: Queries that the slice must have; fewer is a failure.
+        at_least: Minimum of the primary metric, for the lower end of its interval.
+        of_best_baseline: Minimum as a share of the best baseline's value on the same slice.
+        needs_n: Queries that the slice must have; with fewer the check fails.
     """
 
     slice: str
@@ -26,32 +35,45 @@ class SliceFloor(Settings):
 
 
 class BaselineSettings(Settings):
-    """The grids that the baselines are tuned over on the validation split, and their limits.
+    """Which baselines run, and the grids that the built-in ones are tuned over.
 
     Attributes:
-        half_lives_days: Decays of popularity that are tried.
-        priors: Events that every item is credited with in its popularity.
-        alphas: Strengths of additive smoothing towards the overall share of a context value.
-        tuning_queries: Validation queries that tuning looks at, spread over time.
-        tuning_moments: At most this many snapshots are looked at while tuning.
-        max_terms: At most this many context columns, or attribute terms, are combined.
-        max_values: Values of a column that are counted apart; the rest count as one.
+        include: Baselines that run, by the name of a built-in one, by the entry point of an
+            installed package, or by a dotted name.
+        extra: Baselines that run in addition, named likewise.
+        options: Options of baselines, by their name in ``include`` or ``extra``.
+        half_lives_days: Half-lives of popularity that are compared.
+        priors: Events that every item gets in its popularity.
+        alphas: Additive smoothing towards the overall share of a context value, in events.
+        tuning_queries: Validation queries that parameters are compared on, spread over time.
+        tuning_snapshots: At most this many snapshots that these queries come from.
+        max_factors: At most this many context columns, or attribute factors, are combined.
+        max_values: Values of a column that are counted separately; the rest count as one.
         number_bins: Numeric columns are cut into this many equally filled bins.
-        cooccurrence_powers: How strongly the popularity of the co-occurring item is divided out.
+        cooccurrence_powers: How strongly the candidate's popularity is divided out.
         history_decays: Weight of the next older history item relative to the newer one.
-        blends: Weight of popularity (its largest value taken as 1) added to history scores.
+        blends: Weight of popularity (scaled to a largest value of 1) added to history scores.
         profile_length: Latest distinct items of a user that co-occurrence and EASE learn from.
-        ease_lambdas: L2 penalties of EASE that are tried.
-        ease_max_items: EASE inverts a matrix over the items with events (4 bytes x items^2, three
-            times); with more items than this it is reported as not run.
+        ease_lambdas: L2 penalties of EASE that are compared.
+        ease_max_items: EASE inverts a matrix over the items with events (three times 4 bytes x
+            items^2); with more items than this it is not run.
     """
 
+    include: tuple[str, ...] = (
+        "popularity",
+        "popularity_in_context",
+        "attributes_in_context",
+        "cooccurrence",
+        "ease",
+    )
+    extra: tuple[str, ...] = ()
+    options: dict[str, dict[str, Any]] = {}
     half_lives_days: tuple[float, ...] = (7.0, 30.0, 60.0, 120.0, 240.0, 100_000.0)
     priors: tuple[float, ...] = (1e-6, 0.1, 1.0)
     alphas: tuple[float, ...] = (3.0, 10.0, 30.0)
     tuning_queries: int = Field(default=4000, ge=1)
-    tuning_moments: int = Field(default=4, ge=1)
-    max_terms: int = Field(default=5, ge=1)
+    tuning_snapshots: int = Field(default=4, ge=1)
+    max_factors: int = Field(default=5, ge=1)
     max_values: int = Field(default=100, ge=1)
     number_bins: int = Field(default=6, ge=2)
     cooccurrence_powers: tuple[float, ...] = (0.25, 0.5, 0.75)
@@ -61,51 +83,73 @@ class BaselineSettings(Settings):
     ease_lambdas: tuple[float, ...] = (100.0, 500.0)
     ease_max_items: int = Field(default=5000, ge=1)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All baselines that run, in the order of the report."""
+        return (*self.include, *self.extra)
+
+    @field_validator("include", "extra")
+    @classmethod
+    def _check_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not BASELINES.is_known(name):
+                raise ValueError(BASELINES.explain_unknown(name))
+        return names
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise ValueError(f"named twice in include and extra: {', '.join(twice)}")
+        stray = sorted(self.options.keys() - set(self.names))
+        if stray:
+            raise ValueError(f"options for baselines that do not run: {', '.join(stray)}")
+        return self
+
 
 class EvaluationSettings(Settings):
-    """How a model is judged, and what the gate demands.
+    """How a model is evaluated, and what the gate requires.
 
     Attributes:
-        candidates: ``live``: all the stock live at the query's moment. ``seen``: of that, the items
-            with an event before the test window; queries for other items are counted and reported
-            apart from the main table.
-        exclude_history_types: Items in the query's history by these event types are not offered.
-        cuts: Lengths k of the lists that metrics are taken at.
-        metric: The deciding metric, e.g. ``hit_rate_at_100``.
-        margin: The model must beat the best baseline by this share of its value.
-        guard_metric, guard_tolerance: On this metric the model may not be worse than the best
-            baseline by more than this share of its value, by the lower end of the interval.
-        champion_tolerance: The same against the champion, on the deciding metric.
-        required_baselines: Baselines that must have run.
-        min_queries, min_users: Fewer make every comparison a failure.
-        max_unanswerable: Largest share of queries whose chosen item could not have been offered
-            (not live, own listing, excluded); more means that the data contradict themselves.
-        slice_floors: Floors per slice; a slice that is named and empty fails.
-        slice_columns: Columns of the item, or else of the context, whose values make slices.
+        candidates: ``live``: all items live at the time of the query. ``seen``: of those, the items
+            with an event before the test split; queries with another positive are left out, and
+            counted in the report.
+        cuts: Lengths k of the lists that metrics are computed at.
+        metric: The primary metric, e.g. ``hit_rate_at_100``.
+        margin: The model must beat the best baseline by this share of the baseline's value.
+        guard_metric, guard_tolerance: On this metric the model may be worse than the best baseline
+            by at most this share of its value, for the lower end of the interval.
+        champion_tolerance: The same against the champion, on the primary metric.
+        required_baselines: Baselines that must have run, by their name in the report or in
+            ``baselines``.
+        min_queries, min_users: With fewer, every comparison fails.
+        max_unanswerable: Largest share of queries whose positive was not eligible (not live, own
+            listing, bought before ...); a larger one means that the data contradict the rules.
+        slice_floors: Minimums by slice; a slice that is empty fails.
+        slice_columns: Columns of the items, or else of the context, whose values become slices.
         slice_values: At most this many values of a column, the most frequent ones.
-        slice_min_n: Smaller slices are not shown.
+        slice_min_n: Slices with fewer queries are not reported.
         price_bands: Equally filled price bands.
-        min_coverage: Least share of the candidates that appear in a list of the longest cut.
-        max_item_gini: Most unequal exposure of items that is allowed at the longest cut.
+        min_coverage: Smallest share of the candidates that appear in lists of the longest cut.
+        max_item_gini: Largest Gini coefficient of item exposure at the longest cut.
         max_seller_gini: The same for sellers; null only where the data have no sellers.
-        min_index_recall: Least recall@100 of the index against exact search.
-        max_index_p99_ms: Slowest 99th percentile of an index search.
-        max_vector_gap: Largest difference between an index vector and the item tower's answer.
+        min_index_recall: Smallest recall@100 of the index against exact search.
+        max_index_p99_ms: Largest 99th percentile of the duration of an index search.
+        max_vector_gap: Largest difference between an index vector and the item tower's output.
         smoke_test: Command that serves a SavedModel over PredictionService; ``{python}``,
-            ``{port}``, ``{name}`` and ``{path}`` are filled in. TensorFlow Serving's own takes
-            ``--port={port} --model_name={name} --model_base_path={path}``.
-            Empty means that there is no test, which the gate refuses.
-        smoke_test_seconds: How long the server may take to answer.
-        max_smoke_test_gap: Largest difference between the server's and the model's own answer.
-        max_queries: More test queries than this are thinned out evenly over time.
+            ``{port}``, ``{name}`` and ``{path}`` are filled in. Refit's stand-in by default; that
+            of TensorFlow Serving is in ``refit/model_server.py``. Without a command there is no
+            smoke test, and the gate refuses the model.
+        smoke_test_seconds: How long the server may take until it answers.
+        max_smoke_test_gap: Largest difference between the server's and the model's own vectors.
+        max_queries: If there are more test queries, they are thinned out evenly over time.
         replicates, seed: Bootstrap replicates over users, and the seed of all sampling.
         examples: Example queries in the report.
-        prediction_queries: Visits answered as reference predictions, at most, evenly over time.
-        baselines: The grids of the baselines.
+        prediction_queries: At most this many visits get reference predictions, evenly over time.
+        baselines: Which baselines run, and their grids.
     """
 
     candidates: Literal["live", "seen"] = "live"
-    exclude_history_types: tuple[str, ...] = ()
     cuts: tuple[int, ...] = (10, 50, 100)
     metric: str = "hit_rate_at_100"
     margin: float = Field(default=0.01, ge=0.0)
@@ -130,13 +174,7 @@ class EvaluationSettings(Settings):
     min_index_recall: float = Field(default=0.95, ge=0.0, le=1.0)
     max_index_p99_ms: float = Field(default=50.0, gt=0.0)
     max_vector_gap: float = Field(default=1e-3, ge=0.0)
-    smoke_test: tuple[str, ...] = (
-        "{python}",
-        "-m",
-        "serving.model_server",
-        "--port={port}",
-        "--model={name}={path}",
-    )
+    smoke_test: tuple[str, ...] = STAND_IN
     smoke_test_seconds: float = Field(default=180.0, gt=0.0)
     max_smoke_test_gap: float = Field(default=1e-4, ge=0.0)
     max_queries: int = Field(default=50_000, ge=1)
@@ -156,5 +194,5 @@ class EvaluationSettings(Settings):
 
     @property
     def longest(self) -> int:
-        """The longest list that is judged."""
+        """Length of the longest list."""
         return max(self.cuts)

@@ -1,4 +1,4 @@
-"""Parts of the test queries that are looked at on their own."""
+"""Slices: parts of the test queries with results of their own."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,8 +17,8 @@ PRICE = "price"
 def cut_slices(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> dict[str, Flags]:
     """[n] flags of each slice: new and known users and items, column values, price bands.
 
-    A column is looked for among the items first, then in the context of the query. Slices that
-    the gate names are always there, even when they are empty.
+    A column is one of the items, or else one of the query's context. A slice with a floor is always
+    included, even if it is empty.
     """
     queries = evaluation_set.queries
     found = {
@@ -30,13 +30,13 @@ def cut_slices(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> d
     for column in settings.slice_columns:
         found |= dict(_by_value(evaluation_set, column, settings.slice_values))
     found |= dict(_by_price(evaluation_set, settings.price_bands))
-    demanded = {floor.slice for floor in settings.slice_floors}
-    nothing = np.zeros(len(queries), dtype=np.bool_)
-    found |= {name: nothing for name in demanded if name not in found}
+    with_floor = {floor.slice for floor in settings.slice_floors}
+    empty = np.zeros(len(queries), dtype=np.bool_)
+    found |= {name: empty for name in with_floor if name not in found}
     return {
         name: flags
         for name, flags in found.items()
-        if name in demanded or np.count_nonzero(flags) >= settings.slice_min_n
+        if name in with_floor or np.count_nonzero(flags) >= settings.slice_min_n
     }
 
 
@@ -54,7 +54,7 @@ def _by_price(evaluation_set: EvaluationSet, bands: int) -> Iterator[tuple[str, 
     table = evaluation_set.data.catalogue.table
     if PRICE not in table.column_names:
         return
-    prices = numbers(table[PRICE])[_chosen(evaluation_set)]
+    prices = numbers(table[PRICE])[_positives(evaluation_set)]
     known = prices[np.isfinite(prices)]
     if not len(known):
         return
@@ -67,11 +67,11 @@ def _by_price(evaluation_set: EvaluationSet, bands: int) -> Iterator[tuple[str, 
 def _column(evaluation_set: EvaluationSet, name: str) -> NDArray[np.object_] | None:
     items, context = evaluation_set.data.catalogue.table, evaluation_set.data.log.table
     if name in items.column_names:
-        return strings(items[name])[_chosen(evaluation_set)]
+        return strings(items[name])[_positives(evaluation_set)]
     if name in context.column_names:
         return strings(context[name])[evaluation_set.queries.rows]
     return None
 
 
-def _chosen(evaluation_set: EvaluationSet) -> NDArray[np.int32]:
+def _positives(evaluation_set: EvaluationSet) -> NDArray[np.int32]:
     return evaluation_set.data.log.item[evaluation_set.queries.rows]

@@ -1,12 +1,11 @@
-"""Smoke test: the query tower in a model server of its own process, over PredictionService.
+"""Smoke test: the query tower in a model server process, queried over PredictionService.
 
-The command that starts the server is a setting: a laptop uses Refit's stand-in, an image that
-holds TensorFlow Serving uses that.
+The command that starts the server is a setting (``refit.model_server``): Refit's stand-in by
+default, or TensorFlow Serving where an image has it.
 """
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,84 +20,80 @@ from components.evaluation.data import Floats
 from components.evaluation.results import SmokeResult
 from components.evaluation.settings import EvaluationSettings
 from refit.features import Inputs
+from refit.model_server import fill_in
 from refit.progress import timed
 
 MODEL_NAME = "query_tower"
 
 
 class SmokeTest:
-    """A real model server that is asked for query vectors, held against the model's own.
+    """Compares the answers of a model server with those of the model in this process.
 
-    It needs seconds to start and does so in the background, from here on; leaving the context ends
-    it.
+    The server starts in the background when the test is created, and is stopped at the end of the
+    context.
 
     Args:
-        settings: Holds the command and its limits.
+        settings: The server's command and its limits.
         model: Model folder.
     """
 
     def __init__(self, settings: EvaluationSettings, model: Path) -> None:
-        self._asked: Future[tuple[Inputs, Floats]] = Future()
+        self._request: Future[tuple[Inputs, Floats]] = Future()
         self._background = ThreadPoolExecutor(1)
-        self._result = self._background.submit(_run, settings, model, self._asked)
+        self._result = self._background.submit(_run, settings, model, self._request)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._asked.cancel()
+        self._request.cancel()
         self._background.shutdown()
 
-    def ask(self, inputs: Inputs, expected: Floats) -> None:
-        """Have the server asked, once.
+    def send(self, inputs: Inputs, expected: Floats) -> None:
+        """Send one request to the server, as soon as it is up.
 
         Args:
             inputs: Query tower inputs of a few queries.
-            expected: [n, D] what the tower answered in this process.
+            expected: [n, D] vectors that the tower returned in this process.
         """
-        self._asked.set_result((inputs, expected))
+        self._request.set_result((inputs, expected))
 
     def result(self) -> SmokeResult:
-        """How the server answered; waits for it."""
+        """Wait for the comparison."""
         return self._result.result()
 
 
 def _run(
-    settings: EvaluationSettings, model: Path, asked: Future[tuple[Inputs, Floats]]
+    settings: EvaluationSettings, model: Path, request: Future[tuple[Inputs, Floats]]
 ) -> SmokeResult:
     if not settings.smoke_test:
         return SmokeResult(why="the settings name no model server")
     try:
         with (
-            timed("tried the model in a model server"),
-            _server(settings.smoke_test, model / MODEL_NAME) as (process, port, said),
+            timed("tested the model in a model server"),
+            _server(settings.smoke_test, model / MODEL_NAME) as (process, port, output),
         ):
-            inputs, expected = asked.result()
-            answer = _ask(process, port, inputs, settings.smoke_test_seconds, said)
+            inputs, expected = request.result()
+            vectors = _predict(process, port, inputs, settings.smoke_test_seconds, output)
     except Exception as error:
         return SmokeResult(why=f"{type(error).__name__}: {error}")
-    if answer.shape != expected.shape:
-        return SmokeResult(why=f"the server answered {answer.shape}, not {expected.shape}")
-    return SmokeResult(gap=float(np.abs(answer - expected).max()), n=len(expected))
+    if vectors.shape != expected.shape:
+        return SmokeResult(why=f"the server returned {vectors.shape}, not {expected.shape}")
+    return SmokeResult(gap=float(np.abs(vectors - expected).max()), n=len(expected))
 
 
 @contextmanager
 def _server(
     command: tuple[str, ...], path: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, IO[bytes]]]:
+    """A running model server, its port, and the file that receives its output."""
     port = _free_port()
-    values = {
-        "python": sys.executable,
-        "port": port,
-        "name": MODEL_NAME,
-        "path": path.resolve(),
-    }
-    with TemporaryFile() as said:
+    with TemporaryFile() as output:
         process = subprocess.Popen(
-            [part.format(**values) for part in command], stdout=said, stderr=said
+            fill_in(command, port, MODEL_NAME, path), stdout=output, stderr=output
         )
         try:
-            yield process, port, said
+            yield process, port, output
         finally:
             process.terminate()
             try:
@@ -108,10 +103,14 @@ def _server(
                 process.wait()
 
 
-def _ask(
-    process: subprocess.Popen[bytes], port: int, inputs: Inputs, seconds: float, said: IO[bytes]
+def _predict(
+    process: subprocess.Popen[bytes], port: int, inputs: Inputs, seconds: float, output: IO[bytes]
 ) -> Floats:
-    """Ask until the server is up; it may need a while to load the model."""
+    """Query the server; retried until it has loaded the model.
+
+    Raises:
+        RuntimeError: It ended, refused the request, or was not ready in time.
+    """
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -130,16 +129,16 @@ def _ask(
                 return tf.make_ndarray(answer.outputs["embedding"])
             except grpc.RpcError as error:
                 if process.poll() is not None:
-                    raise RuntimeError(f"the model server ended: {_tail(said)}") from None
+                    raise RuntimeError(f"the model server ended: {_tail(output)}") from None
                 waiting = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
                 if not waiting or time.monotonic() > until:
                     raise RuntimeError(f"{error.code().name}: {error.details()}") from None
             time.sleep(0.2)
 
 
-def _tail(said: IO[Any]) -> str:
-    said.seek(0)
-    return said.read().decode(errors="replace").strip()[-500:]
+def _tail(output: IO[Any]) -> str:
+    output.seek(0)
+    return output.read().decode(errors="replace").strip()[-500:]
 
 
 def _free_port() -> int:

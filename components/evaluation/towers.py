@@ -1,4 +1,4 @@
-"""The model, and the champion before it, as ways to recommend: dot products of tower vectors."""
+"""The model and the champion as scorers: dot products of query and item vectors."""
 
 from collections.abc import Callable
 from copy import copy
@@ -22,17 +22,18 @@ from refit.features import FeaturesManifest, Inputs, item_inputs, query_inputs
 from refit.files import read_json
 from refit.towers import load_tower, run_tower
 
-CalledPopularity = Callable[[CandidateSnapshot], Floats]
+PopularityOf = Callable[[CandidateSnapshot], Floats]
 
 
 class TowerScorer:
-    """Ranks by the dot product of query and item vectors.
+    """Scores by the dot product of query and item vectors.
 
     Args:
         data: The features folder.
         base: Model or bundle folder, with ``query_tower`` and ``item_tower``.
         manifest: The inputs that these towers were trained with.
-        popularity: From a moment to the popularity vectors [C, P] that these towers expect.
+        popularity: From a snapshot to the popularity vectors [C, P] that these towers expect; None
+            takes the snapshot's own.
     """
 
     def __init__(
@@ -40,19 +41,19 @@ class TowerScorer:
         data: EvaluationData,
         base: Path,
         manifest: FeaturesManifest,
-        popularity: CalledPopularity | None = None,
+        popularity: PopularityOf | None = None,
     ) -> None:
         self._data, self._manifest = data, manifest
-        self._popularity = popularity or (lambda moment: moment.popularity)
+        self._popularity = popularity or (lambda snapshot: snapshot.popularity)
         self._query_tower = load_tower(base / "query_tower")
         self._item_tower = load_tower(base / "item_tower")
         self._static = self._read_items()
-        self._known: tuple[Longs, Floats] | None = None
+        self._embedded: tuple[Longs, Floats] | None = None
 
-    def at(self, queries: Queries, moment: CandidateSnapshot) -> ScoreBlock:
-        """Embed the moment's candidates as they stood then."""
+    def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
+        """Embed the candidates with their age and popularity at the snapshot."""
         query_vectors = self.embed_queries(queries)
-        item_vectors = self.embed_items(moment)
+        item_vectors = self.embed_items(snapshot)
 
         def score(which: Longs) -> Floats:
             return query_vectors[which] @ item_vectors.T
@@ -62,19 +63,20 @@ class TowerScorer:
     def over(self, data: EvaluationData) -> "TowerScorer":
         """The same towers for other queries over the same catalogue."""
         other = copy(self)
-        other._data, other._known = data, None
+        other._data, other._embedded = data, None
         return other
 
-    def embed_items(self, moment: CandidateSnapshot) -> Floats:
-        """[C, D] vectors of a moment's candidates."""
-        return self._run_items(moment.items, moment.age_days, self._popularity(moment))["embedding"]
+    def embed_items(self, snapshot: CandidateSnapshot) -> Floats:
+        """[C, D] vectors of a snapshot's candidates."""
+        popularity = self._popularity(snapshot)
+        return self._run_items(snapshot.items, snapshot.age_days, popularity)["embedding"]
 
     def embed_queries(self, queries: Queries) -> Floats:
-        """[n, D] vectors of the queries; kept for the queries asked for last."""
-        if self._known is None or not np.array_equal(self._known[0], queries.rows):
+        """[n, D] vectors of the queries; those of the last call are kept."""
+        if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
             inputs = self.query_inputs(queries)
-            self._known = (queries.rows, run_tower(self._query_tower, inputs)["embedding"])
-        return self._known[1]
+            self._embedded = (queries.rows, run_tower(self._query_tower, inputs)["embedding"])
+        return self._embedded[1]
 
     def query_inputs(self, queries: Queries) -> Inputs:
         """Query tower inputs of the queries."""
@@ -90,7 +92,7 @@ class TowerScorer:
         )
 
     def _embed_history(self, past: PaddedHistories) -> Floats:
-        """[n, L, C] content vectors, which know neither age nor popularity; 0 padded."""
+        """[n, L, C] content vectors, which depend neither on age nor on popularity; 0 padded."""
         items = np.unique(past.item[past.item >= 0]).astype(np.int32)
         if not len(items):
             items = np.zeros(1, dtype=np.int32)
@@ -110,56 +112,56 @@ class TowerScorer:
         )
 
     def _read_items(self) -> Inputs:
-        """The item inputs that do not change with time, for the whole catalogue."""
+        """The item inputs that do not change over time, for the whole catalogue."""
         spec, table = self._manifest.spec, self._data.catalogue.table
         columns = _columns(
             table, ("item_id", *spec.item_categorical, *spec.item_text), spec.item_numeric
         )
         if spec.item_vector:
             columns[spec.item_vector] = vectors(table[spec.item_vector], self._manifest.vector_size)
-        nothing = np.zeros((table.num_rows, 0), dtype=np.float32)
-        inputs = item_inputs(spec, columns, nothing, nothing)
+        empty = np.zeros((table.num_rows, 0), dtype=np.float32)
+        inputs = item_inputs(spec, columns, empty, empty)
         return {k: v for k, v in inputs.items() if k not in ("item_age_days", "item_popularity")}
 
 
 def load_model(data: EvaluationData, model: Path) -> TowerScorer:
-    """Open the model that is judged.
+    """Load the model that is evaluated.
 
     Raises:
-        UsageError: It was trained on other inputs than these features hold.
+        UsageError: It was trained on features with another layout.
     """
     manifest = FeaturesManifest.read(model)
-    for name in ("spec", "popularity_values", "vector_size"):
+    for name in ("spec", "market", "popularity_values", "vector_size"):
         if getattr(manifest, name) != getattr(data.manifest, name):
             raise UsageError(
                 f"{model} was trained on features with another {name} than {data.folder}; "
-                "judge it on the features that it was trained on"
+                "evaluate it on the features that it was trained on"
             )
     return TowerScorer(data, model, data.manifest)
 
 
 def read_embedding_version(folder: Path) -> str | None:
-    """The identity that a model folder claims for its towers."""
+    """The embedding version in a model folder's model.json; None where it has none."""
     value = read_json(folder / "model.json").get("embedding_version")
     return str(value) if value else None
 
 
 def load_champion(data: EvaluationData, champion: Path) -> TowerScorer | str:
-    """Open the champion on the same features; in words why not, where they cannot be compared.
+    """Load the champion to run on these features; the reason where they are not comparable.
 
-    Its popularity vectors are laid out anew where the counted values have changed since.
+    Where the counted values have changed since, its popularity vectors are rearranged.
     """
     try:
         manifest = FeaturesManifest.read(champion)
-        if why := _why_not_comparable(manifest, data):
-            return why
+        if reason := _why_not_comparable(manifest, data):
+            return reason
         return TowerScorer(data, champion, manifest, _popularity_as(manifest, data))
     except (RefitError, OSError) as error:
-        return f"the champion cannot be opened: {error}"
+        return f"the champion cannot be loaded: {error}"
 
 
 def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
-    """Why towers with other inputs cannot be run on these features; empty when they can."""
+    """Why towers with other inputs cannot run on these features; empty if they can."""
     spec, ours = theirs.spec, data.spec
     try:
         spec.check_columns(
@@ -168,16 +170,16 @@ def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
             data.log.table.column_names,
         )
     except UsageError as error:
-        return f"the champion needs columns that the features do not hold: {error}"
+        return f"the champion needs columns that the features do not have: {error}"
     if theirs.vector_size != data.manifest.vector_size:
         return (
             f"the champion takes item vectors of length {theirs.vector_size}, "
-            f"the features hold {data.manifest.vector_size}"
+            f"the features have {data.manifest.vector_size}"
         )
     if spec.history_length > ours.history_length:
         return (
             f"the champion takes {spec.history_length} history items, "
-            f"the features hold {ours.history_length}"
+            f"the features have {ours.history_length}"
         )
     for name in ("event_weights", "history_within_visit"):
         if getattr(spec, name) != getattr(ours, name):
@@ -188,29 +190,31 @@ def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
     return ""
 
 
-def _popularity_as(theirs: FeaturesManifest, data: EvaluationData) -> CalledPopularity:
-    """Popularity vectors as other towers expect them, from the features' own.
+def _popularity_as(theirs: FeaturesManifest, data: EvaluationData) -> PopularityOf:
+    """From a snapshot to popularity vectors in the layout of other towers.
 
-    A half-life or a value that the features do not count is counted here from the examples.
+    Half-lives and values that the features do not count are counted here, from the examples.
     """
     ours = data.manifest
     if _layout(theirs) == _layout(ours):
-        return lambda moment: moment.popularity
-    place = {cell: i for i, cell in enumerate(_layout(ours))}
+        return lambda snapshot: snapshot.popularity
+    column_of = {cell: i for i, cell in enumerate(_layout(ours))}
     wanted = _layout(theirs)
 
-    def lay_out(moment: CandidateSnapshot) -> Floats:
+    def rearrange(snapshot: CandidateSnapshot) -> Floats:
         columns = [
-            moment.popularity[:, place[cell]] if cell in place else _count(data, moment, *cell)
+            snapshot.popularity[:, column_of[cell]]
+            if cell in column_of
+            else _count(data, snapshot, *cell)
             for cell in wanted
         ]
         return np.stack(columns, axis=1).astype(np.float32)
 
-    return lay_out
+    return rearrange
 
 
 def _layout(manifest: FeaturesManifest) -> list[tuple[float, str, str]]:
-    """Half-life, column and value of each place of a popularity vector."""
+    """Half-life, column and value of each entry of a popularity vector."""
     return [
         (half_life, column, value)
         for half_life in manifest.spec.popularity_half_lives_days
@@ -222,16 +226,17 @@ def _layout(manifest: FeaturesManifest) -> list[tuple[float, str, str]]:
 
 
 def _count(
-    data: EvaluationData, moment: CandidateSnapshot, half_life: float, column: str, value: str
+    data: EvaluationData, snapshot: CandidateSnapshot, half_life: float, column: str, value: str
 ) -> Floats:
+    """[C] decayed counts of the candidates before the snapshot."""
     log = data.log
-    rows = np.arange(log.before(moment.time))
+    rows = np.arange(log.before(snapshot.time))
     if column:
         rows = rows[strings(log.table[column])[rows] == value]
-    age_days = (moment.time - log.time[rows]) / DAY
+    age_days = (snapshot.time - log.time[rows]) / DAY
     decayed = log.weight[rows] * 0.5 ** (age_days / half_life)
     counts = np.bincount(log.item[rows], decayed, data.catalogue.size)
-    return counts[moment.items].astype(np.float32)
+    return counts[snapshot.items].astype(np.float32)
 
 
 def _latest(past: PaddedHistories, length: int) -> PaddedHistories:

@@ -1,4 +1,4 @@
-"""Write the features folder: catalogue, examples, item snapshots and histories."""
+"""The features step: write catalogue, examples, item snapshots and histories."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,15 @@ from components.features import tables
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
+from refit.contract import EventType
 from refit.dataset import Split
+from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import (
     CATALOGUE_FILE,
+    HIDES_FILE,
     HISTORIES_FILE,
+    PURCHASES_FILE,
     REQUESTS,
     SPLITS,
     examples_file,
@@ -28,8 +33,9 @@ from refit.feature_tables import (
 from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
 from refit.files import remove, write_atomically
 from refit.progress import log_message, timed
+from refit.tables import open_tables
 
-EVENTS_AT_ONCE = 1 << 18
+EVENTS_PER_BATCH = 1 << 18
 
 
 def build_features(
@@ -38,35 +44,38 @@ def build_features(
     """Write the point-in-time tables of a dataset folder to ``out``, atomically.
 
     Args:
-        settings: What to make; its spec is not used with ``like``.
-        dataset: A folder as ingestion writes it.
-        out: The features folder; features that stand there are replaced.
-        like: A folder with the features.json that a model was trained with. Its spec and
+        settings: Settings of the step; the spec is not used with ``like``.
+        dataset: A dataset folder of the ingestion step.
+        out: The features folder; features in it are replaced.
+        like: A folder with the features.json that a model was trained with. Its spec, market and
             counted values are kept, and only what an index needs is written: the catalogue, one
-            snapshot at the end, and the histories.
+            snapshot at the end, the histories, purchases and hides.
 
     Raises:
-        UsageError: The spec names columns that do not exist; the right ones are listed.
+        UsageError: The spec or an eligibility rule names columns that do not exist, or a rule
+            cannot be loaded.
         DataValidationError: A split has no example, or events and items do not belong together.
     """
     _refuse_foreign(out)
     kept = FeaturesManifest.read(like) if like else None
-    spec = kept.spec if kept else settings.spec
+    spec, market = (kept.spec, kept.market) if kept else (settings.spec, settings.market)
+    rules = Rules.load(market)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".spill-") as spill:
-        source = tables.open_source(settings, spec, dataset, Path(spill))
-        try:
-            with write_atomically(out) as folder:
-                manifest = _write(source, settings, folder, kept)
-                remove(out)
-        finally:
-            source.con.disconnect()
+    limits = (settings.memory_limit, settings.threads)
+    with (
+        TemporaryDirectory(dir=out.parent, prefix=".scratch-") as scratch,
+        open_tables("features", f"dataset {dataset}", *limits, Path(scratch)) as con,
+        write_atomically(out) as folder,
+    ):
+        source = tables.open_dataset(con, spec, rules, dataset)
+        manifest = _write(source, settings, market, folder, kept)
+        remove(out)
     return manifest
 
 
 @dataclass(frozen=True)
 class _Window:
-    """One split's stretch of time, and how its snapshots are numbered."""
+    """The time of one split, and its snapshots."""
 
     name: str
     start: datetime
@@ -76,7 +85,11 @@ class _Window:
 
 
 def _write(
-    source: DatasetTables, settings: FeatureSettings, folder: Path, kept: FeaturesManifest | None
+    source: DatasetTables,
+    settings: FeatureSettings,
+    market: MarketSettings,
+    folder: Path,
+    kept: FeaturesManifest | None,
 ) -> FeaturesManifest:
     folder.mkdir()
     split = source.manifest.split
@@ -88,6 +101,7 @@ def _write(
     values = kept.popularity_values if kept else tables.popularity_values(source)
     manifest = FeaturesManifest(
         spec=source.spec,
+        market=market,
         popularity_values=values,
         vector_size=_vector_size(items, source.spec, kept),
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
@@ -98,6 +112,11 @@ def _write(
     _copy(source, in_order, folder / CATALOGUE_FILE)
     with timed("wrote the histories"):
         _copy(source, tables.histories(source, events, blocks), folder / HISTORIES_FILE)
+        is_purchase = source.events.event_type == EventType.PURCHASE.value
+        # Where bought items may come back nobody reads them.
+        bought = source.events.filter(is_purchase & ibis.literal(market.hides_bought))
+        _copy(source, tables.first_times(bought, items), folder / PURCHASES_FILE)
+        _copy(source, tables.first_times(source.hides, items), folder / HIDES_FILE)
     for window in windows:
         with timed(f"wrote the {window.name} examples"):
             _write_examples(source, settings, events, blocks, window, folder)
@@ -142,18 +161,18 @@ def _write_examples(
         wanted = events.weight > 0
     else:
         wanted = events.event_type.isin(source.spec.target_events)
-        if not settings.judge_recommended:
+        if not settings.evaluate_recommended:
             wanted = wanted & ~events.follows_answer
     path = folder / examples_file(window.name)
     n = _write_rows(source, events.filter(wanted), blocks, window, path)
     if not n:
-        there = events.event_type.value_counts(name="n").execute()
-        counts = ", ".join(f"{row.n} {row.event_type}" for row in there.itertuples())
+        types = events.event_type.value_counts(name="n").execute()
+        counts = ", ".join(f"{row.n} {row.event_type}" for row in types.itertuples())
         named = "event_weights" if window.name == "train" else "target_events"
         raise DataValidationError(
             f"no example for {window.name} from {window.start} to {window.end}: move the split, or"
-            f" name other {named} (events that follow an answer are not judged on, unless"
-            f" judge_recommended is set); over all time there are {counts or 'no events'}"
+            f" name other {named} (events that follow a recommendation are left out, unless"
+            f" evaluate_recommended is set); over all time there are {counts or 'no events'}"
         )
     log_message(f"{window.name}: {n:,} examples")
 
@@ -161,7 +180,7 @@ def _write_examples(
 def _write_rows(
     source: DatasetTables, events: ir.Table, blocks: ir.Table, window: _Window, path: Path
 ) -> int:
-    """Write what was known when each event of a window happened; the number of rows."""
+    """Write the events of a window as examples; return the number of rows."""
     path.parent.mkdir(exist_ok=True)
     rows = tables.examples(source, events, blocks, window.start, window.end, window.numbers)
     _copy(source, rows, path)
@@ -176,17 +195,17 @@ def _write_requests(
     windows: Sequence[_Window],
     folder: Path,
 ) -> None:
-    """Write the visits of the latest days; they may reach back into earlier windows."""
+    """Write the visits of the latest days, which may be in several windows."""
     end = windows[-1].end
     since = max(windows[0].start, end - timedelta(days=settings.request_days))
     parts = []
     for window in windows:
         start = max(window.start, since)
         if start < window.end:
-            most = round(settings.max_requests * ((window.end - start) / (end - since)))
-            asked = tables.requests(events, start, window.end, max(most, 1))
+            limit = round(settings.max_requests * ((window.end - start) / (end - since)))
+            visits = tables.requests(events, start, window.end, max(limit, 1))
             parts.append(folder / f"requests-{window.name}.parquet")
-            _write_rows(source, asked, blocks, window, parts[-1])
+            _write_rows(source, visits, blocks, window, parts[-1])
     tables_read = [pq.read_table(part) for part in parts]
     written = pa.concat_tables(tables_read, promote_options="default")
     pq.write_table(written, folder / examples_file(REQUESTS))
@@ -203,19 +222,19 @@ def _write_snapshots(
 ) -> None:
     (folder / snapshot_file(0)).parent.mkdir()
     times_us = [microseconds(time) for time in manifest.snapshots]
-    life = items.order_by("item_index").select(
+    lifetimes = items.order_by("item_index").select(
         known_us=tables.epoch_us(items.known_at), gone_us=tables.epoch_us(items.gone_at)
     )
-    columns = life.to_pyarrow()
+    columns = lifetimes.to_pyarrow()
     known_us = columns["known_us"].to_numpy()
     gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
     orphans = _orphans(source, items, folder, len(times_us))
     spec = source.spec
     widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
     counts = DecayedCounts(len(known_us), spec.popularity_half_lives_days, widths)
-    weighted = source.spill / "weighted.parquet"
+    weighted = folder / "weighted.parquet"
     _copy(source, tables.weighted_events(source, events, manifest.popularity_values), weighted)
-    stream = pq.ParquetFile(weighted).iter_batches(EVENTS_AT_ONCE)
+    stream = pq.ParquetFile(weighted).iter_batches(EVENTS_PER_BATCH)
     for i, counted in enumerate(popularity_at(times_us, stream, counts)):
         is_now = i + 1 == len(times_us)
         known = known_us <= times_us[i] if is_now else known_us < times_us[i + 1]
@@ -232,12 +251,13 @@ def _write_snapshots(
             }
         )
         pq.write_table(table, folder / snapshot_file(i), compression="zstd", use_dictionary=False)
+    weighted.unlink()
 
 
 def _orphans(
     source: DatasetTables, items: ir.Table, folder: Path, snapshots: int
 ) -> list[np.ndarray]:
-    """Item numbers to add to each snapshot."""
+    """The item numbers to add to each snapshot, see ``tables.orphans``."""
     written = [folder / examples_file(name) for name in SPLITS]
     found = [source.con.read_parquet(path) for path in written if path.exists()]
     if not found:
@@ -270,6 +290,6 @@ def _copy(source: DatasetTables, table: ir.Table, path: Path) -> None:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Only features may be written over features."""
+    """Refuse to overwrite a folder that does not contain features."""
     if out.exists() and not (out / FEATURES_FILE).exists() and any(out.iterdir()):
-        raise UsageError(f"{out} holds something else than features: name a new folder")
+        raise UsageError(f"{out} does not contain features: choose another folder")

@@ -1,1 +1,1 @@
-"""The index step: embeds the live listings and builds what serving searches."""
+"""The index step: embeds the live listings and builds the index that serving searches."""

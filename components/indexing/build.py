@@ -1,4 +1,4 @@
-"""Build the index folder: embed live items, choose and measure the index, write what serves it."""
+"""Build the index folder: embed the live items, choose and measure an index, write it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.indexing.choose import choose_index
-from components.indexing.popular import popular_items
+from components.indexing.popular import rank_popular_items
 from components.indexing.queries import embed_queries, sample_queries
 from components.indexing.settings import IndexSettings
+from components.indexing.user_lists import user_lists
 from refit.errors import DataValidationError, RefitError
 from refit.feature_tables import HISTORIES_FILE, ItemTable, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, item_inputs
 from refit.files import read_json, remove, write_atomically
 from refit.index import (
     CONTENT_FILE,
+    DELISTED_FILE,
+    HIDES_FILE,
     INDEX_FILE,
     ITEMS_FILE,
     POPULARITY_FILE,
+    PURCHASES_FILE,
     VECTORS_FILE,
     IndexManifest,
 )
@@ -35,13 +39,13 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
 
     Args:
         settings: How to build it.
-        features: Features folder; one with only the last snapshot does.
+        features: Features folder; the last snapshot is enough.
         model: Model or bundle folder.
-        out: The index folder; an index that stands there is replaced.
+        out: The index folder; an existing index is replaced.
 
     Raises:
         DataValidationError: No item is live.
-        RefitError: Features and model do not go together, or the towers gave unusable vectors.
+        RefitError: Features and model do not match, or the towers returned non-finite vectors.
     """
     manifest = FeaturesManifest.read(features)
     _check_same_inputs(manifest, FeaturesManifest.read(model))
@@ -49,26 +53,26 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
     live, age_days, popularity = read_snapshot(features, len(manifest.snapshots) - 1)
     if not len(live):
         raise DataValidationError(
-            f"no item is live at {manifest.snapshots[-1]}: is the window right, is the feed whole?"
+            f"no item is live at {manifest.snapshots[-1]}; check the window and the item feed"
         )
     histories = pq.read_table(features / HISTORIES_FILE)
     queries = sample_queries(settings, manifest, features)
     members = _join(live, _items(histories["item_index"]))
-    needed = _join(members, _items(queries["history_item"]))
+    embedded = _join(members, _items(queries["history_item"]))
     row_of = np.zeros(len(catalogue), dtype=np.int64)
-    row_of[needed] = np.arange(len(needed))
-    with timed(f"embedded {len(live):,} live items and {len(needed) - len(live):,} of histories"):
+    row_of[embedded] = np.arange(len(embedded))
+    with timed(f"embedded {len(live):,} live items and {len(embedded) - len(live):,} of histories"):
         outputs = _embed(
-            settings, manifest, model, catalogue.table.take(needed), age_days, popularity
+            settings, manifest, model, catalogue.table.take(embedded), age_days, popularity
         )
     vectors, content = np.ascontiguousarray(outputs["embedding"][: len(live)]), outputs["content"]
     query_vectors = embed_queries(manifest, model, queries, content, row_of)
     if not (np.isfinite(vectors).all() and np.isfinite(query_vectors).all()):
-        raise RefitError("the towers gave vectors that are not finite; train them anew")
+        raise RefitError("the towers returned vectors that are not finite; train them again")
     with timed("built and measured the index"):
         index, measured = choose_index(settings, vectors, query_vectors)
-    popular = popular_items(settings, manifest, popularity, age_days)
-    written = IndexManifest(
+    popular = rank_popular_items(settings, manifest, popularity, age_days)
+    index_manifest = IndexManifest(
         embedding_version=read_json(model / "model.json")["embedding_version"],
         dimension=vectors.shape[1],
         n_live=len(live),
@@ -77,24 +81,28 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         dataset_fingerprint=manifest.dataset_fingerprint,
         **measured,
     )
+    lists = user_lists(features, histories["user_id"], catalogue.table["item_id"], members)
     with write_atomically(out) as folder:
         folder.mkdir()
         faiss.write_index(index, str(folder / INDEX_FILE))
         np.save(folder / VECTORS_FILE, vectors)
         np.save(folder / CONTENT_FILE, content[: len(members)])
         pq.write_table(_attributes(catalogue.table, members, len(live)), folder / ITEMS_FILE)
-        pq.write_table(_by_row(histories, row_of), folder / INDEX_HISTORIES_FILE)
+        pq.write_table(_with_rows(histories, row_of), folder / INDEX_HISTORIES_FILE)
+        pq.write_table(lists.purchases, folder / PURCHASES_FILE)
+        pq.write_table(lists.hides, folder / HIDES_FILE)
+        pq.write_table(lists.delisted, folder / DELISTED_FILE)
         pq.write_table(popular, folder / POPULARITY_FILE)
-        written.write(folder)
+        index_manifest.write(folder)
         remove(out)
-    return written
+    return index_manifest
 
 
 def _check_same_inputs(features: FeaturesManifest, model: FeaturesManifest) -> None:
-    for name in ("spec", "popularity_values", "vector_size"):
+    for name in ("spec", "market", "popularity_values", "vector_size"):
         if getattr(features, name) != getattr(model, name):
             raise RefitError(
-                f"features and model differ in {name}; build the features like the model's"
+                f"features and model differ in {name}; build the features with the model's spec"
             )
 
 
@@ -115,7 +123,11 @@ def _embed(
     age_days: NDArray[np.float32],
     popularity: NDArray[np.float32],
 ) -> Outputs:
-    """Run the item tower; rows beyond the live ones only give content, which knows no age."""
+    """Run the item tower.
+
+    Of rows after the live ones only the content is used, which depends neither on age nor on
+    popularity.
+    """
     spec, table = manifest.spec, ItemTable(items)
     columns: dict[str, Any] = {
         name: table.strings(name) for name in ("item_id", *spec.item_categorical, *spec.item_text)
@@ -123,15 +135,15 @@ def _embed(
     columns |= {name: table.numbers(name) for name in spec.item_numeric}
     if spec.item_vector:
         columns[spec.item_vector] = table.vectors(spec.item_vector, manifest.vector_size)
-    gone = len(table) - len(age_days)
-    ages = np.pad(age_days, (0, gone))
-    counts = np.pad(popularity, ((0, gone), (0, 0)))
+    n_not_live = len(table) - len(age_days)
+    ages = np.pad(age_days, (0, n_not_live))
+    counts = np.pad(popularity, ((0, n_not_live), (0, 0)))
     inputs = item_inputs(spec, columns, ages, counts)
     return run_tower(load_tower(model / "item_tower"), inputs, settings.batch_size)
 
 
 def _attributes(catalogue: pa.Table, members: NDArray[np.int32], n_live: int) -> pa.Table:
-    """What filters and pages need of an item: everything but its vectors and its end."""
+    """The attributes that filters and pages use: all columns except vectors and ``gone_at``."""
     names = [
         field.name
         for field in catalogue.schema
@@ -141,7 +153,7 @@ def _attributes(catalogue: pa.Table, members: NDArray[np.int32], n_live: int) ->
     return catalogue.select(names).take(members).append_column("live", live)
 
 
-def _by_row(histories: pa.Table, row_of: NDArray[np.int64]) -> pa.Table:
+def _with_rows(histories: pa.Table, row_of: NDArray[np.int64]) -> pa.Table:
     position = histories.column_names.index("item_index")
     lists = histories["item_index"].combine_chunks()
     rows = row_of[lists.values.to_numpy(zero_copy_only=False)].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Choose the index by size, and measure it against its exact twin on trained query vectors."""
+"""Choose the index by size, and measure it against exact search on vectors of real queries."""
 
 import time
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from refit.progress import log_message
 
 K = 100
 TIMED_QUERIES = 200
-TRAINING_POINTS_A_LIST = 64
-FIRST_N_PROBE = 8
+TRAINING_POINTS_PER_LIST = 64
+INITIAL_N_PROBE = 8
 
 
 def choose_index(
@@ -24,42 +24,42 @@ def choose_index(
     """Build the index that suits the number of vectors.
 
     Up to SCAN_ROWS vectors every search is a scan, so the index is flat. An IVF index visits as
-    many lists as the target recall takes; when half of them do not suffice, or there is no query
-    to measure with, a flat one is the better answer.
+    many lists as the target recall needs. If half of the lists are not enough, or there is no query
+    to measure with, the index is flat.
 
     Args:
-        settings: Kind and target.
+        settings: Kind and target recall.
         vectors: [N, D] live items.
-        queries: [B, D] trained query vectors.
+        queries: [B, D] query vectors.
 
     Returns:
-        The FAISS index, and the fields of IndexManifest that were measured.
+        The FAISS index, and the measured fields of IndexManifest.
     """
     smallest = SCAN_ROWS if settings.kind == "ivf" else settings.flat_up_to
     wants_ivf = settings.kind != "flat" and len(vectors) > max(smallest, SCAN_ROWS)
-    found = _tuned_ivf(settings, vectors, queries) if wants_ivf and len(queries) else None
-    if wants_ivf and found is None:
+    tuned = _tune_ivf(settings, vectors, queries) if wants_ivf and len(queries) else None
+    if wants_ivf and tuned is None:
         log_message(
-            f"no IVF index reaches recall@{K} {settings.target_recall_at_100}: made it flat"
+            f"no IVF index reaches recall@{K} {settings.target_recall_at_100}; the index is flat"
         )
-    searcher = found or ItemIndex(_flat(vectors), vectors)
+    searcher = tuned or ItemIndex(_flat(vectors), vectors)
     lists = searcher.index.nlist if searcher.n_probe else 0
     return searcher.index, {
         "kind": "ivf" if searcher.n_probe else "flat",
         "n_lists": lists,
         "n_probe": searcher.n_probe,
-        "recall_at_100": recall(searcher, queries) if len(queries) else None,
+        "recall_at_100": measure_recall(searcher, queries) if len(queries) else None,
         "n_queries": len(queries),
         "latency_ms": _latency_ms(searcher, queries) if len(queries) else {},
     }
 
 
-def recall(searcher: ItemIndex, queries: NDArray[np.float32], k: int = K) -> float:
-    """Share of the exact k best that the index finds; an equal score is as good."""
+def measure_recall(searcher: ItemIndex, queries: NDArray[np.float32], k: int = K) -> float:
+    """Share of the exact k best that the index finds; an equal score counts as found."""
     exact, _ = scan(queries, searcher.vectors, k)
     found, _ = searcher.search(queries, k)
-    there = min(k, len(searcher.vectors))
-    good = found[:, :there] >= exact[:, there - 1 : there] - 1e-5
+    n = min(k, len(searcher.vectors))
+    good = found[:, :n] >= exact[:, n - 1 : n] - 1e-5
     return float(good.mean())
 
 
@@ -69,34 +69,34 @@ def _flat(vectors: NDArray[np.float32]) -> Any:
     return index
 
 
-def _tuned_ivf(
+def _tune_ivf(
     settings: IndexSettings, vectors: NDArray[np.float32], queries: NDArray[np.float32]
 ) -> ItemIndex | None:
     n, dimension = vectors.shape
-    n_lists = max(1, min(round(4 * n**0.5), n // TRAINING_POINTS_A_LIST))
+    n_lists = max(1, min(round(4 * n**0.5), n // TRAINING_POINTS_PER_LIST))
     index = faiss.IndexIVFFlat(
         faiss.IndexFlatIP(dimension), dimension, n_lists, faiss.METRIC_INNER_PRODUCT
     )
     index.cp.seed = settings.seed
     index.train(vectors)
     index.add(vectors)
-    n_probe = FIRST_N_PROBE
+    n_probe = INITIAL_N_PROBE
     while n_probe <= n_lists // 2:
         searcher = ItemIndex(index, vectors, n_probe)
-        if recall(searcher, queries) >= settings.target_recall_at_100:
+        if measure_recall(searcher, queries) >= settings.target_recall_at_100:
             return searcher
         n_probe *= 2
     return None
 
 
 def _latency_ms(searcher: ItemIndex, queries: NDArray[np.float32]) -> dict[str, float]:
-    """One query at a time on one thread, as a serving worker asks."""
+    """Percentiles of one query at a time on one thread, as a serving worker searches."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        some = queries[:TIMED_QUERIES]
-        own = _times(lambda query: searcher.search(query, K), some)
-        exact = _times(lambda query: scan(query, searcher.vectors, K), some)
+        sample = queries[:TIMED_QUERIES]
+        own = _times(lambda query: searcher.search(query, K), sample)
+        exact = _times(lambda query: scan(query, searcher.vectors, K), sample)
     finally:
         faiss.omp_set_num_threads(threads)
     return {"p50": own[0], "p99": own[1], "exact_p50": exact[0], "exact_p99": exact[1]}
@@ -105,11 +105,12 @@ def _latency_ms(searcher: ItemIndex, queries: NDArray[np.float32]) -> dict[str, 
 def _times(
     search: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]
 ) -> tuple[float, float]:
+    """Median and 99th percentile in milliseconds, without the first search."""
     search(queries[:1])
-    taken = []
+    durations = []
     for i in range(len(queries)):
         start = time.perf_counter()
         search(queries[i : i + 1])
-        taken.append((time.perf_counter() - start) * 1e3)
-    p50, p99 = np.percentile(taken, (50, 99))
+        durations.append((time.perf_counter() - start) * 1e3)
+    p50, p99 = np.percentile(durations, (50, 99))
     return round(float(p50), 4), round(float(p99), 4)

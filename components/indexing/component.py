@@ -18,7 +18,7 @@ def index_listings(
         settings: IndexSettings as JSON.
         features: The feature step's folder.
         model: The training step's folder.
-        index: Folder of the ANN index, vectors, item attributes and histories.
+        index: Folder of the index, vectors, item attributes and histories.
     """
     from pathlib import Path
 
@@ -46,13 +46,13 @@ def reindex_listings(
     champion: str,
     index: dsl.Output[dsl.Artifact],
 ) -> bool:
-    """Index today's listings with the champion's towers; return whether it may take its place.
+    """Index the live listings with the champion's towers; return whether the index is valid.
 
     Args:
         settings: IndexSettings as JSON.
-        features: The feature step's folder, made like the champion's.
-        registry: Where bundles are kept.
-        champion: Id of the bundle that serves.
+        features: The feature step's folder, built with the champion's spec.
+        registry: Folder or URL of the bundles.
+        champion: Id of the champion's bundle.
         index: Folder of the refreshed index.
     """
     from pathlib import Path

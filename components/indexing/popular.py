@@ -1,4 +1,4 @@
-"""The popular live items of each context value: what serving falls back on without the model."""
+"""The most popular live items of each context value: the fallback of serving."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ POPULARITY_SCHEMA = pa.schema(
 )
 
 
-def popular_items(
+def rank_popular_items(
     settings: IndexSettings,
     manifest: FeaturesManifest,
     popularity: NDArray[np.float32],
@@ -27,23 +27,23 @@ def popular_items(
     """Rank the live items for each counted context value, and overall as column "" value "".
 
     Args:
-        settings: Half-life, smoothing, and how many are kept.
+        settings: Half-life, smoothing, and number of items.
         manifest: Of the features; names the columns of ``popularity``.
         popularity: [N, P] decayed counts of the live items.
-        age_days: [N] ages; among equals the younger listing comes first.
+        age_days: [N] ages; of equally popular items the newest comes first.
 
     Returns:
-        ``POPULARITY_SCHEMA``. A score is an item's share of the value's decayed events, drawn
-        towards its overall share where the value has few.
+        ``POPULARITY_SCHEMA``. A score is an item's share of the value's decayed events, smoothed
+        towards its overall share.
 
     Raises:
-        UsageError: The half-life asked for is not counted.
+        UsageError: The features do not count with the half-life of the settings.
     """
     spec = manifest.spec
     half_lives = spec.popularity_half_lives_days
     wanted = settings.popularity_half_life_days or max(half_lives)
     if wanted not in half_lives:
-        raise UsageError(f"popularity_half_life_days: {wanted} is none of {half_lives}")
+        raise UsageError(f"popularity_half_life_days is {wanted}; the features have {half_lives}")
     by_half_life = popularity.reshape(len(popularity), len(half_lives), -1)
     counts = by_half_life[:, half_lives.index(wanted)].astype(np.float64)
     overall = counts[:, 0] / max(counts[:, 0].sum(), 1e-12)

@@ -1,4 +1,4 @@
-"""Trained query vectors to measure an index with: real moments, seen through the query tower."""
+"""Query vectors to measure an index with: a sample of real queries, embedded."""
 
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ HISTORY_NAMES = {"item_index": "history_item", "event_type": "history_event_type
 
 
 def sample_queries(settings: IndexSettings, manifest: FeaturesManifest, features: Path) -> pa.Table:
-    """Draw moments from validation and test; without examples, users as they stand at the end.
+    """Sample queries from the validation and test examples.
 
-    Features that are made for an index alone hold no examples; their users ask without context.
+    Features that are built for an index alone have no examples; then users are sampled, with their
+    history and without context.
 
     Returns:
         At most ``settings.n_queries`` rows with the history columns of examples.

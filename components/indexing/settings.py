@@ -8,14 +8,14 @@ from refit.settings import Settings
 
 
 class IndexValidationSettings(Settings):
-    """What a refreshed index must hold to take the place of the champion's.
+    """What a refreshed index must reach to replace the champion's.
 
     Attributes:
-        min_share_of_live: Live listings, as a share of those in the champion's index; a table
-            that was cut off upstream must not empty the shop.
-        min_recall_at_100: Of the index against the exact answer.
-        min_queries: Query vectors that the recall rests on.
-        max_p99_ms: Slowest 99th percentile of a search.
+        min_share_of_live: Live listings as a share of those in the champion's index: a truncated
+            table of items must not remove most listings.
+        min_recall_at_100: recall@100 against exact search.
+        min_queries: Queries that the recall must be measured on.
+        max_p99_ms: Largest 99th percentile of the duration of a search.
     """
 
     min_share_of_live: float = Field(default=0.5, ge=0, le=1)
@@ -28,15 +28,16 @@ class IndexSettings(Settings):
     """How the index is built.
 
     Attributes:
-        kind: ``auto`` takes ``flat`` up to ``flat_up_to`` live items and ``ivf`` above; ``ivf``
-            starts where the index is no longer quicker to scan.
-        flat_up_to: Up to here an exact scan answers within a fraction of a millisecond.
-        target_recall_at_100: IVF lists are visited until this share of the exact answer is
-            found on trained query vectors; where none suffices the index becomes flat.
-        n_queries: Query vectors, taken from validation and test examples, to measure with.
-        popular_items: Items kept for each context value, for answers without the model.
-        popularity_half_life_days: Which of the spec's half-lives ranks them; None is the longest.
-        popularity_smoothing: Events' worth of overall popularity added to each context value's.
+        kind: ``auto`` is ``flat`` up to ``flat_up_to`` live items and ``ivf`` above. ``ivf`` is
+            used from the size at which it is faster than a scan.
+        flat_up_to: Up to this size an exact scan takes a fraction of a millisecond.
+        target_recall_at_100: As many IVF lists are visited as this recall needs on real queries; if
+            half of the lists are not enough, the index is flat.
+        n_queries: Validation and test examples that the index is measured on.
+        popular_items: Items kept for each context value, for the fallback without the model.
+        popularity_half_life_days: The half-life, of those in the spec, that ranks them; None is the
+            longest.
+        popularity_smoothing: Events at the overall shares that are added to each context value.
         batch_size: Items embedded at once.
         seed: Seed of the sample of query vectors and of the IVF lists.
         validation: The gate of a refreshed index.

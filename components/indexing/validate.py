@@ -1,4 +1,4 @@
-"""The gate of a refreshed index: good enough to take the place of the champion's."""
+"""The gate of a refreshed index: whether it may replace the champion's."""
 
 from pathlib import Path
 
@@ -8,32 +8,32 @@ from refit.verdict import Check, Verdict
 
 
 def validate_index(settings: IndexValidationSettings, index: Path, champion_index: Path) -> Verdict:
-    """Judge a refreshed index against the one that serves.
+    """Check a refreshed index against the champion's.
 
-    The towers are the champion's own, which were judged; what can go wrong is the data behind the
-    index (stock gone, an older table) and the index itself.
+    The towers are the champion's own, which were evaluated. What can be wrong is the data behind
+    the index (missing listings, an older table) and the index itself.
 
     Args:
         settings: The thresholds.
         index: The refreshed index folder.
-        champion_index: The index folder of the bundle that serves.
+        champion_index: The index folder of the champion's bundle.
     """
     new, old = IndexManifest.read(index), IndexManifest.read(champion_index)
     age = (new.as_of - old.as_of).total_seconds() / 3600.0
     return Verdict.of(
         (
             Check(
-                name="towers are the champion's (1 = yes)",
+                name="index built with the champion's towers (1 = yes)",
                 measured=float(new.embedding_version == old.embedding_version),
                 at_least=1.0,
             ),
             Check(name="hours newer than the champion's index", measured=age, at_least=0.0),
             Check(name="live listings", measured=float(new.n_live), at_least=1.0),
             Check(
-                name="live listings per live listing of the champion",
+                name="live listings, as a share of the champion's",
                 measured=new.n_live / old.n_live if old.n_live else None,
                 at_least=settings.min_share_of_live,
-                why="the champion's index is empty",
+                why="the champion's index has no live listing",
             ),
             Check(
                 name="index recall@100",
@@ -43,7 +43,7 @@ def validate_index(settings: IndexValidationSettings, index: Path, champion_inde
                 needs_n=settings.min_queries,
             ),
             Check(
-                name="index p99, ms",
+                name="index search, 99th percentile in ms",
                 measured=new.latency_ms.get("p99"),
                 at_most=settings.max_p99_ms,
             ),

@@ -13,12 +13,12 @@ def ingest_data(
     fingerprint: str,
     dataset: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Read a source, hold it to the data contract, and write clean tables split by time.
+    """Read a source, check it against the data contract, and write clean tables split by time.
 
     Args:
         settings: IngestSettings as JSON.
-        fingerprint: Of source files and settings: the step runs again when it changes.
-        dataset: Folder of events, items, users, rejected rows and a manifest.
+        fingerprint: Fingerprint of the source and settings: the step runs again when it changes.
+        dataset: Output folder: events, items, users, rejected rows and a manifest.
     """
     from pathlib import Path
 
@@ -43,14 +43,14 @@ def find_start(
     champion: str = "",
     needs_champion: bool = False,
 ) -> NamedTuple("Start", [("fingerprint", str), ("champion", str)]):  # type: ignore[valid-type]
-    """Say what a run on a cluster starts from, where only its steps see data and registry.
+    """Find the data's fingerprint and the champion, on a cluster, where only steps can read both.
 
     Args:
         settings: IngestSettings as JSON.
         registry: Where bundles are kept.
-        fingerprint: Of the data, when it is known; empty reads the source's files.
-        champion: Id of the bundle to beat, when it is settled; empty looks it up.
-        needs_champion: Whether a run without a champion is a mistake.
+        fingerprint: Fingerprint of the data when it is known; empty computes it from the files.
+        champion: Id of the bundle to beat when it is known; empty looks it up.
+        needs_champion: Whether to fail when there is no champion.
     """
     from components.ingestion.fingerprint import fingerprint_source
     from components.ingestion.settings import IngestSettings

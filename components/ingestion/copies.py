@@ -1,4 +1,4 @@
-"""Copies of what lies behind URLs, for sources that read local files."""
+"""Local copies of data behind URLs: sources read local files only."""
 
 from pathlib import Path
 
@@ -7,12 +7,15 @@ from refit.errors import UsageError
 from refit.remote import download, is_url
 
 
-def download_sources(settings: IngestSettings, folder: Path) -> IngestSettings:
-    """The same settings, with a copy in ``folder`` in place of every URL among their paths.
+def download_source(settings: IngestSettings, folder: Path) -> IngestSettings:
+    """Copy what is behind the URLs in ``path`` and ``paths`` to ``folder``.
+
+    Returns:
+        The settings with local paths in place of the URLs.
 
     Raises:
-        UsageError: Nothing lies behind a URL.
-        ServiceUnreachable: One could not be read.
+        UsageError: A URL is empty, or no library can read it.
+        ServiceUnreachable: A URL could not be read.
     """
     places = {"path": settings.path, **settings.paths.model_dump()}
     copies = {
@@ -26,5 +29,5 @@ def download_sources(settings: IngestSettings, folder: Path) -> IngestSettings:
 def _download(url: str, folder: Path) -> Path:
     copy = download(url, folder)
     if copy.is_dir() and not any(copy.iterdir()):
-        raise UsageError(f"there is nothing at {url}")
+        raise UsageError(f"there are no files at {url}")
     return copy

@@ -1,4 +1,4 @@
-"""Ingest a source: read, hold to the contract, clean, split by time, write."""
+"""The ingestion step: read a source, check and clean it, split it by time, write a dataset."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,51 +8,57 @@ from pathlib import Path
 import ibis.expr.types as ir
 
 from components.ingestion.cleaning import count_rows
-from components.ingestion.copies import download_sources
-from components.ingestion.database import connect
+from components.ingestion.copies import download_source
 from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.settings import IngestSettings
-from components.ingestion.sources import find_source
+from components.ingestion.source import load_source
 from components.ingestion.tables import (
-    Cleaned,
+    CleanedTable,
     IngestionContext,
-    choose_columns,
     clean_tables,
     find_end,
+    select_columns,
 )
 from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
 from refit.errors import DataValidationError, UsageError
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.progress import log_message, timed
 from refit.remote import is_url, upload
+from refit.tables import open_tables
 
 VIOLATIONS_FILE = "violations.json"
 
 
 def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
-    """Turn a source into a dataset folder: clean tables, rejected rows, manifest.
+    """Read a source and write a dataset folder: clean tables, rejected rows, manifest.
 
     Args:
-        settings: What to ingest, and how strictly.
-        out: The dataset folder; it must not exist yet, and comes into being whole or not at all.
+        settings: Settings of the step.
+        out: The dataset folder. It must not exist, and is written atomically.
+
+    Returns:
+        The manifest of the dataset, as written to ``out``.
 
     Raises:
-        UsageError: The source's files are not there, or settings name a column that it lacks.
-        DataValidationError: A file cannot be read, a needed column is missing, a table or a part of
-            the split is empty, or too many rows were rejected; the message names every violation
-            and where the rejected rows are.
+        UsageError: The source cannot be loaded, its files do not exist, or the settings name a
+            column that it does not offer.
+        DataValidationError: A file cannot be read, a required column is missing, a table or a part
+            of the split is empty, or too many rows were rejected; the message lists every violation
+            and says where the rejected rows are.
+        RefitError: The memory limit is too small, or the disk is full.
     """
     if out.exists():
-        raise UsageError(f"{out} exists already; a dataset folder is written once, name another")
-    source = find_source(settings.source)
+        raise UsageError(f"{out} exists; datasets are never overwritten, choose another folder")
+    source = load_source(settings)
     with timed(f"ingested {settings.source}"), write_atomically(out) as staging:
         scratch = staging / ".scratch"
         scratch.mkdir(parents=True)
-        settings = download_sources(settings, scratch / "near")
-        key = fingerprint_source(settings)
+        settings = download_source(settings, scratch / "downloads")
+        fingerprint = fingerprint_source(settings)
         try:
-            with connect(settings, scratch) as con:
-                tables = choose_columns(source.read(con, settings, scratch), settings)
+            limits = (settings.memory_limit, settings.threads)
+            with open_tables("ingestion", f"source {settings.source!r}", *limits, scratch) as con:
+                tables = select_columns(source.read(con, settings, scratch), settings)
                 naive_times = settings.naive_times or source.NAIVE_TIMES
                 as_of = settings.as_of or datetime.now(UTC)
                 end = find_end(settings, tables.events, naive_times, as_of)
@@ -60,7 +66,8 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
                 cleaned = clean_tables(run, tables)
                 violations = [v.model_dump() for t in cleaned.values() for v in t.violations]
                 write_json(staging / REJECTED_FOLDER / VIOLATIONS_FILE, violations)
-                _hold_shares(cleaned, settings)
+                _log_counts(cleaned)
+                _check_rejected_shares(cleaned, settings)
                 split = _split_events(cleaned["events"].table, settings, end)
         except DataValidationError as error:
             raise DataValidationError(f"{error}{_save_rejected(staging, settings, out)}") from error
@@ -71,7 +78,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
             terms=source.TERMS,
             counts={name: table.counts for name, table in cleaned.items()},
             split=split,
-            fingerprint=key,
+            fingerprint=fingerprint,
             context_columns=tables.context_columns,
             user_columns=tables.user_columns,
         )
@@ -79,10 +86,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
     return manifest
 
 
-def _hold_shares(cleaned: Mapping[str, Cleaned], settings: IngestSettings) -> None:
-    """Stop a run that had to reject too much."""
-    limits = settings.max_rejected.model_dump()
-    broken = []
+def _log_counts(cleaned: Mapping[str, CleanedTable]) -> None:
     for name, table in cleaned.items():
         counts = table.counts
         log_message(
@@ -91,19 +95,27 @@ def _hold_shares(cleaned: Mapping[str, Cleaned], settings: IngestSettings) -> No
         )
         for violation in table.violations:
             log_message(f"  {violation}")
+
+
+def _check_rejected_shares(cleaned: Mapping[str, CleanedTable], settings: IngestSettings) -> None:
+    """Raise if more rows of a table were rejected than the settings allow."""
+    limits = settings.max_rejected.model_dump()
+    errors = []
+    for name, table in cleaned.items():
+        counts = table.counts
         share = counts.rejected / max(counts.rows_in, 1)
         if share > limits[name]:
-            broken.append(
+            errors.append(
                 f"{name}: {counts.rejected} of {counts.rows_in} rows ({share:.1%}) were rejected, "
                 f"more than the {limits[name]:.1%} of max_rejected.{name}"
             )
-            broken += [f"  {violation}" for violation in table.violations]
-    if broken:
-        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(broken))
+            errors += [f"  {violation}" for violation in table.violations]
+    if errors:
+        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(errors))
 
 
 def _split_events(events: ir.Table, settings: IngestSettings, end: datetime) -> Split:
-    """Cut the events by time; every part must hold some."""
+    """Split the events by time into train, validation and test, none of which may be empty."""
     if not count_rows(events):
         raise DataValidationError("no event is left: the window from start to end is empty")
     span = events.agg(first=events.event_time.min(), last=events.event_time.max())
@@ -125,21 +137,21 @@ def _split_events(events: ir.Table, settings: IngestSettings, end: datetime) -> 
     }
     empty = []
     for name, (begin, until) in parts.items():
-        moment = events.event_time
-        n = count_rows(events.filter((moment >= begin) & (moment < until)))
+        time = events.event_time
+        n = count_rows(events.filter((time >= begin) & (time < until)))
         log_message(f"{name}: {n} events from {begin:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC")
         if not n:
             empty.append(f"{name} ({begin.isoformat()} to {until.isoformat()})")
     if empty:
         raise DataValidationError(
-            f"no event in {' and '.join(empty)}; the events go from {first.isoformat()} "
+            f"no event in {' and '.join(empty)}; the events range from {first.isoformat()} "
             f"to {last.isoformat()}"
         )
     return split
 
 
 def _save_rejected(folder: Path, settings: IngestSettings, out: Path) -> str:
-    """Put a failed run's rejected rows where they last, and say where that is."""
+    """Move the rejected rows of a failed run out of the staging folder; return a line to log."""
     rejected = folder / REJECTED_FOLDER
     violations = rejected / VIOLATIONS_FILE
     if not rejected.exists() or (violations.exists() and not read_json(violations)):

@@ -1,4 +1,4 @@
-"""Raw columns read as what the contract says they are; what cannot be read becomes null."""
+"""Cast raw columns to the kinds of the contract; a value that cannot be read becomes null."""
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
@@ -11,7 +11,7 @@ from components.ingestion.settings import REJECT
 from refit.contract import Column, ColumnKind
 
 RAW = "_raw"
-"""Holds the row as it came, for the rejected rows and for telling what could not be read."""
+"""A struct column with the raw row, which is written where a row is rejected."""
 
 DTYPES: Mapping[ColumnKind, dt.DataType] = {
     "string": dt.string,
@@ -26,15 +26,20 @@ _READ_AS = {"number": "a number", "time": "a time", "vector": "a vector"}
 @ibis.udf.scalar.builtin(name="timezone")
 def _in_zone(
     zone: dt.string,
-    moment: dt.Timestamp(scale=6),  # type: ignore[valid-type]
+    local_time: dt.Timestamp(scale=6),  # type: ignore[valid-type]
 ) -> dt.Timestamp(timezone="UTC"):  # type: ignore[valid-type]
-    """DuckDB's own: the instant at which clocks in ``zone`` show ``moment``."""
+    """DuckDB's function: the time at which clocks in ``zone`` show ``local_time``."""
 
 
 def parse(raw: ir.Table, columns: Sequence[Column], naive_times: str) -> ir.Table:
-    """Read every column of ``columns`` that is there as its kind, and keep the row under ``RAW``.
+    """Cast the columns of ``columns`` that the table has, and keep the raw row in ``RAW``.
 
-    A column whose type cannot become its kind stays as it is, for the schema to name.
+    A column of a type that cannot be cast is left as it is; the schema checks report it.
+
+    Args:
+        raw: The source's table.
+        columns: The contract's columns and those kept beyond it.
+        naive_times: The IANA name of the zone of times without one, or ``reject``.
     """
     readers: dict[ColumnKind, Callable[[ir.Value], ir.Value]] = {
         "string": _read_string,
@@ -46,7 +51,7 @@ def parse(raw: ir.Table, columns: Sequence[Column], naive_times: str) -> ir.Tabl
     for column in columns:
         if column.name in raw.columns:
             value = raw[column.name]
-            # Parquet has no type for a column that is null throughout.
+            # A Parquet column that holds only nulls has no type.
             is_typed = not (value.type().is_null() or value.type().is_unknown())
             read = readers[column.kind] if is_typed else methodcaller("cast", DTYPES[column.kind])
             typed[column.name] = read(value)
@@ -56,8 +61,8 @@ def parse(raw: ir.Table, columns: Sequence[Column], naive_times: str) -> ir.Tabl
 def find_unreadable(
     parsed: ir.Table, columns: Sequence[Column], naive_times: str
 ) -> dict[str, ir.BooleanValue]:
-    """For each fault of reading: the rows of a parsed table that have it."""
-    faults: dict[str, ir.BooleanValue] = {}
+    """For each way in which a value can be unreadable, the rows of a parsed table with such one."""
+    violations: dict[str, ir.BooleanValue] = {}
     for column in columns:
         if column.name not in parsed.columns:
             continue
@@ -65,14 +70,14 @@ def find_unreadable(
         unreadable = parsed[column.name].isnull() & raw.notnull()
         if column.kind == "time" and naive_times == REJECT:
             naive = _as_naive(raw).notnull()
-            faults[f"{column.name}: has no time zone"] = naive
+            violations[f"{column.name}: has no time zone"] = naive
             unreadable &= ~naive
         if column.kind != "string" and raw.type().is_string():
             is_given = raw.strip() != ""
-            faults[f"{column.name}: cannot be read as {_READ_AS[column.kind]}"] = (
+            violations[f"{column.name}: cannot be read as {_READ_AS[column.kind]}"] = (
                 unreadable & is_given
             )
-    return faults
+    return violations
 
 
 def _read_string(value: ir.Value) -> ir.Value:
@@ -84,6 +89,9 @@ def _read_number(value: ir.Value) -> ir.Value:
     kind = value.type()
     if kind.is_string():
         value = value.strip().try_cast(dt.float64)
+    elif kind.is_float32():
+        # The number that was meant: 19.99, not the 19.989999771118164 that is nearest to it.
+        value = value.cast(dt.string).cast(dt.float64)
     elif kind.is_numeric() or kind.is_boolean():
         value = value.cast(dt.float64)
     else:
@@ -107,7 +115,7 @@ def _read_time(value: ir.Value, naive_times: str) -> ir.Value:
 
 
 def _as_naive(value: ir.Value) -> ir.Value:
-    """The clock time of a value that names no zone; null for any other."""
+    """The local time of a value without a zone; null for any other value."""
     kind = value.type()
     if kind.is_string():
         text = value.strip()

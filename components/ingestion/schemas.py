@@ -1,7 +1,7 @@
-"""The data contract as pandera schemas: the one place that says what a good row is.
+"""The data contract as pandera schemas: the one place that defines a valid row.
 
-A row is judged by the schema's own checks, gathered into one pass over the table (see
-``cleaning``); pandera itself runs a query per check, which a large table should not pay for.
+``cleaning`` evaluates the checks of a schema in one pass over the table; pandera alone would run
+one query for each check, which is slow on a large table.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 Rule = Callable[[ir.Value], ir.BooleanValue]
 
 
-def make_events_schema(
+def build_events_schema(
     columns: Sequence[Column], as_of: datetime, known_items: ir.Column | None
 ) -> pa.DataFrameSchema:
-    """What a good event is.
+    """Build the schema of a valid event.
 
     Args:
         columns: The contract's columns and those kept beyond it.
-        as_of: What is later lies in the future.
-        known_items: Ids of the good items; None when items are derived from events.
+        as_of: Later times are in the future.
+        known_items: Ids of the valid items; None when items are derived from events.
     """
     rules = {
         "user_id": _ID_CHECKS,
@@ -44,19 +44,19 @@ def make_events_schema(
     if known_items is not None:
         known = _check("not among the items", lambda v: v.isin(known_items))
         rules["item_id"] = [*_ID_CHECKS, known]
-    return _make_schema(columns, rules)
+    return _build_schema(columns, rules)
 
 
-def make_items_schema(
+def build_items_schema(
     columns: Sequence[Column], as_of: datetime, currency: str = "", vector_length: int = 0
 ) -> pa.DataFrameSchema:
-    """What a good item is.
+    """Build the schema of a valid item.
 
     Args:
         columns: The contract's columns and those kept beyond it.
-        as_of: What is later lies in the future.
-        currency: The one currency of all prices; empty when it is not looked at.
-        vector_length: Length of a good image_embedding.
+        as_of: Later times are in the future.
+        currency: The currency of all prices; empty when it is not checked.
+        vector_length: Length of a valid image_embedding.
     """
     rules = {
         "item_id": _ID_CHECKS,
@@ -75,37 +75,37 @@ def make_items_schema(
     }
     if currency:
         rules["currency"] = [_check(f"not {currency}", lambda v: v == currency)]
-    return _make_schema(columns, rules)
+    return _build_schema(columns, rules)
 
 
-def make_users_schema(columns: Sequence[Column]) -> pa.DataFrameSchema:
-    """What a good user is."""
-    return _make_schema(columns, {"user_id": _ID_CHECKS})
+def build_users_schema(columns: Sequence[Column]) -> pa.DataFrameSchema:
+    """Build the schema of a valid user."""
+    return _build_schema(columns, {"user_id": _ID_CHECKS})
 
 
-def find_structure_faults(name: str, table: ir.Table, columns: Sequence[Column]) -> list[str]:
-    """Hold a table's columns and their types against the contract, without looking at a row."""
-    # pandera's ibis engine stumbles over nested and unknown types, so types are compared here.
-    faults = [
+def find_column_errors(name: str, table: ir.Table, columns: Sequence[Column]) -> list[str]:
+    """Compare a table's columns and their types with the contract; no row is read."""
+    # pandera's ibis engine fails on nested and unknown types, so types are compared here.
+    errors = [
         f"{name}: column '{column.name}' cannot be read as a {column.kind}: "
         f"it holds {table[column.name].type()}"
         for column in columns
         if column.name in table.columns
-        and not _are_alike(table[column.name].type(), DTYPES[column.kind])
+        and not _have_same_type(table[column.name].type(), DTYPES[column.kind])
     ]
     presence = pa.DataFrameSchema({c.name: pa.Column(required=c.required) for c in columns})
     try:
         with config_context(validation_depth=ValidationDepth.SCHEMA_ONLY):
             presence.validate(table, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        faults += [
-            f"{name}: column '{fault.failure_cases}' is missing" for fault in errors.schema_errors
+    except pa.errors.SchemaErrors as found:
+        errors += [
+            f"{name}: column '{error.failure_cases}' is missing" for error in found.schema_errors
         ]
-    return faults
+    return errors
 
 
 def find_violations(table: ir.Table, schema: pa.DataFrameSchema) -> dict[str, ir.BooleanValue]:
-    """For each way to break the schema: the rows of a table that do."""
+    """For each check of the schema, the rows of a table that fail it."""
     violations: dict[str, ir.BooleanValue] = {}
     for name, column in schema.columns.items():
         if name not in table.columns:
@@ -117,7 +117,9 @@ def find_violations(table: ir.Table, schema: pa.DataFrameSchema) -> dict[str, ir
     return violations
 
 
-def _make_schema(columns: Sequence[Column], rules: dict[str, list[pa.Check]]) -> pa.DataFrameSchema:
+def _build_schema(
+    columns: Sequence[Column], rules: dict[str, list[pa.Check]]
+) -> pa.DataFrameSchema:
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
@@ -131,7 +133,7 @@ def _make_schema(columns: Sequence[Column], rules: dict[str, list[pa.Check]]) ->
     )
 
 
-def _are_alike(dtype: dt.DataType, wanted: dt.DataType) -> bool:
+def _have_same_type(dtype: dt.DataType, wanted: dt.DataType) -> bool:
     if wanted.is_timestamp():
         return bool(dtype.is_timestamp() and dtype.timezone == wanted.timezone)
     return bool(dtype.copy(nullable=True) == wanted)
@@ -150,7 +152,7 @@ def _is_after_listing(data: pa.IbisData) -> ir.BooleanValue:
 
 def _time_checks(as_of: datetime) -> list[pa.Check]:
     return [
-        _check("lies in the future", lambda v: v <= as_of),
+        _check("is in the future", lambda v: v <= as_of),
         _check("before 1970", lambda v: v >= _EARLIEST),
     ]
 

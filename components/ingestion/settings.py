@@ -1,4 +1,4 @@
-"""What to ingest, from where, and how strict to be about it."""
+"""Settings of the ingestion step."""
 
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -7,19 +7,21 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from components.ingestion.sources import SOURCES
 from refit.errors import UsageError
 from refit.settings import Settings
+from refit.tables import MemoryLimit, ThreadCount
 
 REJECT = "reject"
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-def _with_zone(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def _to_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-Moment = Annotated[datetime, AfterValidator(_with_zone)]
-"""A point in time; a date is its midnight, and one without a zone is UTC."""
+UtcTime = Annotated[datetime, AfterValidator(_to_utc)]
+"""A time; a date is read as its midnight, and a time without a zone as UTC."""
 
 
 class RejectedShares(Settings):
@@ -51,49 +53,54 @@ class Paths(Settings):
 
 
 class IngestSettings(Settings):
-    """What to ingest, from where, and how strict to be about it.
+    """Settings of the ingestion step.
 
     Attributes:
-        source: Name of the source; ``components.ingestion.sources.SOURCES`` lists them.
-        path: The source's file or folder, or its URL (any that fsspec knows, such as
-            ``s3://bucket/folder``), from which it is copied first; the source's module says which
-            files. For ``simulated``: what ``refit simulate`` wrote, else a past is made.
-        paths: Only for ``files``: tables that are not found under ``path`` by their own name;
-            likewise.
+        source: The source to read: the name of a built-in one (a module of
+            ``components.ingestion.sources``), of one that an installed package offers, or a dotted
+            name such as ``acme.refit:SOURCE``.
+        path: The source's file or folder; the source's module says which. A URL that fsspec can
+            read, such as ``s3://bucket/folder``, is copied to local disk first. ``simulated``
+            reads the output of ``refit simulate`` here, and simulates a history without a path.
+        paths: Only for ``files``: tables that are not in ``path`` under their own name; URLs too.
+        options: Only for sources that define options of their own: the values of those options.
         simulated: Only for ``simulated``: the settings of the simulated marketplace.
-        delimiter: Between the fields of a CSV file; empty lets the reader find out.
-        start: Events before it are left out. None: the first event.
-        end: Events from it on are left out. None: ``as_of``, else midnight after the last event.
-        as_of: What is later than this lies in the future and is rejected. None: now.
+        delimiter: Between the fields of a CSV file; empty detects it.
+        start: Earlier events are left out. None: the time of the first event.
+        end: Events from this time on are left out. None: ``as_of``, else midnight after the last
+            event.
+        as_of: Rows with a later time are rejected as being in the future. None: now.
         validation_start: Where validation begins; needs ``test_start``.
         test_start: Where test begins; needs ``validation_start``.
         validation_days: Length of validation, instead of ``validation_start``.
         test_days: Length of test, instead of ``test_start``.
-        naive_times: What a time without a zone means: a zone's IANA name, or ``reject``. None: what
-            the source declares, ``reject`` for ``files``.
-        context_columns: Event columns beyond the contract to keep. None: the source's own.
-        item_columns: Item columns beyond the contract to keep. None: the source's own.
-        user_columns: User columns to keep. None: the source's own.
-        number_columns: Which of these to read as numbers; CSV says nothing of a column's kind.
-        currency: ISO 4217 code that prices must be in: an item without a currency takes it, one in
-            another is rejected. Empty: not looked at.
-        max_rejected: The share of rejected rows that a run survives.
+        naive_times: How to read a time without a zone: the IANA name of a zone, or ``reject``.
+            None: as the source declares, which is ``reject`` for ``files``.
+        context_columns: Event columns beyond the contract to keep. None: all that the source
+            offers.
+        item_columns: Item columns beyond the contract to keep. None: all that the source offers.
+        user_columns: User columns to keep. None: all that the source offers.
+        number_columns: Which of these columns to read as numbers, since a CSV file has no types.
+        currency: ISO 4217 code of all prices: an item without a currency gets it, an item in
+            another one is rejected. Empty: currencies are not checked.
+        max_rejected: The largest share of rejected rows with which the run continues.
         rejected_folder: Where a failed run leaves its rejected rows, a folder or a URL. Empty:
             beside the output, which on a cluster is lost with the pod.
-        memory_limit: How much DuckDB may hold in memory; the rest goes to disk.
-        threads: Threads for DuckDB; 0 takes all there are.
+        memory_limit: How much DuckDB may hold in memory; the rest is spilled to disk.
+        threads: Threads of DuckDB; 0 is one for each core.
     """
 
     source: str
     path: str = ""
     paths: Paths = Paths()
+    options: dict[str, Any] = {}
     simulated: dict[str, Any] = {}
     delimiter: str = ""
-    start: Moment | None = None
-    end: Moment | None = None
-    as_of: Moment | None = None
-    validation_start: Moment | None = None
-    test_start: Moment | None = None
+    start: UtcTime | None = None
+    end: UtcTime | None = None
+    as_of: UtcTime | None = None
+    validation_start: UtcTime | None = None
+    test_start: UtcTime | None = None
     validation_days: int | None = Field(default=None, ge=1)
     test_days: int | None = Field(default=None, ge=1)
     naive_times: str | None = None
@@ -104,23 +111,21 @@ class IngestSettings(Settings):
     currency: str = Field(default="", pattern=r"^([A-Z]{3})?$")
     max_rejected: RejectedShares = RejectedShares()
     rejected_folder: str = ""
-    memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")
-    threads: int = Field(default=0, ge=0)
+    memory_limit: MemoryLimit = "2GB"
+    threads: ThreadCount = 0
 
     @field_validator("source")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        from components.ingestion.sources import SOURCES
-
-        if name not in SOURCES:
-            raise ValueError(f"unknown source; the sources are {', '.join(SOURCES)}")
+        if not SOURCES.is_known(name):
+            raise ValueError(SOURCES.explain_unknown(name))
         return name
 
     @field_validator("naive_times")
     @classmethod
     def _is_zone(cls, zone: str | None) -> str | None:
         if zone not in (None, REJECT) and zone not in available_timezones():
-            raise ValueError(f"neither {REJECT!r} nor the IANA name of a time zone")
+            raise ValueError(f"must be {REJECT!r} or the IANA name of a time zone")
         return zone
 
     @field_validator("simulated")

@@ -1,26 +1,28 @@
-"""What a source is: a module that finds its files and reads them in the contract's words."""
+"""The protocol of data sources, and how the source of a run is loaded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import ibis
 import ibis.expr.types as ir
 
 from components.ingestion.settings import IngestSettings
-from refit.errors import DataValidationError, UsageError
+from components.ingestion.sources import SOURCES
+from refit.errors import UsageError
+from refit.settings import Settings
 
 
 @dataclass(frozen=True)
 class RawTables:
-    """A source's tables, named as in the contract but not held to it yet.
+    """A source's tables: columns are named as in the contract, rows are not checked yet.
 
     Attributes:
-        events: What happened.
-        items: The listings. None: they are derived from the events that are kept, each column of
-            ``derived_item_columns`` with its first value that is not null.
-        users: The people. None: those who have an event that is kept.
+        events: One row for each event.
+        items: One row for each listing. None: the listings are derived from the events that are
+            kept, each column of ``derived_item_columns`` with its first value that is not null.
+        users: One row for each user. None: the users who have an event that is kept.
         context_columns: Event columns beyond the contract that the source offers.
         item_columns: Item columns beyond the contract that the source offers.
         user_columns: User columns that the source offers.
@@ -37,59 +39,63 @@ class RawTables:
 
 
 class Source(Protocol):
-    """A module of ``components.ingestion.sources``."""
+    """A module, or an object in one, that reads one kind of raw data.
+
+    A source that takes options also has ``Options``, a subclass of ``refit.settings.Settings``;
+    ``ingestion.options`` is checked with it before anything is read.
+    """
 
     TERMS: str
-    """Where the data comes from and under which terms; goes into the manifest."""
+    """Origin and licence of the data; written to the dataset's manifest."""
     NAIVE_TIMES: str
-    """What a time without a zone means in this source: a zone, or ``reject``."""
+    """How to read a time without a zone: the IANA name of a zone, or ``reject``."""
     IS_SIMULATED: bool
+    """Whether the data is simulated; every report repeats it."""
 
     def find_files(self, settings: IngestSettings) -> Sequence[Path]:
-        """The files that the source is made of.
+        """Return the files that the data consists of; the fingerprint covers their content.
 
         Raises:
-            UsageError: One is missing; the message says where to get it.
+            UsageError: A file is missing; the message says where to get it.
         """
 
     def read(self, con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
-        """Read the source.
+        """Read the files as tables.
 
         Args:
             con: An ibis connection to DuckDB.
-            settings: Where the source is.
-            scratch: A folder for what the source has to write before it can be read.
+            settings: The settings of the step; ``path`` and ``paths`` are local.
+            scratch: A folder for temporary files.
+
+        Raises:
+            DataValidationError: A file cannot be used, e.g. a column is missing.
         """
 
 
-def find_file(settings: IngestSettings, *names: str) -> Path:
-    """Find one file: ``settings.path`` itself, or the first of ``names`` in that folder.
+def load_source(settings: IngestSettings) -> Source:
+    """Import the source that the settings name, and check its options.
 
     Raises:
-        UsageError: It is not there.
+        UsageError: The source does not exist, cannot be imported, lacks an attribute, or does not
+            take the options.
     """
-    path = Path(settings.path)
-    if not settings.path or not path.exists():
+    source = SOURCES.load(settings.source)
+    options = getattr(source, "Options", None)
+    if options is None and settings.options:
         raise UsageError(
-            f"source {settings.source!r}: path {settings.path!r} does not exist; "
-            f"it must lead to {' or '.join(names)}, or the folder that holds it"
+            f"ingestion.options: source {settings.source!r} takes no options, "
+            f"got {', '.join(settings.options)}"
         )
-    if path.is_file():
-        return path
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    raise UsageError(f"source {settings.source!r}: {path} holds no {' or '.join(names)}")
+    if options is not None:
+        read_options(settings, options)
+    return cast(Source, source)
 
 
-def require_columns(table: ir.Table, needed: Iterable[str], path: Path) -> None:
-    """Make sure that a source's file has the columns it is known for.
+def read_options[T: Settings](settings: IngestSettings, options: type[T]) -> T:
+    """Read ``ingestion.options`` as a source's own settings class.
 
     Raises:
-        DataValidationError: Some are missing; the message names them.
+        UsageError: A name is unknown or a value is invalid; the message lists all of them.
     """
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise DataValidationError(
-            f"{path} lacks {', '.join(missing)}; it has {', '.join(table.columns)}"
-        )
+    source = f"ingestion.options of source {settings.source!r}"
+    return options.parse(settings.options, source=source)

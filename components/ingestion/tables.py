@@ -1,4 +1,4 @@
-"""Events, items and users, each from raw to written: what is particular to each table."""
+"""Clean events, items and users: the rules of each table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +12,19 @@ import pandera.ibis as pa
 from components.ingestion.cleaning import (
     ValidatedTable,
     Violation,
+    check_row_counts,
     count_rows,
     describe_violations,
     drop_duplicates,
-    hold_count,
     write,
 )
 from components.ingestion.parsing import find_unreadable, parse
 from components.ingestion.schemas import (
-    find_structure_faults,
+    build_events_schema,
+    build_items_schema,
+    build_users_schema,
+    find_column_errors,
     find_violations,
-    make_events_schema,
-    make_items_schema,
-    make_users_schema,
 )
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
@@ -38,7 +38,7 @@ KEYS = {
     "items": ("item_id",),
     "users": ("user_id",),
 }
-"""Rows of a table that agree in these are the same row, told twice."""
+"""Rows of a table that agree in these columns are duplicates."""
 SORTED_BY = {
     "events": ("event_time", "user_id", "item_id", "event_type"),
     "items": ("item_id",),
@@ -48,13 +48,15 @@ SORTED_BY = {
 
 @dataclass(frozen=True)
 class IngestionContext:
-    """What all tables of one run share.
+    """What the cleaning of every table in a run needs.
 
     Attributes:
-        naive_times: What a time without a zone means.
-        as_of: What is later lies in the future.
-        end: Where the window ends.
-        folder: Where the dataset is being made.
+        con: An ibis connection to DuckDB.
+        settings: Settings of the step.
+        naive_times: The IANA name of the zone of times without one, or ``reject``.
+        as_of: Later times are in the future.
+        end: End of the window, exclusive.
+        folder: The dataset folder that is being written.
     """
 
     con: ibis.BaseBackend
@@ -64,23 +66,24 @@ class IngestionContext:
     end: datetime
     folder: Path
 
-    def is_later(self, moment: ir.TimestampValue) -> ir.BooleanValue:
-        """Whether a moment is past the window, yet not in the future."""
-        return (moment >= self.end) & (moment <= self.as_of)
+    def is_after_window(self, time: ir.TimestampValue) -> ir.BooleanValue:
+        """Whether a time is after the window, but not in the future."""
+        return (time >= self.end) & (time <= self.as_of)
 
-    def is_earlier(self, moment: ir.TimestampValue) -> ir.BooleanValue:
-        """Whether a moment is before the window."""
+    def is_before_window(self, time: ir.TimestampValue) -> ir.BooleanValue:
+        """Whether a time is before the window."""
         start = self.settings.start
-        return moment < start if start else ibis.literal(False)
+        return time < start if start else ibis.literal(False)
 
 
 @dataclass(frozen=True)
-class Parsed:
-    """A table read as its kinds.
+class ParsedTable:
+    """A table with typed columns.
 
     Attributes:
+        name: events, items or users.
         rows: Every row of the source, typed, with ``RAW``.
-        columns: What the contract and the settings say of its columns.
+        columns: The contract's columns and those kept beyond it.
     """
 
     name: str
@@ -93,12 +96,14 @@ class Parsed:
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedTable:
     """A table that was cleaned and written.
 
     Attributes:
-        table: What was written.
-        rows: The same rows with the columns that were not written.
+        table: The written table.
+        rows: The same rows, with the columns that were not written.
+        counts: What happened to the rows of the source.
+        violations: Why rows were rejected.
     """
 
     table: ir.Table
@@ -107,13 +112,13 @@ class Cleaned:
     violations: Sequence[Violation] = ()
 
 
-def choose_columns(tables: RawTables, settings: IngestSettings) -> RawTables:
-    """Narrow what a source offers beyond the contract to what the settings ask for.
+def select_columns(tables: RawTables, settings: IngestSettings) -> RawTables:
+    """Keep those columns beyond the contract that the settings name.
 
     Raises:
         UsageError: The settings name a column that the source does not offer.
     """
-    chosen = {}
+    selected = {}
     for name in ("context_columns", "item_columns", "user_columns"):
         offered, wanted = getattr(tables, name), getattr(settings, name)
         unknown = sorted(set(wanted or ()) - set(offered))
@@ -122,40 +127,43 @@ def choose_columns(tables: RawTables, settings: IngestSettings) -> RawTables:
                 f"{name}: source {settings.source!r} has no {', '.join(unknown)}; "
                 f"it offers {', '.join(offered) or 'none'}"
             )
-        chosen[name] = offered if wanted is None else wanted
-    return replace(tables, **chosen)
+        selected[name] = offered if wanted is None else wanted
+    return replace(tables, **selected)
 
 
 def find_end(
     settings: IngestSettings, events: ir.Table, naive_times: str, as_of: datetime
 ) -> datetime:
-    """Where the window ends: as the settings say, else at midnight after the last event."""
+    """Return the end of the window: that of the settings, else midnight after the last event."""
     if settings.end or settings.as_of or "event_time" not in events.columns:
         return settings.end or as_of
     (column,) = (column for column in EVENTS if column.name == "event_time")
-    moment = parse(events, [column], naive_times).event_time
-    if not moment.type().is_timestamp():
+    time = parse(events, [column], naive_times).event_time
+    if not time.type().is_timestamp():
         return as_of
-    last = moment.max(where=moment <= as_of).to_pyarrow().as_py()
+    last = time.max(where=time <= as_of).to_pyarrow().as_py()
     return last.astimezone(UTC).replace(**MIDNIGHT) + timedelta(days=1) if last else as_of
 
 
-def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, Cleaned]:
-    """Clean items, then events, each of which must be on one of them, then users.
+def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedTable]:
+    """Clean and write items, then events, which must refer to valid items, then users.
+
+    Returns:
+        The cleaned tables by name: events, items, users.
 
     Raises:
-        DataValidationError: A table has no row, lacks a needed column, or a column's kind is wrong.
+        DataValidationError: A table has no row, or a column is missing or of the wrong type.
     """
     on_events = (*tables.context_columns, *tables.derived_item_columns)
     events = _parse(run, "events", tables.events, EVENTS, on_events)
     items, users = (
-        None if raw is None else _parse(run, name, raw, contract, further)
-        for name, raw, contract, further in (
+        None if raw is None else _parse(run, name, raw, contract, extra)
+        for name, raw, contract, extra in (
             ("items", tables.items, ITEMS, tables.item_columns),
             ("users", tables.users, USERS, tables.user_columns),
         )
     )
-    _hold_structure(run, [table for table in (events, items, users) if table])
+    _check_structure([table for table in (events, items, users) if table])
 
     cleaned = {}
     if items:
@@ -178,17 +186,17 @@ def _parse(
     name: str,
     raw: ir.Table,
     contract: Sequence[Column],
-    further: Sequence[str],
-) -> Parsed:
+    extra: Sequence[str],
+) -> ParsedTable:
     known = {column.name: column for column in (*ITEMS, *contract)}
     numbers = run.settings.number_columns
-    beyond = [known.get(column) or _describe(raw, column, numbers) for column in further]
+    beyond = [known.get(column) or _describe(raw, column, numbers) for column in extra]
     columns = tuple(dict.fromkeys((*contract, *beyond)))
-    return Parsed(name, parse(raw, columns, run.naive_times), columns)
+    return ParsedTable(name, parse(raw, columns, run.naive_times), columns)
 
 
 def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
-    """What a column beyond the contract is, by its type and the settings."""
+    """Infer the kind of a column beyond the contract from its type and the settings."""
     dtype = raw[name].type()
     kind: ColumnKind = "string"
     if name in numbers or dtype.is_numeric():
@@ -198,17 +206,17 @@ def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
     return Column(name=name, kind=kind, meaning="kept beyond the contract")
 
 
-def _hold_structure(run: IngestionContext, tables: Sequence[Parsed]) -> None:
-    faults = []
+def _check_structure(tables: Sequence[ParsedTable]) -> None:
+    errors = []
     for table in tables:
-        faults += find_structure_faults(table.name, table.rows, table.columns)
+        errors += find_column_errors(table.name, table.rows, table.columns)
         if not count_rows(table.rows):
-            faults.append(f"{table.name}: no row at all")
-    if faults:
-        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(faults))
+            errors.append(f"{table.name}: there are no rows")
+    if errors:
+        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(errors))
 
 
-def _clean_items(run: IngestionContext, items: Parsed) -> Cleaned:
+def _clean_items(run: IngestionContext, items: ParsedTable) -> CleanedTable:
     has_times = items.has("listed_at")
     length = 0
     if items.has("image_embedding"):
@@ -216,15 +224,15 @@ def _clean_items(run: IngestionContext, items: Parsed) -> Cleaned:
     return _clean(
         run,
         items,
-        make_items_schema(items.columns, run.as_of, run.settings.currency, length),
-        outside=run.is_later(items.rows.listed_at) if has_times else None,
+        build_items_schema(items.columns, run.as_of, run.settings.currency, length),
+        outside=run.is_after_window(items.rows.listed_at) if has_times else None,
         newest_by="listed_at" if has_times else "",
         finish=lambda rows: _finish_items(run, rows),
     )
 
 
 def _finish_items(run: IngestionContext, rows: ir.Table) -> ir.Table:
-    """Fill in the currency; what is to be sold after the window is not known to be sold."""
+    """Fill in the currency; a delisting after the window is not known yet, and becomes null."""
     values = {}
     if run.settings.currency:
         stated = rows.currency if "currency" in rows.columns else ibis.null("string")
@@ -236,53 +244,56 @@ def _finish_items(run: IngestionContext, rows: ir.Table) -> ir.Table:
 
 
 def _clean_events(
-    run: IngestionContext, events: Parsed, known_items: ir.Column | None, context: Sequence[str]
-) -> Cleaned:
-    moment = events.rows.event_time
+    run: IngestionContext,
+    events: ParsedTable,
+    known_items: ir.Column | None,
+    context: Sequence[str],
+) -> CleanedTable:
+    time = events.rows.event_time
     kept = {*(column.name for column in EVENTS), *context}
     return _clean(
         run,
         events,
-        make_events_schema(events.columns, run.as_of, known_items),
-        outside=run.is_later(moment) | run.is_earlier(moment),
+        build_events_schema(events.columns, run.as_of, known_items),
+        outside=run.is_after_window(time) | run.is_before_window(time),
         finish=lambda rows: rows.select(*(name for name in rows.columns if name in kept)),
     )
 
 
-def _clean_users(run: IngestionContext, users: Parsed) -> Cleaned:
-    return _clean(run, users, make_users_schema(users.columns))
+def _clean_users(run: IngestionContext, users: ParsedTable) -> CleanedTable:
+    return _clean(run, users, build_users_schema(users.columns))
 
 
 def _clean(
     run: IngestionContext,
-    table: Parsed,
+    table: ParsedTable,
     schema: pa.DataFrameSchema,
     outside: ir.BooleanValue | None = None,
     newest_by: str = "",
     finish: Callable[[ir.Table], ir.Table] = lambda rows: rows,
-) -> Cleaned:
-    """Reject, drop duplicates, write, and count.
+) -> CleanedTable:
+    """Reject invalid rows, drop duplicates, write the rest, and count.
 
     Args:
-        run: What all tables share.
+        run: What the cleaning of every table needs.
         table: The parsed table.
-        schema: What a good row is.
-        outside: Rows that are left out and counted apart, being of another time.
-        newest_by: Which of the rows with the same key is kept: the one latest in this.
-        finish: What is done to the rows before they are written.
+        schema: The schema of a valid row.
+        outside: Rows outside the window; they are left out and counted separately.
+        newest_by: A time column: of the rows with the same key, the latest is kept.
+        finish: Applied to the rows before they are written.
     """
     name, all_rows = table.name, count_rows(table.rows)
     rows = table.rows if outside is None else table.rows.filter(~outside.fill_null(False))
     rows_in = all_rows if outside is None else count_rows(rows)
     unreadable = find_unreadable(rows, table.columns, run.naive_times)
-    judged = ValidatedTable(rows, unreadable | find_violations(rows, schema))
-    # Kept once, since every later query would check all rows again.
-    good = run.con.create_table(f"good_{name}", judged.find_good(), temp=True)
+    validated = ValidatedTable(rows, unreadable | find_violations(rows, schema))
+    # Materialised, since every later query would check all rows again.
+    valid = run.con.create_table(f"valid_{name}", validated.select_valid(), temp=True)
     path = run.folder / REJECTED_FOLDER / f"{name}.parquet"
-    all_good = count_rows(good) == rows_in
-    rejected = write(run.con, judged.find_rejected().limit(0 if all_good else None), path)
-    violations = [] if all_good else describe_violations(name, judged, rejected)
-    unique = drop_duplicates(run.con, good, KEYS[name], newest_by)
+    all_valid = count_rows(valid) == rows_in
+    rejected = write(run.con, validated.select_rejected().limit(0 if all_valid else None), path)
+    violations = [] if all_valid else describe_violations(name, validated, rejected)
+    unique = drop_duplicates(run.con, valid, KEYS[name], newest_by)
     finished = finish(unique.rows).order_by(SORTED_BY[name])
     written = write(run.con, finished, run.folder / f"{name}.parquet")
     counts = RowCounts(
@@ -293,23 +304,23 @@ def _clean(
         outside=all_rows - rows_in,
         reasons={violation.reason: violation.count for violation in violations},
     )
-    hold_count(name, counts)
-    return Cleaned(written, unique.rows, counts, violations)
+    check_row_counts(name, counts)
+    return CleanedTable(written, unique.rows, counts, violations)
 
 
 def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:
-    """One row for each item of the events: what was known of it when it first appeared."""
+    """Derive one row for each item: the first value of each column that is not null."""
     first = {}
     for name in columns:
-        moment = ibis.struct(
-            {"at": events.event_time, "user": events.user_id, "value": events[name]}
+        order = ibis.struct(
+            {"time": events.event_time, "user": events.user_id, "value": events[name]}
         )
-        first[name] = events[name].argmin(moment, where=events[name].notnull())
+        first[name] = events[name].argmin(order, where=events[name].notnull())
     return events.group_by("item_id").agg(**first)
 
 
-def _write_derived(run: IngestionContext, name: str, rows: ir.Table) -> Cleaned:
+def _write_derived(run: IngestionContext, name: str, rows: ir.Table) -> CleanedTable:
     table = write(run.con, rows.order_by(SORTED_BY[name]), run.folder / f"{name}.parquet")
     n = count_rows(table)
     counts = RowCounts(rows_in=n, kept=n, rejected=0, duplicates=0)
-    return Cleaned(table, table, counts)
+    return CleanedTable(table, table, counts)

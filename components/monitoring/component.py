@@ -30,7 +30,7 @@ def calibrate_drift(
     from refit.index import IndexManifest
 
     with running("calibrate") as metadata:
-        found = build_reference(
+        written = build_reference(
             MonitorSettings.parse_json(settings).measure,
             Path(evaluation.path) / "predictions.parquet",
             Path(index.path),
@@ -38,7 +38,7 @@ def calibrate_drift(
             IndexManifest.read(Path(index.path)).embedding_version,
             Path(reference.path),
         )
-        metadata["metrics"] = len(found.metrics)
+        metadata["metrics"] = len(written.metrics)
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
@@ -59,7 +59,7 @@ def watch_drift(
     refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
     refit_run: str = "",
 ) -> str:
-    """Measure drift, decide, and act: alert, and refit when the policy says so; once.
+    """Measure drift, decide, raise an alert, and start the refit that is due, once.
 
     Args:
         settings: MonitorSettings as JSON.
@@ -75,10 +75,11 @@ def watch_drift(
         workspace: Evidently workspace.
         results: What was measured, as JSON.
         report: The alert's page, or the page of all alerts.
-        outcomes: Events that name the answers they follow, Parquet.
+        outcomes: Events with the request_id of the answers they follow, Parquet.
         items: The current items table.
-        refit_command: What starts a refit on this machine; with neither, it is only told.
-        refit_run: RunRequest that starts one on a cluster, as JSON.
+        refit_command: Command that starts a refit on this machine.
+        refit_run: RunRequest that starts one on a cluster, as JSON; with neither, a refit that is
+            due is only reported.
     """
     import shutil
     import tempfile
@@ -88,7 +89,7 @@ def watch_drift(
     from components.monitoring.launch import command_launcher, kfp_launcher
     from components.monitoring.sources import end_of_last_window, find_sources
     from components.step import running
-    from monitoring.act import monitor
+    from monitoring.monitor import monitor
     from monitoring.settings import MonitorSettings
     from monitoring.store import SqlStore
     from refit.files import write_json

@@ -14,9 +14,9 @@ from refit.progress import log_message
 from refit.registry import Registry
 
 KFP_RUNTIME = "_KFP_RUNTIME"
-"""Set inside a step; with it, kfp gives a process no more than a step needs."""
-LOOK_SECONDS = 20.0
-"""How long a monitor on a cluster looks at a refit that it started, before it leaves it alone."""
+"""Set inside a step; a process that has it gets only what a step needs from kfp."""
+WAIT_SECONDS = 20.0
+"""How long a monitor on a cluster waits for a refit that it started."""
 DEPLOYING = "deploy-bundle"
 """The step that runs only when the gate has passed."""
 
@@ -24,8 +24,8 @@ DEPLOYING = "deploy-bundle"
 def command_launcher(command: Sequence[str]) -> Launch:
     """A launcher that runs ``command --run-id KEY --reason WHY --json`` and waits for it.
 
-    The refit's key is the run's id: started again after a crash, the command finds the run that
-    the first attempt left and does not do it twice. Its progress goes to our standard error.
+    The refit's key is the run's id: after a crash the command finds the run that the first
+    attempt started and does not start a second one. Its progress goes to standard error.
     """
 
     def launch(refit: Refit, alert: Alert) -> str:
@@ -49,18 +49,18 @@ def command_launcher(command: Sequence[str]) -> Launch:
 
 
 def kfp_launcher(
-    request: RunRequest, registry: Registry, look_seconds: float = LOOK_SECONDS
+    request: RunRequest, registry: Registry, wait_seconds: float = WAIT_SECONDS
 ) -> Launch:
     """A launcher that starts a run through the Kubeflow Pipelines API, once.
 
-    The refit's key is the run's name: a run of that name is found again, not made again. A refit
-    takes hours, and a pod that only waits is a pod that only costs: a refit that is not over soon
-    is left alone, and the next run of the monitor looks what came of it.
+    The refit's key is the run's name: a run of that name is found, not started again. A refit
+    takes hours, and a pod that only waits costs money: the launcher waits for a short while, and
+    the next run of the monitor records the outcome.
 
     Args:
         request: The run; its ``reason`` becomes the alert.
-        registry: Tells which bundle came of it.
-        look_seconds: How long to look at it before leaving.
+        registry: Where the new bundle is found.
+        wait_seconds: How long to wait for the run to end.
     """
 
     def launch(refit: Refit, alert: Alert) -> str:
@@ -72,27 +72,34 @@ def kfp_launcher(
         log_message(
             f"monitor: refit run {run.name} {'started' if started else 'found'}: {run.run_id}"
         )
-        run = wait_for(api, run.run_id, look_seconds, every=min(5.0, look_seconds))
+        run = wait_for(api, run.run_id, wait_seconds, every=min(5.0, wait_seconds))
         if not run.is_over:
             raise UnderWay(f"run {run.run_id} is {run.state.lower()}")
-        return _what_came_of(run, registry, _reason(alert))
+        return _find_bundle(run, registry, _reason(alert))
 
     return launch
 
 
-def _what_came_of(run: PipelineRun, registry: Registry, reason: str) -> str:
-    """The bundle that the run made; the audit trail names the alert that it was made for."""
+def _find_bundle(run: PipelineRun, registry: Registry, reason: str) -> str:
+    """The bundle that the run built, by the alert that the audit trail names as its reason.
+
+    Raises:
+        RefitError: The run failed.
+        GateRefused: The gate refused its model.
+    """
     failed = [task.name for task in run.tasks if task.state == "FAILED"]
     if run.state != "SUCCEEDED":
-        what = f" at {', '.join(failed)}" if failed else ""
-        raise RefitError(f"run {run.run_id} {run.state.lower()}{what}; see refit logs {run.run_id}")
+        where = f" at {', '.join(failed)}" if failed else ""
+        raise RefitError(
+            f"run {run.run_id} {run.state.lower()}{where}; see refit logs {run.run_id}"
+        )
     if not run.has_done(DEPLOYING):
         raise GateRefused(f"run {run.run_id} deployed nothing: its gate refused")
     proposed = registry.candidate()
-    made = [change.bundle_id for change in registry.history() if change.reason == reason]
+    built = [change.bundle_id for change in registry.history() if change.reason == reason]
     if proposed and proposed.reason == reason:
-        made.append(proposed.bundle_id)
-    return made[-1] if made else f"of run {run.run_id}; no rollout made it champion"
+        built.append(proposed.bundle_id)
+    return built[-1] if built else f"of run {run.run_id}; no rollout made it champion"
 
 
 def _reason(alert: Alert) -> str:

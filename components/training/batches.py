@@ -1,7 +1,7 @@
-"""Training batches, built whole with numpy from memory-mapped examples.
+"""Training batches, built with NumPy from memory-mapped examples.
 
-What stays in memory is the catalogue and a few item snapshots; examples are encoded once into
-files of fixed-width columns, and each batch reads its rows.
+The catalogue and a few item snapshots are in memory. Examples are encoded once, into files of
+fixed-width columns, from which each batch reads its rows.
 """
 
 from collections import OrderedDict
@@ -44,7 +44,7 @@ Batch = dict[str, NDArray[Any]]
 def encode_catalogue(
     encoder: ItemEncoder, manifest: FeaturesManifest, catalogue: ItemTable
 ) -> Batch:
-    """Encode every item once: [M, ...] arrays, named as in ``ItemEncoder``."""
+    """Encode every item once: arrays [M, ...] with the names of ``ItemEncoder``'s outputs."""
     spec = manifest.spec
     n = len(catalogue)
     columns: dict[str, Any] = {
@@ -62,9 +62,9 @@ class EncodedExamples:
     """Encoded examples on disk, in time order.
 
     Attributes:
-        item, snapshot, user, weight, time: [E] memory maps; time in microseconds.
-        codes: Query codes, [E, ...] each.
-        history, history_event_type, history_age_days: [E, L].
+        item, snapshot, user, weight, time: [E] memory maps; time in microseconds since 1970.
+        codes: Outputs of ``QueryEncoder``, [E, ...] each.
+        history, history_event_type, history_age_days: [E, L], newest first; item -1 is padding.
     """
 
     def __init__(self, columns: Batch) -> None:
@@ -82,7 +82,7 @@ class EncodedExamples:
         return len(self.item)
 
     def times(self) -> tuple[datetime, datetime]:
-        """When the first and the last one happened."""
+        """Times of the first and the last example."""
         first, last = (np.datetime64(int(t), "us") for t in (self.time[0], self.time[-1]))
         return tuple(pd.Timestamp(t, tz="UTC").to_pydatetime() for t in (first, last))
 
@@ -94,7 +94,7 @@ def write_examples(
     splits: Sequence[str],
     folder: Path,
 ) -> EncodedExamples:
-    """Encode the examples of ``splits``, one after the other, into memory-mapped files."""
+    """Encode the examples of ``splits``, in this order, into memory maps in a new folder."""
     folder.mkdir(parents=True)
     total = sum(pq.ParquetFile(features / examples_file(s)).metadata.num_rows for s in splits)
     maps: Batch = {}
@@ -160,28 +160,41 @@ def _run_in_parts(layer: tf.keras.layers.Layer, inputs: Inputs, n: int) -> Batch
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Items live from a moment on, as they stood then; item_index [N] ascending, counts [N, P]."""
+    """The items of a snapshot.
+
+    Attributes:
+        item: [N] item indices, ascending.
+        age_days: [N] days since listing.
+        popularity: [N, P] decayed counts.
+    """
 
     item: NDArray[np.int32]
     age_days: NDArray[np.float32]
     popularity: NDArray[np.float32]
 
     def rows_of(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Row of each item; -1 where it is not live."""
+        """Row of each item in the snapshot; -1 where it is not live."""
         rows = np.searchsorted(self.item, items)
         found = np.isin(items, self.item)
         return np.where(found, rows, -1)
 
 
 class Snapshots:
-    """Item snapshots by number; the latest used ones are kept in memory up to a limit."""
+    """Item snapshots by number, with a least-recently-used cache.
+
+    Args:
+        manifest: Of the features folder.
+        folder: The features folder.
+        limit_mb: Memory of the cache.
+        known_only: Leave out items without an event before the snapshot.
+    """
 
     def __init__(
         self, manifest: FeaturesManifest, folder: Path, limit_mb: int, known_only: bool = False
     ) -> None:
         self.days = np.array([t.timestamp() / 86_400 for t in manifest.snapshots])
         self._folder = folder
-        self._room = limit_mb << 20
+        self._free_bytes = limit_mb << 20
         self._known_only = known_only
         self._kept: OrderedDict[int, Snapshot] = OrderedDict()
 
@@ -190,9 +203,9 @@ class Snapshots:
             self._kept.move_to_end(i)
             return self._kept[i]
         snapshot = self._kept[i] = self._read(i)
-        self._room -= snapshot.popularity.nbytes
-        while self._room < 0 and len(self._kept) > 1:
-            self._room += self._kept.popitem(last=False)[1].popularity.nbytes
+        self._free_bytes -= snapshot.popularity.nbytes
+        while self._free_bytes < 0 and len(self._kept) > 1:
+            self._free_bytes += self._kept.popitem(last=False)[1].popularity.nbytes
         return snapshot
 
     def live(self, i: int, items: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -208,7 +221,7 @@ class Snapshots:
 
 
 class Batches:
-    """Makes the batches of an epoch; the same seed and epoch give the same ones."""
+    """The batches of each epoch; the same seed and epoch give the same batches."""
 
     def __init__(
         self,
@@ -226,30 +239,30 @@ class Batches:
         self._weight = (weight / weight.mean()).astype(np.float32)
 
     def of_epoch(self, epoch: int) -> Iterator[Batch]:
-        """Every example once, in batches of one snapshot each, snapshots mixed at random."""
+        """Every example once, in batches of one snapshot each, in random order."""
         rng = np.random.default_rng([self._settings.seed, epoch])
         plan = self._plan(rng)
         for i in rng.permutation(len(plan)):
-            snapshot, rows, chances = plan[i]
-            yield self._make(self._snapshots[snapshot], rows, chances, rng)
+            snapshot, rows, shares = plan[i]
+            yield self._build(self._snapshots[snapshot], rows, shares, rng)
 
     @cached_property
     def first(self) -> Batch:
-        """A batch to build a model on.
+        """The first batch, from which the model's variables are built.
 
         Raises:
-            DataValidationError: There is none.
+            DataValidationError: There is no batch.
         """
         batch = next(self.of_epoch(0), None)
         if batch is None:
             raise DataValidationError(
-                "no training example is on an item known at its snapshot; set known_items_only "
+                "no training example has an item of its snapshot; set known_items_only "
                 "to false, or take snapshots more often"
             )
         return batch
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """Shapes and types of a batch, the same for all, so that one trace serves them."""
+        """Shapes and types of every batch, so that a step is traced once."""
         batch = self.first
         shapes = {name: (None, *values.shape[1:]) for name, values in batch.items()}
         return {
@@ -258,7 +271,7 @@ class Batches:
         }
 
     def _plan(self, rng: np.random.Generator) -> list[tuple[int, NDArray[Any], "_Shares"]]:
-        snapshot_of = self._stale(rng)
+        snapshot_of = self._draw_snapshots(rng)
         plan = []
         for snapshot in np.unique(snapshot_of):
             rows = np.flatnonzero(snapshot_of == snapshot)
@@ -271,11 +284,11 @@ class Batches:
             plan += [(int(snapshot), part, shares) for part in np.array_split(rows, n_batches)]
         return plan
 
-    def _stale(self, rng: np.random.Generator) -> NDArray[Any]:
+    def _draw_snapshots(self, rng: np.random.Generator) -> NDArray[Any]:
         """Snapshot of each example: its own, or an older one drawn at random.
 
-        Items that came later are then no candidates, and their examples are left out: to fall back
-        to their own snapshot would teach that new items are the ones that are wanted.
+        Items listed after the older snapshot are no candidates, and their examples are left out. If
+        those kept their own snapshot, the model would learn to prefer new items.
         """
         own = np.array(self._examples.snapshot)
         if not self._settings.max_staleness_days:
@@ -284,7 +297,7 @@ class Batches:
         days = self._snapshots.days
         return np.maximum(np.searchsorted(days, days[own] - back, "right") - 1, 0)
 
-    def _make(
+    def _build(
         self,
         snapshot: Snapshot,
         rows: NDArray[Any],
@@ -297,11 +310,11 @@ class Batches:
         candidates = self._draw(snapshot, positives, rng)
         live = snapshot.rows_of(candidates)
         history = examples.history[rows]
-        others = np.setdiff1d(history[history >= 0], candidates)
-        items = np.concatenate([candidates, others])
+        not_candidates = np.setdiff1d(history[history >= 0], candidates)
+        items = np.concatenate([candidates, not_candidates])
         row_of_history = _positions(items, history)
         label = np.searchsorted(candidates, positives).astype(np.int32)
-        chance = shares.chance(candidates, len(rows), len(snapshot.item), settings)
+        probability = shares.probability(candidates, len(rows), len(snapshot.item), settings)
         return {
             **{f"item/{k}": v[items] for k, v in self._catalogue.items()},
             **{f"query/{k}": v[rows] for k, v in examples.codes.items()},
@@ -312,7 +325,7 @@ class Batches:
             "history_age_days": examples.history_age_days[rows],
             "label": label,
             "weight": self._weight[rows],
-            "log_chance": np.log(chance).astype(np.float32),
+            "log_probability": np.log(probability).astype(np.float32),
             "masked": same_user_positives(examples.user[rows], label),
             "seed": rng.integers(SEED_RANGE, size=2, dtype=np.int32),
         }
@@ -320,7 +333,7 @@ class Batches:
     def _draw(
         self, snapshot: Snapshot, positives: NDArray[np.int32], rng: np.random.Generator
     ) -> NDArray[np.int32]:
-        """Distinct candidates, ascending: the batch's items and uniform ones, or all live items."""
+        """Distinct candidates, ascending: positives and a uniform sample, or all live items."""
         n = len(snapshot.item)
         if self._settings.uniform_negatives >= n:
             return snapshot.item
@@ -340,10 +353,10 @@ class _Shares:
         item, count = np.unique(items, return_counts=True)
         return cls(item, count / count.sum())
 
-    def chance(
+    def probability(
         self, candidates: NDArray[np.int32], batch: int, live: int, settings: TrainSettings
     ) -> NDArray[np.float64]:
-        """Chance of each candidate to be in a batch, through its items or the uniform draw."""
+        """Probability that each candidate is in a batch, as a positive or in the uniform sample."""
         if settings.uniform_negatives >= live or not settings.correct_sampling:
             return np.ones(len(candidates))
         at = np.minimum(np.searchsorted(self.item, candidates), len(self.item) - 1)
@@ -353,20 +366,25 @@ class _Shares:
 
 
 def same_user_positives(users: NDArray[np.uint64], label: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Pairs (query, candidate) [K, 2] where another query of the same user chose the candidate."""
+    """Pairs (query, candidate) [K, 2] of a query and the positive of another by the same user.
+
+    Args:
+        users: [B] user of each query.
+        label: [B] candidate row of each query's positive.
+    """
     order = np.argsort(users, kind="stable")
     _, start, size = np.unique(users[order], return_index=True, return_counts=True)
     group = np.repeat(np.arange(len(size)), size)
-    reach = size[group]
-    query = np.repeat(np.arange(len(users)), reach)
-    offset = np.arange(len(query)) - np.repeat(np.cumsum(reach) - reach, reach)
-    other = np.repeat(start[group], reach) + offset
+    group_size = size[group]
+    query = np.repeat(np.arange(len(users)), group_size)
+    offset = np.arange(len(query)) - np.repeat(np.cumsum(group_size) - group_size, group_size)
+    other = np.repeat(start[group], group_size) + offset
     pairs = np.stack([order[query], label[order[other]]], axis=1).astype(np.int32)
     return pairs[label[pairs[:, 0]] != pairs[:, 1]]
 
 
 def _positions(items: NDArray[np.int32], wanted: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Where each wanted item stands among ``items``; -1 for padding."""
+    """Position of each wanted item in ``items``; -1 for padding."""
     order = np.argsort(items)
     found = order[np.minimum(np.searchsorted(items[order], wanted), len(items) - 1)]
     return np.where(wanted >= 0, found, -1).astype(np.int32)

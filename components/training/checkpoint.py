@@ -1,4 +1,4 @@
-"""Where a killed training goes on from: weights and optimizer as they stood after an epoch."""
+"""Checkpoints: weights and optimizer after an epoch, from which a killed training resumes."""
 
 import fcntl
 import os
@@ -18,17 +18,17 @@ STATE_FILE = "state.json"
 
 @contextmanager
 def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
-    """One training's own folder under ``root``; it goes when the training ends well.
+    """The folder of a training's checkpoints under ``root``, removed when the training succeeds.
 
-    Whoever trains the same again, under whatever name, goes on from there. Of several at the same
-    time one has the folder, and the others keep nothing.
+    A training with the same key, of whatever run, resumes from there. Of several at the same time,
+    one gets the folder; the others keep no checkpoints.
 
     Args:
         key: Fingerprint of settings and data.
-        root: Where trainings keep their checkpoints; None keeps none.
+        root: Parent of all such folders; None keeps no checkpoints.
 
     Raises:
-        UsageError: Nothing can be written there.
+        UsageError: ``root`` is not writable.
     """
     if root is None:
         yield None
@@ -36,19 +36,19 @@ def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
     folder = root / key[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, for it stays: a lock that is removed no longer keeps others apart.
+        # Beside the folder: a lock file that is removed would no longer exclude others.
         lock = folder.with_suffix(".lock").open("w")
     except OSError as error:
         raise UsageError(
-            f"no checkpoint can be kept in {root} by user {os.getuid()}: {error}; let it "
-            "write there, or leave the checkpoint folder out of the settings"
+            f"user {os.getuid()} cannot write checkpoints to {root}: {error}; make it "
+            "writable, or leave the checkpoint folder out of the settings"
         ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             log_message(
-                f"somebody else trains the same just now and has {folder}: no checkpoint is kept"
+                f"another process trains the same model and uses {folder}: no checkpoints are kept"
             )
             yield None
             return
@@ -57,13 +57,13 @@ def checkpoints_of(key: str, root: Path | None) -> Iterator[Path | None]:
 
 
 class Checkpoint:
-    """One fit's checkpoints, ``<folder>/<fit>/<epoch>``; without a folder nothing is kept.
+    """The checkpoints of one fit, ``<folder>/<fit>/<epoch>``.
 
     Args:
-        folder: The checkpoint folder, or None.
+        folder: The checkpoint folder; None keeps no checkpoints.
         fit: ``search`` or ``final``.
-        key: Fingerprint of settings and data; checkpoints of other ones are not gone on from.
-        resume: False forgets what is there.
+        key: Fingerprint of settings and data; a checkpoint with another key is ignored.
+        resume: False removes existing checkpoints.
     """
 
     def __init__(self, folder: Path | None, fit: str, key: str, resume: bool) -> None:
@@ -73,22 +73,22 @@ class Checkpoint:
             remove(self._path)
 
     def restore(self, model: tf.keras.Model) -> list[Epoch]:
-        """Put the weights back; returns the epochs they have seen, none when there are none."""
+        """Restore weights and optimizer; returns the epochs they were trained for."""
         latest = max(self._complete(), default=None)
         if latest is None:
             return []
         state = read_json(latest / STATE_FILE)
         if state["key"] != self._key:
-            log_message(f"{latest} belongs to other settings or data; starting clean")
+            log_message(f"{latest} belongs to other settings or data; training starts from scratch")
             return []
         tracked = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         tracked.read(str(latest / "weights"))
         epochs = [Epoch.parse(epoch) for epoch in state["epochs"]]
-        log_message(f"going on after epoch {len(epochs)} from {latest}")
+        log_message(f"resuming after epoch {len(epochs)} from {latest}")
         return epochs
 
     def save(self, model: tf.keras.Model, epochs: list[Epoch]) -> None:
-        """Keep the state after the last of ``epochs``, and no older one."""
+        """Save the state after the last of ``epochs`` and remove older ones."""
         if not self._path:
             return
         older = self._complete()

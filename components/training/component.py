@@ -20,7 +20,7 @@ def train_towers(
         features: The feature step's folder.
         model: Folder of query_tower/1, item_tower/1 and their manifests.
         curve: Loss and validation recall by epoch.
-        checkpoint_folder: Where a killed training goes on from; empty trains without one.
+        checkpoint_folder: Where a killed training resumes from; empty keeps no checkpoints.
     """
     import base64
     from pathlib import Path

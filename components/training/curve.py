@@ -1,4 +1,4 @@
-"""The picture of a training."""
+"""The training curve."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from refit.model import Epoch
 
 
 def draw_curve(epochs: Sequence[Epoch], chosen: int, recall_at: int, path: Path) -> None:
-    """Draw loss and validation recall by epoch, the chosen epoch marked."""
+    """Draw loss and validation recall by epoch, with the chosen epoch marked."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -29,7 +29,7 @@ def draw_curve(epochs: Sequence[Epoch], chosen: int, recall_at: int, path: Path)
     best = recalls[numbers.index(chosen)]
     searched = best == best
     left.set_title(
-        f"Recall@{recall_at} {best:.4f} at epoch {chosen}, which was chosen"
+        f"Recall@{recall_at} {best:.4f} at epoch {chosen}, the chosen one"
         if searched
         else f"{chosen} epochs, as set; validation recall was not measured"
     )

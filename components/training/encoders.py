@@ -1,7 +1,7 @@
-"""From raw tower inputs to numbers: look-ups, bins and scales, with nothing to train.
+"""Encoders of raw tower inputs: look-ups, bins and scales, without trainable weights.
 
-They run once over all data before training and stand first in the exported towers, so that a
-SavedModel takes plain strings and what is trained is what is served.
+They run once over all data before training, and are the first layer of the exported towers, so that
+a SavedModel takes plain strings and encodes them as in training.
 """
 
 import numpy as np
@@ -9,27 +9,27 @@ import tensorflow as tf
 
 from components.training.settings import TrainSettings
 from components.training.vocabulary import MISSING, Vocabulary
-from refit.contract import EventType
+from refit.contract import INTEREST
 from refit.features import FeaturesManifest
 
 Tensors = dict[str, tf.Tensor]
 
 BUMP_WIDTH = 0.5
 BUMPS = np.arange(-2.5, 2.51, BUMP_WIDTH, dtype=np.float32)
-"""Centres, in standard deviations, of the bumps that a number is spread over, so that the towers
-can prefer a middle value: an age, a height, a price."""
+"""Centres, in standard deviations, of the Gaussian bumps that encode a number, so that the towers
+can prefer a middle value of an age, a height or a price."""
 
 
 def _lookup(values: tuple[str, ...]) -> tf.keras.layers.StringLookup:
-    """Index of a string: 0 is unknown or missing, the known ones follow in order."""
+    """Index of a string: 0 for unknown or missing, then the known values in order."""
     return tf.keras.layers.StringLookup(vocabulary=list(values) or [MISSING], mask_token=None)
 
 
 class ItemEncoder(tf.keras.layers.Layer):
     """Encodes item tower inputs, except age and popularity.
 
-    Outputs: id [B], categories [B, #categorical], numbers [B, 13 #numeric] (standardised, one
-    flag each for missing, bumps), words [B, #text * words] (0 is padding), vector [B, V].
+    Outputs: id [B], categories [B, #categorical], numbers [B, 13 #numeric] (standardised value,
+    missing flag and bumps of each), words [B, #text * words] (0 is padding), vector [B, V].
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class ItemEncoder(tf.keras.layers.Layer):
 class QueryEncoder(tf.keras.layers.Layer):
     """Encodes query tower inputs, except the history's content and ages.
 
-    Outputs: gates [B, #popularity_by] (0 is a value that is not counted), categories
-    [B, #categorical], numbers [B, 13 #numeric].
+    Outputs: gates [B, #popularity_by] (index of the counted value, 0 for others), categories
+    [B, #categorical], numbers [B, 13 #numeric] (standardised value, missing flag and bumps).
     """
 
     def __init__(self, manifest: FeaturesManifest, vocabulary: Vocabulary) -> None:
@@ -90,7 +90,7 @@ class QueryEncoder(tf.keras.layers.Layer):
                 ("user", spec.user_categorical, spec.user_numeric),
             )
         }
-        self._event_type = _lookup(tuple(EventType))
+        self._event_type = _lookup(INTEREST)
 
     def call(self, inputs: Tensors) -> Tensors:
         """Encode a batch."""

@@ -1,4 +1,4 @@
-"""Exporting the towers as SavedModels that stock TensorFlow Serving loads."""
+"""Export of the towers as SavedModels that unmodified TensorFlow Serving loads."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def query_signature(spec: FeatureSpec, content_size: int) -> dict[str, tf.Tensor
 
 
 def export_item_tower(tower: ItemTower, manifest: FeaturesManifest, folder: Path) -> None:
-    """Write ``folder``/1: raw item inputs to ``embedding`` [B, D] and ``content`` [B, C]."""
+    """Write ``folder``/1: from raw item inputs to ``embedding`` [B, D] and ``content`` [B, C]."""
     signature = item_signature(manifest)
 
     @tf.function(input_signature=[signature], autograph=False)
@@ -56,7 +56,7 @@ def export_item_tower(tower: ItemTower, manifest: FeaturesManifest, folder: Path
 def export_query_tower(
     tower: QueryTower, manifest: FeaturesManifest, content_size: int, folder: Path
 ) -> None:
-    """Write ``folder``/1: raw query inputs to ``embedding`` [B, D]."""
+    """Write ``folder``/1: from raw query inputs to ``embedding`` [B, D]."""
     signature = query_signature(manifest.spec, content_size)
 
     @tf.function(input_signature=[signature], autograph=False)
@@ -69,10 +69,10 @@ def export_query_tower(
 def _save(
     tower: tf.keras.layers.Layer, serve: tf.types.experimental.PolymorphicFunction, folder: Path
 ) -> None:
-    """Save the serving function with what it holds.
+    """Save the serving function with its variables and tables.
 
-    Of a whole Keras layer each part's own functions would be traced and saved too: several times
-    the files, and the time to write and to load them.
+    Saving the whole Keras layer would also trace and save the functions of each of its parts, which
+    multiplies the size of the files and the time to write and load them.
     """
     module = tf.Module()
     module.held = tower.variables

@@ -1,9 +1,9 @@
-"""The two towers as one TFRS model, and its loss."""
+"""The two towers as one TensorFlow Recommenders model, and its loss."""
 
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from components.training.encoders import Tensors
+from components.training.recommenders import Model, RetrievalTask
 from components.training.settings import TrainSettings
 from components.training.towers import ItemTower, QueryTower
 from components.training.vocabulary import Vocabulary
@@ -12,13 +12,13 @@ from refit.features import FeaturesManifest
 MASKED = -1e9
 
 
-class SampledRetrieval(tfrs.tasks.Retrieval):
+class SampledRetrieval(RetrievalTask):
     """Softmax over the distinct candidates of a batch.
 
-    ``tfrs.tasks.Retrieval`` takes candidate i to be query i's positive, so an item that several
-    queries chose stands there several times, and it corrects the positive for having been sampled
-    although it is always there. Here candidates are distinct, each query names its positive's row,
-    and the positive is left uncorrected (Khrylchenko et al., RecSys 2025).
+    ``tfrs.tasks.Retrieval`` takes candidate i as the positive of query i: an item that is the
+    positive of several queries is a candidate several times, and the positive is corrected for its
+    sampling probability although it is always present. Here candidates are distinct, each query has
+    the row of its positive, and the positive is not corrected (Khrylchenko et al., RecSys 2025).
     """
 
     def call(
@@ -27,7 +27,7 @@ class SampledRetrieval(tfrs.tasks.Retrieval):
         candidate_embeddings: tf.Tensor,
         label: tf.Tensor,
         weight: tf.Tensor,
-        log_chance: tf.Tensor,
+        log_probability: tf.Tensor,
         masked: tf.Tensor,
     ) -> tf.Tensor:
         """The mean weighted loss, a scalar.
@@ -37,23 +37,23 @@ class SampledRetrieval(tfrs.tasks.Retrieval):
             candidate_embeddings: [N, D].
             label: [B] row of each query's positive.
             weight: [B].
-            log_chance: [N] log of each candidate's chance to be among the negatives.
-            masked: [K, 2] pairs (query, candidate) that are no negatives.
+            log_probability: [N] log of each candidate's probability to be sampled.
+            masked: [K, 2] pairs (query, candidate) that are not used as negatives.
         """
         scores = tf.matmul(query_embeddings, candidate_embeddings, transpose_b=True)
         rows = tf.range(tf.shape(scores)[0])
         positives = tf.stack([rows, label], axis=1)
-        chosen = tf.gather_nd(scores, positives)
+        positive_scores = tf.gather_nd(scores, positives)
         scores = tf.tensor_scatter_nd_update(
-            scores - log_chance,
+            scores - log_probability,
             tf.concat([positives, masked], axis=0),
-            tf.concat([chosen, tf.fill([tf.shape(masked)[0]], MASKED)], axis=0),
+            tf.concat([positive_scores, tf.fill([tf.shape(masked)[0]], MASKED)], axis=0),
         )
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, scores)
         return tf.reduce_mean(losses * weight)
 
 
-class TwoTowerModel(tfrs.Model):
+class TwoTowerModel(Model):
     """Query tower and item tower, trained together."""
 
     def __init__(
@@ -66,7 +66,7 @@ class TwoTowerModel(tfrs.Model):
         self._id_l2, self._gate_l2 = settings.id_l2, settings.gate_l2
 
     def compute_loss(self, inputs: Tensors, training: bool = False) -> tf.Tensor:
-        """Loss of one batch, as ``components.training.batches`` makes them."""
+        """Loss of one batch from ``components.training.batches``; a scalar."""
         seed = inputs["seed"] if training else None
         codes = {name[5:]: inputs[name] for name in inputs if name.startswith("item/")}
         content = self.item_tower.content(codes, seed)
@@ -75,10 +75,10 @@ class TwoTowerModel(tfrs.Model):
             content[:n_candidates], inputs["age_days"], inputs["popularity"]
         )
         row = inputs["history_row"]
-        there = tf.cast(row >= 0, tf.float32)[:, :, None]
+        present = tf.cast(row >= 0, tf.float32)[:, :, None]
         queries = self.query_tower.embed(
             {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
-            tf.gather(content, tf.maximum(row, 0)) * there,
+            tf.gather(content, tf.maximum(row, 0)) * present,
             inputs["history_event_type"],
             inputs["history_age_days"],
             None if seed is None else seed + 1,
@@ -88,8 +88,8 @@ class TwoTowerModel(tfrs.Model):
             candidates,
             inputs["label"],
             inputs["weight"],
-            inputs["log_chance"],
+            inputs["log_probability"],
             inputs["masked"],
         )
-        decay = self._id_l2 * self.item_tower.id_energy()
-        return loss + decay + self._gate_l2 * self.query_tower.gate_distance()
+        id_penalty = self._id_l2 * self.item_tower.id_squared_norm()
+        return loss + id_penalty + self._gate_l2 * self.query_tower.gate_distance()

@@ -1,4 +1,4 @@
-"""Validation recall by full ranking, outside of Keras metrics."""
+"""Validation recall with full ranking, computed outside of Keras metrics."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,19 @@ ITEMS_AT_ONCE = 8192
 
 
 class RecallMeter:
-    """Measures a model's recall@K on a fixed sample of examples, ranking all live items."""
+    """Measures a model's recall@K on a fixed sample of examples, ranking all live items.
+
+    Args:
+        model: Measured in its current state, each time.
+        examples: The validation examples.
+        snapshots: Live items by snapshot.
+        catalogue: The encoded catalogue.
+        limit: At most this many examples, drawn at random.
+        seed: Of that draw.
+
+    Raises:
+        DataValidationError: No example has an item of its snapshot.
+    """
 
     def __init__(
         self,
@@ -31,7 +43,7 @@ class RecallMeter:
         rows = np.flatnonzero(_live(examples, snapshots))
         if not len(rows):
             raise DataValidationError(
-                "no validation example is on an item of its snapshot; widen the validation window"
+                "no validation example has an item of its snapshot; widen the validation window"
             )
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
@@ -43,7 +55,7 @@ class RecallMeter:
         self._rank = tf.function(self._rank_block, reduce_retracing=True, autograph=False)
 
     def ranks(self) -> NDArray[np.int64]:
-        """[E] how many live items score at least as high as the one chosen, itself left out."""
+        """[E] number of other live items that score at least as high as the positive."""
         content = self._catalogue_content()
         snapshot_of = self._examples.snapshot[self._rows]
         ranks = np.empty(len(self._rows), dtype=np.int64)
@@ -58,7 +70,7 @@ class RecallMeter:
         return ranks
 
     def recall_at(self, k: int) -> float:
-        """Share of examples whose item is among the first ``k``, ties counted against it."""
+        """Share of examples whose positive is among the first ``k``; ties count against it."""
         return float(np.mean(self.ranks() < k))
 
     def _rank_block(
@@ -72,9 +84,9 @@ class RecallMeter:
     ) -> tf.Tensor:
         queries = self._model.query_tower.embed(codes, history, event_types, age_days)
         scores = tf.matmul(queries, embeddings, transpose_b=True)
-        chosen = tf.gather(scores, label, axis=1, batch_dims=1)
-        # Counted as "not below", so that a NaN ranks last instead of first.
-        below = tf.reduce_sum(tf.cast(scores < chosen[:, None], tf.int64), axis=1)
+        positive = tf.gather(scores, label, axis=1, batch_dims=1)
+        # Counts what is not below, so that a NaN ranks last instead of first.
+        below = tf.reduce_sum(tf.cast(scores < positive[:, None], tf.int64), axis=1)
         return tf.shape(scores, tf.int64)[1] - 1 - below
 
     def _queries(

@@ -9,38 +9,41 @@ class TrainSettings(Settings):
     """How the two towers are built and trained.
 
     Attributes:
-        seed: Drives every random draw; two runs in one environment on CPU end bit-equal.
-        batch_size: Examples a step; they share one item snapshot.
-        uniform_negatives: Items drawn uniformly from the snapshot's live stock beside the items of
-            the batch. Where the stock is no larger, all of it is ranked (an exact softmax).
-        correct_sampling: Subtract the log of a negative's chance to be drawn (logQ) from its score.
+        seed: Seed of every random draw; two runs in one environment on CPU are bit-identical.
+        batch_size: Examples per step; they share one item snapshot.
+        uniform_negatives: Items sampled uniformly from the snapshot's live items, in addition to
+            the positives of the batch. If no more items are live, all are candidates (an exact
+            softmax).
+        correct_sampling: Subtract the log of a negative's sampling probability (logQ) from its
+            score.
         max_epochs, patience: Stop when validation recall has not risen for ``patience`` epochs.
-        choose_epochs: Find the number of epochs on the validation examples first; False trains for
-            ``max_epochs``, once: for a refit whose number is known, in half the time.
-        learning_rate: Adam's, falling linearly to a tenth of it over ``max_epochs``.
+        choose_epochs: First choose the number of epochs on the validation examples. False trains
+            once, for ``max_epochs``: half the time for a refit whose number of epochs is known.
+        learning_rate: Of Adam; decays linearly to a tenth over ``max_epochs``.
         learned_size: Length of the learned part of the embeddings.
-        content_size: Length C of the item content vector, which also stands for it in histories.
+        content_size: Length C of an item's content vector, which also represents it in histories.
         hidden_size: Width of the hidden layers.
-        temperature: Where the learned part's temperature starts; it is learned.
-        id_embedding: Whether known items get a vector of their own on top of their content. Each
-            step then costs time in proportion to their number.
-        id_dropout: Share of items that must do without it at each training step.
-        id_l2, gate_l2: Weight decay of the id vectors, and of the popularity gates' moves.
-        gate_start: What a context value's own popularity gate starts at; 1 is naive Bayes.
+        temperature: Initial temperature of the learned part; it is trained.
+        id_embedding: Whether known items get an id embedding in addition to their content. The
+            time of a step then grows with the number of items.
+        id_dropout: Share of items whose id embedding is dropped at each training step.
+        id_l2, gate_l2: L2 penalties of the id embeddings, and of the popularity gates' distance
+            from their initial values.
+        gate_init: Initial value of a context value's own popularity gate; 1 is naive Bayes.
         dropout: Share of the query tower's hidden units dropped in training.
-        recency_half_life_days: An example this much older counts half.
+        recency_half_life_days: Age at which an example's weight is halved.
         max_staleness_days: Train each example on item features up to this many days older than its
-            own, drawn at random; for a model that will be served, or judged, on old ones. An
-            example whose item came later is left out of that epoch.
-        known_items_only: Leave out, as candidates and with their examples, the items that nobody
-            had touched before their snapshot; for a catalogue that is judged on known items.
+            own, drawn at random, for a model that is served or evaluated on old features. In an
+            epoch, examples whose item was listed later are left out.
+        known_items_only: Leave out items without an event before the snapshot, as candidates and
+            with their examples, for a catalogue that is evaluated on known items.
         recall_at: The K of validation recall@K.
-        validation_examples: At most so many, drawn at random, measure it.
+        validation_examples: Validation examples that it is measured on, at most, drawn at random.
         final_fit: Train the exported model on train and validation, not on train alone.
-        resume: Go on from the checkpoint folder; False starts clean.
-        vocabulary_size: At most so many values of a string column, the most frequent ones.
-        text_words, text_buckets: Words kept of a text, and the hash buckets they fall in.
-        snapshot_cache_mb: Memory for item snapshots; more of them are read anew when needed.
+        resume: Resume from the checkpoint folder; False removes its checkpoints.
+        vocabulary_size: At most this many values of a string column, the most frequent ones.
+        text_words, text_buckets: Words used of a text, and the number of their hash buckets.
+        snapshot_cache_mb: Memory of the cache of item snapshots.
     """
 
     seed: int = 0
@@ -59,7 +62,7 @@ class TrainSettings(Settings):
     id_dropout: float = Field(default=0.1, ge=0, le=1)
     id_l2: NonNegativeFloat = 0.006
     gate_l2: NonNegativeFloat = 0.0001
-    gate_start: float = 1.0
+    gate_init: float = 1.0
     dropout: float = Field(default=0.1, ge=0, lt=1)
     recency_half_life_days: PositiveFloat = 180.0
     max_staleness_days: NonNegativeFloat = 0.0

@@ -4,10 +4,10 @@ Both embeddings are [learned part | popularity part], so that one dot product ad
 
 - Learned: unit vectors of query and item over a learned temperature.
 - Popularity: naive Bayes, log p(item) + sum over context columns of log p(value | item) / p(value),
-  as a dot product. The item carries z = [log popularity, the smoothed log-ratio of every counted
-  context value]; the query picks with gates: 1 for the first entry, and for each column a learned
-  row of gates, which starts as a one-hot of the query's value, so that values close to each other
-  (sizes, ages) can come to share what they know.
+  as a dot product. The item part is z = [log popularity, the smoothed log-ratio of every counted
+  context value]. The query part selects from it with gates: 1 for the first entry, and for each
+  column a learned row of gates, initialised to the one-hot encoding of the query's value, so that
+  neighbouring values (sizes, ages) can learn to share counts.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from numpy.typing import NDArray
 from components.training.encoders import ItemEncoder, QueryEncoder, Tensors
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
-from refit.contract import EventType
+from refit.contract import INTEREST
 from refit.errors import UsageError
 from refit.features import FeaturesManifest
 
 MAX_EMBEDDING_SIZE = 256
 CATEGORY_SIZE = 16
 HISTORY_HEADS = 2
-SMOOTHING_START = 10.0
+INITIAL_SMOOTHING = 10.0
 
 
 class PopularityPart(tf.keras.layers.Layer):
-    """Item side of the popularity part: raw decayed counts [B, P] to log-ratios [B, 1 + values].
+    """Item side of the popularity part: from decayed counts [B, P] to log-ratios [B, 1 + values].
 
-    For each half-life and column c: log((n_ic + a pi_c) / (n_i + a)) - log pi_c with learned
-    smoothing a; half-lives are weighed by learned weights, for each column apart.
+    For each half-life and column c: log((n_ic + a pi_c) / (n_i + a)) - log pi_c, with learned
+    smoothing a. The half-lives of each column are summed with learned weights.
     """
 
     def __init__(self, manifest: FeaturesManifest, vocabulary: Vocabulary) -> None:
@@ -45,7 +45,7 @@ class PopularityPart(tf.keras.layers.Layer):
         shape = (len(self._sizes), self._half_lives)
         self._weights = self.add_weight("weights", shape, initializer=even)
         self._smoothing = self.add_weight(
-            "smoothing", shape, initializer=_constant(_log_smoothing(shape))
+            "smoothing", shape, initializer=_constant(_initial_log_smoothing(shape))
         )
         self._hidden = tf.keras.layers.Dense(16, "relu")
         self._out = tf.keras.layers.Dense(1, kernel_initializer="zeros", use_bias=False)
@@ -77,7 +77,7 @@ class PopularityPart(tf.keras.layers.Layer):
 
 
 class ItemTower(tf.keras.layers.Layer):
-    """Items to embeddings, and to the static content vectors that stand for them in histories."""
+    """From items to embeddings, and to the content vectors that represent them in histories."""
 
     def __init__(
         self, settings: TrainSettings, manifest: FeaturesManifest, vocabulary: Vocabulary
@@ -104,29 +104,34 @@ class ItemTower(tf.keras.layers.Layer):
             self._ids.build((None,))
 
     def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
-        """[B, C] bonus of known items; 0 for unknown ones."""
+        """[B, C] id embeddings of known items; 0 for unknown ones."""
         if self._ids is None:
             return tf.zeros([tf.shape(ids)[0], self._settings.content_size])
         return self._ids(ids) * tf.cast(ids > 0, tf.float32)[:, None]
 
-    def id_energy(self) -> tf.Tensor:
-        """Sum of squares of all id vectors.
+    def id_squared_norm(self) -> tf.Tensor:
+        """Sum of squares of all id embeddings; a scalar.
 
-        Over the whole table, not the batch: its gradient is then dense, and Adam draws the vectors
-        of items with little evidence to 0 instead of leaving them where they started.
+        Over the whole table, not the batch: the gradient is then dense, and Adam shrinks the
+        embeddings of items with few examples to 0 instead of leaving them at their initial values.
         """
         return tf.constant(0.0) if self._ids is None else tf.reduce_sum(self._ids.embeddings**2)
 
     def content(self, codes: Tensors, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Static content vectors [B, C] of encoded items; independent of age and popularity."""
-        bonus = self.id_vectors(codes["id"])
+        """Content vectors [B, C] of encoded items; independent of age and popularity.
+
+        Args:
+            codes: Of the encoder.
+            seed: [2] int32 seed of this step's id dropout; None outside of training.
+        """
+        id_vectors = self.id_vectors(codes["id"])
         if seed is not None:
-            kept = tf.random.stateless_uniform([tf.shape(bonus)[0], 1], seed)
-            bonus *= tf.cast(kept >= self._settings.id_dropout, tf.float32)
+            kept = tf.random.stateless_uniform([tf.shape(id_vectors)[0], 1], seed)
+            id_vectors *= tf.cast(kept >= self._settings.id_dropout, tf.float32)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
         for words in tf.split(codes["words"], self._n_texts, axis=1) if self._n_texts else ():
             parts.append(_mean_of_words(self._words(words), words))
-        parts += [codes["numbers"], codes["vector"], bonus]
+        parts += [codes["numbers"], codes["vector"], id_vectors]
         return self._content(tf.concat(parts, axis=1))
 
     def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
@@ -144,7 +149,7 @@ class ItemTower(tf.keras.layers.Layer):
 
 
 class QueryTower(tf.keras.layers.Layer):
-    """Queries to embeddings; a new user is told from the context and an empty history."""
+    """From queries to embeddings; a new user has an empty history and is embedded by context."""
 
     def __init__(
         self, settings: TrainSettings, manifest: FeaturesManifest, vocabulary: Vocabulary
@@ -164,15 +169,15 @@ class QueryTower(tf.keras.layers.Layer):
             self.add_weight(
                 f"gates_{c}",
                 (1 + len(manifest.popularity_values[c]), len(manifest.popularity_values[c])),
-                initializer=_constant(_first_gates(manifest, c, settings.gate_start)),
+                initializer=_constant(_initial_gates(manifest, c, settings.gate_init)),
             )
             for c in spec.popularity_by
         ]
-        self._first_gates = [
-            _first_gates(manifest, c, settings.gate_start) for c in spec.popularity_by
+        self._initial_gates = [
+            _initial_gates(manifest, c, settings.gate_init) for c in spec.popularity_by
         ]
         self._event_bias = tf.keras.layers.Embedding(
-            len(EventType) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
+            len(INTEREST) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
         )
         self._content_bias = tf.keras.layers.Dense(HISTORY_HEADS, kernel_initializer="zeros")
         self._recency = self.add_weight(
@@ -200,7 +205,7 @@ class QueryTower(tf.keras.layers.Layer):
             history: [B, L, C] content vectors.
             event_types: [B, L] indices; 0 is padding.
             age_days: [B, L].
-            seed: [2] int32 that this step's random draws follow from; None when not training.
+            seed: [2] int32 seed of this step's dropout; None outside of training.
         """
         pooled, amount = self._pool(history, event_types, age_days)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
@@ -221,9 +226,10 @@ class QueryTower(tf.keras.layers.Layer):
         return self.embed(codes, history, self.encode.event_types(names), age_days)
 
     def gate_distance(self) -> tf.Tensor:
-        """Sum of squares of how far the gates moved from their start."""
+        """Sum of squared differences of the gates from their initial values; a scalar."""
         moves = [
-            tf.reduce_sum((g - s) ** 2) for g, s in zip(self._gates, self._first_gates, strict=True)
+            tf.reduce_sum((g - s) ** 2)
+            for g, s in zip(self._gates, self._initial_gates, strict=True)
         ]
         return tf.add_n(moves) if moves else tf.constant(0.0)
 
@@ -231,14 +237,14 @@ class QueryTower(tf.keras.layers.Layer):
         self, history: tf.Tensor, event_types: tf.Tensor, age_days: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Attention over the history by content, event type and age: [B, heads * C], [B, 2]."""
-        there = event_types > 0
+        present = event_types > 0
         decay = tf.math.log1p(tf.maximum(age_days, 0.0))[:, :, None] * tf.nn.softplus(self._recency)
         scores = self._content_bias(history) + self._event_bias(event_types) - decay
-        shifted = tf.where(there[:, :, None], scores, -1e9)
-        weights = tf.nn.softmax(shifted, axis=1) * tf.cast(there, tf.float32)[:, :, None]
+        shifted = tf.where(present[:, :, None], scores, -1e9)
+        weights = tf.nn.softmax(shifted, axis=1) * tf.cast(present, tf.float32)[:, :, None]
         pooled = tf.einsum("blh,blc->bhc", weights, history)
         width = HISTORY_HEADS * history.shape[2]
-        events = tf.reduce_sum(tf.cast(there, tf.float32), 1, keepdims=True)
+        events = tf.reduce_sum(tf.cast(present, tf.float32), 1, keepdims=True)
         amount = tf.concat([tf.cast(events > 0, tf.float32), tf.math.log1p(events)], axis=1)
         return tf.reshape(pooled, [-1, width]), amount
 
@@ -247,7 +253,7 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
     """Length D of the embeddings.
 
     Raises:
-        UsageError: It is too long to serve and to index well.
+        UsageError: It is more than ``MAX_EMBEDDING_SIZE``.
     """
     values = sum(len(manifest.popularity_values[c]) for c in manifest.spec.popularity_by)
     size = settings.learned_size + 1 + values
@@ -255,7 +261,7 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
         raise UsageError(
             f"embeddings would have {size} entries ({settings.learned_size} learned, "
             f"{values} counted context values), at most {MAX_EMBEDDING_SIZE} are allowed: lower "
-            "popularity_values, or take columns out of popularity_by or bins out of popularity_bins"
+            "popularity_values, or remove columns from popularity_by or bins from popularity_bins"
         )
     return size
 
@@ -267,20 +273,24 @@ def _embeddings(vocabulary: Vocabulary, names: Sequence[str]) -> list[tf.keras.l
 
 
 def _mean_of_words(vectors: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    there = tf.cast(words > 0, tf.float32)[:, :, None]
-    return tf.reduce_sum(vectors * there, 1) / tf.maximum(tf.reduce_sum(there, 1), 1.0)
+    present = tf.cast(words > 0, tf.float32)[:, :, None]
+    return tf.reduce_sum(vectors * present, 1) / tf.maximum(tf.reduce_sum(present, 1), 1.0)
 
 
-def _first_gates(manifest: FeaturesManifest, column: str, start: float) -> NDArray[np.float32]:
+def _initial_gates(manifest: FeaturesManifest, column: str, own: float) -> NDArray[np.float32]:
+    """[1 + n, n] gates of each value: ``own`` for the value itself, 0 for the others.
+
+    The first row is that of values that are not counted.
+    """
     n = len(manifest.popularity_values[column])
-    return np.concatenate([np.zeros((1, n)), start * np.eye(n)]).astype(np.float32)
+    return np.concatenate([np.zeros((1, n)), own * np.eye(n)]).astype(np.float32)
 
 
-def _log_smoothing(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The first row smooths overall counts, where a unit is one event; the rest ratios."""
-    start = np.full(shape, np.log(SMOOTHING_START), dtype=np.float32)
-    start[0] = np.log(0.3)
-    return start
+def _initial_log_smoothing(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The first row smooths overall counts, in events; the others smooth ratios."""
+    initial = np.full(shape, np.log(INITIAL_SMOOTHING), dtype=np.float32)
+    initial[0] = np.log(0.3)
+    return initial
 
 
 def _constant(value: NDArray[np.floating] | float) -> tf.keras.initializers.Initializer:

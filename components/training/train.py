@@ -1,7 +1,5 @@
-"""The training step: features folder in, model folder with two SavedModels out."""
+"""The training step: from a features folder to a model folder with two SavedModels."""
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from components.training.settings import TrainSettings
-from refit.errors import DataValidationError, RefitError, UsageError
+from refit.errors import DataValidationError, RefitError
 from refit.features import FeaturesManifest
 from refit.files import checksum, fingerprint, remove, write_atomically
 from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, ModelManifest
-from refit.progress import log_message, timed
+from refit.progress import Meter, log_message, timed
 
 if TYPE_CHECKING:
     from components.training.batches import Batches
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
     from components.training.recall import RecallMeter
 
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
-SECONDS_BETWEEN_MESSAGES = 5.0
-LAST_RATE = 0.1
+FINAL_RATE = 0.1
 
 
 def train(
@@ -34,28 +31,29 @@ def train(
 ) -> ModelManifest:
     """Train the two towers and write the model folder, atomically.
 
-    The number of epochs is chosen by recall on the validation examples, or settled beforehand; with
-    ``final_fit`` the exported model is trained on train and validation. Test examples are never
-    read.
+    The number of epochs is chosen by recall on the validation examples, or set. With ``final_fit``
+    the exported model is trained on train and validation. Test examples are never read.
 
     Args:
         settings: How to train.
         features: A features folder.
-        out: The model folder; a model that stands there is replaced.
-        checkpoint: Folder of checkpoints, each training's under its own key: a killed one goes on
-            from there. None keeps none.
+        out: The model folder; an existing model is replaced.
+        checkpoint: Folder in which each training keeps its checkpoints under its own key, and
+            resumes from them after it was killed. None keeps no checkpoints.
 
     Raises:
-        UsageError: TensorFlow runs with Keras 3, or settings and feature spec do not fit.
+        UsageError: TensorFlow uses Keras 3, or settings and feature spec do not match.
         DataValidationError: There are no training or no validation examples.
-        RefitError: ``out`` holds something else, or the loss is no longer a number.
+        RefitError: ``out`` has other files than a model, or the loss became NaN.
     """
+    from components.training.recommenders import require_legacy_keras
+
     require_legacy_keras()
     if out.exists() and any(out.iterdir()) and not (out / MODEL_FILE).is_file():
-        raise RefitError(f"{out} holds something else than a model; name another folder")
+        raise RefitError(f"{out} has other files than a model; use another folder")
     import tensorflow as tf
 
-    # Reductions over threads would add up in another order each time.
+    # Otherwise reductions over threads add in another order each time.
     tf.config.experimental.enable_op_determinism()
     manifest = FeaturesManifest.read(features)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,23 +74,8 @@ def train(
     return written
 
 
-def require_legacy_keras() -> None:
-    """See that TensorFlow comes with Keras 2, which TensorFlow Recommenders needs.
-
-    Raises:
-        UsageError: It does not, or can no longer be made to in this process.
-    """
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    if os.environ.get("TF_USE_LEGACY_KERAS") != "1":
-        raise UsageError(
-            "TensorFlow Recommenders needs Keras 2: set TF_USE_LEGACY_KERAS=1 in the environment "
-            "before TensorFlow is imported (the images do), and start again"
-        )
-
-
 def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features: Path) -> str:
-    """Fingerprint of all that a training follows from; resuming or not is no part of it."""
+    """Fingerprint of everything that determines a training; ``resume`` does not."""
     return fingerprint(
         {
             "settings": settings.model_dump(mode="json", exclude={"resume"}),
@@ -104,7 +87,7 @@ def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features
 
 @dataclass(frozen=True)
 class _Fit:
-    """A trained model and how it came about."""
+    """A trained model and the examples and epochs that it was trained with."""
 
     model: "TwoTowerModel"
     epochs: tuple[Epoch, ...]
@@ -114,7 +97,7 @@ class _Fit:
 
 
 class _Run:
-    """What the two fits of one training share."""
+    """State shared by the two fits of one training."""
 
     def __init__(
         self,
@@ -143,7 +126,7 @@ class _Run:
     def fit(
         self, name: str, splits: Sequence[str], validate: bool = False, epochs: int | None = None
     ) -> _Fit:
-        """Train a model on the examples of ``splits`` from the start, or from its checkpoint."""
+        """Train a model on the examples of ``splits``, from scratch or from its checkpoint."""
         import tensorflow as tf
 
         from components.training.batches import Batches, encode_catalogue, write_examples
@@ -187,8 +170,10 @@ class _Run:
                     settings.seed,
                 )
         log_message(f"{name}: {len(examples):,} examples, {len(self._catalogue):,} items")
-        kept = Checkpoint(self._checkpoint, name, f"{self._key} {epochs}", settings.resume)
-        seen = _loop(
+        fit_checkpoint = Checkpoint(
+            self._checkpoint, name, f"{self._key} {epochs}", settings.resume
+        )
+        epochs_done = _loop(
             name,
             settings,
             model,
@@ -196,13 +181,15 @@ class _Run:
             len(examples),
             epochs or settings.max_epochs,
             meter,
-            kept,
+            fit_checkpoint,
         )
         first, last = examples.times()
-        return _Fit(model, tuple(seen), len(examples), first, last + timedelta(microseconds=1))
+        return _Fit(
+            model, tuple(epochs_done), len(examples), first, last + timedelta(microseconds=1)
+        )
 
     def _latest_snapshot(self, split: str) -> int:
-        """The newest snapshot that examples of ``split`` see; its counts come before them."""
+        """The newest snapshot of the examples of ``split``; it counts events before them only."""
         import pyarrow.parquet as pq
 
         from refit.feature_tables import examples_file
@@ -218,17 +205,17 @@ class _Run:
 
 
 def _fit(run: _Run) -> tuple[list[_Fit], int]:
-    """Search for the number of epochs, unless it is settled, and train for so many."""
+    """Choose the number of epochs, unless it is set, and train that long."""
     settings = run.settings
     splits = ("train", "validation") if settings.final_fit else ("train",)
     if not settings.choose_epochs:
         return [run.fit("final", splits, epochs=settings.max_epochs)], settings.max_epochs
-    searched = run.fit("search", ("train",), validate=True)
-    chosen = max(searched.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
+    search = run.fit("search", ("train",), validate=True)
+    chosen = max(search.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
     log_message(f"chosen: {chosen} epochs")
-    if settings.final_fit or chosen < len(searched.epochs):
-        return [searched, run.fit("final", splits, epochs=chosen)], chosen
-    return [searched], chosen
+    if settings.final_fit or chosen < len(search.epochs):
+        return [search, run.fit("final", splits, epochs=chosen)], chosen
+    return [search], chosen
 
 
 def _loop(
@@ -244,68 +231,59 @@ def _loop(
     import tensorflow as tf
 
     model.compile(tf.keras.optimizers.Adam(settings.learning_rate, jit_compile=False))
-    # Once all variables are there, TensorFlow traces a step once instead of twice.
+    # Once all variables exist, TensorFlow traces a step once instead of twice.
     model.compute_loss(batches.first, training=True)
     model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
-    seen = checkpoint.restore(model)
-    clock = _Clock(name, n_examples, n_epochs, len(seen))
-    while len(seen) < n_epochs and not _stopped(seen, settings.patience, meter is not None):
-        number = len(seen) + 1
-        fallen = (1 - LAST_RATE) * (number - 1) / settings.max_epochs
-        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - fallen))
+    epochs = checkpoint.restore(model)
+    progress = Meter(
+        name,
+        n_examples * n_epochs,
+        "examples",
+        done=n_examples * len(epochs),
+        at_most=meter is not None,
+        logs=True,
+    )
+    while len(epochs) < n_epochs and not _stopped(epochs, settings.patience, meter is not None):
+        number = len(epochs) + 1
+        decay = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
+        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - decay))
         started = time.monotonic()
         total, count = 0.0, 0
         for batch in batches.of_epoch(number):
             n = len(batch["label"])
             total += float(step(batch)["loss"]) * n
             count += n
-            clock.tick(n)
+            progress.advance(n)
         seconds = time.monotonic() - started
         loss = total / count if count else float("nan")
         if loss != loss:
             raise RefitError(
                 f"the training loss of epoch {number} is not a number; lower learning_rate, "
-                "and look for infinite values in the features"
+                "and check the features for infinite values"
             )
         recall = meter.recall_at(settings.recall_at) if meter else None
-        seen.append(Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count))
-        checkpoint.save(model, seen)
-        told = "" if recall is None else f", validation recall@{settings.recall_at} {recall:.4f}"
+        epochs.append(
+            Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count)
+        )
+        checkpoint.save(model, epochs)
+        measured = {} if recall is None else {f"validation recall@{settings.recall_at}": recall}
+        progress.measure(loss=loss, **measured)
+        logged = "".join(f", {metric} {value:.4f}" for metric, value in measured.items())
         log_message(
-            f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{told}, "
+            f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{logged}, "
             f"{count / seconds:,.0f} examples/s"
         )
-    return seen
+    progress.finish()
+    return epochs
 
 
-def _stopped(seen: Sequence[Epoch], patience: int, validated: bool) -> bool:
+def _stopped(epochs: Sequence[Epoch], patience: int, validated: bool) -> bool:
     """Whether recall has not risen for ``patience`` epochs."""
-    if not validated or len(seen) <= patience:
+    if not validated or len(epochs) <= patience:
         return False
-    recalls = [epoch.recall or 0.0 for epoch in seen]
+    recalls = [epoch.recall or 0.0 for epoch in epochs]
     return max(recalls[-patience:]) <= max(recalls[:-patience])
-
-
-class _Clock:
-    """Says how fast training goes and how long it will take."""
-
-    def __init__(self, name: str, n_examples: int, n_epochs: int, done_epochs: int) -> None:
-        self._name = name
-        self._left = n_examples * (n_epochs - done_epochs)
-        self._done = 0
-        self._started = self._told = time.monotonic()
-
-    def tick(self, n: int) -> None:
-        """Count ``n`` more examples."""
-        self._done += n
-        now = time.monotonic()
-        if now - self._told < SECONDS_BETWEEN_MESSAGES:
-            return
-        self._told = now
-        speed = self._done / (now - self._started)
-        left = (self._left - self._done) / speed
-        log_message(f"{self._name}: {speed:,.0f} examples/s, at most {left:.0f} s left")
 
 
 def _write_model(

@@ -1,4 +1,4 @@
-"""What the towers must know of the training data before they are built."""
+"""Vocabularies and scales of the training data, from which the towers are built."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ ROWS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Values and scales of the columns, as the training examples have them.
+    """Values and scales of the columns in the training examples.
 
     Attributes:
         values: By tower input name: the known strings, most frequent first.
         scales: By tower input name: mean and standard deviation of the known numbers.
-        shares: By column of ``popularity_by``: each counted value's share, summing to 1.
-        n_examples: How many examples there are.
+        shares: By column of ``popularity_by``: the share of each counted value; they sum to 1.
+        n_examples: Number of examples.
     """
 
     values: dict[str, tuple[str, ...]]
@@ -37,11 +37,11 @@ class Vocabulary:
 
 
 def check_popularity_columns(manifest: FeaturesManifest) -> None:
-    """See that the query tower is told the value of every column that is counted apart.
+    """Check that every column of ``popularity_by`` is an input of the query tower.
 
     Raises:
-        UsageError: A ``popularity_by`` column is no context column, or a number without bins, or
-            there is no half-life.
+        UsageError: One is not a context column, or is a number without bins, or there is no
+            half-life.
     """
     spec = manifest.spec
     if not spec.popularity_half_lives_days:
@@ -63,18 +63,18 @@ def learn_vocabulary(
     popularity: NDArray[np.float32],
     limit: int,
 ) -> Vocabulary:
-    """Go through the examples of ``splits`` once.
+    """Learn vocabulary and scales in one pass over the examples of ``splits``.
 
-    Items count once for each example on them, so that values and scales are those of the items
-    that people act on, and nothing is learned from an item of a later time.
+    Items are weighted by their number of examples. Values and scales are then those of the items
+    that users act on, and later items have no influence.
 
     Args:
         manifest: Of the features folder.
         folder: The features folder.
         catalogue: Its items.
-        splits: Which examples may be looked at.
+        splits: The splits whose examples are read.
         popularity: [N, P] counts of the latest training snapshot.
-        limit: At most so many values a column; item ids are not limited.
+        limit: At most this many values per column; item ids are not limited.
     """
     spec = manifest.spec
     text = {f"context_{c}": c for c in spec.context_categorical}
@@ -83,27 +83,27 @@ def learn_vocabulary(
     numeric |= {f"user_{c}": c for c in spec.user_numeric}
     counts: dict[str, Counter[str]] = {name: Counter() for name in text}
     moments = {name: np.zeros(3) for name in numeric}
-    acted_on = np.zeros(len(catalogue), dtype=np.int64)
+    n_examples_of = np.zeros(len(catalogue), dtype=np.int64)
     columns = [*dict.fromkeys([*text.values(), *numeric.values()]), "item_index"]
     for split in splits:
         for batch in iter_examples(folder, split, ROWS_AT_ONCE, columns):
-            acted_on += np.bincount(batch["item_index"].to_numpy(), minlength=len(catalogue))
+            n_examples_of += np.bincount(batch["item_index"].to_numpy(), minlength=len(catalogue))
             for name, column in text.items():
                 counts[name].update(_count(batch[column]))
             for name, column in numeric.items():
                 moments[name] += _moments(numbers(batch[column]), 1)
     for column in spec.item_categorical:
-        counts[f"item_{column}"] = _count_items(catalogue.strings(column), acted_on)
-    counts["item_id"] = _count_items(catalogue.strings("item_id"), acted_on)
+        counts[f"item_{column}"] = _count_items(catalogue.strings(column), n_examples_of)
+    counts["item_id"] = _count_items(catalogue.strings("item_id"), n_examples_of)
     for column in spec.item_numeric:
-        moments[f"item_{column}"] = _moments(catalogue.numbers(column), acted_on)
+        moments[f"item_{column}"] = _moments(catalogue.numbers(column), n_examples_of)
     return Vocabulary(
         values={
             name: _frequent(c, None if name == "item_id" else limit) for name, c in counts.items()
         },
         scales={name: _scale(m) for name, m in moments.items()},
         shares=_shares(manifest, popularity),
-        n_examples=int(acted_on.sum()),
+        n_examples=int(n_examples_of.sum()),
     )
 
 
@@ -113,10 +113,10 @@ def _count(values: pa.Array) -> dict[str, int]:
     return dict(zip(names, times.tolist(), strict=True))
 
 
-def _count_items(values: NDArray[Any], acted_on: NDArray[np.int64]) -> Counter[str]:
+def _count_items(values: NDArray[Any], n_examples_of: NDArray[np.int64]) -> Counter[str]:
     counter: Counter[str] = Counter()
-    for i in np.flatnonzero(acted_on):
-        counter[values[i]] += int(acted_on[i])
+    for i in np.flatnonzero(n_examples_of):
+        counter[values[i]] += int(n_examples_of[i])
     return counter
 
 
@@ -143,7 +143,7 @@ def _scale(moments: NDArray[np.float64]) -> tuple[float, float]:
 def _shares(
     manifest: FeaturesManifest, popularity: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:
-    """Shares under the longest half-life, the steadiest one; one added to each count."""
+    """Shares with the longest half-life, the most stable one; 1 is added to each count."""
     half_lives = manifest.spec.popularity_half_lives_days
     by_value = popularity.reshape(len(popularity), len(half_lives), -1).sum(0)
     totals = by_value[int(np.argmax(half_lives)), 1:]

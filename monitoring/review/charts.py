@@ -1,13 +1,15 @@
-"""Pictures of results over windows, as SVG text that stands inside a page."""
+"""Pictures of the review page, as SVG text to be put inside it."""
 
 import io
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from monitoring.drift_metrics import DriftMetric, Parameters
+from monitoring.frame import Array
 from refit.drift import DriftResult, DriftState
 
-# Okabe and Ito's palette, told apart by colour-blind readers too; shapes say the same again.
+# From Okabe and Ito's palette, which colour-blind readers can distinguish; shapes differ too.
 COLOURS = {
     DriftState.OK: "#0072B2",
     DriftState.DRIFT: "#D55E00",
@@ -18,19 +20,20 @@ LINE = "#444444"
 
 
 def draw_series(results: Sequence[DriftResult], title: str) -> str:
-    """One statistic over windows with its threshold, as SVG; windows oldest first."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    """A result over windows with its threshold, as SVG: the picture that every metric has.
 
-    figure = Figure(figsize=(4.4, 2.1), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots()
-    ends = [result.window.start for result in results]
+    Args:
+        results: Of one subject and statistic, oldest window first. Of live quality the level
+            itself is drawn, with its 95% interval.
+        title: Shown above the picture.
+    """
+    figure, axes = _open_figure()
+    starts = [result.window.start for result in results]
     level = results[-1].subject.startswith("live:") and any(
         result.level is not None for result in results
     )
     values = [result.level if level else result.value for result in results]
-    known = [(end, value) for end, value in zip(ends, values, strict=True) if value is not None]
+    known = [(at, value) for at, value in zip(starts, values, strict=True) if value is not None]
     if known:
         axes.plot(*zip(*known, strict=True), color="#9bb8cc", linewidth=1.2, zorder=1)
     if level:
@@ -45,8 +48,8 @@ def draw_series(results: Sequence[DriftResult], title: str) -> str:
             axes.plot(*zip(*lines, strict=True), color=LINE, linewidth=1.2, linestyle="--")
     for state in DriftState:
         points = [
-            (end, value or 0.0)
-            for end, value, result in zip(ends, values, results, strict=True)
+            (at, value or 0.0)
+            for at, value, result in zip(starts, values, results, strict=True)
             if result.state is state
         ]
         if points:
@@ -54,18 +57,38 @@ def draw_series(results: Sequence[DriftResult], title: str) -> str:
                 *zip(*points, strict=True),
                 color=COLOURS[state],
                 marker=MARKERS[state],
-                s=30,
+                s=20,
                 zorder=3,
                 clip_on=False,
             )
-    _style(axes, ends, title)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _inline(buffer.getvalue(), title, describe_series(results))
+    _style_series(axes, starts)
+    return _to_svg(figure, axes, title, title, describe_series(results))
+
+
+def draw_metric(
+    metric: DriftMetric, reference: Array, current: Array, parameters: Parameters, name: str
+) -> tuple[str, str]:
+    """A drift metric's own picture of encoded rows, as SVG, and its caption.
+
+    Args:
+        metric: A drift metric that draws.
+        reference: Encoded rows of the reference.
+        current: Encoded rows of a window.
+        parameters: What the metric learned from the reference.
+        name: ``subject/statistic``, for the picture's label.
+    """
+    assert metric.draw is not None
+    figure, axes = _open_figure()
+    caption = str(metric.draw(axes, reference, current, parameters))
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(labels)}
+        axes.legend(handles, labels, fontsize=7, frameon=False, borderaxespad=0.2, **place)
+    return _to_svg(figure, axes, "", f"{name} in detail", caption), caption
 
 
 def describe_series(results: Sequence[DriftResult]) -> str:
-    """The picture in words, for readers who do not see it."""
+    """The picture of a series in words, for readers who do not see it."""
     states = ", ".join(f"{r.window.start:%d %b} {r.state}" for r in results[-7:])
     last = results[-1]
     if last.value is None or last.threshold is None:
@@ -91,30 +114,51 @@ def _bound(level: float, value: float, threshold: float, drop: bool) -> float:
     return max(0.0, level + value - threshold) if drop else threshold
 
 
-def _style(axes: Any, ends: Sequence[Any], title: str) -> None:
+def _open_figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.5, 1.8), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots()
+
+
+def _style_series(axes: Any, starts: Sequence[Any]) -> None:
     from matplotlib.dates import DateFormatter
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(title, fontsize=9, loc="left", color="#222222")
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    step = max(1, -(-len(ends) // 6))
-    axes.set_xticks(list(ends[::step]))
+    step = max(1, -(-len(starts) // 5))
+    axes.set_xticks(list(starts[::step]))
     axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
+
+
+def _to_svg(figure: Any, axes: Any, title: str, name: str, words: str) -> str:
+    from matplotlib import rc_context
+
+    if title:
+        axes.set_title(title, fontsize=8, loc="left", color="#222222")
     axes.tick_params(labelsize=7, colors="#444444")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#bbbbbb")
+    axes.xaxis.label.set_size(7)
+    axes.yaxis.label.set_size(7)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _inline(buffer.getvalue(), name, words)
 
 
-def _inline(svg: str, title: str, words: str) -> str:
-    """The bare <svg> element, scalable, with its description for screen readers."""
+def _inline(svg: str, name: str, words: str) -> str:
+    """The <svg> element alone, scalable, with a description for screen readers."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
-    label = f"{title}. {words}".replace("&", "and").replace('"', "'").replace("<", "under ")
-    # Several pictures share a page: identifiers must not collide.
-    prefix = re.sub(r"\W+", "-", title)
+    label = f"{name}. {words}".replace("&", "and").replace('"', "'").replace("<", "under ")
+    # A page holds several pictures: their identifiers must differ.
+    prefix = re.sub(r"\W+", "-", name)
     body = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', body)
     body = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", body)
     return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

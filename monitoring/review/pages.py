@@ -1,14 +1,13 @@
-"""Writing the review pages: plain HTML files that need no network and no server."""
+"""Write the review pages: plain HTML files that need no network and no server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitoring.decide import name_of
 from monitoring.review.charts import draw_series
-from monitoring.review.examples import AlertExamples
-from monitoring.review.runbook import advise
+from monitoring.review.evidence import AlertEvidence, MetricEvidence
+from monitoring.review.runbook import INSUFFICIENT_DATA, advise
 from monitoring.store import Refit
 from refit.alert import Alert
 from refit.drift import DriftResult, DriftState
@@ -18,16 +17,29 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Moved:
-    """One thing that the alert is about, as the page shows it."""
+class Finding:
+    """One result with a value that the alert is about, as the page shows it.
 
-    name: str
+    Attributes:
+        result: The result.
+        times: Its value over its threshold; None without a value.
+        since: The first window of the unbroken run of windows in this state.
+        unit: What the value means; empty where it is unknown.
+        meaning, action: The runbook's entry.
+        series: The value over windows, as SVG.
+        picture: The drift metric's own picture, as SVG; empty where it has none.
+        caption: What that picture shows.
+    """
+
     result: DriftResult
     times: float | None
     since: str
+    unit: str
     meaning: str
     action: str
+    series: str
     picture: str
+    caption: str
 
 
 def write_alert(
@@ -36,10 +48,10 @@ def write_alert(
     """Write an alert's page.
 
     Args:
-        folder: Where the pages are; examples stand there as ``<alert_id>.json``.
+        folder: Where the pages are; the alert's evidence is there as ``<alert_id>.json``.
         alert: What to show.
         history: The bundle's results up to now, oldest window first.
-        refit: The refit that followed, if one did.
+        refit: The refit that followed, if there was one.
 
     Returns:
         The page's path.
@@ -48,25 +60,31 @@ def write_alert(
     past = [r for r in history if newest is None or r.window.end <= newest]
     series: dict[str, list[DriftResult]] = {}
     for result in past:
-        series.setdefault(name_of(result), []).append(result)
-    moved = [_moved(result, series.get(name_of(result), [result])) for result in alert.results]
-    about = {each.name for each in moved}
-    live = [
-        draw_series(each, _title(name))
-        for name, each in series.items()
-        if name.startswith("live:") and name not in about
+        series.setdefault(result.name, []).append(result)
+    file = folder / f"{alert.alert_id}.json"
+    evidence = AlertEvidence.parse(read_json(file)) if file.exists() else None
+    findings = [
+        _find(r, series.get(r.name, [r]), evidence.metrics.get(r.name) if evidence else None)
+        for r in alert.results
+        if r.state is not DriftState.INSUFFICIENT_DATA
     ]
-    examples_file = folder / f"{alert.alert_id}.json"
-    examples = AlertExamples.parse(read_json(examples_file)) if examples_file.exists() else None
+    names = {result.name for result in alert.results}
+    live = [
+        draw_series(each, _title(each[-1]))
+        for name, each in series.items()
+        if name.startswith("live:") and name not in names
+    ]
     page = _render(
         "alert.html",
         alert=alert,
-        moved=sorted(moved, key=lambda each: -(each.times or 0)),
-        quality=_tell_quality(series),
+        findings=sorted(findings, key=lambda each: -(each.times or 0)),
+        unmeasured=_group_unmeasured(alert.results),
+        what_to_do=INSUFFICIENT_DATA.action,
+        quality=_describe_quality(series),
         live=live,
-        examples=examples,
+        evidence=evidence,
         refit=refit,
-        calm=_calm(past, about),
+        others=_list_others(past, names),
     )
     return _write(folder / f"{alert.alert_id}.html", page)
 
@@ -77,23 +95,33 @@ def write_index(folder: Path, alerts: Sequence[Alert], refits: Sequence[Refit]) 
     return _write(folder / "index.html", page)
 
 
-def _moved(result: DriftResult, series: Sequence[DriftResult]) -> Moved:
-    name = name_of(result)
+def _find(
+    result: DriftResult, series: Sequence[DriftResult], evidence: MetricEvidence | None
+) -> Finding:
     times = None
     if result.value is not None and result.threshold:
         times = result.value / result.threshold
-    meaning, action = advise(name)
-    if result.state is DriftState.INSUFFICIENT_DATA:
-        meaning = "It could not be measured, so nothing vouches for it."
-    return Moved(
-        name=name,
+    meaning, action = advise(result) if evidence is None else evidence.advice
+    return Finding(
         result=result,
         times=times,
         since=_since(series),
+        unit=evidence.unit if evidence else "",
         meaning=meaning,
         action=action,
-        picture=draw_series(series, _title(name)),
+        series=draw_series(series, _title(result)),
+        picture=evidence.picture if evidence else "",
+        caption=evidence.caption if evidence else "",
     )
+
+
+def _group_unmeasured(results: Sequence[DriftResult]) -> dict[str, list[str]]:
+    """Names of the results with insufficient data, by the reason."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        if result.state is DriftState.INSUFFICIENT_DATA:
+            groups.setdefault(result.why, []).append(result.name)
+    return groups
 
 
 def _since(series: Sequence[DriftResult]) -> str:
@@ -107,14 +135,14 @@ def _since(series: Sequence[DriftResult]) -> str:
     return f"{first.window.start:%Y-%m-%d %H:%M}"
 
 
-def _title(name: str) -> str:
-    subject, statistic = name.split("/")
-    return subject if subject.startswith("live:") else f"{subject} · {statistic}"
+def _title(result: DriftResult) -> str:
+    is_live = result.subject.startswith("live:")
+    return result.subject if is_live else f"{result.subject} · {result.statistic}"
 
 
-def _tell_quality(series: dict[str, list[DriftResult]]) -> list[str]:
-    """Whether live quality fell, in words; what is not known is said to be not known."""
-    told = []
+def _describe_quality(series: dict[str, list[DriftResult]]) -> list[str]:
+    """Whether live quality fell, in words; what was not measured is named as unknown."""
+    lines = []
     for subject, label in (
         ("live:click-rate", "Click rate"),
         ("live:purchase-rate", "Purchase rate"),
@@ -123,30 +151,31 @@ def _tell_quality(series: dict[str, list[DriftResult]]) -> list[str]:
         last = each[-1] if each else None
         if last is None or last.value is None or last.level is None or last.interval is None:
             why = last.why if last is not None else "it was not measured"
-            told.append(f"{label}: cannot tell: {why}.")
+            lines.append(f"{label}: unknown, {why}.")
             continue
         verdict = "it fell" if last.state is DriftState.DRIFT else "no clear fall"
         low, high = last.interval
-        told.append(
+        lines.append(
             f"{label}: {verdict}. {last.level:.2%} of answers (95% interval {low:.2%} to "
-            f"{high:.2%}) in the newest window, {last.level + last.value:.2%} at first; a fall "
-            f"of more than {(last.threshold or 0):.2%} counts."
+            f"{high:.2%}) in the newest window, {last.level + last.value:.2%} in the bundle's "
+            f"first windows; a fall of more than {(last.threshold or 0):.2%} is drift."
         )
-    return told
+    return lines
 
 
-def _calm(past: Sequence[DriftResult], about: set[str]) -> dict[str, list[str]]:
+def _list_others(past: Sequence[DriftResult], names: set[str]) -> dict[str, list[str]]:
     """Names of all other results of the newest window, by state."""
     newest = max((result.window.end for result in past), default=None)
-    calm: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
     for result in past:
-        if result.window.end == newest and name_of(result) not in about:
-            calm.setdefault(str(result.state), []).append(name_of(result))
-    return calm
+        if result.window.end == newest and result.name not in names:
+            others.setdefault(str(result.state), []).append(result.name)
+    return others
 
 
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -155,6 +184,8 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Lets a line break after the slash of subject/statistic.
+    environment.filters["breakable"] = lambda text: escape(text).replace("/", Markup("/<wbr>"))
     return environment.get_template(template).render(**values)
 
 

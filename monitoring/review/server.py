@@ -1,10 +1,10 @@
-"""Serve the review pages and the monitor's metrics; nothing is ever written.
+"""Serve the review pages and the monitor's metrics; it never writes anything.
 
 Run it with::
 
     python -m monitoring.review.server --pages PAGES --store alerts.sqlite --port 8080
 
-``/`` the pages, ``/metrics`` what the alert store says, ``/healthz`` whether this answers.
+``/`` serves the pages, ``/metrics`` the alert store as metrics, ``/healthz`` "ok".
 """
 
 import argparse
@@ -28,13 +28,13 @@ def make_server(pages: Path, store: str | Path, host: str, port: int) -> Threadi
     """A server that is ready for ``serve_forever``.
 
     Args:
-        pages: Folder of the review pages; it may not be there yet.
-        store: Where the alert store is, as ``SqlStore`` takes it; it may not be there yet.
-        host: Where to listen.
-        port: 0 takes a free one.
+        pages: Folder of the review pages; it may not exist yet.
+        store: Where the alert store is, as ``SqlStore`` takes it; it may not exist yet.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
 
     Raises:
-        UsageError: Where the store is cannot be read.
+        UsageError: The place of the store cannot be read.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StoreCollector(store))
@@ -56,11 +56,11 @@ class _Handler(SimpleHTTPRequestHandler):
             super().do_GET()
 
     def list_directory(self, path: Any) -> None:
-        """Without an index page the monitor has not run yet; a folder's files are nobody's."""
+        """Answer 404: a folder without an index page is not listed."""
         self.send_error(HTTPStatus.NOT_FOUND, "No review page yet: the monitor has not run")
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
-        """Say nothing about requests; probes and scrapes would be most of it."""
+        """Log no requests; most would be probes and scrapes."""
 
     def log_message(self, form: str, *values: Any) -> None:
         log_message(f"review page: {form % values}")
@@ -88,11 +88,11 @@ def main() -> None:
     parser.add_argument("--store", type=_read_place, required=True, help=f"alert store: {PLACES}")
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=8080)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     set_up_logging()
     end_on_sigterm()
-    with make_server(asked.pages, asked.store, asked.host, asked.port) as server:
-        log_message(f"review pages: http://{asked.host}:{server.server_port}/")
+    with make_server(options.pages, options.store, options.host, options.port) as server:
+        log_message(f"review pages: http://{options.host}:{server.server_port}/")
         server.serve_forever()
 
 

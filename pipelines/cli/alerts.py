@@ -10,16 +10,16 @@ from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.home import Home
 from refit.alert import AlertStatus
 
-alerts = typer.Typer(no_args_is_help=True, help="What the monitor found, for people to review.")
+alerts = typer.Typer(no_args_is_help=True, help="Alerts of the monitor, for review.")
 
-AlertArgument = Annotated[str, typer.Argument(help="Its name; refit alerts list tells it.")]
-ByOption = Annotated[str, typer.Option(help="Who.", envvar="USER")]
+AlertArgument = Annotated[str, typer.Argument(help="Id of the alert, from refit alerts list.")]
+ByOption = Annotated[str, typer.Option(help="Your name.", envvar="USER")]
 
 
 @alerts.command("list")
 def list_alerts(
     status: Annotated[
-        AlertStatus | None, typer.Option(help="Only alerts that stand there.")
+        AlertStatus | None, typer.Option(help="Only alerts with this status.")
     ] = None,
     home: HomeOption = None,
     store: StoreOption = "",
@@ -35,7 +35,7 @@ def list_alerts(
         return
     write_table(
         "Alerts",
-        ("alert", "since", "status", "decided", "came of it"),
+        ("alert", "since", "status", "decision", "outcome"),
         (
             (
                 alert.alert_id,
@@ -46,7 +46,7 @@ def list_alerts(
             )
             for alert in found
         ),
-        when_empty="no alerts: refit monitor looks, and says when something is off",
+        when_empty="no alerts: refit monitor raises one when it measures drift",
     )
 
 
@@ -57,7 +57,7 @@ def show_alert(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show one alert: what moved, what was decided and why, where its page is."""
+    """Show an alert: drift results, decision, reasons, page."""
     from monitoring import alerts as review
     from monitoring.store import SqlStore
 
@@ -71,7 +71,7 @@ def show_alert(
         ("subject", "statistic", "value", "threshold", "state", "why"),
         ((r.subject, r.statistic, r.value, r.threshold, r.state, r.why) for r in alert.results),
     )
-    write_line(f"decided: {alert.decision.action}")
+    write_line(f"decision: {alert.decision.action}")
     for reason in alert.decision.reasons:
         write_line(f"  {reason}")
     page = place.alert_pages / alert.report
@@ -85,7 +85,7 @@ def acknowledge(
     home: HomeOption = None,
     store: StoreOption = "",
 ) -> None:
-    """Say that you look into an alert."""
+    """Acknowledge an alert: you are investigating it."""
     from monitoring import alerts as review
     from monitoring.store import SqlStore
 
@@ -97,12 +97,12 @@ def acknowledge(
 @alerts.command("resolve")
 def resolve(
     alert_id: AlertArgument,
-    note: Annotated[str, typer.Option(help="What it was, and what was done.")],
+    note: Annotated[str, typer.Option(help="The cause, and what was done.")],
     by: ByOption = "",
     home: HomeOption = None,
     store: StoreOption = "",
 ) -> None:
-    """Close an alert with a note."""
+    """Resolve an alert, with a note."""
     from monitoring import alerts as review
     from monitoring.store import SqlStore
 
@@ -112,6 +112,6 @@ def resolve(
 
 
 def _pages(place: Home, alert_id: str) -> Path | None:
-    """The pages to write again, where the alert has one; a cluster's are not here."""
+    """The folder of review pages, when the alert has one there; a cluster's are elsewhere."""
     pages = place.alert_pages
     return pages if (pages / f"{alert_id}.html").exists() else None

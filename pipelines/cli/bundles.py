@@ -1,10 +1,11 @@
 """refit bundles: list, show, promote, roll back."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.cluster import ClusterOption
+from pipelines.cli.live import reporting
 from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
 from pipelines.cli.rollout import SecondsOption, open_rollouts
@@ -12,22 +13,25 @@ from pipelines.home import Home
 from refit.bundle import load_bundle
 from refit.registry import Registry
 
+if TYPE_CHECKING:
+    from components.deployment.rollout import Rollouts
+
 bundles = typer.Typer(
-    no_args_is_help=True, help="The versions of everything that answers requests."
+    no_args_is_help=True, help="Bundles: models, index and data that are deployed together."
 )
 
-MADE_BY = "refit run makes one when its gate passes"
+ADDED_BY = "refit run adds one when its gate passes"
 
-BundleArgument = Annotated[str, typer.Argument(help="Its id; refit bundles list tells it.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
-ByOption = Annotated[str, typer.Option(help="Who; kept in the audit trail.", envvar="USER")]
+BundleArgument = Annotated[str, typer.Argument(help="Id of the bundle, from refit bundles list.")]
+ReasonOption = Annotated[str, typer.Option(help="Why it is done; kept in the audit trail.")]
+ByOption = Annotated[str, typer.Option(help="Your name; kept in the audit trail.", envvar="USER")]
 
 
 @bundles.command("list")
 def list_bundles(
     home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
 ) -> None:
-    """List the bundles, oldest first, with champion and previous marked."""
+    """List the bundles, oldest first."""
     store = Registry(Home.at(home, registry).registry)
     champion = store.champion()
     marks = {champion.previous: "previous", champion.bundle_id: "champion"} if champion else {}
@@ -39,7 +43,7 @@ def list_bundles(
             "Bundles",
             ("bundle", "role"),
             (tuple(row.values()) for row in rows),
-            when_empty=f"no bundles in {store.root} yet: {MADE_BY}",
+            when_empty=f"no bundles in {store.root} yet: {ADDED_BY}",
         )
 
 
@@ -50,7 +54,10 @@ def show_bundle(
     registry: RegistryOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a bundle was made from and what its gate said; verifies every checksum."""
+    """Show what a bundle was built from, and its verdict.
+
+    Verifies every checksum.
+    """
     bundle = load_bundle(Registry(Home.at(home, registry).registry).get(bundle_id).path)
     verdict = bundle.read_verdict()
     if as_json:
@@ -64,9 +71,9 @@ def show_bundle(
     manifest = bundle.manifest
     write_table(
         bundle_id,
-        ("what", "value"),
+        ("property", "value"),
         [
-            ("made", manifest.created_at),
+            ("created", manifest.created_at),
             ("towers", manifest.embedding_version[:12]),
             ("index as of", manifest.as_of),
             ("trained on", f"{manifest.trained_from} .. {manifest.trained_until}"),
@@ -90,14 +97,15 @@ def promote(
     cluster: ClusterOption = None,
     seconds: SecondsOption = 300.0,
 ) -> None:
-    """Make a bundle the champion; a running server takes it over within a second.
+    """Make a bundle the champion.
 
-    On a cluster the pods take it over one by one, without a canary; refit rollout start has one.
+    A running server loads it within seconds. On a cluster the pods are replaced one by one,
+    without a canary. To compare it with the champion first, use refit rollout start.
     """
     if cluster:
         rollouts = open_rollouts(cluster)
         write_progress(rollouts.promote(bundle_id, by, reason, force).message)
-        write_line(f"champion: {rollouts.wait_until_stable(seconds)}")
+        _wait_until_stable(rollouts, seconds)
         return
     promotion = Registry(Home.at(home, registry).registry).promote(bundle_id, by, reason, force)
     write_line(f"champion: {promotion.bundle_id}")
@@ -112,14 +120,15 @@ def roll_back(
     cluster: ClusterOption = None,
     seconds: SecondsOption = 300.0,
 ) -> None:
-    """Make the previous champion champion again; no retrain, and it is written down.
+    """Make the previous champion the champion again.
 
-    On a cluster a rollout under way is ended instead. Killed half way, call it again.
+    Nothing is trained, and the change is kept in the audit trail. On a cluster, a rollout in
+    progress is aborted instead. After a kill, run it again.
     """
     if cluster:
         rollouts = open_rollouts(cluster)
         write_progress(rollouts.roll_back(by, reason).message)
-        write_line(f"champion: {rollouts.wait_until_stable(seconds)}")
+        _wait_until_stable(rollouts, seconds)
         return
     promotion = Registry(Home.at(home, registry).registry).rollback(by, reason)
     write_line(f"champion: {promotion.bundle_id}")
@@ -129,14 +138,21 @@ def roll_back(
 def show_history(
     home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
 ) -> None:
-    """Show every change of champion: when, by whom and why."""
+    """List every change of champion: when, by whom and why."""
     changes = Registry(Home.at(home, registry).registry).history()
     if as_json:
         write_json([change.model_dump(mode="json") for change in changes])
         return
     write_table(
         "Changes of champion",
-        ("when", "what", "bundle", "by", "why"),
+        ("when", "action", "bundle", "by", "reason"),
         ((f"{c.at:%Y-%m-%d %H:%M:%S}", c.action, c.bundle_id, c.by, c.reason) for c in changes),
-        when_empty=f"no champion yet: {MADE_BY}",
+        when_empty=f"no champion yet: {ADDED_BY}",
     )
+
+
+def _wait_until_stable(rollouts: "Rollouts", seconds: float) -> None:
+    """Wait until the pods serve the champion alone, and print it."""
+    with reporting("wait until the pods serve the champion"):
+        champion = rollouts.wait_until_stable(seconds)
+    write_line(f"champion: {champion}")

@@ -9,17 +9,17 @@ from pipelines.cli.output import write_line
 
 
 def cancel_run(
-    run: Annotated[str, typer.Argument(help="Its name or id; refit status --cluster tells it.")],
+    run: Annotated[str, typer.Argument(help="Name or id of the run, from refit status --cluster.")],
     cluster: ClusterOption = None,
     endpoint: EndpointOption = "",
 ) -> None:
-    """Stop a run on a cluster; a finished one stays as it is."""
+    """Cancel a run on a cluster; a finished run stays as it is."""
     from pipelines.cluster.runs import find_run
 
     place, api = open_cluster(cluster, endpoint)
     found = find_run(api, place, run)
     if found.is_over:
-        write_line(f"run {found.name} is over: {found.state.lower()}")
+        write_line(f"run {found.name} has ended: {found.state.lower()}")
         return
     api.cancel(found.run_id)
     write_line(f"run {found.name} is being cancelled")

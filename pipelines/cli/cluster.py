@@ -1,26 +1,42 @@
-"""What the commands on a cluster share: their options, and telling how a run goes."""
+"""What the commands on a cluster share: their options, showing a run and waiting for it."""
 
 import sys
-from datetime import datetime
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.output import ERRORS, write_json, write_line, write_progress, write_table
+from pipelines.cli.board import Board, BoardStep, StepState
+from pipelines.cli.live import is_live, showing
+from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from refit.errors import RefitError
 
 if TYPE_CHECKING:
     from components.kubeflow import Kubeflow, PipelineRun
+    from pipelines.cluster.runs import StepStatus
     from pipelines.cluster.settings import ClusterSettings
 
-LOOK_SECONDS = 2.0
-"""Between two looks at a run that is followed."""
+POLL_SECONDS = 2.0
+"""Between two requests for the state of a run that is waited for."""
+LOG_SECONDS = 10.0
+"""Between two requests for the log of its current step."""
 PATIENCE_SECONDS = 300.0
-"""An API that stays away for longer meanwhile is given up."""
+"""For so long the API may be unreachable meanwhile."""
+STATES = {
+    "RUNNING": StepState.RUNNING,
+    "SUCCEEDED": StepState.SUCCEEDED,
+    "FAILED": StepState.FAILED,
+    "CACHED": StepState.CACHED,
+    "SKIPPED": StepState.SKIPPED,
+}
+"""Those of the API's states that look different on a board."""
 
 ClusterOption = Annotated[
     Path | None,
-    typer.Option("--cluster", envvar="REFIT_CLUSTER", help="The cluster's settings, a YAML file."),
+    typer.Option("--cluster", envvar="REFIT_CLUSTER", help="YAML file of the cluster's settings."),
 ]
 EndpointOption = Annotated[
     str,
@@ -33,7 +49,7 @@ EndpointOption = Annotated[
 
 
 def open_cluster(file: Path | None, endpoint: str) -> "tuple[ClusterSettings, Kubeflow]":
-    """The cluster's settings, and its API, checked to answer."""
+    """The cluster's settings, and a client of its API that has been checked to answer."""
     from pipelines.cluster.connect import connect
     from pipelines.cluster.settings import read_cluster
 
@@ -42,7 +58,7 @@ def open_cluster(file: Path | None, endpoint: str) -> "tuple[ClusterSettings, Ku
 
 
 def describe_run(run: "PipelineRun") -> dict[str, Any]:
-    """A run for scripts."""
+    """A run and its steps as JSON values."""
     from pipelines.cluster.runs import steps_of
 
     return {
@@ -54,8 +70,8 @@ def describe_run(run: "PipelineRun") -> dict[str, Any]:
     }
 
 
-def tell_run(run: "PipelineRun", as_json: bool) -> None:
-    """A run and its steps for the reader."""
+def show_run(run: "PipelineRun", as_json: bool) -> None:
+    """Print a run and its steps."""
     from pipelines.cluster.runs import steps_of
 
     if as_json:
@@ -69,53 +85,72 @@ def tell_run(run: "PipelineRun", as_json: bool) -> None:
     write_line(f"run: {run.run_id}")
 
 
-def watch_to_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_json: bool) -> None:
-    """Show a run until it is over, then tell it and end as it ended.
+def wait_for_end(api: "Kubeflow", settings: "ClusterSettings", run_id: str, as_json: bool) -> None:
+    """Show a run until it is over, print it, and end as it ended.
 
     Raises:
         RefitError: The run did not succeed; the kind is that of the step that failed.
     """
+    from components.kubeflow import poll_run
     from pipelines.cluster.runs import log_reader, raise_for_end
 
-    run = watch_run(api, run_id)
-    tell_run(run, as_json)
+    updates = poll_run(api, run_id, every=POLL_SECONDS, patience=PATIENCE_SECONDS)
+    if is_live(as_json):
+        run = _wait_with_view(api, updates)
+    else:
+        run = _wait_in_lines(updates, silent=as_json)
+    show_run(run, as_json)
     raise_for_end(run, log_reader(api, settings, run))
 
 
-def watch_run(api: "Kubeflow", run_id: str) -> "PipelineRun":
-    """Show a run's steps until it is over: a live table on a terminal, else a line a change."""
-    from components.kubeflow import follow
-
-    looks = follow(api, run_id, every=LOOK_SECONDS, patience=PATIENCE_SECONDS)
-    return _watch_live(looks) if ERRORS.is_terminal else _watch_in_lines(looks)
-
-
-def _watch_in_lines(looks: Any) -> "PipelineRun":
+def _wait_in_lines(updates: "Iterable[PipelineRun]", silent: bool) -> "PipelineRun":
+    """Wait until the last update, and write a line for each change of a step."""
     from pipelines.cluster.runs import steps_of
 
-    told: dict[str, str] = {}
-    for run in looks:
+    written: dict[str, str] = {}
+    for run in updates:
         for step in steps_of(run):
-            if told.get(step.name) != step.state:
-                told[step.name] = step.state
+            if not silent and written.get(step.name) != step.state:
+                written[step.name] = step.state
                 write_progress(f"{datetime.now():%H:%M:%S} {step.name} {step.state.lower()}")
-    write_progress(f"{datetime.now():%H:%M:%S} run {run.state.lower()}")
+    if not silent:
+        write_progress(f"{datetime.now():%H:%M:%S} run {run.state.lower()}")
     return run
 
 
-def _watch_live(looks: Any) -> "PipelineRun":
-    from rich.live import Live
-    from rich.table import Table
-
+def _wait_with_view(api: "Kubeflow", updates: "Iterable[PipelineRun]") -> "PipelineRun":
+    """Wait until the last update, with a live view of the steps and the log's last line."""
     from pipelines.cluster.runs import steps_of
 
-    with Live(console=ERRORS, transient=True) as live:
-        for run in looks:
-            table = Table("step", "state", "seconds", title=run.name, title_justify="left")
-            for step in steps_of(run):
-                table.add_row(step.name, step.state.lower(), _brief(step.seconds))
-            live.update(table, refresh=True)
+    board, log_due = Board("run"), 0.0
+    with showing(board):
+        for run in updates:
+            steps = steps_of(run)
+            board.title = f"{run.name} · {run.state.lower()}"
+            board.show_steps(_to_board_step(step) for step in steps)
+            if time.monotonic() >= log_due:
+                log_due = time.monotonic() + LOG_SECONDS
+                board.note(_last_line(api, run.run_id, steps))
     return run
+
+
+def _to_board_step(step: "StepStatus") -> BoardStep:
+    state = STATES.get(step.state, StepState.PENDING)
+    started = None
+    if state is StepState.RUNNING and step.started_at is not None:
+        ago = (datetime.now(UTC) - step.started_at).total_seconds()
+        started = time.monotonic() - max(ago, 0.0)  # the cluster's clock may be ahead of ours
+    return BoardStep(step.name, state, step.seconds or 0.0, started)
+
+
+def _last_line(api: "Kubeflow", run_id: str, steps: "Iterable[StepStatus]") -> str:
+    """The last line in the log of the running step, as far as the API serves it."""
+    pods = [pod for step in steps if step.state == "RUNNING" for pod in step.pods]
+    try:
+        log = (api.read_log(run_id, pods[-1]) if pods else None) or ""
+    except RefitError:
+        return ""
+    return next((line for line in reversed(log.splitlines()) if line.strip()), "")
 
 
 def _brief(seconds: float | None) -> str:
@@ -123,5 +158,5 @@ def _brief(seconds: float | None) -> str:
 
 
 def write_log(text: str) -> None:
-    """A step's log, as it is."""
+    """Print a step's log as it is."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")

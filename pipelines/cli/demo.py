@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli.live import reporting
 from pipelines.cli.options import JsonOption
-from pipelines.cli.output import write_json, write_line, write_progress
+from pipelines.cli.output import write_json, write_line
 from refit.errors import GateRefused
 
 
@@ -15,18 +16,21 @@ def demo(
         str, typer.Option(help="simulated, or renttherunway to replay real rentals.")
     ] = "simulated",
     data: Annotated[Path | None, typer.Option(help="Folder of the real data.")] = None,
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("build/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path(
+        "build/demo"
+    ),
     steps: Annotated[
-        int | None, typer.Option(help="Days (or weeks of a replay) to live with the server.")
+        int | None, typer.Option(help="Number of days (or weeks of a replay) after the training.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same world.")] = 7,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same marketplace.")] = 7,
     as_json: JsonOption = False,
 ) -> None:
-    """Live the whole loop on this machine: train, judge, serve, drift, alert, refit.
+    """Run the whole loop on this machine, from training to refit.
 
-    A simulated marketplace lives a month, a model is trained on it, judged, and put behind Seldon.
-    Simulated shoppers ask it day by day; then a change sets in. Nothing is scripted to succeed: if
-    the refit is not better, its gate says so. At the end, a page tells the story.
+    Simulates a marketplace for a month, trains a model on it, evaluates it and serves it with
+    Seldon. Simulated shoppers request recommendations day by day, until the market changes. Nothing
+    is scripted to succeed: a refit that is not better is refused by its gate. At the end, a page
+    shows what happened.
 
     Try:
 
@@ -34,13 +38,15 @@ def demo(
 
       refit demo --source renttherunway --data data/renttherunway
     """
-    from pipelines.demo.demo import Demo
+    from pipelines.demo.run import STAGES, Demo
     from pipelines.demo.settings import DemoSettings
 
     values: dict[str, Any] = {"source": source, "data": data, "out": out.absolute(), "seed": seed}
     if steps is not None:
         values["live_steps"] = steps
-    summary = Demo(DemoSettings.parse(values), write_progress).tell()
+    settings = DemoSettings.parse(values)
+    with reporting("demo", STAGES, as_json) as reporter:
+        summary = Demo(settings, reporter).run()
     if as_json:
         write_json(summary)
     else:
@@ -48,6 +54,6 @@ def demo(
             write_line(f"{seconds:7.1f} s  {stage}")
         requests = summary["requests"]
         write_line(f"{requests['sent']} requests sent, {requests['failed']} failed")
-        write_line(f"the story: {out.absolute() / 'index.html'}")
+        write_line(f"page: {out.absolute() / 'index.html'}")
     if not summary["bundles"][0]["passed"]:
         raise GateRefused("the first model was refused, so nothing was served; see its report")

@@ -10,12 +10,12 @@ from refit.errors import RefitError
 
 
 def show_logs(
-    run: Annotated[str, typer.Argument(help="Its name or id; refit status --cluster tells it.")],
+    run: Annotated[str, typer.Argument(help="Name or id of the run, from refit status --cluster.")],
     step: Annotated[str, typer.Argument(help="Only this step, such as train_towers.")] = "",
     cluster: ClusterOption = None,
     endpoint: EndpointOption = "",
 ) -> None:
-    """Show what the steps of a run on a cluster said."""
+    """Show the logs of the steps of a run on a cluster."""
     from pipelines.cluster.runs import find_run, log_reader, steps_of
 
     place, api = open_cluster(cluster, endpoint)

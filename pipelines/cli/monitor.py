@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli.live import reporting
 from pipelines.cli.options import (
     ConfigOption,
     HomeOption,
@@ -15,7 +16,7 @@ from pipelines.cli.options import (
     SetOption,
     StoreOption,
 )
-from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.home import Home
 from refit.errors import UsageError
 from refit.files import read_json
@@ -28,24 +29,25 @@ def monitor(
     registry: RegistryOption = "",
     store: StoreOption = "",
     until: Annotated[
-        str, typer.Option(help="End of the last window, ISO 8601 (default: the last that is over).")
+        str,
+        typer.Option(help="End of the last window, ISO 8601 (default: the last full one)."),
     ] = "",
-    windows: Annotated[int, typer.Option(help="How many windows to measure.", min=1)] = 1,
+    windows: Annotated[int, typer.Option(help="Number of windows to measure.", min=1)] = 1,
     outcomes: Annotated[
         Path | None,
-        typer.Option(help="Parquet of events that name the answers they follow (request_id)."),
+        typer.Option(help="Parquet of events with the request_id of the answer they follow."),
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="The current items table, Parquet.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Parquet of the current items table.")] = None,
     refit: Annotated[
-        bool, typer.Option(help="Start the refit that is decided; without, only tell.")
+        bool, typer.Option(help="Start a refit when the decision is to refit.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure drift, decide, and act: alert, and refit when it is due.
+    """Measure drift; alert, and refit when it is due.
 
-    Looks at what the champion answered in the latest windows, holds it against the bundle's
-    calibrated reference, and decides by the policy of the config. Every decision is kept with its
-    reasons; see refit alerts. A refit is continuous_training with the same config, started once.
+    Compares the champion's answers in the latest windows with the bundle's calibrated reference,
+    and decides by the policy of the config. Every decision is kept with its reasons; see refit
+    alerts. A refit is continuous_training with the same config, started once.
 
     Try:
 
@@ -54,7 +56,7 @@ def monitor(
       refit monitor --config my.yaml --windows 7 --no-refit --json
     """
     from pipelines.arguments import drift_monitoring_arguments
-    from pipelines.local import run_locally
+    from pipelines.local import PIPELINE_STEPS, run_locally
     from pipelines.settings import read_settings
 
     place = Home.at(home, registry, store)
@@ -72,19 +74,20 @@ def monitor(
         items=items,
         refit_command=command if refit else [],
     )
-    outcome = run_locally("drift_monitoring", arguments, place, on_line=write_progress)
+    with reporting("drift_monitoring", PIPELINE_STEPS["drift_monitoring"], as_json) as reporter:
+        outcome = run_locally("drift_monitoring", arguments, place, reporter=reporter)
     outcome.raise_if_failed()
     metadata = outcome.metadata("monitor")
     results = read_json(Path(metadata["results"]))
     if as_json:
         write_json({**metadata, "results": results, "run": str(outcome.folder)})
         return
-    _tell(metadata, results)
+    _show(metadata, results)
 
 
-def _tell(metadata: dict[str, Any], results: list[dict[str, Any]]) -> None:
+def _show(metadata: dict[str, Any], results: list[dict[str, Any]]) -> None:
     write_table(
-        "Readings",
+        "Drift results",
         ("window", "subject", "statistic", "value", "threshold", "n", "state"),
         (
             (
@@ -99,7 +102,7 @@ def _tell(metadata: dict[str, Any], results: list[dict[str, Any]]) -> None:
             for result in results
         ),
     )
-    write_line(f"decided: {metadata['action']}")
+    write_line(f"decision: {metadata['action']}")
     for reason in metadata["reasons"]:
         write_line(f"  {reason}")
     if metadata["alert_id"]:

@@ -5,14 +5,24 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.edge import HOME_KEY
 from pipelines.home import DEFAULT_HOME, HOME_VARIABLE
+
+
+def _remember_home(ctx: typer.Context, folder: Path | None) -> Path | None:
+    """Keep the home where the handling of errors finds it."""
+    if folder is not None:
+        ctx.meta[HOME_KEY] = folder
+    return folder
+
 
 HomeOption = Annotated[
     Path | None,
     typer.Option(
         "--home",
         envvar=HOME_VARIABLE,
-        help=f"Folder for everything made here (default {DEFAULT_HOME}).",
+        callback=_remember_home,
+        help=f"Folder that holds everything Refit writes here (default {DEFAULT_HOME}).",
     ),
 ]
 RegistryOption = Annotated[
@@ -20,13 +30,13 @@ RegistryOption = Annotated[
     typer.Option(
         "--registry",
         envvar="REFIT_REGISTRY",
-        help="Folder or URL of the bundles, e.g. s3://bucket/refit (default HOME/registry).",
+        help="Folder or URL of the registry, e.g. s3://bucket/refit (default HOME/registry).",
     ),
 ]
 
 
 def _check_store(place: str) -> str:
-    """Refuse a password here, before the place is shown to anybody."""
+    """Refuse a URL with a password before anything shows the URL."""
     if place:
         from monitoring.database import parse_place
 
@@ -40,13 +50,13 @@ StoreOption = Annotated[
         "--store",
         envvar="REFIT_ALERT_STORE",
         callback=_check_store,
-        help="Alert store: a path, or postgresql+psycopg://USER@HOST/DATABASE, whose password is "
+        help="Alert store: a path, or postgresql+psycopg://USER@HOST/DATABASE with its password "
         "in PGPASSWORD (default HOME/monitoring/alerts.sqlite).",
     ),
 ]
 ConfigOption = Annotated[
     str,
-    typer.Option("--config", "-c", help="A configuration's name, or the path of a YAML file."),
+    typer.Option("--config", "-c", help="Name of a configuration, or path of a YAML file."),
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""How the command line speaks: tables and progress on a terminal, plain lines in a pipe, JSON."""
+"""Output of the command line: tables on a terminal, plain lines in a pipe, JSON for scripts."""
 
 import json
 import sys
@@ -14,30 +14,36 @@ _OUT = Console(highlight=False, soft_wrap=True)
 
 
 def write_line(text: str) -> None:
-    """One line for the reader, as it is: brackets and colons in it mean nothing."""
+    """Write one line as it is: brackets and colons in it mean nothing."""
     _OUT.print(text, markup=False, emoji=False)
 
 
 def write_progress(text: str) -> None:
-    """One line of progress, on standard error so that a pipe gets results only."""
+    """Write one line of progress to standard error, so that a pipe gets results only."""
     ERRORS.print(text, style="dim" if ERRORS.is_terminal else None, markup=False, emoji=False)
 
 
+def write_result(ok: bool, subject: str, detail: str) -> None:
+    """Write the result of a check: a mark, what was checked, and what was found or is to do."""
+    line = Text("ok      " if ok else "NOT OK  ", style="green" if ok else "bold red")
+    _OUT.print(line.append(f"{subject}: {detail}", style="default" if ok else "bold"))
+
+
 def write_json(value: Any) -> None:
-    """One JSON document on standard output, for scripts."""
+    """Write one JSON document to standard output, for scripts."""
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def write_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], when_empty: str = ""
 ) -> None:
-    """A table on a terminal, tab-separated lines with a header in a pipe.
+    """Write a table on a terminal, tab-separated lines with a header in a pipe.
 
     Args:
         title: Shown on a terminal.
         columns: The header.
         rows: The cells, shown as they are.
-        when_empty: What to tell the reader, on standard error, when there are no rows.
+        when_empty: What to write to standard error when there are no rows.
     """
     rows = list(rows)
     if not rows and when_empty:

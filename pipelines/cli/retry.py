@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, watch_to_end
+from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, wait_for_end
 from pipelines.cli.options import JsonOption
 from pipelines.cli.output import write_line
 from pipelines.cli.submit import WaitOption
@@ -12,16 +12,16 @@ from refit.errors import UsageError
 
 
 def retry_run(
-    run: Annotated[str, typer.Argument(help="Its name or id; refit status --cluster tells it.")],
+    run: Annotated[str, typer.Argument(help="Name or id of the run, from refit status --cluster.")],
     cluster: ClusterOption = None,
     endpoint: EndpointOption = "",
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a run that failed up again, at the step that failed.
+    """Retry a failed run on a cluster, from the step that failed.
 
-    What succeeded is kept. A training goes on from its checkpoint, where the cluster file names a
-    folder for them; so does one that is submitted anew with the same data and settings.
+    Steps that succeeded are kept. Training resumes from its checkpoint when the cluster file names
+    a folder for checkpoints, and so does a new run with the same data and settings.
     """
     from pipelines.cluster.runs import find_run
 
@@ -29,10 +29,10 @@ def retry_run(
     found = find_run(api, place, run)
     if found.state != "FAILED":
         raise UsageError(
-            f"run {found.name} is {found.state.lower()}; only a failed one is taken up again"
+            f"run {found.name} is {found.state.lower()}; only a failed run can be retried"
         )
     api.retry(found.run_id)
     if wait:
-        watch_to_end(api, place, found.run_id, as_json)
+        wait_for_end(api, place, found.run_id, as_json)
     else:
-        write_line(f"run {found.name} goes on")
+        write_line(f"run {found.name} is being retried")

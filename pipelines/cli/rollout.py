@@ -1,4 +1,4 @@
-"""refit rollout: how a bundle goes live on a cluster, and how far it is."""
+"""refit rollout: start, inspect and abort rollouts of bundles on a cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,26 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.cluster import ClusterOption
+from pipelines.cli.live import reporting
 from pipelines.cli.options import JsonOption
 from pipelines.cli.output import write_json, write_line, write_table
 from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
-    from components.deployment.canary import Arm, Proportion
-    from components.deployment.rollout import Progress, Rollouts
+    from components.deployment.canary import PredictorMetrics, Proportion
+    from components.deployment.rollout import RolloutProgress, Rollouts
 
-rollout = typer.Typer(no_args_is_help=True, help="New bundles going live on a cluster.")
+rollout = typer.Typer(no_args_is_help=True, help="Rollouts of bundles on a cluster, with a canary.")
 
-BundleArgument = Annotated[str, typer.Argument(help="Its id; refit bundles list tells it.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
-ByOption = Annotated[str, typer.Option(help="Who; kept in the audit trail.", envvar="USER")]
+BundleArgument = Annotated[str, typer.Argument(help="Id of the bundle, from refit bundles list.")]
+ReasonOption = Annotated[str, typer.Option(help="Why it is done; kept in the audit trail.")]
+ByOption = Annotated[str, typer.Option(help="Your name; kept in the audit trail.", envvar="USER")]
 SecondsOption = Annotated[
-    float, typer.Option("--seconds", help="How long to wait until the pods have followed.", min=1)
+    float, typer.Option("--seconds", help="Longest wait for the pods to serve it.", min=1)
 ]
 
 
 def open_rollouts(file: Path | None) -> "Rollouts":
-    """The rollouts of the cluster that a file describes."""
+    """The rollouts of the cluster of a cluster file."""
     from components.deployment.cluster import SeldonCluster
     from components.deployment.rollout import Rollouts
     from pipelines.cluster.settings import read_cluster
@@ -44,8 +45,11 @@ def open_rollouts(file: Path | None) -> "Rollouts":
 
 @rollout.command("status")
 def show_status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Show what is going live, what each arm has served, and what is waited for."""
-    tell_progress(open_rollouts(cluster).look(), as_json)
+    """Show the rollout in progress.
+
+    Shows what canary and baseline served, and what the rollout waits for.
+    """
+    show_progress(open_rollouts(cluster).status(), as_json)
 
 
 @rollout.command("start")
@@ -56,11 +60,14 @@ def start(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Nominate a bundle against today's champion, and begin its rollout."""
+    """Propose a bundle, and start its rollout.
+
+    It is compared with today's champion.
+    """
     rollouts = open_rollouts(cluster)
     registry = rollouts.registry
     registry.propose(bundle_id, registry.champion_id(), by, reason)
-    tell_progress(rollouts.reconcile(), as_json)
+    show_progress(rollouts.reconcile(), as_json)
 
 
 @rollout.command("abort")
@@ -70,40 +77,48 @@ def abort(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End the rollout under way: the canary is removed, the champion goes on."""
-    tell_progress(open_rollouts(cluster).abort(by, reason), as_json)
+    """Abort the rollout in progress.
+
+    The canary is removed, and the champion stays.
+    """
+    show_progress(open_rollouts(cluster).abort(by, reason), as_json)
 
 
 @rollout.command("step")
 def step(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Do the next thing that is due, and end; for a CronJob."""
-    tell_progress(open_rollouts(cluster).reconcile(), as_json)
+    """Take the next step of the rollout; for a CronJob."""
+    show_progress(open_rollouts(cluster).reconcile(), as_json)
 
 
-@rollout.command("follow")
-def follow(cluster: ClusterOption = None) -> None:
-    """Carry out proposals as they come, for ever; what the cluster's own deployer runs."""
+@rollout.command("reconcile")
+def reconcile(cluster: ClusterOption = None) -> None:
+    """Carry out every proposal, until stopped.
+
+    The rollout Deployment of a cluster runs it.
+    """
     end_on_sigterm()
-    open_rollouts(cluster).follow()
+    rollouts = open_rollouts(cluster)
+    with reporting("reconcile rollouts", keeps_log=True):
+        rollouts.reconcile_forever()
 
 
 @rollout.command("history")
 def show_history(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Show how every rollout ended, and why."""
+    """List every rollout that has ended: when, how and why."""
     decisions = open_rollouts(cluster).registry.decisions()
     if as_json:
         write_json([decision.model_dump(mode="json") for decision in decisions])
         return
     write_table(
         "Rollouts",
-        ("when", "what", "bundle", "by", "why"),
+        ("when", "action", "bundle", "by", "reasons"),
         (
             (
                 f"{d.at:%Y-%m-%d %H:%M:%S}",
                 d.action,
                 d.bundle_id,
                 d.by,
-                "; ".join(d.verdict.reasons) or "it proved itself",
+                "; ".join(d.verdict.reasons) or "it is not worse than the champion",
             )
             for d in decisions
         ),
@@ -111,24 +126,24 @@ def show_history(cluster: ClusterOption = None, as_json: JsonOption = False) -> 
     )
 
 
-def tell_progress(progress: "Progress", as_json: bool) -> None:
-    """A rollout for the reader."""
+def show_progress(progress: "RolloutProgress", as_json: bool) -> None:
+    """Print a rollout."""
     if as_json:
         write_json(progress.model_dump(mode="json"))
         return
-    if progress.arms:
+    if progress.predictors:
         write_table(
             progress.bundle_id,
-            ("arm", "bundle", "pods", "failed", "fallbacks", "slow", "led to nothing"),
-            ((name, *_describe(arm)) for name, arm in progress.arms.items()),
+            ("predictor", "bundle", "pods", "failed", "fallbacks", "slow", "without outcome"),
+            ((name, *_describe(metrics)) for name, metrics in progress.predictors.items()),
         )
     write_line(f"{progress.phase}: {progress.message}")
 
 
-def _describe(arm: "Arm") -> tuple[str, ...]:
-    shares = (arm.errors, arm.fallbacks, arm.slow, arm.misses)
-    return (arm.bundle_id, str(arm.pods), *map(_share, shares))
+def _describe(metrics: "PredictorMetrics") -> tuple[str, ...]:
+    proportions = (metrics.errors, metrics.fallbacks, metrics.slow, metrics.misses)
+    return (metrics.bundle_id, str(metrics.pods), *map(_format, proportions))
 
 
-def _share(share: "Proportion") -> str:
-    return "not known" if share.fault else f"{share.bad:.0f} of {share.of:.0f}"
+def _format(proportion: "Proportion") -> str:
+    return "unknown" if proportion.problem else f"{proportion.bad:.0f} of {proportion.total:.0f}"

@@ -1,12 +1,13 @@
-"""refit run, and the list of runs that it made."""
+"""refit run, and the list of the runs on this machine."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipelines.cli.live import reporting
 from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
-from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.cli.print_config import (
     ChangedOption,
     PrintConfigOption,
@@ -14,7 +15,7 @@ from pipelines.cli.print_config import (
     print_settings,
 )
 from pipelines.home import Home
-from pipelines.local import RunOutcome, list_runs, run_locally
+from pipelines.local import PIPELINE_STEPS, RunOutcome, list_runs, run_locally
 from refit.errors import GateRefused, UsageError
 
 RUNNABLE = ("continuous_training", "index_refresh")
@@ -29,9 +30,11 @@ def run_pipeline(
     home: HomeOption = None,
     registry: RegistryOption = "",
     cache: Annotated[
-        bool, typer.Option(help="Take a step's earlier outputs when nothing has changed.")
+        bool, typer.Option(help="Reuse a step's earlier outputs when its inputs are the same.")
     ] = True,
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "by hand",
+    reason: Annotated[
+        str, typer.Option(help="Why it is run; kept in the audit trail.")
+    ] = "by hand",
     run_id: Annotated[
         str, typer.Option(help="Name of the run; a finished run of this name is not run again.")
     ] = "",
@@ -39,11 +42,12 @@ def run_pipeline(
     changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a pipeline on this machine, with Kubeflow Pipelines' own local runner.
+    """Run a pipeline on this machine.
 
-    continuous_training ingests, trains, judges, and promotes the new bundle when its verdict has
-    passed. index_refresh indexes today's listings with the champion's towers. A run that was
-    killed goes on where it was: finished steps come from the cache, training from its checkpoint.
+    The local runner of Kubeflow Pipelines runs each step in its own process. continuous_training
+    ingests the data, trains and evaluates a model, and promotes the new bundle when its gate
+    passes. index_refresh indexes today's listings with the champion's towers. After a kill, the
+    same command resumes: finished steps come from the cache, training resumes from its checkpoint.
 
     Try:
 
@@ -59,27 +63,27 @@ def run_pipeline(
     if print_config:
         print_settings(changed, as_json, run=loaded)
         return
-    settings = loaded.settings
-    place = Home.at(home, registry)
-    if pipeline == "continuous_training":
-        arguments = continuous_training_arguments(settings, place, reason)
-    elif pipeline == "index_refresh":
-        arguments = index_refresh_arguments(settings, place)
-    else:
+    if pipeline not in RUNNABLE:
         raise UsageError(f"no pipeline {pipeline!r} to run: there are {', '.join(RUNNABLE)}")
-    outcome = run_locally(
-        pipeline, arguments, place, use_cache=cache, on_line=write_progress, run_id=run_id
-    )
-    _tell(outcome, as_json)
+    settings, place = loaded.settings, Home.at(home, registry)
+    with reporting(pipeline, PIPELINE_STEPS[pipeline], as_json) as reporter:
+        if pipeline == "continuous_training":
+            arguments = continuous_training_arguments(settings, place, reason)
+        else:
+            arguments = index_refresh_arguments(settings, place)
+        outcome = run_locally(
+            pipeline, arguments, place, use_cache=cache, reporter=reporter, run_id=run_id
+        )
+    _show(outcome, as_json)
     outcome.raise_if_failed()
     raise_if_refused(outcome)
 
 
 def raise_if_refused(outcome: RunOutcome) -> None:
-    """Raise when the run's gate said no, or said yes and nothing was deployed.
+    """Check that the run's gate passed and that a bundle was deployed.
 
     Raises:
-        GateRefused: With the gate's reasons.
+        GateRefused: One of them is not so; the message has the gate's reasons.
     """
     gate = outcome.metadata("gate")
     if not gate.get("passed"):
@@ -90,38 +94,42 @@ def raise_if_refused(outcome: RunOutcome) -> None:
 
 
 def show_local_runs(home: Path | None, as_json: bool) -> None:
-    """List the runs made on this machine, newest first."""
+    """List the runs on this machine, newest first."""
     outcomes = list_runs(Home.at(home))
     if as_json:
         write_json([outcome.model_dump(mode="json") for outcome in outcomes])
         return
     write_table(
         "Runs",
-        ("run", "started", "seconds", "ended", "gate", "bundle"),
+        ("run", "started", "seconds", "outcome", "gate", "bundle"),
         (
             (
                 outcome.run_id,
                 f"{outcome.started_at:%Y-%m-%d %H:%M:%S}",
                 f"{outcome.seconds:.0f}",
-                "well" if outcome.succeeded else "failed",
+                _outcome(outcome.succeeded),
                 {True: "passed", False: "refused"}.get(outcome.metadata("gate").get("passed"), "-"),  # type: ignore[arg-type]
                 outcome.metadata("deploy").get("bundle_id", "-"),
             )
             for outcome in outcomes
         ),
-        when_empty="no runs yet: refit run makes one",
+        when_empty="no runs yet: start one with refit run",
     )
 
 
-def _tell(outcome: RunOutcome, as_json: bool) -> None:
+def _outcome(succeeded: bool) -> str:
+    return "succeeded" if succeeded else "failed"
+
+
+def _show(outcome: RunOutcome, as_json: bool) -> None:
     if as_json:
         write_json(outcome.model_dump(mode="json"))
         return
     write_table(
         f"{outcome.pipeline} · {outcome.seconds:.0f} s",
-        ("step", "seconds", "ended"),
+        ("step", "seconds", "outcome"),
         (
-            (record.step, f"{record.seconds:.1f}", "well" if not record.exit_code else "failed")
+            (record.step, f"{record.seconds:.1f}", _outcome(not record.exit_code))
             for record in outcome.steps
         ),
     )

@@ -13,9 +13,9 @@ from refit.errors import UsageError
 CronOption = Annotated[
     str,
     typer.Option(
-        help='When: six fields, seconds first; "0 0 3 * * *" is every night at three. In UTC, '
-        "unless the cluster's Kubeflow Pipelines has another time zone (default: the cluster "
-        "file's schedules)."
+        help='Cron expression of six fields, seconds first; "0 0 3 * * *" is every night at three. '
+        "In UTC, unless the cluster's Kubeflow Pipelines has another time zone (default: the "
+        "cluster file's schedules)."
     ),
 ]
 
@@ -26,7 +26,8 @@ def schedule_pipeline(
     ] = "",
     cron: CronOption = "",
     name: Annotated[
-        str, typer.Option(help="Of the schedule; one of this name is replaced (default: pipeline).")
+        str,
+        typer.Option(help="Name of the schedule; replaces one of this name (default: pipeline)."),
     ] = "",
     config: ConfigOption = "simulated",
     changes: SetOption = None,
@@ -37,15 +38,15 @@ def schedule_pipeline(
     windows: WindowsOption = 1,
     refit: RefitOption = True,
     show: Annotated[bool, typer.Option("--list", help="List the schedules.")] = False,
-    remove: Annotated[str, typer.Option(help="End the schedule of this name.")] = "",
+    remove: Annotated[str, typer.Option(help="Remove the schedule of this name.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Have a pipeline run by the clock on a cluster; list and end schedules.
+    """Schedule a pipeline on a cluster; list and remove schedules.
 
-    One run at a time, and what was missed is not made up for. Data, champion and windows are those
-    of each run's own time. A schedule that is replaced or ended while a run of it goes on is
-    stopped and stays listed as not enabled: to remove it would end the run. The next time that its
-    name is scheduled or removed it goes.
+    One run of a schedule is active at a time, and missed runs are not made up for. Each run reads
+    the data and the champion of its own time. A schedule that is replaced or removed while one of
+    its runs is active is disabled and stays in the list, because its removal would end the run; it
+    is removed the next time that its name is scheduled or removed.
 
     Try:
 
@@ -89,7 +90,7 @@ def _list(cluster: ClusterOption, endpoint: str, as_json: bool) -> None:
         "Schedules",
         ("schedule", "cron (UTC unless set)", "enabled"),
         [(found.name, found.cron, "yes" if found.enabled else "no") for found in schedules],
-        when_empty="no schedules: refit schedule PIPELINE --cron makes one",
+        when_empty="no schedules: create one with refit schedule PIPELINE --cron",
     )
 
 
@@ -101,11 +102,11 @@ def _remove(name: str, cluster: ClusterOption, endpoint: str) -> None:
         raise UsageError(f"no schedule {name!r}; there are: {known}")
     gone = [api.retire_schedule(found) for found in named]
     if all(gone):
-        write_line(f"schedule {name} ended")
+        write_line(f"schedule {name} is removed")
     else:
         write_line(
-            f"schedule {name} is stopped; the run that it started goes on. Remove it again when "
-            "that is over"
+            f"schedule {name} is disabled, and a run of it is still active; remove it again when "
+            "the run has ended"
         )
 
 

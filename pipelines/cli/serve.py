@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.live import reporting
 from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
 from pipelines.home import Home
@@ -28,16 +29,16 @@ def serve(
         ".venv-serving/bin/python"
     ),
     poll_seconds: Annotated[
-        float, typer.Option(help="How often champion and stock feed are looked at.")
+        float, typer.Option(help="Seconds between two reads of champion and stock feed.")
     ] = 1.0,
     allow_replay: Annotated[
-        bool, typer.Option(help="Take a request's own time for now; for simulations.")
+        bool, typer.Option(help="Answer as of the time that a request gives; for simulations.")
     ] = False,
 ) -> None:
     """Serve the champion on this machine, until Ctrl-C.
 
-    Starts the Seldon microservice and a PredictionService that stands in for tensorflow/serving,
-    waits until both answer, and stops both. A newly promoted bundle is taken over by itself.
+    Starts the Seldon microservice and a PredictionService in place of tensorflow/serving, waits
+    until both answer, and stops both at the end. It loads a newly promoted bundle by itself.
 
     Try:
 
@@ -67,7 +68,9 @@ def serve(
     )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with launch(settings) as server:
+    with reporting("start the servers"):
+        server = launch(settings)
+    with server:
         write_line(f"ready: {server.url}")
         try:
             while not stop.wait(0.5):
@@ -77,24 +80,24 @@ def serve(
 
 
 def recommend(
-    user: Annotated[str, typer.Option("--user", "-u", help="Whose recommendations.")] = "",
-    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    user: Annotated[str, typer.Option("--user", "-u", help="Id of the user.")] = "",
+    k: Annotated[int, typer.Option("-k", help="Number of items.")] = 10,
     context: Annotated[
         list[str] | None, typer.Option("--context", help="Request context: size=M. Repeatable.")
     ] = None,
     require: Annotated[
         list[str] | None,
         typer.Option(
-            "--require", help="Needed attribute: category_1=women,kids or price=5..20. Repeatable."
+            "--require", help="Required attribute: category_1=women,kids; price=5..20. Repeatable."
         ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(help="Item that must not come back. Repeatable.")
+        list[str] | None, typer.Option(help="Id of an item to leave out. Repeatable.")
     ] = None,
-    url: Annotated[str, typer.Option(help="Where the server is.")] = "http://127.0.0.1:9000",
+    url: Annotated[str, typer.Option(help="URL of the server.")] = "http://127.0.0.1:9000",
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a running server for recommendations.
+    """Request recommendations from a running server.
 
     Try:
 
@@ -109,7 +112,7 @@ def recommend(
         context=dict(_split(pair) for pair in context or ()),
         k=k,
         exclude=exclude or (),
-        require={name: _demand(text) for name, text in map(_split, require or ())},
+        require={name: _parse_requirement(text) for name, text in map(_split, require or ())},
     )
     if as_json:
         write_json(answer)
@@ -129,8 +132,8 @@ def _split(pair: str) -> tuple[str, str]:
     return name, value
 
 
-def _demand(text: str) -> list[str] | dict[str, float]:
-    """A list of values, or a range written ``low..high`` with either end left out."""
+def _parse_requirement(text: str) -> list[str] | dict[str, float]:
+    """A list of values, or a range ``low..high`` of which either end may be missing."""
     if ".." not in text:
         return text.split(",")
     low, _, high = text.partition("..")

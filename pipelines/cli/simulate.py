@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli.live import reporting
 from pipelines.cli.options import JsonOption
 from pipelines.cli.output import write_json, write_line, write_table
 from refit.errors import UsageError
@@ -16,19 +17,19 @@ def simulate(
     ),
     preset: Annotated[str, typer.Option(help="demo (small) or large (1M events).")] = "demo",
     days: Annotated[
-        int | None, typer.Option(help="How many days, instead of the preset's.")
+        int | None, typer.Option(help="Number of days, instead of the preset's.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives identical rows.")] = 7,
     change: Annotated[
         list[str] | None,
         typer.Option(help="A change and its first day: taste_shift@40. Repeatable."),
     ] = None,
-    list_changes: Annotated[
-        bool, typer.Option("--list-changes", help="Say which changes there are.")
-    ] = False,
+    list_changes: Annotated[bool, typer.Option("--list-changes", help="List the changes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the simulated marketplace's past: a seeded stand-in for real data, its truth known.
+    """Write the data of a simulated marketplace.
+
+    It replaces real data: events, items and users are drawn with a seed, and the truth is known.
 
     Try:
 
@@ -45,11 +46,12 @@ def simulate(
     if days is not None:
         values["days"] = days
     values["changes"] = [_parse_change(text) for text in change or ()]
-    market = write_history(values, out)
+    with reporting("simulate", as_json=as_json):
+        market = write_history(values, out)
     if as_json:
         write_json({"out": str(out), "days": market.day, "truth": market.truth()})
     else:
-        write_line(f"{market.day} simulated days in {out}")
+        write_line(f"{market.day} simulated days are in {out}")
 
 
 def _parse_change(text: str) -> dict[str, Any]:

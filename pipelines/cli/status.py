@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, tell_run
+from pipelines.cli.cluster import ClusterOption, EndpointOption, open_cluster, show_run
 from pipelines.cli.options import HomeOption, JsonOption
 from pipelines.cli.output import write_json, write_table
 from pipelines.cli.run import show_local_runs
@@ -13,13 +13,15 @@ SHOWN = 20
 
 
 def show_status(
-    run: Annotated[str, typer.Argument(help="One run on the cluster, by name or id.")] = "",
+    run: Annotated[str, typer.Argument(help="Name or id of one run on the cluster.")] = "",
     home: HomeOption = None,
     cluster: ClusterOption = None,
     endpoint: EndpointOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs, newest first: of this machine, or with --cluster of a cluster.
+    """List the runs on this machine, or on a cluster.
+
+    The newest is first. With --cluster, the name or id of a run shows its steps.
 
     Try:
 
@@ -34,7 +36,7 @@ def show_status(
 
     place, api = open_cluster(cluster, endpoint)
     if run:
-        tell_run(find_run(api, place, run), as_json)
+        show_run(find_run(api, place, run), as_json)
         return
     experiment = api.find_experiment(place.experiment, place.api_namespace)
     runs = api.list_runs(experiment, SHOWN)
@@ -45,5 +47,5 @@ def show_status(
         f"Runs in experiment {place.experiment}",
         ("run", "state", "created", "id"),
         [(r.name, r.state.lower(), f"{r.created_at:%Y-%m-%d %H:%M:%S}", r.run_id) for r in runs],
-        when_empty="no runs yet: refit submit makes one",
+        when_empty="no runs yet: start one with refit submit",
     )

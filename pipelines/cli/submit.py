@@ -8,8 +8,8 @@ from pipelines.cli.cluster import (
     ClusterOption,
     EndpointOption,
     open_cluster,
-    tell_run,
-    watch_to_end,
+    show_run,
+    wait_for_end,
 )
 from pipelines.cli.options import ConfigOption, JsonOption, SetOption
 from pipelines.cli.output import write_progress
@@ -21,22 +21,22 @@ from pipelines.cli.print_config import (
 )
 
 CacheOption = Annotated[
-    bool, typer.Option(help="Take a step's earlier outputs when nothing has changed.")
+    bool, typer.Option(help="Reuse a step's earlier outputs when its inputs are the same.")
 ]
 DataVersionOption = Annotated[
     str,
     typer.Option(
-        help="What to know the data by, for caching (default: the run's first step reads them)."
+        help="Version of the data, for caching (default: the run's first step reads the data)."
     ),
 ]
 RefitOption = Annotated[
-    bool, typer.Option(help="drift_monitoring: start the refit that is decided.")
+    bool, typer.Option(help="drift_monitoring: start a refit when the decision is to refit.")
 ]
 WindowsOption = Annotated[
-    int, typer.Option(help="drift_monitoring: how many windows to measure.", min=1)
+    int, typer.Option(help="drift_monitoring: number of windows to measure.", min=1)
 ]
 WaitOption = Annotated[
-    bool, typer.Option("--wait", help="Follow it to its end; the exit code is the run's.")
+    bool, typer.Option("--wait", help="Wait for the run to end; the exit code is the run's.")
 ]
 
 
@@ -49,9 +49,11 @@ def submit_pipeline(
     cluster: ClusterOption = None,
     endpoint: EndpointOption = "",
     cache: CacheOption = True,
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "by hand",
+    reason: Annotated[
+        str, typer.Option(help="Why it is run; kept in the audit trail.")
+    ] = "by hand",
     run_id: Annotated[
-        str, typer.Option(help="Name of the run; a run of this name is found, not made again.")
+        str, typer.Option(help="Name of the run; an existing run of this name is not repeated.")
     ] = "",
     data_version: DataVersionOption = "",
     until: Annotated[
@@ -64,11 +66,11 @@ def submit_pipeline(
     changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a pipeline on a Kubernetes cluster, with Kubeflow Pipelines.
+    """Run a pipeline on a cluster, with Kubeflow Pipelines.
 
-    The same pipelines as refit run, with the settings of the same config; the cluster file says
-    where and how its steps run. With --wait, a step's own error comes last and gives the exit
-    code; without, the command ends once the run has begun.
+    Runs the same pipelines as refit run, with the settings of the same config. The cluster file
+    sets where and how the steps run. With --wait, the command ends with the error and exit code of
+    a step that failed; without it, the command ends once the run has started.
 
     Try:
 
@@ -100,6 +102,6 @@ def submit_pipeline(
     run, started = submit(api, place, submission, run_id)
     write_progress(f"{'started' if started else 'found'} run {run.name}")
     if wait:
-        watch_to_end(api, place, run.run_id, as_json)
+        wait_for_end(api, place, run.run_id, as_json)
     else:
-        tell_run(run, as_json)
+        show_run(run, as_json)

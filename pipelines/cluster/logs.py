@@ -34,8 +34,8 @@ def read_step_log(
     except Exception as error:
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise ServiceUnreachable(
-            f"the log of step {step} is not to be had: {api.where} serves none, and the Kubernetes "
-            f"API gives none ({why[0]}); its pod may be gone"
+            f"the log of step {step} is not available: {api.address} provides none, nor does the "
+            f"Kubernetes API ({why[0]}); its pod may be gone"
         ) from None
 
 

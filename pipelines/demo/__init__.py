@@ -1,1 +1,1 @@
-"""The demo: the whole loop on one machine, told as a story with pictures."""
+"""The demo: the whole loop on one machine, and a page that shows what happened."""

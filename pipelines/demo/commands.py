@@ -1,44 +1,49 @@
-"""The demo types the same commands that a person would."""
+"""The demo runs the same commands that a user would type."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.reporter import Reporter
 from refit.errors import BY_EXIT_CODE, GateRefused, RefitError
+from refit.progress import EVENTS_VARIABLE, parse_event
+
+ERROR_LINES = 12
+"""So many of a failed command's last lines are part of the error."""
 
 
-def run_command(
-    arguments: Sequence[str], on_line: Callable[[str], None], log: Callable[[str], None]
-) -> Mapping[str, Any]:
-    """Run ``refit ... --json`` and return what it printed.
+def run_command(arguments: Sequence[str], reporter: Reporter) -> Mapping[str, Any]:
+    """Run ``refit ... --json`` and return the JSON that it printed.
 
     Args:
         arguments: Without ``refit`` and ``--json``.
-        on_line: Gets each line of progress.
-        log: Gets the command as a person would type it.
+        reporter: Gets the command as a user would type it, its log lines and its events.
 
     Raises:
-        RefitError: The command failed; a refusal by a gate is no failure, its JSON is returned.
+        RefitError: The command failed. A refusal by a gate is no failure: its JSON is returned.
     """
-    log("$ refit " + " ".join(arguments))
+    reporter.message("$ refit " + " ".join(arguments))
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *arguments, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", EVENTS_VARIABLE: "1"},
     )
     errors: list[str] = []
 
     def read_errors() -> None:
         assert process.stderr is not None
         for line in process.stderr:
+            if event := parse_event(line):
+                reporter.event(event)
+                continue
             errors.append(line.rstrip())
-            on_line(line.rstrip())
+            reporter.message(f"  {line.rstrip()}")
 
     reader = threading.Thread(target=read_errors)
     reader.start()
@@ -53,6 +58,7 @@ def run_command(
         code = process.wait()
     if code not in (0, GateRefused.exit_code):
         kind = BY_EXIT_CODE.get(code, RefitError)
-        raise kind(f"refit {' '.join(arguments)} ended with {code}:\n" + "\n".join(errors[-12:]))
+        last = "\n".join(errors[-ERROR_LINES:])
+        raise kind(f"refit {' '.join(arguments)} ended with exit code {code}:\n{last}")
     value: Mapping[str, Any] = json.loads(printed)
     return value

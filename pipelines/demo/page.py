@@ -1,4 +1,4 @@
-"""The demo's page: what happened, step by step, with pictures."""
+"""The demo's page: a timeline, plots, verdicts and alerts."""
 
 import base64
 import io
@@ -9,13 +9,13 @@ from typing import Any
 from refit.files import write_atomically
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
-"""From the Okabe-Ito palette, which colour-blind readers can tell apart."""
+"""From the Okabe-Ito palette, which colour-blind readers can distinguish."""
 
 MARK_COLOURS = {"change": ORANGE, "alert": "#CC79A7", "refit": GREEN, "swap": BLUE}
 
 
 def write_page(summary: Mapping[str, Any], path: Path) -> None:
-    """Write the story of ``summary`` as one self-contained HTML page."""
+    """Write ``summary`` as one self-contained HTML page."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(
@@ -39,10 +39,10 @@ def write_page(summary: Mapping[str, Any], path: Path) -> None:
 def draw_quality(
     days: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]], unit: str
 ) -> str:
-    """Live quality by day (or other ``unit``) with its 95% interval, as a data URI.
+    """Plot live quality by day (or other ``unit``) with its 95% interval; returns a data URI.
 
-    In a simulation, whose truth is known, also the true chance of a sale of the lists shown, as a
-    share of what a perfect recommender's lists would have had.
+    For a simulation, whose truth is known, also plot the true chance of a sale of the lists shown,
+    as a share of that of a perfect recommender's lists.
     """
     plt = _pyplot()
     known = [day for day in days if day["truth"]]
@@ -74,9 +74,9 @@ def draw_quality(
 
 
 def draw_drift(results: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]]) -> str:
-    """The drift statistics that tell the story, over their thresholds; a data URI.
+    """Plot drift statistics divided by their thresholds; returns a data URI, "" without results.
 
-    Drawn are those of vectors, scores and live quality, and whatever drifted at least once.
+    Plotted are those of embeddings, scores and live quality, and all that drifted at least once.
     """
     plt = _pyplot()
     known = [r for r in results if r["value"] is not None and r["threshold"]]
@@ -108,16 +108,16 @@ def draw_drift(results: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str
 
 
 def choose_subjects(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the results to draw: vectors, scores and live quality first."""
+    """Names of the results to plot: embeddings, scores and live quality first."""
     first = ("query-embedding", "listing-embedding", "scores", "live:purchase-rate")
     drifted = {r["subject"] for r in results if r["state"] == "drift"}
     names = {r["subject"] for r in results}
-    chosen = {name for name in names if name.startswith(first)} | drifted
+    plotted = {name for name in names if name.startswith(first)} | drifted
 
     def order(name: str) -> tuple[int, str]:
         return next((i for i, start in enumerate(first) if name.startswith(start)), 9), name
 
-    return sorted(chosen, key=order)
+    return sorted(plotted, key=order)
 
 
 def _pyplot() -> Any:

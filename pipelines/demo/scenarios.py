@@ -1,4 +1,4 @@
-"""The scenarios a demo can live in: a simulated marketplace, or real rentals replayed."""
+"""The scenarios of the demo: a simulated marketplace, or real rentals replayed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,23 +15,23 @@ from pipelines.demo.settings import DemoSettings
 from refit.dataset import EVENTS_FILE, ITEMS_FILE
 from refit.files import write_atomically
 
-Ask = Callable[[dict[str, Any]], Mapping[str, Any] | None]
+Recommend = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 """Sends one request to the server; None when it failed."""
 
 Announce = Callable[[list[dict[str, Any]]], None]
-"""Writes lines to the stock feed."""
+"""Appends lines to the stock feed."""
 
 
 @dataclass(frozen=True)
 class DemoStep:
-    """What one step of a scenario brought.
+    """The outcome of one step of a scenario.
 
     Attributes:
-        start, end: The stretch of time, UTC.
-        answers: Requests that were answered.
-        hits: Answers that led to an outcome worth counting (a purchase).
-        events: What happened; those that follow an answer name it as their ``request_id``.
-        truth: What only a simulation knows, e.g. the chance of a sale of the lists shown.
+        start, end: The period, UTC.
+        answers: Number of requests that were answered.
+        hits: Number of answers that led to a purchase or rental.
+        events: The events of the period; those that follow an answer have its ``request_id``.
+        truth: What only a simulation knows, such as the true chance of a sale of the lists shown.
     """
 
     start: datetime
@@ -43,7 +43,17 @@ class DemoStep:
 
 
 class DemoScenario(Protocol):
-    """Something that lives step by step, asking for recommendations."""
+    """A marketplace that advances step by step and requests recommendations.
+
+    Attributes:
+        title: Of the demo's page.
+        what: What the demo does, in two sentences.
+        quality_means: What live quality counts, such as ``answers that led to a purchase``.
+        outcome_means: What makes an answer count, such as ``a simulated purchase``.
+        note: How to read the numbers.
+        config: Name of the run configuration.
+        unit: What one step is, such as ``day``.
+    """
 
     title: str
     what: str
@@ -55,32 +65,32 @@ class DemoScenario(Protocol):
 
     @property
     def now(self) -> datetime:
-        """The end of what has been lived."""
+        """The end of the last step, UTC."""
         ...
 
-    def changes(self) -> list[str]:
-        """``--set`` arguments that point a run at what has been lived so far."""
+    def data_options(self) -> list[str]:
+        """``--set`` options that have a run read the data up to now."""
         ...
 
-    def monitored(self) -> list[str]:
-        """Arguments of ``refit monitor`` that say what to look at beside the log."""
+    def monitor_options(self) -> list[str]:
+        """Options of ``refit monitor``: the events and items that it reads beside the log."""
         ...
 
-    def live(self, ask: Ask, announce: Announce) -> DemoStep:
-        """Live one step."""
+    def live(self, recommend: Recommend, announce: Announce) -> DemoStep:
+        """Advance by one step."""
         ...
 
     def truth(self) -> list[dict[str, Any]]:
-        """The changes that were ordered, where somebody ordered them."""
+        """The changes that the scenario's settings ask for."""
         ...
 
     def describe(self, item_id: str) -> str:
-        """An item in a few words."""
+        """A short description of an item."""
         ...
 
 
 class SimulatedScenario:
-    """The simulated marketplace, day by day."""
+    """The simulated marketplace; a step is a day."""
 
     unit = "day"
     config = "simulated"
@@ -109,19 +119,19 @@ class SimulatedScenario:
         self._written_until: datetime | None = None
         truth = self.truth()
         self.what = (
-            f"A simulated second-hand marketplace lived {settings.past_days} days, a model was "
-            f"trained, judged and put behind Seldon, and shoppers asked it for "
-            f"{settings.live_steps} more days."
-            + (f" On day {truth[0]['day']} a change set in: {truth[0]['does']}" if truth else "")
+            f"A model was trained on {settings.window_days} days of a simulated second-hand "
+            "marketplace, evaluated, and served with Seldon. Shoppers then requested "
+            f"recommendations from it for {settings.live_steps} days."
+            + (f" On day {truth[0]['day']} a change began: {truth[0]['does']}" if truth else "")
         )
 
     @property
     def now(self) -> datetime:
-        """Midnight after the last day lived."""
+        """Midnight after the last simulated day."""
         return self._market.now
 
-    def changes(self) -> list[str]:
-        """Write what has been lived, and point a run at its latest days."""
+    def data_options(self) -> list[str]:
+        """Write the tables, and have a run read their latest days."""
         self._write()
         first = self.now - timedelta(days=self._settings.window_days)
         return [
@@ -133,25 +143,25 @@ class SimulatedScenario:
             f"ingestion.end={self.now.isoformat()}",
         ]
 
-    def monitored(self) -> list[str]:
-        """All events, those that follow an answer among them, and the items; windows are days."""
+    def monitor_options(self) -> list[str]:
+        """All events, including those that follow an answer, and the items; windows are days."""
         return [
             f"--outcomes={self._folder / 'events.parquet'}",
             f"--items={self._folder / 'items.parquet'}",
         ]
 
-    def live(self, ask: Ask, announce: Announce) -> DemoStep:
-        """Live one day; the shop's feed learns of sales at once, of new listings at day's end."""
+    def live(self, recommend: Recommend, announce: Announce) -> DemoStep:
+        """Simulate a day; sales are announced at once, new listings at the end of the day."""
         start = self._market.now
 
-        def recommend(
+        def show(
             user_id: str,
             context: dict[str, str],
             history: list[dict[str, Any]],
             k: int,
             time: datetime,
         ) -> tuple[str, list[str]]:
-            answer = ask(
+            answer = recommend(
                 {
                     "user_id": user_id,
                     "context": context,
@@ -164,12 +174,15 @@ class SimulatedScenario:
                 return "", []
             return answer["request_id"], [item["item_id"] for item in answer["items"]]
 
-        def on_gone(item_ids: list[str]) -> None:
+        def on_delisted(item_ids: list[str]) -> None:
             at = _iso(self._market.now)
             announce([{"item_id": i, "change": "delisted", "at": at} for i in item_ids])
 
-        day = self._market.live_day(
-            recommend, k=self._settings.k, on_gone=on_gone, at_once=self._settings.at_once
+        day = self._market.simulate_day(
+            show,
+            k=self._settings.k,
+            on_delisted=on_delisted,
+            concurrency=self._settings.at_once,
         )
         announce(
             [
@@ -192,7 +205,7 @@ class SimulatedScenario:
         )
 
     def truth(self) -> list[dict[str, Any]]:
-        """The change that was ordered."""
+        """The change that the settings ask for."""
         return self._market.truth()
 
     def describe(self, item_id: str) -> str:
@@ -202,7 +215,7 @@ class SimulatedScenario:
         return f"{rows[0]['title']} ({rows[0]['price']:.0f} €)" if rows else item_id
 
     def _write(self) -> None:
-        """Write the tables, unless those that are there already tell of all that was lived."""
+        """Write the tables, unless those on disk are up to date."""
         from simulation.history import write_tables
 
         if self._written_until != self.now:
@@ -211,31 +224,33 @@ class SimulatedScenario:
 
 
 class ReplayScenario:
-    """Real rentals, replayed a week at a time: each is asked for just before it happened."""
+    """Real rentals; a step is a week, and each rental is preceded by a request."""
 
     unit = "week"
     config = "renttherunway"
     title = "Refit: the loop on one machine, replaying real rentals"
-    quality_means = "requests whose answer held the dress that was rented"
-    outcome_means = "the rental that really happened (it was in the answer)"
+    quality_means = "answers that contained the dress that was rented"
+    outcome_means = "the rental that really happened (the answer contained it)"
     note = (
-        "Real rentals (RentTheRunway, Misra et al. 2018), replayed: people saw other lists then, "
-        "so a hit says that the answer held what they rented, not that it made them rent it."
+        "Real rentals (RentTheRunway, Misra et al. 2018), replayed: the users saw other lists "
+        "then, so a hit means that the answer contained what they rented, not that it was the "
+        "reason."
     )
     CUT = datetime(2017, 7, 1, tzinfo=UTC)
 
     def __init__(self, settings: DemoSettings) -> None:
-        assert settings.data is not None  # DemoSettings sees to it
+        assert settings.data is not None  # DemoSettings checks it
         self._settings = settings
         self._rng = np.random.default_rng(settings.seed)
         self._now = self.CUT
-        self._dataset = settings.out / "replayed"
-        self._lived = settings.out / "lived"
+        self._dataset = settings.out / "dataset"
+        self._replayed = settings.out / "replayed"
         self._events, self._items, self._contexts = self._read(settings.data)
         self.what = (
-            f"A model was trained on rentals before {self.CUT:%d %B %Y}, judged, put behind "
-            f"Seldon, and asked for {settings.live_steps} weeks of the rentals that followed. "
-            "Nobody ordered a change; whatever drifts here drifted in reality."
+            f"A model was trained on rentals before {self.CUT:%d %B %Y}, evaluated, and served "
+            f"with Seldon. It then answered a request for each of a sample of the rentals in the "
+            f"{settings.live_steps} weeks that followed. No change is simulated: what drifts here "
+            "drifted in reality."
         )
 
     @property
@@ -243,8 +258,8 @@ class ReplayScenario:
         """The end of the last week replayed."""
         return self._now
 
-    def changes(self) -> list[str]:
-        """Point a run at the data up to now."""
+    def data_options(self) -> list[str]:
+        """Have a run read the data up to now."""
         test = self._now - timedelta(days=28)
         validation = test - timedelta(days=28)
         return [
@@ -258,13 +273,13 @@ class ReplayScenario:
             f"ingestion.end={_iso(self._now)}",
         ]
 
-    def monitored(self) -> list[str]:
-        """The rentals replayed, hits among them, and the dresses; windows are weeks.
+    def monitor_options(self) -> list[str]:
+        """The rentals replayed, including hits, and the dresses; windows are weeks.
 
-        Live quality is waived: of 150 answers a week a handful hit, which tells of no fall.
+        Live quality is waived: 150 answers a week have too few hits to show that it fell.
         """
         return [
-            f"--outcomes={self._lived}",
+            f"--outcomes={self._replayed}",
             f"--items={self._dataset / ITEMS_FILE}",
             "--set",
             "monitoring.measure.window_days=7",
@@ -272,8 +287,11 @@ class ReplayScenario:
             "monitoring.policy.waived=[listing-embedding/*, live:*-rate/*]",
         ]
 
-    def live(self, ask: Ask, announce: Announce) -> DemoStep:
-        """Ask for a sample of the next week's rentals; a hit is a rental that was answered."""
+    def live(self, recommend: Recommend, announce: Announce) -> DemoStep:
+        """Send a request for each of a sample of the next week's rentals.
+
+        A rental that the answer contains is a hit.
+        """
         start, end = self._now, self._now + timedelta(days=7)
         times = self._events["event_time"]
         week = self._events.filter(
@@ -285,7 +303,7 @@ class ReplayScenario:
         for row in np.sort(self._rng.choice(week.num_rows, n, replace=False)).tolist():
             (rental,) = week.slice(row, 1).to_pylist()
             context = {name: rental[name] for name in self._contexts if rental[name] is not None}
-            answer = ask(
+            answer = recommend(
                 {
                     "user_id": rental["user_id"],
                     "context": context,
@@ -299,13 +317,13 @@ class ReplayScenario:
             if any(item["item_id"] == rental["item_id"] for item in answer["items"]):
                 hits[row] = answer["request_id"]
         self._now = end
-        lived = week.append_column("request_id", pa.array(hits, pa.string()))
-        with write_atomically(self._lived / f"{start:%Y-%m-%d}.parquet") as staging:
-            pq.write_table(lived, staging)
-        return DemoStep(start, end, answers, sum(hit is not None for hit in hits), lived)
+        replayed = week.append_column("request_id", pa.array(hits, pa.string()))
+        with write_atomically(self._replayed / f"{start:%Y-%m-%d}.parquet") as staging:
+            pq.write_table(replayed, staging)
+        return DemoStep(start, end, answers, sum(hit is not None for hit in hits), replayed)
 
     def truth(self) -> list[dict[str, Any]]:
-        """Nothing was ordered."""
+        """No change is simulated."""
         return []
 
     def describe(self, item_id: str) -> str:
@@ -323,8 +341,8 @@ class ReplayScenario:
         return pq.read_table(self._dataset / EVENTS_FILE), names, manifest.context_columns
 
 
-def open_world(settings: DemoSettings) -> DemoScenario:
-    """The scenario that the settings name, at its beginning."""
+def open_scenario(settings: DemoSettings) -> DemoScenario:
+    """The scenario that the settings name, at its start."""
     return (
         SimulatedScenario(settings) if settings.source == "simulated" else ReplayScenario(settings)
     )

@@ -1,4 +1,4 @@
-"""What the demo does, and how long."""
+"""Settings of the demo."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -9,23 +9,23 @@ from refit.settings import Settings
 
 
 class DemoSettings(Settings):
-    """The demo's story.
+    """What the demo does, and for how long.
 
     Attributes:
         source: ``simulated``, or ``renttherunway`` to replay real rentals.
         data: Folder of the real data; not used for the simulated marketplace.
-        out: Where everything goes; an earlier demo there is removed.
+        out: Folder for everything that the demo writes; an earlier demo there is removed.
         seed: Of the simulated marketplace, or of the sample of rentals that are replayed.
-        past_days: Simulated days before the first training.
-        window_days: A training sees so many of the latest simulated days.
-        live_steps: Steps lived with recommendations: days, or weeks of a replay.
-        change: The simulated change that sets in; empty for none.
-        change_step: The step that it sets in at.
-        requests_per_step: Requests sent to the server in one step.
-        at_once: Simulated shoppers who ask at the same moment.
-        monitor_every: Steps between two looks at drift; the index is refreshed after one without a
-            refit.
-        k: Items asked for.
+        past_days: Number of simulated days before the first training.
+        window_days: Number of the latest simulated days that a training reads.
+        live_steps: Number of steps with recommendations: days, or weeks of a replay.
+        change: Name of the simulated change; empty for none.
+        change_step: The step at which it begins.
+        requests_per_step: Number of requests sent to the server in one step.
+        at_once: Number of simulated shoppers who send a request at the same time.
+        monitor_every: Number of steps between two runs of the monitor; when it starts no refit,
+            the index is refreshed after it.
+        k: Number of items requested.
     """
 
     source: Literal["simulated", "renttherunway"] = "simulated"

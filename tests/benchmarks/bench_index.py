@@ -3,10 +3,11 @@
     .venv/bin/python tests/benchmarks/bench_index.py INDEX_FOLDER FEATURES_FOLDER MODEL_FOLDER
     .venv/bin/python tests/benchmarks/bench_index.py --clusters 200000
 
-One query at a time on one thread, k = 100. Latencies are of this machine: trust the ratios. With
-``--clusters N`` the vectors are N made-up ones around N / 50 centres, for sizes at hand in no
-data set; say so wherever such figures are shown. ScaNN runs in an environment of its own, which
-the first call installs into ``.build/scann``: its wheels and TensorFlow do not share one.
+One query at a time on one thread, k = 100. Latencies depend on the machine; compare the ratios.
+With ``--clusters N`` the vectors are N synthetic ones around N / 50 centres, for sizes that no
+available data set has; state that wherever such figures are shown. ScaNN runs in a separate
+environment, which the first call installs into ``.build/scann``: its wheels and TensorFlow cannot
+share one.
 """
 
 import argparse
@@ -44,13 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="index, features, model")
     parser.add_argument("--clusters", type=int, default=0)
-    asked = parser.parse_args()
-    if asked.clusters:
-        vectors, queries = made_up(asked.clusters)
-    elif len(asked.folders) == 3:
-        vectors, queries = trained(*asked.folders)
+    options = parser.parse_args()
+    if options.clusters:
+        vectors, queries = generate(options.clusters)
+    elif len(options.folders) == 3:
+        vectors, queries = read_trained(*options.folders)
     else:
-        parser.error("name the index, features and model folders, or --clusters N")
+        parser.error("give the index, features and model folders, or --clusters N")
     faiss.omp_set_num_threads(1)
     exact = faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
     sys.stdout.write(f"{len(vectors)} x {vectors.shape[1]}, {len(queries)} queries\n")
@@ -68,14 +69,14 @@ def main() -> None:
 def results(
     vectors: NDArray[np.float32], queries: NDArray[np.float32]
 ) -> Iterator[tuple[str, float, NDArray[Any], float]]:
-    """Each contender's name, build seconds, what it found [Q, K], and its median ms."""
-    for name, build_seconds, search in contenders(vectors):
+    """Each index's name, build seconds, rows found [Q, K], and median ms of a search."""
+    for name, build_seconds, search in indexes(vectors):
         found = np.concatenate([search(queries[i : i + 1]) for i in range(len(queries))])
         yield name, build_seconds, found, median_ms(search, queries)
     yield from scann_results(vectors, queries)
 
 
-def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
+def indexes(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Search]]:
     n, d = vectors.shape
     flat = faiss.IndexFlatIP(d)
     flat.add(vectors)
@@ -90,7 +91,7 @@ def contenders(vectors: NDArray[np.float32]) -> Iterator[tuple[str, float, Searc
         if n_probe <= lists // 2:
             yield f"IVF, {n_probe} of {lists}", seconds, with_ivf(ivf, n_probe)
     started = time.monotonic()
-    # One more entry makes all lengths equal: HNSW does badly on inner products of unequal ones.
+    # One more entry makes all lengths equal: HNSW has low recall on inner products of unequal ones.
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     rest = np.sqrt(np.maximum(lengths.max() ** 2 - lengths**2, 0))
     hnsw = faiss.IndexHNSWFlat(d + 1, 32)
@@ -133,15 +134,15 @@ def with_hnsw(index: Any, depth: int) -> Search:
 
 
 def median_ms(search: Search, queries: NDArray[np.float32]) -> float:
-    taken = []
+    durations = []
     for i in range(min(len(queries), 300)):
         started = time.perf_counter()
         search(queries[i : i + 1])
-        taken.append((time.perf_counter() - started) * 1e3)
-    return float(np.median(taken))
+        durations.append((time.perf_counter() - started) * 1e3)
+    return float(np.median(durations))
 
 
-def trained(
+def read_trained(
     index: Path, features: Path, model: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     manifest = FeaturesManifest.read(features)
@@ -165,7 +166,7 @@ def trained(
     return np.load(index / VECTORS_FILE), np.ascontiguousarray(queries)
 
 
-def made_up(n: int, d: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def generate(n: int, d: int = 64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(n // 50, d))
 

@@ -1,13 +1,13 @@
-"""How fast ingestion is beside bare DuckDB on the same file.
+"""The speed of ingestion, compared with plain DuckDB on the same file.
 
-Run it with ``python -m tests.benchmarks.bench_ingest [rows] [rounds]``. It makes an events file
-of that many rows (1% of them duplicates, in no order), and times in turn
+Run: ``python -m tests.benchmarks.bench_ingest [rows] [rounds]``. It writes an events file of that
+many rows (1% of them duplicates, in random order), and times in turn
 
 - scan: DuckDB reads the file and counts its distinct rows by the event key;
 - write: DuckDB does the same, sorts, and writes Parquet;
-- ingest: the whole ingestion step, with its checks, derived items and users, split and manifest.
+- ingest: the ingestion step with its checks, derived items and users, split and manifest.
 
-The ratio is the median over the rounds of bare seconds / ingest seconds; 1 is as fast as bare.
+The ratio is the median over the rounds of DuckDB's seconds / ingest's seconds; 1 is as fast.
 """
 
 import shutil
@@ -34,7 +34,7 @@ DAY_US = 86_400_000_000
 
 
 def make_events(rows: int, path: Path, seed: int = 1) -> None:
-    """Write ``rows`` events over 90 days, every hundredth of them twice."""
+    """Write ``rows`` events over 90 days; one in a hundred is a duplicate."""
     rng = np.random.default_rng(seed)
     n = rows - rows // 100
     types = [event_type.value for event_type in EventType]
@@ -55,18 +55,18 @@ def make_events(rows: int, path: Path, seed: int = 1) -> None:
 
 
 def time_scan(path: Path, out: Path) -> float:
-    """Seconds that bare DuckDB takes to scan and drop duplicates."""
+    """Return the seconds that plain DuckDB takes to scan and drop duplicates."""
     return _time_query(f"SELECT count(*) FROM ({DISTINCT.format(path=path)})")
 
 
 def time_write(path: Path, out: Path) -> float:
-    """Seconds that bare DuckDB takes to scan, drop duplicates, sort and write."""
+    """Return the seconds that plain DuckDB takes to scan, drop duplicates, sort and write."""
     query = f"{DISTINCT.format(path=path)} {ORDER}"
     return _time_query(f"COPY ({query}) TO '{out}' (FORMAT parquet)")
 
 
 def time_ingest(path: Path, out: Path) -> float:
-    """Seconds that the ingestion step takes."""
+    """Return the seconds that the ingestion step takes."""
     settings = IngestSettings(source="files", path=str(path), validation_days=7, test_days=7)
     start = time.perf_counter()
     ingest(settings, out)
@@ -74,7 +74,7 @@ def time_ingest(path: Path, out: Path) -> float:
 
 
 def main(rows: int = 2_000_000, rounds: int = 5) -> None:
-    """Time the three in turn, and say how they compare."""
+    """Time the three in turn, and print how they compare."""
     folder = Path(mkdtemp())
     try:
         path = folder / "events.parquet"
@@ -86,7 +86,7 @@ def main(rows: int = 2_000_000, rounds: int = 5) -> None:
                 seconds[name].append(timer(path, folder / f"{name}-{number}"))
         lines = [f"{rows} rows, {path.stat().st_size / 1e6:.0f} MB, {rounds} alternating rounds"]
         for name, taken in seconds.items():
-            ratio = median(bare / own for bare, own in zip(taken, seconds["ingest"], strict=True))
+            ratio = median(plain / own for plain, own in zip(taken, seconds["ingest"], strict=True))
             rate = rows / median(taken) / 1e6
             lines.append(f"{name:>7}: {rate:6.2f} M rows/s, ingest is {ratio:.2f} of it")
         sys.stdout.write("\n".join(lines) + "\n")

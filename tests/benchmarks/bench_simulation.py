@@ -1,4 +1,4 @@
-"""How fast the simulated marketplace writes its history and lives its days.
+"""The speed of the simulated marketplace: its history, and a live day.
 
 Run: ``python tests/benchmarks/bench_simulation.py``
 """
@@ -18,7 +18,7 @@ from simulation.settings import PRESETS
 
 
 def main() -> None:
-    """Say rows, wall and CPU seconds, rows a second and peak memory for each preset."""
+    """Log rows, wall and CPU seconds, rows per second and peak memory for each preset."""
     set_up_logging()
     for preset in PRESETS:
         with tempfile.TemporaryDirectory() as folder:
@@ -27,13 +27,13 @@ def main() -> None:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         rows = market.events_table().num_rows
         start = time.perf_counter()
-        day = market.live_day(random_recommender(market))
-        lived = time.perf_counter() - start
+        day = market.simulate_day(random_recommender(market))
+        seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         log_message(
             f"{preset}: {rows:,} events, {market.items_table().num_rows:,} listings in "
             f"{wall:.1f} s ({cpu:.1f} CPU s, {rows / cpu:,.0f} events a CPU s); a live day with "
-            f"{day.requests.num_rows} requests in {lived:.2f} s; peak {peak:,.0f} MiB"
+            f"{day.requests.num_rows} requests in {seconds:.2f} s; peak {peak:,.0f} MiB"
         )
 
 

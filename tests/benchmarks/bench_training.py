@@ -1,7 +1,7 @@
-"""How fast the towers train: ``python tests/benchmarks/bench_training.py FEATURES [SETTINGS]``.
+"""Speed of training: ``python tests/benchmarks/bench_training.py FEATURES [SETTINGS]``.
 
 FEATURES is a features folder, SETTINGS a JSON object of TrainSettings. Prints one JSON object:
-seconds in all, and examples/s of the fastest epoch, where tracing and caches no longer count.
+seconds in total, and examples/s of the fastest epoch, which tracing and cold caches do not slow.
 """
 
 import json
@@ -29,5 +29,5 @@ def measure(features: Path, settings: TrainSettings) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    chosen = TrainSettings.parse(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
-    sys.stdout.write(json.dumps(measure(Path(sys.argv[1]), chosen)) + "\n")
+    settings = TrainSettings.parse(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    sys.stdout.write(json.dumps(measure(Path(sys.argv[1]), settings)) + "\n")

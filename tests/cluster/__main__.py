@@ -1,8 +1,6 @@
-"""The test cluster for people.
+"""Run the cluster tests, tier by tier, and report for each tier whether it ran.
 
-- ``python -m tests.cluster test`` runs the cluster tests, tier by tier, and says what ran
-- ``python -m tests.cluster up`` raises a cluster that stands until ``down``
-- ``python -m tests.cluster status`` says what stands
+``python -m tests.cluster``, or ``make test-cluster``. Arguments that it does not know go to pytest.
 """
 
 import argparse
@@ -10,138 +8,118 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from refit.errors import RefitError
-from tests.cluster import binaries
-from tests.cluster.images import CONTAINERFILES, base_image, refit_image
-from tests.cluster.kfp.images import backend_images
-from tests.cluster.kubernetes import attach, node_images, raise_cluster
-from tests.cluster.machine import CannotRun, prepare_machine
-from tests.cluster.node import Node
-from tests.cluster.object_store import install_object_store, store_image
-from tests.cluster.postgres import postgres_image
-from tests.cluster.seldon import install_seldon, operator_image
-from tests.cluster.settings import NodeSettings
-from tests.cluster.shards import NO_TESTS, lanes_at_once, lanes_of, run_lanes
-from tests.cluster.unpacked import unpack
+from tests.cluster.shards import NO_TESTS, Shard, default_parallelism, run_shards, shards_of
+from tests.machine import binaries
+from tests.machine.host import UnsupportedHostError, prepare_host
+from tests.machine.images import CONTAINERFILES, base_image, refit_image
+from tests.machine.kfp import programs
+from tests.machine.kfp.images import backend_images
+from tests.machine.kubernetes import node_images
+from tests.machine.object_store import store_image
+from tests.machine.postgres import postgres_image
+from tests.machine.seldon import operator_image
+from tests.machine.unpacked import unpack
 
+KUBEFLOW = "kfp"
 TIERS = {
     "cluster": "tier 1, Kubernetes and Seldon's operator",
-    "kfp": "tier 2, the Kubeflow Pipelines backend and Argo",
+    KUBEFLOW: "tier 2, the Kubeflow Pipelines backend and Argo",
 }
+NOT_BUILT = "the cache does not contain its programs; make test-cluster builds them"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what was asked; return the exit code."""
-    asked, rest = _parser().parse_known_args(arguments)
-    if asked.at_once < 1:
-        _parser().error("--at-once: at least one cluster has to stand")
-    settings = NodeSettings(number=asked.number)
-    try:
-        if asked.what == "test":
-            return test(asked.tier or list(TIERS), rest, asked.at_once)
-        if rest:
-            _parser().error(f"unknown: {' '.join(rest)}")
-        {"up": up, "down": down, "status": status}[asked.what](settings)
-    except RefitError as error:
-        _say(str(error))
-        return error.exit_code
-    return 0
+    """Run the tests; return the exit code."""
+    parser = _parser()
+    options, pytest_arguments = parser.parse_known_args(arguments)
+    if options.parallel < 1:
+        parser.error("--parallel must be at least 1")
+    tiers = options.tier or list(TIERS)
+    return run_tiers(tiers, pytest_arguments, options.parallel, options.only_built)
 
 
-def test(tiers: Sequence[str], arguments: Sequence[str], at_once: int) -> int:
-    """Run the tests of each tier; the last lines say which ran, which did not, and why.
+def run_tiers(
+    tiers: Sequence[str], arguments: Sequence[str], parallel: int, only_built: bool
+) -> int:
+    """Build what the tiers need, run their tests, and report one line per tier at the end.
 
     Args:
-        tiers: of ``TIERS``.
-        arguments: more of pytest's.
-        at_once: how many clusters may stand side by side.
+        tiers: Keys of ``TIERS``.
+        arguments: Further arguments of pytest.
+        parallel: Number of clusters that may run at the same time.
+        only_built: Skip tier 2 unless the cache contains its programs.
 
     Returns:
-        1 when a tier failed, 0 when none did; a tier that this machine cannot hold is no failure.
+        1 if a tier failed, otherwise 0. A tier that cannot run on this host is no failure.
     """
-    shards = lanes_of(tiers)
+    skipped = {}
     try:
-        prepare_machine(clusters=min(at_once, len(shards)), builds=True)
-        build_all(tiers)
-    except CannotRun as error:
-        _say("\n".join(f"{TIERS[tier]}: DID NOT RUN: {error}" for tier in tiers))
-        return 0
-    ended = run_lanes(shards, arguments, at_once)
+        if only_built and KUBEFLOW in tiers and not programs.are_built():
+            skipped[KUBEFLOW] = NOT_BUILT
+        selected = [tier for tier in tiers if tier not in skipped]
+        shards = shards_of(selected)
+        if shards:
+            prepare_host(clusters=min(parallel, len(shards)), builds=True)
+            build_all(selected)
+    except UnsupportedHostError as error:
+        skipped = dict.fromkeys(tiers, str(error))
+        shards = []
+    codes = run_shards(shards, arguments, parallel) if shards else {}
     for tier in tiers:
-        codes = {code for shard, code in ended.items() if shard.tier == tier}
-        _say(f"{TIERS[tier]}: {_outcome(codes)}")
-    return int(any(code not in (0, NO_TESTS) for code in ended.values()))
+        outcome = f"DID NOT RUN: {skipped[tier]}" if tier in skipped else _outcome(codes, tier)
+        _write(f"{TIERS[tier]}: {outcome}")
+    return int(any(code not in (0, NO_TESTS) for code in codes.values()))
 
 
 def build_all(tiers: Sequence[str]) -> None:
-    """Build what the tiers need, and unpack it for the clusters to come, unless that was done.
+    """Build the programs and images that the tiers need, and unpack the images.
 
     Raises:
-        CannotRun: Go or a Python that can be copied is missing.
-        CommandFailed: Something does not build.
+        UnsupportedHostError: Go is missing, or Python cannot be copied.
+        CommandError: A build failed.
     """
-    binaries.build(binaries.pause())  # the smallest, which tells at once that there is no Go
-    with ThreadPoolExecutor(1) as beside:  # Refit's images wait for the disk while Go compiles
-        ours = beside.submit(lambda: unpack([base_image(), *map(refit_image, CONTAINERFILES)]))
+    binaries.build(binaries.pause())  # the smallest program: reports a missing Go at once
+    with ThreadPoolExecutor(1) as background:  # these images wait for the disk while Go compiles
+        ours = background.submit(lambda: unpack([base_image(), *map(refit_image, CONTAINERFILES)]))
         binaries.build(binaries.kube())
         images = [*node_images(), operator_image(), store_image(), postgres_image()]
-        if "kfp" in tiers:
+        if KUBEFLOW in tiers:
             images += backend_images()
         ours.result()
     unpack(images)
 
 
-def up(settings: NodeSettings) -> None:
-    """Raise a cluster with Seldon's operator and an object store."""
-    cluster = raise_cluster(settings, owner=None)
-    install_seldon(cluster)
-    store = install_object_store(cluster)
-    _say(f"export KUBECONFIG={cluster.kubeconfig}\nkubectl: {cluster.services.kubectl}")
-    _say(f"S3: {store.endpoint_here} from here, {store.endpoint} from pods, bucket {store.bucket}")
-    _say(f"its end: python -m tests.cluster down --number {settings.number}")
-
-
-def down(settings: NodeSettings) -> None:
-    """End a cluster and leave nothing."""
-    Node(settings).end()
-
-
-def status(settings: NodeSettings) -> None:
-    """Say what stands, and what its pods do.
-
-    Raises:
-        ServiceUnreachable: Nothing stands.
-    """
-    cluster = attach(settings)
-    _say(f"export KUBECONFIG={cluster.kubeconfig}")
-    _say(cluster.kubectl("get", "nodes,pods", "--all-namespaces", "-o", "wide"))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.cluster", description="A real Kubernetes, raised for tests."
+        prog="python -m tests.cluster",
+        description="Run the cluster tests. Further arguments go to pytest.",
     )
-    parser.add_argument("what", choices=["test", "up", "down", "status"])
-    parser.add_argument("--number", type=int, default=0, help="keeps clusters apart; default 0")
-    parser.add_argument("--tier", action="append", choices=TIERS, help="of tests; default: all")
     parser.add_argument(
-        "--at-once",
+        "--tier", action="append", choices=TIERS, help="a tier to run; default: all"
+    )
+    parser.add_argument(
+        "--only-built",
+        action="store_true",
+        help="skip tier 2 unless its programs are built already",
+    )
+    parser.add_argument(
+        "--parallel",
         type=int,
-        default=lanes_at_once(),
+        default=default_parallelism(),
         metavar="N",
-        help="clusters that stand side by side; default: %(default)s",
+        help="number of clusters that run at the same time; default: %(default)s",
     )
     return parser
 
 
-def _outcome(codes: set[int]) -> str:
-    failed = codes - {0, NO_TESTS}
-    if failed:
-        return f"FAILED (pytest ended with {', '.join(map(str, sorted(failed)))})"
-    return "passed" if 0 in codes else "DID NOT RUN: there are no such tests"
+def _outcome(codes: dict[Shard, int], tier: str) -> str:
+    of_tier = {code for shard, code in codes.items() if shard.tier == tier}
+    if failed := of_tier - {0, NO_TESTS}:
+        return f"FAILED (pytest exited with {', '.join(map(str, sorted(failed)))})"
+    return "passed" if 0 in of_tier else "DID NOT RUN: no test was selected"
 
 
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     sys.stdout.write(f"{text.rstrip()}\n")
     sys.stdout.flush()
 

@@ -1,6 +1,6 @@
-"""Runs in a pod: asks a recommender at a steady rate and tells every second what came back.
+"""Runs in a pod: sends requests to a recommender at a steady rate and reports once a second.
 
-The Service's name is looked up once: what is measured is the Service and its pods, not DNS.
+The Service's name is resolved once, so that DNS is not part of the measurement.
 """
 
 import http.client
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 THREADS = 16
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 lock = threading.Lock()
 answers: Counter[str] = Counter()
@@ -23,13 +23,13 @@ failures: list[str] = []
 slowest = 0.0
 
 
-def ask(host: str, body: dict[str, object], number: int) -> None:
-    """Ask once, on a connection of its own, and note what came of it."""
+def request(host: str, body: dict[str, object], number: int) -> None:
+    """Send one request on a new connection, and count its result."""
     global slowest
     started = time.monotonic()
     try:
-        connection = http.client.HTTPConnection(host, timeout=SECONDS)
-        text = json.dumps({"jsonData": {**body, "request_id": f"people-{number}"}})
+        connection = http.client.HTTPConnection(host, timeout=TIMEOUT_SECONDS)
+        text = json.dumps({"jsonData": {**body, "request_id": f"load-{number}"}})
         headers = {"Content-Type": "application/json", "Connection": "close"}
         connection.request("POST", "/api/v1.0/predictions", text, headers)
         response = connection.getresponse()
@@ -48,45 +48,45 @@ def ask(host: str, body: dict[str, object], number: int) -> None:
         slowest = max(slowest, time.monotonic() - started)
 
 
-def find(name: str, port: int) -> str:
-    """The Service's address, which stays; a node may lead to its ready pods a moment later."""
+def resolve(name: str, port: int) -> str:
+    """The Service's address, once it accepts connections."""
     while True:
         try:
             address = socket.gethostbyname(name)
-            socket.create_connection((address, port), timeout=SECONDS).close()
+            socket.create_connection((address, port), timeout=TIMEOUT_SECONDS).close()
             return address
         except OSError:
             time.sleep(0.5)
 
 
-def tell() -> None:
-    """Write what was seen so far as one line."""
+def report() -> None:
+    """Write the totals so far as one line of JSON."""
     with lock:
-        seen = {
+        totals = {
             "answers": dict(answers),
             "fallbacks": dict(fallbacks),
             "failures": failures[:50],
             "slowest_ms": slowest * 1000,
         }
-    sys.stdout.write(json.dumps(seen) + "\n")
+    sys.stdout.write(json.dumps(totals) + "\n")
     sys.stdout.flush()
 
 
 def main(url: str, rate: str, body: str) -> None:
-    """Ask for ever."""
-    place = urlsplit(url)
-    port = place.port or 80
-    host = f"{find(str(place.hostname), port)}:{port}"
-    asked, told = 0, 0.0
+    """Send requests until the process is terminated."""
+    parts = urlsplit(url)
+    port = parts.port or 80
+    host = f"{resolve(str(parts.hostname), port)}:{port}"
+    sent, reported = 0, 0.0
     started = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
         while True:
-            if time.monotonic() - told > 1:
-                told = time.monotonic()
-                tell()
-            pool.submit(ask, host, json.loads(body), asked)
-            asked += 1
-            time.sleep(max(started + asked / float(rate) - time.monotonic(), 0))
+            if time.monotonic() - reported > 1:
+                reported = time.monotonic()
+                report()
+            pool.submit(request, host, json.loads(body), sent)
+            sent += 1
+            time.sleep(max(started + sent / float(rate) - time.monotonic(), 0))
 
 
 if __name__ == "__main__":

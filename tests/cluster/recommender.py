@@ -1,4 +1,4 @@
-"""The recommender on a test cluster, as kustomize/ has it, and people who keep asking it."""
+"""The recommender on a test cluster, installed from kustomize/, and a steady load on it."""
 
 import json
 from dataclasses import dataclass
@@ -7,37 +7,37 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.kubernetes import Cluster, Manifest
-from tests.cluster.object_store import ObjectStore
-from tests.cluster.pods import pod
 from tests.cluster.refit_command import store_secret
-from tests.cluster.settings import ROOT
+from tests.machine.kubernetes import Cluster, Manifest
+from tests.machine.object_store import ObjectStore
+from tests.machine.pods import pod
+from tests.machine.settings import ROOT
 
 NAMESPACE = "refit"
 SERVICE = "http://recommender.refit.svc.cluster.local.:9000"
 REGISTRY = "s3://refit/registry"
 PREDICTIONS = "s3://refit/predictions"
 COMPONENTS = ("seldon", "one-node", "model-server-stand-in")
-RUN_MAIN_IMAGE = ("Deployment", "PersistentVolumeClaim")
-"""Kinds of what runs the main image: review page, rollout, claims of steps."""
+WITH_MAIN_IMAGE = ("Deployment", "PersistentVolumeClaim")
+"""Kinds of the objects that need the main image: review page, rollout, claims of steps."""
 
 
 def refit_manifests(
     cluster: Cluster, folder: Path, *components: str, patches: list[Manifest] | None = None
 ) -> list[Manifest]:
-    """The manifests of kustomize/ for one machine.
+    """Build the manifests of kustomize/ for one node.
 
     Args:
-        cluster: Whose kubectl builds them.
-        folder: An empty one, for the kustomization.
+        cluster: The cluster whose kubectl builds them.
+        folder: An empty folder for the kustomization.
         components: Further components.
-        patches: The kustomization's patches.
+        patches: Patches of the kustomization.
     """
-    up = "/".join([".."] * len(folder.resolve().parts[1:]))
-    place = f"{up}{ROOT}/kustomize"
+    to_root = "/".join([".."] * len(folder.resolve().parts[1:]))
+    source = f"{to_root}{ROOT}/kustomize"
     kustomization = {
-        "resources": [f"{place}/base"],
-        "components": [f"{place}/components/{name}" for name in (*COMPONENTS, *components)],
+        "resources": [f"{source}/base"],
+        "components": [f"{source}/components/{name}" for name in (*COMPONENTS, *components)],
         "patches": patches or [],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
@@ -45,9 +45,9 @@ def refit_manifests(
 
 
 def recommender_manifests(cluster: Cluster, folder: Path) -> list[Manifest]:
-    """The same without what runs the main image."""
-    built = refit_manifests(cluster, folder)
-    return [one for one in built if one["kind"] not in RUN_MAIN_IMAGE]
+    """The same, without the objects that need the main image."""
+    manifests = refit_manifests(cluster, folder)
+    return [one for one in manifests if one["kind"] not in WITH_MAIN_IMAGE]
 
 
 def install_recommender(cluster: Cluster, store: ObjectStore, manifests: list[Manifest]) -> None:
@@ -58,7 +58,7 @@ def install_recommender(cluster: Cluster, store: ObjectStore, manifests: list[Ma
 
 
 def deployer(cluster: Cluster) -> Any:
-    """A client with the token of the service account refit-deployer, and nothing else."""
+    """A client that authenticates as the service account refit-deployer."""
     from kubernetes import client
 
     admin = cluster.client().configuration
@@ -73,14 +73,14 @@ def deployer(cluster: Cluster) -> Any:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a steady load has seen so far.
+class LoadReport:
+    """Results of a steady load so far.
 
     Attributes:
-        answers: By bundle id.
-        fallbacks: Of these, by bundle id.
-        failures: Everything that was not an answer, in words.
-        slowest_ms: The longest that an answer took.
+        answers: Number of answers by bundle id.
+        fallbacks: Number of answers from the popularity fallback, by bundle id.
+        failures: Error messages of failed requests.
+        slowest_ms: Latency of the slowest answer.
     """
 
     answers: dict[str, int]
@@ -90,30 +90,37 @@ class Asked:
 
     @property
     def total(self) -> int:
-        """How many were answered."""
+        """Number of answers."""
         return sum(self.answers.values())
 
 
 class SteadyLoad:
-    """A pod that asks the recommender's Service at a steady rate, on a new connection each time."""
+    """A pod that sends requests to the recommender's Service, each on a new connection.
 
-    NAME = "people"
+    Args:
+        cluster: The cluster that it runs in.
+        image: An image with Python.
+        rate: Requests per second.
+        body: The request, without its id.
+    """
+
+    NAME = "load"
 
     def __init__(self, cluster: Cluster, image: str, rate: float, body: dict[str, Any]) -> None:
         self._cluster = cluster
-        program = Path(__file__).with_name("people.py").read_text(encoding="utf-8")
+        program = Path(__file__).with_name("load.py").read_text(encoding="utf-8")
         command = ["python3", "-c", program, SERVICE, str(rate), json.dumps(body)]
         cluster.apply([pod(self.NAME, NAMESPACE, image, command)])
         cluster.wait(f"pod/{self.NAME}", "condition=Ready", NAMESPACE)
 
-    def seen(self) -> Asked:
-        """What it has seen until a second ago."""
+    def read(self) -> LoadReport:
+        """The results until a second ago."""
         last = self._cluster.kubectl("logs", self.NAME, "-n", NAMESPACE, "--tail=1")
-        return Asked(
+        return LoadReport(
             **json.loads(last or '{"answers":{},"fallbacks":{},"failures":[],"slowest_ms":0}')
         )
 
-    def end(self) -> None:
-        """End the pod; safe to repeat."""
+    def stop(self) -> None:
+        """Delete the pod; may be called again."""
         options = ("-n", NAMESPACE, "--grace-period=0", "--force", "--ignore-not-found")
         self._cluster.kubectl("delete", "pod", self.NAME, *options)

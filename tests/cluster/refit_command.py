@@ -1,4 +1,4 @@
-"""The ``refit`` command, as a person uses it on the test cluster."""
+"""The ``refit`` command with a cluster file for the test cluster."""
 
 import json
 import os
@@ -9,27 +9,27 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.kfp.backend import NAMESPACE, Backend
-from tests.cluster.kubernetes import Manifest
-from tests.cluster.settings import ROOT
+from tests.machine.kfp.backend import NAMESPACE, Backend
+from tests.machine.kubernetes import Manifest
+from tests.machine.settings import ROOT
 
 CONFIG = ROOT / "tests" / "cluster" / "configs" / "loop.yaml"
 CHECKPOINTS, CHECKPOINTS_CLAIM = "/var/refit/checkpoints", "refit-checkpoints"
 SECRET_NAME = "refit-object-store"
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
-Said = subprocess.CompletedProcess[str]
+Completed = subprocess.CompletedProcess[str]
 
 
 class RefitCommand:
-    """Runs ``refit`` with a cluster file of its own.
+    """Runs ``refit`` with a cluster file that it writes.
 
     Args:
-        backend: Where runs are submitted to.
-        folder: For the cluster file.
-        image: Of the steps.
-        store: URL of the object store, as pods reach it.
-        values: The rest of the cluster file.
+        backend: The backend that runs are submitted to.
+        folder: Folder of the cluster file.
+        image: Image of the steps.
+        store: URL of the object store for pods.
+        values: Further settings of the cluster file.
     """
 
     def __init__(
@@ -45,28 +45,28 @@ class RefitCommand:
             "secrets": [{"name": SECRET_NAME, "keys": list(SECRET_KEYS)}],
         }
         self.file.write_text(yaml.safe_dump(common | values))
-        given = {"REFIT_CLUSTER": self.file, "KUBECONFIG": backend.cluster.kubeconfig}
-        self._environment = os.environ | {name: str(value) for name, value in given.items()}
+        variables = {"REFIT_CLUSTER": self.file, "KUBECONFIG": backend.cluster.kubeconfig}
+        self._environment = os.environ | {name: str(value) for name, value in variables.items()}
         self._environment.pop("REFIT_KFP_ENDPOINT", None)
 
-    def __call__(self, *words: str | Path) -> Said:
-        """Run it to its end, however it ends."""
-        return self.start(*words, wait=True)
+    def __call__(self, *arguments: str | Path) -> Completed:
+        """Run the command, whatever its exit code."""
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
+            capture_output=True,
+            check=False,
+            text=True,
+            cwd=ROOT,
+            env=self._environment,
+        )
 
-    def start(self, *words: str | Path, wait: bool = False) -> Any:
-        """Start it; with ``wait``, run it to its end."""
-        command = [sys.executable, "-m", "pipelines.cli", *map(str, words)]
-        options: dict[str, Any] = {"text": True, "cwd": ROOT, "env": self._environment}
-        if wait:
-            return subprocess.run(command, capture_output=True, check=False, **options)
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, **options)
-
-    def read(self, *words: str | Path) -> Any:
-        """What it says with ``--json``; it has to succeed."""
-        said = self(*words, "--json")
-        assert said.returncode == 0, f"refit {' '.join(map(str, words))}: {said.stderr}"
-        return json.loads(said.stdout)
+    def read(self, *arguments: str | Path) -> Any:
+        """Run the command with ``--json`` and return its parsed output; it must succeed."""
+        completed = self(*arguments, "--json")
+        assert completed.returncode == 0, (
+            f"refit {' '.join(map(str, arguments))}: {completed.stderr}"
+        )
+        return json.loads(completed.stdout)
 
 
 def store_secret(key: str, secret: str, namespace: str) -> Manifest:
@@ -80,7 +80,7 @@ def store_secret(key: str, secret: str, namespace: str) -> Manifest:
 
 
 def claim(name: str) -> Manifest:
-    """A persistent claim beside the steps, as in ``kustomize/base``."""
+    """A persistent volume claim in the steps' namespace, as in ``kustomize/base``."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

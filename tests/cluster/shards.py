@@ -1,4 +1,4 @@
-"""Cluster tests side by side, a cluster for each shard: most of their time is waiting."""
+"""Run the cluster tests in shards, each with its own cluster: most of their time is waiting."""
 
 import os
 import subprocess
@@ -7,77 +7,80 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tests.cluster.commands import TOLD
-from tests.cluster.settings import CLUSTER_NUMBER, ROOT
+from tests.machine.commands import LOG_PREFIX
+from tests.machine.settings import CLUSTER_NUMBER, ROOT
 
-BACKEND, LOOP = "tests/cluster/kfp", "tests/cluster/test_loop.py"
-LANE_GB = 6
+MACHINE, REFIT = "tests/machine", "tests/cluster"
+LOOP = f"{REFIT}/test_loop.py"
+SHARD_GB = 6
 """Memory that a shard may need: a cluster, recommenders, a training."""
-AT_ONCE = 3
-"""On two processors three keep both at work; on four a fourth delays the longest."""
+MAX_PARALLEL = 3
+"""Three shards keep two processors busy; on four processors a fourth delays the longest shard."""
 NO_TESTS = 5
-"""How pytest says that it found none."""
+"""pytest's exit code if no test was collected."""
 
 
 @dataclass(frozen=True)
-class Lane:
-    """Tests that run one after the other.
+class Shard:
+    """Tests that run one after the other on one cluster.
 
     Attributes:
-        name: leads each line of theirs, where there are others.
-        tier: the marker that they have.
-        words: for pytest: where they are.
+        name: Prefix of the shard's output lines, if there are several shards.
+        tier: The marker that selects its tests.
+        arguments: Paths and options for pytest.
     """
 
     name: str
     tier: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
-LANES = (  # the longest first
-    Lane("loop", "kfp", (LOOP,)),
-    Lane("commands", "kfp", ("tests/cluster", f"--ignore={LOOP}", f"--ignore={BACKEND}")),
-    Lane("cluster", "cluster", ("tests/cluster",)),
-    Lane("backend", "kfp", (BACKEND,)),
+SHARDS = (  # the longest first
+    Shard("loop", "kfp", (LOOP,)),
+    Shard("commands", "kfp", (REFIT, f"--ignore={LOOP}")),
+    Shard("cluster", "cluster", (MACHINE, REFIT)),
+    Shard("backend", "kfp", (MACHINE,)),
 )
 
 
-def lanes_of(tiers: Sequence[str]) -> list[Lane]:
+def shards_of(tiers: Sequence[str]) -> list[Shard]:
     """The shards of some tiers."""
-    return [shard for shard in LANES if shard.tier in tiers]
+    return [shard for shard in SHARDS if shard.tier in tiers]
 
 
-def run_lanes(shards: Sequence[Lane], arguments: Sequence[str], at_once: int) -> dict[Lane, int]:
+def run_shards(
+    shards: Sequence[Shard], arguments: Sequence[str], parallel: int
+) -> dict[Shard, int]:
     """Run the tests of these shards.
 
     Args:
-        shards: some of ``LANES``.
-        arguments: more of pytest's.
-        at_once: how many shards run side by side.
+        shards: Some of ``SHARDS``.
+        arguments: Further arguments of pytest.
+        parallel: Number of shards that run at the same time.
 
     Returns:
-        How pytest ended, by shard; ``NO_TESTS`` where the arguments left none.
+        pytest's exit code by shard; ``NO_TESTS`` if the arguments deselected all tests.
     """
-    with ThreadPoolExecutor(at_once) as side_by_side:
-        asked = [
-            side_by_side.submit(
+    with ThreadPoolExecutor(parallel) as pool:
+        futures = {
+            shard: pool.submit(
                 _run, shard, number, arguments, f"{shard.name:8}| " if len(shards) > 1 else ""
             )
             for number, shard in enumerate(shards)
-        ]
-        return {shard: ended.result() for shard, ended in zip(shards, asked, strict=True)}
+        }
+        return {shard: future.result() for shard, future in futures.items()}
 
 
-def lanes_at_once() -> int:
-    """As many shards as this machine's memory can carry, up to ``AT_ONCE``."""
+def default_parallelism() -> int:
+    """As many shards as fit into this host's memory, up to ``MAX_PARALLEL``."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return max(1, min(AT_ONCE, int(memory // LANE_GB)))
+    return max(1, min(MAX_PARALLEL, int(memory // SHARD_GB)))
 
 
-def _run(shard: Lane, number: int, arguments: Sequence[str], lead: str) -> int:
-    # Captured this way, what takes minutes can still be told while it happens.
+def _run(shard: Shard, number: int, arguments: Sequence[str], prefix: str) -> int:
+    # With this way of capturing, progress lines appear while a test is running.
     options = ("-vv", "--capture=sys", "-m", shard.tier)
-    command = [sys.executable, "-m", "pytest", *options, *shard.words]
+    command = [sys.executable, "-m", "pytest", *options, *shard.arguments]
     process = subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,
@@ -89,7 +92,8 @@ def _run(shard: Lane, number: int, arguments: Sequence[str], lead: str) -> int:
     )
     assert process.stdout
     for line in process.stdout:
-        told = line.replace(f" {TOLD}", f"\n{lead}{TOLD}")  # while a test's line waits for its end
-        sys.stdout.write(f"{lead}{told}")
+        # pytest's line of the running test is not complete yet.
+        separated = line.replace(f" {LOG_PREFIX}", f"\n{prefix}{LOG_PREFIX}")
+        sys.stdout.write(f"{prefix}{separated}")
         sys.stdout.flush()
     return process.wait()

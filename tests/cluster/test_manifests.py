@@ -1,4 +1,4 @@
-"""What the API server says to our manifests and accounts."""
+"""The API server accepts our manifests, and our accounts have the intended permissions."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ import yaml
 from components.deployment.cluster import SeldonCluster
 from components.deployment.routes import weights_of
 from refit.errors import ServiceUnreachable, UsageError
-from tests.cluster.binaries import GoPrograms, module_folder
-from tests.cluster.commands import CommandFailed, wait_for
-from tests.cluster.kubernetes import Cluster, Manifest, as_list
-from tests.cluster.pods import namespace
 from tests.cluster.recommender import deployer
-from tests.cluster.settings import ROOT
 from tests.kustomize.manifests import OVERLAYS, overlays
 from tests.kustomize.pods import pod_specs
+from tests.machine.binaries import GoPrograms, module_folder
+from tests.machine.commands import CommandError, wait_for
+from tests.machine.kubernetes import Cluster, Manifest, to_list
+from tests.machine.pods import namespace
+from tests.machine.settings import ROOT
 
 pytestmark = pytest.mark.cluster
 
@@ -36,7 +36,7 @@ TABLE = yaml.safe_load((TESTS / "can_i.yaml").read_text("utf-8"))
 
 @pytest.fixture(scope="module")
 def installed(seldon: Cluster) -> Cluster:
-    """A cluster with all kinds that the overlays have, our namespace, accounts and roles."""
+    """A cluster with the CRDs that the overlays use, and our namespace, accounts and roles."""
     modules = GoPrograms(folder=TESTS / "crds")
     prometheus = module_folder(modules, PROMETHEUS_OPERATOR) / "example/prometheus-operator-crd"
     gateway = module_folder(modules, GATEWAY_API) / "config/crd/standard"
@@ -53,33 +53,33 @@ def installed(seldon: Cluster) -> Cluster:
 
 
 @pytest.mark.parametrize("name", overlays())
-def test_the_api_server_takes_an_overlay(installed: Cluster, name: str) -> None:
-    """Built as ``kubectl apply -k`` does; ``make manifests`` holds it against a golden file."""
+def test_the_api_server_accepts_an_overlay(installed: Cluster, name: str) -> None:
+    """Built like ``kubectl apply -k``; ``make manifests`` compares it with a golden file."""
     built = installed.kubectl("kustomize", OVERLAYS / name)
-    told = installed.kubectl(*DRY_RUN, text=built).splitlines()
-    assert len(told) == len(objects(name))
-    assert all(line.endswith("(server dry run)") for line in told)
+    lines = installed.kubectl(*DRY_RUN, text=built).splitlines()
+    assert len(lines) == len(objects(name))
+    assert all(line.endswith("(server dry run)") for line in lines)
 
 
 @pytest.mark.parametrize("name", overlays())
-def test_the_namespace_takes_every_pod(installed: Cluster, name: str) -> None:
-    """A Deployment is taken with a warning where its pods would be refused: ask with the pods."""
+def test_the_namespace_admits_every_pod(installed: Cluster, name: str) -> None:
+    """Checked with pods: a Deployment is accepted even if its pods would be rejected."""
     specs = dict(pod_specs(objects(name)))
     assert set(specs) >= {"Deployment/review"}
-    pods = [pod(who, spec) for who, spec in specs.items()]
-    installed.kubectl(*DRY_RUN, text=as_list(pods))
+    pods = [pod(owner, spec) for owner, spec in specs.items()]
+    installed.kubectl(*DRY_RUN, text=to_list(pods))
 
 
-def test_the_namespace_refuses_a_pod_that_may_become_root(installed: Cluster) -> None:
+def test_the_namespace_rejects_a_pod_that_may_become_root(installed: Cluster) -> None:
     specs = dict(pod_specs(objects("kind")))
-    careless = pod("careless", specs["Deployment/review"])
-    del careless["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
-    with pytest.raises(CommandFailed, match="violates PodSecurity"):
-        installed.kubectl(*DRY_RUN, text=as_list([careless]))
+    privileged = pod("privileged", specs["Deployment/review"])
+    del privileged["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
+    with pytest.raises(CommandError, match="violates PodSecurity"):
+        installed.kubectl(*DRY_RUN, text=to_list([privileged]))
 
 
-def test_a_component_builds_with_another(installed: Cluster, tmp_path: Path) -> None:
-    """Those that no overlay has, such as canary and gateway beside Seldon, a GPU without it."""
+def test_components_can_be_combined(installed: Cluster, tmp_path: Path) -> None:
+    """Combinations that no overlay has, such as canary and gateway with Seldon, GPU without."""
     for names in (
         ["seldon", "canary", "gpu"],
         ["seldon", "gateway"],
@@ -92,28 +92,32 @@ def test_a_component_builds_with_another(installed: Cluster, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("account", TABLE["accounts"])
-def test_an_account_may_do_what_the_table_says(installed: Cluster, account: str) -> None:
-    questions = list(TABLE["questions"])
-    reviews = as_list(review(account, question) for question in questions)
+def test_an_account_has_exactly_the_permissions_of_the_table(
+    installed: Cluster, account: str
+) -> None:
+    actions = list(TABLE["actions"])
+    reviews = to_list(review(account, action) for action in actions)
     answers = installed.kubectl("create", "-f", "-", "-o", ALLOWED, text=reviews).split()
-    allowed = {q for q, answer in zip(questions, answers, strict=True) if answer == "true"}
-    assert allowed == {q for q, accounts in TABLE["questions"].items() if account in accounts}
+    allowed = {a for a, answer in zip(actions, answers, strict=True) if answer == "true"}
+    assert allowed == {a for a, accounts in TABLE["actions"].items() if account in accounts}
 
 
-def test_the_deployer_makes_our_deployment_and_no_other(installed: Cluster) -> None:
+def test_the_deployer_may_create_only_our_deployment(installed: Cluster) -> None:
     (ours,) = [one for one in objects("kind") if one["kind"] == "SeldonDeployment"]
     another = {**ours, "metadata": {**ours["metadata"], "name": "another"}}
     as_deployer = (*DRY_RUN, "--as=system:serviceaccount:refit:refit-deployer")
-    installed.kubectl(*as_deployer, text=as_list([ours]))
-    with pytest.raises(CommandFailed, match='"another" is forbidden'):
-        installed.kubectl(*as_deployer, text=as_list([another]))
+    installed.kubectl(*as_deployer, text=to_list([ours]))
+    with pytest.raises(CommandError, match='"another" is forbidden'):
+        installed.kubectl(*as_deployer, text=to_list([another]))
 
 
-def test_the_deployer_splits_by_the_gateway_api(installed: Cluster, tmp_path: Path) -> None:
+def test_the_deployer_may_split_traffic_by_the_gateway_api(
+    installed: Cluster, tmp_path: Path
+) -> None:
     built = yaml.safe_load_all(build_components(installed, ["seldon", "gateway"], tmp_path))
-    mine = [one for one in built if one["kind"] in ("Role", "HTTPRoute", "GRPCRoute")]
-    another = {**mine[-1], "metadata": {**mine[-1]["metadata"], "name": "another"}}
-    installed.apply([*mine, another])
+    ours = [one for one in built if one["kind"] in ("Role", "HTTPRoute", "GRPCRoute")]
+    another = {**ours[-1], "metadata": {**ours[-1]["metadata"], "name": "another"}}
+    installed.apply([*ours, another])
     cluster = SeldonCluster("refit", "refit", client=deployer(installed))
     for weights in ({"main": 90, "canary": 10}, {"main": 100}):
         cluster.split(weights)
@@ -126,20 +130,21 @@ def test_the_deployer_splits_by_the_gateway_api(installed: Cluster, tmp_path: Pa
         cluster.split({"main": 100})
 
 
-def review(account: str, question: str) -> Manifest:
-    """A question of the table, as the API server is asked it."""
-    verb, what = question.split(" ")
-    kind, _, part = what.partition("/")
+def review(account: str, action: str) -> Manifest:
+    """A SubjectAccessReview for an action of the table."""
+    verb, target = action.split(" ")
+    kind, _, part = target.partition("/")
     resource, _, group = kind.partition(".")
-    asked = {"verb": verb, "resource": resource, "group": group, "namespace": TABLE["namespace"]}
-    asked["subresource" if part in SUBRESOURCES else "name"] = part
+    attributes = {"verb": verb, "resource": resource, "group": group}
+    attributes["namespace"] = TABLE["namespace"]
+    attributes["subresource" if part in SUBRESOURCES else "name"] = part
     return {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
             "user": f"system:serviceaccount:{TABLE['namespace']}:{account}",
             "groups": ["system:serviceaccounts", "system:authenticated"],
-            "resourceAttributes": asked,
+            "resourceAttributes": attributes,
         },
     }
 
@@ -156,12 +161,11 @@ def objects(overlay: str) -> list[Manifest]:
 
 def build_components(cluster: Cluster, names: list[str], folder: Path) -> str:
     folder.mkdir(exist_ok=True)
-    kustomize = Path(
-        os.path.relpath(ROOT / "kustomize", folder)
-    )  # kustomize takes no absolute path
-    wanted = {
+    # kustomize does not accept absolute paths.
+    kustomize = Path(os.path.relpath(ROOT / "kustomize", folder))
+    kustomization = {
         "resources": [str(kustomize / "base")],
         "components": [str(kustomize / "components" / name) for name in names],
     }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(wanted), "utf-8")
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf-8")
     return cluster.kubectl("kustomize", folder)

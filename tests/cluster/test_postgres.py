@@ -1,4 +1,4 @@
-"""The alert store in PostgreSQL as a cluster has it: pods write, the review page reads."""
+"""The alert store in PostgreSQL on a cluster: pods write, the review page reads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,11 +8,11 @@ from sqlalchemy import text
 from monitoring.database import Database
 from monitoring.store import RefitState, SqlStore
 from refit.errors import ServiceUnreachable
-from tests.cluster.commands import wait_for
-from tests.cluster.images import Images
-from tests.cluster.kubernetes import Cluster
-from tests.cluster.pods import run_pod
-from tests.cluster.postgres import PASSWORD, AlertStore, install_alert_store
+from tests.cluster.alert_store import PASSWORD, AlertStore, install_alert_store
+from tests.machine.commands import wait_for
+from tests.machine.images import Images
+from tests.machine.kubernetes import Cluster
+from tests.machine.pods import run_pod
 from tests.monitoring.alerts import DRIFT, QUERY, alert, series
 
 pytestmark = pytest.mark.cluster
@@ -54,75 +54,77 @@ def installed(
 
 @pytest.fixture
 def store(installed: AlertStore, monkeypatch: pytest.MonkeyPatch) -> AlertStore:
-    """An empty store, whose password this process has."""
+    """An empty store; this process has its password."""
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    installed.empty()
+    installed.clear()
     return installed
 
 
-def test_what_a_pod_writes_is_on_the_review_page(store: AlertStore, images: Images) -> None:
-    assert "refit_monitor_store_readable 0.0" in store.metrics()  # no monitor ran yet
-    writes = store.pod("writes", images.main(), WRITE, alert().model_dump_json())
-    assert run_pod(store.cluster, writes).strip() == alert().model_dump_json()
-    kept = SqlStore(store.url_here())
-    assert kept.results("t1", 1) == series(QUERY, DRIFT)
-    assert kept.decisions() == [alert().decision]
-    assert kept.alerts() == [alert()]
+def test_the_review_page_shows_what_a_pod_wrote(store: AlertStore, images: Images) -> None:
+    assert "refit_monitor_store_readable 0.0" in store.metrics()  # no monitor has run yet
+    writer = store.pod("writer", images.main(), WRITE, alert().model_dump_json())
+    assert run_pod(store.cluster, writer).strip() == alert().model_dump_json()
+    database = SqlStore(store.host_url())
+    assert database.results("t1", 1) == series(QUERY, DRIFT)
+    assert database.decisions() == [alert().decision]
+    assert database.alerts() == [alert()]
     assert_the_page_shows_one_alert(store)
 
 
-def test_of_two_pods_that_claim_at_once_one_gets_it(store: AlertStore, images: Images) -> None:
+def test_if_two_pods_claim_a_refit_concurrently_one_succeeds(
+    store: AlertStore, images: Images
+) -> None:
     claims = [
         store.pod(name, images.main(), CLAIM, alert().model_dump_json())
         for name in ("claims-one", "claims-other")
     ]
-    with ThreadPoolExecutor() as side_by_side:
-        with Database(store.url_here()).writing() as db:  # keeps both waiting
-            asked = [side_by_side.submit(run_pod, store.cluster, pod) for pod in claims]
-            wait_for("two pods that wait", lambda: db.scalar(WAITING) == 2, 90)
-        said = [one.result().strip() for one in asked]
-    (refit,) = SqlStore(store.url_here()).refits()
+    with ThreadPoolExecutor() as pool:
+        with Database(store.host_url()).writing() as db:  # blocks both
+            futures = [pool.submit(run_pod, store.cluster, pod) for pod in claims]
+            wait_for("two blocked pods", lambda: db.scalar(WAITING) == 2, 90)
+        owners = [future.result().strip() for future in futures]
+    (refit,) = SqlStore(store.host_url()).refits()
     assert refit.state is RefitState.REQUESTED
-    assert sorted(said) == sorted(["None", refit.owner])
+    assert sorted(owners) == sorted(["None", refit.owner])
 
 
-@pytest.mark.parametrize("given", ["", "quite-wrong"], ids=["none", "a wrong one"])
-def test_without_the_password_nobody_gets_in(
-    store: AlertStore, monkeypatch: pytest.MonkeyPatch, given: str
+@pytest.mark.parametrize("password", ["", "quite-wrong"], ids=["none", "wrong"])
+def test_without_the_password_access_is_denied(
+    store: AlertStore, monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:
-    """Nor through a forwarded port, whose callers come from the server's own pod."""
+    """Also through a forwarded port, whose connections come from the server's own pod."""
     with store.forwarded() as forwarded:
         SqlStore(forwarded)
-        monkeypatch.setenv("PGPASSWORD", given)
-        for url in (store.url_here(), forwarded):
-            with pytest.raises(ServiceUnreachable, match="password") as refused:
+        monkeypatch.setenv("PGPASSWORD", password)
+        for url in (store.host_url(), forwarded):
+            with pytest.raises(ServiceUnreachable, match="password") as denied:
                 SqlStore(url)
-            assert "quite-wrong" not in str(refused.value)
+            assert "quite-wrong" not in str(denied.value)
 
 
-def test_what_it_holds_outlives_a_crash(store: AlertStore) -> None:
-    SqlStore(store.url_here()).add_alert(alert())
+def test_data_survives_a_crash(store: AlertStore) -> None:
+    SqlStore(store.host_url()).add_alert(alert())
     store.crash()
-    assert SqlStore(store.url_here()).alerts() == [alert()]
+    assert SqlStore(store.host_url()).alerts() == [alert()]
 
 
-def test_what_it_holds_outlives_its_absence(store: AlertStore) -> None:
-    kept = SqlStore(store.url_here(), patience_seconds=2)
-    kept.add_alert(alert())
-    store.take_away()
+def test_data_survives_a_stop(store: AlertStore) -> None:
+    database = SqlStore(store.host_url(), patience_seconds=2)
+    database.add_alert(alert())
+    store.stop()
     try:
         with pytest.raises(ServiceUnreachable, match="cannot be used"):
-            kept.alerts()
-        said = store.metrics()
-        assert "refit_monitor_store_readable 0.0" in said
-        assert "refit_monitor_unresolved_alerts" not in said
+            database.alerts()
+        metrics = store.metrics()
+        assert "refit_monitor_store_readable 0.0" in metrics
+        assert "refit_monitor_unresolved_alerts" not in metrics
     finally:
-        store.bring_back()
-    assert SqlStore(store.url_here()).alerts() == [alert()]
+        store.start()
+    assert SqlStore(store.host_url()).alerts() == [alert()]
     assert_the_page_shows_one_alert(store)
 
 
 def assert_the_page_shows_one_alert(store: AlertStore) -> None:
-    shown = ("refit_monitor_store_readable 1.0", ONE_ALERT)
-    # A service's name leads to its new pod some seconds after that has come.
-    wait_for("the alert on the page", lambda: all(one in store.metrics() for one in shown), 30)
+    expected = ("refit_monitor_store_readable 1.0", ONE_ALERT)
+    # A Service's name resolves to its new pod some seconds after the pod has started.
+    wait_for("the alert on the page", lambda: all(one in store.metrics() for one in expected), 30)

@@ -1,4 +1,4 @@
-"""Rollouts on a real cluster: real API server, Seldon's operator, recommenders, an S3 store."""
+"""Rollouts on a cluster with the real API server, Seldon's operator, recommenders and S3 store."""
 
 import sys
 import time
@@ -13,14 +13,10 @@ import yaml
 
 from components.deployment.cluster import SeldonCluster
 from components.deployment.manifests import STATE_ANNOTATION
-from components.deployment.rollout import Progress, Rollouts
+from components.deployment.rollout import RolloutProgress, Rollouts
 from components.deployment.settings import RolloutSettings
 from refit.errors import RefitError
 from refit.registry import Registry
-from tests.cluster.commands import run, tell, wait_for
-from tests.cluster.images import Images
-from tests.cluster.kubernetes import Cluster
-from tests.cluster.object_store import ObjectStore
 from tests.cluster.recommender import (
     NAMESPACE,
     PREDICTIONS,
@@ -30,6 +26,10 @@ from tests.cluster.recommender import (
     install_recommender,
     recommender_manifests,
 )
+from tests.machine.commands import report, run, wait_for
+from tests.machine.images import Images
+from tests.machine.kubernetes import Cluster
+from tests.machine.object_store import ObjectStore
 from tests.serving import tiny
 
 pytestmark = pytest.mark.cluster
@@ -47,27 +47,27 @@ SETTINGS = RolloutSettings(
 )
 RATE = 10.0
 OUTCOMES = "s3://refit/outcomes.parquet"
-ASKED = {"k": 5, "context": {"occasion": "party"}}
+REQUEST = {"k": 5, "context": {"occasion": "party"}}
 
 
 @pytest.fixture(scope="module")
 def bundles(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Ids of three bundles; ``broken`` answers every warm-up but no party."""
+    """Ids of three bundles; ``broken`` works for warm-up requests, but fails for parties."""
     root = tmp_path_factory.mktemp("bundles")
-    made = {
+    models = {
         "old": tiny.make_model(root / "old", 0),
         "new": tiny.make_model(root / "new", 1),
         "broken": tiny.make_model(root / "broken", 2, nan_at="party"),
     }
-    return {name: registry.add(tiny.make_bundle(root, model)) for name, model in made.items()}
+    return {name: registry.add(tiny.make_bundle(root, model)) for name, model in models.items()}
 
 
 @pytest.fixture(scope="module")
 def outcomes(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Every third answer leads to something, whoever gave it."""
-    soon = datetime.now(UTC) + timedelta(hours=1)  # after any answer of this test
+    """Events for every third answer, regardless of the predictor."""
+    later = datetime.now(UTC) + timedelta(hours=1)  # after all answers of this module
     rows = [
-        {"request_id": f"people-{n}", "event_type": "view", "event_time": soon}
+        {"request_id": f"load-{n}", "event_type": "view", "event_time": later}
         for n in range(0, 300_000, 3)
     ]
     path = tmp_path_factory.mktemp("outcomes") / "outcomes.parquet"
@@ -86,66 +86,66 @@ def rollouts(
     outcomes: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Rollouts:
-    """The recommender installed, following the champion; rollouts as the deployer's account."""
+    """Rollouts with the deployer's account, on an installed recommender that serves ``old``."""
     images.serving()
-    registry.promote(bundles["old"], "a test", "the first one")
+    registry.promote(bundles["old"], "a test", "the first bundle")
     folder = tmp_path_factory.mktemp("kustomization")
     install_recommender(seldon, object_store, recommender_manifests(seldon, folder))
     cluster = SeldonCluster(NAMESPACE, "refit", client=deployer(seldon), reads_pods=True)
-    made = Rollouts(SETTINGS, cluster, registry, PREDICTIONS, outcomes)
-    wait_for("the recommender", lambda: _is_settled(made), 240)
-    return made
+    running = Rollouts(SETTINGS, cluster, registry, PREDICTIONS, outcomes)
+    wait_for("the recommender", lambda: _is_stable(running), 240)
+    return running
 
 
 @pytest.fixture(scope="module")
-def people(seldon: Cluster, images: Images, rollouts: Rollouts) -> Iterator[SteadyLoad]:
-    """A steady load over the plain Service, for all that follows."""
-    load = SteadyLoad(seldon, images.base(), RATE, ASKED)
-    yield load
-    load.end()
+def load(seldon: Cluster, images: Images, rollouts: Rollouts) -> Iterator[SteadyLoad]:
+    """A steady load on the plain Service during all tests of this module."""
+    running = SteadyLoad(seldon, images.base(), RATE, REQUEST)
+    yield running
+    running.stop()
 
 
-def test_a_canary_proves_itself_and_is_promoted(
-    seldon: Cluster, rollouts: Rollouts, people: SteadyLoad, bundles: dict[str, str]
+def test_a_good_canary_is_promoted(
+    seldon: Cluster, rollouts: Rollouts, load: SteadyLoad, bundles: dict[str, str]
 ) -> None:
     old, new = bundles["old"], bundles["new"]
     rollouts.registry.propose(new, old, "a test", "it passed the gate")
-    lead(rollouts, "comparing")
+    reconcile_until(rollouts, "comparing")
     assert weights(seldon) == {"main": 90, "canary": 10}
-    before = people.seen()
+    before = load.read()
     seldon.restart("kube-apiserver")
-    ended = lead(rollouts, "promoted")
-    assert ended.decision.verdict.passed
-    assert all(check.measured is not None for check in ended.decision.verdict.checks)
-    during = people.seen()
+    progress = reconcile_until(rollouts, "promoted")
+    assert progress.decision.verdict.passed
+    assert all(check.measured is not None for check in progress.decision.verdict.checks)
+    during = load.read()
     share = during.answers[new] - before.answers.get(new, 0)
     share /= during.total - before.total
-    tell(f"the canary's share with one pod beside one: {share:.2f}; {ended.decision.counts}")
+    report(f"the canary's share with one of two pods: {share:.2f}; {progress.decision.counts}")
     assert rollouts.wait_until_stable(120) == new
     assert weights(seldon) == {"main": 100}
     assert rollouts.registry.champion().bundle_id == new
-    assert_no_failure(people)
+    assert_no_failure(load)
 
 
-def test_a_broken_bundle_is_rolled_back_by_itself(
-    seldon: Cluster, rollouts: Rollouts, people: SteadyLoad, bundles: dict[str, str]
+def test_a_broken_bundle_is_rolled_back_automatically(
+    seldon: Cluster, rollouts: Rollouts, load: SteadyLoad, bundles: dict[str, str]
 ) -> None:
     new, broken = bundles["new"], bundles["broken"]
-    rollouts.registry.propose(broken, new, "a test", "its gate was fooled")
-    ended = lead(rollouts, "rolled back")
-    assert "increase of fallbacks is at least" in ended.message
+    rollouts.registry.propose(broken, new, "a test", "its gate did not notice")
+    progress = reconcile_until(rollouts, "rolled back")
+    assert "increase in fallbacks is at least" in progress.message
     assert rollouts.wait_until_stable(120) == new
     live = seldon.get("seldondeployment", "refit", NAMESPACE)
     assert [one["name"] for one in live["spec"]["predictors"]] == ["main"]
     assert STATE_ANNOTATION not in live["metadata"].get("annotations", {})
     assert weights(seldon) == {"main": 100}
-    assert_no_failure(people)
+    assert_no_failure(load)
 
 
-def test_roll_back_is_one_command(
+def test_a_roll_back_is_one_command(
     seldon: Cluster,
     rollouts: Rollouts,
-    people: SteadyLoad,
+    load: SteadyLoad,
     bundles: dict[str, str],
     tmp_path: Path,
 ) -> None:
@@ -153,46 +153,45 @@ def test_roll_back_is_one_command(
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "pipelines.cli", "bundles", "rollback", "--by", "a test"]
     command += ["--reason", "it was better before", "--cluster", str(tmp_path / "cluster.yaml")]
-    said = run(command, environment={"KUBECONFIG": str(seldon.kubeconfig)})
-    assert said.strip() == f"champion: {bundles['old']}"
+    output = run(command, environment={"KUBECONFIG": str(seldon.kubeconfig)})
+    assert output.strip() == f"champion: {bundles['old']}"
     assert rollouts.registry.champion().action == "rollback"
     assert rollouts.reconcile().phase == "idle"
-    # Until nobody is answered by the other one any more.
-    wait_for("the old bundle alone", lambda: _only(people, bundles["old"]), 60)
-    assert_no_failure(people)
+    wait_for("answers of the old bundle only", lambda: _answers_only(load, bundles["old"]), 60)
+    assert_no_failure(load)
 
 
-def test_what_everybody_saw(people: SteadyLoad, bundles: dict[str, str]) -> None:
-    seen = people.seen()
-    tell(f"{seen.total} answers, slowest {seen.slowest_ms:.0f} ms: {seen.answers}")
-    tell(f"fallbacks: {seen.fallbacks}; failures: {seen.failures}")
-    assert set(seen.answers) == set(bundles.values())
-    assert not seen.failures
+def test_no_request_failed(load: SteadyLoad, bundles: dict[str, str]) -> None:
+    results = load.read()
+    report(f"{results.total} answers, slowest {results.slowest_ms:.0f} ms: {results.answers}")
+    report(f"fallbacks: {results.fallbacks}; failures: {results.failures}")
+    assert set(results.answers) == set(bundles.values())
+    assert not results.failures
     for healthy in (bundles["old"], bundles["new"]):
-        # On a busy machine a new pod's first answers may be late, for a breaker's two seconds.
-        assert seen.fallbacks[healthy] <= 0.1 * seen.answers[healthy]
+        # On a busy host a new pod's first answers may be slow, which opens the breaker for 2 s.
+        assert results.fallbacks[healthy] <= 0.1 * results.answers[healthy]
 
 
-def lead(rollouts: Rollouts, phase: str, seconds: float = 400) -> Progress:
+def reconcile_until(rollouts: Rollouts, phase: str, seconds: float = 400) -> RolloutProgress:
     """Reconcile until a phase is reached."""
     deadline, last = time.monotonic() + seconds, ""
     while True:
         try:
             progress = rollouts.reconcile()
-            told = f"{progress.phase}: {progress.message}"
+            message = f"{progress.phase}: {progress.message}"
         except RefitError as error:
-            progress, told = None, str(error)
-        if told != last:
-            tell(f"rollout: {told[:300]}")
-            last = told
+            progress, message = None, str(error)
+        if message != last:
+            report(f"rollout: {message[:300]}")
+            last = message
         if progress and progress.phase == phase:
             return progress
-        assert time.monotonic() < deadline, f"not {phase} in time: {told}"
+        assert time.monotonic() < deadline, f"timed out: not {phase}: {message}"
         time.sleep(2.0)
 
 
 def weights(cluster: Cluster) -> dict[str, int]:
-    """What the operator wrote for a mesh, once it says so for HTTP and gRPC alike."""
+    """The weights in the operator's VirtualService, once they equal the predictors' weights."""
 
     def agreed() -> dict[str, int]:
         (service,) = cluster.get("virtualservice", namespace=NAMESPACE)["items"]
@@ -201,27 +200,27 @@ def weights(cluster: Cluster) -> dict[str, int]:
             for http in service["spec"]["http"]
         ]
         predictors = cluster.get("seldondeployment", "refit", NAMESPACE)["spec"]["predictors"]
-        wanted = {one["name"]: one["traffic"] for one in predictors}
-        return wanted if all(route == wanted for route in routes) else {}
+        expected = {one["name"]: one["traffic"] for one in predictors}
+        return expected if all(route == expected for route in routes) else {}
 
     return wait_for("the weights", agreed, 60)
 
 
-def assert_no_failure(people: SteadyLoad) -> None:
-    time.sleep(3)  # what went wrong last is told after a moment
-    assert people.seen().failures == []
+def assert_no_failure(load: SteadyLoad) -> None:
+    time.sleep(3)  # results are reported once a second
+    assert load.read().failures == []
 
 
-def _is_settled(rollouts: Rollouts) -> bool:
+def _is_stable(rollouts: Rollouts) -> bool:
     try:
         return rollouts.wait_until_stable(0) is not None
     except RefitError:
         return False
 
 
-def _only(people: SteadyLoad, bundle: str) -> bool:
-    before = people.seen()
+def _answers_only(load: SteadyLoad, bundle: str) -> bool:
+    before = load.read()
     time.sleep(5)
-    after = people.seen()
-    grown = {name for name, n in after.answers.items() if n > before.answers.get(name, 0)}
-    return grown == {bundle}
+    after = load.read()
+    active = {name for name, n in after.answers.items() if n > before.answers.get(name, 0)}
+    return active == {bundle}

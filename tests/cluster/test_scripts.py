@@ -1,7 +1,7 @@
-"""The steps of make kind and make minikube, on a cluster that stands.
+"""The steps of make kind and make minikube on a running cluster.
 
-What is put in their place: the cluster's creation, the loading of images, the release of Kubeflow
-Pipelines, Seldon's chart (its own kustomization instead), the model server (its stand-in).
+Replaced are the creation of the cluster, the loading of images, the release of Kubeflow Pipelines,
+Seldon's chart (by its own kustomization) and TensorFlow Serving (by Refit's model server).
 """
 
 import json
@@ -18,30 +18,30 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from tests.cluster.commands import CommandFailed, wait_for
-from tests.cluster.images import Images
-from tests.cluster.kfp.backend import Backend, linked_manifests, sources
-from tests.cluster.kubernetes import Cluster
-from tests.cluster.local import SCRIPT, do_steps, environment
 from tests.cluster.market import Market
 from tests.cluster.refit_command import CONFIG
-from tests.cluster.seldon import manifests_file
-from tests.cluster.settings import ROOT
+from tests.machine.commands import CommandError, wait_for
+from tests.machine.images import Images
+from tests.machine.kfp.backend import Backend, linked_manifests, sources
+from tests.machine.kubernetes import Cluster
+from tests.machine.seldon import manifests_file
+from tests.machine.settings import ROOT
+from tests.machine.steps import SCRIPT, environment, run_steps
 
 pytestmark = pytest.mark.kfp
 
 RECOMMENDER, REVIEW = "19000", "18081"
-ASKED = {"user_id": "shopper-000012", "context": {"surface": "home"}, "k": 5}
+REQUEST = {"user_id": "shopper-000012", "context": {"surface": "home"}, "k": 5}
 TRAINING_SECONDS = 1200
-SOON = "30"
-"""Seconds; a Deployment that is recreated waits for its old pod to end first."""
+SHORT_TIMEOUT = "30"
+"""Seconds; a Deployment with strategy Recreate waits for its old pod to end first."""
 
 
 @pytest.fixture(scope="module")
 def prepared(kfp_backend: Backend, seldon: Cluster, market: Market, images: Images) -> Cluster:
-    """A cluster whose node has every image; what is installed on it is installed again.
+    """A cluster with all images, on which the steps install everything again.
 
-    Its training is the one of ``test_submit.py``: whichever comes first leaves it in the cache.
+    The training is the same as in ``test_submit.py``: the second of the two uses the cache.
     """
     images.main()
     images.serving()
@@ -50,25 +50,26 @@ def prepared(kfp_backend: Backend, seldon: Cluster, market: Market, images: Imag
 
 @pytest.fixture
 def overlay(tmp_path: Path) -> Path:
-    """kind's own, with the model server's stand-in."""
+    """The overlay for kind, with Refit's own model server."""
     return write_overlay(tmp_path)
 
 
 def write_overlay(folder: Path, **more: object) -> Path:
-    kustomize = Path(os.path.relpath(ROOT / "kustomize", folder))  # it takes no absolute path
-    wanted = {
+    # kustomize does not accept absolute paths.
+    kustomize = Path(os.path.relpath(ROOT / "kustomize", folder))
+    kustomization = {
         "resources": [str(kustomize / "overlays" / "kind")],
         "components": [str(kustomize / "components" / "model-server-stand-in")],
         **more,
     }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(wanted), "utf-8")
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf-8")
     (folder / "loaded.tar").touch()
     return folder
 
 
 @contextmanager
 def all_steps(cluster: Cluster, overlay: Path) -> Iterator[subprocess.Popen[str]]:
-    """The script as a person runs it, with all of its steps, until it is told to end."""
+    """Run the script with all of its steps, and terminate it at the end of the block."""
     with linked_manifests() as kubeflow:
         settings = sources(kubeflow) | {
             "SELDON_MANIFESTS": str(manifests_file(cluster)),
@@ -93,21 +94,21 @@ def all_steps(cluster: Cluster, overlay: Path) -> Iterator[subprocess.Popen[str]
 
 
 def read_until(process: subprocess.Popen[str], end: str) -> list[str]:
-    """What it says, up to a line; fails with all of it when that never comes."""
-    said = []
+    """Read output lines up to one that starts with ``end``; fail if there is none."""
+    lines = []
     assert process.stdout
     for line in process.stdout:
-        said.append(line.rstrip())
+        lines.append(line.rstrip())
         if line.startswith(end):
-            return said
-    raise AssertionError("\n".join(said))
+            return lines
+    raise AssertionError("\n".join(lines))
 
 
 def fetch(port: str, path: str = "", body: object = None) -> str:
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"http://localhost:{port}{path}", data, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=10) as answer:
-        return str(answer.read().decode())
+    with urlopen(request, timeout=10) as response:
+        return str(response.read().decode())
 
 
 def is_healthy(port: str, path: str) -> bool:
@@ -124,29 +125,29 @@ def is_closed(port: str) -> bool:
 
 
 @pytest.mark.timeout(TRAINING_SECONDS + 600)
-def test_it_ends_with_a_recommender_that_answers_and_a_second_run_finds_all_done(
+def test_the_recommender_answers_after_all_steps_and_a_second_run_trains_nothing(
     prepared: Cluster, overlay: Path, kfp_backend: Backend
 ) -> None:
     with all_steps(prepared, overlay) as process:
-        said = read_until(process, "open until Ctrl-C")
-        headings = [line.removeprefix("== ") for line in said if line.startswith("== ")]
+        lines = read_until(process, "open until Ctrl-C")
+        headings = [line.removeprefix("== ") for line in lines if line.startswith("== ")]
         assert headings[0] == "check tools"
         assert headings[-1] == "open ports"
-        assert f"http://localhost:{RECOMMENDER}" in "\n".join(said)
-        answer = json.loads(fetch(RECOMMENDER, "/api/v1.0/predictions", {"jsonData": ASKED}))
-        assert len(answer["jsonData"]["items"]) == ASKED["k"]
+        assert f"http://localhost:{RECOMMENDER}" in "\n".join(lines)
+        answer = json.loads(fetch(RECOMMENDER, "/api/v1.0/predictions", {"jsonData": REQUEST}))
+        assert len(answer["jsonData"]["items"]) == REQUEST["k"]
         assert answer["jsonData"]["bundle_id"]
         assert "refit_monitor_store_readable" in fetch(REVIEW, "/metrics")
     assert all(map(is_closed, (RECOMMENDER, REVIEW)))
 
     before = count_runs(kfp_backend)
     with all_steps(prepared, overlay) as process:
-        said = read_until(process, "open until Ctrl-C")
-        assert any("there is a champion already" in line for line in said)
+        lines = read_until(process, "open until Ctrl-C")
+        assert any("there is already a champion" in line for line in lines)
     assert count_runs(kfp_backend) == before
 
 
-def test_a_way_that_breaks_is_opened_again(prepared: Cluster, overlay: Path) -> None:
+def test_a_broken_port_forwarding_is_restarted(prepared: Cluster, overlay: Path) -> None:
     with all_steps(prepared, overlay) as process:
         read_until(process, "open until Ctrl-C")
         prepared.kubectl("delete", "pod", "-n", "kubeflow", "-l", "app.kubernetes.io/name=review")
@@ -165,24 +166,24 @@ WRONG_ARGUMENT = {
 
 
 @pytest.mark.parametrize(
-    ("mistake", "pod", "last_words"),
+    ("mistake", "pod", "error"),
     [
         (WRONG_IMAGE, "pod review-", 'Failed to pull image "nowhere.example/wrong'),
         (WRONG_ARGUMENT, "pod rollout-", "No such option: --wrong"),
     ],
     ids=["image", "argument"],
 )
-def test_a_pod_that_fails_is_named_with_its_last_words(
-    prepared: Cluster, tmp_path: Path, mistake: dict[str, object], pod: str, last_words: str
+def test_the_error_names_a_failing_pod_and_its_last_log_lines(
+    prepared: Cluster, tmp_path: Path, mistake: dict[str, object], pod: str, error: str
 ) -> None:
-    steps = partial(do_steps, prepared, ["make_secrets", "apply_overlay"])
-    with pytest.raises(CommandFailed) as failure:
-        steps(REFIT_OVERLAY=str(write_overlay(tmp_path, **mistake)), WAIT_SECONDS=SOON)
-    said = str(failure.value)
-    assert pod in said
-    assert last_words in said
-    assert f"is not ready after {SOON} s" in said
-    assert "stopped at: apply overlay" in said
+    steps = partial(run_steps, prepared, ["create_secrets", "apply_overlay"])
+    with pytest.raises(CommandError) as failure:
+        steps(REFIT_OVERLAY=str(write_overlay(tmp_path, **mistake)), WAIT_SECONDS=SHORT_TIMEOUT)
+    message = str(failure.value)
+    assert pod in message
+    assert error in message
+    assert f"is not ready after {SHORT_TIMEOUT} s" in message
+    assert "failed in step: apply overlay" in message
     steps(REFIT_OVERLAY=str(write_overlay(tmp_path)))
 
 

@@ -1,6 +1,6 @@
 """Build every overlay with pinned tools, compare with the golden files, test the alert rules.
 
-``python -m tests.kustomize.manifests`` checks; with ``--renew`` the golden files are rewritten.
+``python -m tests.kustomize.manifests`` checks; with ``--renew`` it updates the golden files.
 """
 
 import shutil
@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from refit.errors import RefitError
-from tests.cluster.binaries import build, tools
-from tests.cluster.commands import run
-from tests.cluster.machine import CannotRun
+from tests.machine.binaries import build, tools
+from tests.machine.commands import run
+from tests.machine.host import UnsupportedHostError
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ROOT / "kustomize" / "overlays"
@@ -23,8 +23,8 @@ RULES_TEST = Path(__file__).with_name("rules_test.yaml")
 GOLDEN = Path(__file__).with_name("golden")
 
 
-class Differs(RefitError):  # noqa: N818 - what happened, not a fault
-    """An overlay does not build to its golden file."""
+class GoldenFileError(RefitError):
+    """The build of an overlay differs from its golden file."""
 
 
 def overlays() -> list[str]:
@@ -33,23 +33,23 @@ def overlays() -> list[str]:
 
 
 def build_manifests(folder: Path) -> str:
-    """What kustomize makes of a folder, as YAML."""
+    """Build a folder with kustomize; returns YAML."""
     return run([find_tool("kustomize"), "build", str(folder)])
 
 
 def check_overlay(name: str, renew: bool = False) -> None:
-    """Build an overlay and hold it against its golden file, or renew that.
+    """Build an overlay and compare it with its golden file, or update the golden file.
 
     Raises:
-        Differs: It is not what the golden file says.
+        GoldenFileError: The build differs from the golden file.
     """
     built, golden = build_manifests(OVERLAYS / name), GOLDEN / f"{name}.yaml"
     if renew:
         golden.write_text(built, encoding="utf-8")
     elif not golden.exists() or golden.read_text(encoding="utf-8") != built:
-        raise Differs(
-            f"kustomize/overlays/{name} does not build to {golden.relative_to(ROOT)}; if that is "
-            "meant, run 'make manifests ARGS=--renew' and look at what git says has changed"
+        raise GoldenFileError(
+            f"the build of kustomize/overlays/{name} differs from {golden.relative_to(ROOT)}; if "
+            "this is intended, run 'make manifests ARGS=--renew' and review the diff"
         )
 
 
@@ -57,7 +57,7 @@ def check_rules() -> None:
     """Check the alert rules and run their tests.
 
     Raises:
-        CommandFailed: promtool says what is wrong.
+        CommandError: promtool found an error.
     """
     promtool = find_tool("promtool")
     with tempfile.TemporaryDirectory() as folder:
@@ -69,21 +69,21 @@ def check_rules() -> None:
 
 
 def find_tool(name: str) -> str:
-    """A pinned tool, built where Go is; without Go, the one on the path.
+    """Path of a pinned tool, built with Go; without Go, the tool on the PATH.
 
     Raises:
-        CannotRun: There is neither.
+        UnsupportedHostError: There is neither Go nor the tool.
     """
     try:
         return str(build(tools()) / name)
-    except CannotRun as missing:
+    except UnsupportedHostError as missing:
         if found := shutil.which(name):
             return found
-        raise CannotRun(f"{missing}; or put {name} on the path") from None
+        raise UnsupportedHostError(f"{missing}; or install {name}") from None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check everything; return the exit code."""
+    """Check all overlays and the alert rules; return the exit code."""
     renew = "--renew" in arguments
     try:
         for name in overlays():

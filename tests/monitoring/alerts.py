@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 from refit.alert import Action, Alert, DriftDecision
 from refit.drift import DriftResult, DriftState, Window
 
-OK, DRIFT, SILENT = DriftState.OK, DriftState.DRIFT, DriftState.INSUFFICIENT_DATA
-QUERY, BRAND = ("query-embedding", "frechet"), ("input:items.brand", "null-share")
+OK, DRIFT, UNMEASURED = DriftState.OK, DriftState.DRIFT, DriftState.INSUFFICIENT_DATA
+QUERY, BRAND = ("query-embedding", "frechet"), ("input:items.brand", "null_share")
 NOW = datetime(2024, 3, 10, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=365)
 
@@ -12,9 +12,9 @@ LONG_AGO = NOW - timedelta(days=365)
 def series(name, *states):
     subject, statistic = name
     results = []
-    for place, state in enumerate(states):
-        end = NOW - timedelta(days=len(states) - 1 - place)
-        value = {OK: 0.1, DRIFT: 0.5, SILENT: None}[state]
+    for i, state in enumerate(states):
+        end = NOW - timedelta(days=len(states) - 1 - i)
+        value = {OK: 0.1, DRIFT: 0.5, UNMEASURED: None}[state]
         results.append(
             DriftResult(
                 subject=subject,

@@ -1,4 +1,4 @@
-"""A small made-up marketplace: stock, events and logged answers out of Gaussian mixtures."""
+"""A small simulated marketplace: stock, events and logged answers from Gaussian mixtures."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -22,13 +22,14 @@ BRANDS = np.array([f"brand {i}" for i in range(12)])
 
 @dataclass(frozen=True)
 class Market:
-    """What the marketplace looks like; ``change`` returns one that has drifted."""
+    """The distributions of a marketplace; ``change`` returns one that has drifted."""
 
     seed: int = 0
     tastes: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1)
     brand_null: float = 0.02
     encoder: int = 0
     new_category: float = 0.0
+    price_factor: float = 1.0
     buys: float = 0.1
     answers_a_day: int = 300
     listings_a_day: int = 200
@@ -36,8 +37,8 @@ class Market:
         default_factory=lambda: np.random.default_rng(7).normal(size=(5, DIMENSION)), repr=False
     )
 
-    def change(self, **what):
-        return replace(self, **what)
+    def change(self, **changes):
+        return replace(self, **changes)
 
     def kinds(self, random, n):
         weights = np.array([*self.tastes, 0.0]) * (1 - self.new_category)
@@ -69,35 +70,35 @@ class Market:
                     [None if random.random() < self.brand_null else b for b in brands],
                     pa.string(),
                 ),
-                "price": random.lognormal(3, 0.6, n),
+                "price": self.price_factor * random.lognormal(3, 0.6, n),
                 "listed_at": pa.array(listed, pa.timestamp("us", tz="UTC")),
                 "image_embedding": list(self.pictures(random, kinds)),
             }
         ), kinds
 
     def answers(self, stock, kinds, day, days=1, towers=TOWERS, bundle="b1", fallback=0.0):
-        """Logged answers: each recommends items of the query's own kind."""
+        """Logged answers: each recommends items of the kind of its query."""
         random = np.random.default_rng((self.seed, day, 2))
         n = self.answers_a_day * days
-        asked = self.kinds(random, n)
+        wanted = self.kinds(random, n)
         by_kind = [np.flatnonzero(kinds == k) for k in range(5)]
         ids = np.array(stock["item_id"].to_pylist(), dtype=object)
         rows = []
-        queries = self.vectors(random, asked)
-        for place, kind in enumerate(asked):
+        queries = self.vectors(random, wanted)
+        for i, kind in enumerate(wanted):
             pool = by_kind[kind] if len(by_kind[kind]) else np.arange(len(ids))
-            chosen = random.choice(pool, 10)
+            recommended = random.choice(pool, 10)
             is_fallback = random.random() < fallback
             rows.append(
                 {
-                    "request_id": f"r{self.seed}-{day}-{place}",
+                    "request_id": f"r{self.seed}-{day}-{i}",
                     "bundle_id": bundle,
                     "embedding_version": towers,
                     "user_id": f"u{random.integers(0, 400)}",
                     "time": START + timedelta(days=day + float(random.uniform(0, days))),
                     "context": json.dumps({"kind": int(kind)}),
-                    "query_embedding": None if is_fallback else queries[place].tolist(),
-                    "item_ids": ids[chosen].tolist(),
+                    "query_embedding": None if is_fallback else queries[i].tolist(),
+                    "item_ids": ids[recommended].tolist(),
                     "scores": np.sort(random.normal(0.7, 0.1, 10))[::-1].tolist(),
                     "fallback": "tower down" if is_fallback else None,
                     "latency_ms": 2.0,
@@ -107,7 +108,7 @@ class Market:
         return pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
 
     def events(self, answers):
-        """What followed the answers: half are looked at, some bought."""
+        """What followed the answers: half lead to a view, some of those to a purchase."""
         first = answers["time"][0].as_py()
         random = np.random.default_rng((self.seed, int(first.timestamp()), 3))
         rows = []
@@ -138,8 +139,8 @@ class Market:
 
 
 @dataclass
-class World:
-    """A folder with everything that one reference is built from, and a log that can grow."""
+class Marketplace:
+    """A folder with everything that a reference is built from, and a log that can grow."""
 
     root: Path
     market: Market
@@ -153,6 +154,7 @@ class World:
         self.all_items, self.all_events = [items for items, _ in daily], []
         self.all_kinds = self.kinds
         answers = self.market.answers(self.stock, self.kinds, 0, self.days)
+        self.root.mkdir(parents=True, exist_ok=True)
         self.predictions = self.root / "predictions.parquet"
         pq.write_table(answers, self.predictions)
         self.dataset = self.root / "dataset"
@@ -161,7 +163,7 @@ class World:
         pq.write_table(self.market.events(answers), self.dataset / "events.parquet")
         end = START + timedelta(days=self.days)
         DatasetManifest(
-            source="made up",
+            source="simulated",
             simulated=True,
             terms="none",
             counts={"events": RowCounts(rows_in=0, kept=0, rejected=0, duplicates=0)},
@@ -188,8 +190,8 @@ class World:
         write_json(folder / "index.json", {"embedding_version": towers, "as_of": as_of.isoformat()})
         return folder
 
-    def live(self, market, days, **kwargs):
-        """Let the marketplace run on for some days; the log, items and events grow."""
+    def run(self, market, days, **kwargs):
+        """Let some days pass; the log, items and events grow."""
         for day in range(self.now, self.now + days):
             items, kinds = market.items(day)
             self.all_items.append(items)

@@ -13,9 +13,19 @@ from monitoring.alerts import resolve
 from monitoring.database import Database
 from monitoring.metrics import StoreCollector
 from monitoring.review.server import main, make_server
-from monitoring.store import DECISIONS, RefitState, SqlStore
+from monitoring.store import DECISIONS, SCHEMA, SCHEMA_VERSION, RefitState, SqlStore
 from refit.alert import AlertStatus
-from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, SILENT, alert, series
+from tests.monitoring.alerts import (
+    BRAND,
+    DRIFT,
+    LONG_AGO,
+    NOW,
+    OK,
+    QUERY,
+    UNMEASURED,
+    alert,
+    series,
+)
 
 UNREADABLE = {("store_readable",): 0}
 BUNDLE = "20240309T101112500Z-0a1b2c3d"
@@ -44,23 +54,23 @@ def metrics(page):
 
 def test_the_store_as_metrics(place, metrics):
     store = SqlStore(place)
-    store.add_results(series(QUERY, SILENT, OK, DRIFT) + series(BRAND, OK, OK, SILENT))
+    store.add_results(series(QUERY, UNMEASURED, OK, DRIFT) + series(BRAND, OK, OK, UNMEASURED))
     for day in (2, 1):
         decision = alert().decision.model_copy(update={"at": NOW - timedelta(days=day)})
         store.add_decision(BUNDLE, decision)
-    silent = alert("a2").model_copy(update={"results": tuple(series(BRAND, SILENT))})
-    for each in (alert(), alert("a3"), silent):
+    unmeasured = alert("a2").model_copy(update={"results": tuple(series(BRAND, UNMEASURED))})
+    for each in (alert(), alert("a3"), unmeasured):
         store.add_alert(each)
     store.update_alert("a3", tuple(AlertStatus), status=AlertStatus.ACKNOWLEDGED)
     refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 30.0)
     store.set_refit(refit, RefitState.FAILED, "no memory")
 
-    made = datetime(2024, 3, 9, 10, 11, 12, 500_000, tzinfo=UTC).timestamp()
+    built = datetime(2024, 3, 9, 10, 11, 12, 500_000, tzinfo=UTC).timestamp()
     states = dict.fromkeys((str(state) for state in RefitState), 0)
     assert metrics() == {
         ("store_readable",): 1,
         ("decided_timestamp_seconds",): (NOW - timedelta(days=1)).timestamp(),
-        ("bundle_timestamp_seconds", BUNDLE): made,
+        ("bundle_timestamp_seconds", BUNDLE): built,
         ("drift_results", "ok"): 0,
         ("drift_results", "drift"): 1,
         ("drift_results", "insufficient data"): 1,
@@ -74,12 +84,12 @@ def test_the_store_as_metrics(place, metrics):
     assert metrics()["unresolved_alerts", "insufficient data"] == 0
 
 
-def test_a_store_that_nothing_was_written_to_tells_no_times(place, metrics):
+def test_an_empty_store_has_no_times(place, metrics):
     SqlStore(place)
     assert not any("timestamp" in name for name, *_ in metrics())
 
 
-def test_a_store_that_nobody_made_is_not_readable_and_not_made(place, metrics, tmp_path):
+def test_a_store_that_does_not_exist_is_not_readable_and_not_created(place, metrics, tmp_path):
     assert metrics() == UNREADABLE
     assert not list(tmp_path.iterdir())
 
@@ -91,15 +101,20 @@ def test_a_store_with_a_row_that_is_not_json_is_not_readable(place, metrics):
     assert metrics() == UNREADABLE
 
 
+def test_a_store_of_another_version_is_not_readable(place, metrics):
+    SqlStore(place)
+    with Database(place).writing() as db:
+        db.execute(SCHEMA.update().values(version=SCHEMA_VERSION + 1))
+    assert metrics() == UNREADABLE
+
+
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_a_file_that_is_no_database_is_not_readable(place, metrics):
     Path(place).write_text("nothing of ours")
     assert metrics() == UNREADABLE
 
 
-def test_a_server_that_asks_for_another_password_is_not_readable_until_it_has_it(
-    postgres, monkeypatch, caplog, tmp_path
-):
+def test_with_a_wrong_password_the_store_is_not_readable(postgres, monkeypatch, caplog, tmp_path):
     place = postgres.empty()
     SqlStore(place)
     collector = StoreCollector(place)
@@ -113,14 +128,14 @@ def test_a_server_that_asks_for_another_password_is_not_readable_until_it_has_it
     assert next(iter(collector.collect())).samples[0].value == 1
 
 
-def test_a_store_that_cannot_be_is_bad_usage(monkeypatch, capsys, tmp_path):
-    words = ["--pages", str(tmp_path), "--store", "postgresql+psycopg://refit:hush@db/refit"]
-    monkeypatch.setattr(sys, "argv", ["server", *words])
+def test_a_store_with_a_password_in_its_url_is_a_usage_error(monkeypatch, capsys, tmp_path):
+    options = ["--pages", str(tmp_path), "--store", "postgresql+psycopg://refit:hush@db/refit"]
+    monkeypatch.setattr(sys, "argv", ["server", *options])
     with pytest.raises(SystemExit, match="2"):
         main()
-    said = capsys.readouterr().err
-    assert "PGPASSWORD" in said
-    assert "hush" not in said
+    message = capsys.readouterr().err
+    assert "PGPASSWORD" in message
+    assert "hush" not in message
 
 
 @pytest.mark.parametrize("place", ["sqlite"], indirect=True)

@@ -2,10 +2,10 @@ import subprocess
 import sys
 
 
-def test_it_ends_in_good_order_when_its_pod_does(tmp_path):
-    asked = ("--pages", tmp_path, "--store", tmp_path / "alerts.sqlite", "--host", "127.0.0.1")
+def test_it_ends_without_a_traceback_when_its_pod_is_terminated(tmp_path):
+    options = ("--pages", tmp_path, "--store", tmp_path / "alerts.sqlite", "--host", "127.0.0.1")
     server = subprocess.Popen(
-        [sys.executable, "-m", "monitoring.review.server", *map(str, asked), "--port", "0"],
+        [sys.executable, "-m", "monitoring.review.server", *map(str, options), "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -1,16 +1,15 @@
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import inspect
 
 from monitoring.alerts import acknowledge, list_alerts, resolve, show_alert
 from monitoring.database import Database, parse_place
-from monitoring.store import ALERTS, ClaimLost, RefitState, SqlStore
+from monitoring.store import ALERTS, SCHEMA, SCHEMA_VERSION, ClaimLost, RefitState, SqlStore
 from refit.alert import AlertStatus
 from refit.errors import ServiceUnreachable, UsageError
 from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, alert, series
@@ -21,7 +20,7 @@ def store(place):
     return SqlStore(place)
 
 
-def test_what_is_kept_comes_back(store):
+def test_what_is_written_is_read_back(store):
     results = series(QUERY, OK, DRIFT, OK) + series(BRAND, OK, OK, OK)
     store.add_results(results)
     store.add_results(results)
@@ -41,12 +40,12 @@ def test_what_is_kept_comes_back(store):
     store.add_results([])
 
 
-def test_another_process_finds_what_was_kept(place, store):
+def test_another_process_reads_what_was_written(place, store):
     store.add_alert(alert())
     assert SqlStore(place).alerts() == [alert()]
 
 
-def test_a_reading_that_is_measured_again_replaces_the_earlier(store):
+def test_a_result_that_is_measured_again_replaces_the_earlier_one(store):
     (first,) = series(QUERY, OK)
     (again,) = series(QUERY, DRIFT)
     store.add_results([first, again])
@@ -81,14 +80,14 @@ def test_alerts_go_from_open_to_acknowledged_to_resolved(store):
 @pytest.mark.parametrize(("by", "note"), [("", "note"), ("on call", " ")])
 def test_resolving_needs_a_name_and_a_note(store, by, note):
     store.add_alert(alert())
-    with pytest.raises(UsageError, match="say who"):
+    with pytest.raises(UsageError, match="name who"):
         resolve(store, "a1", by, note)
 
 
 def test_an_unknown_alert_is_a_usage_error(store):
-    for ask in (lambda: show_alert(store, "x"), lambda: acknowledge(store, "x", "me")):
+    for call in (lambda: show_alert(store, "x"), lambda: acknowledge(store, "x", "me")):
         with pytest.raises(UsageError, match="no alert 'x'"):
-            ask()
+            call()
 
 
 def test_a_refit_is_claimed_once_and_one_at_a_time(store):
@@ -103,13 +102,13 @@ def test_a_refit_is_claimed_once_and_one_at_a_time(store):
     assert store.claim_refit("k2", alert("a2"), NOW, NOW, 60) is not None
 
 
-def test_a_silent_claim_is_taken_up_and_its_first_owner_is_fenced_off(store):
+def test_a_claim_that_is_not_renewed_is_taken_over_and_its_first_owner_fenced_off(store):
     first = store.claim_refit("k1", alert(), NOW, LONG_AGO, 60)
-    assert store.take_up_refit(60) is None
+    assert store.take_over_refit(60) is None
     store.renew_refit(first, -1)
-    second = store.take_up_refit(60)
+    second = store.take_over_refit(60)
     assert (second.key, second.attempt) == ("k1", 2)
-    assert store.take_up_refit(60) is None
+    assert store.take_over_refit(60) is None
     for late in (
         lambda: store.renew_refit(first, 60),
         lambda: store.set_refit(first, RefitState.SUCCEEDED, "b2"),
@@ -150,10 +149,10 @@ def test_of_many_processes_exactly_one_claims(place):
     for racer in racers:
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    told = [racer.communicate(timeout=60)[0].split() for racer in racers]
+    outputs = [racer.communicate(timeout=60)[0].split() for racer in racers]
     assert all(racer.returncode == 0 for racer in racers)
-    assert sum(int(claims) for claims, _ in told) == 1
-    assert sum(int(raised) for _, raised in told) == 1
+    assert sum(int(claims) for claims, _ in outputs) == 1
+    assert sum(int(raised) for _, raised in outputs) == 1
 
 
 def test_a_change_that_fails_leaves_nothing(place, store):
@@ -169,7 +168,7 @@ def test_a_change_that_fails_leaves_nothing(place, store):
     assert store.alerts() == [alert()]
 
 
-def test_whoever_reads_sees_one_state_and_keeps_nobody_from_writing(postgres):
+def test_a_reader_sees_one_state_and_blocks_no_writer(postgres):
     place = postgres.empty()
     store = SqlStore(place)
     with Database(place, read_only=True).reading() as db:
@@ -179,7 +178,7 @@ def test_whoever_reads_sees_one_state_and_keeps_nobody_from_writing(postgres):
     assert store.alerts() == [alert()]
 
 
-def test_a_writer_waits_for_another_and_gives_up_in_words(place, store):
+def test_a_writer_waits_for_another_and_gives_up_with_a_message(place, store):
     hasty = SqlStore(place, patience_seconds=1)
     with (
         Database(place).writing(),
@@ -195,59 +194,60 @@ def test_a_writer_waits_for_another_and_gives_up_in_words(place, store):
     assert store.alerts() == [alert()]
 
 
-def test_a_writer_who_falls_silent_keeps_nobody_out(postgres):
+def test_a_writer_that_stalls_does_not_block_the_others(postgres):
     place = postgres.empty()
     store = SqlStore(place)
 
-    def fall_silent():
+    def stall():
         with Database(place, patience_seconds=1).writing() as db:
             db.execute(ALERTS.delete())
-            assert store.add_alert(alert())  # once the silent one has lost its turn
+            assert store.add_alert(alert())  # once the one that stalls has lost the lock
             db.execute(ALERTS.delete())
 
     with pytest.raises(ServiceUnreachable, match="idle-in-transaction"):
-        fall_silent()
+        stall()
     assert store.alerts() == [alert()]
 
 
-def test_a_file_of_the_release_before_is_read_and_written(tmp_path):
-    """Its tables were made by hand-written SQL, with other names of the same kinds."""
-    path = tmp_path / "store.sqlite"
-    with closing(sqlite3.connect(path)) as db, db:
-        db.executescript("""
-            CREATE TABLE alerts (
-                alert_id TEXT PRIMARY KEY, embedding_version TEXT NOT NULL,
-                created_at TEXT NOT NULL,
-                status TEXT NOT NULL, body TEXT NOT NULL);
-            CREATE TABLE decisions (
-                id INTEGER PRIMARY KEY, bundle_id TEXT NOT NULL, body TEXT NOT NULL);
-            CREATE TABLE refits (
-                key TEXT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL,
-                lease_until REAL NOT NULL, requested_at TEXT NOT NULL, body TEXT NOT NULL);
-        """)
-        row = ("a1", "t1", "2024-03-10T00:00:00.000000Z", "open", alert().model_dump_json())
-        db.execute("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", row)
-    store = SqlStore(path)
-    assert store.alerts() == [alert()]
-    store.add_decision("b1", alert().decision)
-    assert store.claim_refit("k1", alert(), NOW, LONG_AGO, 60)
-    assert (store.decisions(), len(store.refits())) == ([alert().decision], 1)
+OLD_TABLES = (
+    "CREATE TABLE readings (towers_id TEXT, subject TEXT, body TEXT)",
+    "CREATE TABLE alerts (alert_id TEXT PRIMARY KEY, towers_id TEXT, status TEXT, body TEXT)",
+)
 
 
-def test_what_no_server_answers_to_is_unreachable(tmp_path, monkeypatch):
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(place):
+    with Database(place).writing() as db:
+        for table in OLD_TABLES:
+            db.exec_driver_sql(table)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="another version of Refit wrote this alert store"):
+            SqlStore(place)
+    with Database(place).reading() as db:
+        assert sorted(inspect(db).get_table_names()) == ["alerts", "readings"]
+
+
+def test_a_store_of_a_later_version_is_refused(place):
+    SqlStore(place)
+    with Database(place).writing() as db:
+        db.execute(SCHEMA.update().values(version=SCHEMA_VERSION + 1))
+    with pytest.raises(UsageError, match="move the SQLite file away, or drop the tables"):
+        SqlStore(place)
+
+
+def test_without_a_server_the_store_is_unreachable(tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", "hush")
     for place in (
         "postgresql+psycopg://refit@127.0.0.1:1/refit",
         f"postgresql://r@/r?host={tmp_path}",
     ):
-        with pytest.raises(ServiceUnreachable, match="see that the server runs") as refused:
+        with pytest.raises(ServiceUnreachable, match="check that the server runs") as refused:
             SqlStore(place)
         assert place in str(refused.value)
         assert "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize("password", ["hush", None])
-def test_a_wrong_password_is_told_and_not_repeated(postgres, monkeypatch, password):
+def test_a_wrong_password_is_named_as_the_cause_and_not_repeated(postgres, monkeypatch, password):
     place = postgres.empty()
     monkeypatch.delenv("PGPASSWORD")
     if password:
@@ -257,7 +257,7 @@ def test_a_wrong_password_is_told_and_not_repeated(postgres, monkeypatch, passwo
     assert "hush" not in str(refused.value)
 
 
-def test_a_user_who_may_make_no_tables_is_told(postgres):
+def test_a_user_who_may_not_create_tables_gets_a_message(postgres):
     place = postgres.empty()
     with postgres.connect() as db:
         db.execute(f"CREATE ROLE guest LOGIN PASSWORD '{postgres.password}'".encode())
@@ -265,10 +265,10 @@ def test_a_user_who_may_make_no_tables_is_told(postgres):
         SqlStore(place.replace("//refit@", "//guest@"))
 
 
-def test_a_file_that_is_no_store_is_told(tmp_path):
+def test_a_file_that_is_no_store_is_unreachable(tmp_path):
     path = tmp_path / "store.sqlite"
     path.write_text("nothing of ours, and longer than the head of a database" * 10)
-    with pytest.raises(ServiceUnreachable, match="not a database; see that the file"):
+    with pytest.raises(ServiceUnreachable, match="not a database; check that the file"):
         SqlStore(path)
 
 
@@ -279,14 +279,14 @@ def test_a_file_that_is_no_store_is_told(tmp_path):
         ("postgresql+psycopg://refit:hu/s@hush@db/refit", "PGPASSWORD|cannot be read"),
         ("postgresql+psycopg://refit:1/hush@db/refit", "PGPASSWORD"),
         ("postgresql+psycopg://refit@db/refit?password=hush", "PGPASSWORD"),
-        ("postgresql+psycopg://refit:hush@db:port/refit", "cannot be read: it takes a path"),
-        ("postgresql+asyncpg://refit@db/refit", "no postgresql.asyncpg database"),
-        ("mysql://refit@db/refit", "no mysql database: it takes a path"),
-        ("sqlite://", "it takes a path"),
-        ("s3://refit/alerts.sqlite", "it takes a path"),
+        ("postgresql+psycopg://refit:hush@db:port/refit", "cannot be read: give a path"),
+        ("postgresql+asyncpg://refit@db/refit", "cannot be a postgresql.asyncpg database"),
+        ("mysql://refit@db/refit", "cannot be a mysql database: give a path"),
+        ("sqlite://", "give a path"),
+        ("s3://refit/alerts.sqlite", "give a path"),
     ],
 )
-def test_a_place_that_cannot_be_is_bad_usage_and_no_password_is_repeated(place, words):
+def test_an_invalid_place_is_a_usage_error_and_no_password_is_repeated(place, words):
     with pytest.raises(UsageError, match=words) as refused:
         SqlStore(place)
     assert "hush" not in str(refused.value)

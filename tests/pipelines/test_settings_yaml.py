@@ -98,7 +98,7 @@ DOUBTS = [
     ("a: size: M", "line 1, column 8: is not YAML for settings: a colon is not allowed here"),
     ("a:\n b: 1\n  c: 2", "line 3, column 4: is not YAML for settings: a colon is not allowed"),
     ("a: @b", "text cannot start with this character; put it in quotes"),
-    ("a: [*/null-share]", "text that starts with * refers to an anchor; put it in quotes"),
+    ("a: [*/null_share]", "text that starts with * refers to an anchor; put it in quotes"),
     ("a: *b", "text that starts with * refers to an anchor; put it in quotes"),
     ("a: 'b", "a quote is not closed"),
     ("a: [b", "a comma or a closing bracket is missing"),

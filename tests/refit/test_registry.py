@@ -25,7 +25,7 @@ def test_an_empty_registry_has_no_champion(registry):
         registry.rollback("ann", "why not")
 
 
-def test_an_added_bundle_comes_back_verified(registry, make_bundle):
+def test_an_added_bundle_can_be_read_and_is_verified(registry, make_bundle):
     bundle = make_bundle()
     assert registry.add(bundle) == registry.add(bundle) == bundle.bundle_id
     assert registry.list() == (bundle.bundle_id,)
@@ -34,7 +34,7 @@ def test_an_added_bundle_comes_back_verified(registry, make_bundle):
     assert found.path != bundle.path
 
 
-def test_a_broken_bundle_is_not_added(registry, make_bundle):
+def test_a_corrupt_bundle_is_not_added(registry, make_bundle):
     bundle = make_bundle()
     (bundle.index / "index.faiss").write_text("torn")
     with pytest.raises(RefitError, match=r"index\.faiss"):
@@ -42,13 +42,13 @@ def test_a_broken_bundle_is_not_added(registry, make_bundle):
     assert registry.list() == ()
 
 
-def test_an_unknown_bundle_is_told_with_the_latest(registry, make_bundle):
-    there = registry.add(make_bundle())
-    with pytest.raises(UsageError, match=there):
+def test_the_error_for_an_unknown_bundle_lists_the_latest_bundles(registry, make_bundle):
+    existing = registry.add(make_bundle())
+    with pytest.raises(UsageError, match=existing):
         registry.get("nothing")
 
 
-def test_promote_and_roll_back_leave_an_audit_line_each(registry, make_bundle):
+def test_every_promotion_and_roll_back_is_in_the_audit_trail(registry, make_bundle):
     first, second, third = (registry.add(make_bundle(note=n)) for n in "abc")
     for bundle_id in (first, second, third):
         registry.promote(bundle_id, "ann", "better")
@@ -56,7 +56,7 @@ def test_promote_and_roll_back_leave_an_audit_line_each(registry, make_bundle):
     assert registry.rollback("bob", "worse").bundle_id == second
     assert registry.rollback("bob", "worse still").bundle_id == first
     with pytest.raises(UsageError, match="no earlier champion"):
-        registry.rollback("bob", "on and on")
+        registry.rollback("bob", "once more")
     assert [(p.number, p.action, p.bundle_id, p.by) for p in registry.history()] == [
         (1, "promote", first, "ann"),
         (2, "promote", second, "ann"),
@@ -66,7 +66,7 @@ def test_promote_and_roll_back_leave_an_audit_line_each(registry, make_bundle):
     ]
 
 
-def test_promoting_the_champion_again_changes_nothing(registry, make_bundle):
+def test_promoting_the_champion_again_has_no_effect(registry, make_bundle):
     bundle_id = registry.add(make_bundle())
     assert registry.promote(bundle_id, "ann", "new") == registry.promote(bundle_id, "ann", "again")
     assert len(registry.history()) == 1
@@ -84,19 +84,19 @@ def test_without_a_passed_verdict_only_force_promotes(registry, make_bundle, pas
     assert registry.history()[-1].reason == "demo day"
 
 
-def test_a_writer_killed_before_its_history_line_loses_nothing(registry, make_bundle):
+def test_a_kill_before_the_history_is_written_loses_nothing(registry, make_bundle):
     first, second = (registry.add(make_bundle(note=n)) for n in "ab")
     registry.promote(first, "ann", "new")
-    registry._write_history(())  # what a kill between the two writes leaves
+    registry._write_history(())  # the state after a kill between the two writes
     assert [p.bundle_id for p in registry.history()] == [first]
     registry.promote(second, "ann", "better")
     assert [p.bundle_id for p in registry._read_history()] == [first, second]
 
 
-def test_a_broken_champion_file_is_an_error_not_an_empty_registry(registry, make_bundle):
+def test_an_invalid_champion_file_is_an_error_not_an_empty_registry(registry, make_bundle):
     registry.promote(registry.add(make_bundle()), "ann", "new")
     registry._write("champion.json", "{")
-    with pytest.raises(RefitError, match=r"champion\.json cannot be read"):
+    with pytest.raises(RefitError, match=r"champion\.json is invalid"):
         registry.champion()
 
 
@@ -109,18 +109,18 @@ def test_prune_keeps_the_newest_the_champion_and_its_predecessor(registry, make_
     assert registry.rollback("ann", "still works").bundle_id == ids[1]
 
 
-def test_prune_sweeps_what_killed_writers_left(tmp_path, make_bundle):
+def test_prune_removes_remains_of_killed_writers(tmp_path, make_bundle):
     registry = Registry(tmp_path)
-    there = registry.add(make_bundle())
+    existing = registry.add(make_bundle())
     for name, old in ((".a.partial", True), ("half-removed", True), (".b.partial", False)):
         (tmp_path / "bundles" / name).mkdir()
         if old:
             os.utime(tmp_path / "bundles" / name, (0, 0))
     assert registry.prune(keep=5) == ()
-    assert {p.name for p in (tmp_path / "bundles").iterdir()} == {there, ".b.partial"}
+    assert {p.name for p in (tmp_path / "bundles").iterdir()} == {existing, ".b.partial"}
 
 
-def test_a_half_uploaded_bundle_is_none(tmp_path, make_bundle):
+def test_a_partially_uploaded_bundle_does_not_exist(tmp_path, make_bundle):
     registry = Registry("memory://half/r", cache=tmp_path)
     bundle = make_bundle()
     registry.add(bundle)
@@ -132,7 +132,7 @@ def test_a_half_uploaded_bundle_is_none(tmp_path, make_bundle):
     assert registry.list() == (bundle.bundle_id,)
 
 
-def test_a_dead_writers_lock_expires(tmp_path, make_bundle, monkeypatch):
+def test_the_lock_of_a_killed_writer_expires(tmp_path, make_bundle, monkeypatch):
     registry = Registry("memory://locked/r", cache=tmp_path)
     bundle_id = registry.add(make_bundle())
     registry.fs.pipe_file(f"{registry.root}/.lock", b"0")
@@ -140,7 +140,7 @@ def test_a_dead_writers_lock_expires(tmp_path, make_bundle, monkeypatch):
     assert not registry.fs.exists(f"{registry.root}/.lock")
 
 
-def test_an_unreachable_store_is_said_to_be_so(tmp_path, monkeypatch):
+def test_an_unreachable_store_is_reported(tmp_path, monkeypatch):
     registry = Registry("memory://away/r", cache=tmp_path)
 
     def refuse(*_: object, **__: object) -> None:
@@ -156,7 +156,7 @@ def _promote_many(root: Path, ids: list[str], by: str) -> None:
         Registry(root).promote(ids[i % len(ids)], by, f"turn {i}")
 
 
-def test_concurrent_promotions_leave_one_consistent_history(tmp_path, make_bundle):
+def test_concurrent_promotions_keep_the_history_consistent(tmp_path, make_bundle):
     registry = Registry(tmp_path / "registry")
     ids = [registry.add(make_bundle(note=n)) for n in "abc"]
     context = multiprocessing.get_context("spawn")

@@ -45,7 +45,7 @@ MALFORMED = [
     ({"require": {"size": "M"}}, "require.size"),
     ({"require": {"size": [None]}}, "require.size"),
     ({"require": {"price": {}}}, "min, max"),
-    ({"require": {"price": {"min": 2, "max": 1}}}, "min lies above max"),
+    ({"require": {"price": {"min": 2, "max": 1}}}, "min is greater than max"),
     ({"require": {"price": {"min": "2"}}}, "require.price"),
     ({"require": {"price": {"least": 2}}}, "require.price"),
     ({"request_id": 1}, "request_id"),

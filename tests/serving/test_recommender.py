@@ -65,6 +65,59 @@ def test_sold_own_bought_and_excluded_items_never_come_back(serve):
     assert set(shown) == LIVE - own - bought - {"item-150"}
 
 
+def test_a_purchase_is_not_forgotten_when_the_history_is_full(serve):
+    """The histories of the bundle are short; what the request tells of itself is shorter still."""
+    views = [
+        {"item_id": f"item-{row}", "event_type": "view", "event_time": NOW} for row in range(60, 90)
+    ]
+    assert "item-3" not in every_item(serve(), user_id="user-3", history=views)
+
+
+def test_hidden_items_never_come_back(serve):
+    recommender = serve()
+    own, bought, hidden = sold_by("user-4"), {"item-4"}, {"item-60"}
+    history = [{"item_id": "item-61", "event_type": "hide", "event_time": NOW}]
+    shown = every_item(recommender, user_id="user-4", hidden=["item-62"], history=history)
+    assert set(shown) == LIVE - own - bought - hidden - {"item-61", "item-62"}
+    assert set(every_item(recommender, user_id="user-4")) == LIVE - own - bought - hidden
+    assert set(every_item(recommender, hidden=["item-62"])) == LIVE - {"item-62"}
+
+
+def test_a_hide_tells_nothing_of_taste(serve):
+    recommender = serve()
+    hide = {"item_id": "item-100", "event_type": "hide", "event_time": NOW}
+    with_hide = recommender.recommend({"history": [hide], "time": NOW})
+    assert ids(with_hide) == ids(recommender.recommend({"hidden": ["item-100"], "time": NOW}))
+
+
+def test_every_price_is_within_the_bounds_that_it_makes_itself(serve):
+    recommender = serve()
+    for item_id in sorted(LIVE):
+        price = PRICES[item_id]
+        for wanted in ({"min": price}, {"max": price}, {"min": price, "max": price}, [price]):
+            body = json.loads(json.dumps({"k": 500, "require": {"price": wanted}}))
+            assert item_id in ids(recommender.recommend(body))
+
+
+def test_each_rule_counts_what_it_removed(serve):
+    recommender = serve()
+    own = sold_by("user-4") & LIVE
+    request = {"user_id": "user-4", "exclude": ["item-60", "item-61"], "require": {"size": ["M"]}}
+    shown = every_item(recommender, **request)
+    removed = {
+        rule: recommender.counters.total("refit_ineligible_items", rule=rule)
+        for rule in recommender.snapshot.catalogue.rules.names
+    }
+    assert {name: n for name, n in removed.items() if name != "required_attributes"} == {
+        "not_live": 0,
+        "own_listing": len(own),
+        "bought": 0,  # item-4 is their own as well
+        "hidden": 1,
+        "excluded": 1,
+    }
+    assert sum(removed.values()) == tiny.N_LIVE - len(shown)
+
+
 def test_required_attributes_hold_and_k_items_come_back_whenever_they_exist(serve):
     recommender = serve()
     require = {"size": ["M", "XXL"], "brand": ["acne", "cos"], "price": {"min": 20, "max": 60.5}}

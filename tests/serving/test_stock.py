@@ -48,6 +48,32 @@ def test_a_new_listing_is_found_filtered_and_sold_again(serve, feed, until):
     until(lambda: set(every_item(recommender)) == LIVE)
 
 
+def test_an_item_that_is_listed_again_is_still_bought_and_hidden(serve, feed, until):
+    """user-29 bought it and user-4 hid it before it was gone from the bundle altogether."""
+    recommender = serve()
+    feed({**NEW, "item_id": "long-gone"})
+    until(lambda: "long-gone" in every_item(recommender))
+    shown = {
+        user for user in range(30) if "long-gone" in every_item(recommender, user_id=f"user-{user}")
+    }
+    assert shown == set(range(30)) - {29, 4, 5}, "user-5 sells it"
+
+
+def test_a_new_listing_is_hidden_and_counted_like_any_other(serve, feed, until):
+    recommender = serve()
+    feed(NEW, gone("item-1"))
+    until(lambda: "new-1" in every_item(recommender))
+    bought = {"item_id": "new-1", "event_type": "purchase", "event_time": NOW}
+    counted = recommender.counters.total
+    for request in ({"hidden": ["new-1"]}, {"exclude": ["new-1"]}, {"history": [bought]}):
+        assert set(every_item(recommender, **request)) == LIVE - {"item-1"}
+    for rule in ("hidden", "excluded", "bought"):
+        assert counted("refit_ineligible_items", rule=rule) == 1
+    assert counted("refit_ineligible_items", rule="not_live") >= 4
+    prices = [{"min": NEW["price"]}, {"max": NEW["price"]}, [NEW["price"]]]
+    assert all("new-1" in every_item(recommender, require={"price": p}) for p in prices)
+
+
 def test_a_new_listing_is_ranked_by_its_vector(serve, feed, until):
     """The tiny item tower knows an item by its id alone: listed anew, it keeps its score."""
     recommender = serve()

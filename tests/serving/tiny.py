@@ -136,7 +136,7 @@ def make_items(seed: int) -> pa.Table:
             "brand": [BRANDS[row % len(BRANDS)] for row in range(n)],
             "category_1": [None if row % 7 == 0 else "dress" for row in range(n)],
             "size": [SIZES[row % len(SIZES)] for row in range(n)],
-            "price": pa.array(np.round(rng.uniform(5, 100, n), 2), pa.float32()),
+            "price": np.round(rng.uniform(5, 100, n), 2),
             "live": [row < N_LIVE for row in range(n)],
         }
     )
@@ -156,6 +156,14 @@ def make_histories() -> pa.Table:
             "event_type": pa.array(types, pa.list_(pa.string())),
             "event_time": pa.array(times, pa.list_(pa.timestamp("us", "UTC"))),
         }
+    )
+
+
+def make_user_items(*pairs: tuple[int, int]) -> pa.Table:
+    """Purchases or hides: which user has bought or hidden which item, by their rows."""
+    users, items = zip(*pairs, strict=True) if pairs else ((), ())
+    return pa.table(
+        {"user_row": pa.array(users, pa.int32()), "item_row": pa.array(items, pa.int32())}
     )
 
 
@@ -198,6 +206,12 @@ def make_index(folder: Path, model: Path, seed: int = 0, dimension: int = D) -> 
     np.save(folder / "content.npy", outputs["content"].numpy())
     pq.write_table(items, folder / "items.parquet")
     pq.write_table(make_histories(), folder / "histories.parquet")
+    bought = [(user, user) for user in range(29)]
+    last = N_LIVE + N_GONE
+    pq.write_table(make_user_items(*bought, (29, last)), folder / "purchases.parquet")
+    pq.write_table(make_user_items((4, 60), (4, last)), folder / "hides.parquet")
+    delisted = pa.table({"item_id": pa.array(["long-gone"], pa.string())})
+    pq.write_table(delisted, folder / "delisted_items.parquet")
     pq.write_table(make_popularity(), folder / "popularity.parquet")
     IndexManifest(
         embedding_version=json.loads((model / "model.json").read_text())["embedding_version"],

@@ -1,4 +1,4 @@
-"""Each change moves what it says, from its day on, and nothing before."""
+"""Each change has the documented effects, from its day on, and none before."""
 
 from datetime import timedelta
 from functools import cache
@@ -10,7 +10,7 @@ import pytest
 
 from simulation.changes import CHANGES, NULLABLE_COLUMNS
 from simulation.marketplace import Marketplace
-from simulation.shoppers import MICROSECONDS_A_DAY
+from simulation.shoppers import MICROSECONDS_PER_DAY
 
 DAY = 8
 SMALL = {
@@ -54,13 +54,13 @@ def without(items: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_nothing_moves_before_its_day(name: str) -> None:
+def test_nothing_changes_before_its_day(name: str) -> None:
     for table in ("events_table", "items_table", "users_table"):
         usual = getattr(market(None), table)().to_pandas()
         changed = getattr(market(name), table)().to_pandas()
         column = {"events_table": "event_time", "items_table": "listed_at"}.get(table, "joined_at")
         usual, changed = (t[t[column] < changed_at()] for t in (usual, changed))
-        if table == "items_table":  # what becomes of them later may differ
+        if table == "items_table":  # whether they are sold later may differ
             later = {
                 name: t.delisted_at.where(t.delisted_at < changed_at())
                 for name, t in (("usual", usual), ("changed", changed))
@@ -72,20 +72,20 @@ def test_nothing_moves_before_its_day(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_something_moves_from_its_day_on(name: str) -> None:
+def test_something_changes_from_its_day_on(name: str) -> None:
     same_events = market(None).events_table().equals(market(name).events_table())
     same_items = market(None).items_table().equals(market(name).items_table())
     assert not (same_events and same_items)
 
 
 @pytest.mark.parametrize("name", ["column_gone_null", "image_encoder_replaced"])
-def test_an_upstream_fault_changes_nobodys_behaviour(name: str) -> None:
+def test_an_upstream_fault_does_not_change_behaviour(name: str) -> None:
     assert market(None).events_table().equals(market(name).events_table())
     assert market(None).users_table().equals(market(name).users_table())
 
 
 @pytest.mark.parametrize("name", ["taste_shift", "price_inflation", "brand_craze"])
-def test_who_comes_and_what_is_asked_stays(name: str) -> None:
+def test_shoppers_and_their_requests_do_not_change(name: str) -> None:
     usual, changed = market(None), market(name)
     assert usual.users_table().equals(changed.users_table())
     scenario, shoppers = changed.scenario, changed.shoppers
@@ -101,31 +101,32 @@ def test_new_category_wave() -> None:
     old_brands = set(market(None).items_table()["brand"].to_pylist())
     assert (~new.brand.isin(old_brands)).mean() > 0.7
     assert items[items.category_1 != "outdoor"].brand.isin(old_brands).all()
-    asked = events("new_category_wave").wanted_category
-    assert 0.15 < asked.str.startswith("outdoor").mean() < 0.75
+    wanted = events("new_category_wave").wanted_category
+    assert 0.15 < wanted.str.startswith("outdoor").mean() < 0.75
     centre, spread = vectors(before).mean(axis=0), vectors(before).std(axis=0)
     assert (np.abs(vectors(new).mean(axis=0) - centre) > spread).mean() > 0.3
 
 
-def test_taste_shift_changes_what_sells_and_not_what_is_offered() -> None:
+def test_taste_shift_changes_sales_but_not_listings() -> None:
     pd.testing.assert_frame_equal(without(listed("taste_shift")), without(listed(None)))
 
     fashion = market(None).scenario.fashion_on(DAY)
 
-    def fashionable(name: str | None) -> float:
-        """How much what sells is what was in fashion before, against what is listed."""
+    def old_fashion_in_sales(name: str | None) -> float:
+        """How much more in line with the old fashion the sales are than the new listings."""
         stock = market(name).stock
-        worn = np.einsum("ns,ns->n", fashion[stock.category], stock.style)
-        sold = stock.sold & (stock.gone_at >= DAY * MICROSECONDS_A_DAY)
-        return float(worn[sold].mean() - worn[stock.listed_at >= DAY * MICROSECONDS_A_DAY].mean())
+        similarity = np.einsum("ns,ns->n", fashion[stock.category], stock.style)
+        sold = stock.sold & (stock.delisted_at >= DAY * MICROSECONDS_PER_DAY)
+        new = stock.listed_at >= DAY * MICROSECONDS_PER_DAY
+        return float(similarity[sold].mean() - similarity[new].mean())
 
-    assert fashionable("taste_shift") < 0.5 * fashionable(None)
-    half = kept_fashion(0.5)
-    assert kept_fashion(1.0) < half < kept_fashion(None)
+    assert old_fashion_in_sales("taste_shift") < 0.5 * old_fashion_in_sales(None)
+    half = fashion_similarity(0.5)
+    assert fashion_similarity(1.0) < half < fashion_similarity(None)
 
 
-def kept_fashion(strength: float | None) -> float:
-    """How much of the fashion of the day before is still in fashion, mean over categories."""
+def fashion_similarity(strength: float | None) -> float:
+    """Cosine similarity of the fashion before and after the change, mean over categories."""
     scenario = market("taste_shift", strength).scenario if strength else market(None).scenario
     return float(
         np.einsum("cs,cs->c", scenario.fashion_on(DAY - 1), scenario.fashion_on(DAY)).mean()

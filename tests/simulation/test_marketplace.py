@@ -12,7 +12,7 @@ from simulation import choice
 from simulation.history import write_history
 from simulation.marketplace import CONTEXT_COLUMNS, USER_COLUMNS, Marketplace
 from simulation.oracle import Oracle, perfect_recommender, random_recommender
-from simulation.shoppers import MICROSECONDS_A_DAY
+from simulation.shoppers import MICROSECONDS_PER_DAY
 from simulation.stock import stock_of_day
 
 SMALL = {
@@ -77,26 +77,30 @@ def test_a_listing_is_sold_once_at_its_purchase(joined: pd.DataFrame) -> None:
     assert (sales.event_time == sales.delisted_at).all()
 
 
-def test_nothing_happens_to_a_listing_before_or_after_its_life(joined: pd.DataFrame) -> None:
+def test_a_listing_has_no_event_before_it_is_listed_or_after_it_is_delisted(
+    joined: pd.DataFrame,
+) -> None:
     assert (joined.event_time >= joined.listed_at).all()
     assert not (joined.event_time > joined.delisted_at).any()
 
 
-def test_nobody_meets_their_own_listing(market: Marketplace, joined: pd.DataFrame) -> None:
+def test_shoppers_have_no_event_on_their_own_listings(
+    market: Marketplace, joined: pd.DataFrame
+) -> None:
     assert set(joined.seller_id) & set(joined.user_id), "sellers are shoppers too"
     assert (joined.user_id != joined.seller_id).all()
 
 
-def test_nobody_acts_before_they_joined(joined: pd.DataFrame) -> None:
+def test_shoppers_have_no_event_before_they_join(joined: pd.DataFrame) -> None:
     assert (joined.event_time >= joined.joined_at).all()
 
 
-def test_what_is_not_sold_is_withdrawn_after_its_lifetime(market: Marketplace) -> None:
+def test_unsold_listings_are_withdrawn_after_their_lifetime(market: Marketplace) -> None:
     listed = stock_of_day(market.scenario, market.shoppers, 3)
-    lifetime = (listed.gone_at - listed.listed_at) / MICROSECONDS_A_DAY
+    lifetime = (listed.delisted_at - listed.listed_at) / MICROSECONDS_PER_DAY
     many = np.concatenate(
         [
-            (s.gone_at - s.listed_at) / MICROSECONDS_A_DAY
+            (s.delisted_at - s.listed_at) / MICROSECONDS_PER_DAY
             for s in (stock_of_day(market.scenario, market.shoppers, day) for day in range(20))
         ]
     )
@@ -111,7 +115,7 @@ def test_the_future_is_not_known(market: Marketplace) -> None:
     assert items.delisted_at.isna().mean() > 0.2
 
 
-def test_people_buy_what_fits(joined: pd.DataFrame) -> None:
+def test_shoppers_buy_their_size(joined: pd.DataFrame) -> None:
     clothes = joined[joined.category_1.isin(["women", "men"])]
     clothes = clothes[~clothes.category_2.str.contains("shoes|bags") & clothes.size_own.notna()]
     wanted = clothes.wanted_size.where(clothes.wanted_size != "", clothes.size_own)
@@ -120,33 +124,33 @@ def test_people_buy_what_fits(joined: pd.DataFrame) -> None:
     assert fits[sales].mean() > 0.85
 
 
-def test_people_buy_what_they_ask_for(joined: pd.DataFrame) -> None:
-    asked = joined[(joined.event_type == "purchase") & joined.wanted_category.str.contains(" ")]
-    assert (asked.category_2 == asked.wanted_category).mean() > 0.95
+def test_shoppers_buy_the_category_that_they_request(joined: pd.DataFrame) -> None:
+    sales = joined[(joined.event_type == "purchase") & joined.wanted_category.str.contains(" ")]
+    assert (sales.category_2 == sales.wanted_category).mean() > 0.95
     assert set(joined.surface) == {"home", "search"}
     assert ((joined.surface == "home") == (joined.wanted_category == "")).all()
 
 
 def test_taste_shows_in_the_vectors(market: Marketplace) -> None:
-    """Two purchases of one shopper look more alike than those of two, the category given."""
+    """Within a category, two purchases of one shopper are more similar than those of two."""
     sales = market.events_table().to_pandas().query("event_type == 'purchase'")
     items = market.items_table().to_pandas().set_index("item_id").loc[sales.item_id]
     vectors = np.stack(items.image_embedding.to_list())
     vectors -= vectors.mean(axis=0)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    alike = vectors @ vectors.T
+    similarity = vectors @ vectors.T
     user, category = sales.user_id.to_numpy(), items.category_2.to_numpy()
     pairs = (category[:, None] == category) & ~np.eye(len(user), dtype=bool)
     same = pairs & (user[:, None] == user)
     assert same.sum() > 50
-    assert alike[same].mean() > alike[pairs & ~same].mean() + 0.05
+    assert similarity[same].mean() > similarity[pairs & ~same].mean() + 0.05
 
 
-def test_winter_asks_for_coats_and_summer_for_dresses() -> None:
+def test_coats_are_in_demand_in_winter_and_dresses_in_summer() -> None:
     def shares(start: str) -> pd.Series:
-        winter = Marketplace({**SMALL, "days": 12, "start": start})
-        wanted = winter.events_table()["wanted_category"].to_pandas()
-        listed = winter.items_table()["category_2"].to_pandas()
+        market = Marketplace({**SMALL, "days": 12, "start": start})
+        wanted = market.events_table()["wanted_category"].to_pandas()
+        listed = market.items_table()["category_2"].to_pandas()
         return pd.concat(
             [wanted.value_counts(normalize=True), listed.value_counts(normalize=True)], axis=1
         )
@@ -169,7 +173,7 @@ def test_one_seed_gives_identical_rows_and_another_does_not(market: Marketplace)
         assert not first.equals(second)
 
 
-def test_a_longer_past_begins_with_the_shorter_one(market: Marketplace) -> None:
+def test_a_longer_history_begins_with_the_shorter_one(market: Marketplace) -> None:
     shorter = Marketplace({**SMALL, "days": 10}).events_table()
     assert shorter.num_rows > 1000
     assert market.events_table().slice(0, shorter.num_rows).equals(shorter)
@@ -183,24 +187,24 @@ def test_history_files_hold_the_marketplaces_rows(market: Marketplace, tmp_path)
 
 
 class Recorder:
-    """Recommends through another recommender and keeps what it was asked."""
+    """Calls a recommender, and records the arguments and answers."""
 
     def __init__(self, recommend) -> None:  # type: ignore[no-untyped-def]
         self.recommend = recommend
         self.calls: list[tuple] = []
 
-    def __call__(self, *asked):  # type: ignore[no-untyped-def]
-        answer = self.recommend(*asked)
-        self.calls.append((*asked, answer))
+    def __call__(self, *arguments):  # type: ignore[no-untyped-def]
+        answer = self.recommend(*arguments)
+        self.calls.append((*arguments, answer))
         return answer
 
 
 def test_a_live_day(market: Marketplace) -> None:
-    market = pickle.loads(pickle.dumps(market))  # lives on elsewhere
+    market = pickle.loads(pickle.dumps(market))
     recommend = Recorder(perfect_recommender(market))
     gone: list[str] = []
     before = market.items_table()
-    day = market.live_day(recommend, 10, gone.extend)
+    day = market.simulate_day(recommend, 10, gone.extend)
 
     assert day.day == 25
     assert market.day == 26
@@ -232,11 +236,11 @@ def test_a_live_day(market: Marketplace) -> None:
     )
 
 
-def test_requests_come_in_time_with_the_past_only(market: Marketplace) -> None:
+def test_requests_come_in_order_of_time_with_earlier_events_only(market: Marketplace) -> None:
     market = pickle.loads(pickle.dumps(market))
     for _ in range(2):
         recommend = Recorder(perfect_recommender(market))
-        market.live_day(recommend)
+        market.simulate_day(recommend)
     events = market.events_table().to_pandas()
     times = [time for *_, time, _ in recommend.calls]
     assert times == sorted(times)
@@ -248,16 +252,16 @@ def test_requests_come_in_time_with_the_past_only(market: Marketplace) -> None:
         assert set(context) == set(CONTEXT_COLUMNS)
         truth = events[(events.user_id == user_id) & (events.event_time < time)]
         assert len(history) == min(50, len(truth))
-        told = [(e["event_time"], e["item_id"], e["event_type"]) for e in history]
+        found = [(e["event_time"], e["item_id"], e["event_type"]) for e in history]
         known = set(zip(truth.event_time, truth.item_id, truth.event_type, strict=True))
-        assert set(told) <= known
-        assert [t for t, *_ in told] == sorted((t for t, *_ in told), reverse=True)
+        assert set(found) <= known
+        assert [t for t, *_ in found] == sorted((t for t, *_ in found), reverse=True)
 
 
 def test_no_listing_is_sold_twice_across_live_days(market: Marketplace) -> None:
     market = pickle.loads(pickle.dumps(market))
     for _ in range(4):
-        market.live_day(perfect_recommender(market))
+        market.simulate_day(perfect_recommender(market))
     events = market.events_table().to_pandas()
     sales = events[events.event_type == "purchase"]
     assert sales.item_id.is_unique
@@ -268,18 +272,18 @@ def test_no_listing_is_sold_twice_across_live_days(market: Marketplace) -> None:
 def test_a_better_recommender_sells_more(market: Marketplace) -> None:
     sales = {}
     for make in (perfect_recommender, random_recommender):
-        living = pickle.loads(pickle.dumps(market))
-        requests = living.live_day(make(living)).requests.to_pandas()
+        copy = pickle.loads(pickle.dumps(market))
+        requests = copy.simulate_day(make(copy)).requests.to_pandas()
         sales[make] = requests.bought.sum()
         assert (requests.perfect_chance >= requests.chance_of_sale - 1e-6).all()
         assert requests.organic_chance.mean() > 3 * requests.random_chance.mean()
     assert sales[perfect_recommender] >= 5 * max(1, sales[random_recommender])
 
 
-def test_the_stated_chance_is_the_chance(market: Marketplace) -> None:
-    """Requests bought must agree with the sum of their true chances, within four deviations."""
+def test_purchases_agree_with_their_chances(market: Marketplace) -> None:
+    """The number of purchases is within four standard deviations of the sum of their chances."""
     market = pickle.loads(pickle.dumps(market))
-    days = [market.live_day(perfect_recommender(market)).requests.to_pandas() for _ in range(3)]
+    days = [market.simulate_day(perfect_recommender(market)).requests.to_pandas() for _ in range(3)]
     requests = pd.concat(days)
     chance = requests.chance_of_sale
     spread = np.sqrt((chance * (1 - chance)).sum())
@@ -287,7 +291,7 @@ def test_the_stated_chance_is_the_chance(market: Marketplace) -> None:
 
 
 def test_chance_of_sale_by_hand() -> None:
-    """Two places, looked at with chances 1 and 1 / 1.1, utilities at the purchase threshold."""
+    """Two slots, both with the utility at which a purchase has a chance of a half."""
     value = np.full(2, choice.THRESHOLDS[choice.PURCHASE], dtype=np.float32)
     view = 1 / (1 + np.exp(choice.THRESHOLDS[choice.VIEW] - choice.THRESHOLDS[choice.PURCHASE]))
     bought = 0.5 * view
@@ -309,7 +313,7 @@ def test_answers_with_nothing_to_show(
     market: Marketplace, items: list[str], shown: int, not_on_sale: int | None
 ) -> None:
     market = pickle.loads(pickle.dumps(market))
-    day = market.live_day(lambda user, *_: (f"r-{user}-{_[-1]}", items))
+    day = market.simulate_day(lambda user, *_: (f"r-{user}-{_[-1]}", items))
     requests = day.requests.to_pandas()
     assert (requests.shown == shown).all()
     if not_on_sale is None:
@@ -319,7 +323,7 @@ def test_answers_with_nothing_to_show(
         assert not requests.bought.any()
 
 
-def test_a_day_that_fails_can_be_tried_again(market: Marketplace) -> None:
+def test_a_day_that_failed_can_be_simulated_again(market: Marketplace) -> None:
     market = pickle.loads(pickle.dumps(market))
     fresh = pickle.loads(pickle.dumps(market))
 
@@ -327,17 +331,17 @@ def test_a_day_that_fails_can_be_tried_again(market: Marketplace) -> None:
         raise ConnectionError("the recommender is down")
 
     with pytest.raises(ConnectionError):
-        market.live_day(fail)
+        market.simulate_day(fail)
     assert market.day == 25
-    day, same = (m.live_day(perfect_recommender(m)) for m in (market, fresh))
+    day, same = (m.simulate_day(perfect_recommender(m)) for m in (market, fresh))
     assert day.events.equals(same.events)
 
 
-def test_shoppers_who_ask_at_once_make_the_same_day_every_time(market: Marketplace) -> None:
+def test_concurrent_requests_give_the_same_day_every_time(market: Marketplace) -> None:
     days = []
     for _ in range(2):
-        living = pickle.loads(pickle.dumps(market))
-        days.append(living.live_day(perfect_recommender(living), at_once=4))
+        copy = pickle.loads(pickle.dumps(market))
+        days.append(copy.simulate_day(perfect_recommender(copy), concurrency=4))
     assert days[0].events.equals(days[1].events)
     assert days[0].requests.num_rows == market.settings.requests_per_day
     assert days[0].requests["time"].to_pylist() == sorted(days[0].requests["time"].to_pylist())
@@ -356,5 +360,5 @@ def test_the_oracle_agrees_with_the_day(market: Marketplace) -> None:
         chances.append(oracle.chance_of_sale(user_id, context, items, time))
         return f"r-{len(chances)}", items
 
-    requests = market.live_day(recommend).requests.to_pandas()
+    requests = market.simulate_day(recommend).requests.to_pandas()
     assert np.allclose(requests.chance_of_sale, chances)

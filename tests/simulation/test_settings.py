@@ -24,11 +24,11 @@ def test_presets_can_be_overridden() -> None:
         ({"changes": [{"name": "taste_shift", "day": 1, "strength": 2}]}, "strength"),
         (
             {"changes": [{"name": "column_gone_null", "day": 1, "column": "item_id"}]},
-            "cannot go null",
+            "cannot become null",
         ),
     ],
 )
-def test_faults_are_named(values: dict[str, object], advice: str) -> None:
+def test_invalid_settings_are_named(values: dict[str, object], advice: str) -> None:
     with pytest.raises(UsageError, match=advice):
         read_settings(values)
 
@@ -39,7 +39,7 @@ def test_an_unknown_change_lists_the_known_ones() -> None:
     assert all(name in str(error.value) for name in CHANGES)
 
 
-def test_the_truth_is_told() -> None:
+def test_the_truth_lists_the_changes() -> None:
     change = {"name": "brand_craze", "day": 3, "strength": 0.5}
     truth = Marketplace({"days": 1, "n_shoppers": 50, "changes": [change]}).truth()
     assert len(truth) == 1
@@ -48,14 +48,14 @@ def test_the_truth_is_told() -> None:
     assert truth[0]["does"] == CHANGES["brand_craze"].does
 
 
-def test_wishes_are_read_from_a_context() -> None:
-    assert choice.wish({}) == (-1, -1, -1)
-    assert choice.wish({"wanted_category": "men"}) == (1, -1, -1)
-    department, category, size = choice.wish(
+def test_a_context_is_read() -> None:
+    assert choice.read_context({}) == (-1, -1, -1)
+    assert choice.read_context({"wanted_category": "men"}) == (1, -1, -1)
+    department, category, size = choice.read_context(
         {"wanted_category": "women dresses", "wanted_size": "M"}
     )
     assert (department, choice.CATEGORIES[category].name, size) == (0, "women dresses", 2)
     with pytest.raises(UsageError, match="unknown wanted_category"):
-        choice.wish({"wanted_category": "hats"})
+        choice.read_context({"wanted_category": "hats"})
     with pytest.raises(UsageError, match="unknown wanted_size"):
-        choice.wish({"wanted_category": "women dresses", "wanted_size": "44"})
+        choice.read_context({"wanted_category": "women dresses", "wanted_size": "44"})

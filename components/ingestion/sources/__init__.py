@@ -1,20 +1,11 @@
-"""Where data comes from: one module a source, found by name."""
+"""Data sources: one module each. A file that is dropped here is a source under its own name."""
 
-from importlib import import_module
-from typing import cast
+from refit.extensions import ExtensionKind
 
-from components.ingestion.source import Source
-from refit.errors import UsageError
-
-SOURCES = ("files", "hm", "merrec", "online_retail", "renttherunway", "simulated", "vibrent")
-
-
-def find_source(name: str) -> Source:
-    """Load a source by its name.
-
-    Raises:
-        UsageError: There is none of that name; the message lists those that there are.
-    """
-    if name not in SOURCES:
-        raise UsageError(f"unknown source {name!r}; the sources are {', '.join(SOURCES)}")
-    return cast(Source, import_module(f"components.ingestion.sources.{name}"))
+SOURCES = ExtensionKind(
+    name="source",
+    group="refit.sources",
+    package=__name__,
+    needs=("TERMS", "NAIVE_TIMES", "IS_SIMULATED", "find_files", "read"),
+)
+"""How sources are found; what each attribute is: ``components.ingestion.source.Source``."""

@@ -1,16 +1,16 @@
 """H&M: two years of purchases with article texts and customer attributes.
 
-Where from: Kaggle, competition "H&M Personalized Fashion Recommendations"; you need an account and
+Origin: Kaggle, competition "H&M Personalized Fashion Recommendations"; you need an account and
 have to accept its rules, which allow use for the competition and for academic, non-commercial
 purposes. ``path`` is a folder with ``transactions_train.csv``, ``articles.csv`` and
 ``customers.csv``.
 
-This module was built from the published column lists and is tested on small hand-made files; it
-has not been run on the whole set.
+This module was written from the published column lists and is tested on small hand-made files; it
+has not been run on the whole data set.
 
-What becomes of its columns: ``t_dat`` is a day, read as midnight UTC; ids are text, so that
-articles keep their leading zero; prices are scaled by the publisher and carry no currency. A
-customer who buys an article twice on a day has one event and one duplicate.
+Columns: ``t_dat`` is a day, read as midnight UTC. Ids are text, so that articles keep their leading
+zero. Prices are scaled by the publisher and have no currency. When a customer buys an article twice
+on a day, the second event counts as a duplicate.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,9 @@ from pathlib import Path
 
 import ibis
 
+from components.ingestion.reading import find_all_files, read_parts, require_columns
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, require_columns
-from components.ingestion.sources.files import read_parts
-from refit.errors import UsageError
+from components.ingestion.source import RawTables
 
 TERMS = (
     "H&M Personalized Fashion Recommendations (Kaggle): the competition's rules, non-commercial; "
@@ -54,15 +53,9 @@ CUSTOMERS = (
 
 
 def find_files(settings: IngestSettings) -> Sequence[Path]:
-    """The three CSV files."""
-    paths = [Path(settings.path) / name for name in FILES]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UsageError(
-            f"source 'hm': {settings.path!r} holds no {', '.join(missing)}; get them from "
-            "Kaggle, competition h-and-m-personalized-fashion-recommendations"
-        )
-    return paths
+    """Return the three CSV files."""
+    origin = "Kaggle, competition h-and-m-personalized-fashion-recommendations"
+    return find_all_files(settings, FILES, origin)
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:

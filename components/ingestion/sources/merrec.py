@@ -1,16 +1,16 @@
 """MerRec: Mercari's consumer-to-consumer marketplace, the closest public data to Refit's own.
 
-Where from: Hugging Face, data set ``mercari-us/merrec``, under CC BY-NC 4.0: non-commercial
+Origin: Hugging Face, data set ``mercari-us/merrec``, under CC BY-NC 4.0: non-commercial
 (Li et al.: MerRec, 2024, arXiv 2402.14230). ``path`` is one of its Parquet files, or a folder with
-some, such as the month ``20230501``.
+some of them, such as the month ``20230501``.
 
-This module was built from the columns that the publisher's own code reads and is tested on small
-hand-made files; it has not been run on the whole set. The names of size and condition are taken
-where they are there, their ids otherwise.
+This module was written from the columns that the publisher's own code reads and is tested on small
+hand-made files; it has not been run on the whole data set.
 
-What becomes of its columns: an event row carries its item's attributes, which are those of the
-item's first event; ``stime`` without a zone is taken for UTC; ``buy_start`` (the checkout opened)
-is a cart event, ``buy_comp`` a purchase; prices are in US dollars.
+Columns: each event row has the attributes of its item; an item gets those of its first event. Size
+and condition are names where the file has them, otherwise ids. ``stime`` without a zone is UTC.
+``buy_start`` (the checkout was opened) is a cart event, ``buy_comp`` a purchase. Prices are in US
+dollars.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import ibis
 
+from components.ingestion.reading import find_parts, read_parts, require_columns
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, require_columns
-from components.ingestion.sources.files import find_parts, read_parts
+from components.ingestion.source import RawTables
 from refit.errors import UsageError
 
 TERMS = (
@@ -51,30 +51,30 @@ ATTRIBUTES = {
     "product_id": ("product_id",),
     "shipper": ("shipper_name", "shipper_id"),
 }
-"""Our name for each attribute of an item, and where it is found, the best place first."""
+"""The contract's name of each item attribute, and the columns that may hold it, best first."""
 
 
 def find_files(settings: IngestSettings) -> Sequence[Path]:
-    """The Parquet files of one folder, or one of them."""
+    """Return one Parquet file, or those of a folder."""
     if not settings.path:
-        raise UsageError("source 'merrec': path must lead to Parquet files of mercari-us/merrec")
+        raise UsageError("source 'merrec': set ingestion.path to Parquet files of MerRec")
     return find_parts(Path(settings.path), (".parquet",))
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
-    """Read event rows; items come from the events."""
+    """Read the events; items are derived from them."""
     paths = find_files(settings)
     rows = read_parts(con, paths)
     require_columns(rows, NEEDED, paths[0])
-    found = {
-        ours: next((name for name in theirs if name in rows.columns), None)
-        for ours, theirs in ATTRIBUTES.items()
+    columns = {
+        attribute: next((name for name in names if name in rows.columns), None)
+        for attribute, names in ATTRIBUTES.items()
     }
-    attributes = {ours: rows[name].cast("string") for ours, name in found.items() if name}
+    attributes = {a: rows[name].cast("string") for a, name in columns.items() if name}
     events = rows.select(
         user_id=rows.user_id,
         item_id=rows.item_id,
-        # An event that is not listed keeps its name, for the contract to reject.
+        # An unknown type keeps its name; the contract's checks reject it.
         event_type=rows.event_id.cases(*EVENT_TYPES.items(), else_=rows.event_id),
         event_time=rows.stime,
         session_id=rows.session_id,

@@ -1,14 +1,14 @@
-"""RentTheRunway: 192,544 clothing rentals, 2010-11 to 2018-01, each with its occasion and wearer.
+"""RentTheRunway: 192,544 clothing rentals, 2010-11 to 2018-01, with occasion and wearer.
 
-Where from: the "Clothing Fit Dataset for Size Recommendation" of the McAuley lab, UC San Diego
+Origin: the "Clothing Fit Dataset for Size Recommendation" of the McAuley lab, UC San Diego
 (Misra, Wan, McAuley: Decomposing Fit Semantics for Product Size Recommendation in Metric Spaces,
 RecSys 2018), as one table ``rentals.parquet`` whose sizes, heights, weights and busts are parsed to
 numbers and whose review texts are dropped.
 
-What becomes of its columns: a rental is a purchase; ``review_date`` is a day, read as midnight UTC.
-The wearer and the wish stand beside each rental as context: ``rented_for`` is the occasion, the
-rental's size is the size asked for. Ages outside 10 to 100 are typing errors and become null; the
-rental is kept. ``category`` is the item's, taken from its first rental (5 items have two).
+Columns: a rental is a purchase; ``review_date`` is a day, read as midnight UTC. The context of each
+rental describes the wearer and the request: ``rented_for`` is the occasion, the size of the rental
+the requested size. Ages outside 10 to 100 are typing errors and become null; the rental is kept.
+The category of an item is that of its first rental (5 items have two).
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import ibis
 
+from components.ingestion.reading import find_file, require_columns
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, find_file, require_columns
+from components.ingestion.source import RawTables
 
 TERMS = (
     "RentTheRunway clothing fit data (McAuley lab, UC San Diego; Misra, Wan, McAuley, RecSys 2018):"
-    " research data, citation asked for, no licence file; not redistributed with Refit."
+    " research data, citation requested, no licence file; not redistributed with Refit."
 )
 NAIVE_TIMES = "UTC"
 IS_SIMULATED = False
@@ -38,12 +39,12 @@ CONTEXT = (
 
 
 def find_files(settings: IngestSettings) -> Sequence[Path]:
-    """One Parquet file, ``rentals.parquet``."""
+    """Return one Parquet file, ``rentals.parquet``."""
     return [find_file(settings, "rentals.parquet")]
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
-    """Read rentals as purchases; items come from the events."""
+    """Read rentals as purchases; items are derived from them."""
     (path,) = find_files(settings)
     rentals = con.read_parquet(path)
     require_columns(rentals, COLUMNS, path)

@@ -1,8 +1,8 @@
-"""The simulated second-hand marketplace, and called simulated.
+"""The simulated second-hand marketplace.
 
-Where from: ``path`` is a folder that ``refit simulate`` wrote; without one, a past is made on the
-spot by the settings in ``simulated``. Then the simulation's code stands in for its files, so that
-another simulation is another fingerprint.
+Origin: ``path`` is a folder that ``refit simulate`` wrote. Without one, a history is simulated by
+the settings in ``simulated``; the fingerprint then covers the simulation's code instead of its
+files.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ibis
 
+from components.ingestion.reading import read_parts
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from components.ingestion.sources import files
@@ -22,7 +23,7 @@ IS_SIMULATED = True
 
 
 def find_files(settings: IngestSettings) -> Sequence[Path]:
-    """The tables under ``path``, or the simulation's own modules."""
+    """Return the tables under ``path``, or the simulation's modules."""
     if settings.path:
         return files.find_files(settings)
     spec = find_spec("simulation")
@@ -31,7 +32,7 @@ def find_files(settings: IngestSettings) -> Sequence[Path]:
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
-    """Read simulated tables like anybody's files; simulate them first when there are none."""
+    """Read simulated tables; simulate them first when there are none."""
     if settings.path:
         return files.read(con, settings, scratch)
     from simulation.history import write_history
@@ -39,6 +40,6 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     folder = scratch / "simulated"
     write_history(settings.simulated, folder)
     names = {"events": EVENTS_FILE, "items": ITEMS_FILE, "users": USERS_FILE}
-    return files.offer_tables(
-        {table: files.read_parts(con, [folder / name]) for table, name in names.items()}
+    return files.offer_all_columns(
+        {table: read_parts(con, [folder / name]) for table, name in names.items()}
     )

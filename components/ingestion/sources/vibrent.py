@@ -1,15 +1,14 @@
-"""Vibrent: Norwegian fashion rentals, and second-hand sales of what had been rented out.
+"""Vibrent: Norwegian fashion rentals, and second-hand sales of the outfits after that.
 
-Where from: "Vibrent Clothes Rental Dataset Collection" (RecSys 2024; CC BY 4.0 by its paper), on
+Origin: "Vibrent Clothes Rental Dataset Collection" (RecSys 2024; CC BY 4.0 by its paper), on
 GitHub as ``cair/Vibrent_Clothes_Rental_Dataset_Collection`` and on Kaggle. ``path`` is a folder
 with ``original_orders.csv`` and ``third_chance.csv``.
 
-What becomes of it: an original order is a purchase at the start of its rental, a day read as
-midnight UTC. Items are the outfits that were rented, with name and brand where the outfit was later
-put up for sale, and the sales listings, with their condition, price in NOK and seller, listed on
-the day they were added. What a sale says of an outfit's condition and price is later knowledge
-and stays away from the rented ones.
-Not read: ``spot_rentals.csv`` names no user, and ``sequences_clothing.txt`` names no time.
+Columns: an original order is a purchase at the start of its rental, a day read as midnight UTC.
+Items are the rented outfits, with name, brand and seller where the outfit was later put up for
+sale, and the sales listings, with condition, price in NOK and seller, listed on the day they were
+added. A rented outfit does not get the condition and price of its later sale, which were not known
+yet. Not read: ``spot_rentals.csv`` has no user, and ``sequences_clothing.txt`` has no time.
 """
 
 from collections.abc import Sequence
@@ -17,10 +16,9 @@ from pathlib import Path
 
 import ibis
 
+from components.ingestion.reading import find_all_files, read_parts, require_columns
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import RawTables, require_columns
-from components.ingestion.sources.files import read_parts
-from refit.errors import UsageError
+from components.ingestion.source import RawTables
 
 TERMS = (
     "Vibrent Clothes Rental Dataset Collection (RecSys 2024): CC BY 4.0 by its paper; "
@@ -35,15 +33,9 @@ SALES = ("date_added", "id", "name", "brand", "owner", "condition", "tc_price")
 
 
 def find_files(settings: IngestSettings) -> Sequence[Path]:
-    """Orders and sales listings."""
-    paths = [Path(settings.path) / name for name in FILES]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UsageError(
-            f"source 'vibrent': {settings.path!r} holds no {', '.join(missing)}; get them from "
-            "github.com/cair/Vibrent_Clothes_Rental_Dataset_Collection"
-        )
-    return paths
+    """Return the files of orders and of sales listings."""
+    origin = "github.com/cair/Vibrent_Clothes_Rental_Dataset_Collection"
+    return find_all_files(settings, FILES, origin)
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from components.deployment.counts import Counts, add_up, read_counts
+from components.deployment.counts import Counts, read_counts, sum_counts
 
 LABELS = 'deployment_name="refit",method="predict",worker_id="7"'
 OTHER = 'deployment_name="refit",method="health",worker_id="9"'
@@ -37,35 +37,35 @@ refit_latency_bucket{{le="+Inf",{OTHER}}} 5.0
 """
 
 
-def test_worker_processes_and_reasons_are_added_up():
+def test_counts_are_summed_over_worker_processes_and_reasons():
     assert read_counts(METRICS, slow_ms=200) == Counts(
         requests=35, errors=0, fallbacks=3, timed=35, slow=7
     )
 
 
 @pytest.mark.parametrize(("slow_ms", "slow"), [(50, 14), (100, 14), (101, 7), (251, None)])
-def test_slow_is_above_the_next_bound_of_the_histogram(slow_ms, slow):
+def test_the_limit_of_slow_answers_is_rounded_up_to_a_bucket_bound(slow_ms, slow):
     assert read_counts(METRICS, slow_ms).slow == slow
 
 
 @pytest.mark.parametrize("text", [None, "", "no metrics {", "<html>502</html>"])
-def test_what_cannot_be_read_is_not_known(text):
+def test_counts_of_invalid_metrics_are_unknown(text):
     assert read_counts(text, 200) == Counts()
 
 
-def test_nan_is_not_known():
-    odd = METRICS.replace("} 30.0", "} NaN")
-    assert read_counts(odd, 200).requests is None
+def test_nan_is_unknown():
+    invalid = METRICS.replace("} 30.0", "} NaN")
+    assert read_counts(invalid, 200).requests is None
 
 
-def test_a_counter_that_is_missing_is_not_zero():
+def test_a_missing_counter_is_unknown_not_zero():
     without = "\n".join(line for line in METRICS.splitlines() if "refit_errors" not in line)
     counts = read_counts(without, 200)
     assert counts.errors is None
-    assert counts.error_share.fault
+    assert counts.error_rate.problem
 
 
-def test_what_came_since_is_the_difference_and_all_after_a_restart():
+def test_since_is_the_difference_but_all_counts_after_a_restart():
     before = Counts(requests=100, errors=1, fallbacks=0, timed=100, slow=10)
     now = Counts(requests=130, errors=1, fallbacks=5, timed=130, slow=11)
     assert now.since(before) == Counts(requests=30, errors=0, fallbacks=5, timed=30, slow=1)
@@ -75,14 +75,14 @@ def test_what_came_since_is_the_difference_and_all_after_a_restart():
     assert Counts().since(before) == Counts()
 
 
-def test_one_pod_that_does_not_know_leaves_the_arm_unknown():
+def test_a_sum_with_an_unknown_count_is_unknown():
     known = Counts(requests=1, errors=0, fallbacks=0, timed=1, slow=0)
-    assert add_up([known, known]).requests == 2
-    assert add_up([known, Counts()]) == Counts()
-    assert add_up([]) == Counts()
+    assert sum_counts([known, known]).requests == 2
+    assert sum_counts([known, Counts()]) == Counts()
+    assert sum_counts([]) == Counts()
 
 
-def test_failed_requests_are_asked_ones_too():
-    share = Counts(requests=90, errors=10).error_share
-    assert (share.bad, share.of) == (10, 100)
-    assert not math.isnan(share.of)
+def test_the_error_rate_is_relative_to_all_requests():
+    rate = Counts(requests=90, errors=10).error_rate
+    assert (rate.bad, rate.total) == (10, 100)
+    assert not math.isnan(rate.total)

@@ -9,7 +9,7 @@ from components.deployment.manifests import (
     canary_replicas,
     predictor_of,
     with_canary,
-    with_one_arm,
+    with_main_only,
     with_state,
 )
 from refit.errors import UsageError
@@ -35,7 +35,7 @@ LIVE = {
         "resourceVersion": "7",
         "managedFields": [{}],
         "labels": {"owner": "platform"},
-        "annotations": {"theirs": "kept by not being named"},
+        "annotations": {"theirs": "kept because it is not applied"},
     },
     "spec": {"protocol": "seldon", "predictors": [MAIN]},
     "status": {"state": "Available"},
@@ -43,7 +43,7 @@ LIVE = {
 METADATA = {"name": "refit", "namespace": "refit", "resourceVersion": "7"}
 
 
-def test_a_canary_is_the_main_predictor_but_for_name_bundle_traffic_and_replicas():
+def test_a_canary_differs_from_the_main_predictor_in_name_bundle_traffic_and_replicas():
     before = copy.deepcopy(LIVE)
     applied = with_canary(LIVE, "old", "new", share=10, replicas=1, state="{}")
     assert before == LIVE
@@ -68,9 +68,9 @@ def test_a_canary_is_the_main_predictor_but_for_name_bundle_traffic_and_replicas
     }
 
 
-def test_one_arm_gets_it_all_and_the_canary_is_gone():
+def test_without_the_canary_the_main_predictor_gets_all_traffic():
     both = {**LIVE, "spec": with_canary(LIVE, "old", "new", 10, 1, "{}")["spec"]}
-    applied = with_one_arm(both, "new")
+    applied = with_main_only(both, "new")
     (main,) = applied["spec"]["predictors"]
     assert (main["name"], main["traffic"], bundle_of(main)) == ("main", 100, "new")
     assert main["componentSpecs"] == MAIN["componentSpecs"]
@@ -81,27 +81,27 @@ def test_one_arm_gets_it_all_and_the_canary_is_gone():
 def test_weights_sum_to_100(share):
     both = with_canary(LIVE, "old", "new", share, 1, "{}")
     again = with_canary({**LIVE, "spec": both["spec"]}, "new", "new", share, 1, "{}")
-    told = with_state({**LIVE, "spec": both["spec"]}, "{}")
-    for applied in (both, again, told, with_one_arm(LIVE, "new")):
+    stored = with_state({**LIVE, "spec": both["spec"]}, "{}")
+    for applied in (both, again, stored, with_main_only(LIVE, "new")):
         weights = [one["traffic"] for one in applied["spec"]["predictors"]]
         assert sum(weights) == 100
         assert all(weights)
 
 
-def test_replicas_come_nearest_to_the_share_and_are_never_none():
+def test_replicas_are_closest_to_the_share_and_at_least_one():
     assert [canary_replicas(10, main) for main in (1, 2, 9, 13, 18, 90)] == [1, 1, 1, 1, 2, 10]
     assert canary_replicas(50, 3) == 3
 
 
-def test_without_annotations_a_predictor_follows_the_champion():
+def test_a_predictor_without_annotations_serves_the_current_champion():
     bare = {key: value for key, value in MAIN.items() if key not in ("annotations", "labels")}
     live = {**LIVE, "spec": {"predictors": [bare]}}
     assert bundle_of(bare) == ""
-    assert bundle_of(with_one_arm(live, "new")["spec"]["predictors"][0]) == "new"
+    assert bundle_of(with_main_only(live, "new")["spec"]["predictors"][0]) == "new"
     assert predictor_of(with_canary(live, "old", "new", 10, 1, "{}"), "canary") is not None
 
 
 def test_an_object_without_a_main_predictor_is_refused():
     live = {**LIVE, "spec": {"predictors": [{**MAIN, "name": "default"}]}}
     with pytest.raises(UsageError, match=r"no predictor 'main' \(it has default\)"):
-        with_one_arm(live, "new")
+        with_main_only(live, "new")

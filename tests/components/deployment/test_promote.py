@@ -18,7 +18,7 @@ NOW = datetime(2025, 3, 1, tzinfo=UTC)
 def write_run(
     root: Path, passed: bool = True, index_data: str = "f00", towers: str = "query"
 ) -> dict[str, Path]:
-    """What a run's steps leave behind, with stand-ins for what deployment only copies."""
+    """The output folders of a run's steps; files that deployment only copies have dummy content."""
     split = Split(start=NOW, validation_start=NOW, test_start=NOW, end=NOW)
     dataset = DatasetManifest(
         source="simulated", simulated=True, terms="", counts={}, split=split, fingerprint="f00"
@@ -64,7 +64,7 @@ def registry(tmp_path: Path) -> str:
     return str(tmp_path / "registry")
 
 
-def test_what_passed_becomes_champion(tmp_path, registry):
+def test_a_bundle_that_passed_becomes_champion(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     first = deploy(DeploySettings(), **parts, registry=registry, reason="first run")
     promotion = Registry(registry).champion()
@@ -75,42 +75,42 @@ def test_what_passed_becomes_champion(tmp_path, registry):
     assert (promotion.bundle_id, promotion.previous, promotion.by) == (second, first, "ann")
 
 
-def test_what_did_not_pass_is_kept_but_not_promoted(tmp_path, registry):
+def test_a_bundle_that_did_not_pass_is_added_but_not_promoted(tmp_path, registry):
     parts = write_run(tmp_path / "run", passed=False)
     with pytest.raises(GateRefused, match="worse than the champion"):
         deploy(DeploySettings(), **parts, registry=registry)
     assert Registry(registry).champion() is None
 
 
-def test_a_verdict_over_another_champion_is_stale(tmp_path, registry):
+def test_a_comparison_with_another_champion_is_refused(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     first = deploy(DeploySettings(), **parts, registry=registry)
     others = write_run(tmp_path / "other run", towers="other")
     with pytest.raises(GateRefused, match=f"no champion, but the champion is now {first}"):
         deploy(DeploySettings(), **others, registry=registry)
-    with pytest.raises(GateRefused, match="judge again"):
+    with pytest.raises(GateRefused, match="evaluate again"):
         deploy(DeploySettings(), **parts, registry=registry, champion="another")
     assert Registry(registry).list() == (first,)
 
 
-def test_what_a_killed_attempt_promoted_is_found_not_promoted_again(tmp_path, registry):
+def test_a_bundle_that_a_killed_attempt_promoted_is_not_promoted_again(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     first = deploy(DeploySettings(), **parts, registry=registry)
     assert deploy(DeploySettings(), **parts, registry=registry) == first
     assert [change.bundle_id for change in Registry(registry).history()] == [first]
     second = deploy(DeploySettings(), **parts, registry=registry, champion=first)
     Registry(registry).rollback("ann", "worse")
-    with pytest.raises(GateRefused, match="judge again"):
+    with pytest.raises(GateRefused, match="evaluate again"):
         deploy(DeploySettings(), **parts, registry=registry, champion=second)
 
 
 def test_parts_from_different_data_are_refused(tmp_path, registry):
     parts = write_run(tmp_path / "run", index_data="f01")
-    with pytest.raises(RefitError, match="index was made from the data 'f01'"):
+    with pytest.raises(RefitError, match="index was built from the data 'f01'"):
         deploy(DeploySettings(), **parts, registry=registry)
 
 
-def test_old_bundles_go_but_a_roll_back_still_works(tmp_path, registry):
+def test_old_bundles_are_removed_but_a_roll_back_remains_possible(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     champion, deployed = "", []
     for _ in range(4):
@@ -124,7 +124,7 @@ def test_old_bundles_go_but_a_roll_back_still_works(tmp_path, registry):
     assert store.rollback("ann", "worse").bundle_id == deployed[-2]
 
 
-def test_for_a_cluster_what_passed_is_nominated_and_not_promoted(tmp_path, registry):
+def test_on_a_cluster_a_bundle_that_passed_is_proposed_and_not_promoted(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     old = deploy(DeploySettings(), **parts, registry=registry)
     settings = DeploySettings(target="seldon", keep_bundles=2)
@@ -133,8 +133,8 @@ def test_for_a_cluster_what_passed_is_nominated_and_not_promoted(tmp_path, regis
     store = Registry(registry)
     assert store.champion().bundle_id == old
     assert (store.candidate().bundle_id, store.candidate().champion) == (new, old)
-    # Done again after a kill, it finds what it proposed.
+    # A repeated attempt finds the bundle that it proposed.
     assert deploy(settings, **better, registry=registry, champion=old) == new
     assert store.list() == (old, new)
-    with pytest.raises(GateRefused, match="judge again"):
+    with pytest.raises(GateRefused, match="evaluate again"):
         deploy(settings, **better, registry=registry, champion="another")

@@ -39,16 +39,16 @@ def event(request_id: str | None, kind: str, minutes: float) -> dict:
 def log(tmp_path):
     rows = [
         answer("before", "old", -1),
-        *(answer(f"old-{n}", "old", n) for n in range(90)),  # past midnight: two parts
+        *(answer(f"old-{n}", "old", n) for n in range(90)),  # past midnight: two partitions
         *(answer(f"new-{n}", "new", n) for n in range(10)),
         answer("new-0", "new", 1),  # the same answer logged again
-        answer("young", "new", 121),
-        answer("stranger", "other", 5),
+        answer("too-recent", "new", 121),
+        answer("unrelated", "other", 5),
     ]
     for day in ("2026-03-01", "2026-03-02"):
-        mine = [row for row in rows if f"{row['time']:%Y-%m-%d}" == day]
+        of_day = [row for row in rows if f"{row['time']:%Y-%m-%d}" == day]
         (tmp_path / "log" / f"date={day}").mkdir(parents=True)
-        table = pa.Table.from_pylist(mine, schema=PREDICTION_SCHEMA)
+        table = pa.Table.from_pylist(of_day, schema=PREDICTION_SCHEMA)
         pq.write_table(table, tmp_path / "log" / f"date={day}" / "a.parquet")
     return tmp_path / "log"
 
@@ -72,29 +72,32 @@ def count(log, events, since=START, until=UNTIL, bundles=("old", "new")):
     return count_misses(RolloutSettings(), str(log), str(events), bundles, since, until)
 
 
-def test_answers_that_led_to_nothing_are_counted_by_hand(log, events):
-    assert count(log, events) == {"old": Proportion(bad=88, of=90), "new": Proportion(bad=9, of=10)}
+def test_answers_without_an_outcome_are_counted(log, events):
+    assert count(log, events) == {
+        "old": Proportion(bad=88, total=90),
+        "new": Proportion(bad=9, total=10),
+    }
 
 
-def test_a_log_and_events_at_a_url_are_read_just_so(log, events):
-    assert count(f"file://{log}", f"file://{events}")["new"] == Proportion(bad=9, of=10)
+def test_a_log_and_events_can_be_at_a_url(log, events):
+    assert count(f"file://{log}", f"file://{events}")["new"] == Proportion(bad=9, total=10)
 
 
 @pytest.mark.parametrize("until", [START, START - timedelta(hours=1)])
-def test_before_any_answer_is_old_enough_nothing_is_known(log, events, until):
+def test_before_any_answer_is_old_enough_the_quality_is_unknown(log, events, until):
     assert count(log, events, until=until) == {"old": Proportion(), "new": Proportion()}
 
 
-def test_a_bundle_without_answers_is_not_known(log, events):
-    assert count(log, events, bundles=("old", "none"))["none"].fault
+def test_the_quality_of_a_bundle_without_answers_is_unknown(log, events):
+    assert count(log, events, bundles=("old", "none"))["none"].problem
 
 
-def test_a_missing_log_or_events_are_not_known(tmp_path, log, events):
+def test_without_a_log_or_events_the_quality_is_unknown(tmp_path, log, events):
     for one, other in ((tmp_path / "nothing", events), (log, tmp_path / "nothing"), (log, "")):
         assert count(one, other) == {"old": Proportion(), "new": Proportion()}
 
 
-def test_what_cannot_be_read_is_said(tmp_path, log):
+def test_an_unreadable_file_is_an_error(tmp_path, log):
     (tmp_path / "torn.parquet").write_text("torn")
     with pytest.raises(ServiceUnreachable, match=r"torn\.parquet cannot be read"):
         count(log, tmp_path / "torn.parquet")

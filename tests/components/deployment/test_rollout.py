@@ -1,4 +1,4 @@
-"""Rollouts against a SeldonDeployment that is played: what reconcile does, also when killed."""
+"""Rollouts on a simulated SeldonDeployment: what reconcile does, also when it is killed."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.deployment.cluster import Changed, Missing, Pod
+from components.deployment.cluster import ConflictError, NotFoundError, Pod
 from components.deployment.manifests import (
     BUNDLE_ANNOTATION,
     STATE_ANNOTATION,
@@ -28,16 +28,16 @@ SETTINGS = RolloutSettings(quality_drop=None, min_requests=100, deadline_hours=1
 
 
 class Killed(BaseException):
-    """As by a kill: nothing may catch it."""
+    """Simulates SIGKILL: no handler may catch it."""
 
 
-class PlayedCluster:
-    """A SeldonDeployment with an operator that is quick: pods are as the predictors want them."""
+class SimulatedCluster:
+    """A SeldonDeployment whose operator updates the pods immediately."""
 
     name = "refit"
 
     def __init__(self, main: str = "") -> None:
-        self.version, self.pods_made = 1, 0
+        self.version, self.pods_created = 1, 0
         self.predictors: list[dict[str, Any]] = [
             {
                 "name": "main",
@@ -77,20 +77,20 @@ class PlayedCluster:
     def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
         self.maybe_kill()
         if manifest["metadata"]["resourceVersion"] != str(self.version):
-            raise Changed("changed")
+            raise ConflictError("modified")
         self.version += 1
         self.predictors = copy.deepcopy(manifest["spec"]["predictors"])
         self.annotations = dict(manifest["metadata"].get("annotations", {}))
         self.weights.append([one["traffic"] for one in self.predictors])
         self._operate()
-        assert {one["name"] for one in self.predictors} >= set(self.routed), "sent to nobody"
+        assert {one["name"] for one in self.predictors} >= set(self.routed), "no such predictor"
         self.maybe_kill()
         return self.live()
 
     def split(self, weights: Mapping[str, int]) -> None:
         self.maybe_kill()
         for predictor in weights:
-            assert any(p.ready for p in self.running if p.predictor == predictor), "nobody is ready"
+            assert any(p.ready for p in self.running if p.predictor == predictor), "no ready pod"
         if weights != self.routed:
             self.splits.append(dict(weights))
         self.routed = dict(weights)
@@ -115,11 +115,11 @@ class PlayedCluster:
         )
 
     def serve(self, requests: int, **bad: int) -> None:
-        """Every pod answers so many; the canary's so badly."""
+        """Add requests to every pod's counts, and bad answers to those of the canary's pods."""
         for pod in self.running:
             counts = self.counted.setdefault(pod.uid, {})
-            told = {"requests": requests, **(bad if pod.predictor == "canary" else {})}
-            for name, value in told.items():
+            added = {"requests": requests, **(bad if pod.predictor == "canary" else {})}
+            for name, value in added.items():
                 counts[name] = counts.get(name, 0) + value
 
     @property
@@ -131,16 +131,16 @@ class PlayedCluster:
         self.running = [p for p in self.running if (p.predictor, p.bundle_id) in kept]
         for (name, bundle), replicas in kept.items():
             for _ in range(replicas - sum(p.predictor == name for p in self.running)):
-                self.pods_made += 1
+                self.pods_created += 1
                 self.running.append(
                     Pod(
-                        name=f"{name}-{self.pods_made}",
-                        uid=f"uid-{self.pods_made}",
+                        name=f"{name}-{self.pods_created}",
+                        uid=f"uid-{self.pods_created}",
                         address="",
                         predictor=name,
                         bundle_id=bundle,
                         ready=bundle not in self.broken,
-                        ending=False,
+                        terminating=False,
                         restarts=0,
                     )
                 )
@@ -152,9 +152,9 @@ class PlayedCluster:
 
 
 class KilledRegistry(Registry):
-    """A registry whose writers are killed together with the cluster's."""
+    """A registry whose writes count as calls that may be killed, too."""
 
-    cluster: PlayedCluster
+    cluster: SimulatedCluster
 
     def _write(self, name: str, text: str) -> None:
         self.cluster.maybe_kill()
@@ -203,13 +203,13 @@ def new(add, old: str) -> str:
 
 
 @pytest.fixture
-def cluster(old: str) -> PlayedCluster:
-    return PlayedCluster(old)
+def cluster(old: str) -> SimulatedCluster:
+    return SimulatedCluster(old)
 
 
 @pytest.fixture(params=["istio", "gateway"])
 def rollouts(
-    cluster: PlayedCluster, registry: Registry, clock: Clock, request: pytest.FixtureRequest
+    cluster: SimulatedCluster, registry: Registry, clock: Clock, request: pytest.FixtureRequest
 ) -> Rollouts:
     return Rollouts(split_by(request.param), cluster, registry, clock=clock)
 
@@ -219,14 +219,14 @@ def split_by(split: str) -> RolloutSettings:
 
 
 def compare(rollouts: Rollouts, registry: Registry, old: str, new: str) -> None:
-    """Lead a rollout to where the arms are compared."""
+    """Start a rollout and its comparison."""
     registry.propose(new, old, "pipeline", "it passed the gate")
     assert rollouts.reconcile().phase == "starting"
     assert rollouts.reconcile().phase == "comparing"
 
 
-def test_a_candidate_that_proves_itself_becomes_champion(cluster, rollouts, registry, old, new):
-    cluster.serve(10_000, errors=9000)  # what came before is not compared
+def test_a_good_candidate_becomes_champion(cluster, rollouts, registry, old, new):
+    cluster.serve(10_000, errors=9000)  # earlier requests are not compared
     compare(rollouts, registry, old, new)
     assert cluster.served == {"main": old, "canary": new}
     assert predictor_of(cluster.read(), "canary")["replicas"] == 1
@@ -242,14 +242,14 @@ def test_a_candidate_that_proves_itself_becomes_champion(cluster, rollouts, regi
     assert (champion.bundle_id, champion.previous, champion.by) == (new, old, "pipeline")
     (decision,) = registry.decisions()
     assert (decision.action, decision.champion, decision.verdict.passed) == ("promote", old, True)
-    assert decision.counts["main"]["errors of"] == 4180
+    assert decision.counts["main"]["errors_total"] == 4180
     assert rollouts.reconcile().phase == "idle"
     assert all(sum(weights) == 100 and all(weights) for weights in cluster.weights)
     routed = [{"main": 90, "canary": 10}, {"main": 100}]
     assert cluster.splits == (routed if rollouts.settings.split == "gateway" else [])
 
 
-def test_a_harmful_candidate_is_removed_at_once(cluster, rollouts, registry, old, new):
+def test_a_bad_candidate_is_removed_at_once(cluster, rollouts, registry, old, new):
     compare(rollouts, registry, old, new)
     cluster.serve(50, fallbacks=50)
     assert rollouts.reconcile().phase == "rolled back"
@@ -257,11 +257,11 @@ def test_a_harmful_candidate_is_removed_at_once(cluster, rollouts, registry, old
     assert registry.champion().bundle_id == old
     (decision,) = registry.decisions()
     assert decision.action == "roll_back"
-    assert "increase of fallbacks is at least" in decision.verdict.reasons[0]
+    assert "increase in fallbacks is at least" in decision.verdict.reasons[0]
     assert rollouts.reconcile().phase == "idle"
 
 
-def test_a_candidate_that_never_gets_ready_is_rolled_back_at_the_deadline(
+def test_a_candidate_that_never_becomes_ready_is_rolled_back_at_the_deadline(
     cluster, rollouts, registry, clock, old, new
 ):
     cluster.broken.add(new)
@@ -274,13 +274,13 @@ def test_a_candidate_that_never_gets_ready_is_rolled_back_at_the_deadline(
     assert cluster.served == {"main": old}
 
 
-def test_metrics_that_stop_hold_and_then_roll_back(cluster, rollouts, registry, clock, old, new):
+def test_missing_metrics_hold_until_the_deadline(cluster, rollouts, registry, clock, old, new):
     compare(rollouts, registry, old, new)
     cluster.serve(5000)
     cluster.silent.add(new)
     held = rollouts.reconcile()
     assert held.phase == "comparing"
-    assert "of the canary arm it is missing" in held.message
+    assert "the value of the canary is missing" in held.message
     clock.now += timedelta(hours=2)
     assert rollouts.reconcile().phase == "rolled back"
 
@@ -293,7 +293,7 @@ def test_restarting_containers_roll_back(cluster, rollouts, registry, old, new):
     ]
     cluster.running[-1] = cluster.running[-1].model_copy(update={"restarts": 1})
     assert rollouts.reconcile().phase == "comparing"
-    assert cluster.routed == {"main": 100}  # meanwhile nobody waits for it
+    assert cluster.routed == {"main": 100}  # no request is sent to an unready canary
     cluster.running[-1] = cluster.running[-1].model_copy(update={"restarts": 4})
     assert rollouts.reconcile().phase == "rolled back"
     assert "restarted 4 times" in registry.decisions()[0].verdict.reasons[0]
@@ -301,13 +301,15 @@ def test_restarting_containers_roll_back(cluster, rollouts, registry, old, new):
 
 @pytest.mark.parametrize("split", ["istio", "gateway"])
 @pytest.mark.parametrize("outcome", ["promote", "roll_back"])
-def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, outcome, split):
-    """The kill falls before or after the effect of each call, on every step of the way."""
+def test_after_a_kill_at_any_call_the_next_process_continues(
+    tmp_path, add, old, new, clock, outcome, split
+):
+    """Every call is killed before and after its effect, in all phases."""
     kill_at = 0
     finished = False
     while not finished:
         kill_at += 1
-        cluster = PlayedCluster(old)
+        cluster = SimulatedCluster(old)
         registry = KilledRegistry(tmp_path / f"registry-{kill_at}")
         registry.cluster = cluster
         for bundle_id in (old, new):
@@ -323,7 +325,7 @@ def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, 
             except Killed:
                 finished = False
             state = RolloutState.of(cluster.live())
-            if state and state.compared_since:
+            if state and state.comparison_started_at:
                 cluster.serve(5000, **bad)
         winner = new if outcome == "promote" else old
         assert cluster.served == {"main": winner}, kill_at
@@ -336,9 +338,9 @@ def test_killed_at_any_call_another_one_goes_on(tmp_path, add, old, new, clock, 
     assert kill_at > 20
 
 
-def test_the_first_bundle_of_all_needs_no_canary(tmp_path, registry, add, clock):
+def test_the_first_bundle_needs_no_canary(tmp_path, registry, add, clock):
     first = add("first")
-    cluster = PlayedCluster("")
+    cluster = SimulatedCluster("")
     rollouts = Rollouts(SETTINGS, cluster, registry, clock=clock)
     assert rollouts.reconcile().phase == "idle"
     registry.propose(first, "", "pipeline", "it passed the gate")
@@ -348,24 +350,22 @@ def test_the_first_bundle_of_all_needs_no_canary(tmp_path, registry, add, clock)
     assert rollouts.reconcile().phase == "idle"
 
 
-def test_what_its_gate_refused_is_not_nominated(registry, add, old):
+def test_a_bundle_that_its_gate_refused_cannot_be_proposed(registry, add, old):
     weak = add("weak", passed=False)
     with pytest.raises(GateRefused, match="not rolled out"):
         registry.propose(weak, old, "pipeline", "why not")
 
 
-def test_a_candidate_judged_against_another_champion_is_turned_down(
+def test_a_candidate_compared_with_another_champion_is_rejected(
     cluster, rollouts, registry, add, old, new
 ):
-    registry.propose(add("late"), "somebody else", "pipeline", "it passed the gate")
+    registry.propose(add("late"), "another", "pipeline", "it passed the gate")
     assert rollouts.reconcile().phase == "rolled back"
     assert cluster.served == {"main": old}
     assert rollouts.reconcile().phase == "idle"
 
 
-def test_a_champion_that_changes_meanwhile_ends_the_rollout(
-    cluster, rollouts, registry, add, old, new
-):
+def test_a_change_of_the_champion_ends_the_rollout(cluster, rollouts, registry, add, old, new):
     compare(rollouts, registry, old, new)
     other = add("other")
     registry.promote(other, "ann", "by hand")
@@ -373,11 +373,11 @@ def test_a_champion_that_changes_meanwhile_ends_the_rollout(
     assert cluster.served == {"main": other}
 
 
-def test_a_manifest_that_is_applied_anew_ends_the_rollout(cluster, rollouts, registry, old, new):
+def test_applying_the_manifest_again_ends_the_rollout(cluster, rollouts, registry, old, new):
     compare(rollouts, registry, old, new)
     cluster.predictors = [main_of(cluster.read())]
     assert rollouts.reconcile().phase == "rolled back"
-    assert "removed the canary" in registry.decisions()[0].verdict.reasons[0]
+    assert registry.decisions()[0].verdict.reasons == ("the canary was removed",)
     assert cluster.served == {"main": old}
 
 
@@ -391,7 +391,7 @@ def test_roll_back_returns_to_the_predecessor(cluster, rollouts, registry, old, 
         rollouts.roll_back("bob", "and further")
 
 
-def test_a_roll_back_that_was_killed_is_finished_and_not_repeated(
+def test_a_killed_roll_back_is_completed_and_not_repeated(
     cluster, rollouts, registry, add, old, new
 ):
     rollouts.promote(new, "ann", "by hand")
@@ -402,16 +402,16 @@ def test_a_roll_back_that_was_killed_is_finished_and_not_repeated(
     assert registry.champion().bundle_id == new
 
 
-def test_roll_back_during_a_rollout_ends_just_that(cluster, rollouts, registry, old, new):
+def test_roll_back_during_a_rollout_only_ends_the_rollout(cluster, rollouts, registry, old, new):
     compare(rollouts, registry, old, new)
     assert rollouts.roll_back("bob", "no").phase == "rolled back"
     assert cluster.served == {"main": old}
     assert len(registry.history()) == 1
-    with pytest.raises(UsageError, match="no rollout is under way"):
+    with pytest.raises(UsageError, match="no rollout is active"):
         rollouts.abort("bob", "no")
 
 
-def test_roll_back_while_it_is_promoted_is_not_undone(cluster, rollouts, registry, old, new):
+def test_a_roll_back_during_the_promotion_is_not_undone(cluster, rollouts, registry, old, new):
     compare(rollouts, registry, old, new)
     cluster.serve(5000)
     assert rollouts.reconcile().phase == "promoting"
@@ -423,7 +423,7 @@ def test_roll_back_while_it_is_promoted_is_not_undone(cluster, rollouts, registr
     assert registry.champion().bundle_id == old
 
 
-def test_a_canary_that_dies_while_it_is_promoted_gets_no_traffic(
+def test_a_canary_that_fails_during_the_promotion_gets_no_traffic(
     cluster, rollouts, registry, old, new
 ):
     compare(rollouts, registry, old, new)
@@ -432,7 +432,7 @@ def test_a_canary_that_dies_while_it_is_promoted_gets_no_traffic(
     *others, last_of_main = cluster.running
     cluster.running = [
         *(p.model_copy(update={"ready": p.predictor == "main"}) for p in others),
-        last_of_main.model_copy(update={"ready": False}),  # it still turns over
+        last_of_main.model_copy(update={"ready": False}),  # it is still being updated
     ]
     assert rollouts.reconcile().phase == "promoting"
     assert cluster.routed == {"main": 100}
@@ -442,7 +442,7 @@ def test_a_canary_that_dies_while_it_is_promoted_gets_no_traffic(
     assert cluster.served == {"main": new}
 
 
-def test_only_the_registry_rolled_back_while_it_is_promoted(cluster, rollouts, registry, old, new):
+def test_a_roll_back_of_the_registry_during_the_promotion(cluster, rollouts, registry, old, new):
     compare(rollouts, registry, old, new)
     cluster.serve(5000)
     assert rollouts.reconcile().phase == "promoting"
@@ -452,11 +452,11 @@ def test_only_the_registry_rolled_back_while_it_is_promoted(cluster, rollouts, r
     assert registry.champion().bundle_id == old
 
 
-def test_without_routes_there_is_no_canary_but_always_a_way_back(
+def test_without_routes_no_canary_starts_but_a_roll_back_works(
     cluster, registry, clock, old, new, monkeypatch
 ):
     def find_none(weights: Mapping[str, int]) -> None:
-        raise Missing("no routes")
+        raise NotFoundError("no routes")
 
     rollouts = Rollouts(split_by("gateway"), cluster, registry, clock=clock)
     compare(rollouts, registry, old, new)
@@ -465,12 +465,12 @@ def test_without_routes_there_is_no_canary_but_always_a_way_back(
     rollouts.roll_back("ann", "the routes are gone")
     assert cluster.served == {"main": old}
     registry.propose(new, old, "pipeline", "once more")
-    with pytest.raises(Missing):
+    with pytest.raises(NotFoundError):
         rollouts.reconcile()
     assert cluster.served == {"main": old}
 
 
-def test_a_canary_kept_in_git_is_left_alone(cluster, rollouts, registry, old, new):
+def test_a_canary_defined_in_git_is_not_changed(cluster, rollouts, registry, old, new):
     main = main_of(cluster.read())
     cluster.predictors = [{**main, "traffic": 90}, {**main, "name": "canary", "traffic": 10}]
     registry.propose(new, old, "pipeline", "it passed the gate")
@@ -478,14 +478,14 @@ def test_a_canary_kept_in_git_is_left_alone(cluster, rollouts, registry, old, ne
     assert set(cluster.served) == {"main", "canary"}
 
 
-def test_a_main_predictor_that_followed_the_champion_is_pinned_first(registry, clock, old, new):
-    cluster = PlayedCluster("")
+def test_a_main_predictor_without_a_bundle_is_pinned_to_the_champion(registry, clock, old, new):
+    cluster = SimulatedCluster("")
     rollouts = Rollouts(SETTINGS, cluster, registry, clock=clock)
     compare(rollouts, registry, old, new)
     assert cluster.served == {"main": old, "canary": new}
 
 
-def test_the_operator_must_know_the_canary_before_it_goes(
+def test_a_canary_is_removed_only_after_the_operator_lists_it(
     cluster, rollouts, registry, clock, old, new, monkeypatch
 ):
     registry.propose(new, old, "pipeline", "it passed the gate")
@@ -499,7 +499,9 @@ def test_the_operator_must_know_the_canary_before_it_goes(
     assert cluster.served == {"main": old}
 
 
-def test_quality_that_nobody_can_know_is_said_before_the_canary(cluster, registry, clock, old, new):
+def test_quality_that_cannot_be_measured_is_an_error_before_the_canary(
+    cluster, registry, clock, old, new
+):
     registry.propose(new, old, "pipeline", "it passed the gate")
     settings = SETTINGS.model_copy(update={"quality_drop": 0.2})
     with pytest.raises(UsageError, match="quality_drop: null"):
@@ -507,12 +509,13 @@ def test_quality_that_nobody_can_know_is_said_before_the_canary(cluster, registr
     assert cluster.served == {"main": old}
 
 
-def test_look_changes_nothing(cluster, rollouts, registry, old, new):
-    assert "no rollout is under way" in rollouts.look().message
+def test_status_changes_nothing(cluster, rollouts, registry, old, new):
+    assert "no rollout is active" in rollouts.status().message
     compare(rollouts, registry, old, new)
     cluster.serve(50)
     before = cluster.version
-    seen = rollouts.look()
-    assert seen.phase == "comparing"
-    assert (seen.arms["canary"].errors.of, seen.arms["main"].errors.of) == (50, 100)
+    progress = rollouts.status()
+    assert progress.phase == "comparing"
+    totals = {name: one.errors.total for name, one in progress.predictors.items()}
+    assert totals == {"canary": 50, "main": 100}
     assert cluster.version == before

@@ -1,4 +1,4 @@
-"""Weights of Gateway API routes, as a rollout reads and writes them."""
+"""Reading and changing the weights of Gateway API routes."""
 
 from copy import deepcopy
 from typing import Any
@@ -28,18 +28,18 @@ ROUTE: dict[str, Any] = {
 
 def test_only_the_weights_of_our_backends_change() -> None:
     before = deepcopy(ROUTE)
-    made = with_weights(ROUTE, "refit", {"main": 90, "canary": 10})
+    split = with_weights(ROUTE, "refit", {"main": 90, "canary": 10})
     assert before == ROUTE
-    assert made["metadata"] == {"name": "refit", "namespace": "refit", "resourceVersion": "7"}
-    assert "status" not in made
-    ours, web = made["spec"]["rules"]
+    assert split["metadata"] == {"name": "refit", "namespace": "refit", "resourceVersion": "7"}
+    assert "status" not in split
+    ours, web = split["spec"]["rules"]
     assert ours["backendRefs"] == [
         {"name": "refit-main", "port": 9000, "weight": 90},
         {"name": "refit-canary", "port": 9000, "weight": 10},
     ]
     assert web == ROUTE["spec"]["rules"][1]
-    assert weights_of(made, "refit") == {"main": 90, "canary": 10}
-    again = with_weights(made, "refit", {"main": 100})
+    assert weights_of(split, "refit") == {"main": 90, "canary": 10}
+    again = with_weights(split, "refit", {"main": 100})
     assert again["spec"] == ROUTE["spec"]
 
 
@@ -48,14 +48,14 @@ def test_weights_sum_to_100() -> None:
         with_weights(ROUTE, "refit", {"main": 100, "canary": 10})
 
 
-def test_rules_that_differ_are_no_known_split() -> None:
+def test_the_weights_of_differing_rules_are_unknown() -> None:
     differing = deepcopy(ROUTE)
     differing["spec"]["rules"].append({"backendRefs": [{"name": "refit-canary", "port": 9000}]})
     assert weights_of(differing, "refit") == {}
-    mended = with_weights(differing, "refit", {"main": 100})
-    assert weights_of(mended, "refit") == {"main": 100}
+    repaired = with_weights(differing, "refit", {"main": 100})
+    assert weights_of(repaired, "refit") == {"main": 100}
 
 
-def test_a_route_that_leads_elsewhere_is_an_error() -> None:
+def test_a_route_without_our_backend_is_an_error() -> None:
     with pytest.raises(UsageError, match="HTTPRoute refit has no backend another-main"):
         weights_of(ROUTE, "another")

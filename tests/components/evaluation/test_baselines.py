@@ -1,26 +1,27 @@
-"""Baselines against numbers computed by hand, and what they learn from."""
+"""Baselines against numbers computed by hand, and the events they learn from."""
+
+import re
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from components.evaluation import baselines
-from components.evaluation.baselines import (
-    EASE,
-    HistoryScorer,
-    NaiveBayesScorer,
-    cooccurrence,
-    ease,
-    item_attributes,
-    tune_baselines,
-    user_items,
-)
+from components.evaluation.baselines.cooccurrence import count_cooccurrence
+from components.evaluation.baselines.ease import fit_ease
 from components.evaluation.data import EvaluationData, code_numbers
+from components.evaluation.item_similarity import HistoryScorer, Similarity, user_items
 from components.evaluation.metrics import hit_rate
-from components.evaluation.naive_bayes import NEWNESS, NaiveBayesPopularity, PopularityFactor
+from components.evaluation.naive_bayes import (
+    NEWNESS,
+    NaiveBayesPopularity,
+    NaiveBayesScorer,
+    PopularityFactor,
+)
 from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.settings import BaselineSettings, EvaluationSettings
-from tests.factories import example, item, make_market, write_features
+from components.evaluation.tuning import NotRun, load_baselines, tune_baselines
+from refit.features import FeatureSpec
+from tests.factories import MANIFEST, example, item, make_market, write_features
 
 SETTINGS = EvaluationSettings(cuts=(5, 10), metric="hit_rate_at_10", guard_metric="ndcg_at_10")
 
@@ -45,12 +46,20 @@ def shop(tmp_path):
     return EvaluationData(folder)
 
 
-def table(data, term, snapshot=2):
-    counting = NaiveBayesPopularity(data, 10, 2, item_attributes(data))
-    return counting, counting.table(term, data.read_candidates(snapshot))
+def table(data, factor, snapshot=2):
+    naive_bayes = NaiveBayesPopularity(data, 10, 2)
+    return naive_bayes, naive_bayes.table(factor, data.read_candidates(snapshot))
 
 
-def test_popularity_decays_by_half_life_and_knows_nothing_of_the_moment_itself(shop):
+def tune_all(data, grid=BaselineSettings()):  # noqa: B008 - frozen
+    settings = SETTINGS.model_copy(update={"baselines": grid})
+    return {
+        baseline.name: outcome
+        for baseline, outcome in tune_baselines(load_baselines(grid), data, settings)
+    }
+
+
+def test_popularity_decays_by_half_life_and_counts_only_events_before_the_snapshot(shop):
     _, scores = table(shop, PopularityFactor(half_life_days=7.0, strength=1e-9))
     expected = [0.25 + 0.5, 0.5 + 0.5 ** (5 / 7)]
     assert np.exp(scores[0][:2]) == pytest.approx(expected, rel=2 * NEWNESS)
@@ -64,17 +73,17 @@ def test_the_counts_of_snapshots_and_of_examples_agree(shop):
     for column in ("", "occasion"):
         of = {}
         for source in ("examples", "snapshots"):
-            term = PopularityFactor(column=column, half_life_days=7.0, strength=0.5, source=source)
-            counting, scores = table(shop, term)
-            codes = counting.codes(term, shop.queries["test"])
+            factor = PopularityFactor("", column, 7.0, 0.5, source)
+            naive_bayes, scores = table(shop, factor)
+            codes = naive_bayes.codes(factor, shop.queries["test"])
             of[source] = scores[codes]
         assert of["examples"] == pytest.approx(of["snapshots"], abs=1e-5)
 
 
 def test_popularity_in_context_is_naive_bayes_smoothed_towards_the_overall_share(shop):
-    term = PopularityFactor(column="occasion", half_life_days=1e9, strength=10.0)
-    counting, scores = table(shop, term)
-    row = counting.codes(term, shop.queries["test"])[0]  # a party; 3 of 4 events are parties
+    factor = PopularityFactor(column="occasion", half_life_days=1e9, strength=10.0)
+    naive_bayes, scores = table(shop, factor)
+    row = naive_bayes.codes(factor, shop.queries["test"])[0]  # a party; 3 of 4 events are parties
     share = 3 / 4
     expected = [
         np.log((2 + 10 * share) / (2 + 10) / share),
@@ -86,12 +95,12 @@ def test_popularity_in_context_is_naive_bayes_smoothed_towards_the_overall_share
 
 def test_attributes_are_demand_over_supply(shop):
     _, scores = table(shop, PopularityFactor(attribute="brand", half_life_days=1e9))
-    # cos: 2 of 4 events, 2 items on offer; acne: 2 of 4 events, 1 item; "other": nothing.
+    # cos: 2 of 4 events, 2 candidates; acne: 2 of 4 events, 1 item; "other": nothing.
     cos, acne = np.log((2 + 1) / (4 + 3) / 2), np.log((2 + 1) / (4 + 3) / 1)
     assert scores[0] == pytest.approx([cos, acne, cos], abs=1e-6)
 
 
-def test_the_future_changes_no_score(tmp_path, shop):
+def test_later_events_change_no_score(tmp_path, shop):
     def scores(extra):
         events = {
             "train": [example("ann", 0, 6.0), example("bob", 1, 13.0)],
@@ -102,13 +111,12 @@ def test_the_future_changes_no_score(tmp_path, shop):
         data = EvaluationData(
             write_features(folder, [item(0), item(1)], events, [0.0, 15.0, 20.0, 30.0])
         )
-        counting = NaiveBayesPopularity(data, 10, 2, item_attributes(data))
-        terms = (
+        factors = (
             PopularityFactor(),
             PopularityFactor(column="occasion"),
             PopularityFactor(attribute="brand"),
         )
-        return NaiveBayesScorer(counting, terms).at(
+        return NaiveBayesScorer(NaiveBayesPopularity(data, 10, 2), factors).at(
             data.queries["test"].take(np.array([0])), data.read_candidates(2)
         )(np.array([0]))
 
@@ -126,7 +134,7 @@ USERS = sp.csr_matrix(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]], dty
 
 
 def test_cooccurrence_divides_by_both_degrees():
-    found = cooccurrence(USERS, 0.5).matrix.toarray()
+    found = count_cooccurrence(USERS, 0.5).matrix.toarray()
     assert found[0] == pytest.approx([0, 2 / (3 * 2**0.5), 1 / (3 * 2**0.5)])
     assert found[1] == pytest.approx([2 / (2 * 3**0.5), 0, 0])
 
@@ -136,7 +144,7 @@ def test_ease_is_the_closed_form():
     inverse = np.linalg.inv(gram)
     expected = np.eye(3) - inverse / np.diag(inverse)[None, :]
     np.fill_diagonal(expected, 0)
-    found = ease(USERS, 2.0)
+    found = fit_ease(USERS, 2.0)
     assert found.known.tolist() == [0, 1, 2]
     assert found.matrix == pytest.approx(expected, abs=1e-5)
 
@@ -150,14 +158,14 @@ def test_profiles_hold_the_latest_distinct_items(shop):
     assert both[names.index("bob")].tolist() == [1, 1, 0]
 
 
-def test_history_weighs_the_newest_item_most_and_popularity_fills_in(shop):
-    counting = NaiveBayesPopularity(shop, 10, 2, item_attributes(shop))
-    similarity = baselines.Similarity(np.arange(3), np.eye(3, dtype=np.float32))
+def test_the_newest_history_item_weighs_most_and_popularity_is_added(shop):
+    naive_bayes = NaiveBayesPopularity(shop, 10, 2)
+    similarity = Similarity(np.arange(3), np.eye(3, dtype=np.float32))
     queries = shop.queries["test"]
     popular = PopularityFactor(half_life_days=1e9, strength=1e-9)
-    scorer = HistoryScorer(counting, similarity, 0.5, 0.01, popular)
+    scorer = HistoryScorer(naive_bayes, similarity, 0.5, 0.01, popular)
     scores = scorer.at(queries, shop.read_candidates(2))(np.arange(2))
-    assert scores[0].argmax() == 0  # what ann had
+    assert scores[0].argmax() == 0  # what ann bought
     assert scores[1] == pytest.approx([0.01, 0.01, 0.0], abs=0.01 * 2 * NEWNESS)  # fay is new
 
 
@@ -166,27 +174,45 @@ def test_every_baseline_is_tuned_and_ranked(tmp_path, rolling):
     data = EvaluationData(make_market(tmp_path / "market", n_items=60, rolling=rolling))
     evaluation_set = build_evaluation_set(data, "test")
     value = {}
-    for baseline in tune_baselines(data, SETTINGS):
-        assert not baseline.not_run
-        assert "validation" in baseline.tuned
-        value[baseline.name] = hit_rate(rank(baseline.scorer, evaluation_set, 10).rank, 10).mean()
-    assert set(value) == {
+    for name, tuned in tune_all(data).items():
+        assert tuned.chosen["validation"] > 0
+        value[name] = hit_rate(rank(tuned.scorer, evaluation_set, 10).rank, 10).mean()
+    assert list(value) == [
         "popularity",
         "popularity in context",
         "attributes in context",
         "co-occurrence",
         "EASE",
-    }
-    # What a query wants stands in its context, so counting by context must pay here.
+    ]
+    # The context of a query determines its positive, so counts by context must gain here.
     assert value["popularity in context"] > 2 * value["popularity"]
 
 
-def test_ease_says_when_it_is_too_large(tmp_path):
+def test_ease_is_not_run_with_too_many_items(tmp_path):
     data = EvaluationData(make_market(tmp_path / "market"))
-    grid = BaselineSettings(ease_max_items=10)
-    found = {
-        b.name: b for b in tune_baselines(data, SETTINGS.model_copy(update={"baselines": grid}))
+    found = tune_all(data, BaselineSettings(ease_max_items=10))
+    assert re.fullmatch(r"too large: \d+ items with events, the limit is 10", found["EASE"].reason)
+
+
+def test_a_baseline_is_the_same_without_the_others(tmp_path):
+    data = EvaluationData(make_market(tmp_path / "market"))
+    together = tune_all(data)
+    for name, extension in (("attributes in context", "attributes_in_context"), ("EASE", "ease")):
+        alone = tune_all(data, BaselineSettings(include=(extension,)))
+        assert list(alone) == [name]
+        assert alone[name].chosen == together[name].chosen
+
+
+def test_items_without_attributes_or_context_leave_baselines_out(tmp_path):
+    spec = FeatureSpec(history_length=3, popularity_half_lives_days=(7.0,))
+    manifest = MANIFEST.model_copy(update={"spec": spec, "popularity_values": {}})
+    items = [{"item_id": f"i{n}"} for n in range(3)]
+    events = {
+        "train": [example("ann", 0, 1.0), example("bob", 1, 2.0)],
+        "validation": [example("ann", 1, 11.0)],
+        "test": [example("bob", 0, 21.0)],
     }
-    assert found[EASE].scorer is None
-    assert "too large" in found[EASE].not_run
-    assert "the limit is 10" in found[EASE].not_run
+    folder = write_features(tmp_path / "f", items, events, [0.0, 10.0, 20.0, 30.0], manifest)
+    found = tune_all(EvaluationData(folder))
+    assert found["popularity in context"] == NotRun("the feature spec names no context column")
+    assert found["attributes in context"] == NotRun("the items have no attributes")

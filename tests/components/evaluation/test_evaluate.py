@@ -89,7 +89,7 @@ def test_a_perfect_model_passes_with_everything_at_one(passed):
     assert {m.name for m in results.of_kind("baseline")} > {"popularity", "co-occurrence", "EASE"}
 
 
-def test_the_folder_is_whole_and_the_page_needs_no_network(passed):
+def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
     _, out = passed
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert names == {
@@ -106,12 +106,12 @@ def test_the_folder_is_whole_and_the_page_needs_no_network(passed):
     assert page.count("<h1") == 1
     assert all(re.search(r'alt="[^"]{10,}"', image) for image in re.findall(r"<img[^>]*>", page))
     for text in (page, (out / "report.md").read_text()):
-        assert text.index("Passed") < text.index("What was demanded")
+        assert text.index("Passed") < text.index("Checks of the gate")
         assert "popularity in context" in text
         assert "not recorded with the features" in text
 
 
-def test_predictions_are_what_the_model_would_have_answered(passed, folders):
+def test_predictions_are_the_answers_of_the_model(passed, folders):
     _, out = passed
     table = pq.read_table(out / "predictions.parquet")
     assert table.schema.equals(PREDICTION_SCHEMA)
@@ -119,9 +119,9 @@ def test_predictions_are_what_the_model_would_have_answered(passed, folders):
     data = EvaluationData(folders["features"]).of_requests()
     requests = data.queries["requests"].rows
     wanted = data.catalogue.item_id[data.log.item[requests]]
-    chosen = dict(zip([f"offline-{row}" for row in requests], wanted, strict=True))
+    positive = dict(zip([f"offline-{row}" for row in requests], wanted, strict=True))
     for row in table.to_pylist():
-        assert row["item_ids"][0] == chosen[row["request_id"]]
+        assert row["item_ids"][0] == positive[row["request_id"]]
         assert len(row["item_ids"]) == len(row["scores"]) == 10
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert len(row["query_embedding"]) == 2
@@ -143,7 +143,7 @@ def _times(folders, name):
     return pq.read_table(folders["features"] / f"examples/{name}.parquet")["event_time"].to_pylist()
 
 
-def test_requests_are_answered_from_what_was_live_then_without_own_listings(tmp_path):
+def test_requests_are_answered_from_live_items_without_own_listings(tmp_path):
     far = example("seller", 2, 11.0, event_type="view", want_x=1.0, want_y=0.0)
     features = write_features(
         tmp_path / "features",
@@ -172,7 +172,7 @@ def test_requests_are_answered_from_what_was_live_then_without_own_listings(tmp_
         write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
 
 
-def test_a_random_model_is_refused_and_replaces_what_stood_there(folders, tmp_path):
+def test_a_random_model_is_refused_and_its_folder_replaces_the_old_one(folders, tmp_path):
     out = tmp_path / "evaluation"
     (out / "old").mkdir(parents=True)
     verdict = evaluate(
@@ -197,8 +197,8 @@ def test_broken_towers_are_refused(folders, tmp_path):
         NO_SERVER, folders["features"], folders["nan"], folders["index"], tmp_path / "e"
     )
     reasons = " | ".join(verdict.reasons)
-    assert "scores of the model that are no number is" in reasons
-    assert "index is of the model's towers is 0" in reasons
+    assert "non-finite scores of the model is" in reasons
+    assert "index built with the model's towers (1 = yes) is 0" in reasons
     assert "largest difference from the item tower was not measured" in reasons
 
 
@@ -234,27 +234,27 @@ def test_a_champion_with_other_inputs_is_not_comparable(folders, data, tmp_path,
     assert why in load_champion(data, changed_champion(folders, tmp_path, **spec))
 
 
-def test_a_champion_that_is_gone_is_not_comparable(data, tmp_path):
-    assert "cannot be opened" in load_champion(data, tmp_path / "nothing")
+def test_a_missing_champion_is_not_comparable(data, tmp_path):
+    assert "cannot be loaded" in load_champion(data, tmp_path / "nothing")
 
 
-def test_a_champions_popularity_is_laid_out_anew(folders, data, tmp_path):
+def test_a_champions_popularity_is_rearranged(folders, data, tmp_path):
     champion = shutil.copytree(folders["perfect"], tmp_path / "champion")
     spec = MANIFEST.spec.model_copy(update={"popularity_half_lives_days": (30.0, 7.0)})
     values = {"occasion": ("work", "party")}
     theirs = MANIFEST.model_copy(update={"spec": spec, "popularity_values": values})
     theirs.write(champion)
-    opened = load_champion(data, champion)
-    moment = data.read_candidates(3)
-    laid_out = opened._popularity(moment)
-    ours = moment.popularity  # 7 days: all, party, work
-    assert laid_out.shape == (len(moment.items), 6)
-    assert laid_out[:, 3:] == pytest.approx(ours[:, [0, 2, 1]])
-    assert laid_out[:, 0] == pytest.approx(laid_out[:, 1] + laid_out[:, 2], rel=1e-5)
-    assert (laid_out[:, 0] >= ours[:, 0] - 1e-6).all()
+    scorer = load_champion(data, champion)
+    snapshot = data.read_candidates(3)
+    rearranged = scorer._popularity(snapshot)
+    ours = snapshot.popularity  # 7 days: all, party, work
+    assert rearranged.shape == (len(snapshot.items), 6)
+    assert rearranged[:, 3:] == pytest.approx(ours[:, [0, 2, 1]])
+    assert rearranged[:, 0] == pytest.approx(rearranged[:, 1] + rearranged[:, 2], rel=1e-5)
+    assert (rearranged[:, 0] >= ours[:, 0] - 1e-6).all()
 
 
-def test_an_index_is_held_against_the_towers(folders, data):
+def test_an_index_is_compared_with_the_towers(folders, data):
     model = load_model(data, folders["perfect"])
     queries = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     whole = check_index(folders["index"], data, model, queries)
@@ -265,7 +265,7 @@ def test_an_index_is_held_against_the_towers(folders, data):
     assert other.recall is None
 
 
-def test_an_index_whose_vectors_were_moved_is_found_out(folders, data, tmp_path):
+def test_an_index_with_vectors_in_another_order_is_detected(folders, data, tmp_path):
     index = shutil.copytree(folders["index"], tmp_path / "index")
     vectors = np.load(index / "vectors.npy")
     np.save(index / "vectors.npy", vectors[::-1])
@@ -278,28 +278,28 @@ def test_an_index_without_manifest_is_not_measured(folders, data, tmp_path):
     model = load_model(data, folders["perfect"])
     found = check_index(tmp_path, data, model, np.ones((3, 2), dtype=np.float32))
     assert found.recall is None
-    assert "cannot be opened" in found.why
+    assert "cannot be read" in found.why
 
 
-def test_a_model_server_that_dies_is_no_pass(folders, tmp_path):
+def test_a_model_server_that_ends_is_not_measured(folders, tmp_path):
     data = EvaluationData(folders["features"])
     model = load_model(data, folders["perfect"])
     few = data.queries["test"].take(np.arange(3))
     inputs, expected = model.query_inputs(few), model.embed_queries(few)
     for command, why in (
-        (("{python}", "-c", "raise SystemExit('no room')"), "no room"),
+        (("{python}", "-c", "raise SystemExit('no space')"), "no space"),
         (("/no/such/server",), "FileNotFoundError"),
         (("{python}", "-c", "import time; time.sleep(60)"), "UNAVAILABLE"),
     ):
         settings = SETTINGS.model_copy(update={"smoke_test": command, "smoke_test_seconds": 2.0})
         with SmokeTest(settings, folders["perfect"]) as smoke:
-            smoke.ask(inputs, expected)
+            smoke.send(inputs, expected)
             found = smoke.result()
         assert found.gap is None
         assert why in found.why
 
 
-def test_slices_hold_the_right_queries(data):
+def test_slices_have_the_right_queries(data):
     evaluation_set = build_evaluation_set(data, "test")
     slices = cut_slices(evaluation_set, SETTINGS)
     items = data.log.item[evaluation_set.queries.rows]
@@ -310,14 +310,14 @@ def test_slices_hold_the_right_queries(data):
     assert (np.sum(bands, axis=0) == 1).all()
 
 
-def test_a_slice_of_the_gate_is_there_even_when_it_is_empty(data):
+def test_a_slice_with_a_floor_is_included_even_if_it_is_empty(data):
     floor = SliceFloor(slice="brand: nobody")
     settings = SETTINGS.model_copy(update={"slice_floors": (floor,)})
     found = cut_slices(build_evaluation_set(data, "test"), settings)
     assert not found["brand: nobody"].any()
 
 
-def test_dataset_facts_reach_the_page(folders, tmp_path):
+def test_the_page_describes_the_dataset(folders, tmp_path):
     features = shutil.copytree(folders["features"], tmp_path / "features")
     days = [datetime(2026, 1, d, tzinfo=UTC) for d in (1, 20, 25, 30)]
     dataset = DatasetManifest(

@@ -14,34 +14,34 @@ def test_hit_rate_counts_ranks_up_to_and_including_k():
     assert hit_rate(RANKS, 100).mean() == pytest.approx(6 / 7)
 
 
-def test_ndcg_discounts_by_the_binary_logarithm_of_the_place():
+def test_ndcg_discounts_by_the_binary_logarithm_of_the_rank():
     expected = [1.0, 1 / np.log2(3), 0.5, 1 / np.log2(11), 0, 0, 0]
     assert ndcg(RANKS, 10) == pytest.approx(expected)
 
 
-def test_mrr_is_the_reciprocal_place_within_the_cut():
+def test_mrr_is_the_reciprocal_rank_within_the_cut():
     assert mrr(RANKS, 10) == pytest.approx([1, 1 / 2, 1 / 3, 1 / 10, 0, 0, 0])
     assert mrr(RANKS, 100)[4:] == pytest.approx([1 / 11, 1 / 100, 0])
 
 
-def test_every_metric_comes_at_every_cut():
+def test_every_metric_is_computed_at_every_cut():
     names = set(per_query(RANKS, (10, 50, 100)))
     assert names == {f"{m}_at_{k}" for m in ("hit_rate", "ndcg", "mrr") for k in (10, 50, 100)}
 
 
-def test_first_place_scores_one_on_everything():
+def test_rank_one_scores_one_on_every_metric():
     first = np.ones(5, dtype=np.int32)
     assert all((values == 1).all() for values in per_query(first, (1, 10, 100)).values())
 
 
-def test_exposure_counts_what_is_shown_by_owner():
+def test_exposure_counts_shown_items_by_owner():
     top = np.array([[0, 1, -1], [0, 2, 1]], dtype=np.int32)
     assert exposure(top, np.arange(4, dtype=np.int32), 4).tolist() == [2, 2, 1, 0]
     seller = np.array([0, 0, -1, 1], dtype=np.int32)
     assert exposure(top, seller, 2).tolist() == [4, 0]
 
 
-def test_coverage_is_the_share_that_is_shown_at_all():
+def test_coverage_is_the_share_that_is_shown_at_least_once():
     assert coverage(np.array([2.0, 2.0, 1.0, 0.0])) == 0.75
     assert np.isnan(coverage(np.empty(0)))
 
@@ -50,7 +50,7 @@ def test_coverage_is_the_share_that_is_shown_at_all():
     ("exposures", "expected"),
     [
         ([5, 5, 5, 5], 0.0),
-        ([0, 0, 0, 8], 0.75),  # one of four gets it all: (n - 1) / n
+        ([0, 0, 0, 8], 0.75),  # one of four is shown alone: (n - 1) / n
         ([1, 2, 3], 2 / 9),  # mean absolute difference 8/9 over twice the mean 2
         ([1, 3], 0.25),
     ],
@@ -59,7 +59,7 @@ def test_gini(exposures, expected):
     assert gini(np.array(exposures, dtype=float)) == pytest.approx(expected)
 
 
-def test_gini_of_nothing_is_not_a_number():
+def test_gini_of_nothing_is_nan():
     assert np.isnan(gini(np.zeros(3)))
     assert np.isnan(gini(np.empty(0)))
 
@@ -68,7 +68,7 @@ def columns(n, **values):
     return {"n": np.ones(n), **{name: np.asarray(v, dtype=float) for name, v in values.items()}}
 
 
-def test_intervals_hold_the_mean_and_shrink_with_more_users():
+def test_intervals_contain_the_mean_and_shrink_with_more_users():
     random = np.random.default_rng(1)
     widths = []
     for n in (200, 20_000):
@@ -92,7 +92,7 @@ def test_interval_matches_the_normal_approximation():
     assert found.value - found.low == pytest.approx(half, rel=0.15)
 
 
-def test_the_queries_of_a_user_stand_and_fall_together():
+def test_the_queries_of_a_user_are_resampled_together():
     n = 4000
     hits = (np.arange(n) // 100) % 2  # 40 users with 100 queries each, all hit or all missed
     clustered = Replicates(np.arange(n) // 100, columns(n, hits=hits), 1000, 7).mean("hits", "n")
@@ -103,8 +103,8 @@ def test_the_queries_of_a_user_stand_and_fall_together():
 def test_differences_are_paired():
     n = 2000
     base = np.random.default_rng(0).random(n)
-    drawn = Replicates(np.arange(n), columns(n, mine=base + 0.1, theirs=base), 300, 1)
-    gain = drawn.difference("mine", "theirs", "n")
+    drawn = Replicates(np.arange(n), columns(n, model=base + 0.1, other=base), 300, 1)
+    gain = drawn.difference("model", "other", "n")
     assert gain.value == pytest.approx(0.1)
     assert gain.high - gain.low < 1e-9
 
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_interval():
     assert one == other
 
 
-def test_no_queries_are_no_measurement():
+def test_without_queries_nothing_is_measured():
     values = columns(4, hits=[0, 0, 0, 0], none=[0, 0, 0, 0])
     found = Replicates(np.arange(4), values, 200, 9).mean("hits", "none")
     assert (found.value, found.low, found.high) == (None, None, None)

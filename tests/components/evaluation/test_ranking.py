@@ -1,13 +1,16 @@
-"""Full-catalogue ranking: ties, what stands to choice, and what is left out."""
+"""Full-catalogue ranking: ties, which candidates are eligible, and which queries are left out."""
 
 import numpy as np
 import pytest
 
 from components.evaluation.data import EvaluationData
 from components.evaluation.metrics import hit_rate
-from components.evaluation.ranking import build_evaluation_set, place, rank, spread, top_k
+from components.evaluation.ranking import build_evaluation_set, rank, rank_positives, spread, top_k
+from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError
-from tests.factories import example, item, make_market, write_features
+from tests.factories import MANIFEST, example, item, make_market, write_features
+
+UNIQUE, REPLENISHABLE = MarketSettings(), MarketSettings(stock="replenishable")
 
 
 class Fixed:
@@ -16,8 +19,8 @@ class Fixed:
     def __init__(self, scores):
         self.scores = np.asarray(scores, dtype=np.float32)
 
-    def at(self, queries, moment):
-        return lambda which: np.tile(self.scores[moment.items], (len(which), 1))
+    def at(self, queries, snapshot):
+        return lambda which: np.tile(self.scores[snapshot.items], (len(which), 1))
 
 
 class Perfect:
@@ -26,24 +29,24 @@ class Perfect:
     def __init__(self, data):
         self.data = data
 
-    def at(self, queries, moment):
+    def at(self, queries, snapshot):
         chosen = self.data.log.item[queries.rows]
-        return lambda which: (moment.items[None, :] == chosen[which][:, None]).astype(np.float32)
+        return lambda which: (snapshot.items[None, :] == chosen[which][:, None]).astype(np.float32)
 
 
 class Random:
     """Knows nothing."""
 
-    def at(self, queries, moment):
+    def at(self, queries, snapshot):
         random = np.random.default_rng(0)
-        return lambda which: random.random((len(which), len(moment.items)), dtype=np.float32)
+        return lambda which: random.random((len(which), len(snapshot.items)), dtype=np.float32)
 
 
 def scores(*values):
     return np.array([values], dtype=np.float32)
 
 
-def chosen(position):
+def positive(position):
     return np.array([position], dtype=np.int32)
 
 
@@ -54,26 +57,26 @@ def chosen(position):
         ((3, 2, 1), 2, 3),
         ((1, 1, 1), 1, 3),  # ties never help
         ((2, 1, 1), 1, 3),
-        ((float("nan"), 1, 0), 1, 2),  # what is no number is ahead of the chosen item
-        ((2, float("nan"), 0), 1, 3),  # and a chosen item without a number comes last
+        ((float("nan"), 1, 0), 1, 2),  # what is no number is ahead of the positive item
+        ((2, float("nan"), 0), 1, 3),  # and a positive item without a number comes last
         ((2, -np.inf, 0), 1, 3),
     ],
 )
-def test_place(values, position, expected):
-    places, candidates = place(scores(*values), chosen(position))
-    assert (places[0], candidates[0]) == (expected, 3)
+def test_the_rank_of_the_positive(values, position, expected):
+    ranks, candidates = rank_positives(scores(*values), positive(position))
+    assert (ranks[0], candidates[0]) == (expected, 3)
 
 
-def test_what_is_closed_is_not_counted():
-    closed = np.array([[True, False, False, True]])
-    places, candidates = place(scores(9, 1, 2, 0), chosen(1), closed)
-    assert (places[0], candidates[0]) == (2, 2)
+def test_an_ineligible_candidate_is_not_counted():
+    eligible = np.array([[False, True, True, False]])
+    ranks, candidates = rank_positives(scores(9, 1, 2, 0), positive(1), eligible)
+    assert (ranks[0], candidates[0]) == (2, 2)
 
 
-def test_top_holds_no_closed_and_no_broken_score():
+def test_the_top_holds_no_ineligible_item_and_no_broken_score():
     values = scores(9, 1, float("nan"), 2, 5)
-    closed = np.array([[True, False, False, False, False]])
-    best, best_scores = top_k(values, closed, 4)
+    eligible = np.array([[False, True, True, True, True]])
+    best, best_scores = top_k(values, eligible, 4)
     assert best[0].tolist() == [4, 3, 1, -1]
     assert best_scores[0].tolist() == [5, 2, 1, -np.inf]
     assert top_k(scores(1, 2, 3), None, 2)[0][0].tolist() == [2, 1]
@@ -91,13 +94,14 @@ BEFORE = {
 }
 
 
-def hold(folder, items, test, **settings):
-    write_features(folder, items, {**BEFORE, "test": test}, [0.0, 10.0, 20.0, 30.0])
-    data = EvaluationData(folder)
-    return build_evaluation_set(data, "test", **settings)
+def build(folder, items, test, market=REPLENISHABLE, hides=(), **settings):
+    examples = {**BEFORE, "test": test, "hides": hides}
+    manifest = MANIFEST.model_copy(update={"market": market})
+    write_features(folder, items, examples, [0.0, 10.0, 20.0, 30.0], manifest)
+    return build_evaluation_set(EvaluationData(folder), "test", **settings)
 
 
-def test_only_what_is_live_at_the_moment_stands_to_choice(tmp_path):
+def test_only_items_live_at_the_time_of_the_query_are_candidates(tmp_path):
     items = [
         item(0),
         item(1),
@@ -105,7 +109,7 @@ def test_only_what_is_live_at_the_moment_stands_to_choice(tmp_path):
         item(3, known_at=26.0),  # not listed yet
         item(4, gone_at=25.0),  # sold at this very moment, to somebody else
     ]
-    evaluation_set = hold(tmp_path / "f", items, [example("ann", 0, 25.0)])
+    evaluation_set = build(tmp_path / "f", items, [example("ann", 0, 25.0)])
     found = rank(Fixed([0, 1, 9, 9, 9]), evaluation_set, 5)
     assert found.candidates.tolist() == [3]
     assert found.rank.tolist() == [3]
@@ -113,7 +117,7 @@ def test_only_what_is_live_at_the_moment_stands_to_choice(tmp_path):
 
 
 def test_an_item_sold_by_this_event_is_live(tmp_path):
-    evaluation_set = hold(
+    evaluation_set = build(
         tmp_path / "f", [item(0, gone_at=25.0), item(1)], [example("ann", 0, 25.0)]
     )
     assert rank(Fixed([2, 1]), evaluation_set, 2).rank.tolist() == [1]
@@ -122,20 +126,52 @@ def test_an_item_sold_by_this_event_is_live(tmp_path):
 
 def test_own_listings_are_not_offered(tmp_path):
     items = [item(0), item(1, seller_id="ann"), item(2, seller_id="bob"), item(3, seller_id="eve")]
-    evaluation_set = hold(tmp_path / "f", items, [example("ann", 0, 25.0), example("bob", 0, 26.0)])
+    evaluation_set = build(
+        tmp_path / "f", items, [example("ann", 0, 25.0), example("bob", 0, 26.0)]
+    )
     found = rank(Fixed([0, 1, 2, 3]), evaluation_set, 4)
     assert found.top.tolist() == [[3, 2, 0, -1], [3, 1, 0, -1]]
     assert found.rank.tolist() == [3, 3]
 
 
-def test_history_is_offered_unless_settings_say_otherwise(tmp_path):
+def test_bought_items_come_back_only_where_stock_is_replenishable(tmp_path):
     items, test = [item(0), item(1), item(2)], [example("ann", 2, 25.0)]
-    evaluation_set = hold(tmp_path / "a", items, test)
-    assert rank(Fixed([2, 1, 0]), evaluation_set, 3).rank.tolist() == [3]
-    evaluation_set = hold(tmp_path / "b", items, test, exclude_history_types=("purchase",))
-    assert rank(Fixed([2, 1, 0]), evaluation_set, 3).rank.tolist() == [1]
-    evaluation_set = hold(tmp_path / "c", items, test, exclude_history_types=("view",))
-    assert rank(Fixed([2, 1, 0]), evaluation_set, 3).rank.tolist() == [3]
+    unique = build(tmp_path / "a", items, test, UNIQUE)
+    found = rank(Fixed([2, 1, 0]), unique, 3)
+    assert found.rank.tolist() == [1]
+    assert found.removed["bought"] == 2
+    found = rank(Fixed([2, 1, 0]), build(tmp_path / "b", items, test), 3)
+    assert found.rank.tolist() == [3]
+    assert "bought" not in found.removed
+
+
+def test_a_purchase_is_never_forgotten_however_much_was_viewed_since(tmp_path):
+    views = [example("ann", 1, 25.0 + i / 100, event_type="view") for i in range(22)]
+    items, test = [item(0), item(1), item(2)], [*views, example("ann", 2, 26.0)]
+    evaluation_set = build(tmp_path / "f", items, test, UNIQUE)
+    last = evaluation_set.queries.history.item[-1]
+    assert set(last.tolist()) == {1}, "the history knows of nothing else"
+    assert rank(Fixed([2, 1, 0]), evaluation_set, 3).top[-1].tolist() == [2, -1, -1]
+
+
+def test_what_is_bought_or_hidden_later_is_not_known_yet(tmp_path):
+    items = [item(number) for number in range(5)]
+    test = [example("eve", 2, 25.0), example("eve", 3, 25.0), example("eve", 4, 26.0)]
+    hides = [example("eve", 0, 25.5), example("eve", 1, 26.0), example("bob", 4, 20.0)]
+    evaluation_set = build(tmp_path / "f", items, test, UNIQUE, hides)
+    assert evaluation_set.left_out == {}, "the items of one basket do not exclude each other"
+    found = rank(Fixed(range(5)), evaluation_set, 5)
+    assert found.candidates.tolist() == [5, 5, 2]
+    assert found.top[2].tolist() == [4, 1, -1, -1, -1]
+    assert (found.removed["bought"], found.removed["hidden"]) == (2, 1)
+
+
+def test_what_was_bought_or_hidden_before_is_left_out_by_name(tmp_path):
+    test = [example("ann", 0, 25.0), example("eve", 1, 25.0), example("eve", 0, 25.0)]
+    hides = [example("eve", 1, 24.0)]
+    evaluation_set = build(tmp_path / "f", [item(0), item(1)], test, UNIQUE, hides)
+    assert evaluation_set.left_out == {"bought": 1, "hidden": 1}
+    assert len(evaluation_set.queries) == 1
 
 
 def test_what_could_not_be_offered_is_left_out_and_counted(tmp_path):
@@ -146,17 +182,17 @@ def test_what_could_not_be_offered_is_left_out_and_counted(tmp_path):
         example("eve", 2, 25.0),
         example("eve", 3, 25.0),
     ]
-    evaluation_set = hold(tmp_path / "f", items, test)
-    assert evaluation_set.left_out == {"not live": 1, "own listing": 1}
-    seen = hold(tmp_path / "g", items, test, candidates="seen")
+    evaluation_set = build(tmp_path / "f", items, test)
+    assert evaluation_set.left_out == {"not_live": 1, "own_listing": 1}
+    seen = build(tmp_path / "g", items, test, candidates="seen")
     assert seen.left_out["item not seen"] == 2
     assert len(seen.queries) == 1
     assert rank(Fixed([0, 1, 2, 3, 4]), seen, 2).candidates.tolist() == [1]
 
 
-def test_nothing_to_judge_is_an_error(tmp_path):
-    with pytest.raises(DataValidationError, match="no query that can be judged"):
-        hold(tmp_path / "f", [item(0, gone_at=21.0), item(1)], [example("ann", 0, 25.0)])
+def test_nothing_to_evaluate_is_an_error(tmp_path):
+    with pytest.raises(DataValidationError, match="no query that can be evaluated"):
+        build(tmp_path / "f", [item(0, gone_at=21.0), item(1)], [example("ann", 0, 25.0)])
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +204,7 @@ def market(tmp_path_factory):
 
 def test_a_perfect_model_is_always_first(market):
     evaluation_set = build_evaluation_set(market, "test")
-    assert len(evaluation_set.rounds) == 3
+    assert len(evaluation_set.groups) == 3
     assert (rank(Perfect(market), evaluation_set, 10).rank == 1).all()
 
 

@@ -2,10 +2,13 @@
 
 import pytest
 
-from components.evaluation.baselines import NaiveBayesScorer, item_attributes
 from components.evaluation.data import EvaluationData
 from components.evaluation.metrics import per_query
-from components.evaluation.naive_bayes import NaiveBayesPopularity, PopularityFactor
+from components.evaluation.naive_bayes import (
+    NaiveBayesPopularity,
+    NaiveBayesScorer,
+    PopularityFactor,
+)
 from components.evaluation.ranking import build_evaluation_set, rank
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
@@ -39,21 +42,19 @@ def evaluation_set(public_data, tmp_path_factory):
     return build_evaluation_set(EvaluationData(base / "features"), "test", "seen")
 
 
-def hit_rates(evaluation_set, *terms):
-    counting = NaiveBayesPopularity(
-        evaluation_set.data, 100, 6, item_attributes(evaluation_set.data)
-    )
-    values = per_query(rank(NaiveBayesScorer(counting, terms), evaluation_set, 100).rank, (10, 100))
+def hit_rates(evaluation_set, *factors):
+    scorer = NaiveBayesScorer(NaiveBayesPopularity(evaluation_set.data, 100, 6), factors)
+    values = per_query(rank(scorer, evaluation_set, 100).rank, (10, 100))
     return values["hit_rate_at_10"].mean(), values["hit_rate_at_100"].mean()
 
 
 POPULARITY = PopularityFactor(half_life_days=120.0)
 
 
-def test_the_rows_are_the_known_ones(evaluation_set):
+def test_the_queries_and_candidates_are_as_known(evaluation_set):
     assert len(evaluation_set.queries) == pytest.approx(28_830, abs=50)  # without exact duplicates
     assert evaluation_set.left_out.keys() == {"item not seen"}
-    assert [len(r.moment.items) for r in evaluation_set.rounds] == [4083]
+    assert [len(group.snapshot.items) for group in evaluation_set.groups] == [4083]
 
 
 def test_recent_popularity_is_as_known(evaluation_set):

@@ -15,7 +15,7 @@ CATALOGUE, LIVE = 40, 30
 
 
 def write_towers(manifest: FeaturesManifest, model: Path) -> None:
-    """Export untrained towers with the signatures of real ones: they hash and project."""
+    """Export untrained towers, which hash and project, with the signatures of trained ones."""
     import tensorflow as tf
 
     spec = manifest.spec
@@ -82,7 +82,10 @@ def write_towers(manifest: FeaturesManifest, model: Path) -> None:
 
 
 def write_features(folder: Path) -> FeaturesManifest:
-    """40 items, the last 10 sold; four users, one of whom knows a sold item, one nothing."""
+    """40 items, the last 10 sold; four users, one with a sold item, one with an empty history.
+
+    u0 bought a live and two sold items long ago, u3 hid a sold one.
+    """
     spec = FeatureSpec(
         item_categorical=("brand",),
         item_numeric=("price",),
@@ -108,7 +111,7 @@ def write_features(folder: Path) -> FeaturesManifest:
                 "item_id": [f"i{n}" for n in numbers],
                 "seller_id": [f"s{n % 5}" for n in numbers],
                 "brand": [None if n == 3 else f"b{n % 4}" for n in numbers],
-                "price": pa.array([float(n) for n in numbers], pa.float32()),
+                "price": [n + 0.99 for n in numbers],
                 "known_at": pa.array([NOW - timedelta(days=n) for n in numbers]),
                 "gone_at": pa.array([None if n < LIVE else NOW for n in numbers]),
             }
@@ -143,6 +146,21 @@ def write_features(folder: Path) -> FeaturesManifest:
         ),
         folder / "histories.parquet",
     )
+    for name, pairs in (
+        ("purchases", [("u0", 9), ("u0", 39), ("u0", 35), ("u2", 38)]),
+        ("hides", [("u3", 36)]),
+    ):
+        users, items = zip(*pairs, strict=True)
+        pq.write_table(
+            pa.table(
+                {
+                    "user_id": users,
+                    "item_index": pa.array(items, pa.int32()),
+                    "event_time": [NOW - timedelta(days=300)] * len(pairs),
+                }
+            ),
+            folder / f"{name}.parquet",
+        )
     for split in ("validation", "test"):
         pq.write_table(
             pa.table(
@@ -160,8 +178,8 @@ def write_features(folder: Path) -> FeaturesManifest:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A features folder and a model folder that go together."""
-    root = tmp_path_factory.mktemp("world")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A features folder and a model folder that match."""
+    root = tmp_path_factory.mktemp("folders")
     write_towers(write_features(root / "features"), root / "model")
     return root / "features", root / "model"

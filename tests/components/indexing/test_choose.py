@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.indexing.choose import choose_index, recall
+from components.indexing.choose import choose_index, measure_recall
 from components.indexing.settings import IndexSettings
 from refit.index import ItemIndex
 
@@ -13,7 +13,7 @@ def clustered(n: int, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_size_decides_the_kind():
+def test_the_kind_depends_on_the_size():
     vectors, queries = clustered(30_000, 1), clustered(50, 2)
     assert choose_index(IndexSettings(), vectors, queries)[1]["kind"] == "flat"
     index, measured = choose_index(IndexSettings(flat_up_to=10_000), vectors, queries)
@@ -23,24 +23,24 @@ def test_size_decides_the_kind():
     assert index.ntotal == 30_000
 
 
-def test_an_ivf_that_cannot_reach_its_target_becomes_flat():
+def test_an_index_whose_ivf_misses_the_target_is_flat():
     noise = np.random.default_rng(0).normal(size=(21_000, 16)).astype(np.float32)
     settings = IndexSettings(kind="ivf", target_recall_at_100=1.0)
     _, measured = choose_index(settings, noise, noise[:50] + 1)
     assert (measured["kind"], measured["recall_at_100"]) == ("flat", 1.0)
 
 
-def test_few_vectors_are_flat_whatever_was_asked_for():
+def test_few_vectors_are_flat_whatever_the_setting():
     vectors = clustered(500, 1)
     assert choose_index(IndexSettings(kind="ivf"), vectors, vectors)[1]["kind"] == "flat"
 
 
-def test_an_ivf_without_queries_to_tune_it_becomes_flat():
+def test_an_index_without_queries_to_tune_it_is_flat():
     _, measured = choose_index(IndexSettings(kind="ivf"), clustered(21_000, 1), np.empty((0, 16)))
     assert (measured["kind"], measured["recall_at_100"]) == ("flat", None)
 
 
-def test_recall_counts_what_the_exact_scan_finds():
+def test_recall_is_relative_to_the_exact_scan():
     vectors = np.eye(4, dtype=np.float32)
     query = np.array([[0.4, 0.3, 0.2, 0.1]], np.float32)
 
@@ -48,4 +48,4 @@ def test_recall_counts_what_the_exact_scan_finds():
         def search(self, queries, k, allowed=None, exclude=None):
             return np.array([[0.4, 0.1]], np.float32), np.array([[0, 3]])
 
-    assert recall(Wrong(None, vectors), query, k=2) == pytest.approx(0.5)
+    assert measure_recall(Wrong(None, vectors), query, k=2) == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""Each source by a few hand-made rows in its published columns, and the real files if asked."""
+"""Each source with a few hand-made rows in its published columns; with -m data, the real files."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ import pytest
 from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.ingest import ingest
 from components.ingestion.settings import IngestSettings
-from components.ingestion.sources import SOURCES, find_source
+from components.ingestion.sources import SOURCES
 from refit.errors import DataValidationError, UsageError
 from simulation.history import write_history
 
@@ -79,7 +79,7 @@ def test_renttherunway(tmp_path, source):
     assert _read(tmp_path, "items") == [{"item_id": "7", "category_1": "gown"}]
 
 
-def test_a_source_that_lost_a_column_says_so(tmp_path, source):
+def test_a_missing_column_of_a_source_is_named(tmp_path, source):
     _write_rentals(source)
     path = source / "rentals.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["rented_for"]), path)
@@ -183,7 +183,7 @@ def test_hm(tmp_path, source):
     assert _read(tmp_path, "events")[0]["sales_channel"] == "2"
 
 
-def test_hm_says_what_is_missing_and_where_to_get_it(tmp_path, source):
+def test_hm_names_missing_files_and_their_origin(tmp_path, source):
     with pytest.raises(
         UsageError, match=r"holds no transactions_train\.csv, articles\.csv.*Kaggle"
     ):
@@ -254,7 +254,7 @@ def test_merrec(tmp_path, source):
     }
 
 
-def test_merrec_event_of_an_unknown_kind_is_rejected_by_its_own_name(tmp_path, source):
+def test_an_unknown_event_type_of_merrec_is_rejected_under_its_name(tmp_path, source):
     _write_merrec(source, event_id="item_share")
     with pytest.raises(
         DataValidationError, match="unknown event type: 10 rows, such as 'item_share'"
@@ -282,7 +282,7 @@ def test_simulated(tmp_path):
     assert manifest.counts["events"].rejected == 0
 
 
-def test_simulated_tables_that_are_there_are_read(tmp_path):
+def test_simulated_tables_are_read_from_a_path(tmp_path):
     write_history(SMALL_MARKET, tmp_path / "made")
     manifest = _ingest(
         tmp_path,
@@ -299,7 +299,7 @@ def test_simulated_tables_that_are_there_are_read(tmp_path):
     assert manifest.counts["events"].kept == made.num_rows
 
 
-def test_simulated_fingerprint_follows_its_settings():
+def test_simulated_fingerprint_depends_on_its_settings():
     def take(seed):
         return fingerprint_source(
             IngestSettings(
@@ -310,17 +310,12 @@ def test_simulated_fingerprint_follows_its_settings():
     assert take(1) == take(1) != take(2)
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_source_states_its_terms_and_where_it_comes_from(name):
-    module = find_source(name)
-    assert len(module.TERMS) > 20
-    assert "Where from:" in (module.__doc__ or "")
-    assert module.IS_SIMULATED is (name == "simulated")
-
-
-def test_an_unknown_source_lists_the_right_ones():
-    with pytest.raises(UsageError, match="the sources are files, hm, merrec, online_retail"):
-        find_source("ebay")
+@pytest.mark.parametrize("name", SOURCES.names())
+def test_every_source_states_its_terms_and_its_origin(name):
+    source = SOURCES.load(name)
+    assert len(source.TERMS) > 20
+    assert "Origin:" in (source.__doc__ or "")
+    assert source.IS_SIMULATED is (name == "simulated")
 
 
 REAL = {

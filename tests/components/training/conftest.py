@@ -1,4 +1,4 @@
-"""A features folder of sixteen items, three taste groups and two months, made by hand."""
+"""A features folder of sixteen items, three taste groups and two months."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -57,9 +57,9 @@ def manifest() -> FeaturesManifest:
 
 
 def write_features(folder: Path, test_item: int = 0) -> Path:
-    """Group g likes the items i with i % 3 == g; size S is asked for in groups 0 and 1."""
+    """Group g prefers the items i with i % 3 == g; groups 0 and 1 have size S in their context."""
     rng = np.random.default_rng(7)
-    found = manifest()
+    features = manifest()
     (folder / "examples").mkdir(parents=True)
     (folder / "snapshots").mkdir()
     pictures = rng.normal(size=(N_ITEMS, WIDTH)).astype(np.float32)
@@ -79,13 +79,13 @@ def write_features(folder: Path, test_item: int = 0) -> Path:
         folder / "items.parquet",
     )
     for i in range(7):
-        counts = rng.gamma(2.0, size=(N_ITEMS, found.popularity_size)).astype(np.float32)
+        counts = rng.gamma(2.0, size=(N_ITEMS, features.popularity_size)).astype(np.float32)
         flat = pa.array(counts.reshape(-1))
         table = pa.table(
             {
                 "item_index": np.arange(N_ITEMS, dtype=np.int32),
                 "age_days": np.full(N_ITEMS, 10.0 * i, np.float32),
-                "popularity": pa.FixedSizeListArray.from_arrays(flat, found.popularity_size),
+                "popularity": pa.FixedSizeListArray.from_arrays(flat, features.popularity_size),
             }
         )
         pq.write_table(table, folder / snapshot_file(i))
@@ -94,7 +94,7 @@ def write_features(folder: Path, test_item: int = 0) -> Path:
         if split == "test":
             rows["item_index"] = pa.array([test_item] * 48, pa.int32())
         pq.write_table(pa.table(rows), folder / examples_file(split))
-    found.write(folder)
+    features.write(folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The loss, the popularity part and the recall meter against values worked out by hand."""
+"""The loss, the popularity part, vocabulary and batches against values computed by hand."""
 
 import math
 from pathlib import Path
@@ -22,7 +22,7 @@ def loss(scores: list[list[float]], **named: object) -> float:
     arguments: dict[str, object] = {
         "label": np.zeros(len(matrix), np.int32),
         "weight": np.ones(len(matrix), np.float32),
-        "log_chance": np.zeros(matrix.shape[1], np.float32),
+        "log_probability": np.zeros(matrix.shape[1], np.float32),
         "masked": np.zeros((0, 2), np.int32),
     }
     identity = np.eye(matrix.shape[1], dtype=np.float32)
@@ -34,14 +34,16 @@ def test_the_loss_is_a_softmax_over_the_candidates() -> None:
     assert loss([[2.0, 1.0, 0.0]]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_negatives_are_corrected_for_their_chance_and_the_positive_is_not() -> None:
+def test_negatives_are_corrected_for_their_sampling_probability_and_the_positive_is_not() -> None:
     corrected = math.exp(1) / 0.5 + math.exp(0) / 0.25
     expected = -math.log(math.exp(2) / (math.exp(2) + corrected))
-    chance = np.log([0.1, 0.5, 0.25]).astype(np.float32)
-    assert loss([[2.0, 1.0, 0.0]], log_chance=chance) == pytest.approx(expected, rel=1e-5)
+    log_probability = np.log([0.1, 0.5, 0.25]).astype(np.float32)
+    assert loss([[2.0, 1.0, 0.0]], log_probability=log_probability) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
-def test_masked_candidates_are_no_negatives() -> None:
+def test_masked_candidates_are_not_used_as_negatives() -> None:
     expected = -math.log(math.exp(2) / (math.exp(2) + math.exp(0)))
     masked = np.array([[0, 1]], np.int32)
     assert loss([[2.0, 1.0, 0.0]], masked=masked) == pytest.approx(expected, rel=1e-5)
@@ -74,7 +76,7 @@ def naive() -> tuple[FeaturesManifest, Vocabulary]:
     return manifest, Vocabulary(values, {}, shares, 1)
 
 
-def test_naive_bayes_is_what_the_popularity_part_starts_as() -> None:
+def test_the_popularity_part_is_initialised_to_naive_bayes() -> None:
     manifest, vocabulary = naive()
     part = PopularityPart(manifest, vocabulary)
     counts = np.array([[10.0, 4.0, 6.0, 0.0]], np.float32)
@@ -100,7 +102,7 @@ def test_naive_bayes_is_what_the_popularity_part_starts_as() -> None:
     np.testing.assert_array_equal(gates, [[1, 0, 1, 1], [1, 0, 0, 1], [1, 0, 0, 0]])
 
 
-def test_vocabulary_knows_only_what_its_examples_touch(features: Path) -> None:
+def test_the_vocabulary_has_only_the_values_of_its_examples(features: Path) -> None:
     manifest = FeaturesManifest.read(features)
     popularity = read_snapshot(features, 3)[2]
     catalogue = read_catalogue(features)
@@ -133,7 +135,7 @@ def make_batches(features: Path, settings: TrainSettings) -> Batches:
     return Batches(settings, EncodedExamples(columns), Snapshots(manifest, features, 1), catalogue)
 
 
-def test_an_epoch_has_every_example_once_with_its_item_among_the_candidates(
+def test_an_epoch_has_every_example_once_with_its_positive_among_the_candidates(
     features: Path, small: TrainSettings
 ) -> None:
     batches = list(make_batches(features, small).of_epoch(1))
@@ -141,15 +143,15 @@ def test_an_epoch_has_every_example_once_with_its_item_among_the_candidates(
     ages = {float(batch["age_days"][0]) for batch in batches}
     assert ages == {0.0, 10.0, 20.0, 30.0}
     for batch in batches:
-        # The newest entry of each made-up history is the example's own item.
-        chosen = batch["item/id"][batch["label"]]
-        np.testing.assert_array_equal(batch["item/id"][batch["history_row"][:, 0]], chosen)
+        # The newest item of each generated history is the example's own positive.
+        positive = batch["item/id"][batch["label"]]
+        np.testing.assert_array_equal(batch["item/id"][batch["history_row"][:, 0]], positive)
         assert (batch["history_row"][:, 1:] == -1).all()
         assert len(np.unique(batch["item/id"])) == len(batch["item/id"])
-        assert (batch["log_chance"] < 0).all()
+        assert (batch["log_probability"] < 0).all()
 
 
-def test_epochs_differ_and_repeat(features: Path, small: TrainSettings) -> None:
+def test_epochs_differ_and_are_reproducible(features: Path, small: TrainSettings) -> None:
     batches = make_batches(features, small)
     first, again, second = (
         np.concatenate([batch["label"] for batch in batches.of_epoch(epoch)]) for epoch in (1, 1, 2)
@@ -158,14 +160,14 @@ def test_epochs_differ_and_repeat(features: Path, small: TrainSettings) -> None:
     assert not np.array_equal(first, second)
 
 
-def test_small_stock_is_ranked_whole(features: Path, small: TrainSettings) -> None:
+def test_all_items_are_candidates_if_there_are_few(features: Path, small: TrainSettings) -> None:
     settings = small.model_copy(update={"uniform_negatives": 16})
     for batch in make_batches(features, settings).of_epoch(1):
         assert len(batch["age_days"]) == 16
-        assert (batch["log_chance"] == 0).all()
+        assert (batch["log_probability"] == 0).all()
 
 
-def test_recent_examples_weigh_more(features: Path, small: TrainSettings) -> None:
+def test_recent_examples_have_larger_weights(features: Path, small: TrainSettings) -> None:
     settings = small.model_copy(update={"recency_half_life_days": 10.0})
     batches = list(make_batches(features, settings).of_epoch(1))
     weights = np.sort(np.concatenate([batch["weight"] for batch in batches]))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from components.training import train as module
+from components.training.recommenders import require_legacy_keras
 from components.training.settings import TrainSettings
-from components.training.train import require_legacy_keras, train
+from components.training.train import train
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, Inputs, item_inputs, query_inputs
@@ -35,18 +36,18 @@ class Trained:
 def trained(
     features: Path, small: TrainSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
-    kept = []
-    written = module._write_model
+    models = []
+    write_model = module._write_model
 
     def keep(*arguments: Any) -> ModelManifest:
-        kept.append(arguments[-1].model)
-        return written(*arguments)
+        models.append(arguments[-1].model)
+        return write_model(*arguments)
 
     out = tmp_path_factory.mktemp("trained") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_write_model", keep)
         manifest = train(small, features, out)
-    return Trained(out, manifest, kept[0])
+    return Trained(out, manifest, models[0])
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def inputs_of_queries(features: Path, content: np.ndarray, n: int) -> Inputs:
 
 
 @pytest.mark.parametrize("n", [1, 100])
-def test_exported_towers_answer_as_the_trained_ones(
+def test_exported_towers_return_the_vectors_of_the_trained_ones(
     features: Path, trained: Trained, n: int
 ) -> None:
     items = inputs_of_items(features, n)
@@ -102,11 +103,11 @@ def test_exported_towers_answer_as_the_trained_ones(
     queries = inputs_of_queries(features, exported["content"], n)
     answer = run_tower(load_tower(trained.folder / "query_tower"), queries)["embedding"]
     assert np.isfinite(answer).all()
-    told = trained.towers.query_tower(queries).numpy()
-    np.testing.assert_allclose(answer, told, rtol=1e-5, atol=1e-6)
+    expected = trained.towers.query_tower(queries).numpy()
+    np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_content_knows_neither_age_nor_popularity(features: Path, model: Path) -> None:
+def test_content_depends_neither_on_age_nor_on_popularity(features: Path, model: Path) -> None:
     tower = load_tower(model / "item_tower")
     items = inputs_of_items(features, 8)
     later = items | {
@@ -118,7 +119,7 @@ def test_content_knows_neither_age_nor_popularity(features: Path, model: Path) -
     assert not np.array_equal(before["embedding"], after["embedding"])
 
 
-def test_an_unknown_item_is_served_by_its_content(features: Path, model: Path) -> None:
+def test_an_unknown_item_is_embedded_by_its_content(features: Path, model: Path) -> None:
     tower = load_tower(model / "item_tower")
     known = inputs_of_items(features, 1)
     twice = {name: np.concatenate([values, values]) for name, values in known.items()}
@@ -128,7 +129,7 @@ def test_an_unknown_item_is_served_by_its_content(features: Path, model: Path) -
     assert np.any(content[0] != run_tower(tower, known)["content"][0])
 
 
-def test_the_model_folder_says_what_it_is(
+def test_the_model_folder_describes_the_model(
     features: Path, model: Path, small: TrainSettings
 ) -> None:
     manifest = ModelManifest.read(model)
@@ -145,7 +146,7 @@ def test_the_model_folder_says_what_it_is(
     assert [p.name for p in (model / "query_tower").iterdir()] == ["1"]
 
 
-def test_two_runs_end_bit_equal_whatever_the_test_examples_are(
+def test_two_runs_are_bit_identical_whatever_the_test_examples_are(
     features: Path,
     model: Path,
     small: TrainSettings,
@@ -172,9 +173,7 @@ train(settings, Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_a_killed_training_goes_on_where_it_was(
-    features: Path, small: TrainSettings, tmp_path: Path
-) -> None:
+def test_a_killed_training_resumes(features: Path, small: TrainSettings, tmp_path: Path) -> None:
     settings = small.model_copy(update={"max_epochs": 400, "patience": 400, "final_fit": False})
     checkpoint, out = tmp_path / "checkpoint", tmp_path / "model"
     script = KILLED.format(settings=settings.model_dump(mode="json"))
@@ -195,11 +194,11 @@ def test_a_killed_training_goes_on_where_it_was(
     done = max(len(read_json(p)["epochs"]) for p in checkpoint.glob("*/search/0*/state.json"))
     shorter = done + 2
     for state in checkpoint.glob("*/search/0*/state.json"):
-        # As if the same training had been told to end sooner, so that the test does too.
+        # As if the same training had fewer epochs, so that the test takes less time.
         key = read_json(state)["key"]
         assert key
         write_json(state, read_json(state) | {"key": f"{_key(settings, features, shorter)} None"})
-    (folder,) = (place for place in checkpoint.iterdir() if place.is_dir())
+    (folder,) = (path for path in checkpoint.iterdir() if path.is_dir())
     folder.rename(checkpoint / _key(settings, features, shorter)[:16])
     manifest = train(_short(settings, shorter), features, out, checkpoint)
     assert len(manifest.epochs) == shorter
@@ -217,7 +216,7 @@ def _key(settings: TrainSettings, features: Path, epochs: int) -> str:
     return checkpoint_key(short, FeaturesManifest.read(features), features)
 
 
-def test_an_interrupted_training_ends_as_if_it_had_not_been(
+def test_an_interrupted_training_gives_the_same_model(
     features: Path,
     model: Path,
     small: TrainSettings,
@@ -243,7 +242,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     )
 
 
-def test_of_two_that_train_the_same_one_keeps_checkpoints(
+def test_one_of_two_trainings_of_the_same_keeps_checkpoints(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
     from components.training.checkpoint import checkpoints_of
@@ -257,20 +256,20 @@ def test_of_two_that_train_the_same_one_keeps_checkpoints(
     assert not kept.exists()
 
 
-def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_a_usage_error(tmp_path: Path) -> None:
     from components.training.checkpoint import checkpoints_of
 
     (tmp_path / "file").touch()
     (tmp_path / "key.lock").mkdir()
     for root in (tmp_path / "file", tmp_path):
         with (
-            pytest.raises(UsageError, match="let it write there"),
+            pytest.raises(UsageError, match="make it writable"),
             checkpoints_of("key", root),
         ):
             pass
 
 
-def test_starting_clean_forgets_the_checkpoint(
+def test_without_resume_the_checkpoint_is_removed(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"resume": False, "max_epochs": 1, "final_fit": False})
@@ -282,7 +281,7 @@ def test_starting_clean_forgets_the_checkpoint(
     assert manifest.train_examples == 160
 
 
-def test_a_settled_number_of_epochs_is_trained_at_once(
+def test_a_set_number_of_epochs_is_trained_once(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"choose_epochs": False, "max_epochs": 2})
@@ -293,13 +292,13 @@ def test_a_settled_number_of_epochs_is_trained_at_once(
     assert (tmp_path / "model" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_keras_3_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keras_3_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
     with pytest.raises(UsageError, match="TF_USE_LEGACY_KERAS=1"):
         require_legacy_keras()
 
 
-def test_embeddings_that_would_be_too_long_are_refused(
+def test_embeddings_that_would_be_too_long_are_a_usage_error(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
     settings = small.model_copy(update={"learned_size": 256})
@@ -307,7 +306,7 @@ def test_embeddings_that_would_be_too_long_are_refused(
         train(settings, features, tmp_path / "model")
 
 
-def test_a_counted_column_that_no_query_tells_is_refused(
+def test_a_counted_column_that_is_no_query_input_is_a_usage_error(
     make_features: Callable[..., Path], small: TrainSettings, tmp_path: Path
 ) -> None:
     features = make_features(tmp_path / "features")
@@ -318,10 +317,10 @@ def test_a_counted_column_that_no_query_tells_is_refused(
         train(small, features, tmp_path / "model")
 
 
-def test_what_is_no_model_is_not_written_over(
+def test_a_folder_of_other_files_is_not_overwritten(
     features: Path, small: TrainSettings, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
-    with pytest.raises(RefitError, match="something else than a model"):
+    with pytest.raises(RefitError, match="other files than a model"):
         train(small, features, tmp_path / "photos")

@@ -141,28 +141,28 @@ def test_whatever_else_ends_badly_is_1(on_cluster, backend, experiment, state, s
 
 
 def test_an_api_that_is_away_for_a_moment_is_waited_for(backend):
-    from components.kubeflow import Kubeflow, follow
+    from components.kubeflow import Kubeflow, poll_run
 
     run_id = backend.add_run("slow", "SUCCEEDED")
     backend.away = 2
-    looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01, patience=60))
+    looks = list(poll_run(Kubeflow.at(backend.url), run_id, every=0.01, patience=60))
     assert [run.state for run in looks] == ["SUCCEEDED"]
 
 
 def test_the_end_of_the_last_step_may_be_told_after_the_runs_own(backend):
-    from components.kubeflow import LATE_LOOKS, Kubeflow, follow
+    from components.kubeflow import MAX_LATE_POLLS, Kubeflow, poll_run
     from pipelines.cluster.runs import raise_for_end
 
     steps = [step for step in DONE if step[0] != "deploy-bundle"]
     run_id = backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"))
-    looks = follow(Kubeflow.at(backend.url), run_id, every=0.01)
+    looks = poll_run(Kubeflow.at(backend.url), run_id, every=0.01)
     assert next(looks).is_over
     settled = backend.add_run("late", "SUCCEEDED", *DONE, run_id=run_id)
     assert settled == run_id
     assert len(list(looks)) == 1
     backend.add_run("late", "SUCCEEDED", *steps, ("deploy-bundle", "RUNNING", "p4"), run_id=run_id)
-    *_, last = looks = list(follow(Kubeflow.at(backend.url), run_id, every=0.01))
-    assert len(looks) == LATE_LOOKS
+    *_, last = looks = list(poll_run(Kubeflow.at(backend.url), run_id, every=0.01))
+    assert len(looks) == MAX_LATE_POLLS
     raise_for_end(last, read=backend.logs.__getitem__)  # it is no refusal
 
 
@@ -187,7 +187,7 @@ def test_status_logs_and_cancel(on_cluster, backend, experiment):
     assert "did not run" in on_cluster("logs", "now", "deploy_bundle").err
     assert "is being cancelled" in on_cluster("cancel", "now").out
     assert backend.kept["runs"][running]["state"] == "CANCELED"
-    assert "is over: canceled" in on_cluster("cancel", "now").out
+    assert "has ended: canceled" in on_cluster("cancel", "now").out
     missing = on_cluster("status", "nope")
     assert (missing.code, "no run 'nope'" in missing.err) == (2, True)
 
@@ -245,16 +245,16 @@ def test_a_schedule_whose_run_goes_on_is_stopped_and_removed_later(on_cluster, b
     assert len(backend.kept["recurringruns"]) == 1
     (third,) = backend.kept["recurringruns"]
     backend.add_run("again", "RUNNING", recurring_run_id=third, experiment_id=experiment)
-    assert "is stopped" in on_cluster("schedule", "--remove", "drift_monitoring").out
+    assert "is disabled" in on_cluster("schedule", "--remove", "drift_monitoring").out
     assert third in backend.kept["recurringruns"]
 
 
 def test_a_failed_run_is_taken_up_again(on_cluster, backend, experiment):
     run = backend.add_run("broke", "FAILED", experiment_id=experiment)
-    assert on_cluster("retry", "broke").out == "run broke goes on\n"
+    assert on_cluster("retry", "broke").out == "run broke is being retried\n"
     assert backend.kept["runs"][run]["state"] == "RUNNING"
     again = on_cluster("retry", "broke")
-    assert (again.code, "is running; only a failed one" in again.err) == (2, True)
+    assert (again.code, "is running; only a failed run" in again.err) == (2, True)
 
 
 @pytest.mark.parametrize("place", ["", "postgresql+psycopg://refit@postgres.refit/refit"])

@@ -39,7 +39,7 @@ def request_(backend):
 
 @pytest.fixture
 def launch(request_, tmp_path):
-    return kfp_launcher(request_, Registry(tmp_path / "registry"), look_seconds=0)
+    return kfp_launcher(request_, Registry(tmp_path / "registry"), wait_seconds=0)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_an_api_that_is_away_costs_an_attempt_not_the_refit(
     backend.away = 1
     away = carry_out(SETTINGS, store, tmp_path, claimed, launch)
     assert away.state is RefitState.RUNNING
-    assert "to be tried again" in away.outcome
+    assert "to be retried" in away.outcome
     look_later(store, tmp_path, launch)
     assert backend.named("runs") == [claimed.key]
 

@@ -1,0 +1,1 @@
+"""The built-in baselines, one module each: ``components.evaluation.tuning.BaselineExtension``."""

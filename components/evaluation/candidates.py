@@ -1,0 +1,121 @@
+"""Queries and their candidates as the eligibility rules see them; see ``refit.eligibility``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.evaluation.data import CandidateSnapshot, EvaluationData, Longs, Queries
+from refit.columns import Column, Flags, Labels, Wanted
+from refit.feature_tables import strings
+from refit.item_lists import NO_ITEMS, ItemLists
+
+
+class CandidateItems:
+    """The C candidates of a snapshot.
+
+    Args:
+        data: The features folder.
+        snapshot: The snapshot, its candidates ascending.
+    """
+
+    def __init__(self, data: EvaluationData, snapshot: CandidateSnapshot) -> None:
+        catalogue = data.catalogue
+        self._catalogue, self._items = catalogue, snapshot.items
+        self._known_at = catalogue.known_at[snapshot.items]
+        self._gone_at = catalogue.gone_at[snapshot.items]
+        self.sellers: Labels = catalogue.sellers.take(snapshot.items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def not_live_at(self, times: Longs) -> Flags | None:
+        """[B, C] not known yet at the time, or gone before it; None when no item is.
+
+        An item that is gone by the event in question is still live at its time.
+        """
+        flags: Flags | None = None
+        if not len(self):
+            return None
+        if self._known_at.max() > times.min():
+            flags = self._known_at[None, :] > times[:, None]
+        if self._gone_at.min() < times.max():
+            gone = self._gone_at[None, :] < times[:, None]
+            flags = gone if flags is None else flags | gone
+        return flags
+
+    def positions(self, items: Longs) -> Longs:
+        """[P] positions of item indices among the candidates, -1 where an item is none."""
+        if not len(self):
+            return np.full(len(items), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self._items, items), len(self) - 1)
+        return np.where(self._items[place] == items, place, -1)
+
+    def column(self, name: str) -> Column:
+        """[C] an item column."""
+        return self._catalogue.column(name).take(self._items)
+
+
+@dataclass(frozen=True)
+class QueryBlock:
+    """B queries at their times, knowing nothing of that time or later.
+
+    Attributes:
+        data: The features folder.
+        rows: [B] rows of the log.
+        excluded, required: What requests would ask for; recorded events ask for nothing.
+    """
+
+    data: EvaluationData
+    rows: Longs
+    excluded: ItemLists = NO_ITEMS
+    required: Sequence[Mapping[str, Wanted]] = ()
+
+    @classmethod
+    def of(cls, data: EvaluationData, queries: Queries, which: Longs) -> "QueryBlock":
+        """The queries at the given positions."""
+        return cls(data, queries.rows[which])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def times(self) -> Longs:
+        """[B] when each query was made."""
+        return self.data.log.time[self.rows]
+
+    @cached_property
+    def user_ids(self) -> Sequence[str]:
+        """[B] who made it."""
+        ids: list[str] = self.data.log.user_ids[self._users].tolist()
+        return ids
+
+    @property
+    def bought(self) -> ItemLists:
+        """What each user had bought before, however long ago."""
+        return self.data.purchases.of(self._users, before=self.times)
+
+    @property
+    def hidden(self) -> ItemLists:
+        """What each user had hidden before, however long ago."""
+        return self.data.hides.of(self._users, before=self.times)
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        """[B] a context or user column as text, "" where it is missing."""
+        return strings(self._column(name))
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """[B] a context or user column as numbers, NaN where it is missing."""
+        filled = pc.fill_null(self._column(name).cast(pa.float64()), float("nan"))
+        return np.asarray(filled.to_numpy(), dtype=np.float64)
+
+    @property
+    def _users(self) -> NDArray[np.int32]:
+        return self.data.log.user[self.rows]
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self.data.log.table[name].take(pa.array(self.rows))

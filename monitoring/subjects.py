@@ -1,0 +1,94 @@
+"""Subjects: what is measured of the reference tables, and by which drift metrics."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from monitoring.frame import Frame, count_values, find_vector_length, is_missing
+from monitoring.settings import MeasureSettings
+from refit.contract import EVENTS, ITEMS
+from refit.errors import DataValidationError
+
+SubjectKind = Literal[
+    "embedding", "score", "mix", "concentration", "number", "category", "vector", "text"
+]
+IDENTIFIERS = frozenset({"user_id", "item_id", "seller_id", "session_id", "request_id"})
+"""Columns that are not measured: new identifiers every day are normal for a marketplace."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that is measured.
+
+    Attributes:
+        name: Such as ``scores``, ``mix:brand`` or ``input:items.price``.
+        table: ``answers``, ``listings``, ``items`` or ``events``.
+        column: A column of that table.
+        kind: By which the settings choose its drift metrics.
+    """
+
+    name: str
+    table: str
+    column: str
+    kind: SubjectKind
+
+
+def list_subjects(
+    frames: Mapping[str, Frame], context_columns: Sequence[str], settings: MeasureSettings
+) -> list[Subject]:
+    """Every subject that the reference tables have rows for."""
+    subjects = [
+        Subject("query-embedding", "answers", "query_embedding", "embedding"),
+        Subject("listing-embedding", "listings", "embedding", "embedding"),
+        Subject("scores", "answers", "score", "score"),
+    ]
+    for column in settings.mix_columns:
+        if column in frames["answers"].columns:
+            kind: SubjectKind = "mix"
+            if column in settings.concentration_columns:
+                kind = "concentration"
+            subjects.append(Subject(f"mix:{column}", "answers", column, kind))
+    for table, contract, further in (("items", ITEMS, ()), ("events", EVENTS, context_columns)):
+        measured = [c.name for c in contract if c.kind != "time" and c.name not in IDENTIFIERS]
+        subjects += [
+            Subject(f"input:{table}.{column}", table, column, found)
+            for column in dict.fromkeys([*measured, *further])
+            if (found := _find_kind(frames[table], column, settings))
+        ]
+    return subjects
+
+
+def choose_metrics(
+    subjects: Sequence[Subject], settings: MeasureSettings
+) -> Iterator[tuple[Subject, str]]:
+    """Each subject with the name of each drift metric that measures it.
+
+    Raises:
+        DataValidationError: No subject matches the patterns of an extra metric.
+    """
+    for extra in settings.extra_metrics:
+        if not any(extra.measures(subject.name) for subject in subjects):
+            raise DataValidationError(
+                f"extra_metrics: no subject of {extra.metric} matches "
+                f"{', '.join(extra.subjects)}; there are: {', '.join(s.name for s in subjects)}"
+            )
+    for subject in subjects:
+        by_kind: tuple[str, ...] = getattr(settings.metrics, subject.kind)
+        extras = [e.metric for e in settings.extra_metrics if e.measures(subject.name)]
+        for metric in dict.fromkeys([*by_kind, *extras]):
+            yield subject, metric
+
+
+def _find_kind(frame: Frame, column: str, settings: MeasureSettings) -> SubjectKind | None:
+    """The kind of an input column; None where it is not there or holds no value."""
+    if column not in frame.columns:
+        return None
+    cells = frame.columns[column]
+    length = find_vector_length(cells)
+    if is_missing(cells, length or None).all():
+        return None
+    if length:
+        return "vector"
+    if cells.dtype != object:
+        return "number"
+    return "category" if len(count_values(cells)) <= settings.largest_vocabulary else "text"

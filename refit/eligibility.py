@@ -1,0 +1,343 @@
+"""Who may be shown what: the one place that applies the eligibility rules.
+
+A rule looks at B queries and C candidate items and finds the items that a query must not be
+answered with. The server applies the rules to its index rows, to its delta index and to the
+popularity fallback (B = 1), the evaluation to the candidates of every snapshot. Each rule is a
+module; see ``Rule`` for what it has to offer.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import field_validator
+
+from refit.columns import Cells, Column, Flags, Labels, Longs, Wanted
+from refit.errors import RefitError, UsageError
+from refit.extensions import ExtensionKind
+from refit.item_lists import ItemLists
+from refit.settings import Settings
+
+RULES = ExtensionKind(
+    name="eligibility rule",
+    group="refit.eligibility_rules",
+    package="refit.eligibility_rules",
+    needs=("ITEM_COLUMNS", "QUERY_COLUMNS", "find_ineligible"),
+)
+BOUGHT = "bought"
+STANDARD_RULES = (
+    "not_live",
+    "own_listing",
+    BOUGHT,
+    "hidden",
+    "excluded",
+    "required_attributes",
+)
+"""The rules that apply in every market, in this order; ``bought`` only where stock is unique."""
+
+
+class MarketSettings(Settings):
+    """What kind of market it is; evaluation and server read it from the same features.json.
+
+    Attributes:
+        stock: ``one_of_a_kind``: an item that a user has bought is never shown to them again.
+            ``replenishable``: it may be, because there is more of it.
+        rules: Further eligibility rules, by name, or by dotted name such as
+            ``acme.refit.adults_only``.
+    """
+
+    stock: Literal["one_of_a_kind", "replenishable"] = "one_of_a_kind"
+    rules: tuple[str, ...] = ()
+
+    @field_validator("rules")
+    @classmethod
+    def _check_rules(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if standard := [name for name in names if name in STANDARD_RULES]:
+            raise ValueError(
+                f"{standard[0]!r} need not be named: it applies in every market"
+                + (" whose stock is one_of_a_kind" if standard[0] == BOUGHT else "")
+            )
+        return names
+
+    @property
+    def hides_bought(self) -> bool:
+        """Whether an item that a user has bought is never shown to them again."""
+        return self.stock == "one_of_a_kind"
+
+    @property
+    def all_rules(self) -> tuple[str, ...]:
+        """The names of all rules that apply, in their order, each once."""
+        standard = (name for name in STANDARD_RULES if name != BOUGHT or self.hides_bought)
+        return tuple(dict.fromkeys((*standard, *self.rules)))
+
+
+class Items(Protocol):
+    """C candidate items, as a rule sees them."""
+
+    def __len__(self) -> int:
+        """C."""
+        ...
+
+    @property
+    def sellers(self) -> Labels | None:
+        """[C] user id of each item's seller; None when the items have no sellers."""
+        ...
+
+    def not_live_at(self, times: Longs) -> Flags | None:
+        """[C] or [B, C] whether each item is not on sale at B times; None when all are."""
+        ...
+
+    def positions(self, items: Longs) -> Longs:
+        """[P] the position of each item number among the candidates, -1 where it is not there."""
+        ...
+
+    def column(self, name: str) -> Column:
+        """[C] an item column."""
+        ...
+
+
+class Queries(Protocol):
+    """B queries, as a rule sees them."""
+
+    def __len__(self) -> int:
+        """B."""
+        ...
+
+    @property
+    def times(self) -> Longs:
+        """[B] when each query was made, in microseconds since 1970, UTC."""
+        ...
+
+    @property
+    def user_ids(self) -> Sequence[str | None]:
+        """[B] who made it; None where that is unknown."""
+        ...
+
+    @property
+    def bought(self) -> ItemLists:
+        """The items that each user had bought before."""
+        ...
+
+    @property
+    def hidden(self) -> ItemLists:
+        """The items that each user had hidden before."""
+        ...
+
+    @property
+    def excluded(self) -> ItemLists:
+        """The items that each request excludes."""
+        ...
+
+    @property
+    def required(self) -> Sequence[Mapping[str, Wanted]]:
+        """[B] the item attributes that each request requires."""
+        ...
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        """[B] a context or user column as text, "" where it is missing."""
+        ...
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """[B] a context or user column as numbers, NaN where it is missing."""
+        ...
+
+
+class Rule(Protocol):
+    """One eligibility rule; a module with these names is one.
+
+    Attributes:
+        ITEM_COLUMNS: Item columns that the rule reads.
+        QUERY_COLUMNS: Event or user columns that the rule reads of a query.
+    """
+
+    ITEM_COLUMNS: tuple[str, ...]
+    QUERY_COLUMNS: tuple[str, ...]
+
+    def find_ineligible(self, items: Items, queries: Queries) -> Flags | Cells | None:
+        """Find the items that must not be shown.
+
+        Returns:
+            Flags that broadcast to [B, C], or the cells (query, candidate); None for nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Eligibility:
+    """What the rules leave of C candidates for B queries.
+
+    Attributes:
+        eligible: [B, C] candidates that may be shown; None when all may be.
+        removed: For each rule, how many cells it removed that no earlier rule had removed.
+    """
+
+    eligible: Flags | None
+    removed: Mapping[str, int]
+
+
+class Rules:
+    """The eligibility rules of a market.
+
+    Args:
+        rules: Each rule by its name, in the order in which they are applied.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self._rules = dict(rules)
+
+    @classmethod
+    def load(cls, market: MarketSettings) -> "Rules":
+        """Load the rules of a market.
+
+        Raises:
+            UsageError: A rule does not exist or cannot be imported in this environment.
+        """
+        return cls({name: RULES.load(name) for name in market.all_rules})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the rules, in their order."""
+        return tuple(self._rules)
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """The item columns that some rule reads."""
+        return tuple(dict.fromkeys(c for rule in self._rules.values() for c in rule.ITEM_COLUMNS))
+
+    @property
+    def query_columns(self) -> tuple[str, ...]:
+        """The event and user columns that some rule reads."""
+        return tuple(dict.fromkeys(c for rule in self._rules.values() for c in rule.QUERY_COLUMNS))
+
+    def check_columns(self, kind: Literal["item", "query"], there: Collection[str]) -> None:
+        """Check that every column exists that a rule reads.
+
+        Args:
+            kind: ``item`` checks the item columns, ``query`` the event and user columns.
+            there: The columns that exist.
+
+        Raises:
+            UsageError: A column does not exist; the message names the rule.
+        """
+        for name, rule in self._rules.items():
+            columns = rule.ITEM_COLUMNS if kind == "item" else rule.QUERY_COLUMNS
+            if missing := [column for column in columns if column not in there]:
+                raise UsageError(
+                    f"eligibility rule {name!r} needs the {kind} column {missing[0]!r}, which "
+                    f"does not exist; there are: {', '.join(sorted(there)) or 'none'}"
+                )
+
+    def find_eligible(self, items: Items, queries: Queries) -> Eligibility:
+        """Apply every rule to every query and candidate.
+
+        Raises:
+            RefitError: A rule failed, so that nothing may be shown.
+        """
+        shape = len(queries), len(items)
+        eligible: Flags | None = None
+        removed, left = {}, shape[0] * shape[1]
+        for name, found in self._apply(items, queries):
+            if found is None:
+                removed[name] = 0
+                continue
+            if isinstance(found, Cells):
+                eligible = np.ones(shape, dtype=np.bool_) if eligible is None else eligible
+                removed[name] = _remove_cells(eligible, found)
+            else:
+                eligible = _remove_flags(eligible, found, shape)
+                removed[name] = left - int(np.count_nonzero(eligible))
+            left -= removed[name]
+        return Eligibility(eligible, removed)
+
+    def find_reasons(
+        self, items: Items, queries: Queries, position: NDArray[np.integer[Any]]
+    ) -> NDArray[np.str_]:
+        """Which rule removes one candidate of each query.
+
+        Args:
+            items: C candidates.
+            queries: B queries.
+            position: [B] the candidate of each query.
+
+        Returns:
+            [B] the name of the first rule that removes it, "" when none does.
+        """
+        rows = np.arange(len(queries))
+        reasons = np.full(len(queries), "", dtype=f"<U{max(map(len, self.names), default=1)}")
+        for name, found in self._apply(items, queries):
+            if isinstance(found, Cells):
+                hit = np.zeros(len(queries), dtype=np.bool_)
+                hit[found.query[position[found.query] == found.position]] = True
+            elif found is not None:
+                hit = np.broadcast_to(found, (len(queries), len(items)))[rows, position]
+            else:
+                continue
+            reasons[hit & (reasons == "")] = name
+        return reasons
+
+    def _apply(self, items: Items, queries: Queries) -> Iterator[tuple[str, Flags | Cells | None]]:
+        shape = len(queries), len(items)
+        for name, rule in self._rules.items():
+            try:
+                found = rule.find_ineligible(items, queries)
+            except UsageError:
+                raise
+            except Exception as error:
+                raise RefitError(
+                    f"eligibility rule {name!r} failed: {type(error).__name__}: {error}"
+                ) from error
+            yield name, found if name in STANDARD_RULES else _checked(name, found, shape)
+
+
+def locate(items: Items, lists: ItemLists) -> Cells | None:
+    """The cells of the listed items that are candidates; None when there are none."""
+    if not len(lists):
+        return None
+    position = items.positions(lists.item)
+    there = position >= 0
+    return Cells(lists.query[there], position[there])
+
+
+def _remove_flags(eligible: Flags | None, found: Flags, shape: tuple[int, int]) -> Flags:
+    if eligible is None:
+        return np.logical_not(np.broadcast_to(found, shape), order="C")
+    return np.greater(eligible, found, out=eligible)  # eligible, and not found
+
+
+def _remove_cells(eligible: Flags, found: Cells) -> int:
+    """Clear the cells, and return how many of them were set."""
+    cells = found.position
+    if len(eligible) > 1:
+        cells = found.query * eligible.shape[1] + cells
+    flat = eligible.reshape(-1)
+    cells = cells[flat[cells]]
+    flat[cells] = False
+    return len(cells) if len(cells) < 2 else len(np.unique(cells))
+
+
+def _checked(name: str, found: Any, shape: tuple[int, int]) -> Flags | Cells | None:
+    """Refuse what is no answer: a rule of another package may return anything.
+
+    Raises:
+        RefitError: It is neither flags nor cells, or does not fit ``shape``.
+    """
+    if found is None or (isinstance(found, Cells) and not len(found)):
+        return None
+    if isinstance(found, Cells):
+        ends = ((found.query, shape[0]), (found.position, shape[1]))
+        fits = all(values.min() >= 0 and values.max() < end for values, end in ends)
+        kind = "cells"
+    elif isinstance(found, np.ndarray) and found.dtype == np.bool_:
+        fits = all(n in (1, end) for n, end in zip(found.shape[::-1], shape[::-1], strict=False))
+        fits, kind = fits and found.ndim <= len(shape), f"flags {found.shape}"
+    else:
+        fits, kind = False, type(found).__name__
+    if not fits:
+        raise RefitError(
+            f"eligibility rule {name!r} returned {kind}, which do not fit {shape[0]} queries and "
+            f"{shape[1]} candidates; it must return an array of bool, Cells or None"
+        )
+    found_: Flags | Cells = found
+    return found_

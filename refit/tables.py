@@ -1,0 +1,63 @@
+"""DuckDB behind ibis, with the same limits and the same errors in every step that uses it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from refit.errors import DataValidationError, RefitError
+
+if TYPE_CHECKING:
+    import ibis
+
+MemoryLimit = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")]
+"""How much DuckDB may hold in memory, such as ``2GB``; the rest is spilled to disk."""
+ThreadCount = Annotated[int, Field(ge=0)]
+"""How many threads DuckDB uses; 0 is one for each core."""
+
+_DISK_IS_FULL = ("No space left on device", "max_temp_directory_size")
+
+
+@contextmanager
+def open_tables(
+    part: str, data: str, memory_limit: str, threads: int, scratch: Path
+) -> Iterator["ibis.BaseBackend"]:
+    """Open an in-memory DuckDB database, and close it at the end. Its time zone is UTC.
+
+    Args:
+        part: The part of the config that sets the limits, such as ``ingestion``; for messages.
+        data: The data that is read, such as ``source 'files'``; for messages.
+        memory_limit: See ``MemoryLimit``.
+        threads: See ``ThreadCount``.
+        scratch: Folder for what does not fit into memory.
+
+    Raises:
+        DataValidationError: The data cannot be read, such as a truncated file.
+        RefitError: The memory limit is too small, or the disk is full.
+    """
+    import duckdb
+    import ibis
+
+    limits = {"memory_limit": memory_limit, "temp_directory": str(scratch)}
+    if threads:
+        limits["threads"] = str(threads)
+    con = ibis.duckdb.connect(**limits)
+    try:
+        yield con
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+        raise  # the query is wrong, not the data
+    except duckdb.Error as error:
+        if any(sign in str(error) for sign in _DISK_IS_FULL):
+            raise RefitError(
+                f"{part}: no space is left on the disk that holds {scratch}: {error}"
+            ) from error
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise RefitError(
+                f"{part}.memory_limit {memory_limit} is too small for {data}: raise it, or set "
+                f"{part}.threads to fewer threads, which need less memory ({error})"
+            ) from error
+        raise DataValidationError(f"{data} cannot be read: {error}") from error
+    finally:
+        con.disconnect()

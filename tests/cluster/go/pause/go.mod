@@ -1,3 +1,0 @@
-module refit/tests/cluster/pause
-
-go 1.24.0

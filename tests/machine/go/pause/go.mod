@@ -1,0 +1,3 @@
+module refit/tests/machine/pause
+
+go 1.24.0
