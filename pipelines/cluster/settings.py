@@ -28,7 +28,7 @@ IDEMPOTENT_STEPS = (
     "gate",
     "calibrate_drift",
 )
-"""Steps that may run twice: they only read, and write artifacts of their own, whole or not at all."""
+"""Steps that may run twice: they read, and write whole artifacts of their own."""
 OTHER_STEPS = ("deploy_bundle", "deploy_refreshed_index", "watch_drift", "report_run")
 """Steps that the cluster never repeats: they promote a bundle, start a refit or notify users."""
 STEPS = IDEMPOTENT_STEPS + OTHER_STEPS

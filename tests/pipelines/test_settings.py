@@ -108,7 +108,7 @@ def test_set_adds_to_a_mapping_of_the_file_or_else_to_the_default(tmp_path):
         ("training.seed.x=1", "--set: training.seed is a value and holds no settings"),
         ("ingestion.source.x=1", "--set: ingestion.source is a value and holds no settings"),
         ("training.seed=[", "is not YAML"),
-        ("training.seed=", "--set training.seed=: nothing follows the sign"),
+        ("training.seed=", "--set training.seed=: there is no value after the equals sign"),
         ("training.resume=yes", "--set: training.resume: yes can be read in two ways; write true"),
         (
             "training.seed=true",
