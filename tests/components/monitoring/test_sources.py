@@ -1,4 +1,4 @@
-"""What a run of the monitor looks at."""
+"""What a run of the monitor measures, and until when."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ class Clock(datetime):
 
     @classmethod
     def now(cls, tz=None):
-        """The moment of these tests."""
+        """The time of these tests."""
         return NOW
 
 
@@ -34,5 +34,5 @@ def test_the_last_window_is_over(monkeypatch, days, end):
     assert abs(found - end) < timedelta(milliseconds=1)
 
 
-def test_a_moment_that_is_named_is_taken():
+def test_a_time_that_is_given_is_used():
     assert end_of_last_window(NOW.isoformat(), 1) == NOW
