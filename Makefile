@@ -11,13 +11,13 @@ SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-help:  ## say what can be made
+help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
 
 setup:  ## find Python 3.12 and make both environments, unless that was done
 	@python='$(BOOT)'; $${python:?no Python was found: install Python 3.12} tools/set_up.py --quiet
 
-demo: setup  ## the whole loop, told on one page; SOURCE=renttherunway DATA=<folder> replays real rentals
+demo: setup  ## the whole loop, shown on one page; SOURCE=renttherunway DATA=<folder> replays real rentals
 	@.venv/bin/refit demo $(if $(SOURCE),--source $(SOURCE)) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup  ## every quick test; ARGS="-k name" for some

@@ -176,14 +176,14 @@ class Kubeflow:
             json.loads(response.data)  # an HTML page would count as an empty response
 
     def release(self) -> str:
-        """Release of the backend, such as ``2.17.0``; "" where it does not report one.
+        """Release of the backend, such as ``2.17.0``; "" if the backend does not report it.
 
         Raises:
-            ServiceUnreachable: The API does not answer.
+            ServiceUnreachable: The API does not respond.
         """
         with self._translated_errors():
-            # Only the older health check reports it, which the typed client does not have.
-            answer = self._client.call_api(
+            # Only the v1beta1 health check reports it, which the generated client lacks.
+            response = self._client.call_api(
                 "/apis/v1beta1/healthz",
                 "GET",
                 header_params={"Accept": "application/json"},
@@ -192,7 +192,7 @@ class Kubeflow:
                 _return_http_data_only=True,
                 _request_timeout=TIMEOUT_SECONDS,
             )
-        release = str(dict(answer or {}).get("tag_name", ""))
+        release = str(dict(response or {}).get("tag_name", ""))
         return "" if release in ("unknown", "dev") else release
 
     def find_experiment(self, name: str, namespace: str = "") -> str:

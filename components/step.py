@@ -1,4 +1,4 @@
-"""What every pipeline step does around its work: it logs, records its outcome and reports errors."""
+"""What every pipeline step does around its work: log, record the outcome, report errors."""
 
 import fcntl
 import gc

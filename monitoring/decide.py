@@ -64,7 +64,7 @@ def decide(
         and any(r.state is DriftState.DRIFT for r in each if r.window.end == newest)
     ]
     reasons = [_describe_drift(policy, name, series[name], windows) for name in drifting]
-    reasons += [_describe_unmeasured(policy, name, series[name]) for name in unmeasured]
+    reasons += _describe_unmeasured(policy, {name: series[name][-1].why for name in unmeasured})
     triggers = [name for name in drifting if _matches(name, policy.refit_on)]
     concerning = tuple(
         series[name][-1] for name in dict.fromkeys([*drifting, *unmeasured, *faults])
@@ -96,8 +96,8 @@ def _objections(policy: PolicySettings, state: PolicyState, faults: Sequence[str
     against = []
     if faults:
         against.append(
-            f"no refit: {', '.join(faults)} signals a broken feed, and a model trained on broken "
-            "data is worse than an old one; fix the feed first"
+            f"no refit: drift of {', '.join(faults)} signals a broken feed, and a model trained on "
+            "broken data is worse than an old one; fix the feed first"
         )
     if not policy.enabled:
         against.append("no refit: the kill switch is on (enabled: false)")
@@ -177,6 +177,13 @@ def _describe_drift(
     )
 
 
-def _describe_unmeasured(policy: PolicySettings, name: str, each: Sequence[DriftResult]) -> str:
+def _describe_unmeasured(policy: PolicySettings, why: Mapping[str, str]) -> list[str]:
+    """One sentence for each reason of insufficient data, with all results that share it."""
+    names: dict[str, list[str]] = {}
+    for name, reason in why.items():
+        names.setdefault(reason, []).append(name)
     windows = policy.insufficient_data_windows
-    return f"{name} had insufficient data in {windows} windows in a row: {each[-1].why}"
+    return [
+        f"insufficient data in {windows} windows in a row ({reason}): {', '.join(each)}"
+        for reason, each in names.items()
+    ]

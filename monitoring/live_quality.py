@@ -146,7 +146,7 @@ class _Outcomes:
 def _measure_drop(subject: str, outcomes: _Outcomes, window: Window) -> DriftResult:
     settings, embedding_version = outcomes.settings, outcomes.embedding_version
     if outcomes.events is None:
-        why = "no events were given, so outcomes are unknown"
+        why = "no events were given"
         return _insufficient_data(subject, "drop", window, embedding_version, why)
     before, now = outcomes.before(window), outcomes.rate(window)
     if now.answers < settings.minimum_rows:

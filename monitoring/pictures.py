@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 REFERENCE_COLOUR, WINDOW_COLOUR = "#8a8a8a", "#D55E00"
 REFERENCE, WINDOW = "reference", "this window"
 _BINS = 30
-_MOST_POINTS = 400
+_MOST_POINTS = 250
 
 
 def draw_histograms(axes: "Axes", reference: Array, current: Array) -> None:
@@ -31,7 +31,7 @@ def draw_histograms(axes: "Axes", reference: Array, current: Array) -> None:
     ):
         counts = np.histogram(np.clip(rows, edges[0], edges[-1]), edges)[0]
         axes.stairs(counts / max(len(rows), 1), edges, color=colour, linewidth=1.4, label=label)
-    axes.set_ylabel("share of rows", fontsize=7)
+    axes.set_ylabel("share of rows")
 
 
 def draw_shares(
@@ -51,33 +51,30 @@ def draw_shares(
         axes.barh(positions + offset, widths, height=0.38, color=colour, label=label)
     axes.set_yticks(positions, [v if len(v) < 20 else f"{v[:18]}…" for v in values])
     axes.invert_yaxis()
-    axes.set_xlabel("share", fontsize=7)
+    axes.set_xlabel("share")
 
 
 def draw_points(axes: "Axes", reference: Array, current: Array) -> None:
-    """Draw samples of vectors [n, d] in the plane in which the two samples vary most."""
+    """Draw samples of vectors [n, d] in a plane.
+
+    From left to right is the direction in which the mean moved, from bottom to top the direction
+    in which the vectors vary most besides.
+    """
     random = np.random.default_rng(0)
     there, here = (
         rows[random.permutation(len(rows))[:_MOST_POINTS]] for rows in (reference, current)
     )
-    both = np.concatenate([there, here])
-    centre = both.mean(axis=0)
-    plane = np.linalg.svd(both - centre, full_matrices=False)[2][:2].T
+    moved = current.mean(axis=0) - reference.mean(axis=0)
+    moved /= max(float(np.linalg.norm(moved)), 1e-12)
+    centre = reference.mean(axis=0)
+    both = np.concatenate([there, here]) - centre
+    rest = both - np.outer(both @ moved, moved)
+    plane = np.stack([moved, np.linalg.svd(rest, full_matrices=False)[2][0]], axis=1)
     for rows, colour, marker, label in (
         (there, REFERENCE_COLOUR, "o", REFERENCE),
         (here, WINDOW_COLOUR, "^", WINDOW),
     ):
-        placed = (rows - centre) @ plane
-        heights = placed[:, 1] if placed.shape[1] > 1 else np.zeros(len(placed))
-        axes.scatter(
-            placed[:, 0],
-            heights,
-            s=6,
-            color=colour,
-            marker=marker,
-            alpha=0.6,
-            linewidth=0,
-            label=label,
-        )
+        x, y = ((rows - centre) @ plane).T
+        axes.scatter(x, y, s=6, color=colour, marker=marker, alpha=0.6, linewidth=0, label=label)
     axes.set_xticks([])
     axes.set_yticks([])

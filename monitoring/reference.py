@@ -7,7 +7,7 @@ the live stock, which name what was recommended). It is written in one rename.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -149,7 +149,7 @@ def build_reference(
     }
     # On matrices this small several threads only wait for each other: ten times slower when busy.
     with timed("thresholds calibrated"), threadpool_limits(1):
-        metrics = tuple(_calibrate_all(frames, manifest.context_columns, settings))
+        metrics = _calibrate_all(frames, manifest.context_columns, settings)
     start, last = _span(predictions, embedding_version)
     reference = ReferenceManifest(
         embedding_version=embedding_version,
@@ -172,7 +172,7 @@ def build_reference(
 
 def _calibrate_all(
     frames: Mapping[str, Frame], context_columns: Sequence[str], settings: MeasureSettings
-) -> Iterator[CalibratedMetric]:
+) -> tuple[CalibratedMetric, ...]:
     """Every drift metric of every subject that the reference has enough rows for.
 
     Raises:
@@ -182,8 +182,8 @@ def _calibrate_all(
     metrics = {name: load_metric(name) for name in settings.metric_names}
     blocks = {name: day_blocks(frame, settings) for name, frame in frames.items()}
     blocks["listings"] = half_splits(frames["listings"], settings)
-    reasons: dict[str, list[str]] = {}
-    calibrated = set()
+    calibrated: list[CalibratedMetric] = []
+    reasons: dict[tuple[str, str], str] = {}
     subjects = list_subjects(frames, context_columns, settings)
     for subject, name in choose_metrics(subjects, settings):
         try:
@@ -192,16 +192,21 @@ def _calibrate_all(
             )
         except DataValidationError as error:
             log_message(f"no metric {name} of {subject.name}: {error}")
-            reasons.setdefault(name, []).append(f"{subject.name}: {error}")
-            continue
-        calibrated.add(name)
-        yield done
+            reasons[subject.name, name] = str(error)
+        else:
+            calibrated.append(done)
     for extra in settings.extra_metrics:
-        if extra.metric not in calibrated:
+        if not any(m.statistic == extra.metric and extra.measures(m.subject) for m in calibrated):
+            whys = [
+                f"{subject}: {why}"
+                for (subject, name), why in reasons.items()
+                if name == extra.metric and extra.measures(subject)
+            ]
             raise DataValidationError(
                 f"extra_metrics: {extra.metric} can measure none of {', '.join(extra.subjects)}: "
-                f"{'; '.join(reasons[extra.metric])}"
+                f"{'; '.join(whys)}"
             )
+    return tuple(calibrated)
 
 
 def _price_edges(stock: pa.Table, settings: MeasureSettings) -> tuple[float, ...]:

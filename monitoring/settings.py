@@ -1,5 +1,7 @@
 """Settings of the monitor: how drift is measured and calibrated, and what follows from it."""
 
+from fnmatch import fnmatchcase
+
 from pydantic import Field, model_validator
 
 from refit.settings import Settings
@@ -41,6 +43,10 @@ class ExtraMetric(Settings):
 
     metric: str
     subjects: tuple[str, ...] = Field(min_length=1)
+
+    def measures(self, subject: str) -> bool:
+        """Whether one of the patterns matches a subject."""
+        return any(fnmatchcase(subject, pattern) for pattern in self.subjects)
 
 
 class MeasureSettings(Settings):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from monitoring.frame import Frame, count_values, find_vector_length, is_missing
@@ -67,24 +66,17 @@ def choose_metrics(
     Raises:
         DataValidationError: No subject matches the patterns of an extra metric.
     """
-    extra: dict[str, list[str]] = {}
-    for each in settings.extra_metrics:
-        matching = [s.name for s in subjects if _matches(s.name, each.subjects)]
-        if not matching:
+    for extra in settings.extra_metrics:
+        if not any(extra.measures(subject.name) for subject in subjects):
             raise DataValidationError(
-                f"extra_metrics: no subject of {each.metric} matches {', '.join(each.subjects)}; "
-                f"there are: {', '.join(s.name for s in subjects)}"
+                f"extra_metrics: no subject of {extra.metric} matches "
+                f"{', '.join(extra.subjects)}; there are: {', '.join(s.name for s in subjects)}"
             )
-        for name in matching:
-            extra.setdefault(name, []).append(each.metric)
     for subject in subjects:
         by_kind: tuple[str, ...] = getattr(settings.metrics, subject.kind)
-        for metric in dict.fromkeys([*by_kind, *extra.get(subject.name, ())]):
+        extras = [e.metric for e in settings.extra_metrics if e.measures(subject.name)]
+        for metric in dict.fromkeys([*by_kind, *extras]):
             yield subject, metric
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _find_kind(frame: Frame, column: str, settings: MeasureSettings) -> SubjectKind | None:

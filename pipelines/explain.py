@@ -66,7 +66,7 @@ def as_yaml(loaded: LoadedSettings[Any], only_changed: bool = False) -> str:
 
 def as_json(loaded: LoadedSettings[Any], only_changed: bool = False) -> dict[str, Any]:
     """``settings``, nested, and ``origins`` by dotted name."""
-    settings: dict[str, Any] = {}
+    settings: dict[Any, Any] = {}
     origins = {}
     for each in explain(loaded):
         if each.changed or not only_changed:

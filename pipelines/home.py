@@ -63,7 +63,7 @@ class Home(Settings):
 
     @property
     def serving(self) -> Path:
-        """Logs and state of a local server."""
+        """The logs of a local server."""
         return self.folder / "serving"
 
     @property

@@ -1,8 +1,8 @@
-"""YAML for settings: what programs or people read in two ways is an error.
+"""YAML for settings: a value that can be read in two ways is an error.
 
-Values are those of YAML 1.2's core schema. What YAML 1.1 reads otherwise (``yes``, ``010``,
-``1_000``, ``1:30``), and what is rarely meant (a repeated name, a number that is infinite, a word
-that goes on over a line break), is refused with its place and with what to write instead.
+Plain values are read by YAML 1.2's core schema. Values that YAML 1.1 reads differently (``yes``,
+``010``, ``1_000``, ``1:30``) and values that are rarely meant (a repeated name, an infinite number,
+a text in brackets that continues on the next line) are errors, with their line and what to write.
 """
 
 import math
@@ -88,12 +88,12 @@ _DOUBTS = (
     ),
     _Doubt.of(
         r"[“”„‟‘’‚«»].*|.*[“”‟«»]",
-        lambda text: "these are no YAML quotes; write \" or '",
+        lambda text: "these quotes are not YAML's; write \" or '",
         re.DOTALL,
     ),
     _Doubt.of(
         r".*[\u00a0\u200b-\u200f\u2028\u2029\u202f\u2060\ufeff].*",
-        lambda text: "it holds a character that cannot be seen; type it again, or put it in quotes",
+        lambda text: "it contains an invisible character; type it again, or put it in quotes",
         re.DOTALL,
     ),
 )
@@ -153,7 +153,7 @@ def parse_value(text: str, path: SettingPath, where: str) -> tuple[Any, dict[Set
     node = _compose(text, lambda line, column, what: f"{where} {name}: {text!r}: {what}")
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.style and not node.value):
         raise UsageError(
-            f"{where} {name}=: nothing follows the sign; write a value, "
+            f"{where} {name}=: there is no value after the equals sign; write a value, "
             f"null for none, or {name}='\"\"' for empty text"
         )
     block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
@@ -170,7 +170,7 @@ def parse_value(text: str, path: SettingPath, where: str) -> tuple[Any, dict[Set
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes; leaves it to ``_Reader`` what a plain value is."""
+    """Composes nodes without tags; ``_Reader`` resolves plain values."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -194,16 +194,18 @@ def _compose(text: str, describe: Callable[[str, str, str], str]) -> yaml.Node |
         before = text[: error.position].split("\n")
         line, column = len(before), len(before[-1]) + 1
         what = f"is not YAML: the character {text[error.position]!a} is not allowed"
+    except RecursionError:
+        line, column, what = 1, 1, "is not YAML for settings: it is nested too deeply"
     raise UsageError(describe(f"line {line}", f"column {column}", what))
 
 
 _EXPLANATIONS = (
     (r"character '\\t'", "a tab; YAML takes spaces for indentation"),
-    (r"mapping values are not allowed", "a colon where none can be; check the indentation, and "
-     "put a text that holds a colon in quotes"),
-    (r"cannot start any token", "a character that no plain text starts with; put the text in "
+    (r"mapping values are not allowed", "a colon is not allowed here; check the indentation, and "
+     "put text that contains a colon in quotes"),
+    (r"cannot start any token", "text cannot start with this character; put it in "
      "quotes"),
-    (r"alias", "a text that starts with * names an anchor; put it in quotes"),
+    (r"alias", "text that starts with * refers to an anchor; put it in quotes"),
     (r"expected a single document|but found another document",
      "a second document starts; keep one in a file"),
     (r"unexpected end of stream", "a quote is not closed"),
@@ -223,38 +225,39 @@ def _explained(problem: str) -> str:
 
 @dataclass
 class _Reader:
-    """Reads nodes as plain values and keeps where they were; collects faults."""
+    """Reads nodes as plain values; collects their places and faults."""
 
     locate: Callable[[yaml.Mark], str]
     places: dict[SettingPath, Place] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    _open: list[yaml.Node] = field(default_factory=list)
+    _open: list[yaml.CollectionNode] = field(default_factory=list)
 
     def read(self, node: yaml.Node, path: SettingPath) -> Any:
         """The value of a node; its faults go to ``faults``."""
-        written = node.value if isinstance(node, yaml.ScalarNode) else ""
-        quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
-        self.places[path] = Place(self.locate(node.start_mark), written, quoted)
+        where = self.locate(node.start_mark)
         if isinstance(node, yaml.ScalarNode):
+            self.places[path] = Place(where, node.value, quoted=bool(node.style))
             return self._scalar(node, path)
-        if any(node is each for each in self._open):
-            self._refuse(path, "holds itself, by its own anchor")
+        self.places[path] = Place(where)
+        if not isinstance(node, yaml.CollectionNode) or any(node is each for each in self._open):
+            self._refuse(path, "contains itself through its own anchor")
             return None
         self._open.append(node)
         try:
-            if isinstance(node, yaml.SequenceNode):
-                return [self.read(item, (*path, i)) for i, item in enumerate(node.value)]
-            return self._mapping(node, path)
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            return [self.read(item, (*path, i)) for i, item in enumerate(node.value)]
         finally:
             self._open.pop()
 
     def _scalar(self, node: yaml.ScalarNode, path: SettingPath) -> Any:
         if node.style:
             return node.value
-        if node.start_mark.line != node.end_mark.line:
+        in_brackets = bool(self._open and self._open[-1].flow_style)
+        if in_brackets and node.start_mark.line != node.end_mark.line:
             self._refuse(
                 path,
-                f"{node.value!r} goes on over a line break; put it in quotes, or write "
+                f"{node.value!r} continues on the next line; put it in quotes, or write "
                 "the comma that is missing",
             )
         return self._plain(node.value, path)

@@ -103,7 +103,7 @@ _BY_ERRNO: dict[int, tuple[type[RefitError], str, str]] = {
     errno.ENOSPC: (
         RefitError,
         "no space is left on the disk of {path}: " + _SPACE,
-        "no space is left on a disk: " + _SPACE,
+        "no space is left on a disk (df -h shows which): " + _SPACE,
     ),
     errno.EDQUOT: (
         RefitError,
@@ -226,6 +226,14 @@ def _explain_import(error: ImportError) -> RefitError:
     )
 
 
+def _explain_value(error: ValueError) -> RefitError | None:
+    """Fsspec's answer to the URL of a store that it does not know; others are mistakes."""
+    text = _text(error)
+    if not text.startswith("Protocol not known"):
+        return None
+    return UsageError(f"a URL cannot be used: {text}; name a folder, or a URL such as s3://bucket")
+
+
 def _explain_encoding(error: UnicodeDecodeError) -> RefitError:
     return UsageError(
         f"a file is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
@@ -238,6 +246,7 @@ _BUILT_IN: tuple[tuple[type[BaseException], Explain], ...] = (
     (MemoryError, _explain_memory),
     (ImportError, _explain_import),
     (UnicodeDecodeError, _explain_encoding),
+    (ValueError, _explain_value),
     (OSError, _explain_os_error),
 )
 

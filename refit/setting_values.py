@@ -185,7 +185,7 @@ class _Check:
         of_names, of_values = get_args(kind) or (Any, Any)
         for name in value:
             if of_names is str and not isinstance(name, str):
-                message = f'the name {_shown(name)} is no text; write "{name}" in quotes'
+                message = f'the name {_shown(name)} is not text; write "{name}" in quotes'
                 self.faults.append(Fault(path, message))
         return {
             name: self.value(of_values, each, (*path, str(name))) for name, each in value.items()
@@ -230,11 +230,17 @@ def _expected(kind: Any) -> str:
         return "values by name"
     if _is_list(kind):
         return "a list"
-    if _is_literal(kind):
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    if _is_enum(kind):
-        return "one of " + ", ".join(str(member.value) for member in kind)
+    if choices := _choices(kind):
+        *most, last = map(repr, choices)
+        return f"{', '.join(most)} or {last}" if most else last
     return _EXPECTED.get(kind, "a value")
+
+
+def _choices(kind: Any) -> list[Any]:
+    """The values that a literal or an enumeration takes; none for other types."""
+    if _is_literal(kind):
+        return list(get_args(kind))
+    return [member.value for member in kind] if _is_enum(kind) else []
 
 
 def _is_section(kind: Any) -> bool:
@@ -336,7 +342,7 @@ def _advice(kind: Any, value: Any, place: Place, may_be_null: bool, example: Any
         return "write the values in a list: [...]" if isinstance(value, Mapping) else (
             f"write [{written}]"
         )  # fmt: skip
-    if _is_literal(kind) or _is_enum(kind):
+    if _choices(kind):
         return _advice_for_choice(kind, value)
     if kind is bool:
         word = str(written).lower()
@@ -370,11 +376,7 @@ def _advice_for_nothing(kind: Any, value: Any, may_be_null: bool, example: Any) 
 
 
 def _advice_for_choice(kind: Any, value: Any) -> str:
-    choices = (
-        [str(each) for each in get_args(kind)]
-        if _is_literal(kind)
-        else [str(member.value) for member in kind]
-    )
+    choices = [str(each) for each in _choices(kind)]
     if str(value) in choices:
         return f'write "{value}" in quotes'
     close = get_close_matches(str(value).lower(), [each.lower() for each in choices], n=1)

@@ -1,4 +1,4 @@
-"""Typed, frozen settings: a misspelt name or a misread value is an error that says what to write."""
+"""Typed, frozen settings: misspelt names and misread values are errors that say what to write."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,13 @@
-"""How a process is told to end."""
+"""Signals that end a process."""
 
 import signal
 import sys
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end this process in good order, with exit code 0.
+    """Let SIGTERM end this process with exit code 0, after its cleanup.
 
-    A container's first process ignores SIGTERM unless it says otherwise, and its pod then takes
-    all of its grace period to end.
+    The first process of a container ignores SIGTERM unless it has a handler, and its pod then
+    takes the whole grace period to end.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,13 +1,13 @@
-"""Build Refit's two container images with docker, podman or buildah, whichever there is.
+"""Build Refit's two container images with docker, podman or buildah.
 
 - ``build_images.py`` builds ``refit/main`` and ``refit/serving``, tagged with the package version
-- ``build_images.py --save DIR`` also writes each as a docker archive that kind, minikube and
-  ``ctr images import`` load
-- what follows ``--`` goes to the builder, for instance ``-- --pull-never --network host``
+- ``build_images.py --save DIR`` also writes each image as a docker archive for kind, minikube and
+  ``ctr images import``
+- arguments after ``--`` go to the builder, for example ``-- --pull-never --network host``
 
-The build's clock is the commit that last changed what is installed: the same tree gives the same
-layers where the builder can do it (buildah, podman; docker from BuildKit 0.13 on), and a change of
-code leaves the environment's layer as it was.
+Timestamps are those of the commit that last changed the requirements. The same tree therefore gives
+the same layers, if the builder supports it (buildah, podman, docker with BuildKit 0.13 or newer),
+and a change of the code does not change the environment's layer.
 """
 
 import argparse
@@ -27,35 +27,35 @@ BUILDERS = ("docker", "podman", "buildah")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build what was asked for; return the exit code."""
+    """Build the images; return the exit code."""
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    asked = _parser().parse_args(arguments[:split])
-    builder = asked.builder or find_builder()
+    options = _parser().parse_args(arguments[:split])
+    builder = options.builder or find_builder()
     extra = list(arguments[split + 1 :])
-    for name in asked.images or CONTAINERFILES:
+    for name in options.images or CONTAINERFILES:
         image = image_name(name)
         started = time.monotonic()
-        command = build_command(builder, name, asked.base_image, extra)
+        command = build_command(builder, name, options.base_image, extra)
         environment = {**os.environ, "SOURCE_DATE_EPOCH": build_time(), "DOCKER_BUILDKIT": "1"}
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
-            raise SystemExit(f"{image} was not built; the builder has said why")
+            raise SystemExit(f"{image} was not built; see the builder's messages above")
         size = image_size(builder, image)
         seconds = time.monotonic() - started
         sys.stdout.write(f"built {image} with {builder}: {size}, {seconds:.0f} s\n")
-        if asked.save:
-            sys.stdout.write(f"saved {save(builder, image, asked.save)}\n")
+        if options.save:
+            sys.stdout.write(f"saved {save(builder, image, options.save)}\n")
     return 0
 
 
 def find_builder() -> str:
-    """The first builder that is here and answers."""
+    """The first builder that is installed and works."""
     for builder in BUILDERS:
-        # A docker client without its engine is common; it answers ``info`` with an error.
-        if shutil.which(builder) and _answers(builder):
+        # A docker client without an engine is common; its ``info`` fails.
+        if shutil.which(builder) and _works(builder):
             return builder
     raise SystemExit(
         f"no working {', '.join(BUILDERS[:-1])} or {BUILDERS[-1]} was found; install one, for "
-        "instance: apt install buildah"
+        "example: apt install buildah"
     )
 
 
@@ -73,7 +73,7 @@ def build_command(builder: str, name: str, base_image: str, extra: Sequence[str]
 
 
 def image_name(name: str) -> str:
-    """Name and tag of an image, as the manifests have it."""
+    """Name and tag of an image, as in the manifests."""
     return f"refit/{name}:{version()}"
 
 
@@ -83,26 +83,26 @@ def version() -> str:
     for statement in module.body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__version__":
             return str(ast.literal_eval(statement.value))
-    raise SystemExit("refit/__init__.py names no __version__")
+    raise SystemExit("refit/__init__.py does not define __version__")
 
 
 def revision() -> str:
-    """The commit that is built, marked when the tree differs from it."""
+    """The current commit, marked if the tree differs from it."""
     return _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or "unknown"
 
 
 def build_time() -> str:
-    """Seconds since 1970 of the last change to what is installed; 0 where there is no history."""
+    """Time of the last change to the requirements, in seconds since 1970; 0 without a history."""
     return _git("log", "-1", "--format=%ct", "--", *INSTALLED) or "0"
 
 
 def image_size(builder: str, image: str) -> str:
-    """How large an image is, uncompressed, in the builder's words."""
+    """The uncompressed size of an image, as the builder formats it."""
     return _output([builder, "images", "--format", "{{.Size}}", image]).strip()
 
 
 def save(builder: str, image: str, folder: Path) -> Path:
-    """Write an image as a docker archive, replacing an older one."""
+    """Write an image as a docker archive; replaces an existing one."""
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{image.replace('/', '-').replace(':', '-')}.tar"
     archive.unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _answers(builder: str) -> bool:
+def _works(builder: str) -> bool:
     return subprocess.run([builder, "info"], capture_output=True).returncode == 0
 
 

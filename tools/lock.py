@@ -1,8 +1,8 @@
-"""Lock every requirements file with hashes, or check that the locked ones still answer.
+"""Lock every requirements file with hashes, or check that the locked files are up to date.
 
-- ``lock.py`` renews what the .in files demand and keeps every other pin
-- ``lock.py --upgrade`` takes the newest versions that the .in files allow
-- ``lock.py --check`` changes nothing, and fails when a .txt is not what its .in resolves to
+- ``lock.py`` changes only the pins that the .in files require to change
+- ``lock.py --upgrade`` upgrades to the newest versions that the .in files allow
+- ``lock.py --check`` changes nothing, and fails if a .txt differs from what its .in resolves to
 """
 
 import argparse
@@ -32,22 +32,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upgrade", action="store_true")
     parser.add_argument("--check", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     stale = []
     for name in PYTHON_OF:
         locked = ROOT / name.replace(".in", ".txt")
         with tempfile.TemporaryDirectory() as folder:
-            fresh = Path(folder) / locked.name
-            if locked.exists() and not asked.upgrade:
-                shutil.copy(locked, fresh)  # its pins are kept where they still fit
-            compile_requirements(name, fresh)
-            same = locked.exists() and fresh.read_bytes() == locked.read_bytes()
-            if not same and not asked.check:
-                shutil.copy(fresh, locked)
-        sys.stdout.write(f"{'same' if same else 'differs'}: {locked.relative_to(ROOT)}\n")
+            resolved = Path(folder) / locked.name
+            if locked.exists() and not options.upgrade:
+                shutil.copy(locked, resolved)  # the resolver keeps its pins where possible
+            compile_requirements(name, resolved)
+            same = locked.exists() and resolved.read_bytes() == locked.read_bytes()
+            if not same and not options.check:
+                shutil.copy(resolved, locked)
+        sys.stdout.write(f"{'unchanged' if same else 'differs'}: {locked.relative_to(ROOT)}\n")
         stale += [] if same else [name]
-    if asked.check and stale:
-        sys.stdout.write("run 'make lock' and commit what it changes\n")
+    if options.check and stale:
+        sys.stdout.write("run 'make lock' and commit the changes\n")
         return 1
     return 0
 
@@ -56,7 +56,7 @@ def compile_requirements(name: str, out: Path) -> None:
     """Resolve one .in file.
 
     Raises:
-        SystemExit: It has no solution; the resolver has said why.
+        SystemExit: It has no solution; the resolver has printed the reason.
     """
     environment = {**os.environ, "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
     command = [

@@ -1,11 +1,11 @@
-"""Make both Python environments of this checkout: ``.venv`` (main) and ``.venv-serving``.
+"""Create the two Python environments of this checkout: ``.venv`` (main) and ``.venv-serving``.
 
-Runs on any Python from 3.8 on, with nothing but the standard library. It finds Python 3.12, puts
-a pinned uv under ``.build/uv`` and lets it install the locked requirement files, with hashes.
-What is done is not done again; after a Ctrl-C the next run goes on with what was downloaded.
+Runs on Python 3.8 or newer with only the standard library. It finds Python 3.12, installs a pinned
+uv in ``.build/uv``, and installs the locked requirements with it, checking their hashes. It skips
+environments that are up to date; after an interruption the next run reuses what was downloaded.
 """
 
-from __future__ import annotations  # this file must be read by a Python older than 3.12
+from __future__ import annotations  # this file must run on Python versions older than 3.12
 
 import argparse
 import fcntl
@@ -27,11 +27,11 @@ ENVIRONMENTS = {
     ".venv-serving": ["serving/requirements.txt"],
 }
 HOW_TO_GET_PYTHON = """\
-Refit needs Python 3.12. Any one of these gives you one:
+Refit requires Python 3.12. Install it with one of:
   uv python install 3.12        (https://docs.astral.sh/uv/)
   pyenv install 3.12            (https://github.com/pyenv/pyenv)
-  apt install python3.12-venv   or your system's own package
-Or name one that is somewhere else: make PYTHON=/path/to/python3.12"""
+  apt install python3.12-venv   or the package of your system
+Or name its path: make PYTHON=/path/to/python3.12"""
 CONSOLE_SCRIPT = """\
 #!/bin/sh
 exec "{python}" -m pipelines.cli "$@"
@@ -39,29 +39,29 @@ exec "{python}" -m pipelines.cli "$@"
 
 
 def main() -> int:
-    """Set up whatever is missing; return the exit code."""
+    """Create or update the environments; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quiet", action="store_true", help="say nothing when all is there")
+    parser.add_argument("--quiet", action="store_true", help="print nothing if all is up to date")
     quiet = parser.parse_args().quiet
     BUILD.mkdir(exist_ok=True)
     try:
         with (BUILD / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            made = [name for name in ENVIRONMENTS if set_up(name)]
+            updated = [name for name in ENVIRONMENTS if set_up(name)]
     except KeyboardInterrupt:
-        tell("stopped; the next run goes on from here")
+        log("interrupted; run it again to continue")
         return 130
     except subprocess.CalledProcessError as error:
-        tell(f"this command failed: {' '.join(map(str, error.cmd))}")
-        tell("what was installed stays; run it again to go on from here")
+        log(f"this command failed: {' '.join(map(str, error.cmd))}")
+        log("run it again to continue; completed environments are kept")
         return 1
-    if not made and not quiet:
-        tell("everything is there already")
+    if not updated and not quiet:
+        log("everything is up to date")
     return 0
 
 
 def set_up(name: str) -> bool:
-    """Make or renew one environment; False when it was up to date."""
+    """Create or update one environment; returns False if it was up to date."""
     folder = ROOT / name
     files = [ROOT / file for file in ENVIRONMENTS[name]]
     python = folder / "bin" / "python"
@@ -72,26 +72,26 @@ def set_up(name: str) -> bool:
     stamp.write_text("")
     started = time.monotonic()
     uv = pinned_uv()
-    tell(f"installing {' and '.join(ENVIRONMENTS[name])} into {name}")
-    # Made anew, since a kill may have torn a package in it; what was downloaded is in uv's cache.
+    log(f"installing {' and '.join(ENVIRONMENTS[name])} into {name}")
+    # Created from scratch: a killed run may have left partial packages. Downloads are cached.
     run([uv, "venv", "--quiet", "--clear", "--python", find_python(), folder])
-    # Compiled now: where PYTHONDONTWRITEBYTECODE is set, every process would do it again, and
-    # TensorFlow's import takes 10 s instead of 4.
+    # Compiled now: if PYTHONDONTWRITEBYTECODE is set, every process would compile it again, and
+    # importing TensorFlow would take 10 s instead of 4 s.
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
     run([*sync, "--python", python, *files])
     add_checkout(folder)
     stamp.write_text(wanted)
-    tell(f"{name} is ready ({time.monotonic() - started:.0f} s)")
+    log(f"{name} is ready ({time.monotonic() - started:.0f} s)")
     return True
 
 
 def pinned_uv() -> Path:
-    """Install uv, checked against its hashes, unless that was done."""
+    """Install uv with verified hashes, unless it is up to date; returns its path."""
     stamp, wanted = BUILD / "stamps" / "uv", key([UV_REQUIREMENTS])
     if UV.exists() and read(stamp) == wanted:
         return UV
     python = find_python()
-    tell("installing uv, which installs the rest")
+    log("installing uv")
     shutil.rmtree(UV.parent.parent, ignore_errors=True)
     run([python, "-m", "venv", UV.parent.parent])
     pip = [UV.parent / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -101,13 +101,17 @@ def pinned_uv() -> Path:
 
 
 def find_python() -> str:
-    """Return a working Python 3.12, or end with advice on how to get one."""
+    """Return the path of a working Python 3.12.
+
+    Raises:
+        SystemExit: There is none; the message explains how to install one.
+    """
     named = os.environ.get("PYTHON")
     if named:
         path = shutil.which(named)
         if path and is_python_312(path):
             return path
-        raise SystemExit(f"PYTHON={named} does not run as Python 3.12.\n{HOW_TO_GET_PYTHON}")
+        raise SystemExit(f"PYTHON={named} is not a working Python 3.12.\n{HOW_TO_GET_PYTHON}")
     for candidate in candidates():
         if is_python_312(candidate):
             return str(candidate)
@@ -115,7 +119,7 @@ def find_python() -> str:
 
 
 def candidates() -> Iterator[Path]:
-    """Where a Python 3.12 may be; a pyenv shim counts only if it works."""
+    """Paths where Python 3.12 may be installed."""
     yield Path(sys.executable)
     for folder in [*os.environ.get("PATH", "").split(os.pathsep), "/usr/local/bin"]:
         yield Path(folder) / "python3.12"
@@ -128,7 +132,7 @@ def candidates() -> Iterator[Path]:
 
 
 def is_python_312(path: str | Path) -> bool:
-    """Whether ``path`` runs, and is CPython 3.12."""
+    """Whether ``path`` is a working Python 3.12; a pyenv shim may exist but fail."""
     if not os.access(path, os.X_OK):
         return False
     probe = "import sys; raise SystemExit(sys.version_info[:2] != (3, 12))"
@@ -139,7 +143,7 @@ def is_python_312(path: str | Path) -> bool:
 
 
 def add_checkout(folder: Path) -> None:
-    """Put the checkout on the environment's path, and the refit command beside its Python."""
+    """Add the checkout to the environment's path, and the refit command to its programs."""
     (site,) = folder.glob("lib/python3.12/site-packages")
     (site / "refit-checkout.pth").write_text(f"{ROOT}\n")
     if folder.name == ".venv":
@@ -149,7 +153,7 @@ def add_checkout(folder: Path) -> None:
 
 
 def key(files: Sequence[Path]) -> str:
-    """What an environment follows from: the contents of files, and where the checkout is."""
+    """A key for everything that an environment depends on: requirements, path of the checkout."""
     digest = hashlib.sha256(str(ROOT).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -157,17 +161,17 @@ def key(files: Sequence[Path]) -> str:
 
 
 def read(path: Path) -> str:
-    """A file's text, "" when there is no such file."""
+    """A file's text; "" if the file does not exist."""
     return path.read_text() if path.exists() else ""
 
 
 def run(command: Sequence[object]) -> None:
-    """Run a command, its output shown as it comes."""
+    """Run a command, and show its output."""
     subprocess.run([str(part) for part in command], check=True, cwd=str(ROOT))
 
 
-def tell(message: str) -> None:
-    """Tell the reader one thing."""
+def log(message: str) -> None:
+    """Write a progress line."""
     sys.stderr.write(f"set-up: {message}\n")
     sys.stderr.flush()
 

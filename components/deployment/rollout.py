@@ -108,7 +108,7 @@ class RolloutState(Settings):
         return self.proposal.bundle_id
 
 
-class Progress(Settings):
+class RolloutProgress(Settings):
     """The progress of a rollout.
 
     Attributes:
@@ -151,7 +151,7 @@ class Rollouts:
         self.settings, self.cluster, self.registry = settings, cluster, registry
         self._predictions, self._outcomes, self._clock = predictions, outcomes, clock
 
-    def reconcile(self) -> Progress:
+    def reconcile(self) -> RolloutProgress:
         """Perform the next step; idempotent.
 
         Raises:
@@ -167,16 +167,16 @@ class Rollouts:
         progress = self._advance(live, state)
         return self._carry_out(live, state, progress.decision) if progress.decision else progress
 
-    def status(self) -> Progress:
+    def status(self) -> RolloutProgress:
         """Report the rollout's progress, without changing anything."""
         live = self.cluster.read()
         state = RolloutState.of(live)
         if state is None:
-            return Progress(phase="idle", message=self._idle_message(live))
+            return RolloutProgress(phase="idle", message=self._idle_message(live))
         decision = self.registry.decision(state.proposal.rollout_id)
         predictors, comparison = self._compare(state)
         comparing = state.comparison_started_at is not None
-        return Progress(
+        return RolloutProgress(
             phase="promoting" if decision else "comparing" if comparing else "starting",
             message="; ".join(comparison.reasons) or "the candidate meets every condition",
             bundle_id=state.bundle_id,
@@ -184,7 +184,7 @@ class Rollouts:
             decision=decision,
         )
 
-    def abort(self, by: str, reason: str) -> Progress:
+    def abort(self, by: str, reason: str) -> RolloutProgress:
         """Abort the active rollout; the champion keeps serving.
 
         Raises:
@@ -206,7 +206,7 @@ class Rollouts:
             return self._finished(decision)
         return self._carry_out(live, state, decision)
 
-    def roll_back(self, by: str, reason: str) -> Progress:
+    def roll_back(self, by: str, reason: str) -> RolloutProgress:
         """Abort the active rollout; without one, make the champion's predecessor champion.
 
         A previous roll back that was killed is completed, not repeated.
@@ -222,9 +222,9 @@ class Rollouts:
         if state or bundle_of(main_of(live)) in ("", champion):
             champion = self.registry.rollback(by, reason).bundle_id
         self._serve_only(champion)
-        return Progress(phase="aligning", message=f"rolling back to {champion}")
+        return RolloutProgress(phase="aligning", message=f"rolling back to {champion}")
 
-    def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> Progress:
+    def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> RolloutProgress:
         """Make a bundle champion without a canary.
 
         Raises:
@@ -236,7 +236,7 @@ class Rollouts:
             raise UsageError("a rollout is active; abort it first: refit rollout abort")
         self.registry.promote(bundle_id, by, reason, force)
         self._serve_only(bundle_id)
-        return Progress(phase="aligning", message=f"promoting {bundle_id}")
+        return RolloutProgress(phase="aligning", message=f"promoting {bundle_id}")
 
     def wait_until_stable(self, seconds: float) -> str:
         """Wait until only the main predictor serves, with one bundle; return the bundle's id.
@@ -244,13 +244,16 @@ class Rollouts:
         Raises:
             ServiceUnreachable: The timeout expired; the message names the pods it waited for.
         """
-        deadline = time.monotonic() + seconds
+        deadline, logged = time.monotonic() + seconds, ""
         while True:
             bundle = bundle_of(main_of(self.cluster.read()))
             pods = self.cluster.pods()
             waiting = _waiting_for(pods, MAIN, bundle) or _waiting_for_removal(pods)
             if not waiting:
                 return bundle
+            if waiting != logged:
+                logged = waiting
+                log_message(f"rollout: {waiting}")
             if time.monotonic() > deadline:
                 raise ServiceUnreachable(
                     f"timed out after {seconds:.0f} s: not all pods serve {bundle}: {waiting}; the "
@@ -276,19 +279,19 @@ class Rollouts:
                 log_message(f"rollout: {message}")
             time.sleep(self.settings.poll_seconds)
 
-    def _start(self, live: Manifest) -> Progress:
+    def _start(self, live: Manifest) -> RolloutProgress:
         """Without an active rollout: make sure the champion is served, then start a rollout."""
         champion, main = self.registry.champion_id(), bundle_of(main_of(live))
         if champion and main not in ("", champion):
             self._remove_canary(live, champion)
             message = f"the main predictor is being updated to {champion}"
-            return Progress(phase="aligning", message=message)
+            return RolloutProgress(phase="aligning", message=message)
         candidate = self.registry.candidate()
         if candidate is None:
-            return Progress(phase="idle", message=self._idle_message(live))
+            return RolloutProgress(phase="idle", message=self._idle_message(live))
         if predictor_of(live, CANARY):
             message = f"{candidate.bundle_id} waits: there is a canary that no rollout created"
-            return Progress(phase="idle", message=message, bundle_id=candidate.bundle_id)
+            return RolloutProgress(phase="idle", message=message, bundle_id=candidate.bundle_id)
         self._check_quality_settings()
         now = self._clock()
         if not champion:
@@ -305,7 +308,7 @@ class Rollouts:
         state = RolloutState(proposal=candidate, champion=champion, started_at=now)
         self._split(ONLY_MAIN)
         self._apply_canary(live, state, champion)
-        return Progress(
+        return RolloutProgress(
             phase="starting",
             message=f"{candidate.bundle_id} gets {self.settings.share}% of the traffic, "
             f"{champion} the rest",
@@ -320,23 +323,23 @@ class Rollouts:
                 "with rollout.quality_drop: null"
             )
 
-    def _advance(self, live: Manifest, state: RolloutState) -> Progress:
+    def _advance(self, live: Manifest, state: RolloutState) -> RolloutProgress:
         """Start or continue the comparison; a returned decision is stored in the registry."""
         if interference := self._interference(live, state):
             decision = self._decide(state.proposal, state.started_at, interference, "rollout")
-            return Progress(phase="comparing", message=interference, decision=decision)
+            return RolloutProgress(phase="comparing", message=interference, decision=decision)
         waiting = ""
         if state.comparison_started_at is None:
             waiting = self._start_comparison(live, state)
             if not waiting:
-                return Progress(
+                return RolloutProgress(
                     phase="comparing", message="comparison started", bundle_id=state.bundle_id
                 )
         predictors, comparison = self._compare(state)
         if not waiting:
             self._split_by_readiness(live, predictors[CANARY].pods)
         is_held = comparison.action == "hold"
-        return Progress(
+        return RolloutProgress(
             phase="starting" if waiting else "comparing",
             message=waiting or "; ".join(comparison.reasons),
             bundle_id=state.bundle_id,
@@ -409,7 +412,7 @@ class Rollouts:
 
     def _carry_out(
         self, live: Manifest, state: RolloutState, decision: RolloutDecision
-    ) -> Progress:
+    ) -> RolloutProgress:
         if decision.action == "roll_back":
             if self._operator_lacks_canary(live, state):
                 return self._progress(
@@ -558,9 +561,9 @@ class Rollouts:
             )
         )
 
-    def _finished(self, decision: RolloutDecision) -> Progress:
+    def _finished(self, decision: RolloutDecision) -> RolloutProgress:
         promoted = decision.action == "promote"
-        return Progress(
+        return RolloutProgress(
             phase="promoted" if promoted else "rolled back",
             message="; ".join(decision.verdict.reasons) or f"{decision.bundle_id} is champion",
             bundle_id=decision.bundle_id,
@@ -569,8 +572,10 @@ class Rollouts:
 
     def _progress(
         self, phase: Phase, message: str, state: RolloutState, decision: RolloutDecision
-    ) -> Progress:
-        return Progress(phase=phase, message=message, bundle_id=state.bundle_id, decision=decision)
+    ) -> RolloutProgress:
+        return RolloutProgress(
+            phase=phase, message=message, bundle_id=state.bundle_id, decision=decision
+        )
 
 
 def _counts(metrics: PredictorMetrics) -> dict[str, float | None]:

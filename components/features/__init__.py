@@ -1,1 +1,1 @@
-"""The features step: point-in-time tables that training, judgement and indexing read."""
+"""The features step: point-in-time tables for training, evaluation and indexing."""

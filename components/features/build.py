@@ -1,4 +1,4 @@
-"""Write the features folder: catalogue, examples, item snapshots and histories."""
+"""The features step: write catalogue, examples, item snapshots and histories."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from refit.files import remove, write_atomically
 from refit.progress import log_message, timed
 from refit.tables import open_tables
 
-EVENTS_AT_ONCE = 1 << 18
+EVENTS_PER_BATCH = 1 << 18
 
 
 def build_features(
@@ -44,9 +44,9 @@ def build_features(
     """Write the point-in-time tables of a dataset folder to ``out``, atomically.
 
     Args:
-        settings: What to make; its spec is not used with ``like``.
-        dataset: A folder as ingestion writes it.
-        out: The features folder; features that stand there are replaced.
+        settings: Settings of the step; the spec is not used with ``like``.
+        dataset: A dataset folder of the ingestion step.
+        out: The features folder; features in it are replaced.
         like: A folder with the features.json that a model was trained with. Its spec, market and
             counted values are kept, and only what an index needs is written: the catalogue, one
             snapshot at the end, the histories, purchases and hides.
@@ -75,7 +75,7 @@ def build_features(
 
 @dataclass(frozen=True)
 class _Window:
-    """One split's stretch of time, and how its snapshots are numbered."""
+    """The time of one split, and its snapshots."""
 
     name: str
     start: datetime
@@ -161,18 +161,18 @@ def _write_examples(
         wanted = events.weight > 0
     else:
         wanted = events.event_type.isin(source.spec.target_events)
-        if not settings.judge_recommended:
+        if not settings.evaluate_recommended:
             wanted = wanted & ~events.follows_answer
     path = folder / examples_file(window.name)
     n = _write_rows(source, events.filter(wanted), blocks, window, path)
     if not n:
-        there = events.event_type.value_counts(name="n").execute()
-        counts = ", ".join(f"{row.n} {row.event_type}" for row in there.itertuples())
+        types = events.event_type.value_counts(name="n").execute()
+        counts = ", ".join(f"{row.n} {row.event_type}" for row in types.itertuples())
         named = "event_weights" if window.name == "train" else "target_events"
         raise DataValidationError(
             f"no example for {window.name} from {window.start} to {window.end}: move the split, or"
-            f" name other {named} (events that follow an answer are not judged on, unless"
-            f" judge_recommended is set); over all time there are {counts or 'no events'}"
+            f" name other {named} (events that follow a recommendation are left out, unless"
+            f" evaluate_recommended is set); over all time there are {counts or 'no events'}"
         )
     log_message(f"{window.name}: {n:,} examples")
 
@@ -180,7 +180,7 @@ def _write_examples(
 def _write_rows(
     source: DatasetTables, events: ir.Table, blocks: ir.Table, window: _Window, path: Path
 ) -> int:
-    """Write what was known when each event of a window happened; the number of rows."""
+    """Write the events of a window as examples; return the number of rows."""
     path.parent.mkdir(exist_ok=True)
     rows = tables.examples(source, events, blocks, window.start, window.end, window.numbers)
     _copy(source, rows, path)
@@ -195,17 +195,17 @@ def _write_requests(
     windows: Sequence[_Window],
     folder: Path,
 ) -> None:
-    """Write the visits of the latest days; they may reach back into earlier windows."""
+    """Write the visits of the latest days, which may be in several windows."""
     end = windows[-1].end
     since = max(windows[0].start, end - timedelta(days=settings.request_days))
     parts = []
     for window in windows:
         start = max(window.start, since)
         if start < window.end:
-            most = round(settings.max_requests * ((window.end - start) / (end - since)))
-            asked = tables.requests(events, start, window.end, max(most, 1))
+            limit = round(settings.max_requests * ((window.end - start) / (end - since)))
+            visits = tables.requests(events, start, window.end, max(limit, 1))
             parts.append(folder / f"requests-{window.name}.parquet")
-            _write_rows(source, asked, blocks, window, parts[-1])
+            _write_rows(source, visits, blocks, window, parts[-1])
     tables_read = [pq.read_table(part) for part in parts]
     written = pa.concat_tables(tables_read, promote_options="default")
     pq.write_table(written, folder / examples_file(REQUESTS))
@@ -222,10 +222,10 @@ def _write_snapshots(
 ) -> None:
     (folder / snapshot_file(0)).parent.mkdir()
     times_us = [microseconds(time) for time in manifest.snapshots]
-    life = items.order_by("item_index").select(
+    lifetimes = items.order_by("item_index").select(
         known_us=tables.epoch_us(items.known_at), gone_us=tables.epoch_us(items.gone_at)
     )
-    columns = life.to_pyarrow()
+    columns = lifetimes.to_pyarrow()
     known_us = columns["known_us"].to_numpy()
     gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
     orphans = _orphans(source, items, folder, len(times_us))
@@ -234,7 +234,7 @@ def _write_snapshots(
     counts = DecayedCounts(len(known_us), spec.popularity_half_lives_days, widths)
     weighted = folder / "weighted.parquet"
     _copy(source, tables.weighted_events(source, events, manifest.popularity_values), weighted)
-    stream = pq.ParquetFile(weighted).iter_batches(EVENTS_AT_ONCE)
+    stream = pq.ParquetFile(weighted).iter_batches(EVENTS_PER_BATCH)
     for i, counted in enumerate(popularity_at(times_us, stream, counts)):
         is_now = i + 1 == len(times_us)
         known = known_us <= times_us[i] if is_now else known_us < times_us[i + 1]
@@ -257,7 +257,7 @@ def _write_snapshots(
 def _orphans(
     source: DatasetTables, items: ir.Table, folder: Path, snapshots: int
 ) -> list[np.ndarray]:
-    """Item numbers to add to each snapshot."""
+    """The item numbers to add to each snapshot, see ``tables.orphans``."""
     written = [folder / examples_file(name) for name in SPLITS]
     found = [source.con.read_parquet(path) for path in written if path.exists()]
     if not found:
@@ -290,6 +290,6 @@ def _copy(source: DatasetTables, table: ir.Table, path: Path) -> None:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Only features may be written over features."""
+    """Refuse to overwrite a folder that does not contain features."""
     if out.exists() and not (out / FEATURES_FILE).exists() and any(out.iterdir()):
-        raise UsageError(f"{out} holds something else than features: name a new folder")
+        raise UsageError(f"{out} does not contain features: choose another folder")

@@ -13,14 +13,15 @@ def build_feature_tables(
     registry: str = "",
     like_bundle: str = "",
 ) -> None:
-    """Write the point-in-time tables that training, judgement and indexing read.
+    """Write the point-in-time tables that training, evaluation and indexing read.
 
     Args:
         settings: FeatureSettings as JSON.
         dataset: The ingestion step's folder.
-        features: Folder of catalogue, examples, item snapshots and histories.
+        features: Output folder: catalogue, examples, item snapshots and histories.
         registry: Where bundles are kept; needed with ``like_bundle``.
-        like_bundle: A bundle whose features are kept: then only what an index needs is written.
+        like_bundle: Id of a bundle whose spec and counted values are used; then only the tables
+            that an index needs are written.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Decayed counts of every item, carried from one snapshot to the next."""
+"""Exponentially decayed counts of every item, updated from one snapshot to the next."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,15 +8,20 @@ from numpy.typing import NDArray
 
 from components.features.tables import DAY_US
 
-NOTHING = np.float32(1e-6)
-"""Less than this is forgotten: it says nothing, and denormal floats are slow to work with."""
+NEGLIGIBLE = np.float32(1e-6)
+"""A smaller count is set to zero; it has no effect, and denormal floats are slow."""
 
 
 class DecayedCounts:
-    """Weight of each item's events, halved every half-life.
+    """The weights of each item's events, halved every half-life.
 
-    Kept as float32 [items, half-lives, columns]. Column 0 counts all events, then comes one for
-    each counted value of each context column.
+    The counts are float32 [items, half-lives, columns]. Column 0 counts all events; the others
+    count one value of a context column each.
+
+    Args:
+        items: Number of items.
+        half_lives_days: Half-lives.
+        widths: The number of counted values of each context column.
     """
 
     def __init__(self, items: int, half_lives_days: Sequence[float], widths: Sequence[int]) -> None:
@@ -25,10 +30,10 @@ class DecayedCounts:
         self._counts = np.zeros((items, len(half_lives_days), 1 + sum(widths)), np.float32)
 
     def age(self, elapsed_us: int) -> None:
-        """Let time pass for what was counted so far."""
+        """Decay all counts by the time that has elapsed."""
         decay = 0.5 ** (elapsed_us / self._half_lives_us)
         self._counts *= decay.astype(np.float32)[None, :, None]
-        self._counts[self._counts < NOTHING] = 0
+        self._counts[self._counts < NEGLIGIBLE] = 0
 
     def add(
         self,
@@ -37,7 +42,14 @@ class DecayedCounts:
         codes: Sequence[NDArray[np.int32]],
         age_us: NDArray[np.int64],
     ) -> None:
-        """Count events of ``age_us``; code -1 is a value that has no column."""
+        """Add N events.
+
+        Args:
+            item_index: [N] item numbers.
+            weight: [N] weights.
+            codes: [N] values of each context column, as codes; -1 is not counted.
+            age_us: [N] ages in microseconds.
+        """
         _, half_lives, width = self._counts.shape
         flat = self._counts.reshape(-1)
         for h, half_life_us in enumerate(self._half_lives_us):
@@ -45,11 +57,11 @@ class DecayedCounts:
             base = (item_index.astype(np.int64) * half_lives + h) * width
             np.add.at(flat, base, decayed)
             for offset, code in zip(self._offsets, codes, strict=True):
-                there = code >= 0
-                np.add.at(flat, base[there] + offset + code[there], decayed[there])
+                counted = code >= 0
+                np.add.at(flat, base[counted] + offset + code[counted], decayed[counted])
 
     def of(self, item_index: NDArray[np.int32]) -> NDArray[np.float32]:
-        """[N, P] counts of items, laid out as ``FeaturesManifest.popularity_size`` says."""
+        """[N, P] counts of items [N]; P is ``FeaturesManifest.popularity_size``."""
         _, half_lives, width = self._counts.shape
         return self._counts[item_index].reshape(len(item_index), half_lives * width)
 
@@ -57,12 +69,13 @@ class DecayedCounts:
 def popularity_at(
     times_us: Sequence[int], events: Iterator[pa.RecordBatch], counts: DecayedCounts
 ) -> Iterator[DecayedCounts]:
-    """Yield the counts as they stand at each time, of events strictly before it.
+    """Yield the counts at each time, of events strictly before it.
 
     Args:
-        times_us: Ascending.
-        events: Columns ``at_us`` (ascending), ``item_index``, ``weight``, then the codes.
-        counts: Empty counts; the same object is yielded every time.
+        times_us: Times in ascending order, in microseconds since 1970.
+        events: Batches with the columns ``at_us`` (ascending), ``item_index``, ``weight``, and one
+            code for each context column.
+        counts: Empty counts; the same object is yielded for each time.
     """
     pending: pa.RecordBatch | None = None
     now_us = times_us[0]

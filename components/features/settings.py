@@ -9,28 +9,29 @@ from refit.tables import MemoryLimit, ThreadCount
 
 
 class FeatureSettings(Settings):
-    """How the point-in-time tables are made.
+    """Settings of the point-in-time tables.
 
     Attributes:
-        spec: Which columns feed which tower, and how history and popularity are counted.
-        market: What kind of market it is: whether bought items may come back, and which
-            eligibility rules of your own apply. Evaluation and server follow the same.
-        frozen_at_cut: Validation and test see items as they stood when that window began, as a
-            model does that is not re-indexed; otherwise snapshots go on through these windows.
-        judge_recommended: Judge also on events that follow an answer (those with a request_id).
-            People choose from what they are shown, so such events favour whichever model showed
-            it: a challenger would be held against a champion's own shop window.
-        request_days: Visits of so many days before the end are kept as requests, which drift is
-            measured against; several days, so that it shows how much days differ by themselves.
+        spec: Which columns are inputs of which tower, and how history and popularity are computed.
+        market: What kind of market it is: whether bought items may be shown again, and which
+            eligibility rules of your own apply. The evaluation and the server use the same.
+        frozen_at_cut: Validation and test use one snapshot of the items, taken when that window
+            begins, as a model does that is not re-indexed. Otherwise snapshots continue through
+            these windows.
+        evaluate_recommended: Also evaluate on events that follow a recommendation (those with a
+            request_id). Users choose from what they are shown, so that such events favour the model
+            that made the recommendation, usually the champion.
+        request_days: Visits in this many days before the end are kept as requests, the reference
+            for drift; several days, so that the variation between days can be measured.
         max_requests: More requests than this are thinned out evenly over time.
-        memory_limit: What the table engine may hold before it spills to disk.
-        threads: Threads of the table engine; None is all cores.
+        memory_limit: How much DuckDB may hold in memory; the rest is spilled to disk.
+        threads: Threads of DuckDB; 0 is one for each core.
     """
 
     spec: FeatureSpec = FeatureSpec()
     market: MarketSettings = MarketSettings()
     frozen_at_cut: bool = False
-    judge_recommended: bool = False
+    evaluate_recommended: bool = False
     request_days: float = Field(default=14.0, gt=0)
     max_requests: int = Field(default=20_000, ge=1)
     memory_limit: MemoryLimit = "2GB"

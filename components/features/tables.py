@@ -1,7 +1,8 @@
 """The tables of the features folder as ibis expressions: catalogue, examples, histories.
 
-Whatever could leak is counted per user in time order: ``earlier`` is the number of a user's events
-strictly before a moment, and a history is the ``history_length`` events at the positions before it.
+To prevent leaks, events are numbered for each user in order of time: ``earlier`` is the number of a
+user's events strictly before a time, and a history is the ``history_length`` events before that
+position.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,27 +24,27 @@ from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
 
 DISPLAYED = ("price", "size", "brand", "colour", "condition")
-"""Item columns kept beyond the spec's: what filters, slices and pages show (and category_*)."""
+"""Item columns for filters, slices and pages, kept beyond those of the spec (and category_*)."""
 
 RESERVED = {
     *("user_id", "item_index", "event_type", "event_time", "weight", "snapshot"),
     *("is_new_user", "is_new_item", *HISTORY_COLUMNS),
 }
-"""Columns that every row of examples or histories has."""
+"""Names of columns that examples or histories always have."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // MICROSECOND
 
 
-def microseconds(moment: datetime) -> int:
+def microseconds(time: datetime) -> int:
     """Microseconds since 1970, exact."""
-    return (moment - EPOCH) // MICROSECOND
+    return (time - EPOCH) // MICROSECOND
 
 
 @ibis.udf.scalar.builtin
-def epoch_us(moment: dt.Timestamp(timezone="UTC")) -> dt.int64:  # type: ignore[valid-type]
-    """DuckDB's own; ibis has epoch seconds only, and cutting those would let ties look earlier."""
+def epoch_us(time: dt.Timestamp(timezone="UTC")) -> dt.int64:  # type: ignore[valid-type]
+    """DuckDB's function; ibis has epoch seconds only, which would not keep the order of events."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ def open_dataset(
 
 
 def catalogue(source: DatasetTables) -> ir.Table:
-    """Materialise the catalogue: every item column that is kept, with ``item_index``.
+    """Materialise the catalogue: the kept item columns, with ``item_index``.
 
-    Items stand in the order in which they became known, so that what happens later renumbers
-    nothing. An item is known when it is listed, or by its first event where that is earlier (an
-    item listed again, or without a time); without either, at the end only.
+    Items are numbered in the order in which they became known, so that later data does not change
+    the number of an item. An item becomes known when it is listed, or at its first event if that is
+    earlier (an item that was listed again, or has no time); without either, at the end.
     """
     items, spec = source.items, source.spec
     first = source.events.group_by("item_id").agg(
@@ -145,13 +146,13 @@ def catalogue(source: DatasetTables) -> ir.Table:
 
 
 def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
-    """Materialise the events with ``item_index``, ``position`` and ``earlier`` of their user.
+    """Materialise the events with ``item_index``, and their ``position`` and ``earlier`` per user.
 
-    ``opens_visit`` is the first event of a visit: of a session, or of a user's day without one.
-    ``follows_answer`` is an event that the recommender itself had a part in.
+    ``opens_visit`` marks the first event of a visit: of a session, or of a user's day for events
+    without a session. ``follows_answer`` marks events that follow a recommendation.
 
     Raises:
-        DataValidationError: An event is on an item that the items table does not know.
+        DataValidationError: The items table does not have the item of an event.
     """
     events = source.events
     unknown = events.anti_join(items, "item_id")
@@ -161,8 +162,8 @@ def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
             f"{n} events are on items that the items table does not have, such as {example!r}:"
             " ingest items and events of the same day together"
         )
-    in_time = [events.event_time, events.item_id, events.event_type]
-    alike = ibis.window(group_by=events.user_id, order_by=events.event_time)
+    by_time = [events.event_time, events.item_id, events.event_type]
+    of_user = ibis.window(group_by=events.user_id, order_by=events.event_time)
     ranked = events.select(
         "user_id",
         "item_id",
@@ -171,22 +172,22 @@ def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
         "at_us",
         **{name: events[name].cast(_kind(source, name)) for name in source.context},
         weight=_weight(events, source.spec),
-        position=ibis.row_number().over(group_by=events.user_id, order_by=in_time),
-        earlier=ibis.rank().over(alike),
+        position=ibis.row_number().over(group_by=events.user_id, order_by=by_time),
+        earlier=ibis.rank().over(of_user),
         visit=_visit(events),
         follows_answer=_follows_answer(events),
         user_first_us=events.at_us.min().over(group_by=events.user_id),
     )
     day = ranked.event_time.date().cast("string")
-    of_one = ibis.window(
+    of_session_or_day = ibis.window(
         group_by=[ranked.user_id, ranked.visit, ranked.visit.isnull().ifelse(day, "")],
         order_by=ranked.position,
     )
-    ranked = ranked.mutate(opens_visit=ibis.row_number().over(of_one) == 0)
+    ranked = ranked.mutate(opens_visit=ibis.row_number().over(of_session_or_day) == 0)
     if not source.spec.history_within_visit:
-        of_visit = ibis.window(group_by=[ranked.user_id, ranked.visit])
-        arrived = ranked.visit.isnull().ifelse(ranked.earlier, ranked.earlier.min().over(of_visit))
-        ranked = ranked.mutate(earlier=arrived)
+        of_session = ibis.window(group_by=[ranked.user_id, ranked.visit])
+        at_start = ranked.earlier.min().over(of_session)
+        ranked = ranked.mutate(earlier=ranked.visit.isnull().ifelse(ranked.earlier, at_start))
     ranked = ranked.drop("visit")
     known = items.select("item_id", "item_index", item_first_us="first_us")
     return source.con.create_table(
@@ -197,8 +198,8 @@ def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
 def history_blocks(source: DatasetTables, events: ir.Table) -> ir.Table:
     """Materialise each user's events, newest first, in blocks of ``history_length``.
 
-    A history then lies in two neighbouring blocks, so that the work grows with events times
-    history length, however many events a single user has.
+    A history is then part of two adjacent blocks, so that the cost is proportional to the number of
+    events times the history length, even for a user with many events.
     """
     newest_first = events.position.desc()
     blocks = events.group_by(
@@ -213,14 +214,14 @@ def history_blocks(source: DatasetTables, events: ir.Table) -> ir.Table:
 HISTORY_PARTS = ("item_index", "event_type", "event_time", "at_us")
 
 
-def with_history(moments: ir.Table, blocks: ir.Table, length: int) -> ir.Table:
-    """Add the history of each row's user at its ``earlier``: a list column per history part."""
-    moments = moments.mutate(
-        last=ibis.ifelse(moments.earlier > 0, (moments.earlier - 1) // length, -1).cast("int64")
+def with_history(rows: ir.Table, blocks: ir.Table, length: int) -> ir.Table:
+    """Add the history of each row's user before its ``earlier``: one list column per part."""
+    rows = rows.mutate(
+        last=ibis.ifelse(rows.earlier > 0, (rows.earlier - 1) // length, -1).cast("int64")
     )
-    moments = moments.mutate(before=moments["last"] - 1)
-    joined = _join_block(_join_block(moments, blocks, "last"), blocks, "before")
-    # The last block also holds events at or after the moment: as many as to skip.
+    rows = rows.mutate(before=rows["last"] - 1)
+    joined = _join_block(_join_block(rows, blocks, "last"), blocks, "before")
+    # The last block also holds events that are not earlier; they are skipped.
     later = joined.last_size - (joined.earlier - joined["last"] * length)
     lists = {}
     for name in HISTORY_PARTS:
@@ -241,7 +242,7 @@ def examples(
     end: datetime,
     snapshot: "SnapshotOf",
 ) -> ir.Table:
-    """The rows of one split: what was known when each event happened, and the event itself."""
+    """The examples of one window: each event, with what was known strictly before it."""
     start_us, end_us = microseconds(start), microseconds(end)
     rows = events.filter(events.at_us >= start_us, events.at_us < end_us)
     rows = with_history(rows, blocks, source.spec.history_length)
@@ -266,28 +267,28 @@ def examples(
     return rows.order_by("event_time", "user_id", "item_index", "event_type")
 
 
-def requests(events: ir.Table, start: datetime, end: datetime, most: int) -> ir.Table:
-    """The events that open a visit, at most so many, evenly over time."""
+def requests(events: ir.Table, start: datetime, end: datetime, limit: int) -> ir.Table:
+    """The first events of visits, at most ``limit``, evenly spread over time."""
     start_us, end_us = microseconds(start), microseconds(end)
     visits = events.filter(events.opens_visit, events.at_us >= start_us, events.at_us < end_us)
     order = [visits.at_us, visits.user_id, visits.position]
-    place = ibis.row_number().over(order_by=order)
-    # The n visits are numbered on a scale up to ``most``; where a new number begins, one is kept.
+    number = ibis.row_number().over(order_by=order)
+    # The n visits are mapped to 0..limit; the last visit of each number is kept.
     n = visits.count().over(ibis.window())
-    ranked = visits.mutate(before=place * most // n, upto=(place + 1) * most // n)
+    ranked = visits.mutate(before=number * limit // n, upto=(number + 1) * limit // n)
     return ranked.filter(ranked.upto > ranked.before).drop("before", "upto")
 
 
 @dataclass(frozen=True)
 class SnapshotOf:
-    """Numbers the snapshots of one window: ``first``, and one more every ``every_us``."""
+    """The numbers of the snapshots of one window: from ``first`` on, one for each ``every_us``."""
 
     first: int
     start_us: int
     every_us: int | None
 
     def index_of(self, at_us: ir.IntegerColumn) -> ir.IntegerColumn:
-        """The latest snapshot at or before a moment of the window."""
+        """The latest snapshot at or before a time in the window."""
         if self.every_us is None:
             return ibis.literal(self.first, "int32")
         return (self.first + (at_us - self.start_us) // self.every_us).cast("int32")
@@ -316,7 +317,7 @@ def first_times(events: ir.Table, items: ir.Table) -> ir.Table:
 def popularity_values(source: DatasetTables) -> dict[str, tuple[str, ...]]:
     """The counted values of each ``popularity_by`` column.
 
-    The bins of a binned column; else the most frequent values, seen in training events only.
+    They are the bins of a binned column, otherwise the most frequent values in training events.
     """
     spec = source.spec
     train = source.events.filter(
@@ -338,7 +339,7 @@ def popularity_values(source: DatasetTables) -> dict[str, tuple[str, ...]]:
 def weighted_events(
     source: DatasetTables, events: ir.Table, values: Mapping[str, Sequence[str]]
 ) -> ir.Table:
-    """Events that count, in time order: when, which item, how much, and each value's code."""
+    """Events with a weight, in order of time: time, item, weight, and a code for each column."""
     rows = events.filter(events.weight > 0)
     codes = {}
     for column in source.spec.popularity_by:
@@ -350,13 +351,13 @@ def weighted_events(
             code = rows[column].cases(*known.items()) if known else ibis.null("int32")
         codes[name] = code.fill_null(-1).cast("int32")
     return rows.select("at_us", "item_index", "weight", **codes).order_by(
-        # Sums of floats depend on their order: ties are put in one, so that a run can be repeated.
+        # Sums of floats depend on the order, which must be the same in every run.
         ["at_us", "item_index", "weight"]
     )
 
 
 def orphans(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
-    """Items of examples outside their own listed life, by snapshot; they must be found there."""
+    """Items of examples that are not live at the time, by snapshot, which must contain them."""
     rows = reduce(
         lambda left, right: left.union(right),
         [table.select("snapshot", "item_index", "event_time") for table in written],
@@ -366,17 +367,17 @@ def orphans(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
     return rows.filter(outside).select("snapshot", "item_index").distinct()
 
 
-def _join_block(moments: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
+def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
     names = {f"{side}_{name}": name for name in (*HISTORY_PARTS, "size")}
     named = blocks.select(
         **{f"{side}_user": blocks.user_id, f"{side}_block": blocks.block},
         **{name: blocks[part] for name, part in names.items()},
     )
     keys = [
-        moments.user_id == named[f"{side}_user"],
-        moments[side] == named[f"{side}_block"],
+        rows.user_id == named[f"{side}_user"],
+        rows[side] == named[f"{side}_block"],
     ]
-    return moments.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
+    return rows.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
 
 
 def _user_columns(source: DatasetTables) -> ir.Table:
@@ -404,7 +405,7 @@ def _visit(events: ir.Table) -> ir.Value:
 
 
 def _follows_answer(events: ir.Table) -> ir.Value:
-    """Whether an event follows an answer of the recommender, as its ``request_id`` says."""
+    """Whether an event follows a recommendation: it has a ``request_id``."""
     if "request_id" not in events.columns:
         return ibis.literal(False)
     return events.request_id.fill_null("") != ""
@@ -417,7 +418,7 @@ def _weight(events: ir.Table, spec: FeatureSpec) -> ir.Value:
 
 
 def _bin_of(value: ir.Value, edges: Sequence[float]) -> ir.Value:
-    """As ``refit.features.bin_of``, which compares float32 with float32."""
+    """The same as ``refit.features.bin_of``, which compares float32 with float32."""
     exact = [float(np.float32(edge)) for edge in edges]
     number = ibis.ifelse(value.isnan(), None, value.cast("float64"))
     return number.bucket(exact, include_under=True, include_over=True, close_extreme=False)

@@ -1,1 +1,1 @@
-"""The last step of every pipeline: say how the run ended, whatever it was."""
+"""The last step of every pipeline: report the outcome of the run."""

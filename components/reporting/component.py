@@ -7,12 +7,12 @@ from components.images import MAIN_IMAGE
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
 def report_run(status: dsl.PipelineTaskFinalStatus, pipeline: str, webhook: str = "") -> None:
-    """Say how the run ended; runs also when a step failed.
+    """Report the outcome of the run; runs also when a step failed.
 
     Args:
         status: Filled in by Kubeflow Pipelines.
         pipeline: Name of the pipeline.
-        webhook: URL to post the end to; empty for none.
+        webhook: URL to post the outcome to; empty for none.
     """
     from components.reporting.report import report_end
     from components.step import running

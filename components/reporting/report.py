@@ -1,4 +1,4 @@
-"""Tell people how a run ended."""
+"""Report the outcome of a run."""
 
 import requests
 
@@ -8,10 +8,16 @@ TIMEOUT_SECONDS = 10.0
 
 
 def report_end(pipeline: str, state: str, error: str, webhook: str = "") -> None:
-    """Say how a run ended, and post it to ``webhook`` when there is one.
+    """Log how a run ended, and post it to ``webhook`` when there is one.
 
-    The webhook gets JSON with a ``text`` field, which chat tools show as a message. A webhook
-    that does not answer is said, but does not change how the run ended.
+    The webhook gets JSON with a ``text`` field, which chat tools show as a message. A webhook that
+    does not answer is logged, and does not change the outcome.
+
+    Args:
+        pipeline: Name of the pipeline.
+        state: How it ended, as Kubeflow Pipelines names it, such as ``SUCCEEDED``.
+        error: The error message; empty when there is none.
+        webhook: URL to post to; empty for none.
     """
     text = f"Refit {pipeline}: {state}" + (f" - {error}" if error else "")
     log_message(text)
@@ -20,5 +26,5 @@ def report_end(pipeline: str, state: str, error: str, webhook: str = "") -> None
     body = {"text": text, "pipeline": pipeline, "state": state, "error": error}
     try:
         requests.post(webhook, json=body, timeout=TIMEOUT_SECONDS).raise_for_status()
-    except requests.RequestException as fault:
-        log_message(f"the webhook was not reached: {fault}")
+    except requests.RequestException as error_of_webhook:
+        log_message(f"the webhook was not reached: {error_of_webhook}")

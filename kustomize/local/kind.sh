@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Refit on kind: `make kind`, `make kind-down`. Only what is kind's own is here; the rest is steps.sh.
+# Refit on kind: `make kind`, `make kind-down`. This file has what is specific to kind; see steps.sh.
 set -euo pipefail
 
-# From kind's release 0.31.0, which names this digest.
+# The digest is from the release notes of kind 0.31.0.
 : "${KIND_NODE:=kindest/node:v1.34.3@sha256:08497ee19eace7b4b5348db5c6a1591d7752b164530a36f855cb0f2bdcbadd48}"
 
 name=refit

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Refit on minikube: `make minikube`, `make minikube-down`. Only what is minikube's own is here; the
-# rest is steps.sh.
+# Refit on minikube: `make minikube`, `make minikube-down`. This file has what is specific to minikube;
+# see steps.sh.
 set -euo pipefail
 
 : "${MINIKUBE_KUBERNETES:=v1.34.3}" "${MINIKUBE_CPUS:=4}" "${MINIKUBE_MEMORY:=12g}"
@@ -8,7 +8,7 @@ set -euo pipefail
 name=refit
 needed_here=(minikube)
 
-# It starts what is stopped, and leaves what runs.
+# `minikube start` starts a stopped cluster and does not change a running one.
 create_cluster() {
     minikube start --profile "$name" --kubernetes-version "$MINIKUBE_KUBERNETES" \
         --container-runtime containerd --cni calico --addons metrics-server \

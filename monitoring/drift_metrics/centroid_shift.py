@@ -96,6 +96,6 @@ def compare(reference: Centroids, current: Centroids) -> float:
 
 
 def draw(axes: "Axes", reference: Array, current: Array, parameters: Parameters) -> str:
-    """Draw both samples in the plane in which they vary most."""
+    """Draw both samples in the plane of the move."""
     draw_points(axes, reference[:, 1:], current[:, 1:])
-    return "A sample of the vectors, projected onto the plane in which they vary most."
+    return "A sample of the vectors; the mean moved from left to right."

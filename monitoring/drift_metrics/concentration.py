@@ -73,6 +73,6 @@ def draw(axes: "Axes", reference: Array, current: Array, parameters: Parameters)
         counts = np.sort(np.bincount(rows[rows >= 0].astype(np.int64)))[::-1]
         rank = np.arange(1, len(counts) + 1) / len(counts)
         axes.plot(rank, np.cumsum(counts) / counts.sum(), color=colour, label=label)
-    axes.set_xlabel("share of values, most frequent first", fontsize=7)
-    axes.set_ylabel("share of slots", fontsize=7)
+    axes.set_xlabel("share of values, most frequent first")
+    axes.set_ylabel("share of slots")
     return "Share of all recommended slots that the most frequent values take."

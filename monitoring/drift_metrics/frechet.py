@@ -80,6 +80,6 @@ def compare(reference: Moments, current: Moments) -> float:
 
 
 def draw(axes: "Axes", reference: Array, current: Array, parameters: Parameters) -> str:
-    """Draw both samples in the plane in which they vary most."""
+    """Draw both samples in the plane of the move."""
     draw_points(axes, reference, current)
-    return "A sample of the vectors, projected onto the plane in which they vary most."
+    return "A sample of the vectors; the mean moved from left to right."

@@ -57,7 +57,7 @@ def draw_series(results: Sequence[DriftResult], title: str) -> str:
                 *zip(*points, strict=True),
                 color=COLOURS[state],
                 marker=MARKERS[state],
-                s=30,
+                s=20,
                 zorder=3,
                 clip_on=False,
             )
@@ -82,7 +82,8 @@ def draw_metric(
     caption = str(metric.draw(axes, reference, current, parameters))
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        axes.legend(handles, labels, fontsize=7, frameon=False)
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(labels)}
+        axes.legend(handles, labels, fontsize=7, frameon=False, borderaxespad=0.2, **place)
     return _to_svg(figure, axes, "", f"{name} in detail", caption), caption
 
 
@@ -117,7 +118,7 @@ def _open_figure() -> tuple[Any, Any]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4, 2.1), layout="constrained")
+    figure = Figure(figsize=(3.5, 1.8), layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.subplots()
 
@@ -129,19 +130,24 @@ def _style_series(axes: Any, starts: Sequence[Any]) -> None:
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    step = max(1, -(-len(starts) // 6))
+    step = max(1, -(-len(starts) // 5))
     axes.set_xticks(list(starts[::step]))
     axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
 
 
 def _to_svg(figure: Any, axes: Any, title: str, name: str, words: str) -> str:
+    from matplotlib import rc_context
+
     if title:
-        axes.set_title(title, fontsize=9, loc="left", color="#222222")
+        axes.set_title(title, fontsize=8, loc="left", color="#222222")
     axes.tick_params(labelsize=7, colors="#444444")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#bbbbbb")
+    axes.xaxis.label.set_size(7)
+    axes.yaxis.label.set_size(7)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _inline(buffer.getvalue(), name, words)
 
 

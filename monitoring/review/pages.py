@@ -7,7 +7,7 @@ from typing import Any
 
 from monitoring.review.charts import draw_series
 from monitoring.review.evidence import AlertEvidence, MetricEvidence
-from monitoring.review.runbook import advise
+from monitoring.review.runbook import INSUFFICIENT_DATA, advise
 from monitoring.store import Refit
 from refit.alert import Alert
 from refit.drift import DriftResult, DriftState
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Finding:
-    """One result that the alert is about, as the page shows it.
+    """One result with a value that the alert is about, as the page shows it.
 
     Attributes:
         result: The result.
@@ -66,6 +66,7 @@ def write_alert(
     findings = [
         _find(r, series.get(r.name, [r]), evidence.metrics.get(r.name) if evidence else None)
         for r in alert.results
+        if r.state is not DriftState.INSUFFICIENT_DATA
     ]
     names = {result.name for result in alert.results}
     live = [
@@ -77,6 +78,8 @@ def write_alert(
         "alert.html",
         alert=alert,
         findings=sorted(findings, key=lambda each: -(each.times or 0)),
+        unmeasured=_group_unmeasured(alert.results),
+        what_to_do=INSUFFICIENT_DATA.action,
         quality=_describe_quality(series),
         live=live,
         evidence=evidence,
@@ -98,8 +101,7 @@ def _find(
     times = None
     if result.value is not None and result.threshold:
         times = result.value / result.threshold
-    drifts = result.state is not DriftState.INSUFFICIENT_DATA
-    meaning, action = advise(result) if evidence is None or not drifts else evidence.advice
+    meaning, action = advise(result) if evidence is None else evidence.advice
     return Finding(
         result=result,
         times=times,
@@ -108,9 +110,18 @@ def _find(
         meaning=meaning,
         action=action,
         series=draw_series(series, _title(result)),
-        picture=evidence.picture if evidence and drifts else "",
+        picture=evidence.picture if evidence else "",
         caption=evidence.caption if evidence else "",
     )
+
+
+def _group_unmeasured(results: Sequence[DriftResult]) -> dict[str, list[str]]:
+    """Names of the results with insufficient data, by the reason."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        if result.state is DriftState.INSUFFICIENT_DATA:
+            groups.setdefault(result.why, []).append(result.name)
+    return groups
 
 
 def _since(series: Sequence[DriftResult]) -> str:
@@ -164,6 +175,7 @@ def _list_others(past: Sequence[DriftResult], names: set[str]) -> dict[str, list
 
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -172,6 +184,8 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Lets a line break after the slash of subject/statistic.
+    environment.filters["breakable"] = lambda text: escape(text).replace("/", Markup("/<wbr>"))
     return environment.get_template(template).render(**values)
 
 

@@ -21,8 +21,8 @@ LIVE_QUALITY = {
 """By subject pattern; drift metrics carry their own entries."""
 INSUFFICIENT_DATA = Advice(
     "This was not measured, so nobody knows whether it drifted.",
-    "Restore what the reason names: the log, events, items or index that is missing, the column, "
-    "or the drift metric's package. If this installation cannot have it, add the name to "
+    "Restore what the reason names: a table, a column, the index, the prediction log, or the "
+    "package of a drift metric. If this installation cannot have it, add the results to "
     "monitoring.policy.waived.",
 )
 

@@ -57,7 +57,7 @@ def show_alert(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show one alert: its drift results, the decision with its reasons, and its page."""
+    """Show an alert: drift results, decision, reasons, page."""
     from monitoring import alerts as review
     from monitoring.store import SqlStore
 

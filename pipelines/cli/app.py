@@ -12,12 +12,7 @@ from pipelines.cli.bundles import bundles
 from pipelines.cli.cancel import cancel_run
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import check_setup
-from pipelines.cli.edge import (
-    DEBUG_VARIABLE,
-    Commands,
-    ending_in_one_line,
-    leave_without_reader,
-)
+from pipelines.cli.edge import DEBUG_VARIABLE, Commands, ending_in_one_line
 from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
 from pipelines.cli.retry import retry_run
@@ -114,11 +109,8 @@ def run() -> None:
         os.environ[DEBUG_VARIABLE] = "1"
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         app.rich_markup_mode = None  # boxes around help and usage errors are for terminals
-    try:
-        with ending_in_one_line():
-            app(prog_name="refit")
-    finally:
+    with ending_in_one_line():
         try:
+            app(prog_name="refit")
+        finally:
             sys.stdout.flush()
-        except BrokenPipeError:
-            leave_without_reader()

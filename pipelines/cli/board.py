@@ -60,7 +60,7 @@ class Board:
     running ones are kept.
 
     Args:
-        title: What goes on.
+        title: Shown above the steps.
         steps: Names of the board's steps, in order.
         clock: Gives seconds that never go back.
     """
@@ -110,9 +110,12 @@ class Board:
         return self._clock() - self.inner[name]
 
     def seconds_left(self, work: BoardWork) -> float | None:
-        """Time that a piece of work still takes; None when it is not known yet."""
+        """Time that a piece of work still takes; None while it is not known, or was too short."""
         left = work.progress.seconds_left
-        return None if left is None else max(left - (self._clock() - work.latest), 0.0)
+        if left is None:
+            return None
+        left -= self._clock() - work.latest
+        return left if left > 0 else None
 
     def _change_step(self, step: BoardStep, event: StepChange) -> None:
         if event.state == "running":

@@ -31,7 +31,7 @@ ByOption = Annotated[str, typer.Option(help="Your name; kept in the audit trail.
 def list_bundles(
     home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
 ) -> None:
-    """List the bundles, oldest first, with champion and previous marked."""
+    """List the bundles, oldest first."""
     store = Registry(Home.at(home, registry).registry)
     champion = store.champion()
     marks = {champion.previous: "previous", champion.bundle_id: "champion"} if champion else {}
@@ -54,7 +54,10 @@ def show_bundle(
     registry: RegistryOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a bundle was built from and its verdict; verifies every checksum."""
+    """Show what a bundle was built from, and its verdict.
+
+    Verifies every checksum.
+    """
     bundle = load_bundle(Registry(Home.at(home, registry).registry).get(bundle_id).path)
     verdict = bundle.read_verdict()
     if as_json:
@@ -94,10 +97,10 @@ def promote(
     cluster: ClusterOption = None,
     seconds: SecondsOption = 300.0,
 ) -> None:
-    """Make a bundle the champion; a running server loads it within seconds.
+    """Make a bundle the champion.
 
-    On a cluster the pods are replaced one by one, without a canary. To compare it with the champion
-    first, use refit rollout start.
+    A running server loads it within seconds. On a cluster the pods are replaced one by one,
+    without a canary. To compare it with the champion first, use refit rollout start.
     """
     if cluster:
         rollouts = open_rollouts(cluster)
@@ -117,9 +120,10 @@ def roll_back(
     cluster: ClusterOption = None,
     seconds: SecondsOption = 300.0,
 ) -> None:
-    """Make the previous champion the champion again, without a training; kept in the audit trail.
+    """Make the previous champion the champion again.
 
-    On a cluster, a rollout in progress is aborted instead. After a kill, run it again.
+    Nothing is trained, and the change is kept in the audit trail. On a cluster, a rollout in
+    progress is aborted instead. After a kill, run it again.
     """
     if cluster:
         rollouts = open_rollouts(cluster)

@@ -25,7 +25,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed gives the same marketplace.")] = 7,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole loop on this machine: train, evaluate, serve, drift, alert, refit.
+    """Run the whole loop on this machine, from training to refit.
 
     Simulates a marketplace for a month, trains a model on it, evaluates it and serves it with
     Seldon. Simulated shoppers request recommendations day by day, until the market changes. Nothing

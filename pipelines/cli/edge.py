@@ -1,4 +1,4 @@
-"""Where exceptions end: each becomes one line that says what to do, and an exit code."""
+"""The outermost error handling: each exception becomes one line with advice, and an exit code."""
 
 import os
 import select
@@ -52,12 +52,13 @@ def ending_in_one_line(ctx: Any = None) -> Iterator[None]:
         ERRORS.print("stopped")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and reader_is_gone():
-            leave_without_reader()
-        raise SystemExit(_report(error, ctx)) from None
+        gone = isinstance(error, BrokenPipeError) and _reader_is_gone()
+        code = READER_GONE if gone else _report(error, ctx)
+        _drop_output_that_cannot_be_written()
+        raise SystemExit(code) from None
 
 
-def reader_is_gone() -> bool:
+def _reader_is_gone() -> bool:
     """Whether standard output is a pipe that nobody reads."""
     try:
         poll = select.poll()
@@ -67,11 +68,13 @@ def reader_is_gone() -> bool:
         return False
 
 
-def leave_without_reader() -> None:
-    """End the process without a word; what standard output still holds is dropped."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(READER_GONE)
+def _drop_output_that_cannot_be_written() -> None:
+    """Keep Python from failing once more when it flushes standard output at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def debugging() -> bool:

@@ -48,7 +48,7 @@ def reporting(
     """The reporter that fits standard error, for as long as the block runs.
 
     Args:
-        title: What goes on.
+        title: Shown above the steps.
         steps: Names of its steps, in order.
         as_json: Whether the command prints JSON: then nothing is shown, unless the process that
             started this one asks for progress events.

@@ -30,20 +30,20 @@ def monitor(
     store: StoreOption = "",
     until: Annotated[
         str,
-        typer.Option(help="End of the last window, ISO 8601 (default: of the last full window)."),
+        typer.Option(help="End of the last window, ISO 8601 (default: the last full one)."),
     ] = "",
-    windows: Annotated[int, typer.Option(help="How many windows to measure.", min=1)] = 1,
+    windows: Annotated[int, typer.Option(help="Number of windows to measure.", min=1)] = 1,
     outcomes: Annotated[
         Path | None,
         typer.Option(help="Parquet of events with the request_id of the answer they follow."),
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="The current items table, Parquet.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Parquet of the current items table.")] = None,
     refit: Annotated[
         bool, typer.Option(help="Start a refit when the decision is to refit.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure drift, decide, and act: alert, and refit when it is due.
+    """Measure drift; alert, and refit when it is due.
 
     Compares the champion's answers in the latest windows with the bundle's calibrated reference,
     and decides by the policy of the config. Every decision is kept with its reasons; see refit

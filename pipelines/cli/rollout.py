@@ -13,11 +13,9 @@ from refit.signals import end_on_sigterm
 
 if TYPE_CHECKING:
     from components.deployment.canary import PredictorMetrics, Proportion
-    from components.deployment.rollout import Progress, Rollouts
+    from components.deployment.rollout import RolloutProgress, Rollouts
 
-rollout = typer.Typer(
-    no_args_is_help=True, help="Rollouts of new bundles on a cluster, with a canary."
-)
+rollout = typer.Typer(no_args_is_help=True, help="Rollouts of bundles on a cluster, with a canary.")
 
 BundleArgument = Annotated[str, typer.Argument(help="Id of the bundle, from refit bundles list.")]
 ReasonOption = Annotated[str, typer.Option(help="Why it is done; kept in the audit trail.")]
@@ -47,7 +45,10 @@ def open_rollouts(file: Path | None) -> "Rollouts":
 
 @rollout.command("status")
 def show_status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Show the rollout in progress, what canary and baseline served, and what it waits for."""
+    """Show the rollout in progress.
+
+    Shows what canary and baseline served, and what the rollout waits for.
+    """
     show_progress(open_rollouts(cluster).status(), as_json)
 
 
@@ -59,7 +60,10 @@ def start(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Propose a bundle against today's champion, and start its rollout."""
+    """Propose a bundle, and start its rollout.
+
+    It is compared with today's champion.
+    """
     rollouts = open_rollouts(cluster)
     registry = rollouts.registry
     registry.propose(bundle_id, registry.champion_id(), by, reason)
@@ -73,19 +77,25 @@ def abort(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Abort the rollout in progress: the canary is removed, the champion stays."""
+    """Abort the rollout in progress.
+
+    The canary is removed, and the champion stays.
+    """
     show_progress(open_rollouts(cluster).abort(by, reason), as_json)
 
 
 @rollout.command("step")
 def step(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Take the next step of the rollout once; for a CronJob."""
+    """Take the next step of the rollout; for a CronJob."""
     show_progress(open_rollouts(cluster).reconcile(), as_json)
 
 
 @rollout.command("reconcile")
 def reconcile(cluster: ClusterOption = None) -> None:
-    """Carry out every proposal, until stopped; the rollout Deployment of a cluster runs it."""
+    """Carry out every proposal, until stopped.
+
+    The rollout Deployment of a cluster runs it.
+    """
     end_on_sigterm()
     rollouts = open_rollouts(cluster)
     with reporting("reconcile rollouts", keeps_log=True):
@@ -116,7 +126,7 @@ def show_history(cluster: ClusterOption = None, as_json: JsonOption = False) -> 
     )
 
 
-def show_progress(progress: "Progress", as_json: bool) -> None:
+def show_progress(progress: "RolloutProgress", as_json: bool) -> None:
     """Print a rollout."""
     if as_json:
         write_json(progress.model_dump(mode="json"))

@@ -42,12 +42,12 @@ def run_pipeline(
     changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a pipeline on this machine, with the local runner of Kubeflow Pipelines.
+    """Run a pipeline on this machine.
 
-    continuous_training ingests the data, trains and evaluates a model, and promotes the new bundle
-    when its gate passes. index_refresh indexes today's listings with the champion's towers. After
-    a kill, the same command resumes: finished steps come from the cache, training resumes from its
-    checkpoint.
+    The local runner of Kubeflow Pipelines runs each step in its own process. continuous_training
+    ingests the data, trains and evaluates a model, and promotes the new bundle when its gate
+    passes. index_refresh indexes today's listings with the champion's towers. After a kill, the
+    same command resumes: finished steps come from the cache, training resumes from its checkpoint.
 
     Try:
 

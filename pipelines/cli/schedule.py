@@ -27,9 +27,7 @@ def schedule_pipeline(
     cron: CronOption = "",
     name: Annotated[
         str,
-        typer.Option(
-            help="Name of the schedule; it replaces one of this name (default: pipeline)."
-        ),
+        typer.Option(help="Name of the schedule; replaces one of this name (default: pipeline)."),
     ] = "",
     config: ConfigOption = "simulated",
     changes: SetOption = None,

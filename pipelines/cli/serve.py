@@ -88,8 +88,7 @@ def recommend(
     require: Annotated[
         list[str] | None,
         typer.Option(
-            "--require",
-            help="Required attribute: category_1=women,kids or price=5..20. Repeatable.",
+            "--require", help="Required attribute: category_1=women,kids; price=5..20. Repeatable."
         ),
     ] = None,
     exclude: Annotated[

@@ -27,7 +27,9 @@ def simulate(
     list_changes: Annotated[bool, typer.Option("--list-changes", help="List the changes.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the data of a simulated marketplace: seeded, in place of real data, its truth known.
+    """Write the data of a simulated marketplace.
+
+    It replaces real data: events, items and users are drawn with a seed, and the truth is known.
 
     Try:
 

@@ -19,7 +19,9 @@ def show_status(
     endpoint: EndpointOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs on this machine, or with --cluster on a cluster, newest first.
+    """List the runs on this machine, or on a cluster.
+
+    The newest is first. With --cluster, the name or id of a run shows its steps.
 
     Try:
 

@@ -53,8 +53,7 @@ def submit_pipeline(
         str, typer.Option(help="Why it is run; kept in the audit trail.")
     ] = "by hand",
     run_id: Annotated[
-        str,
-        typer.Option(help="Name of the run; an existing run of this name is not started again."),
+        str, typer.Option(help="Name of the run; an existing run of this name is not repeated.")
     ] = "",
     data_version: DataVersionOption = "",
     until: Annotated[
@@ -67,7 +66,7 @@ def submit_pipeline(
     changed: ChangedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a pipeline on a Kubernetes cluster, with Kubeflow Pipelines.
+    """Run a pipeline on a cluster, with Kubeflow Pipelines.
 
     Runs the same pipelines as refit run, with the settings of the same config. The cluster file
     sets where and how the steps run. With --wait, the command ends with the error and exit code of

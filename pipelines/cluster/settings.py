@@ -28,7 +28,7 @@ IDEMPOTENT_STEPS = (
     "gate",
     "calibrate_drift",
 )
-"""Steps that may run twice: they only read, and write artifacts of their own, whole or not at all."""
+"""Steps that may run twice: they read, and write whole artifacts of their own."""
 OTHER_STEPS = ("deploy_bundle", "deploy_refreshed_index", "watch_drift", "report_run")
 """Steps that the cluster never repeats: they promote a bundle, start a refit or notify users."""
 STEPS = IDEMPOTENT_STEPS + OTHER_STEPS
@@ -193,9 +193,10 @@ class ClusterSettings(ScaledSettings):
         step_token_file: File in which a monitoring step finds its token. Empty: Kubeflow's own.
         ca_file: Certificates that the endpoint's certificate is checked with, PEM.
         verify_tls: False checks no certificate; only for a test cluster.
-        backend: Release family of the Kubeflow Pipelines backend. ``2.0`` has no exit handler
-            that knows how a run ended, no retries, no tolerations, no config maps as environment,
-            and leaves image pull policy and secrets to the cluster.
+        backend: Release of the Kubeflow Pipelines backend. Pipelines for ``2.16`` and ``2.17`` are
+            the same. ``2.0`` has no exit handler that knows how a run ended, no retries, no
+            tolerations, no config maps as environment, and leaves image pull policy and secrets to
+            the cluster.
         namespace: Namespace of the recommender.
         runs_in: Namespace of the runs' pods: that of a single-user installation, else the user's.
         multi_user: Whether the API keeps users' namespaces apart.
@@ -240,7 +241,7 @@ class ClusterSettings(ScaledSettings):
     step_token_file: str = ""
     ca_file: str = ""
     verify_tls: bool = True
-    backend: Literal["2.17", "2.0"] = "2.17"
+    backend: Literal["2.17", "2.16", "2.0"] = "2.17"
     namespace: str = "refit"
     runs_in: str = "kubeflow"
     multi_user: bool = False

@@ -111,7 +111,7 @@ def _own_schedule(cluster: ClusterSettings, pipeline: str) -> str:
     cron: str = getattr(cluster.schedules, pipeline)
     if not cron:
         raise UsageError(
-            f"schedules.{pipeline} of the cluster file is empty: give --cron, such as {CRON_EXAMPLE}"
+            f"schedules.{pipeline} of the cluster file is empty: give --cron; {CRON_EXAMPLE}"
         )
     return cron
 

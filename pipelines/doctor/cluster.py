@@ -1,9 +1,10 @@
 """Checks of a cluster: what can be reached, what is there, and what this user may do."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster.settings import ClusterSettings
@@ -22,6 +23,8 @@ FROM_HERE = (
 )
 SELDON_GROUP, SELDON_VERSION = "machinelearning.seldon.io", "v1"
 GATEWAY_GROUP = "gateway.networking.k8s.io"
+PIPELINES_GROUP = "pipelines.kubeflow.org"
+"""What a multi-user Kubeflow Pipelines checks its users' permissions by."""
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """Asks the API for an object's metadata alone: the doctor reads no secret."""
 
@@ -56,7 +59,8 @@ class Permission:
 def needed_permissions(settings: ClusterSettings, endpoint: str = "") -> list[Permission]:
     """What this user must be allowed to do in Kubernetes for the commands on this cluster.
 
-    Runs need none where the API of Kubeflow Pipelines has a URL of its own.
+    ``submit`` and ``schedule`` need nothing where Kubeflow Pipelines is a single-user installation
+    with a URL.
     """
     needed = [
         Permission("logs", ("list",), "", "pods", settings.runs_in),
@@ -76,6 +80,15 @@ def needed_permissions(settings: ClusterSettings, endpoint: str = "") -> list[Pe
                 name,
             )
         )
+    if settings.multi_user:
+        needed += [
+            Permission(
+                "submit", ("create", "get", "list"), PIPELINES_GROUP, "runs", settings.runs_in
+            ),
+            Permission(
+                "schedule", ("create", "delete", "list"), PIPELINES_GROUP, "jobs", settings.runs_in
+            ),
+        ]
     if settings.target == "seldon":
         place = settings.namespace
         needed += [
@@ -115,16 +128,16 @@ class ClusterDoctor:
         }
         if settings.target == "seldon":
             found["SeldonDeployment"] = self.check_seldon
-        found["registry"] = lambda: self._check_store("registry", settings.registry, check_registry)
-        for name in ("predictions", "outcomes", "items"):
-            if url := getattr(settings, name):
-                found[name] = lambda name=name, url=url: self._check_store(  # type: ignore[misc]
-                    name, url, lambda url, name=name: check_readable(name, url)
-                )
-        if settings.alert_store:
-            found["alert store"] = lambda: self._check_store(
-                "alert store", settings.alert_store, check_alert_store
-            )
+        stores: dict[str, tuple[str, Callable[[str], Iterator[CheckResult]]]] = {
+            "registry": (settings.registry, check_registry),
+            "predictions": (settings.predictions, partial(check_readable, "predictions")),
+            "outcomes": (settings.outcomes, partial(check_readable, "outcomes")),
+            "items": (settings.items, partial(check_readable, "items")),
+            "alert store": (settings.alert_store, check_alert_store),
+        }
+        for name, (url, check_store) in stores.items():
+            if url:
+                found[name] = partial(self._check_store, name, url, check_store)
         return found
 
     def check_pipelines(self) -> Iterator[CheckResult]:
@@ -158,19 +171,24 @@ class ClusterDoctor:
             UsageError: The kubeconfig cannot be used.
         """
         import urllib3
-        from kubernetes import config
+        from kubernetes import client, config
 
+        configuration = client.Configuration()
         try:
-            client = config.new_client_from_config(context=self.settings.kube_context or None)
+            config.load_kube_config(
+                os.environ.get("KUBECONFIG"),
+                context=self.settings.kube_context or None,
+                client_configuration=configuration,
+            )
         except (config.ConfigException, OSError) as error:
             raise UsageError(
                 f"the kubeconfig cannot be used ({error}); set KUBECONFIG, and kube_context of "
                 "the cluster file"
             ) from None
-        client.configuration.retries = False
+        configuration.retries = False
         # A kubeconfig that turns certificates off does so on purpose.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        return client
+        return client.ApiClient(configuration)
 
     @contextmanager
     def _reaching(self) -> Iterator[Any]:

@@ -39,7 +39,7 @@ failed, keras = {}, ""
 for name in json.loads(sys.argv[1]):
     try:
         importlib.import_module(name)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
 if "tensorflow" in sys.modules:
     try:
@@ -180,7 +180,7 @@ def _check_keras(name: str, probe: Probe) -> CheckResult:
     if setting != "1":
         return not_ok(
             subject,
-            f"{KERAS_VARIABLE} is {setting!r}, which selects Keras 3; unset it or set it to 1",
+            f"{KERAS_VARIABLE} is {setting!r}, which selects Keras 3; unset it, or set it to 1",
         )
     if _minor(tensorflow) != _minor(keras):
         return not_ok(

@@ -70,9 +70,8 @@ def check_home(folder: Path) -> Iterator[CheckResult]:
             path.replace(path.with_name("renamed"))
     except OSError as error:
         reason = error.strerror or str(error)
-        yield not_ok(
-            "home", f"{folder} cannot be written by user {os.getuid()}: {reason}; {advice}"
-        )
+        user = f"user {os.getuid()}"
+        yield not_ok("home", f"{folder} cannot be written by {user}: {reason}; {advice}")
         return
     made = "" if folder.exists() else " (the first command creates it)"
     yield ok("home", f"{folder} can be written{made}")

@@ -1,7 +1,8 @@
-"""How fast the features step is: ``python tests/benchmarks/bench_features.py [events]``.
+"""The speed of the features step.
 
-Synthetic data: 60 days, 20,000 live items a day that last ten days on average, one user to twenty
-events. Prints rows a second and the peak memory of the process.
+Run: ``python tests/benchmarks/bench_features.py [events]``. The data is synthetic: 60 days, 20,000
+live items a day with a mean lifetime of ten days, twenty events per user. It prints rows per second
+and the peak memory of the process.
 """
 
 import resource
@@ -29,7 +30,7 @@ TIME = pa.timestamp("us", tz="UTC")
 
 
 def write_market(folder: Path, n_events: int) -> None:
-    """Write a dataset folder of ``n_events`` random events."""
+    """Write a dataset folder with ``n_events`` random events."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     n_items, n_users = LIVE * DAYS // LIFE_DAYS, max(n_events // 20, 1)
@@ -69,12 +70,12 @@ def write_market(folder: Path, n_events: int) -> None:
 
 
 def names(kind: str, numbers: np.ndarray) -> pa.Array:
-    """Ids such as item-12."""
+    """Build ids such as item-12."""
     return pa.array(np.char.add(f"{kind}-", numbers.astype(str)))
 
 
 def read_all(folder: Path, snapshots: int) -> None:
-    """Read the folder once as training does."""
+    """Read the folder once, as training does."""
     for split in SPLITS:
         for batch in iter_examples(folder, split, 4096):
             pad_histories(batch, 20)
@@ -83,7 +84,7 @@ def read_all(folder: Path, snapshots: int) -> None:
 
 
 def main() -> None:
-    """Make data, build features, read them, and say how long each took."""
+    """Generate data, build features, read them, and print how long each took."""
     n_events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     set_up_logging()
     spec = FeatureSpec(

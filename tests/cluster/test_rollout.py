@@ -13,7 +13,7 @@ import yaml
 
 from components.deployment.cluster import SeldonCluster
 from components.deployment.manifests import STATE_ANNOTATION
-from components.deployment.rollout import Progress, Rollouts
+from components.deployment.rollout import RolloutProgress, Rollouts
 from components.deployment.settings import RolloutSettings
 from refit.errors import RefitError
 from refit.registry import Registry
@@ -172,7 +172,7 @@ def test_no_request_failed(load: SteadyLoad, bundles: dict[str, str]) -> None:
         assert results.fallbacks[healthy] <= 0.1 * results.answers[healthy]
 
 
-def reconcile_until(rollouts: Rollouts, phase: str, seconds: float = 400) -> Progress:
+def reconcile_until(rollouts: Rollouts, phase: str, seconds: float = 400) -> RolloutProgress:
     """Reconcile until a phase is reached."""
     deadline, last = time.monotonic() + seconds, ""
     while True:

@@ -120,7 +120,7 @@ def test_a_name_has_one_run_which_can_be_cancelled(refit: RefitCommand, name: st
     assert refit("cancel", name).returncode == 0
     wait_for(
         "the run's end",
-        lambda: "over" in refit("cancel", name).stdout,
+        lambda: "has ended" in refit("cancel", name).stdout,
         seconds=120,
         pause=2,
     )

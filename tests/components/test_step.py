@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import logging
 import os
@@ -16,6 +17,8 @@ from refit.errors import (
     UsageError,
 )
 from refit.files import read_json
+from refit.progress import EVENTS_VARIABLE, parse_event
+from tests.disks import full_disk
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def record(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def said(monkeypatch):
+def logged(monkeypatch):
     lines = []
     handler = logging.Handler()
     handler.emit = lambda entry: lines.append(entry.getMessage())
@@ -33,14 +36,14 @@ def said(monkeypatch):
     return lines
 
 
-def test_a_step_that_ends_well(record, said):
+def test_a_step_that_succeeds(record, logged):
     with running("bake") as metadata:
         metadata["loaves"] = 3
     kept = record()
     assert kept.pop("seconds") >= 0
     assert kept == {"step": "bake", "exit_code": 0, "error": None, "metadata": {"loaves": 3}}
-    assert said[0] == "[bake] started"
-    assert said[-1].startswith("[bake] done in ")
+    assert logged[0] == "[bake] started"
+    assert logged[-1].startswith("[bake] done in ")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_a_step_that_ends_well(record, said):
         (ServiceUnreachable, 5),
     ],
 )
-def test_our_own_errors_end_the_process_with_their_code_and_words(record, said, kind, code):
+def test_a_refit_error_ends_the_process_with_its_exit_code_and_message(record, logged, kind, code):
     def bake():
         with running("bake") as metadata:
             metadata["oven"] = "cold"
@@ -63,20 +66,20 @@ def test_our_own_errors_end_the_process_with_their_code_and_words(record, said, 
         bake()
     assert ended.value.code == code
     assert ended.value.__suppress_context__
-    assert said[-1] == "[bake] error: the oven is cold; light it"
+    assert logged[-1] == "[bake] error: the oven is cold; light it"
     kept = record()
     assert (kept["exit_code"], kept["error"]) == (code, "the oven is cold; light it")
     assert kept["metadata"] == {"oven": "cold"}
 
 
-def test_a_fault_of_ours_keeps_its_traceback(record, said):
+def test_an_unexpected_error_keeps_its_traceback(record, logged):
     with pytest.raises(KeyError), running("bake"):
         raise KeyError("flour")
     assert (record()["exit_code"], record()["error"]) == (1, "KeyError: 'flour'")
-    assert said == ["[bake] started"]
+    assert logged == ["[bake] started"]
 
 
-def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch, said):
+def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch, logged):
     monkeypatch.delenv(RUN_FOLDER_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     with running("bake"):
@@ -98,6 +101,65 @@ def test_a_step_dies_with_its_runner(tmp_path):
             text=True,
         )
         assert step.stdout.readline() == "baking\n"  # alive while the runner holds its lock
-    _, said = step.communicate(timeout=60)
+    _, err = step.communicate(timeout=60)
     assert step.returncode == -signal.SIGKILL
-    assert "done" not in said
+    assert "done" not in err
+
+
+def fail(error):
+    with running("bake"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/oven"), 1, "no space is left"),
+        (PermissionError(errno.EACCES, "Permission denied", "/oven"), 2, "no permission for /oven"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), 5, "be reached"),
+    ],
+)
+def test_an_error_that_a_user_can_act_on_ends_in_one_line(
+    record, logged, capsys, error, code, words
+):
+    with pytest.raises(SystemExit) as ended:
+        fail(error)
+    assert ended.value.code == code
+    assert logged[-1].startswith("[bake] error: ")
+    assert words in logged[-1]
+    assert words in record()["error"]
+    assert "Traceback" in capsys.readouterr().err  # the log keeps it
+
+
+def test_ctrl_c_ends_a_step_without_a_traceback(record, logged, capsys):
+    with pytest.raises(SystemExit) as ended:
+        fail(KeyboardInterrupt())
+    assert ended.value.code == record()["exit_code"] == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_full_disk_hides_no_error(tmp_path, logged, monkeypatch):
+    """The step's record cannot be written either."""
+
+    def bake(folder):
+        with running("bake"):
+            (folder / "bread").write_bytes(b"x" * 10_000)
+
+    with full_disk(tmp_path / "full", "steps") as folder:
+        monkeypatch.setenv(RUN_FOLDER_VARIABLE, str(folder))
+        with pytest.raises(SystemExit) as ended:
+            bake(folder)
+    assert ended.value.code == 1
+    assert "record is not written" in logged[-2]
+    assert logged[-1].startswith("[bake] error: no space is left on a disk")
+
+
+def test_a_step_sends_its_changes_to_whoever_asks(record, logged, monkeypatch, capsys):
+    monkeypatch.setenv(EVENTS_VARIABLE, "1")
+    with running("bake"):
+        pass
+    events = [parse_event(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(event.step, event.state) for event in events] == [
+        ("bake", "running"),
+        ("bake", "succeeded"),
+    ]

@@ -57,7 +57,7 @@ def refit_run(
     home: Path, environment: dict[str, str], folder: Path, *arguments: object
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PYTHON, "-m", "pipelines.cli", "run", "--json", *map(str, arguments)],
+        [PYTHON, "-m", "pipelines.cli", "run", *map(str, arguments)],
         env={**environment, "REFIT_HOME": str(home)},
         cwd=folder,
         capture_output=True,
@@ -132,5 +132,5 @@ def test_misspelt_options_are_an_error_of_the_evaluation(config, home, installed
     wrong = "evaluation.baselines.options={same_seller: {half_life: [1]}}"
     done = refit_run(home, installed, tmp_path, "--config", config, "--set", wrong)
     assert done.returncode == 2
-    assert "baseline 'same_seller': SameSellerOptions cannot be read" in done.stderr
+    assert "error: step evaluate failed: baseline 'same_seller': SameSellerOptions" in done.stderr
     assert "half_life: unknown name; did you mean 'half_lives_days'?" in done.stderr

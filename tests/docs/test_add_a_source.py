@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 
@@ -10,6 +9,7 @@ import pytest
 
 from refit.dataset import DatasetManifest
 from tests.docs.pages import PYTHON, ROOT, install, read_commands, write_files
+from tests.docs.shell import fits
 
 PAGE = "how-to/add-a-source.md"
 PACKAGES = ("refit", "components", "pipelines", "monitoring", "serving", "simulation")
@@ -63,9 +63,7 @@ def ingest(dataset, folder, environment, *changes):
 def test_a_command_prints_what_the_page_shows(command, expected, folder, environment):
     program, *arguments = command.split()
     ended = run([*PROGRAMS[program], *arguments], folder, environment)
-    parts = (re.escape(" ".join(part.split())) for part in expected.split("..."))
-    shown = " ".join((ended.stdout + ended.stderr).split())
-    assert re.fullmatch(" ?.*?".join(parts), shown), shown
+    assert fits(expected, ended.stdout + ended.stderr), ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("source", ["acme", "acme_refit.sales"])

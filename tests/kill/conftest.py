@@ -6,7 +6,7 @@ import yaml
 
 from pipelines.home import Home
 from refit.registry import Registry
-from tests.kill.killing import ROOT, SEED, Tell, Victim
+from tests.kill.killing import ROOT, SEED, RefitProcess, Report
 
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
 EAGER = {
@@ -21,7 +21,7 @@ EASY = {"alphas": [1e9], "profile_length": 2, "blends": [1e-4]}
 
 
 @pytest.fixture
-def tell(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Tell:
+def report(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Report:
     """Write a line of progress past pytest's capture."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
@@ -51,23 +51,23 @@ def config(home: Home) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(home: Home, config: Path) -> Callable[..., Victim]:
+def run(home: Home, config: Path) -> Callable[..., RefitProcess]:
     """Start ``refit run``."""
 
-    def start(run_id: str) -> Victim:
+    def start(run_id: str) -> RefitProcess:
         arguments = ("--config", config, "--run-id", run_id, "--reason", run_id)
-        return Victim(home.folder, "run", "continuous_training", *arguments)
+        return RefitProcess(home.folder, "run", "continuous_training", *arguments)
 
     return start
 
 
 @pytest.fixture
-def champion(home: Home, run: Callable[..., Victim]) -> str:
+def champion(home: Home, run: Callable[..., RefitProcess]) -> str:
     """A deployed bundle; whatever the tests before have left, or of a run of its own."""
     promotion = Registry(home.registry).champion()
     if promotion is None:
         first = run("first")
-        assert first.ends(600) == 0, first.said
+        assert first.ends(600) == 0, first.output
         promotion = Registry(home.registry).champion()
     assert promotion is not None
     return promotion.bundle_id

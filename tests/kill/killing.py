@@ -1,4 +1,4 @@
-"""Starting a ``refit`` command in a process group of its own, and killing all of it."""
+"""A ``refit`` command in its own process group, and how to kill all of it."""
 
 import os
 import signal
@@ -15,15 +15,15 @@ from refit.registry import Registry
 
 ROOT = Path(__file__).parent.parent.parent
 SEED = int(os.environ.get("KILL_SEED", "0"))
-"""Every moment follows from it; it is printed with them."""
+"""Seed of every moment of a kill; it is printed."""
 MARK = "REFIT_KILL_TEST"
-"""An environment variable that all descendants inherit, wherever they go."""
+"""An environment variable that all descendants inherit."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-class Victim:
-    """``refit <arguments>``, running; its output goes to a file.
+class RefitProcess:
+    """A running ``refit <arguments>``, whose output goes to a file.
 
     Args:
         home: $REFIT_HOME; the output is kept beside it.
@@ -33,7 +33,7 @@ class Victim:
     def __init__(self, home: Path, *arguments: object) -> None:
         self.mark = uuid.uuid4().hex
         self._seen: set[int] = set()
-        self.log = home.parent / "said" / f"{time.monotonic_ns()}-{arguments[0]}.txt"
+        self.log = home.parent / "output" / f"{time.monotonic_ns()}-{arguments[0]}.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
         with self.log.open("wb") as output:
@@ -48,7 +48,7 @@ class Victim:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text("utf-8", errors="replace")
 
     @property
@@ -59,17 +59,17 @@ class Victim:
         return self._process.poll() is None
 
     def runs_until(self, happened: Callable[[], object], seconds: float = 240.0) -> bool:
-        """Wait for something; False when the command ended before."""
+        """Wait until something happened; False when the command ended first."""
         deadline = time.monotonic() + seconds
         while not happened():
             if not self.is_running():
                 return False
-            assert time.monotonic() < deadline, f"it did not happen in time:\n{self.said}"
+            assert time.monotonic() < deadline, f"it did not happen in time:\n{self.output}"
             time.sleep(0.01)
         return self.is_running()
 
     def runs_for(self, seconds: float) -> bool:
-        """Let it run; False when the command ended before."""
+        """Let it run; False when the command ended first."""
         end = time.monotonic() + seconds
         return self.runs_until(lambda: time.monotonic() >= end, seconds + 60)
 
@@ -90,7 +90,7 @@ class Victim:
         self.wait_until_alone()
 
     def wait_until_alone(self, seconds: float = 60.0) -> float:
-        """Wait until nobody is left; returns how long it took."""
+        """Wait until no descendant is left; returns how long it took."""
         started = time.monotonic()
         while left := self.descendants():
             names = [read(f"/proc/{pid}/cmdline")[:200] for pid in left]
@@ -99,7 +99,7 @@ class Victim:
         return time.monotonic() - started
 
     def descendants(self) -> list[int]:
-        """Processes that carry our mark and have not ended; one seen before counts to its end."""
+        """Processes with our mark that have not ended; one seen before counts until it ends."""
         mark = f"{MARK}={self.mark}".encode()
         self._seen |= {pid for pid in all_processes() if mark in read(f"/proc/{pid}/environ")}
         return [pid for pid in self._seen if alive(pid)]
@@ -130,8 +130,8 @@ def read(path: str) -> bytes:
         return b""
 
 
-def look_for_torn_files(home: Home) -> None:
-    """What must hold after every kill: bundles, audit trail, cache and outcomes are whole."""
+def check_for_torn_files(home: Home) -> None:
+    """Check what must hold after every kill: bundles, audit trail, cache, outcomes are whole."""
     registry = Registry(home.registry)
     for bundle_id in registry.list():
         registry.get(bundle_id)  # every checksum
@@ -142,15 +142,15 @@ def look_for_torn_files(home: Home) -> None:
     for path in (home.artifacts / ".cache").glob("[!.]*.json"):
         for output in read_json(path).values():
             if isinstance(output, dict) and output.get("uri"):
-                look_at_artifact(Path(output["uri"]))
+                check_artifact(Path(output["uri"]))
     for path in home.runs.glob("*/outcome.json"):
         read_json(path)
     for path in home.runs.glob("*/steps/[!.]*.json"):
         read_json(path)
 
 
-def look_at_artifact(path: Path) -> None:
-    """What the cache would hand on must be there, and whole."""
+def check_artifact(path: Path) -> None:
+    """Check that an output that the cache names is there, and whole."""
     assert path.exists(), f"the cache names {path}, which is not there"
     names = [part.name for part in path.rglob("*")] if path.is_dir() else [path.name]
     assert not [name for name in names if name.endswith(".partial")], f"{path} is torn"

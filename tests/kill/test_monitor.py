@@ -17,11 +17,11 @@ from pipelines.local import OUTCOME_FILE
 from refit.files import write_atomically
 from refit.prediction import PREDICTION_SCHEMA
 from refit.registry import Registry
-from tests.kill.killing import SEED, Tell, Victim, look_for_torn_files
+from tests.kill.killing import SEED, RefitProcess, Report, check_for_torn_files
 
 KILLS = 5
 TRIALS = (("clock", "clock", "promotion"), ("clock", "promotion"))
-"""How each monitor is killed, until it is left in peace; each has an alert of its own."""
+"""How each monitor is killed, before it may finish; each has its own alert."""
 WITHIN = {"clock": 30.0, "promotion": 1.5}
 """Seconds within which the kill falls, counted from its start, or from the refit's promotion on."""
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_no_kill_of_the_monitor_refits_twice_or_never(
-    home: Home, config: Path, champion: str, tell: Tell
+    home: Home, config: Path, champion: str, report: Report
 ):
     rng, registry = random.Random(SEED), Registry(home.registry)
     kills = trial = 0
@@ -38,28 +38,28 @@ def test_no_kill_of_the_monitor_refits_twice_or_never(
         write_drifted_log(home, registry, until)
         history, outcomes = registry.history(), list(home.runs.glob(f"*/{OUTCOME_FILE}"))
         for moment in TRIALS[trial % len(TRIALS)]:
-            victim = watch(home, config, until)
+            command = watch(home, config, until)
             if moment == "promotion":
                 n = len(history)
-                assert victim.runs_until(lambda n=n: len(registry.history()) > n), told(
-                    victim, home
+                assert command.runs_until(lambda n=n: len(registry.history()) > n), describe(
+                    command, home
                 )
-            if not victim.runs_for(rng.uniform(0, WITHIN[moment])):
-                tell(f"trial {trial}: was over before its kill; {told(victim, home)}")
+            if not command.runs_for(rng.uniform(0, WITHIN[moment])):
+                report(f"trial {trial}: was over before its kill; {describe(command, home)}")
                 break
-            seconds = victim.seconds
-            victim.kill()
+            seconds = command.seconds
+            command.kill()
             kills += 1
-            look_for_torn_files(home)
+            check_for_torn_files(home)
             look_at_store(home)
             claimed = states(home)[trial:] or ["none yet"]
-            tell(
+            report(
                 f"trial {trial}: kill {kills} after {seconds:.1f} s ({moment}), refit {claimed[0]}"
             )
         last = watch(home, config, until)
-        assert last.ends() == 0, told(last, home)
-        tell(f"trial {trial}: the next run took {last.seconds:.1f} s")
-        look_for_torn_files(home)
+        assert last.ends() == 0, describe(last, home)
+        report(f"trial {trial}: the next run took {last.seconds:.1f} s")
+        check_for_torn_files(home)
         look_at_store(home)
         refits = SqlStore(home.alerts).refits()
         assert len(refits) == trial + 1
@@ -81,13 +81,13 @@ def states(home: Home) -> list[str]:
     return [f"{refit.state}, attempt {refit.attempt}: {refit.outcome}" for refit in refits]
 
 
-def told(victim: Victim, home: Home) -> str:
-    return "\n".join([victim.said, *states(home)])
+def describe(command: RefitProcess, home: Home) -> str:
+    return "\n".join([command.output, *states(home)])
 
 
-def watch(home: Home, config: Path, until: datetime) -> Victim:
+def watch(home: Home, config: Path, until: datetime) -> RefitProcess:
     events = next(home.artifacts.glob("*/ingest-data/dataset/events.parquet"))
-    return Victim(
+    return RefitProcess(
         home.folder,
         *("monitor", "--config", config),
         *("--until", until.isoformat(), "--outcomes", events),

@@ -12,7 +12,7 @@ from refit.errors import RefitError
 from refit.prediction import PREDICTION_SCHEMA
 from serving.client import RecommenderClient
 from serving.processes import check_port, free_port
-from tests.kill.killing import SEED, Tell, Victim, kill_group, read
+from tests.kill.killing import SEED, RefitProcess, Report, kill_group, read
 from tests.serving import tiny
 
 MOMENTS = (
@@ -76,7 +76,7 @@ def ports() -> dict[str, int]:
 
 
 def test_no_kill_of_the_server_loses_more_than_is_stated(
-    folder: Path, ports: dict[str, int], tell: Tell
+    folder: Path, ports: dict[str, int], report: Report
 ):
     rng = random.Random(SEED)
     home, log = folder / "home", folder / "home" / "predictions"
@@ -85,11 +85,11 @@ def test_no_kill_of_the_server_loses_more_than_is_stated(
         server = serve(home, ports)
         shopper = Shopper(f"http://127.0.0.1:{ports['http-port']}", f"shopper-{number}")
         if when == "answering":
-            assert server.runs_until(lambda s=server: "ready: http" in s.said), server.said
+            assert server.runs_until(lambda s=server: "ready: http" in s.output), server.output
             hold_to_promise(ages, logged(log))
             shopper.start()
         delay = rng.uniform(0, STARTING if when == "starting" else ANSWERING)
-        assert server.runs_for(delay), server.said
+        assert server.runs_for(delay), server.output
         at = time.monotonic()
         kill(server, who)
         gone = time.monotonic() - at
@@ -100,17 +100,17 @@ def test_no_kill_of_the_server_loses_more_than_is_stated(
         logged(log)  # whatever is closed can be read
         for name, port in ports.items():
             check_port(port, name, name)
-        tell(
+        report(
             f"killed {who}, {when}, after {delay:.1f} s: {len(shopper.answered)} answers, "
             f"all gone after {gone:.1f} s"
         )
     last = serve(home, ports)
-    assert last.runs_until(lambda: "ready: http" in last.said), last.said
+    assert last.runs_until(lambda: "ready: http" in last.output), last.output
     lost = hold_to_promise(ages, logged(log))
     with RecommenderClient(f"http://127.0.0.1:{ports['http-port']}") as client:
         assert client.recommend(user_id="user-3", k=5)["fallback"] is None
     last.kill()
-    tell(f"{len(lost)} of {len(ages)} answers lost, at most {max(lost, default=0.0):.3f} s old")
+    report(f"{len(lost)} of {len(ages)} answers lost, at most {max(lost, default=0.0):.3f} s old")
 
 
 def hold_to_promise(ages: dict[str, float], kept: set[str]) -> list[float]:
@@ -120,12 +120,12 @@ def hold_to_promise(ages: dict[str, float], kept: set[str]) -> list[float]:
     return lost
 
 
-def serve(home: Path, ports: dict[str, int]) -> Victim:
+def serve(home: Path, ports: dict[str, int]) -> RefitProcess:
     options = [part for name, port in ports.items() for part in (f"--{name}", port)]
-    return Victim(home, "serve", *options)
+    return RefitProcess(home, "serve", *options)
 
 
-def kill(server: Victim, who: str) -> None:
+def kill(server: RefitProcess, who: str) -> None:
     """Kill some or all of it, and wait until nobody is left."""
     if who == "everything":
         server.kill_everything()
@@ -134,7 +134,7 @@ def kill(server: Victim, who: str) -> None:
     else:
         command = {"microservice": b"RefitRecommender", "model_server": b"serving.model_server"}
         pids = [pid for pid in server.descendants() if command[who] in read(f"/proc/{pid}/cmdline")]
-        assert pids, server.said
+        assert pids, server.output
         kill_group(pids[0])
         assert server.ends(60) != 0
         server.wait_until_alone()

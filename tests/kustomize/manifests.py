@@ -1,6 +1,6 @@
 """Build every overlay with pinned tools, compare with the golden files, test the alert rules.
 
-``python -m tests.kustomize.manifests`` checks; with ``--renew`` the golden files are rewritten.
+``python -m tests.kustomize.manifests`` checks; with ``--renew`` it updates the golden files.
 """
 
 import shutil
@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).with_name("golden")
 
 
 class GoldenFileError(RefitError):
-    """An overlay does not build to its golden file."""
+    """The build of an overlay differs from its golden file."""
 
 
 def overlays() -> list[str]:
@@ -33,23 +33,23 @@ def overlays() -> list[str]:
 
 
 def build_manifests(folder: Path) -> str:
-    """What kustomize makes of a folder, as YAML."""
+    """Build a folder with kustomize; returns YAML."""
     return run([find_tool("kustomize"), "build", str(folder)])
 
 
 def check_overlay(name: str, renew: bool = False) -> None:
-    """Build an overlay and hold it against its golden file, or renew that.
+    """Build an overlay and compare it with its golden file, or update the golden file.
 
     Raises:
-        GoldenFileError: It is not what the golden file says.
+        GoldenFileError: The build differs from the golden file.
     """
     built, golden = build_manifests(OVERLAYS / name), GOLDEN / f"{name}.yaml"
     if renew:
         golden.write_text(built, encoding="utf-8")
     elif not golden.exists() or golden.read_text(encoding="utf-8") != built:
         raise GoldenFileError(
-            f"kustomize/overlays/{name} does not build to {golden.relative_to(ROOT)}; if that is "
-            "meant, run 'make manifests ARGS=--renew' and look at what git says has changed"
+            f"the build of kustomize/overlays/{name} differs from {golden.relative_to(ROOT)}; if "
+            "this is intended, run 'make manifests ARGS=--renew' and review the diff"
         )
 
 
@@ -57,7 +57,7 @@ def check_rules() -> None:
     """Check the alert rules and run their tests.
 
     Raises:
-        CommandError: promtool says what is wrong.
+        CommandError: promtool found an error.
     """
     promtool = find_tool("promtool")
     with tempfile.TemporaryDirectory() as folder:
@@ -69,21 +69,21 @@ def check_rules() -> None:
 
 
 def find_tool(name: str) -> str:
-    """A pinned tool, built where Go is; without Go, the one on the path.
+    """Path of a pinned tool, built with Go; without Go, the tool on the PATH.
 
     Raises:
-        UnsupportedHostError: There is neither.
+        UnsupportedHostError: There is neither Go nor the tool.
     """
     try:
         return str(build(tools()) / name)
     except UnsupportedHostError as missing:
         if found := shutil.which(name):
             return found
-        raise UnsupportedHostError(f"{missing}; or put {name} on the path") from None
+        raise UnsupportedHostError(f"{missing}; or install {name}") from None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check everything; return the exit code."""
+    """Check all overlays and the alert rules; return the exit code."""
     renew = "--renew" in arguments
     try:
         for name in overlays():

@@ -5,7 +5,7 @@ Manifest = dict[str, Any]
 
 
 def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """The pods that manifests would make, by who makes them."""
+    """The pod specs in manifests, with the kind and name of the object that creates the pods."""
     for one in manifests:
         name = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] in ("Deployment", "StatefulSet"):

@@ -1,7 +1,7 @@
-"""make kind and make minikube, as far as they go without a container engine.
+"""The parts of make kind and make minikube that need no container engine.
 
-Stand-ins for kind, minikube and their like write down how they were called. The steps themselves
-run on the test cluster: ``tests/cluster/test_local.py``.
+Fake programs for kind, minikube and others record how they are called. The steps themselves run on
+the test cluster: ``tests/cluster/test_scripts.py``.
 """
 
 import os
@@ -16,18 +16,18 @@ from pipelines.cluster.settings import ClusterSettings
 from tests.kustomize.manifests import GOLDEN, ROOT
 
 LOCAL = ROOT / "kustomize" / "local"
-STAND_IN = """#!/bin/sh
+FAKE_PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$*" in
     "get clusters"*) cat "$CLUSTERS" ;;
     info) exit "${ENGINE:-0}" ;;
 esac
 """
-ON_A_PATH = ("bash", "sh", "basename", "cat", "dirname", "grep", "mkdir", "rm")
+REAL_PROGRAMS = ("bash", "sh", "basename", "cat", "dirname", "grep", "mkdir", "rm")
 
 
 class Machine:
-    """A machine with stand-ins for programs on its path, and nothing else but a few plain ones."""
+    """A PATH with fake programs and a few real ones; records the calls."""
 
     def __init__(self, folder: Path, *programs: str) -> None:
         self.folder, self.calls = folder, folder / "calls"
@@ -37,9 +37,9 @@ class Machine:
         (folder / "bin").mkdir()
         for name in programs:
             program = folder / "bin" / name
-            program.write_text(STAND_IN, "utf-8")
+            program.write_text(FAKE_PROGRAM, "utf-8")
             program.chmod(0o755)
-        for name in ON_A_PATH:
+        for name in REAL_PROGRAMS:
             (folder / "bin" / name).symlink_to(str(shutil.which(name)))
 
     def run(self, script: str, *steps: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ class Machine:
         )
 
     @property
-    def told(self) -> list[str]:
+    def recorded(self) -> list[str]:
         return self.calls.read_text("utf-8").splitlines()
 
 
@@ -68,9 +68,9 @@ def minikube(tmp_path: Path) -> Machine:
     return Machine(tmp_path, "minikube", "kubectl", "git", "helm")
 
 
-def test_kind_makes_a_cluster_with_a_pinned_node_and_a_kubeconfig_of_its_own(kind):
+def test_kind_creates_a_cluster_with_a_pinned_node_image_and_a_separate_kubeconfig(kind):
     assert kind.run("kind", "create_cluster").returncode == 0
-    _, create, export = kind.told
+    _, create, export = kind.recorded
     assert create.startswith(
         "kind create cluster --name refit --image kindest/node:v1.34.3@sha256:"
     )
@@ -78,15 +78,15 @@ def test_kind_makes_a_cluster_with_a_pinned_node_and_a_kubeconfig_of_its_own(kin
     assert export == f"kind export kubeconfig --name refit --kubeconfig {kind.state}/kubeconfig"
 
 
-def test_kind_keeps_the_cluster_that_is_there(kind):
+def test_kind_keeps_an_existing_cluster(kind):
     kind.clusters.write_text("another\nrefit\n", "utf-8")
     assert kind.run("kind", "create_cluster").returncode == 0
-    assert not any("create cluster" in call for call in kind.told)
+    assert not any("create cluster" in call for call in kind.recorded)
 
 
-def test_minikube_starts_one_where_network_policies_hold_and_pods_are_measured(minikube):
+def test_minikube_starts_a_cluster_with_network_policies_and_a_metrics_server(minikube):
     assert minikube.run("minikube", "create_cluster").returncode == 0
-    start, update = minikube.told
+    start, update = minikube.recorded
     assert start.startswith("minikube start --profile refit --kubernetes-version v1.34.3 ")
     assert "--cni calico --addons metrics-server" in start
     assert update == "minikube update-context --profile refit"
@@ -105,37 +105,37 @@ def test_archives_are_loaded(name, call, tmp_path, request):
     archive.touch()
     machine = request.getfixturevalue(name)
     assert machine.run(name, "load_images", REFIT_ARCHIVES=str(archive.parent)).returncode == 0
-    assert machine.told == [call.format(archive)]
+    assert machine.recorded == [call.format(archive)]
 
 
 @pytest.mark.parametrize(("name", "call"), [("kind", "delete cluster"), ("minikube", "delete")])
-def test_down_deletes_the_cluster_and_what_was_kept_of_it(name, call, request):
+def test_down_deletes_the_cluster_and_its_state(name, call, request):
     machine = request.getfixturevalue(name)
     assert machine.run(name, "down").returncode == 0
-    assert machine.told[0].startswith(f"{name} {call}")
+    assert machine.recorded[0].startswith(f"{name} {call}")
     assert not machine.state.exists()
 
 
-def test_what_is_missing_is_named_at_once(tmp_path):
-    said = Machine(tmp_path, "kubectl", "docker").run("kind", "check_tools")
-    assert said.returncode == 1
-    assert "error: not found: git kind helm." in said.stderr
-    assert "stopped at: check tools" in said.stderr
+def test_missing_programs_are_listed(tmp_path):
+    done = Machine(tmp_path, "kubectl", "docker").run("kind", "check_tools")
+    assert done.returncode == 1
+    assert "error: not found: git kind helm." in done.stderr
+    assert "failed in step: check tools" in done.stderr
 
 
-def test_an_engine_that_does_not_answer_is_named(kind):
-    said = kind.run("kind", "check_tools", ENGINE="1")
-    assert said.returncode == 1
-    assert "its engine does not answer" in said.stderr
+def test_an_engine_that_does_not_respond_is_reported(kind):
+    done = kind.run("kind", "check_tools", ENGINE="1")
+    assert done.returncode == 1
+    assert "its engine does not respond" in done.stderr
 
 
-def test_an_unknown_step_is_answered_with_the_known_ones(kind):
-    said = kind.run("kind", "aply_overlay")
-    assert said.returncode == 1
-    assert "apply_overlay" in said.stderr
+def test_the_error_for_an_unknown_step_lists_the_steps(kind):
+    done = kind.run("kind", "aply_overlay")
+    assert done.returncode == 1
+    assert "apply_overlay" in done.stderr
 
 
-def test_the_cluster_file_knows_the_places_and_accounts_of_the_overlays():
+def test_the_cluster_file_has_the_urls_claims_and_accounts_of_the_overlays():
     cluster = ClusterSettings.parse(yaml.safe_load((LOCAL / "cluster.yaml").read_text("utf-8")))
     for overlay in ("kind", "minikube"):
         built = list(yaml.safe_load_all((GOLDEN / f"{overlay}.yaml").read_text("utf-8")))
@@ -149,5 +149,5 @@ def test_the_cluster_file_knows_the_places_and_accounts_of_the_overlays():
         assert cluster.predictions == config["REFIT_PREDICTIONS"]
         assert cluster.environment["AWS_ENDPOINT_URL"] == config["AWS_ENDPOINT_URL"]
         (rollout,) = (o["data"] for o in built if o["metadata"]["name"] == "refit-cluster")
-        followed = ClusterSettings.parse(yaml.safe_load(rollout["cluster.yaml"]))
-        assert (cluster.outcomes, cluster.rollout) == (followed.outcomes, followed.rollout)
+        of_rollout = ClusterSettings.parse(yaml.safe_load(rollout["cluster.yaml"]))
+        assert (cluster.outcomes, cluster.rollout) == (of_rollout.outcomes, of_rollout.rollout)

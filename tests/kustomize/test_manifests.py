@@ -1,4 +1,4 @@
-"""What holds for every overlay; read from the golden files, so that no tool is needed."""
+"""Properties of every overlay, checked on the golden files, so that no tool is needed."""
 
 import re
 
@@ -38,11 +38,11 @@ def overlay(request):
     return request.param
 
 
-def test_every_overlay_has_a_golden_file_and_no_other_is_left():
+def test_every_overlay_has_a_golden_file_and_there_are_no_others():
     assert sorted(path.stem for path in GOLDEN.glob("*.yaml")) == overlays()
 
 
-def test_everything_is_in_our_namespace_which_takes_restricted_pods_only(overlay):
+def test_all_objects_are_in_our_namespace_which_enforces_restricted_pods(overlay):
     (namespace,) = objects(overlay, "Namespace")
     levels = {k: v for k, v in namespace["metadata"]["labels"].items() if "pod-security" in k}
     assert set(levels.values()) == {"restricted"}
@@ -54,7 +54,7 @@ def test_everything_is_in_our_namespace_which_takes_restricted_pods_only(overlay
     assert not any("Cluster" in one["kind"] for one in others)
 
 
-def test_pods_are_locked_and_bounded(overlay):
+def test_pods_are_restricted_and_have_limits(overlay):
     for name, spec in pod_specs(objects(overlay)):
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -77,7 +77,7 @@ def test_images_are_pinned(overlay):
             assert tag == (__version__ if "refit/" in image else PINNED[image]), name
 
 
-def test_accounts_exist_and_only_what_needs_a_token_gets_one(overlay):
+def test_accounts_exist_and_only_those_that_need_a_token_have_one(overlay):
     accounts = {one["metadata"]["name"]: one for one in objects(overlay, "ServiceAccount")}
     used = {spec["serviceAccountName"] for _, spec in pod_specs(objects(overlay))}
     assert used <= set(accounts)
@@ -93,13 +93,13 @@ def test_no_role_has_a_wildcard(overlay):
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
 
 
-def test_secrets_are_only_referred_to(overlay):
+def test_secrets_are_only_referenced(overlay):
     assert not objects(overlay, "Secret")
     assert "AWS_SECRET_ACCESS_KEY" not in (GOLDEN / f"{overlay}.yaml").read_text("utf-8")
 
 
-def test_volumes_and_settings_that_are_named_exist(overlay):
-    there = {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
+def test_referenced_volumes_and_config_maps_exist(overlay):
+    existing = {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
     for name, spec in pod_specs(objects(overlay)):
         named = set()
         for volume in spec["volumes"]:
@@ -111,10 +111,10 @@ def test_volumes_and_settings_that_are_named_exist(overlay):
         for one in containers(spec):
             for source in one.get("envFrom", ()):
                 named |= {("ConfigMap", s["name"]) for s in [source.get("configMapRef")] if s}
-        assert named <= there, name
+        assert named <= existing, name
 
 
-def test_network_is_denied_first(overlay):
+def test_all_traffic_is_denied_by_default(overlay):
     policies = {one["metadata"]["name"]: one["spec"] for one in objects(overlay, "NetworkPolicy")}
     assert policies["deny-by-default"] == {
         "podSelector": {},
@@ -122,7 +122,7 @@ def test_network_is_denied_first(overlay):
     }
 
 
-def test_the_review_page_reads_the_postgresql_that_the_example_names():
+def test_the_review_page_uses_the_postgresql_url_of_the_example():
     everything = {(one["kind"], one["metadata"]["name"]): one for one in objects("production")}
     pods = dict(pod_specs(objects("production")))
     (review,) = pods["Deployment/review"]["containers"]
@@ -139,12 +139,12 @@ def test_the_review_page_reads_the_postgresql_that_the_example_names():
     assert password["valueFrom"] == given["POSTGRES_PASSWORD"]["valueFrom"]
 
 
-def test_the_postgresql_lies_between_those_that_are_tested():
+def test_the_postgresql_release_is_between_the_tested_ones():
     major = PINNED["docker.io/library/postgres"].partition(".")[0]
     assert min(RELEASES) <= major <= max(RELEASES)
 
 
-def test_only_what_uses_the_alert_store_reaches_it(overlay):
+def test_only_users_of_the_alert_store_can_reach_it(overlay):
     policies = {one["metadata"]["name"]: one["spec"] for one in objects(overlay, "NetworkPolicy")}
     (let_in,) = policies["postgres"]["ingress"]
     callers = [yaml.safe_dump(caller["podSelector"]) for caller in let_in["from"]]
@@ -160,9 +160,9 @@ def test_only_what_uses_the_alert_store_reaches_it(overlay):
 
 
 @pytest.mark.parametrize("overlay", LOCAL, indirect=True)
-def test_what_runs_in_kubeflows_namespace_is_there_and_else_as_in_production(overlay):
-    there = [one for one in objects(overlay) if one["metadata"].get("namespace") == "kubeflow"]
-    assert {f"{one['kind']}/{one['metadata']['name']}" for one in there} == {
+def test_objects_in_kubeflows_namespace_otherwise_equal_those_of_plain(overlay):
+    moved = [one for one in objects(overlay) if one["metadata"].get("namespace") == "kubeflow"]
+    assert {f"{one['kind']}/{one['metadata']['name']}" for one in moved} == {
         *("ServiceAccount/refit-pipeline", "ServiceAccount/refit-monitor"),
         *("Role/refit-steps", "RoleBinding/refit-steps"),
         *("Role/refit-monitor", "RoleBinding/refit-monitor"),
@@ -170,7 +170,7 @@ def test_what_runs_in_kubeflows_namespace_is_there_and_else_as_in_production(ove
         "PersistentVolumeClaim/refit-checkpoints",
         *("Deployment/review", "Service/review", "NetworkPolicy/review"),
     }
-    elsewhere = yaml.safe_dump(there).replace("namespace: kubeflow", "namespace: refit")
+    elsewhere = yaml.safe_dump(moved).replace("namespace: kubeflow", "namespace: refit")
     assert all(one in objects("plain") for one in yaml.safe_load(elsewhere))
 
 
@@ -195,7 +195,7 @@ def test_the_plain_deployment_has_the_same_pods_and_parameters():
     deployments = {one["metadata"]["name"]: one for one in objects("plain", "Deployment")}
     plain = deployments["recommender"]["spec"]["template"]["spec"]
     environment = plain["containers"][0]["env"]
-    # A $(...) is filled in from the variables that stand before it.
+    # $(...) is expanded from variables that are defined before it.
     (place,) = [n for n, one in enumerate(environment) if one["name"].endswith("_PARAMETERS")]
     named = re.findall(r"\$\((\w+)\)", environment[place]["value"])
     assert set(named) <= {one["name"] for one in environment[:place]}
@@ -208,7 +208,7 @@ def test_the_plain_deployment_has_the_same_pods_and_parameters():
     assert yaml.safe_load(text.replace("registry.example.org/", "")) == plain
 
 
-def test_the_rollout_knows_the_same_places(overlay):
+def test_the_rollout_uses_the_same_urls(overlay):
     maps = {one["metadata"]["name"]: one["data"] for one in objects(overlay, "ConfigMap")}
     if overlay not in WITH_SELDON:
         assert "refit-cluster" not in maps
@@ -219,15 +219,15 @@ def test_the_rollout_knows_the_same_places(overlay):
     assert cluster.predictions == config["REFIT_PREDICTIONS"]
 
 
-def test_alerts_speak_of_metrics_that_exist():
+def test_alerts_use_existing_metrics():
     text = RULES.read_text("utf-8")
-    told = (ROOT / "serving" / "microservice.py").read_text("utf-8") + (metrics.__doc__ or "")
+    documented = (ROOT / "serving" / "microservice.py").read_text("utf-8") + (metrics.__doc__ or "")
     used = set(re.findall(r"\brefit_\w+", text))
-    known = set(re.findall(r"\brefit_\w+", told))
+    known = set(re.findall(r"\brefit_\w+", documented))
     assert {OF_HISTOGRAMS.sub("", name) for name in used} <= known
 
 
-def test_every_alert_is_tested_and_says_what_to_do():
+def test_every_alert_is_tested_and_has_an_action():
     rules = [
         rule
         for group in yaml.safe_load(RULES.read_text("utf-8"))["spec"]["groups"]

@@ -29,6 +29,7 @@ class Market:
     brand_null: float = 0.02
     encoder: int = 0
     new_category: float = 0.0
+    price_factor: float = 1.0
     buys: float = 0.1
     answers_a_day: int = 300
     listings_a_day: int = 200
@@ -69,7 +70,7 @@ class Market:
                     [None if random.random() < self.brand_null else b for b in brands],
                     pa.string(),
                 ),
-                "price": random.lognormal(3, 0.6, n),
+                "price": self.price_factor * random.lognormal(3, 0.6, n),
                 "listed_at": pa.array(listed, pa.timestamp("us", tz="UTC")),
                 "image_embedding": list(self.pictures(random, kinds)),
             }

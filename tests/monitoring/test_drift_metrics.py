@@ -1,12 +1,17 @@
+import importlib
 import math
+import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring.drift_metrics import load_metric
+from monitoring.drift_metrics import METRICS, load_metric
 from monitoring.frame import Frame
-from refit.errors import DataValidationError
+from monitoring.review.charts import draw_metric
+from monitoring.settings import MeasureSettings
+from refit.errors import DataValidationError, UsageError
 
 
 def frame(**columns):
@@ -103,3 +108,67 @@ def test_concentration_is_the_logarithm_of_how_much_more_often_two_answers_agree
 def test_a_missing_column_names_those_that_are_there():
     with pytest.raises(DataValidationError, match=r"'brand' is missing; there are: price"):
         frame(price=[1.0]).column("brand")
+
+
+def test_every_built_in_metric_loads_and_is_measured_by_default():
+    assert METRICS.names() == MeasureSettings().metric_names
+    for name in METRICS.names():
+        metric = load_metric(name)
+        assert metric.unit
+        assert "*" in metric.runbook
+
+
+@pytest.mark.parametrize(
+    ("name", "draws"),
+    [
+        ("frechet", lambda random: random.normal(size=(60, 4))),
+        ("frechet", lambda random: random.normal(size=(60, 1))),
+        ("centroid_shift", lambda random: random.normal(size=(60, 5))),
+        ("wasserstein", lambda random: random.normal(size=60)),
+        ("wasserstein", lambda random: np.ones(60)),
+        ("vector_norm", lambda random: random.normal(size=60)),
+        ("jensenshannon", lambda random: random.integers(-1, 3, size=(60, 2))),
+        ("concentration", lambda random: random.integers(-1, 9, size=(60, 10))),
+    ],
+)
+def test_a_metric_s_own_picture_is_an_svg_with_a_text_alternative(name, draws):
+    random = np.random.default_rng(0)
+    reference, current = draws(random), draws(random)
+    svg, caption = draw_metric(load_metric(name), reference, current, ("a & b", "c"), f"x/{name}")
+    assert svg.startswith(f'<svg role="img" aria-label="x/{name} in detail. {caption}')
+    ElementTree.fromstring(svg)
+
+
+PSI = """
+from monitoring.drift_metrics import Advice
+UNIT, FLOOR, RUNBOOK = "index", 0.1, {"*": Advice("It moved.", "Look.")}
+def encode(frame, column, parameters): ...
+def compare(reference, current): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("0.1", "-1"), "FLOOR must be a number of at least 0"),
+        (("0.1", "float('nan')"), "FLOOR must be a number of at least 0"),
+        (('Advice("It moved.", "Look.")', '("It moved.",)'), "RUNBOOK must map subject patterns"),
+        (("def encode", 'FAULTS = "input:*"\ndef encode'), "FAULTS must be a tuple"),
+        (("def compare", "def distance"), "lacks compare"),
+        (("def encode", "def encode("), "cannot be imported: SyntaxError"),
+        (("UNIT,", "1 / 0\nUNIT,"), "cannot be imported: ZeroDivisionError"),
+    ],
+)
+def test_a_metric_with_a_fault_in_its_module_is_named(tmp_path, monkeypatch, change, message):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "acme_metrics").mkdir()
+    (tmp_path / "acme_metrics" / "psi.py").write_text(PSI)
+    monkeypatch.delitem(sys.modules, "acme_metrics.psi", raising=False)
+    monkeypatch.delitem(sys.modules, "acme_metrics", raising=False)
+    importlib.invalidate_caches()
+    assert load_metric("acme_metrics.psi").advise("scores").action == "Look."
+    monkeypatch.delitem(sys.modules, "acme_metrics.psi")
+    (tmp_path / "acme_metrics" / "psi.py").write_text(PSI.replace(*change) + "# longer")
+    importlib.invalidate_caches()
+    with pytest.raises(UsageError, match=message):
+        load_metric("acme_metrics.psi")

@@ -12,6 +12,7 @@ from monitoring import tables
 from monitoring.drift_metrics import frechet, wasserstein
 from monitoring.measure import MonitoredData, daily_windows, measure
 from monitoring.reference import Reference, build_reference
+from monitoring.settings import MeasureSettings
 from refit.drift import DriftState, Window
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.prediction import PREDICTION_SCHEMA
@@ -318,6 +319,23 @@ def test_a_reference_needs_its_own_towers(marketplace, tmp_path):
             tmp_path / "r",
         )
     assert not (tmp_path / "r").exists()
+
+
+def test_an_extra_metric_that_can_measure_none_of_its_subjects_is_an_error(marketplace, tmp_path):
+    extra = {"metric": "wasserstein", "subjects": ("input:items.brand",)}
+    settings = MeasureSettings.parse({**SETTINGS.model_dump(), "extra_metrics": (extra,)})
+    args = (marketplace.predictions, marketplace.index, marketplace.dataset, TOWERS)
+    with pytest.raises(DataValidationError, match="'brand' does not hold numbers"):
+        build_reference(settings, *args, tmp_path / "r")
+
+
+def test_a_floor_that_is_set_replaces_the_metric_s_own(marketplace, tmp_path):
+    settings = MeasureSettings.parse({**SETTINGS.model_dump(), "floors": {"wasserstein": 5.0}})
+    args = (marketplace.predictions, marketplace.index, marketplace.dataset, TOWERS)
+    metrics = build_reference(settings, *args, tmp_path / "r").metrics
+    floors = {m.statistic: m.floor for m in metrics}
+    assert (floors["wasserstein"], floors["null_share"]) == (5.0, 0.05)
+    assert all(m.thresholds[0].value >= m.floor for m in metrics)
 
 
 def test_a_reference_keeps_what_its_thresholds_rest_on(built):

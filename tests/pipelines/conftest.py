@@ -11,8 +11,8 @@ from pipelines.cli.app import run
 CONFIGS = Path(__file__).parent / "configs"
 
 
-class Said(NamedTuple):
-    """What a command answered with."""
+class Result(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -28,22 +28,22 @@ def configs() -> Path:
 @pytest.fixture
 def refit(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Said]:
-    """The ``refit`` command, in this process, its output in a pipe and with a home of its own."""
+) -> Callable[..., Result]:
+    """The ``refit`` command in this process, with a home for the test and its output in a pipe."""
     monkeypatch.setenv("REFIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USER", "tester")
-    for name in ("REGISTRY", "ALERT_STORE", "CLUSTER", "KFP_ENDPOINT"):
+    for name in ("REGISTRY", "ALERT_STORE", "CLUSTER", "KFP_ENDPOINT", "DEBUG", "PROGRESS_EVENTS"):
         monkeypatch.delenv(f"REFIT_{name}", raising=False)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setattr(logging.getLogger("refit"), "handlers", [])
 
-    def log_message(*arguments: object) -> Said:
+    def run_command(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["refit", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             run()
         out, err = capfd.readouterr()
         code = ended.value.code
-        return Said(code if isinstance(code, int) else int(code is not None), out, err)
+        return Result(code if isinstance(code, int) else int(code is not None), out, err)
 
-    return log_message
+    return run_command

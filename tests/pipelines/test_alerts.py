@@ -17,7 +17,7 @@ def on_store(refit, place):
     return lambda *words: refit(*words, "--store", place)
 
 
-def test_people_review_an_alert_wherever_the_store_is(on_store, tmp_path):
+def test_an_alert_is_reviewed_in_each_kind_of_store(on_store, tmp_path):
     (found,) = json.loads(on_store("alerts", "list", "--json").out)
     assert (found["alert_id"], found["status"]) == ("a1", "open")
     assert on_store("alerts", "ack", "a1").out == "a1 acknowledged by tester\n"
@@ -28,7 +28,7 @@ def test_people_review_an_alert_wherever_the_store_is(on_store, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-def test_the_variable_says_it_too(refit, place, monkeypatch):
+def test_the_variable_names_the_store_too(refit, place, monkeypatch):
     SqlStore(place).add_alert(alert())
     monkeypatch.setenv("REFIT_ALERT_STORE", place)
     assert "a1" in refit("alerts", "list").out
@@ -49,18 +49,18 @@ def test_pages_that_are_here_are_written_again(refit, tmp_path):
 def test_a_wrong_password_is_5_and_not_repeated(refit, postgres, monkeypatch):
     place = postgres.empty()
     monkeypatch.setenv("PGPASSWORD", "hush")
-    said = refit("alerts", "list", "--store", place)
-    assert (said.code, said.out) == (5, "")
-    assert "PGPASSWORD holds the user's password" in said.err
-    assert "hush" not in said.err
-    assert "Traceback" not in said.err
+    result = refit("alerts", "list", "--store", place)
+    assert (result.code, result.out) == (5, "")
+    assert "PGPASSWORD holds the user's password" in result.err
+    assert "hush" not in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("words", ["alerts list", "alerts show a1", "monitor"])
 def test_a_password_in_the_url_is_2_and_not_repeated(refit, monkeypatch, words):
     monkeypatch.setenv("REFIT_ALERT_STORE", REFUSED)
-    said = refit(*words.split())
-    assert (said.code, said.out) == (2, "")
-    assert "put it into the environment variable PGPASSWORD" in said.err
-    assert "hush" not in said.err
+    result = refit(*words.split())
+    assert (result.code, result.out) == (2, "")
+    assert "put it into the environment variable PGPASSWORD" in result.err
+    assert "hush" not in result.err
     assert "hush" not in refit(*words.split()[:2], "--help").out

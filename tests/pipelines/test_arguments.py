@@ -60,7 +60,7 @@ def test_continuous_training_gets_every_parameter(settings, home):
     assert Path(given["checkpoint_folder"]) == home.checkpoints
 
 
-def test_settings_travel_whole(settings, home):
+def test_settings_are_passed_whole(settings, home):
     given = continuous_training_arguments(settings, home)
     for name in ("ingestion", "features", "training", "indexing", "evaluation", "monitoring"):
         kind = RunSettings.model_fields[name].annotation
@@ -68,7 +68,7 @@ def test_settings_travel_whole(settings, home):
 
 
 def test_the_same_settings_are_the_same_arguments(settings, home):
-    """Else nothing would ever come from the cache."""
+    """Otherwise nothing would ever come from the cache."""
     again = RunSettings.parse(settings.model_dump(mode="json"))
     assert continuous_training_arguments(settings, home) == continuous_training_arguments(
         again, home
@@ -85,7 +85,7 @@ def test_other_data_are_another_fingerprint(home):
     assert one != other
 
 
-def test_the_champion_is_named(settings, home, champion):
+def test_the_champion_is_a_parameter(settings, home, champion):
     assert continuous_training_arguments(settings, home)["champion"] == champion
 
 
@@ -113,14 +113,14 @@ def test_drift_monitoring_gets_every_parameter(settings, home, champion):
     assert json.loads(given["monitoring"]) == settings.monitoring.model_dump(mode="json")
 
 
-def test_without_a_champion_there_is_nothing_to_watch_or_refresh(settings, home):
+def test_monitoring_and_refresh_need_a_champion(settings, home):
     with pytest.raises(UsageError, match=r"no champion in .*refit run"):
         drift_monitoring_arguments(settings, home, until=datetime.now(UTC), windows=1)
     with pytest.raises(UsageError, match=r"no champion in .*refit run"):
         index_refresh_arguments(settings, home)
 
 
-def test_home_is_the_option_then_the_variable_then_here(tmp_path, monkeypatch):
+def test_home_is_the_option_then_the_variable_then_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(HOME_VARIABLE, raising=False)
     assert Home.at().folder == tmp_path / ".refit"

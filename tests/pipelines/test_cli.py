@@ -12,7 +12,7 @@ from pipelines.cli.app import app
 from pipelines.settings import RunSettings, read_settings
 
 DEAD = "http://127.0.0.1:1"
-EXAMPLES = {"run", "monitor", "serve", "recommend", "simulate", "demo"}
+EXAMPLES = {"run", "monitor", "serve", "recommend", "simulate", "demo", "doctor"}
 """Commands whose help shows how they are used."""
 
 
@@ -33,30 +33,31 @@ def called(words: tuple[str, ...]) -> Any:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_help_teaches(refit, words):
-    said = refit(*words, "--help")
-    assert said.code == 0
-    usage, _, about = said.out.partition("\n")
+def test_help_describes_the_command_and_every_option(refit, words):
+    result = refit(*words, "--help")
+    assert result.code == 0
+    usage, _, about = result.out.partition("\n")
     assert usage.startswith(" ".join(("Usage: refit", *words)))
     assert len(about.strip().splitlines()[0]) > 15
-    assert not set("╭│─\x1b") & set(said.out)
+    assert not set("╭│─\x1b") & set(result.out)
     if words and words[0] in EXAMPLES:
         assert f"  refit {words[0]}" in about
+    assert "..." not in about, "a summary is cut"
     for option in called(words).params:
         assert option.help or option.name == "help", f"{option.name} has no help"
 
 
 def test_the_first_help_names_every_command_and_exit_code(refit):
-    said = refit("--help")
+    result = refit("--help")
     for words in commands():
-        assert not words or words[0] in said.out
-    for code in ("0 done", "2 bad usage", "3 refused", "4 data broke", "5 a needed service"):
-        assert code in said.out
+        assert not words or words[0] in result.out
+    for code in ("0 success", "2 bad usage", "3 refused", "4 invalid data", "5 a needed service"):
+        assert code in result.out
 
 
-def test_nothing_is_help(refit):
-    said = refit()
-    assert "Usage: refit" in said.out + said.err
+def test_no_command_prints_help(refit):
+    result = refit()
+    assert "Usage: refit" in result.out + result.err
 
 
 def test_version(refit):
@@ -66,7 +67,7 @@ def test_version(refit):
 
 
 @pytest.mark.parametrize(
-    ("words", "tells"),
+    ("words", "message"),
     [
         ("bundle list", "Did you mean 'bundles'?"),
         ("bundles histroy", "Did you mean 'history'?"),
@@ -99,24 +100,24 @@ def test_version(refit):
         ("demo --source renttherunway --data nowhere", "--data FOLDER"),
     ],
 )
-def test_bad_usage_is_2_and_says_what_to_do(refit, words, tells):
-    said = refit(*words.split())
-    assert said.code == 2, said.err
-    assert tells in said.err
-    assert said.out == ""
-    assert "Traceback" not in said.err
-    assert not set("╭│─\x1b") & set(said.err)
+def test_bad_usage_is_2_with_what_to_do(refit, words, message):
+    result = refit(*words.split())
+    assert result.code == 2, result.err
+    assert message in result.err
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert not set("╭│─\x1b") & set(result.err)
 
 
 def test_an_unreachable_server_is_5(refit):
-    said = refit("recommend", "--user", "u1", "--url", DEAD)
-    assert said.code == 5
-    assert DEAD in said.err
-    assert said.out == ""
+    result = refit("recommend", "--user", "u1", "--url", DEAD)
+    assert result.code == 5
+    assert DEAD in result.err
+    assert result.out == ""
 
 
 @pytest.mark.parametrize(
-    ("words", "tells"),
+    ("words", "message"),
     [
         ("status", "no runs yet"),
         ("bundles list", "no bundles in"),
@@ -124,27 +125,27 @@ def test_an_unreachable_server_is_5(refit):
         ("alerts list", "no alerts"),
     ],
 )
-def test_an_empty_home_is_no_error(refit, words, tells):
-    said = refit(*words.split())
-    assert said.code == 0
-    assert len(said.out.splitlines()) == 1  # the header, for scripts
-    assert "\t" in said.out
-    assert tells in said.err
-    said = refit(*words.split(), "--json")
-    assert (said.code, json.loads(said.out), said.err) == (0, [], "")
+def test_an_empty_home_is_no_error(refit, words, message):
+    result = refit(*words.split())
+    assert result.code == 0
+    assert len(result.out.splitlines()) == 1  # the header, for scripts
+    assert "\t" in result.out
+    assert message in result.err
+    result = refit(*words.split(), "--json")
+    assert (result.code, json.loads(result.out), result.err) == (0, [], "")
 
 
 def test_print_config_is_complete_yaml(refit, tmp_path):
-    said = refit("run", "--config", "simulated", "--set", "training.seed=9", "--print-config")
-    assert said.code == 0
-    values = yaml.safe_load(said.out)
+    result = refit("run", "--config", "simulated", "--set", "training.seed=9", "--print-config")
+    assert result.code == 0
+    values = yaml.safe_load(result.out)
     settings = read_settings("simulated", ["training.seed=9"])
     assert RunSettings.parse(values) == settings
     assert set(values) == set(RunSettings.model_fields)
     assert values["training"]["learning_rate"] == settings.training.learning_rate
     again = tmp_path / "again.yaml"
-    again.write_text(said.out)
-    assert refit("run", "--config", again, "--print-config").out == said.out
+    again.write_text(result.out)
+    assert read_settings(str(again)) == settings
 
 
 def test_print_config_prints_what_is_there_and_nothing_else(refit, tmp_path):
@@ -152,14 +153,14 @@ def test_print_config_prints_what_is_there_and_nothing_else(refit, tmp_path):
     least = {"source": "files", "path": "[red]data:smile:[/red]", "test_days": 1}
     values = {"ingestion": {**least, "validation_days": 1}, "features": {}}
     config.write_text(yaml.safe_dump(values))
-    said = refit("run", "--config", config, "--print-config")
-    assert yaml.safe_load(said.out)["ingestion"]["path"] == "[red]data:smile:[/red]"
+    result = refit("run", "--config", config, "--print-config")
+    assert yaml.safe_load(result.out)["ingestion"]["path"] == "[red]data:smile:[/red]"
 
 
 def test_simulate(refit, tmp_path):
-    said = refit("simulate", tmp_path / "market", "--days", 1, "--json")
-    assert said.code == 0
-    assert json.loads(said.out)["days"] == 1
+    result = refit("simulate", tmp_path / "market", "--days", 1, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["days"] == 1
     assert {path.name for path in (tmp_path / "market").iterdir()} == {
         *("events.parquet", "items.parquet", "users.parquet")
     }
@@ -179,7 +180,7 @@ def test_the_command_line_loads_nothing_heavy():
     assert heavy & set(done.stdout.split()) == set()
 
 
-def test_it_is_a_command_of_its_own():
+def test_python_m_runs_it():
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "bundle"],
         capture_output=True,
@@ -190,9 +191,9 @@ def test_it_is_a_command_of_its_own():
     assert "Did you mean 'bundles'?" in done.stderr
 
 
-def test_a_demo_removes_no_folder_that_is_not_its_own(refit, tmp_path):
+def test_a_demo_removes_no_folder_but_that_of_a_demo(refit, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    said = refit("demo", "--out", tmp_path)
-    assert said.code == 2
-    assert "something else than a demo" in said.err
+    result = refit("demo", "--out", tmp_path)
+    assert result.code == 2
+    assert "something else than a demo" in result.err
     assert (tmp_path / "thesis.txt").exists()

@@ -30,7 +30,7 @@ def dags(ir):
 def test_the_snapshot_is_what_the_code_compiles_to(name, fresh):
     kept = COMPILED_FOLDER / f"{name}.yaml"
     assert kept.read_bytes() == fresh[name].read_bytes(), (
-        f"{kept} is not what the code says; run make compile"
+        f"{kept} does not match the code; run make compile"
     )
 
 
@@ -48,7 +48,7 @@ def test_steps_run_in_our_pinned_image_and_install_nothing(ir):
         assert not re.search(r"\bpip3?\b", yaml.safe_dump(container))
 
 
-def test_the_end_is_reported_whatever_it_is(ir):
+def test_every_outcome_is_reported(ir):
     tasks = ir["root"]["dag"]["tasks"]
     (body,) = (name for name in tasks if name.startswith("exit-handler"))
     report = tasks["report-run"]
@@ -57,11 +57,11 @@ def test_the_end_is_reported_whatever_it_is(ir):
     assert set(tasks) == {body, "report-run"}
 
 
-def test_what_decides_or_changes_the_world_is_never_cached(ir):
-    lively = {"report-run", "gate", "deploy-bundle", "watch-drift"}
+def test_steps_that_decide_or_deploy_are_never_cached(ir):
+    uncached = {"report-run", "gate", "deploy-bundle", "watch-drift"}
     for dag in dags(ir).values():
         for name, task in dag["tasks"].items():
-            if name in lively:
+            if name in uncached:
                 assert not task["cachingOptions"].get("enableCache"), name
 
 
@@ -81,7 +81,7 @@ def test_nothing_is_deployed_outside_a_condition():
         assert changing <= behind
 
 
-def test_conditions_ask_a_single_output():
+def test_conditions_read_a_single_output():
     """kfp 2.17's local runner takes a condition on a named output for false."""
     for name in PIPELINES:
         ir = yaml.safe_load((COMPILED_FOLDER / f"{name}.yaml").read_text("utf-8"))

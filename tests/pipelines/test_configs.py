@@ -1,4 +1,4 @@
-"""Every config names columns that its source really gives: ingest and feature tables are made."""
+"""Every config names columns that its source has: ingest and feature tables succeed."""
 
 import csv
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ def test_public_data(name, tmp_path, public_data):
 
 
 def test_simulated_and_files(tmp_path):
-    """The files config also reads what refit simulate writes, as its first lines say."""
+    """The files config also reads what refit simulate writes, as its first lines state."""
     from simulation.history import write_history
 
     market = {"days": 14, "n_shoppers": 60, "listings_per_day": 20, "visits_per_day": 60}
@@ -110,5 +110,5 @@ def test_merrec(tmp_path):
     assert kept == {"events": 60, "items": 9, "users": 4}
 
 
-def test_no_config_is_forgotten_here():
+def test_every_config_is_tested_here():
     assert set(list_configs()) == {*PUBLIC, "simulated", "files", "hm", "merrec"}

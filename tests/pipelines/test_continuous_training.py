@@ -1,4 +1,4 @@
-"""continuous_training, as people start it: kfp's local runner, one process a step, real models.
+"""continuous_training through the command line: one process per step, real models.
 
 The runs of this module share one home, in the order of the fixtures: a run that is killed while it
 trains, the run after it, and a run under a gate that nothing can pass.
@@ -70,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def killed(home: Path, market: Path) -> list[str]:
-    """What a run said until its runner, and nothing else, was killed while it trained."""
+    """The output of a run whose runner, and nothing else, was killed during training."""
     with subprocess.Popen(
         command("--config", market),
         env=environment(home),
@@ -79,15 +79,15 @@ def killed(home: Path, market: Path) -> list[str]:
         text=True,
     ) as process:
         assert process.stderr is not None
-        said = []
+        lines = []
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if "search: epoch 1/" in line:
                 process.kill()
                 break
         process.wait()
-    assert process.returncode == -signal.SIGKILL, "".join(said)
-    return said
+    assert process.returncode == -signal.SIGKILL, "".join(lines)
+    return lines
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def deployed(killed: list[str], home: Path, market: Path) -> Done:
 
 @pytest.fixture(scope="module")
 def refused(deployed: Done, home: Path, market: Path) -> Done:
-    """A gate with floors that nothing reaches, and without the model server that it asks for."""
+    """A run whose gate has floors that nothing reaches, and no model server for its check."""
     impossible = ["evaluation.margin=1000", "evaluation.smoke_test=[]", "evaluation.min_users=9999"]
     changes = [part for change in impossible for part in ("--set", change)]
     return run(home, "--config", market, *changes, "--json")
@@ -129,10 +129,10 @@ def test_a_passed_gate_deploys(deployed, home):
     }
 
 
-def test_what_people_see(deployed):
+def test_the_output_of_a_run(deployed):
     table, rest = deployed.out.split("report: ")
     rows = [line.split("\t") for line in table.splitlines()]
-    assert rows[0] == ["step", "seconds", "ended"]
+    assert rows[0] == ["step", "seconds", "outcome"]
     assert [row[0] for row in rows[1:]] == [*STEPS[2:], "report"]
     assert Path(rest.splitlines()[0]).is_file()
     assert "\x1b" not in deployed.out + deployed.err
@@ -168,7 +168,7 @@ def test_only_what_changed_runs_again(refused):
     assert steps(refused) == ["evaluate", "gate"]
 
 
-def test_the_branch_behind_the_gate_is_skipped_not_run_in_vain(refused, deployed):
+def test_the_branch_behind_a_gate_that_refused_does_not_run(refused, deployed):
     ran, skipped = (
         (done.outcome.folder / LOG_FILE).read_text("utf-8") for done in (deployed, refused)
     )
@@ -177,7 +177,7 @@ def test_the_branch_behind_the_gate_is_skipped_not_run_in_vain(refused, deployed
     assert "'calibrate-drift'" not in skipped
 
 
-def test_status_tells_both(refused, home):
+def test_status_lists_both_runs(refused, home):
     runs = list_runs(Home.at(home))
     assert [outcome.metadata("gate")["passed"] for outcome in runs] == [False, True]
     assert all((outcome.folder / OUTCOME_FILE).is_file() for outcome in runs)
@@ -193,7 +193,7 @@ def broken_data(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_broken_data_end_with_the_steps_own_words(broken_data, configs, tmp_path):
+def test_invalid_data_end_with_the_error_of_the_step(broken_data, configs, tmp_path):
     config = configs / "valid" / "least.yaml"
     done = run(tmp_path, "--config", config, "--set", f"ingestion.path={broken_data}")
     assert done.code == 4
@@ -210,21 +210,21 @@ def test_broken_data_end_with_the_steps_own_words(broken_data, configs, tmp_path
 
 
 @pytest.fixture(scope="module")
-def not_blessed(refused: Done, home: Path, market: Path) -> Done:
+def invalid_index(refused: Done, home: Path, market: Path) -> Done:
     floor = ("--set", "indexing.validation.min_queries=100000")
     return run(home, "index_refresh", "--config", market, *floor)
 
 
 @pytest.fixture(scope="module")
-def refreshed(not_blessed: Done, home: Path, market: Path) -> Done:
+def refreshed(invalid_index: Done, home: Path, market: Path) -> Done:
     return run(home, "index_refresh", "--config", market)
 
 
-def test_an_index_that_is_not_blessed_changes_nothing(not_blessed, deployed, home):
-    assert not_blessed.code == 3
-    assert "error: the gate refused, nothing was deployed:" in not_blessed.err
-    assert "100000" in not_blessed.err
-    assert steps(not_blessed) == ["features", "gate"]
+def test_an_invalid_index_changes_nothing(invalid_index, deployed, home):
+    assert invalid_index.code == 3
+    assert "error: the gate refused, nothing was deployed:" in invalid_index.err
+    assert "100000" in invalid_index.err
+    assert steps(invalid_index) == ["features", "gate"]
 
 
 def test_an_index_refresh_keeps_the_towers(refreshed, deployed, home):

@@ -1,23 +1,30 @@
-"""What the local runner makes of a run, without running one."""
+"""Runs on this machine: their records, outcomes and output, without a pipeline."""
 
 import io
+import json
+import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 
 from pipelines.home import Home
 from pipelines.local import (
+    COMPILED_FOLDER,
     LOG_FILE,
     OUTCOME_FILE,
+    PIPELINE_STEPS,
     RunOutcome,
     StepRecord,
-    _ended_well,
-    _StepLines,
+    _has_succeeded,
+    _StepOutput,
     list_runs,
     run_locally,
 )
 from refit.errors import DataValidationError, GateRefused, RefitError
 from refit.files import write_json
+from refit.progress import EVENT_MARK, StepChange
 
 
 def record(step, exit_code=0, error=None, **metadata):
@@ -40,10 +47,10 @@ ENDED = record("report", state="SUCCEEDED")
 
 
 @pytest.mark.parametrize(
-    ("steps", "well"),
+    ("steps", "succeeded"),
     [
         ((record("ingest"), ENDED), True),
-        ((ENDED,), True),  # everything came from the cache
+        ((ENDED,), True),  # every step came from the cache
         ((), False),
         ((record("ingest"),), False),  # the exit handler never ran
         ((record("report", state="FAILED"),), False),
@@ -52,11 +59,11 @@ ENDED = record("report", state="SUCCEEDED")
         ((record("deploy"), record("report", 1, "no", state="SUCCEEDED")), False),
     ],
 )
-def test_only_a_reported_success_is_one(steps, well):
-    assert _ended_well(steps) is well
+def test_a_run_succeeded_only_when_its_report_has_that_state(steps, succeeded):
+    assert _has_succeeded(steps) is succeeded
 
 
-def test_the_failing_steps_own_error_comes_back_with_its_kind(tmp_path):
+def test_a_failed_run_raises_the_error_of_its_step_with_the_same_kind(tmp_path):
     run = outcome(tmp_path, record("ingest", 4, "events: column 'x' is missing"), ENDED)
     with pytest.raises(DataValidationError) as error:
         run.raise_if_failed()
@@ -65,7 +72,7 @@ def test_the_failing_steps_own_error_comes_back_with_its_kind(tmp_path):
     )
 
 
-def test_a_failure_of_nobody_names_the_log(tmp_path):
+def test_a_failure_outside_the_steps_names_the_log(tmp_path):
     with pytest.raises(RefitError, match="failed outside its steps; full log"):
         outcome(tmp_path, record("ingest"), record("report", state="FAILED")).raise_if_failed()
     with pytest.raises(RefitError, match="KeyError"):
@@ -88,19 +95,43 @@ def test_a_run_is_refused_unless_the_gate_passed_and_something_was_deployed(tmp_
             raise_if_refused(outcome(tmp_path, *steps, ENDED, succeeded=True))
 
 
-def test_only_the_lines_that_steps_say_are_handed_on():
-    log, lines = io.StringIO(), []
-    stream = _StepLines(log, lines.append)
+class Recorder:
+    """A reporter that keeps what it gets."""
+
+    def __init__(self):
+        self.messages, self.events = [], []
+        self.message = self.milestone = self.messages.append
+        self.event = self.events.append
+
+
+def test_the_reporter_gets_log_lines_and_events_and_the_log_all_but_events():
+    log, reporter = io.StringIO(), Recorder()
+    stream = _StepOutput(log, reporter)
     text = (
         "10:00:00 - INFO - Executing task 'ingest-data'\n"
         "    10:00:01 [ingest] started\n"
         "Traceback (most recent call last):\n"
         "10:00:02 [ingest] error: [brackets] stay\n"
     )
-    for start in range(0, len(text), 7):  # as it comes: in pieces
-        stream.write(text[start : start + 7])
+    event = StepChange("ingest", "failed", 1.0)
+    output = f'{text}    {EVENT_MARK}{{"step": {json.dumps(asdict(event))}}}\n'
+    for start in range(0, len(output), 7):  # it arrives in pieces
+        stream.write(output[start : start + 7])
     assert log.getvalue() == text
-    assert lines == ["10:00:01 [ingest] started", "10:00:02 [ingest] error: [brackets] stay"]
+    assert reporter.messages == [
+        "10:00:01 [ingest] started",
+        "10:00:02 [ingest] error: [brackets] stay",
+    ]
+    assert reporter.events == [event]
+
+
+@pytest.mark.parametrize("pipeline", PIPELINE_STEPS)
+def test_the_steps_of_each_pipeline_are_those_that_are_compiled(pipeline):
+    spec = yaml.safe_load((COMPILED_FOLDER / f"{pipeline}.yaml").read_text("utf-8"))
+    executors = spec["deploymentSpec"]["executors"].values()
+    source = "\n".join("\n".join(each["container"]["command"]) for each in executors)
+    names = set(re.findall(r'running\("(\w+)"\)', source))
+    assert names == {*PIPELINE_STEPS[pipeline], "report"}
 
 
 def test_runs_are_listed_newest_first_and_unfinished_ones_not(tmp_path):
@@ -116,7 +147,7 @@ def test_runs_are_listed_newest_first_and_unfinished_ones_not(tmp_path):
     assert list_runs(home)[0].metadata("train") == {}
 
 
-def test_a_killed_run_goes_on_with_the_arguments_that_it_began_with(tmp_path, monkeypatch):
+def test_a_killed_run_is_resumed_with_its_first_arguments(tmp_path, monkeypatch):
     given = []
 
     def killed(pipeline, arguments, *_):

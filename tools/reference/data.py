@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tools.reference.settings import describe_attributes, to_markdown
+from tools.reference.settings import describe_attributes, show, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,20 +18,20 @@ def write_contract() -> str:
     """Tables of the data contract's columns."""
     from refit.contract import EVENTS, ITEMS, USERS
 
-    head = ("column", "kind", "required", "meaning")
+    head = ("column", "kind", "meaning")
     parts = []
     for name, columns in (("events", EVENTS), ("items", ITEMS), ("users", USERS)):
-        rows = ((f"`{c.name}`", c.kind, "yes" if c.required else "", c.meaning) for c in columns)
+        rows = ((f"`{c.name}`", c.kind + ", required" * c.required, c.meaning) for c in columns)
         parts += [f"## {name}", table(head, rows)]
     return "\n\n".join(parts)
 
 
 def write_treatments() -> str:
-    """What ingestion does about broken data, from the section of its README."""
+    """How ingestion treats invalid data, from the section of its README."""
     text = (ROOT / "components" / "ingestion" / "README.md").read_text("utf-8")
-    section = re.search(r"^## What happens to broken data\n(.*?)(?=^## )", text, re.M | re.S)
+    section = re.search(r"^## How invalid data is treated\n(.*?)(?=^## )", text, re.M | re.S)
     if section is None:
-        raise ValueError("components/ingestion/README.md has no section on broken data")
+        raise ValueError("components/ingestion/README.md has no section on invalid data")
     return section[1].strip()
 
 
@@ -60,6 +60,32 @@ def write_sources() -> str:
     return table(("source", "what it reads", "where the data comes from, and its terms"), rows)
 
 
+def write_drift_metrics() -> str:
+    """A table of the built-in drift metrics, and their runbooks."""
+    from monitoring.drift_metrics import METRICS, load_metric
+
+    metrics = [load_metric(name) for name in METRICS.names()]
+    rows = ((f"`{metric.name}`", metric.unit, f"{metric.floor:g}") for metric in metrics)
+    parts = [table(("metric", "unit", "floor"), rows)]
+    for metric in metrics:
+        advice = ((f"`{p}`", a.meaning, a.action) for p, a in metric.runbook.items())
+        parts += [f"## `{metric.name}`", table(("subject", "meaning", "action"), advice)]
+    return "\n\n".join(parts)
+
+
+def write_scales() -> str:
+    """What each scale gives, as a definition list for runs and one for clusters."""
+    from pipelines.scale import SCALES, read_scales
+
+    parts = []
+    for heading, name in (("Runs", "run"), ("Clusters", "cluster")):
+        parts.append(f"## {heading}")
+        for setting, row in read_scales()[name].items():
+            values = " · ".join(f"{scale} `{show(row.value(scale))}`" for scale in SCALES)
+            parts.append(f"`{setting}`\n:   {values}\n\n    {' '.join(row.why.split())}")
+    return "\n\n".join(parts)
+
+
 def write_request() -> str:
     """The fields of a request, with bounds, and its JSON schema."""
     from serving.request import Request
@@ -86,7 +112,7 @@ def write_prediction_log() -> str:
     from refit.prediction import PREDICTION_SCHEMA
 
     rows = (
-        (f"`{field.name}`", f"{field.type}", "yes" if field.nullable else "")
+        (f"`{field.name}`", f"`{field.type}`", "yes" if field.nullable else "")
         for field in PREDICTION_SCHEMA
     )
     return table(("column", "Arrow type", "may be null"), rows)
@@ -99,14 +125,13 @@ def write_alerts() -> str:
     for group in yaml.safe_load(path.read_text("utf-8"))["spec"]["groups"]:
         rows = (
             (
-                f"`{rule['alert']}`",
-                rule["labels"]["severity"],
+                f"`{rule['alert']}`<br>{rule['labels']['severity']}",
                 _plain(rule["annotations"]["summary"]),
                 _plain(rule["annotations"]["action"]),
             )
             for rule in group["rules"]
         )
-        parts += [f"## {group['name']}", table(("alert", "severity", "meaning", "action"), rows)]
+        parts += [f"## {group['name']}", table(("alert, severity", "meaning", "action"), rows)]
     return "\n\n".join(parts)
 
 

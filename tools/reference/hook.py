@@ -41,6 +41,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "contract": data.write_contract,
     "treatments": data.write_treatments,
     "sources": data.write_sources,
+    "drift-metrics": data.write_drift_metrics,
+    "scales": data.write_scales,
     "commands": write_commands,
     "request": data.write_request,
     "fallbacks": data.write_fallbacks,

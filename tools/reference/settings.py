@@ -103,11 +103,6 @@ def describe_type(annotation: Any) -> str:
     )
 
 
-def holds_settings(annotation: Any) -> bool:
-    """Whether a setting is a section of its own: settings, or a list or mapping of them."""
-    return _settings_in(annotation) is not None
-
-
 def anchor_of(path: str) -> str:
     """The anchor of a setting's full name."""
     return path.replace("[]", "-each")
@@ -132,10 +127,11 @@ def _entry(section: Section, name: str, field: FieldInfo) -> str:
     if field.is_required():
         facts.append("required")
     elif not inner or inner.suffix:
-        facts.append(f"default `{_show(field.get_default(call_default_factory=True))}`")
+        facts.append(f"default `{show(field.get_default(call_default_factory=True))}`")
     # A section's own heading has the anchor.
     anchor = f"{{ #{anchor_of(path)} }}" if not inner or inner.suffix else ""
-    return f"`{name}`{anchor}\n:   {' · '.join(facts)}\n\n    {to_markdown(text)}"
+    text = re.sub(r"\bNone\b", "`null`", to_markdown(text))  # as YAML has it
+    return f"`{name}`{anchor}\n:   {' · '.join(facts)}\n\n    {text}"
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ def _limits(metadata: Any) -> str:
     return ", ".join(filter(None, found))
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """A default as YAML would have it."""
     plain = _plain(value)
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()

@@ -1,4 +1,4 @@
-"""A small random market with every awkwardness, and its features counted the slow, obvious way."""
+"""A small random market with every edge case, and a slow, direct computation of its features."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,7 +66,7 @@ def make_items(rng: np.random.Generator, n: int = 25) -> list[Row]:
 def make_events(
     rng: np.random.Generator, n: int = 300, start: datetime = START, end: datetime = SPLIT.end
 ) -> list[Row]:
-    """Events on a coarse clock, so that many share their moment."""
+    """Events with coarse times, so that many have the same time."""
     ticks = int((end - start) / timedelta(hours=3))
     rows = {}
     for _ in range(n):
@@ -87,7 +87,7 @@ def make_events(
 
 
 def make_users() -> list[Row]:
-    """Some users have no event, some events have no user here."""
+    """Some of these users have no event, and some events have a user who is not here."""
     return [
         {"user_id": f"u{i}", "country": "DE" if i % 2 else None, "height": float(i) if i else None}
         for i in range(15)
@@ -96,7 +96,7 @@ def make_users() -> list[Row]:
 
 
 def write_dataset(folder: Path, events: list[Row], items: list[Row], users: list[Row]) -> Path:
-    """Write a dataset folder as ingestion does."""
+    """Write a dataset folder like that of the ingestion step."""
     folder.mkdir(parents=True)
     events = sorted(events, key=lambda r: (r["event_time"], r["user_id"], r["item_id"]))
     kinds: dict[str, pa.DataType] = {
@@ -131,7 +131,7 @@ def days(later: datetime, earlier: datetime) -> float:
 
 
 class SlowFeatures:
-    """The features folder, counted by definition: O(n^2), one row at a time."""
+    """The features, computed from their definition, one row at a time, in O(n^2)."""
 
     def __init__(
         self, settings: FeatureSettings, events: list[Row], items: list[Row], users: list[Row]

@@ -48,9 +48,9 @@ def settings(frozen: bool = False, **spec: object) -> FeatureSettings:
     )
 
 
-def build(tmp_path: Path, made: FeatureSettings, *tables: list[Row], name: str = "a") -> Path:
+def build(tmp_path: Path, config: FeatureSettings, *tables: list[Row], name: str = "a") -> Path:
     dataset = write_dataset(tmp_path / f"dataset-{name}", *tables)
-    build_features(made, dataset, tmp_path / f"features-{name}")
+    build_features(config, dataset, tmp_path / f"features-{name}")
     return tmp_path / f"features-{name}"
 
 
@@ -69,11 +69,11 @@ def plain(rows: list[Row]) -> list[Row]:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("frozen", [False, True])
-def test_every_table_is_what_its_definition_says(tmp_path: Path, seed: int, frozen: bool) -> None:
-    made = settings(frozen, history_within_visit=bool(seed % 2))
+def test_every_table_agrees_with_its_definition(tmp_path: Path, seed: int, frozen: bool) -> None:
+    config = settings(frozen, history_within_visit=bool(seed % 2))
     tables = market(seed)
-    folder = build(tmp_path, made, *tables)
-    slow = SlowFeatures(made, *tables)
+    folder = build(tmp_path, config, *tables)
+    slow = SlowFeatures(config, *tables)
     manifest = FeaturesManifest.read(folder)
 
     catalogue = read_catalogue(folder)
@@ -120,10 +120,10 @@ def test_counted_values_are_the_most_frequent_of_training_only(tmp_path: Path) -
     assert len(seen) > SPEC.popularity_values
 
 
-def other_future(
+def change_future(
     rng: np.random.Generator, tables: tuple[list[Row], ...], t
 ) -> tuple[list[Row], ...]:
-    """The same market up to ``t``, and another one after it."""
+    """The same market before ``t``, and another one after it."""
     events, items, users = tables
     past = [e for e in events if e["event_time"] < t]
     future = make_events(rng, n=250, start=t)
@@ -143,7 +143,7 @@ def other_future(
 
 
 def named(folder: Path, i: int) -> dict[str, tuple[float, dict[str, float]]]:
-    """Item id to its age and its counts by name, without the zeros."""
+    """Age of each item, and its counts by name without the zeros."""
     manifest = FeaturesManifest.read(folder)
     spec = manifest.spec
     names = [
@@ -166,14 +166,14 @@ def named(folder: Path, i: int) -> dict[str, tuple[float, dict[str, float]]]:
 
 @pytest.mark.parametrize("hours", [100, 11 * 24, 12 * 24, 13 * 24 + 3, 16 * 24, 17 * 24 + 9])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_future_reaches_no_row_before_it(tmp_path: Path, hours: int, frozen: bool) -> None:
+def test_no_row_depends_on_later_data(tmp_path: Path, hours: int, frozen: bool) -> None:
     t = START + timedelta(hours=hours)
     tables = market(hours)
     # Every value is counted, so that only their order can depend on all of training.
-    made = settings(frozen, popularity_values=50)
-    one = build(tmp_path, made, *tables, name="one")
-    changed = other_future(np.random.default_rng(hours + 1), tables, t)
-    two = build(tmp_path, made, *changed, name="two")
+    config = settings(frozen, popularity_values=50)
+    one = build(tmp_path, config, *tables, name="one")
+    changed = change_future(np.random.default_rng(hours + 1), tables, t)
+    two = build(tmp_path, config, *changed, name="two")
 
     known = [pq.read_table(f / "items.parquet").to_pylist() for f in (one, two)]
     before = [[row["item_id"] for row in rows if row["known_at"] < t] for rows in known]
@@ -198,23 +198,23 @@ def test_the_future_reaches_no_row_before_it(tmp_path: Path, hours: int, frozen:
                 assert first[item_id][1] == second[item_id][1] == {}
 
 
-def test_requests_are_all_visits_and_thinned_out_evenly(tmp_path: Path) -> None:
+def test_requests_are_all_visits_or_an_even_sample(tmp_path: Path) -> None:
     tables = market(2)
     everything = rows_of(build(tmp_path, settings(), *tables, name="all"), "requests")
     assert {row["event_type"] for row in everything} == {"view", "like", "purchase"}
     few = settings().model_copy(update={"max_requests": 7})
     kept = rows_of(build(tmp_path, few, *tables, name="few"), "requests")
     assert len(kept) == 7 < len(everything)
-    places = [everything.index(row) for row in kept]
-    gaps = np.diff([-1, *places])
+    positions = [everything.index(row) for row in kept]
+    gaps = np.diff([-1, *positions])
     assert gaps.max() - gaps.min() <= 1
 
 
 def test_requests_reach_back_into_earlier_windows(tmp_path: Path) -> None:
     tables = market(2)
-    made = settings().model_copy(update={"request_days": 10.0})
-    found = rows_of(build(tmp_path, made, *tables), "requests")
-    slow = SlowFeatures(made, *tables)
+    config = settings().model_copy(update={"request_days": 10.0})
+    found = rows_of(build(tmp_path, config, *tables), "requests")
+    slow = SlowFeatures(config, *tables)
     since = START + 10 * DAY
     earlier = [
         row for i in (0, 1) for row in slow.examples(i, requests=True) if row["event_time"] >= since
@@ -224,33 +224,37 @@ def test_requests_reach_back_into_earlier_windows(tmp_path: Path) -> None:
     assert found == sorted(found, key=lambda row: row["event_time"])
 
 
-def test_what_the_recommender_sold_is_learned_from_but_not_judged_on(tmp_path: Path) -> None:
-    def followed(row: Row, answer: str | None) -> Row:
-        return {**row, "request_id": answer}
+def test_events_after_a_recommendation_are_in_training_but_not_in_evaluation(
+    tmp_path: Path,
+) -> None:
+    def with_request(row: Row, request_id: str | None) -> Row:
+        return {**row, "request_id": request_id}
 
-    own = [followed(row, None) for row in EACH_SPLIT]
-    led = [followed(event("y", day), "answer-1") for day in (1.5, 13.5, 17.5)]
-    empty = followed(event("z", 17.7), "")
+    organic = [with_request(row, None) for row in EACH_SPLIT]
+    recommended = [with_request(event("y", day), "answer-1") for day in (1.5, 13.5, 17.5)]
+    empty = with_request(event("z", 17.7), "")
     items = [item("x", 0), item("y", 0), item("z", 0)]
 
-    def judged(made: FeatureSettings, name: str) -> dict[str, list[int]]:
-        folder = build(tmp_path, made, [*own, *led, empty], items, USERS, name=name)
+    def items_by_split(settings: FeatureSettings, name: str) -> dict[str, list[int]]:
+        events = [*organic, *recommended, empty]
+        folder = build(tmp_path, settings, events, items, USERS, name=name)
         return {split: [row["item_index"] for row in rows_of(folder, split)] for split in SPLITS}
 
-    alone = judged(settings(), "alone")
-    assert 1 in alone["train"]
-    assert 1 not in alone["validation"] + alone["test"]
-    assert 2 in alone["test"]
-    everything = judged(settings().model_copy(update={"judge_recommended": True}), "all")
+    default = items_by_split(settings(), "default")
+    assert 1 in default["train"]
+    assert 1 not in default["validation"] + default["test"]
+    assert 2 in default["test"]
+    all_events = settings().model_copy(update={"evaluate_recommended": True})
+    everything = items_by_split(all_events, "all")
     assert 1 in everything["validation"]
     assert 1 in everything["test"]
 
 
 def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:
-    looked = [event("y", 17.2, "view"), event("x", 17.4, "view"), event("x", 18.1, "view")]
+    views = [event("y", 17.2, "view"), event("x", 17.4, "view"), event("x", 18.1, "view")]
     other = event("x", 17.5, "view", user="b")
     items = [item("x", 0), item("y", 0), item("z", 0)]
-    folder = build(tmp_path, settings(), [*EACH_SPLIT, *looked, other], items, USERS)
+    folder = build(tmp_path, settings(), [*EACH_SPLIT, *views, other], items, USERS)
     found = [
         (row["user_id"], row["event_type"], (row["event_time"] - START) / DAY)
         for row in rows_of(folder, "requests")
@@ -258,8 +262,8 @@ def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:
     assert found == [("a", "purchase", 17.0), ("b", "view", 17.5), ("a", "view", 18.1)]
 
 
-def test_a_changed_past_is_seen(tmp_path: Path) -> None:
-    """The test above can fail: the same comparison finds an event that did come before."""
+def test_a_changed_history_is_detected(tmp_path: Path) -> None:
+    """The previous test can fail: the same comparison detects a removed earlier event."""
     events, items, users = market(3)
     one = build(tmp_path, settings(), events, items, users, name="one")
     fewer = [e for e in events if e["event_time"] != events[0]["event_time"]]
@@ -301,27 +305,27 @@ USERS = [{"user_id": "a", "country": None, "height": None}]
 
 
 def test_decayed_counts_by_hand(tmp_path: Path) -> None:
-    made = settings(snapshot_every_days=1.0, popularity_half_lives_days=(2.0,), popularity_by=())
+    config = settings(snapshot_every_days=1.0, popularity_half_lives_days=(2.0,), popularity_by=())
     events = [event("x", 0), event("x", 2), event("x", 2, "like"), event("x", 4), *EACH_SPLIT]
-    folder = build(tmp_path, made, events, [item("x", -3), item("z", 0)], USERS)
+    folder = build(tmp_path, config, events, [item("x", -3), item("z", 0)], USERS)
     assert named(folder, 4)["x"] == (7.0, {"2.0//": pytest.approx(0.25 + 0.5 + 0.25)})
-    # An event at the moment of the snapshot is not before it.
+    # An event at the time of the snapshot is not counted in it.
     assert named(folder, 0)["x"] == (3.0, {})
 
 
-def test_an_item_leaves_with_its_sale_and_stands_in_the_snapshot_of_its_examples(
+def test_an_item_is_in_snapshots_until_it_is_sold_and_in_that_of_its_examples(
     tmp_path: Path,
 ) -> None:
-    made = settings(snapshot_every_days=1.0)
+    config = settings(snapshot_every_days=1.0)
     sold_at_snapshot, seen_after_sale = event("x", 3), event("y", 6.5, "like")
     items = [item("x", 1.2, 3), item("y", 0, 5.2), item("z", 0), item("never"), item("end", 0, 20)]
-    folder = build(tmp_path, made, [sold_at_snapshot, seen_after_sale, *EACH_SPLIT], items, USERS)
-    there = {name: [] for name in ("x", "y", "never", "end")}
+    folder = build(tmp_path, config, [sold_at_snapshot, seen_after_sale, *EACH_SPLIT], items, USERS)
+    found = {name: [] for name in ("x", "y", "never", "end")}
     last = len(FeaturesManifest.read(folder).snapshots) - 1
     for i in range(last + 1):
-        for name in there.keys() & named(folder, i).keys():
-            there[name].append(i)
-    assert there == {
+        for name in found.keys() & named(folder, i).keys():
+            found[name].append(i)
+    assert found == {
         "x": [1, 2, 3],
         "y": [0, 1, 2, 3, 4, 5, 6],
         "never": [last],
@@ -382,7 +386,7 @@ def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
         ([*EACH_SPLIT, event("ghost", 2)], "1 events are on items .* 'ghost'"),
     ],
 )
-def test_what_breaks_the_contract_says_what_to_do(
+def test_invalid_data_is_an_error_with_advice(
     tmp_path: Path, events: list[Row], match: str
 ) -> None:
     with pytest.raises(DataValidationError, match=match):
@@ -415,7 +419,7 @@ def test_features_are_replaced_and_other_folders_left_alone(tmp_path: Path) -> N
     build_features(settings(), tmp_path / "dataset-a", folder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="does not contain features"):
         build_features(settings(), tmp_path / "dataset-a", tmp_path / "mine")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"dataset-a", "features-a", "mine"}

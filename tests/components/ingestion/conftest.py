@@ -1,4 +1,4 @@
-"""Small tables in the contract's words, and a way to ingest them."""
+"""Small tables that follow the contract, and a function that ingests them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ AS_OF = datetime(2024, 4, 1, tzinfo=UTC)
 
 
 class Shop:
-    """A folder of source files and of what comes of them."""
+    """A folder with source files and the dataset made from them."""
 
     def __init__(self, folder: Path) -> None:
         self.source = folder / "source"
@@ -63,9 +63,9 @@ def shop(tmp_path: Path) -> Shop:
 @pytest.fixture
 def make_events() -> Callable[..., list[dict[str, Any]]]:
     def make(*further: Mapping[str, Any], **columns: Any) -> list[dict[str, Any]]:
-        """Twelve good events, one a day, then further ones that differ from good as they say."""
-        good = [_make_event(day) | columns for day in range(12)]
-        return good + [_make_event(3) | columns | dict(change) for change in further]
+        """Twelve valid events, one a day, and further ones with the given changes."""
+        valid = [_make_event(day) | columns for day in range(12)]
+        return valid + [_make_event(3) | columns | dict(change) for change in further]
 
     return make
 

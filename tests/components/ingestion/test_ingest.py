@@ -1,4 +1,4 @@
-"""The dataset folder: what is in it, that nothing gets lost, and that it is whole or not there."""
+"""The dataset folder: its content, that no row is lost, and that it is written atomically."""
 
 import random
 from collections import Counter
@@ -95,7 +95,7 @@ def test_kept_tables_pass_the_full_schema_and_raw_ones_do_not(shop, make_events,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_row_is_accounted_for_whatever_is_broken(shop, seed):
+def test_every_row_is_accounted_for_with_random_errors(shop, seed):
     rng = random.Random(seed)
     rows = [
         {
@@ -107,15 +107,15 @@ def test_every_row_is_accounted_for_whatever_is_broken(shop, seed):
         }
         for _ in range(4000)
     ]
-    good = [row for row in rows if _is_good(row)]
-    keys = {(r["user_id"], r["item_id"], r["event_type"], r["event_time"]) for r in good}
+    valid = [row for row in rows if _is_valid(row)]
+    keys = {(r["user_id"], r["item_id"], r["event_type"], r["event_time"]) for r in valid}
     shop.write("events", rows)
     counts = shop.ingest(max_rejected={"events": 1.0}).counts["events"]
     assert counts == RowCounts(
         rows_in=4000,
         kept=len(keys),
-        rejected=4000 - len(good),
-        duplicates=len(good) - len(keys),
+        rejected=4000 - len(valid),
+        duplicates=len(valid) - len(keys),
         reasons=counts.reasons,
     )
     kept = {
@@ -128,7 +128,7 @@ def test_every_row_is_accounted_for_whatever_is_broken(shop, seed):
     )
 
 
-def _is_good(row):
+def _is_valid(row):
     price = row["price"]
     return (
         row["user_id"] in {"u1", "u2", "u3", "ü"}
@@ -145,7 +145,7 @@ def test_a_lost_row_stops_the_run():
         check_row_counts("events", RowCounts(rows_in=6, kept=3, rejected=2, duplicates=0))
 
 
-def test_a_run_that_dies_leaves_nothing(shop, make_events, monkeypatch):
+def test_an_interrupted_run_leaves_nothing(shop, make_events, monkeypatch):
     shop.write("events", make_events())
 
     def die(*args):
@@ -190,7 +190,7 @@ def test_parts_in_a_folder_are_one_table(shop, make_events):
     assert shop.ingest().counts["events"].kept == 12
 
 
-def test_tables_may_lie_anywhere_and_be_of_either_format(shop, make_events, tmp_path):
+def test_tables_may_be_in_other_places_and_of_either_format(shop, make_events, tmp_path):
     path = shop.write("happened", make_events())
     catalogue = shop.write_text(
         "catalogue", "item_id,price\n" + "".join(f"i{n},1\n" for n in range(5))
@@ -219,13 +219,13 @@ def test_a_column_that_is_not_offered_is_named(shop, make_events):
         ({"path": "/nowhere/at/all"}, "does not exist"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(shop, make_events, settings, message):
+def test_invalid_settings_are_refused(shop, make_events, settings, message):
     shop.write("events", make_events())
     with pytest.raises(UsageError, match=message):
         shop.ingest(**settings)
 
 
-def test_settings_survive_json(shop):
+def test_settings_are_the_same_after_json(shop):
     settings = IngestSettings.parse(
         {"source": "files", "validation_start": "2024-03-08", "test_start": "2024-03-10"}
     )
@@ -238,7 +238,7 @@ def _fingerprint(shop, **changes):
     return fingerprint_source(IngestSettings.parse(values | changes))
 
 
-def test_fingerprint_follows_data_and_settings_but_not_the_place(shop, make_events, tmp_path):
+def test_fingerprint_depends_on_data_and_settings_but_not_on_paths(shop, make_events, tmp_path):
     shop.write("events", make_events())
     first = _fingerprint(shop)
     assert _fingerprint(shop) == first
@@ -255,7 +255,7 @@ def test_fingerprint_follows_data_and_settings_but_not_the_place(shop, make_even
 
 @pytest.fixture
 def store():
-    """A place of its own in an object store: fsspec's own, in memory."""
+    """A folder in fsspec's object store in memory."""
     return f"memory://{uuid4().hex}"
 
 
@@ -284,7 +284,7 @@ def test_rejected_rows_go_where_a_url_says(shop, make_events, store):
         ("what://x", "what://x cannot be read"),
     ],
 )
-def test_a_url_with_nothing_behind_it_is_named(shop, url, message):
+def test_an_empty_or_unknown_url_is_named(shop, url, message):
     with pytest.raises(UsageError, match=message):
         _fingerprint(shop, path=url)
 
@@ -300,12 +300,12 @@ def test_manifest_carries_the_fingerprint_of_the_submission(shop, make_events):
     )
 
 
-def test_a_missing_file_is_told_before_a_run_is_submitted(shop):
+def test_a_missing_file_is_an_error_before_a_run_is_submitted(shop):
     with pytest.raises(UsageError, match="no events"):
         _fingerprint(shop)
 
 
-def test_violations_are_written_down_with_examples(shop, make_events):
+def test_violations_are_written_with_examples(shop, make_events):
     shop.write("events", make_events({"price": -1.0}, {"price": -2.0}, price=1.0))
     shop.ingest()
     text = (shop.out / "rejected" / "violations.json").read_text()
@@ -314,5 +314,5 @@ def test_violations_are_written_down_with_examples(shop, make_events):
     assert '"-1.0"' in text
 
 
-def test_contract_broken_has_the_documented_exit_code():
+def test_invalid_data_has_the_documented_exit_code():
     assert DataValidationError.exit_code == 4

@@ -1,4 +1,4 @@
-"""Each source by a few hand-made rows in its published columns, and the real files if asked."""
+"""Each source with a few hand-made rows in its published columns; with -m data, the real files."""
 
 from datetime import UTC, datetime
 
@@ -79,7 +79,7 @@ def test_renttherunway(tmp_path, source):
     assert _read(tmp_path, "items") == [{"item_id": "7", "category_1": "gown"}]
 
 
-def test_a_source_that_lost_a_column_says_so(tmp_path, source):
+def test_a_missing_column_of_a_source_is_named(tmp_path, source):
     _write_rentals(source)
     path = source / "rentals.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["rented_for"]), path)
@@ -183,7 +183,7 @@ def test_hm(tmp_path, source):
     assert _read(tmp_path, "events")[0]["sales_channel"] == "2"
 
 
-def test_hm_says_what_is_missing_and_where_to_get_it(tmp_path, source):
+def test_hm_names_missing_files_and_their_origin(tmp_path, source):
     with pytest.raises(
         UsageError, match=r"holds no transactions_train\.csv, articles\.csv.*Kaggle"
     ):
@@ -254,7 +254,7 @@ def test_merrec(tmp_path, source):
     }
 
 
-def test_merrec_event_of_an_unknown_kind_is_rejected_by_its_own_name(tmp_path, source):
+def test_an_unknown_event_type_of_merrec_is_rejected_under_its_name(tmp_path, source):
     _write_merrec(source, event_id="item_share")
     with pytest.raises(
         DataValidationError, match="unknown event type: 10 rows, such as 'item_share'"
@@ -282,7 +282,7 @@ def test_simulated(tmp_path):
     assert manifest.counts["events"].rejected == 0
 
 
-def test_simulated_tables_that_are_there_are_read(tmp_path):
+def test_simulated_tables_are_read_from_a_path(tmp_path):
     write_history(SMALL_MARKET, tmp_path / "made")
     manifest = _ingest(
         tmp_path,
@@ -299,7 +299,7 @@ def test_simulated_tables_that_are_there_are_read(tmp_path):
     assert manifest.counts["events"].kept == made.num_rows
 
 
-def test_simulated_fingerprint_follows_its_settings():
+def test_simulated_fingerprint_depends_on_its_settings():
     def take(seed):
         return fingerprint_source(
             IngestSettings(

@@ -37,6 +37,7 @@ class StandIn:
         knows_names: Whether a pipeline may have a ``name``, as backends since 2024 allow.
         before_create: Called before a run is kept.
         away: How many of the next requests get no answer but 503.
+        release: What the older health check reports as its tag.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class StandIn:
         self.knows_names = True
         self.before_create = lambda run: None
         self.away = 0
+        self.release = "2.17.0"
         self.url = ""
         self._client = kfp.ApiClient()
 
@@ -112,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200 if path.startswith("/page") else 404, page)
         if path == "/apis/v2beta1/healthz":
             return self._json({"multi_user": False})
+        if path == "/apis/v1beta1/healthz":
+            return self._json({"tag_name": self.known.release, "commit_sha": "unknown"})
         if log := re.fullmatch(r"/apis/v1alpha1/runs/(.*)/nodes/(.*)/log", path):
             text = self.known.logs.get(log[2])
             error = '{"error_message":"Failed to read logs"}'

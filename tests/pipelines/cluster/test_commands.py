@@ -187,7 +187,7 @@ def test_status_logs_and_cancel(on_cluster, backend, experiment):
     assert "did not run" in on_cluster("logs", "now", "deploy_bundle").err
     assert "is being cancelled" in on_cluster("cancel", "now").out
     assert backend.kept["runs"][running]["state"] == "CANCELED"
-    assert "is over: canceled" in on_cluster("cancel", "now").out
+    assert "has ended: canceled" in on_cluster("cancel", "now").out
     missing = on_cluster("status", "nope")
     assert (missing.code, "no run 'nope'" in missing.err) == (2, True)
 
@@ -212,6 +212,20 @@ def test_schedules_are_replaced_by_name(on_cluster, backend):
     assert (again.code, "there are: drift_monitoring" in again.err) == (2, True)
 
 
+def test_the_cluster_file_says_when(on_cluster, cluster, backend):
+    assert on_cluster("schedule", "index_refresh").out == "schedule index_refresh: 0 0 3 * * *\n"
+    with cluster.open("a") as file:
+        file.write('scale: large\nschedules: {drift_monitoring: ""}\n')
+    assert on_cluster("schedule", "index_refresh").out.startswith(
+        "schedule index_refresh: 0 0 */2 * * *"
+    )
+    said = on_cluster("schedule", "drift_monitoring")
+    assert (said.code, "schedules.drift_monitoring of the cluster file is empty" in said.err) == (
+        2,
+        True,
+    )
+
+
 def test_a_schedule_whose_run_goes_on_is_stopped_and_removed_later(on_cluster, backend, experiment):
     words = ("schedule", "drift_monitoring", "--cron", "0 0 3 * * *")
     on_cluster(*words)
@@ -231,16 +245,16 @@ def test_a_schedule_whose_run_goes_on_is_stopped_and_removed_later(on_cluster, b
     assert len(backend.kept["recurringruns"]) == 1
     (third,) = backend.kept["recurringruns"]
     backend.add_run("again", "RUNNING", recurring_run_id=third, experiment_id=experiment)
-    assert "is stopped" in on_cluster("schedule", "--remove", "drift_monitoring").out
+    assert "is disabled" in on_cluster("schedule", "--remove", "drift_monitoring").out
     assert third in backend.kept["recurringruns"]
 
 
 def test_a_failed_run_is_taken_up_again(on_cluster, backend, experiment):
     run = backend.add_run("broke", "FAILED", experiment_id=experiment)
-    assert on_cluster("retry", "broke").out == "run broke goes on\n"
+    assert on_cluster("retry", "broke").out == "run broke is being retried\n"
     assert backend.kept["runs"][run]["state"] == "RUNNING"
     again = on_cluster("retry", "broke")
-    assert (again.code, "is running; only a failed one" in again.err) == (2, True)
+    assert (again.code, "is running; only a failed run" in again.err) == (2, True)
 
 
 @pytest.mark.parametrize("place", ["", "postgresql+psycopg://refit@postgres.refit/refit"])
@@ -273,7 +287,8 @@ def test_a_scheduled_monitor_knows_how_to_start_a_refit(on_cluster, backend):
         (("submit", "nothing"), "no pipeline 'nothing'"),
         (("submit", "--config", "simulat"), "did you mean 'simulated'?"),
         (("schedule",), "name a pipeline to schedule"),
-        (("schedule", "index_refresh"), "six fields"),
+        (("schedule", "index_refresh", "--cron", "nightly"), "six fields"),
+        (("schedule", "nothing"), "no pipeline 'nothing'"),
         (("schedule", "index_refresh", "--cron", "0 3 * * *"), 'did you mean "0 0 3 * * *"?'),
         (("schedule", "--list", "--remove", "x"), "name a pipeline to schedule"),
     ],

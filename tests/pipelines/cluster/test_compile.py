@@ -1,4 +1,4 @@
-"""What a cluster is handed, for both backends."""
+"""The pipelines that are compiled for a cluster, by backend."""
 
 import pytest
 import yaml
@@ -35,6 +35,14 @@ OLD = ClusterSettings.parse(
     }
     | {"backend": "2.0"}
 )
+ADDED_IN_2_17 = {
+    "activeDeadlineSeconds",
+    "dataSource",
+    "resourceTtlOnCompletion",
+    "resourceTtlOnFailure",
+    "resourceTtlOnSuccess",
+}
+"""Fields of the protos in kfp-pipeline-spec and kfp-kubernetes that release 2.16 does not have."""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +120,20 @@ def test_backend_2_17_gets_everything(compiled, name):
         assert executor["configMapAsEnv"][0]["configMapName"] == "refit-config"
         assert executor["tolerations"][0]["key"] == "dedicated"
     assert "report-run" in tasks(documents[0])
+
+
+def keys(node):
+    """All keys in nested dicts and lists."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return set(node if isinstance(node, dict) else ()).union(*map(keys, children))
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_backend_2_16_gets_the_same_without_fields_that_it_does_not_know(compiled, name):
+    text = compile_for(name, CLUSTER.model_copy(update={"backend": "2.16"})).text
+    assert tuple(yaml.safe_load_all(text)) == compiled[name, "2.17"]
+    for document in compiled[name, "2.17"]:
+        assert not keys(document) & ADDED_IN_2_17
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -8,7 +8,7 @@ from refit.errors import UsageError
 LEAST = {"registry": "s3://refit/registry"}
 
 
-def test_the_example_teaches_every_setting():
+def test_the_example_shows_every_setting():
     assert set(yaml.safe_load(EXAMPLE.read_text("utf-8"))) == set(ClusterSettings.model_fields)
     read_cluster(EXAMPLE)
 
@@ -25,11 +25,28 @@ def test_the_example_teaches_every_setting():
         ({"alert_store": "postgresql+psycopg://refit:hush@db:x/refit"}, "cannot be read"),
         ({"alert_store": "/var/alerts.sqlite"}, "with monitoring"),
         ({"backend": "1.8"}, "2.17"),
-        ({"backend": "2.0", "tolerations": [{"key": "k"}]}, "cannot obey tolerations"),
-        ({"backend": "2.0", "retries": {"times": 1}}, "cannot obey retries.times"),
+        (
+            {"backend": 2.17},
+            'read the number 2.17; write "2.17" in quotes',
+        ),
+        (
+            {"resources": {"gate": {"cpu": 4}}},
+            "resources.gate.cpu: expected text, read the number 4",
+        ),
+        ({"resources": {"gate": {"memory": "8GB"}}}, "must be a quantity of Kubernetes such as"),
+        ({"service": {"port": 88888}}, "service.port: must be less than or equal to 65535"),
+        (
+            {"schedules": {"index_refresh": "0 3 * * *"}},
+            "index_refresh: cron '0 3 [*] [*] [*]' has five",
+        ),
+        ({"retries": {"times": True}}, "retries.times: expected a whole number, read true"),
+        ({"rollout": {"slow_ms": float("inf")}}, "rollout.slow_ms: .inf can be read in two ways"),
+        ({"verify_tls": "no"}, "verify_tls: expected true or false"),
+        ({"backend": "2.0", "tolerations": [{"key": "k"}]}, "does not support tolerations"),
+        ({"backend": "2.0", "retries": {"times": 1}}, "does not support retries.times"),
     ],
 )
-def test_what_is_off_is_told(values, words, tmp_path):
+def test_faults_are_explained(values, words, tmp_path):
     file = tmp_path / "cluster.yaml"
     file.write_text(yaml.safe_dump(({} if values == {} else LEAST) | values))
     with pytest.raises(UsageError, match=words.replace("?", r"\?")) as refused:
@@ -37,11 +54,21 @@ def test_what_is_off_is_told(values, words, tmp_path):
     assert "hush" not in str(refused.value)
 
 
+def test_a_cluster_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match=r"no cluster file .*; copy .*example.yaml"):
+        read_cluster(tmp_path / "mine.yaml")
+    with pytest.raises(UsageError, match=r"cluster file .* cannot be read: Is a directory"):
+        read_cluster(tmp_path)
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(UsageError, match=r"list.yaml must hold settings by name"):
+        read_cluster(tmp_path / "list.yaml")
+
+
 @pytest.mark.parametrize(
     "cron",
     ["0 0 3 * * *", "*/10 * * * * ?", "0 0,30 8-18/2 1 jan-MAR mon-fri", "0  0 0 1 1 *"],
 )
-def test_crons(cron):
+def test_valid_crons(cron):
     assert check_cron(cron) == " ".join(cron.split())
 
 
@@ -56,13 +83,13 @@ def test_crons(cron):
         ("0 0 0 * 13 *", "month: '13'"),
         ("0 0 0 * * 7", "day of week: '7' is not within 0 to 6"),
         ("0 0 0 * * monday", "or sun to sat"),
-        ("0 */0 * * * *", "step that is no positive number"),
-        ("0 5-1 * * * *", "no range from low to high"),
-        ("? 0 0 * * *", "second: '[?]' is none of"),
+        ("0 */0 * * * *", "step that is not a positive number"),
+        ("0 5-1 * * * *", "not a range from low to high"),
+        ("? 0 0 * * *", "second: '[?]' is not"),
         ("0 0 -1 * * *", "hour: '-1'"),
         ("@daily", "six fields"),
     ],
 )
-def test_no_crons(cron, words):
+def test_invalid_crons(cron, words):
     with pytest.raises(UsageError, match=words):
         check_cron(cron)

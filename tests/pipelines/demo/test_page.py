@@ -3,7 +3,7 @@ import pytest
 from pipelines.demo.page import choose_subjects, write_page
 
 
-def reading(day, subject, value, state="ok"):
+def result(day, subject, value, state="ok"):
     return {"day": day, "subject": subject, "value": value, "threshold": 0.1, "state": state}
 
 
@@ -21,7 +21,7 @@ def summary():
     ]
     return {
         "title": "A <b>title</b>",
-        "what": "what happened",
+        "what": "what was done",
         "unit": "week",
         "quality_means": "answers that led to a purchase",
         "outcome_means": "a simulated purchase",
@@ -30,11 +30,11 @@ def summary():
         "days": days,
         "marks": [{"day": 35, "kind": "alert", "label": "alert"}],
         "drift": [
-            reading(34, "query-embedding · frechet", 0.05),
-            reading(35, "input:items.brand · null-share", 0.5, "drift"),
-            reading(35, "input:items.size · null-share", 0.0),
+            result(34, "query-embedding · frechet", 0.05),
+            result(35, "input:items.brand · null_share", 0.5, "drift"),
+            result(35, "input:items.size · null_share", 0.0),
         ],
-        "story": [{"day": 35, "text": "An alert.", "link": "alert.html", "link_text": "Page"}],
+        "timeline": [{"day": 35, "text": "An alert.", "link": "alert.html", "link_text": "Page"}],
         "bundles": [
             {
                 "name": "the first training",
@@ -48,21 +48,21 @@ def summary():
             }
         ],
         "alerts": [{"alert_id": "a1", "page": "alert.html", "text": "brand moved"}],
-        "samples": [{"asked": "{}", "answered": ["dress", "coat"]}],
+        "samples": [{"context": "{}", "items": ["dress", "coat"]}],
         "seconds": {"train": 1.0},
         "evidently": "evidently ui --workspace w",
         "note": "Everything here is simulated.",
     }
 
 
-def test_the_page_says_what_happened(summary, tmp_path):
+def test_the_page_shows_what_happened(summary, tmp_path):
     write_page(summary, tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "A &lt;b&gt;title&lt;/b&gt;" in page
     assert "refused" in page
-    assert "Week 35." in page
+    assert "<b>Week 35</b>" in page
     assert "hit rate at 10 is 0.1, at least 0.2 is needed" in page
-    assert "500</b><span>requests sent, 1 failed, 2 answered by the fallback" in page
+    assert "500</b><span>requests sent: 1 failed, 2 answered by the fallback" in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.replace("http-equiv", "")
 
@@ -70,11 +70,11 @@ def test_the_page_says_what_happened(summary, tmp_path):
 def test_a_refused_first_model_still_gets_its_page(summary, tmp_path):
     summary |= {"days": [], "drift": [], "marks": [], "alerts": [], "samples": [], "quality": {}}
     write_page(summary, tmp_path / "index.html")
-    assert "Nothing could be measured." in (tmp_path / "index.html").read_text("utf-8")
+    assert "Nothing was measured." in (tmp_path / "index.html").read_text("utf-8")
 
 
-def test_drawn_are_vectors_and_whatever_drifted(summary):
+def test_embeddings_and_all_that_drifted_are_plotted(summary):
     assert choose_subjects(summary["drift"]) == [
         "query-embedding · frechet",
-        "input:items.brand · null-share",
+        "input:items.brand · null_share",
     ]

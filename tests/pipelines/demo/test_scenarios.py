@@ -18,39 +18,39 @@ def scenario(tmp_path_factory):
     return SimulatedScenario(settings)
 
 
-def test_a_day_is_lived_and_told(scenario):
-    asked, announced = [], []
-    scenario.changes()
+def test_a_day_sends_requests_and_announces_its_changes_of_stock(scenario):
+    requests, announced = [], []
+    scenario.data_options()
     items = pq.read_table(scenario._folder / "items.parquet")
     on_sale = items.filter(pa.compute.is_null(items["delisted_at"]))["item_id"].to_pylist()
 
-    def ask(request):
-        asked.append(request)
+    def recommend(request):
+        requests.append(request)
         return {
-            "request_id": f"r{len(asked)}",
+            "request_id": f"r{len(requests)}",
             "items": [{"item_id": name, "score": 0.0} for name in on_sale[: request["k"]]],
         }
 
     before = scenario.now
-    step = scenario.live(ask, announced.extend)
-    assert step.answers == len(asked) == 40
+    step = scenario.live(recommend, announced.extend)
+    assert step.answers == len(requests) == 40
     assert 0 <= step.hits <= 40
     assert (step.start, step.end) == (before, scenario.now)
-    assert {"user_id", "context", "history", "k", "time"} == asked[0].keys()
+    assert {"user_id", "context", "history", "k", "time"} == requests[0].keys()
     followed = {name for name in step.events["request_id"].to_pylist() if name is not None}
     assert followed <= {f"r{i + 1}" for i in range(40)}
     assert {line["change"] for line in announced} == {"listed", "delisted"}
     assert 0 < step.truth["random_chance"] < step.truth["perfect_chance"] <= 1
 
 
-def test_a_failed_request_is_no_answer_to_react_to(scenario):
+def test_shoppers_do_not_react_to_a_failed_request(scenario):
     step = scenario.live(lambda request: None, lambda lines: None)
     assert step.hits == 0
     assert step.events["request_id"].null_count == step.events.num_rows
 
 
-def test_a_run_is_pointed_at_what_was_lived(scenario):
-    settings = read_settings(scenario.config, scenario.changes()[1::2])
+def test_a_run_reads_the_data_up_to_now(scenario):
+    settings = read_settings(scenario.config, scenario.data_options()[1::2])
     assert settings.ingestion.end == scenario.now
     assert settings.ingestion.path == str(scenario._folder)
     events = pq.read_table(scenario._folder / "events.parquet", columns=["event_time"])[
@@ -60,16 +60,16 @@ def test_a_run_is_pointed_at_what_was_lived(scenario):
     assert last_day < pa.compute.max(events).as_py() < scenario.now
 
 
-def test_the_ordered_change_is_told(scenario):
+def test_the_change_of_the_settings_is_the_truth(scenario):
     assert [change["name"] for change in scenario.truth()] == ["new_category_wave"]
 
 
-def test_an_unknown_world_lists_the_right_ones():
+def test_an_unknown_source_lists_the_known_ones():
     with pytest.raises(UsageError, match="'simulated' or 'renttherunway'"):
         DemoSettings.parse({"source": "ebay"})
 
 
 @pytest.mark.parametrize("data", [None, "nowhere"])
-def test_a_replay_says_what_it_needs(data):
+def test_a_replay_without_data_names_the_option(data):
     with pytest.raises(UsageError, match="--data"):
         DemoSettings.parse({"source": "renttherunway", "data": data})
