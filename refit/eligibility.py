@@ -159,7 +159,7 @@ class Rule(Protocol):
         """Find the items that must not be shown.
 
         Returns:
-            Flags that broadcast to [B, C], or the cells (query, candidate); None for nothing.
+            Flags that broadcast to [B, C], or the cells; None for nothing.
         """
         ...
 
@@ -288,7 +288,7 @@ class Rules:
                 raise RefitError(
                     f"eligibility rule {name!r} failed: {type(error).__name__}: {error}"
                 ) from error
-            yield name, found if name in STANDARD_RULES else _checked(name, found, shape)
+            yield name, found if name in STANDARD_RULES else _check(name, found, shape)
 
 
 def locate(items: Items, lists: ItemLists) -> Cells | None:
@@ -302,7 +302,7 @@ def locate(items: Items, lists: ItemLists) -> Cells | None:
 
 def _remove_flags(eligible: Flags | None, found: Flags, shape: tuple[int, int]) -> Flags:
     if eligible is None:
-        return np.logical_not(np.broadcast_to(found, shape), order="C")
+        return np.logical_not(found, out=np.empty(shape, dtype=np.bool_))
     return np.greater(eligible, found, out=eligible)  # eligible, and not found
 
 
@@ -312,32 +312,43 @@ def _remove_cells(eligible: Flags, found: Cells) -> int:
     if len(eligible) > 1:
         cells = found.query * eligible.shape[1] + cells
     flat = eligible.reshape(-1)
-    cells = cells[flat[cells]]
+    removed = int(np.count_nonzero(flat[cells]))
     flat[cells] = False
-    return len(cells) if len(cells) < 2 else len(np.unique(cells))
+    return removed
 
 
-def _checked(name: str, found: Any, shape: tuple[int, int]) -> Flags | Cells | None:
-    """Refuse what is no answer: a rule of another package may return anything.
+def _check(name: str, found: Any, shape: tuple[int, int]) -> Flags | Cells | None:
+    """Check what a rule of another package returned; it may be anything.
+
+    Returns:
+        The same; of cells each one once.
 
     Raises:
         RefitError: It is neither flags nor cells, or does not fit ``shape``.
     """
-    if found is None or (isinstance(found, Cells) and not len(found)):
+    if found is None:
         return None
     if isinstance(found, Cells):
-        ends = ((found.query, shape[0]), (found.position, shape[1]))
-        fits = all(values.min() >= 0 and values.max() < end for values, end in ends)
-        kind = "cells"
+        if _fits(found.query, shape[0]) and _fits(found.position, shape[1]):
+            distinct = np.unique(found.query * shape[1] + found.position)
+            return Cells(*np.divmod(distinct, shape[1]))
+        returned = "cells"
     elif isinstance(found, np.ndarray) and found.dtype == np.bool_:
-        fits = all(n in (1, end) for n, end in zip(found.shape[::-1], shape[::-1], strict=False))
-        fits, kind = fits and found.ndim <= len(shape), f"flags {found.shape}"
+        if _broadcasts(found.shape, shape):
+            return found
+        returned = f"flags {found.shape}"
     else:
-        fits, kind = False, type(found).__name__
-    if not fits:
-        raise RefitError(
-            f"eligibility rule {name!r} returned {kind}, which do not fit {shape[0]} queries and "
-            f"{shape[1]} candidates; it must return an array of bool, Cells or None"
-        )
-    found_: Flags | Cells = found
-    return found_
+        returned = type(found).__name__
+    raise RefitError(
+        f"eligibility rule {name!r} returned {returned}, which do not fit {shape[0]} queries and "
+        f"{shape[1]} candidates; it must return an array of bool, Cells or None"
+    )
+
+
+def _fits(numbers: Longs, end: int) -> bool:
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < end)
+
+
+def _broadcasts(found: tuple[int, ...], shape: tuple[int, int]) -> bool:
+    pairs = zip(reversed(found), reversed(shape), strict=False)
+    return len(found) <= len(shape) and all(n in (1, end) for n, end in pairs)

@@ -124,10 +124,10 @@ class RequestQuery:
 
     def _join(self, stored: ItemLists, item_ids: Iterable[str]) -> ItemLists:
         given = self._numbers(item_ids)
-        return ItemLists.of_one(np.append(stored.item, given)) if given else stored
+        return ItemLists.of_one(np.union1d(stored.item, given)) if given else stored
 
     def _numbers(self, item_ids: Iterable[str]) -> list[int]:
-        """Numbers of the items that are candidates or may be; others need no excluding."""
+        """The numbers of items, each once; without those that cannot be candidates."""
         rows, fresh = self._catalogue.row_of, self._fresh.number_of
-        found = (rows.get(item_id, fresh.get(item_id)) for item_id in item_ids)
+        found = {rows.get(item_id, fresh.get(item_id)) for item_id in item_ids}
         return [number for number in found if number is not None]

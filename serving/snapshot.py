@@ -76,9 +76,7 @@ class ServingSnapshot:
         rows, scores = self.catalogue.search(query, eligible.rows, request.k)
         ids = self.catalogue.item_ids
         ranked = [(ids[row], float(score)) for row, score in zip(rows, scores, strict=True)]
-        fresh = eligible.fresh
-        fresh_scores = None if fresh.vectors is None else fresh.vectors @ query
-        return eligible.answer(ranked, fresh_scores, request.k)
+        return eligible.answer(ranked, eligible.fresh.score(query), request.k)
 
     def popular(self, request: Request, now: datetime) -> Recommendations:
         """The k eligible items that are most popular in the request's context."""
@@ -129,29 +127,34 @@ class _Eligible:
     fresh_flags: Flags | None
     removed: Mapping[str, int]
 
-    def answer(self, ranked: Ranked, fresh_scores: Scores | None, k: int) -> Recommendations:
-        """Merge the bundle's best items with the best listings newer than it, best first.
+    def answer(self, ranked: Ranked, fresh_scores: Scores, k: int) -> Recommendations:
+        """Merge the bundle's k best items with the listings newer than it, best first.
 
         Among equal scores the bundle's own items come first. While the feed is being applied an
         item that was listed again may be among both; it is shown once.
         """
+        floor = ranked[-1][1] if len(ranked) == k else -np.inf
+        better = fresh_scores > floor
+        if self.fresh_flags is not None:
+            better &= self.fresh_flags
+        fresh = [
+            (self.fresh.listings[i].item_id, float(fresh_scores[i]))
+            for i in _best(fresh_scores, better, k)
+        ]
+        if not fresh:
+            return Recommendations(ranked, self.removed)
         merged: dict[str, float] = {}
-        fresh = [] if fresh_scores is None else self._best_fresh(fresh_scores, k)
         for item_id, score in sorted([*ranked, *fresh], key=lambda pair: -pair[1]):
             merged.setdefault(item_id, score)
         return Recommendations(list(merged.items())[:k], self.removed)
-
-    def _best_fresh(self, scores: Scores, k: int) -> Ranked:
-        best = _best(scores, self.fresh_flags, k)
-        return [(self.fresh.listings[i].item_id, float(scores[i])) for i in best]
 
 
 def _best(scores: Scores, flags: Flags | None, k: int) -> Rows:
     """Positions of the k highest scores among those that are let through, best first."""
     if flags is None:
         return top(scores, k)
-    positions = np.flatnonzero(flags)
-    return positions[top(scores[positions], k)]
+    best = top(np.where(flags, scores, -np.inf), k)
+    return best[flags[best]]
 
 
 def _only(flags: Flags | None) -> Flags | None:

@@ -143,16 +143,15 @@ class DeltaIndex:
 
     Attributes:
         listings: [F] the listings, the first added first.
-        vectors: [F, D]; None when there is no listing.
+        vectors: [F, D].
         content: Content vectors by item id, for histories.
         number_of: Item numbers by item id.
     """
 
     def __init__(self, catalogue: Catalogue, listings: Iterable[Listing] = ()) -> None:
         self.listings = tuple(listings)
-        self.vectors = (
-            np.stack([listing.vector for listing in self.listings]) if self.listings else None
-        )
+        vectors = [listing.vector for listing in self.listings]
+        self.vectors = np.stack(vectors) if vectors else np.empty((0, catalogue.size), np.float32)
         self.content = {listing.item_id: listing.content for listing in self.listings}
         self.number_of = {listing.item_id: listing.number for listing in self.listings}
         numbers = np.array([listing.number for listing in self.listings], dtype=np.int64)
@@ -168,6 +167,10 @@ class DeltaIndex:
     def sellers(self) -> Labels:
         """[F] who sells each listing."""
         return Labels.of(self._values("seller_id", pa.string()))
+
+    def score(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[F] dot products with a query vector [D]."""
+        return np.asarray(self.vectors @ query)
 
     def not_live_at(self, times: Longs) -> None:
         """None: a listing that was sold is not in the delta index any more."""
