@@ -73,7 +73,7 @@ class MarketSettings(Settings):
         return tuple(dict.fromkeys((*standard, *self.rules)))
 
 
-class Items(Protocol):
+class ItemView(Protocol):
     """C candidate items, as a rule sees them."""
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Items(Protocol):
         ...
 
 
-class Queries(Protocol):
+class QueryView(Protocol):
     """B queries, as a rule sees them."""
 
     def __len__(self) -> int:
@@ -155,7 +155,7 @@ class Rule(Protocol):
     ITEM_COLUMNS: tuple[str, ...]
     QUERY_COLUMNS: tuple[str, ...]
 
-    def find_ineligible(self, items: Items, queries: Queries) -> Flags | Cells | None:
+    def find_ineligible(self, items: ItemView, queries: QueryView) -> Flags | Cells | None:
         """Find the items that must not be shown.
 
         Returns:
@@ -229,7 +229,7 @@ class Rules:
                     f"does not exist; there are: {', '.join(sorted(there)) or 'none'}"
                 )
 
-    def find_eligible(self, items: Items, queries: Queries) -> Eligibility:
+    def find_eligible(self, items: ItemView, queries: QueryView) -> Eligibility:
         """Apply every rule to every query and candidate.
 
         Raises:
@@ -252,7 +252,7 @@ class Rules:
         return Eligibility(eligible, removed)
 
     def find_reasons(
-        self, items: Items, queries: Queries, position: NDArray[np.integer[Any]]
+        self, items: ItemView, queries: QueryView, position: NDArray[np.integer[Any]]
     ) -> NDArray[np.str_]:
         """Which rule removes one candidate of each query.
 
@@ -277,7 +277,9 @@ class Rules:
             reasons[hit & (reasons == "")] = name
         return reasons
 
-    def _apply(self, items: Items, queries: Queries) -> Iterator[tuple[str, Flags | Cells | None]]:
+    def _apply(
+        self, items: ItemView, queries: QueryView
+    ) -> Iterator[tuple[str, Flags | Cells | None]]:
         shape = len(queries), len(items)
         for name, rule in self._rules.items():
             try:
@@ -291,7 +293,7 @@ class Rules:
             yield name, found if name in STANDARD_RULES else _check(name, found, shape)
 
 
-def locate(items: Items, lists: ItemLists) -> Cells | None:
+def locate(items: ItemView, lists: ItemLists) -> Cells | None:
     """The cells of the listed items that are candidates; None when there are none."""
     if not len(lists):
         return None

@@ -5,20 +5,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from refit.columns import Flags, Wanted
-from refit.eligibility import Items, Queries
+from refit.eligibility import ItemView, QueryView
 
 ITEM_COLUMNS: tuple[str, ...] = ()
 QUERY_COLUMNS: tuple[str, ...] = ()
 
 
-def find_ineligible(items: Items, queries: Queries) -> Flags | None:
+def find_ineligible(items: ItemView, queries: QueryView) -> Flags | None:
     """Flags of the items that lack a required attribute."""
     if not any(queries.required):
         return None
     return np.stack([_lacks(items, required) for required in queries.required])
 
 
-def _lacks(items: Items, required: Mapping[str, Wanted]) -> Flags:
+def _lacks(items: ItemView, required: Mapping[str, Wanted]) -> Flags:
     lacks = np.zeros(len(items), dtype=np.bool_)
     for name, wanted in required.items():
         lacks |= ~items.column(name).matches(wanted)
