@@ -81,7 +81,7 @@ def summary_of(model: type[Any]) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in the words of somebody who writes YAML."""
+    """A type, described for users who write YAML."""
     if annotation in WORDS:
         return WORDS[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -104,7 +104,7 @@ def describe_type(annotation: Any) -> str:
 
 
 def holds_settings(annotation: Any) -> bool:
-    """Whether a setting is a section of its own: settings, or a list or mapping of them."""
+    """Whether a setting is a separate section: settings, or a list or mapping of them."""
     return _settings_in(annotation) is not None
 
 
@@ -172,7 +172,7 @@ def _limits(metadata: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    """A default as YAML would have it."""
+    """A default value in YAML."""
     plain = _plain(value)
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()
     return text.removesuffix("\n...").strip()
