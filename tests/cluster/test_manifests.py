@@ -123,7 +123,7 @@ def test_the_deployer_may_split_traffic_by_the_gateway_api(
         cluster.split(weights)
         for kind in ROUTES:
             assert weights_of(installed.get(kind, "refit", "refit"), "refit") == weights
-    with pytest.raises(ServiceUnreachable, match="refuses"):
+    with pytest.raises(ServiceUnreachable, match="denies access"):
         SeldonCluster("refit", "another", client=deployer(installed)).split({"main": 100})
     installed.kubectl("delete", "httproute,grpcroute", "--all", "-n", "refit")
     with pytest.raises(UsageError, match="neither an HTTPRoute nor a GRPCRoute"):

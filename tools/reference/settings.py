@@ -81,7 +81,7 @@ def summary_of(model: type[Any]) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in the words of somebody who writes YAML."""
+    """A type, described for users who write YAML."""
     if annotation in WORDS:
         return WORDS[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -167,7 +167,7 @@ def _limits(metadata: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A default as YAML would have it."""
+    """A default value in YAML."""
     plain = _plain(value)
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False).strip()
     return text.removesuffix("\n...").strip()
