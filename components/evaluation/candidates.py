@@ -34,9 +34,9 @@ class CandidateItems:
         return len(self._items)
 
     def not_live_at(self, times: Longs) -> Flags | None:
-        """[B, C] not known yet at the time, or gone before it; None when no item is.
+        """[B, C] whether an item is not listed yet at the time, or gone before it; None if none is.
 
-        An item that is gone by the event in question is still live at its time.
+        An item that the query's own event removes from sale is still live at that time.
         """
         flags: Flags | None = None
         if not len(self):
@@ -49,11 +49,11 @@ class CandidateItems:
         return flags
 
     def positions(self, items: Longs) -> Longs:
-        """[P] positions of item indices among the candidates, -1 where an item is none."""
+        """[P] positions of item indices among the candidates, -1 for an item that is not one."""
         if not len(self):
             return np.full(len(items), -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(self._items, items), len(self) - 1)
-        return np.where(self._items[place] == items, place, -1)
+        position = np.minimum(np.searchsorted(self._items, items), len(self) - 1)
+        return np.where(self._items[position] == items, position, -1)
 
     def column(self, name: str) -> Column:
         """[C] an item column."""
@@ -62,12 +62,12 @@ class CandidateItems:
 
 @dataclass(frozen=True)
 class QueryBlock:
-    """B queries at their times, knowing nothing of that time or later.
+    """B queries, with only what was known before the time of each.
 
     Attributes:
         data: The features folder.
         rows: [B] rows of the log.
-        excluded, required: What requests would ask for; recorded events ask for nothing.
+        excluded, required: Exclusions and filters of requests; recorded events have none.
     """
 
     data: EvaluationData
@@ -85,31 +85,31 @@ class QueryBlock:
 
     @cached_property
     def times(self) -> Longs:
-        """[B] when each query was made."""
+        """[B] time of each query, in microseconds."""
         return self.data.log.time[self.rows]
 
     @cached_property
     def user_ids(self) -> Sequence[str]:
-        """[B] who made it."""
+        """[B] user id of each query."""
         ids: list[str] = self.data.log.user_ids[self._users].tolist()
         return ids
 
     @property
     def bought(self) -> ItemLists:
-        """What each user had bought before, however long ago."""
+        """Items that each user had bought before the query, however long ago."""
         return self.data.purchases.of(self._users, before=self.times)
 
     @property
     def hidden(self) -> ItemLists:
-        """What each user had hidden before, however long ago."""
+        """Items that each user had hidden before the query, however long ago."""
         return self.data.hides.of(self._users, before=self.times)
 
     def texts(self, name: str) -> NDArray[np.object_]:
-        """[B] a context or user column as text, "" where it is missing."""
+        """[B] a context or user column as text, "" where missing."""
         return strings(self._column(name))
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """[B] a context or user column as numbers, NaN where it is missing."""
+        """[B] a context or user column as numbers, NaN where missing."""
         filled = pc.fill_null(self._column(name).cast(pa.float64()), float("nan"))
         return np.asarray(filled.to_numpy(), dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""The features folder as arrays: catalogue, log of examples, queries, and moments to rank at."""
+"""The features folder as arrays: catalogue, log of examples, queries and candidate snapshots."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -45,7 +45,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Coded:
-    """A column as small whole numbers: ``values[codes]`` are its values."""
+    """A column encoded as integers: ``values[codes]`` restores its values."""
 
     codes: Ints
     values: tuple[str, ...]
@@ -59,7 +59,7 @@ class ItemCatalogue:
         table: Every column of the catalogue.
         item_id: [N] ids.
         sellers: [N] the user id of each item's seller.
-        known_at, gone_at: [N] the item is live from the one to the other, both inclusive.
+        known_at, gone_at: [N] first and last time at which the item is live, in microseconds.
     """
 
     table: pa.Table
@@ -75,7 +75,7 @@ class ItemCatalogue:
         return len(self.item_id)
 
     def column(self, name: str) -> Column:
-        """[N] a column as eligibility rules read it."""
+        """[N] a column in the form that eligibility rules read."""
         if name not in self._columns:
             self._columns[name] = read_column(self.table[name])
         return self._columns[name]
@@ -83,14 +83,14 @@ class ItemCatalogue:
 
 @dataclass(frozen=True)
 class ExampleLog:
-    """The examples of all splits in the order of time.
+    """The examples of all splits, in order of time.
 
     Attributes:
-        table: The context and user columns, of the towers and of eligibility rules.
-        user_ids: The ids of the user numbers.
-        user, item, time, weight, snapshot: [M] one entry an example.
-        last_item: [M] the newest item of the history, -1 where there is none.
-        starts: First row of each split, and the number of rows.
+        table: Context and user columns that the towers or the eligibility rules read.
+        user_ids: Ids by user number.
+        user, item, time, weight, snapshot: [M] one entry per example.
+        last_item: [M] the latest item of the history, -1 if the history is empty.
+        starts: First row of each split, then the number of rows.
     """
 
     table: pa.Table
@@ -104,18 +104,19 @@ class ExampleLog:
     starts: tuple[int, int, int, int]
 
     def before(self, time: int) -> int:
-        """Number of examples strictly before a time: they are the first ones."""
+        """Number of examples strictly before ``time``; these are the first rows."""
         return int(np.searchsorted(self.time, time, side="left"))
 
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of one split: what a person did next, and what was known then.
+    """The queries of one split, each with what was known at its time.
 
     Attributes:
-        rows: [n] row of the log.
-        history: The latest earlier events of each.
-        new_user, new_item: [n] no event before the split began.
+        rows: [n] rows of the log; a row's item is the query's positive item.
+        history: The latest earlier events of each query.
+        new_user, new_item: [n] whether the user, or the positive item, has no event before the
+            split began.
     """
 
     rows: Longs
@@ -139,14 +140,14 @@ class Queries:
 
 @dataclass(frozen=True)
 class CandidateSnapshot:
-    """What stands to choice at a snapshot, and what was known of it then.
+    """The candidates at a snapshot, with what was known about them then.
 
     Attributes:
         snapshot: Number of the snapshot.
-        time: Its time; nothing of that time or later is known.
+        time: Time of the snapshot; only earlier events are known.
         items: [C] candidates, as item indices.
         age_days: [C] days since listing.
-        popularity: [C, P] decayed counts, laid out as the features manifest says.
+        popularity: [C, P] decayed counts; see ``FeaturesManifest.popularity_size``.
     """
 
     snapshot: int
@@ -156,7 +157,7 @@ class CandidateSnapshot:
     popularity: Floats
 
     def take(self, which: NDArray[Any]) -> "CandidateSnapshot":
-        """The same moment with fewer candidates."""
+        """The same snapshot with only some of its candidates."""
         return CandidateSnapshot(
             self.snapshot,
             self.time,
@@ -167,20 +168,20 @@ class CandidateSnapshot:
 
 
 class EvaluationData:
-    """Everything that judging reads from a features folder.
+    """The part of a features folder that evaluation reads.
 
     Attributes:
         folder: The features folder.
-        manifest: What its tower inputs look like.
+        manifest: Its features manifest.
         rules: The eligibility rules of its market.
         catalogue: All items.
         log: All examples.
-        purchases, hides: What the users of the log have bought and hidden, and when first.
+        purchases, hides: Items that users of the log have bought or hidden, with the first time.
         queries: The queries of ``validation`` and ``test``.
 
     Raises:
         DataValidationError: A split is missing or empty.
-        UsageError: An eligibility rule cannot be loaded, or reads a column that is not there.
+        UsageError: An eligibility rule cannot be loaded, or reads a column that does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -203,7 +204,7 @@ class EvaluationData:
         return self.manifest.spec
 
     def of_requests(self) -> "EvaluationData":
-        """The same catalogue and moments with the visits' first events as the log.
+        """The same catalogue and snapshots, with the first event of each visit as the log.
 
         Its only queries are ``requests``.
 
@@ -230,26 +231,25 @@ class EvaluationData:
         return np.array([_microseconds(t) for t in self.manifest.snapshots], dtype=np.int64)
 
     def split_start(self, split: str) -> int:
-        """The time before which a split's ``seen`` items had their events: its first snapshot."""
+        """Time of a split's first snapshot; ``seen`` items have an event before it."""
         rows = self.queries[split].rows
         return int(self.snapshot_times[self.log.snapshot[rows].min()])
 
     def read_candidates(self, snapshot: int, keep: Flags | None = None) -> CandidateSnapshot:
-        """Read a snapshot; with ``keep`` [N] only those items are candidates."""
+        """Read a snapshot; a mask ``keep`` [N] restricts its candidates."""
         items, age, popularity = read_snapshot(self.folder, snapshot)
-        moment = CandidateSnapshot(
-            snapshot, int(self.snapshot_times[snapshot]), items, age, popularity
-        )
-        return moment if keep is None else moment.take(keep[items])
+        time = int(self.snapshot_times[snapshot])
+        candidates = CandidateSnapshot(snapshot, time, items, age, popularity)
+        return candidates if keep is None else candidates.take(keep[items])
 
 
 def code_strings(column: pa.ChunkedArray, most: int, counted: int | None = None) -> Coded:
-    """Code a string column by its most frequent values; all others share one code.
+    """Encode a string column; the most frequent values get their own codes, others share one.
 
     Args:
-        column: Strings; null reads as "".
-        most: At most this many values are told apart.
-        counted: Only the first so many rows decide which values are frequent.
+        column: Strings; null is read as "".
+        most: Maximum number of values with their own codes.
+        counted: Number of leading rows that decide which values are frequent; None takes all.
     """
     encoded = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
     raw = encoded.indices.to_numpy(zero_copy_only=False)
@@ -262,7 +262,7 @@ def code_strings(column: pa.ChunkedArray, most: int, counted: int | None = None)
 
 
 def code_numbers(values: NDArray[Any], bins: int, counted: int | None = None) -> Coded:
-    """Code numbers by equally filled bins; NaN has a code of its own."""
+    """Encode numbers by quantile bins; NaN has its own code."""
     numbers = np.asarray(values, dtype=np.float64)
     known = numbers[:counted]
     known = known[np.isfinite(known)]
@@ -277,7 +277,7 @@ def code_numbers(values: NDArray[Any], bins: int, counted: int | None = None) ->
 
 
 def code_column(column: pa.ChunkedArray, most: int, bins: int, counted: int | None = None) -> Coded:
-    """Code a column of strings or numbers."""
+    """Encode a column with ``code_numbers`` if it is numeric, else with ``code_strings``."""
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
         return code_numbers(column.to_numpy(), bins, counted)
     return code_strings(column, most, counted)
@@ -310,7 +310,7 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> Ex
     time = _times(joined["event_time"])
     if np.any(np.diff(time) < 0):
         raise DataValidationError(
-            "the examples are not in the order of time; run the feature step again"
+            "the examples are not in order of time; run the feature step again"
         )
     bounds = np.cumsum([0, *(t.num_rows for t in tables)])
     return ExampleLog(
@@ -340,7 +340,7 @@ def _read_catalogue(items: pa.Table, rules: Rules) -> ItemCatalogue:
 
 
 def _read_user_items(path: Path, user_ids: NDArray[Any]) -> UserItems:
-    """Purchases or hides of the users of a log; of other users nothing is asked."""
+    """Purchases or hides of the users in a log; those of other users are skipped."""
     table = pq.read_table(path)
     numbers = pc.index_in(table["user_id"], value_set=pa.array(user_ids, pa.string()))
     table = table.append_column("user", numbers).filter(numbers.is_valid())
@@ -366,8 +366,8 @@ def _array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
 
 
 def _times(column: pa.ChunkedArray, null: int | None = None) -> Longs:
-    moments = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-    return _array(moments if null is None else pc.fill_null(moments, null), np.int64)
+    times = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    return _array(times if null is None else pc.fill_null(times, null), np.int64)
 
 
 def _microseconds(time: Any) -> int:

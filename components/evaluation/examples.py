@@ -1,4 +1,4 @@
-"""Example queries for the report: what each method recommends next to what was chosen."""
+"""Example queries for the report: the recommendations of each method and the positive item."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ HIT_AT = 10
 
 @dataclass(frozen=True)
 class Shown:
-    """An item in words; ``chosen`` marks the one that the person chose."""
+    """An item with its attributes in one line; ``positive`` marks the positive item."""
 
     item_id: str
     words: str
-    chosen: bool = False
+    positive: bool = False
 
 
 @dataclass(frozen=True)
 class AnswerExample:
-    """A method's first items, and the place where the chosen one stood."""
+    """A method's top items, and the rank of the positive item."""
 
     method: str
     rank: int
@@ -34,12 +34,12 @@ class AnswerExample:
 
 @dataclass(frozen=True)
 class Example:
-    """One query: who asked for what, what was chosen, and what each method had said."""
+    """One query: its context and history, its positive item, and the answer of each method."""
 
     time: str
     context: dict[str, str]
     history: tuple[Shown, ...]
-    chosen: Shown
+    positive: Shown
     candidates: int
     answers: tuple[AnswerExample, ...]
 
@@ -51,7 +51,7 @@ def draw_examples(
     how_many: int,
     seed: int,
 ) -> list[Example]:
-    """Draw queries at random, half of them where the model had the item among its first 10."""
+    """Draw queries at random; in half of them the model ranks the positive item in its top 10."""
     random = np.random.default_rng(seed)
     hit = rankings[model].rank <= HIT_AT
     hits = random.permutation(np.flatnonzero(hit))[: how_many // 2]
@@ -79,11 +79,11 @@ def describe_item(catalogue: ItemCatalogue, item: int) -> str:
 def _example(evaluation_set: EvaluationSet, rankings: Mapping[str, Ranking], i: int) -> Example:
     data, queries = evaluation_set.data, evaluation_set.queries
     row = int(queries.rows[i])
-    chosen = int(data.log.item[row])
+    positive = int(data.log.item[row])
 
     def show(item: int) -> Shown:
         words = describe_item(data.catalogue, item)
-        return Shown(str(data.catalogue.item_id[item]), words, item == chosen)
+        return Shown(str(data.catalogue.item_id[item]), words, item == positive)
 
     past = list(dict.fromkeys(int(j) for j in queries.history.item[i] if j >= 0))
     context = data.log.table.slice(row, 1).to_pylist()[0]
@@ -92,7 +92,7 @@ def _example(evaluation_set: EvaluationSet, rankings: Mapping[str, Ranking], i: 
         time=f"{time:%Y-%m-%d %H:%M}",
         context={k: str(v) for k, v in context.items() if v is not None and v == v and v != ""},
         history=tuple(show(j) for j in past[:LENGTH]),
-        chosen=show(chosen),
+        positive=show(positive),
         candidates=int(next(iter(rankings.values())).candidates[i]),
         answers=tuple(
             AnswerExample(

@@ -1,6 +1,6 @@
-"""What the model would have answered to the visits of the test window: the reference of drift.
+"""The model's answers to the visits of the test window: the reference for drift.
 
-The test queries are events that training aims at, such as purchases; live traffic is every visit.
+The test queries are target events, such as purchases; live traffic consists of all visits.
 """
 
 import json
@@ -20,24 +20,24 @@ BUNDLE_ID = "offline"
 
 def write_predictions(
     path: Path,
-    judged: EvaluationData,
+    data: EvaluationData,
     towers: TowerScorer,
     embedding_version: str,
     settings: EvaluationSettings,
 ) -> None:
-    """Answer visits from the stock live at their moment, and write prediction records.
+    """Recommend items for visits from the stock live at that time, and write prediction records.
 
     Args:
         path: The Parquet file.
-        judged: The features folder.
+        data: The features folder.
         towers: The model.
-        embedding_version: The identity of its towers.
-        settings: How many visits, and how long lists.
+        embedding_version: The embedding version of its towers.
+        settings: Number of visits and length of the lists.
 
     Raises:
-        DataValidationError: The features hold no requests.
+        DataValidationError: The features folder has no requests.
     """
-    data = judged.of_requests()
+    data = data.of_requests()
     evaluation_set = build_request_set(data, settings.prediction_queries)
     scorer = towers.over(data)
     vectors = scorer.embed_queries(evaluation_set.queries)

@@ -1,6 +1,6 @@
 """Full-catalogue ranking: the rank of the positive item among all items live at that time.
 
-rank = 1 + number of other candidates that score at least as high: ties never help.
+rank = 1 + number of other candidates whose score is at least as high, so ties never help.
 """
 
 import os
@@ -29,31 +29,31 @@ from refit.feature_tables import REQUESTS
 
 THREADS = min(4, os.cpu_count() or 1)
 BLOCK_CELLS = 2_000_000
-"""Scores held at once; small enough to stay near the processor."""
+"""Scores computed at a time; few enough to stay in the processor's cache."""
 NOT_LIVE = "not_live"
 NOT_SEEN = "item not seen"
 
 ScoreBlock = Callable[[Longs], Floats]
-"""From positions [B] in the queries to the scores [B, C] of a snapshot's candidates."""
+"""Maps positions [B] in the queries to the scores [B, C] of a snapshot's candidates."""
 
 
 class Scorer(Protocol):
-    """One way to recommend: the model, the champion or a baseline."""
+    """Scores candidates: the model, the champion or a baseline."""
 
     def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
-        """Prepare to score a snapshot's candidates; nothing later than the snapshot is known."""
+        """Prepare to score a snapshot's candidates, using only what was known at its time."""
         ...
 
 
 @dataclass(frozen=True)
 class CandidateGroup:
-    """The queries that have the same candidates.
+    """Queries that share the same candidates.
 
     Attributes:
         snapshot: The candidates.
-        queries: [R] positions in the queries.
-        positive: [R] position of the positive item among the candidates; of a request, the item
-            of the visit's first event, -1 where it is no candidate.
+        queries: [R] positions in the queries of the evaluation set.
+        positive: [R] position of the positive item among the candidates, -1 if it is not one of
+            them. The positive item of a request is the item of the visit's first event.
     """
 
     snapshot: CandidateSnapshot
@@ -61,25 +61,27 @@ class CandidateGroup:
     positive: Ints
 
     def blocks(self) -> Iterator[slice]:
-        """Split the queries so that a block's scores fit near the processor."""
+        """Split the queries into blocks of about ``BLOCK_CELLS`` scores."""
         size = max(1, BLOCK_CELLS // max(1, len(self.snapshot.items)))
         for start in range(0, len(self.queries), size):
             yield slice(start, min(start + size, len(self.queries)))
 
 
 FindEligible = Callable[[slice], Eligibility]
-"""From a block of a group's queries to what the eligibility rules leave of its candidates."""
+"""Maps a block of a group's queries to the eligibility of its candidates."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """All that is ranked: queries with a positive item that could have been shown.
+    """The queries to rank, grouped by snapshot.
+
+    In the evaluation set of a split, every positive item is eligible.
 
     Attributes:
         data: The features folder.
         queries: [n] the queries.
-        groups: The same queries by snapshot.
-        left_out: Queries that were left out, by reason.
+        groups: The same queries, grouped by snapshot.
+        left_out: Number of queries that were left out, by reason.
     """
 
     data: EvaluationData
@@ -92,23 +94,23 @@ class EvaluationSet:
         items = CandidateItems(self.data, group.snapshot)
 
         def find(block: slice) -> Eligibility:
-            asked = QueryBlock.of(self.data, self.queries, group.queries[block])
-            return self.data.rules.find_eligible(items, asked)
+            queries = QueryBlock.of(self.data, self.queries, group.queries[block])
+            return self.data.rules.find_eligible(items, queries)
 
         return find
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How a scorer ranked an evaluation set.
+    """The ranking of an evaluation set by a scorer.
 
     Attributes:
-        rank: [n] rank of the positive item, 1 is the best.
-        top: [n, K] the items that it would have shown, best first, -1 where there were fewer.
+        rank: [n] rank of the positive item; 1 is the best.
+        top: [n, K] the top K eligible items, best first, -1 where there are fewer.
         scores: [n, K] their scores.
         candidates: [n] number of eligible candidates.
         not_finite: Number of scores that were not finite.
-        removed: How many candidates each eligibility rule removed, over all queries.
+        removed: Number of candidates that each eligibility rule removed, over all queries.
     """
 
     rank: Ints
@@ -126,19 +128,19 @@ def build_evaluation_set(
     max_queries: int | None = None,
     max_snapshots: int | None = None,
 ) -> EvaluationSet:
-    """Group the queries of a split by the snapshot that holds their candidates.
+    """Group the queries of a split by the snapshot with their candidates.
 
-    A query whose positive item could not have been shown is left out and counted.
+    A query whose positive item is ineligible is left out and counted.
 
     Args:
         data: The features folder.
         split: ``validation`` or ``test``.
-        candidates: ``live``, or ``seen``: only items with an event before the split began.
-        max_queries: More queries than this are thinned out evenly over time.
-        max_snapshots: Only so many snapshots are used, evenly over time.
+        candidates: ``live``, or ``seen`` to keep only items with an event before the split began.
+        max_queries: Maximum number of queries, sampled evenly over time.
+        max_snapshots: Maximum number of snapshots, sampled evenly over time.
 
     Raises:
-        DataValidationError: No query is left.
+        DataValidationError: No query can be evaluated.
     """
     queries = data.queries[split]
     numbers = data.log.snapshot[queries.rows]
@@ -160,11 +162,11 @@ def build_evaluation_set(
 
 
 def build_request_set(data: EvaluationData, most: int) -> EvaluationSet:
-    """Group the requests, evenly over time, by the snapshot that holds their candidates.
+    """Group requests by the snapshot with their candidates.
 
     Args:
-        data: What ``EvaluationData.of_requests`` returns.
-        most: At most this many requests.
+        data: The result of ``EvaluationData.of_requests``.
+        most: Maximum number of requests, sampled evenly over time.
     """
     queries = data.queries[REQUESTS]
     queries = queries.take(spread(np.arange(len(queries)), most))
@@ -172,10 +174,10 @@ def build_request_set(data: EvaluationData, most: int) -> EvaluationSet:
 
 
 def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
-    """Rank every query's candidates; keep the ``length`` best.
+    """Rank the candidates of every query and keep the ``length`` best.
 
-    A score that is not a number counts as high as any for the others, and as low as any for the
-    positive item, so that a broken model cannot gain by it.
+    NaN counts as the lowest score for the positive item and as the highest for every other
+    candidate, so that a broken model gains nothing from it.
     """
     n = len(evaluation_set.queries)
     ranks = np.zeros(n, dtype=np.int32)
@@ -212,10 +214,10 @@ def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
 
 
 def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tuple[Ints, Floats]:
-    """Answer every query as a server would: the best candidates, whatever the positive item is.
+    """Recommend items for every query as a server would, without the positive item.
 
     Returns:
-        [n, length] items, best first, -1 where there were fewer, and their scores.
+        [n, length] items, best first, -1 where there are fewer, and their scores.
     """
     n = len(evaluation_set.queries)
     top = np.full((n, length), -1, dtype=np.int32)
@@ -234,16 +236,16 @@ def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tup
 def rank_positives(
     scores: Floats, positive: Ints, eligible: Flags | None = None
 ) -> tuple[Ints, Ints]:
-    """Rank of the positive candidate in each row, and the number of eligible candidates.
+    """Compute the rank of the positive candidate in each row, and count eligible candidates.
 
     Args:
         scores: [B, C].
         positive: [B] column of the positive candidate; it must be eligible.
-        eligible: [B, C] which candidates are; None for all.
+        eligible: [B, C] whether each candidate is eligible; None if all are.
 
     Returns:
-        [B] 1 + number of other candidates with a score >= that of the positive one, and [B]
-        number of candidates.
+        [B] 1 + number of other eligible candidates with a score >= that of the positive one, and
+        [B] number of eligible candidates.
     """
     below = scores < scores[np.arange(len(scores)), positive][:, None]
     candidates = np.full(len(scores), scores.shape[1], dtype=np.int32)
@@ -254,15 +256,15 @@ def rank_positives(
 
 
 def top_k(scores: Floats, eligible: Flags | None, length: int) -> tuple[Ints, Floats]:
-    """The best candidates of each row, best first; -1 and -inf where there are fewer.
+    """The ``length`` best candidates of each row, best first; -1 and -inf where there are fewer.
 
-    Only scores [B, C] of eligible candidates that are finite are among them.
+    Only eligible candidates whose score in ``scores`` [B, C] is finite are returned.
     """
-    fit = eligible
+    allowed = eligible
     finite = np.isfinite(scores)
     if not finite.all():
-        fit = finite if eligible is None else eligible & finite
-    usable = scores if fit is None else np.where(fit, scores, np.float32(-np.inf))
+        allowed = finite if eligible is None else eligible & finite
+    usable = scores if allowed is None else np.where(allowed, scores, np.float32(-np.inf))
     length = min(length, usable.shape[1])
     rows = np.arange(len(usable))[:, None]
     cut = usable.shape[1] - length
@@ -277,14 +279,14 @@ def top_k(scores: Floats, eligible: Flags | None, length: int) -> tuple[Ints, Fl
 
 
 def spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the values, evenly over their order."""
+    """At most ``most`` of the values, evenly spaced in their order."""
     if len(values) <= most:
         return values
     return values[np.linspace(0, len(values) - 1, most).round().astype(np.int64)]
 
 
 def _find_reasons(evaluation_set: EvaluationSet, seen: Flags | None) -> NDArray[np.str_]:
-    """[n] why a query cannot be evaluated, "" where it can: which rule removes its positive."""
+    """[n] the rule that removes a query's positive item, "" if the query can be evaluated."""
     data, queries = evaluation_set.data, evaluation_set.queries
     longest = max(len(name) for name in (*data.rules.names, NOT_SEEN))
     reasons = np.full(len(queries), "", dtype=f"<U{longest}")
@@ -292,31 +294,33 @@ def _find_reasons(evaluation_set: EvaluationSet, seen: Flags | None) -> NDArray[
         items = CandidateItems(data, group.snapshot)
         for block in group.blocks():
             positive, which = group.positive[block], group.queries[block]
-            there = positive >= 0
-            reasons[which[~there]] = NOT_LIVE
-            if there.any():
-                asked = QueryBlock.of(data, queries, which[there])
-                reasons[which[there]] = data.rules.find_reasons(items, asked, positive[there])
+            live = positive >= 0
+            reasons[which[~live]] = NOT_LIVE
+            if live.any():
+                block_queries = QueryBlock.of(data, queries, which[live])
+                reasons[which[live]] = data.rules.find_reasons(items, block_queries, positive[live])
     if seen is not None:
         reasons[~seen[data.log.item[queries.rows]]] = NOT_SEEN
     return reasons
 
 
-def _without(evaluation_set: EvaluationSet, gone: Flags, left_out: dict[str, int]) -> EvaluationSet:
-    """The evaluation set without some of its queries."""
-    number = np.cumsum(~gone) - 1
+def _without(
+    evaluation_set: EvaluationSet, removed: Flags, left_out: dict[str, int]
+) -> EvaluationSet:
+    """The evaluation set without the queries of a mask [n]."""
+    number = np.cumsum(~removed) - 1
     groups = []
     for group in evaluation_set.groups:
-        stays = ~gone[group.queries]
-        if stays.any():
-            kept = number[group.queries[stays]]
-            groups.append(CandidateGroup(group.snapshot, kept, group.positive[stays]))
-    queries = evaluation_set.queries.take(~gone)
+        kept = ~removed[group.queries]
+        if kept.any():
+            numbers = number[group.queries[kept]]
+            groups.append(CandidateGroup(group.snapshot, numbers, group.positive[kept]))
+    queries = evaluation_set.queries.take(~removed)
     return EvaluationSet(evaluation_set.data, queries, tuple(groups), left_out)
 
 
 def _seen_items(data: EvaluationData, split: str) -> Flags:
-    """[N] items with an event before the split began."""
+    """[N] whether each item has an event before the split began."""
     before = data.log.before(data.split_start(split))
     seen = np.zeros(data.catalogue.size, dtype=np.bool_)
     seen[data.log.item[:before]] = True
@@ -331,10 +335,10 @@ def _candidate_groups(
     snapshots = data.log.snapshot[queries.rows]
     for number in np.unique(snapshots):
         snapshot = data.read_candidates(int(number), seen)
-        here = np.flatnonzero(snapshots == number)
-        items = data.log.item[queries.rows[here]].astype(np.int64)
+        members = np.flatnonzero(snapshots == number)
+        items = data.log.item[queries.rows[members]].astype(np.int64)
         positive = CandidateItems(data, snapshot).positions(items)
-        yield CandidateGroup(snapshot, here, positive.astype(np.int32))
+        yield CandidateGroup(snapshot, members, positive.astype(np.int32))
 
 
 def _items_at(group: CandidateGroup, positions: Ints) -> Ints:
@@ -343,7 +347,7 @@ def _items_at(group: CandidateGroup, positions: Ints) -> Ints:
 
 
 def _count_true(flags: Flags) -> Ints:
-    """Count by row, several times quicker than count_nonzero with an axis."""
+    """Count true flags by row; several times faster than count_nonzero with an axis."""
     return np.add.reduce(flags.view(np.uint8), axis=1, dtype=np.int32)
 
 

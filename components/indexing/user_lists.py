@@ -1,4 +1,4 @@
-"""What each user has bought or hidden, by the rows of the index folder."""
+"""Purchases and hides of each user, by the rows of the index folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from refit.feature_tables import HIDES_FILE, PURCHASES_FILE
 
 @dataclass(frozen=True)
 class UserLists:
-    """The tables that the index folder keeps for the eligibility rules; see ``refit.index``.
+    """The tables of the index folder that the eligibility rules read; see ``refit.index``.
 
     Attributes:
         purchases, hides: ``user_row`` and ``item_row``, sorted.
-        delisted: ``item_id`` of the items that only these two mention, sorted.
+        delisted: ``item_id`` of the items that occur only in these two, sorted.
     """
 
     purchases: pa.Table
@@ -37,8 +37,8 @@ def user_lists(
 
     Args:
         features: Features folder.
-        user_ids: [U] ids in the order of the histories.
-        item_ids: Ids by item_index.
+        user_ids: [U] user ids in the order of the histories.
+        item_ids: Item ids by item_index.
         members: [M] item_index of each row of the index.
     """
     tables = [pq.read_table(features / name) for name in (PURCHASES_FILE, HIDES_FILE)]
@@ -59,7 +59,9 @@ def user_lists(
 
 def _by_row(user_row: pa.ChunkedArray, item_row: NDArray[np.int32]) -> pa.Table:
     if user_row.null_count:
-        raise RefitError("purchases or hides name a user without a history; build features again")
+        raise RefitError(
+            "purchases or hides name a user without a history; run the feature step again"
+        )
     users = user_row.to_numpy()
     order = np.lexsort((item_row, users))
     columns = {"user_row": users[order].astype(np.int32), "item_row": item_row[order]}

@@ -84,7 +84,7 @@ def test_purchases_and_hides_point_at_rows_and_at_ids_of_items_that_are_gone(ind
 def test_purchases_of_users_that_the_histories_lack_are_refused(features, folders, tmp_path):
     histories = features / "histories.parquet"
     pq.write_table(pq.read_table(histories).slice(1), histories)
-    with pytest.raises(RefitError, match="without a history; build features again"):
+    with pytest.raises(RefitError, match="without a history; run the feature step again"):
         build_index(IndexSettings(), features, folders[1], tmp_path / "index")
 
 
