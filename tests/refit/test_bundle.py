@@ -19,11 +19,11 @@ def test_an_assembled_bundle_loads_with_its_parts(make_bundle):
     assert {p.name for p in made.path.parent.iterdir()} == {bundle.bundle_id}
 
 
-def test_other_content_makes_another_id(make_bundle):
+def test_different_contents_give_a_different_id(make_bundle):
     assert make_bundle(note="a").bundle_id[-8:] != make_bundle(note="b").bundle_id[-8:]
 
 
-def test_a_bundle_stands_in_for_the_model_when_only_the_index_is_new(make_bundle, tmp_path):
+def test_a_bundle_can_replace_the_model_folder_if_only_the_index_is_new(make_bundle, tmp_path):
     old = make_bundle()
     (old.path.parent / "index").mkdir()
     new_index = old.path.parent / "index" / "index.json"
@@ -76,7 +76,7 @@ def test_a_changed_manifest_is_refused(make_bundle):
         load_bundle(bundle.path, verify=False)
 
 
-def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path):
+def test_a_folder_without_a_manifest_is_not_a_bundle(tmp_path: Path):
     with pytest.raises(RefitError, match="is not a bundle"):
         load_bundle(tmp_path)
 

@@ -8,7 +8,7 @@ from refit.columns import FEW_CODES, Labels, Numbers, Range, expand, read_column
 TEXTS = ["b", None, "a", "", "b", "c"]
 
 
-def test_texts_match_one_of_the_wanted_and_nothing_where_they_are_missing():
+def test_texts_match_any_wanted_text_and_a_missing_text_never_matches():
     labels = Labels.of(pa.array(TEXTS))
     assert labels.matches(["b", "nowhere"]).tolist() == [True, False, False, False, True, False]
     assert labels.matches([""]).tolist() == [False, False, False, True, False, False]
@@ -17,7 +17,7 @@ def test_texts_match_one_of_the_wanted_and_nothing_where_they_are_missing():
 
 
 @pytest.mark.parametrize("wanted", [3, FEW_CODES, FEW_CODES + 1, 50])
-def test_many_texts_match_as_few_do(wanted):
+def test_many_wanted_texts_match_as_few_do(wanted):
     rng = np.random.default_rng(0)
     texts = [None if n == 7 else f"t{n}" for n in rng.integers(60, size=1000)]
     values = [f"t{n}" for n in range(wanted)]
@@ -33,7 +33,7 @@ def test_rows_are_found_by_the_text_of_a_query():
     assert len(Labels.of(pa.array([None, None], pa.string())).find(["b", None])) == 0
 
 
-def test_every_number_is_within_the_bounds_that_it_makes_itself():
+def test_every_number_is_within_bounds_equal_to_itself():
     rng = np.random.default_rng(0)
     prices = np.round(rng.uniform(0, 300, 3000), 2)
     numbers = read_column(pa.array([*prices, None]))
@@ -54,11 +54,11 @@ def test_whole_numbers_are_numbers():
 @pytest.mark.parametrize(
     "bounds", [{}, {"min": 2.0, "max": 1.0}, {"min": float("nan")}, {"max": float("inf")}]
 )
-def test_bounds_that_make_no_sense_are_refused(bounds):
+def test_invalid_bounds_are_refused(bounds):
     with pytest.raises(ValidationError):
         Range(**bounds)
 
 
-def test_ranges_are_written_out():
+def test_ranges_are_expanded():
     number, entry = expand(np.array([5, 2, 9]), np.array([7, 2, 10]))
     assert (number.tolist(), entry.tolist()) == ([0, 0, 2], [5, 6, 9])

@@ -54,13 +54,13 @@ def test_an_extension_is_found(name, expected):
         (".", "cannot be imported"),
     ],
 )
-def test_an_extension_that_is_not_there_is_named(name, message):
+def test_an_unknown_extension_is_named(name, message):
     with pytest.raises(UsageError, match=message):
         KIND.load(name)
 
 
 @pytest.mark.usefixtures("shapes")
-def test_names_need_no_import():
+def test_listing_names_imports_nothing():
     assert KIND.names() == ("circle", "line", "square")
     assert "shapes.square" not in sys.modules
     assert KIND.is_known("acme.shapes")

@@ -178,7 +178,7 @@ def error_of(fail: Callable[..., object], folder: Path) -> BaseException:
 
 
 @pytest.mark.parametrize(("fail", "code", "words"), CASES, ids=lambda case: str(case)[:60])
-def test_what_a_user_can_act_on_says_how(fail, code, words, tmp_path):
+def test_an_error_that_a_user_can_fix_is_explained(fail, code, words, tmp_path):
     error = error_of(fail, tmp_path)
     found = explain(error)
     assert found is not None, summarize(error)
@@ -200,7 +200,7 @@ def test_what_a_user_can_act_on_says_how(fail, code, words, tmp_path):
         (errno.ETIMEDOUT, "did not answer in time"),
     ],
 )
-def test_what_cannot_be_provoked_here_is_explained_by_its_number(code, words):
+def test_os_errors_are_explained_by_errno(code, words):
     assert words in str(explain(OSError(code, os.strerror(code), "/data/x")))
 
 
@@ -215,11 +215,11 @@ def test_what_cannot_be_provoked_here_is_explained_by_its_number(code, words):
         OSError("without a number"),
     ],
 )
-def test_a_mistake_in_the_code_is_not_explained(error):
+def test_a_bug_is_not_explained(error):
     assert explain(error) is None
 
 
-def test_a_mistake_while_an_error_is_handled_stays_a_mistake():
+def test_a_bug_in_an_except_block_is_not_explained():
     def read() -> None:
         try:
             Path("/no/such/file").read_text()
@@ -231,7 +231,7 @@ def test_a_mistake_while_an_error_is_handled_stays_a_mistake():
     assert explain(caught.value) is None
 
 
-def test_a_refit_error_explains_itself_and_what_was_raised_from_it():
+def test_a_refit_error_in_the_chain_is_the_explanation():
     usage = UsageError("name another folder")
     assert explain(usage) is usage
     outer = RuntimeError("outer")

@@ -53,7 +53,7 @@ def test_missing_values(chunked: bool) -> None:
     assert vectors(lists, 2).tolist() == [[1, 2], [0, 0], [3, 4]]
 
 
-def test_nothing_is_an_array_too() -> None:
+def test_no_rows_give_an_empty_array() -> None:
     assert strings(pa.array([], pa.string())).shape == (0,)
     assert strings(pa.chunked_array([], pa.string())).shape == (0,)
     assert vectors(pa.array([], pa.list_(pa.float32())), 3).shape == (0, 3)

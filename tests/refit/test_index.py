@@ -36,7 +36,7 @@ def expected(allowed: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-scores, axis=1)[:, :k]
 
 
-def test_a_scan_is_the_exact_answer_by_hand():
+def test_a_scan_gives_the_exact_answer():
     vectors = np.array([[1, 0], [0, 1], [2, 0]], np.float32)
     scores, rows = scan(np.array([[1, 0.5]], np.float32), vectors, 2)
     assert rows.tolist() == [[2, 0]]
@@ -51,7 +51,7 @@ def test_few_allowed_items_are_found_exactly(make):
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
-def test_k_allowed_items_come_back_whenever_they_exist(searcher, share):
+def test_k_allowed_items_are_returned_whenever_they_exist(searcher, share):
     allowed = RNG.random(N) < share
     k = min(int(allowed.sum()), 100)
     scores, rows = searcher.search(QUERIES, k, allowed)
@@ -61,7 +61,7 @@ def test_k_allowed_items_come_back_whenever_they_exist(searcher, share):
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-def test_every_allowed_item_comes_back_when_fewer_than_k_exist(searcher):
+def test_every_allowed_item_is_returned_if_there_are_fewer_than_k(searcher):
     allowed = np.zeros(N, bool)
     allowed[[5, 17, 2999]] = True
     scores, rows = searcher.search(QUERIES, 10, allowed)
@@ -83,19 +83,19 @@ def test_excluded_rows_make_room_for_the_next_best(searcher):
     np.testing.assert_array_equal(rows[1], before[1, :10])
 
 
-def test_exact_ways_agree(monkeypatch):
+def test_scan_and_flat_index_agree(monkeypatch):
     allowed = RNG.random(N) < 0.5
     scanned = flat().search(QUERIES, 50, allowed)[1]
     monkeypatch.setattr(module, "SCAN_ROWS", 0)
     np.testing.assert_array_equal(flat().search(QUERIES, 50, allowed)[1], scanned)
 
 
-def test_nothing_allowed_gives_nothing(searcher):
+def test_no_allowed_items_give_an_empty_result(searcher):
     _, rows = searcher.search(QUERIES, 3, np.zeros(N, bool))
     assert (rows == -1).all()
 
 
-def test_more_than_all_can_be_asked_for(searcher):
+def test_k_may_exceed_the_number_of_items(searcher):
     _, rows = searcher.search(QUERIES[:1], N + 5)
     assert sorted(rows[0, :N]) == list(range(N))
     assert (rows[0, N:] == -1).all()

@@ -22,7 +22,7 @@ def test_only_what_happened_strictly_before_counts():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_is_what_a_loop_finds(seed):
+def test_it_agrees_with_a_loop(seed):
     rng = np.random.default_rng(seed)
     user, item, time = (rng.integers(n, size=200) for n in (9, 40, 30))
     users, before = rng.integers(-1, 9, size=50), rng.integers(-1, 32, size=50)

@@ -11,7 +11,7 @@ def test_the_stand_in_runs_in_this_python(tmp_path):
     assert command == [sys.executable, "-m", "serving.model_server", *expected]
 
 
-def test_a_command_of_ones_own_gets_an_absolute_path(tmp_path, monkeypatch):
+def test_a_custom_command_gets_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ("tensorflow_model_server", "--port={port}", "--model_base_path={path}")
     expected = ["tensorflow_model_server", "--port=1", f"--model_base_path={tmp_path / 'tower'}"]

@@ -59,7 +59,7 @@ def logged(monkeypatch):
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=str)
-def test_an_event_is_one_line_and_comes_back(event, capsys):
+def test_an_event_is_written_as_one_line_and_parsed_again(event, capsys):
     write_event(event)
     written = capsys.readouterr().err
     assert written.count("\n") == 1
@@ -79,11 +79,11 @@ def test_an_event_is_one_line_and_comes_back(event, capsys):
         f"{EVENT_MARK}[1, 2]",
     ],
 )
-def test_any_other_line_is_no_event(line):
+def test_any_other_line_is_not_an_event(line):
     assert parse_event(line) is None
 
 
-def test_events_are_written_only_for_a_process_that_asks(monkeypatch, capsys):
+def test_events_are_written_only_if_the_parent_reads_them(monkeypatch, capsys):
     monkeypatch.delenv(EVENTS_VARIABLE, raising=False)
     send_event(EVENTS[0])
     assert capsys.readouterr().err == ""
@@ -110,7 +110,7 @@ def test_a_meter_reports_amounts_and_the_time_left(clock, heard):
     assert all(event.at_most and event.unit == "examples" for event in heard)
 
 
-def test_work_that_was_done_before_does_not_count_as_pace(clock, heard):
+def test_work_of_an_earlier_process_does_not_count_as_pace(clock, heard):
     meter = Meter("search", 100, "examples", done=80)
     clock.now += 2.0
     meter.advance(10)
@@ -132,7 +132,7 @@ def test_metrics_are_sent_at_once(clock, heard):
     assert [event.metrics for event in heard] == [{"loss": 0.5}, {"loss": 0.25}]
 
 
-def test_long_work_is_logged_every_few_seconds_where_it_asks_for_it(clock, heard, logged):
+def test_a_long_task_with_logs_is_logged_every_few_seconds(clock, heard, logged):
     quiet, loud = Meter("rank", 100, "queries"), Meter("search", 100, "examples", logs=True)
     for _ in range(12):
         clock.now += 1.0

@@ -159,7 +159,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("values", "words"), KINDS, ids=lambda case: str(case)[:60])
-def test_values_that_do_not(values, words):
+def test_values_that_do_not_fit(values, words):
     with pytest.raises(UsageError) as refused:
         Sample.parse(values)
     text = str(refused.value)
@@ -181,7 +181,7 @@ def test_every_fault_is_listed_once():
     ]
 
 
-def test_a_fault_names_its_place_and_shows_what_was_written():
+def test_a_fault_reports_where_and_what_was_written():
     places = {("release",): Place("line 3", "2.170"), ("tower",): Place("line 4")}
     with pytest.raises(UsageError) as refused:
         Sample.parse({"release": 2.17, "tower": {"size": None}}, places, "my.yaml")
@@ -199,7 +199,7 @@ def test_a_quoted_number_is_shown_without_quotes():
         Sample.parse({"count": "5"}, {("count",): Place("line 1", "5", quoted=True)})
 
 
-def test_long_values_are_cut():
+def test_long_values_are_truncated():
     with pytest.raises(UsageError) as refused:
         Sample.parse({"count": "x" * 1000})
     assert len(str(refused.value)) < 200
@@ -219,13 +219,13 @@ def test_long_values_are_cut():
         ('{"count": "1"}', "count: expected a whole number"),
     ],
 )
-def test_json_is_read_as_strictly(text, words):
+def test_json_is_parsed_as_strictly(text, words):
     with pytest.raises(UsageError) as refused:
         Sample.parse_json(text)
     assert words in str(refused.value)
 
 
-def test_what_was_dumped_is_read_again():
+def test_dumped_settings_can_be_parsed_again():
     sample = Sample.parse(
         {"at": "2024-05-01T12:30:00Z", "limit": 3, "colour": "blue", "towers": [{"size": 8}]}
     )
@@ -233,6 +233,6 @@ def test_what_was_dumped_is_read_again():
     assert Sample.parse(sample.model_dump()) == sample
 
 
-def test_code_may_convert_as_before():
-    """What code builds is checked by types, not by what a person may have meant."""
+def test_values_from_code_are_converted_by_pydantic():
+    """What code builds is checked by types, not by what a user may have meant."""
     assert Sample(columns=["a"], rate=1).columns == ("a",)

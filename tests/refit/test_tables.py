@@ -43,7 +43,7 @@ def test_a_full_scratch_folder_is_not_blamed_on_the_memory_limit(tmp_path):
         con.raw_sql(f"CREATE TABLE t AS {ROWS} ORDER BY b")
 
 
-def test_a_torn_file_is_blamed_on_the_data(tmp_path):
+def test_a_truncated_file_is_a_data_error(tmp_path):
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     torn = pytest.raises(DataValidationError, match=r"dataset x cannot be read: .*torn\.parquet")
     with torn, open_small(tmp_path) as con:

@@ -12,7 +12,7 @@ print(tf.keras.layers.Dense.__module__)
 """
 
 
-def test_tensorflow_comes_without_keras_and_keras_later() -> None:
+def test_tensorflow_is_imported_without_keras_and_keras_on_demand() -> None:
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False

@@ -51,7 +51,7 @@ def registry(tmp_path: Path, bundle: Bundle) -> Path:
 def serve(
     tmp_path: Path, registry: Path, model_server: str
 ) -> Iterator[Callable[..., Recommender]]:
-    """Make a recommender over ``registry``; it is closed at the test's end."""
+    """Make a recommender over ``registry``; it is closed at the end of the test."""
     (tmp_path / "stock").mkdir()
     made: list[Recommender] = []
 

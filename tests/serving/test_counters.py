@@ -1,7 +1,7 @@
 from serving.counters import Counters
 
 
-def test_counts_add_up_and_are_drained_once():
+def test_counters_are_summed_and_drained_once():
     counters = Counters()
     counters.add("fallbacks", reason="slow")
     counters.add("fallbacks", reason="slow")

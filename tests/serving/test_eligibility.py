@@ -252,7 +252,7 @@ def evaluate(data: EvaluationData, requests: list[dict], market: Market) -> list
 
 
 @pytest.mark.timeout(300)
-def test_rows_delta_index_fallback_and_evaluation_agree_with_a_brute_force(
+def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
     tmp_path, bundle, model_server
 ):
     rng = np.random.default_rng(20)

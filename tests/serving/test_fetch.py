@@ -23,7 +23,7 @@ def remote(tmp_path, bundle, other_bundle):
     return url
 
 
-def test_a_bundle_is_fetched_whole_with_what_the_model_server_needs(tmp_path, remote, other_bundle):
+def test_a_bundle_is_downloaded_with_the_config_of_the_model_server(tmp_path, remote, other_bundle):
     fetched = fetch(remote, other_bundle.bundle_id, tmp_path / "b")
     assert fetched.path == tmp_path / "b" / other_bundle.bundle_id
     models = read_models_config((tmp_path / "b" / MODELS_CONFIG).read_text())
@@ -31,7 +31,7 @@ def test_a_bundle_is_fetched_whole_with_what_the_model_server_needs(tmp_path, re
     assert all((path / "1" / "saved_model.pb").exists() for path in models.values())
 
 
-def test_fetched_again_it_changes_nothing_also_while_the_store_is_away(
+def test_a_second_download_changes_nothing_even_without_the_store(
     tmp_path, remote, bundle, monkeypatch
 ):
     first = fetch(remote, bundle.bundle_id, tmp_path / "b")
@@ -45,11 +45,11 @@ def test_fetched_again_it_changes_nothing_also_while_the_store_is_away(
     assert {p: p.stat().st_mtime_ns for p in again.path.rglob("*")} == written
 
 
-def test_without_an_id_it_is_the_champion(tmp_path, remote, bundle):
+def test_without_an_id_the_champion_is_downloaded(tmp_path, remote, bundle):
     assert fetch(remote, "", tmp_path / "b").bundle_id == bundle.bundle_id
 
 
-def test_no_champion_and_no_such_bundle_are_told(tmp_path, bundle):
+def test_a_missing_champion_and_an_unknown_bundle_are_errors(tmp_path, bundle):
     Registry(tmp_path / "r").add(bundle)
     with pytest.raises(UsageError, match="no champion"):
         fetch(str(tmp_path / "r"), "", tmp_path / "b")
@@ -57,7 +57,7 @@ def test_no_champion_and_no_such_bundle_are_told(tmp_path, bundle):
         fetch(str(tmp_path / "r"), "nothing", tmp_path / "b")
 
 
-def test_a_bundle_that_was_changed_is_refused(tmp_path, remote, bundle):
+def test_a_changed_bundle_is_refused(tmp_path, remote, bundle):
     fetched = fetch(remote, bundle.bundle_id, tmp_path / "b")
     (fetched.path / "index" / "items.parquet").write_text("torn")
     with pytest.raises(RefitError, match=r"items\.parquet does not match its checksum"):
@@ -83,7 +83,7 @@ def test_a_store_that_does_not_answer_is_exit_code_5(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_config_that_is_none_is_refused():
+def test_an_invalid_config_is_refused():
     assert read_models_config(models_config({})) == {}
     with pytest.raises(UsageError, match="cannot be read"):
         read_models_config("model_config_list { nonsense }")

@@ -34,7 +34,7 @@ def queries(rows: int = 2) -> dict:
     )
 
 
-def test_models_come_and_go_by_config(client, model):
+def test_a_config_loads_and_unloads_models(client, model):
     client.serve_only({"q": model / "query_tower", "i": model / "item_tower"}, 60)
     assert client.is_available("q")
     vectors = client.embed("q", queries(), tiny.D, 10)
@@ -50,7 +50,7 @@ def test_an_unknown_model_is_not_loaded(client):
     assert failure.value.reason is Fallback.NOT_LOADED
 
 
-def test_a_broken_model_is_refused_and_the_others_go_on(client, model, tmp_path):
+def test_a_broken_model_is_refused_and_the_others_are_served(client, model, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(model / "query_tower", broken)
     (broken / "1" / "saved_model.pb").write_bytes(b"this is no model")
@@ -88,7 +88,7 @@ def test_a_wrong_size_or_output_is_a_bad_answer(client, model):
         assert failure.value.reason is Fallback.BAD_ANSWER
 
 
-def test_signatures_are_told_as_tensorflow_serving_does(client, model):
+def test_signatures_are_returned_as_by_tensorflow_serving(client, model):
     from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
 
     client.serve_only({"q": model / "query_tower"}, 60)
@@ -102,7 +102,7 @@ def test_signatures_are_told_as_tensorflow_serving_does(client, model):
     assert set(signatures.signature_def["serving_default"].inputs) == set(queries())
 
 
-def test_nobody_there_is_unreachable_at_once():
+def test_a_missing_server_is_unreachable_at_once():
     client = TowerClient(f"127.0.0.1:{free_port()}")
     with pytest.raises(ServiceUnreachable, match="is it running"):
         client.is_available("q")
@@ -121,7 +121,7 @@ def test_a_silent_server_is_slow():
     assert failure.value.reason in (Fallback.SLOW, Fallback.UNREACHABLE)
 
 
-def test_a_taken_port_ends_the_server_with_a_clear_message(tmp_path):
+def test_a_port_in_use_ends_the_server_with_a_clear_message(tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -136,11 +136,11 @@ def test_a_taken_port_ends_the_server_with_a_clear_message(tmp_path):
     assert f"port {port} for the model server cannot be used" in done.stderr
 
 
-def test_smoke_test_passes_a_good_model(model):
+def test_the_smoke_test_passes_a_good_model(model):
     smoke_test(model)
 
 
-def test_smoke_test_fails_a_model_that_answers_nan(client, tmp_path):
+def test_the_smoke_test_fails_a_model_with_nan_outputs(client, tmp_path):
     bad = tiny.make_model(tmp_path / "bad", seed=3, nan_queries=True)
     with pytest.raises(RefitError, match="not finite"):
         query_towers(client, bad, 60)
@@ -153,7 +153,7 @@ class Clock:
         return self.now
 
 
-def test_the_breaker_opens_tries_once_and_closes():
+def test_the_breaker_opens_lets_one_call_through_and_closes():
     clock = Clock()
     breaker = Breaker(failures=2, seconds=5, clock=clock)
     breaker.failed()

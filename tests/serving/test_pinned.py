@@ -13,12 +13,14 @@ from tests.serving import tiny
 from tests.serving.tiny import ids
 
 
-def test_it_serves_its_bundle_whoever_is_champion(serve, registry, bundle, other_bundle, until):
+def test_it_serves_its_bundle_whichever_is_the_champion(
+    serve, registry, bundle, other_bundle, until
+):
     recommender = serve(bundle=bundle.bundle_id)
     tiny.promote(registry, other_bundle)
     following = serve()
     until(lambda: following.snapshot.bundle_id == other_bundle.bundle_id)
-    time.sleep(0.3)  # six looks at the champion
+    time.sleep(0.3)  # six polls of the champion
     answer = recommender.recommend({"k": 3})
     assert (answer["bundle_id"], answer["fallback"]) == (bundle.bundle_id, None)
 
@@ -31,7 +33,7 @@ def test_it_needs_no_champion(serve, tmp_path, bundle):
         serve(registry=str(store.root), bundle="nothing")
 
 
-def test_it_starts_from_its_cache_while_the_store_is_away(serve, tmp_path, bundle):
+def test_it_starts_from_its_cache_without_the_store(serve, tmp_path, bundle):
     store = Registry("memory://pinned/registry", cache=tmp_path / "cache")
     store.add(bundle)
     store.get(bundle.bundle_id)
@@ -40,7 +42,7 @@ def test_it_starts_from_its_cache_while_the_store_is_away(serve, tmp_path, bundl
     assert len(ids(recommender.recommend({"k": 3}))) == 3
 
 
-def test_it_waits_for_a_model_server_that_starts_beside_it(serve, tmp_path, bundle):
+def test_it_waits_for_a_model_server_that_is_starting(serve, tmp_path, bundle):
     port, started = free_port(), []
 
     def start() -> None:
@@ -59,21 +61,21 @@ def test_it_waits_for_a_model_server_that_starts_beside_it(serve, tmp_path, bund
         started[0].stop()
 
 
-def test_its_patience_ends(serve, bundle):
+def test_it_stops_waiting_after_towers_wait_s(serve, bundle):
     started = time.monotonic()
     recommender = serve(model_server=f"127.0.0.1:{free_port()}", towers_wait_s=0.5)
     assert 0.5 <= time.monotonic() - started < 20
     assert recommender.recommend({"k": 3})["fallback"] == Fallback.UNREACHABLE
 
 
-def test_what_is_compared_is_counted_from_zero(serve):
+def test_counters_of_a_rollout_start_at_zero(serve):
     counts = {(one["key"], *one["tags"].values()): one for one in serve().counters.drain()}
     assert counts["refit_requests",]["value"] == counts["refit_errors",]["value"] == 0
     for reason in Fallback:
         assert counts["refit_fallbacks", reason.value]["value"] == 0
 
 
-def test_an_exception_of_ours_is_counted(serve, monkeypatch):
+def test_an_internal_error_is_counted(serve, monkeypatch):
     recommender = serve()
 
     def break_down(*_: object) -> None:

@@ -46,7 +46,7 @@ def open_log(folder: Path, rows=1000, seconds=60.0, capacity=10_000) -> Predicti
     return PredictionLog(folder, rows, seconds, capacity, Counters())
 
 
-def test_what_is_put_is_read_back_as_the_schema_says(tmp_path):
+def test_logged_answers_are_read_back_with_the_schema(tmp_path):
     log = open_log(tmp_path)
     log.put(prediction(0))
     log.close()
@@ -104,7 +104,7 @@ time.sleep(60)
 """
 
 
-def test_a_kill_loses_nothing_that_was_handed_over(tmp_path):
+def test_a_kill_loses_no_answer_in_the_journal(tmp_path):
     code = CHILD.format(folder=str(tmp_path))
     root = Path(__file__).parents[2]
     child = subprocess.Popen(
@@ -121,7 +121,7 @@ def test_a_kill_loses_nothing_that_was_handed_over(tmp_path):
     assert logged(tmp_path) == sorted(f"r{number}" for number in range(20))
 
 
-def test_recovering_after_a_kill_between_part_and_journal_doubles_nothing(tmp_path, monkeypatch):
+def test_recovery_after_a_kill_between_part_and_journal_duplicates_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
         log = open_log(tmp_path)
@@ -132,7 +132,7 @@ def test_recovering_after_a_kill_between_part_and_journal_doubles_nothing(tmp_pa
     assert logged(tmp_path) == ["r0"]
 
 
-def test_a_torn_last_line_costs_only_itself(tmp_path):
+def test_only_a_truncated_last_line_is_lost(tmp_path):
     log = open_log(tmp_path)
     log.close()
     line = json.dumps(vars(prediction(0)), default=lambda time: time.isoformat())
@@ -160,7 +160,7 @@ def test_a_part_that_cannot_be_written_is_written_later(tmp_path, monkeypatch, u
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_closing_twice_is_closing_once(tmp_path, times):
+def test_closing_twice_has_no_further_effect(tmp_path, times):
     log = open_log(tmp_path)
     log.put(prediction(0))
     for _ in range(times):
@@ -206,9 +206,7 @@ def test_closed_parts_of_a_remote_log_are_moved_to_its_url(tmp_path, store, unti
     assert stored(store) == ["r0", "r1"]
 
 
-def test_while_the_store_is_away_parts_wait_and_failures_are_counted(
-    tmp_path, store, until, bring_back
-):
+def test_without_the_store_parts_wait_and_failures_are_counted(tmp_path, store, until, bring_back):
     counters = Counters()
     log = open_remote_log(tmp_path, store, counters)
     log.put(prediction(0))
@@ -222,7 +220,7 @@ def test_while_the_store_is_away_parts_wait_and_failures_are_counted(
     assert waiting[-1]["value"] == 0
 
 
-def test_the_end_waits_only_a_little_for_the_store(tmp_path, store, monkeypatch, bring_back):
+def test_closing_waits_for_the_store_with_a_timeout(tmp_path, store, monkeypatch, bring_back):
     monkeypatch.setattr(prediction_log, "CLOSE_SECONDS", 0.3)
     log = open_remote_log(tmp_path, store, Counters())
     log.put(prediction(0))
@@ -230,7 +228,7 @@ def test_the_end_waits_only_a_little_for_the_store(tmp_path, store, monkeypatch,
     assert logged(tmp_path) == ["r0"]
 
 
-def test_a_start_uploads_what_an_earlier_process_left(tmp_path, store):
+def test_a_start_uploads_the_parts_of_an_earlier_process(tmp_path, store):
     earlier = open_log(tmp_path)
     earlier.put(prediction(0))
     earlier.close()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import os, signal, subprocess, sys, time
 from serving.parent_watch import follow_parent
-signal.signal(signal.SIGTERM, lambda *_: print("told to stop", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: print("got SIGTERM", flush=True))
 follow_parent()
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print("child ready", flush=True)
@@ -49,7 +49,7 @@ def is_gone(group: int) -> bool:
     return all(state == "Z" for state in states)
 
 
-def test_children_of_a_killed_parent_end_with_their_own_children(tmp_path, until, monkeypatch):
+def test_killing_a_parent_ends_its_children_and_their_children(tmp_path, until, monkeypatch):
     monkeypatch.setenv("REFIT_PARENT_WATCH", "")
     log = tmp_path / "child.log"
     code = PARENT.format(python=sys.executable, child=CHILD, log=str(log))
@@ -61,10 +61,10 @@ def test_children_of_a_killed_parent_end_with_their_own_children(tmp_path, until
     parent.wait()
     parent.stdout.close()
     until(lambda: is_gone(group))
-    assert "told to stop" in log.read_text(), "asked first, then forced"
+    assert "got SIGTERM" in log.read_text(), "SIGTERM first, then SIGKILL"
 
 
-def test_stopping_ends_the_whole_group(tmp_path, monkeypatch, until):
+def test_stopping_ends_the_whole_process_group(tmp_path, monkeypatch, until):
     monkeypatch.setattr("serving.processes.TERM_SECONDS", 0.2)
     child = Process("child", [sys.executable, "-c", CHILD], tmp_path / "child.log")
     child.wait_until(lambda: "child ready" in child.output(), 30)
@@ -74,7 +74,7 @@ def test_stopping_ends_the_whole_group(tmp_path, monkeypatch, until):
     assert not child.is_running()
 
 
-def test_an_end_before_it_was_ready_is_told_with_the_last_lines(tmp_path):
+def test_a_process_that_ends_before_it_is_ready_is_reported_with_its_last_lines(tmp_path):
     code = "import sys; print('what went wrong'); sys.exit(3)"
     child = Process("child", [sys.executable, "-c", code], tmp_path / "child.log")
     with pytest.raises(ServiceUnreachable, match=r"ended with code 3(.|\n)*what went wrong"):
@@ -82,7 +82,7 @@ def test_an_end_before_it_was_ready_is_told_with_the_last_lines(tmp_path):
     child.stop()
 
 
-def test_not_ready_in_time_is_told(tmp_path):
+def test_a_process_that_is_not_ready_in_time_is_reported(tmp_path):
     child = Process("child", [sys.executable, "-c", "input()"], tmp_path / "child.log")
     with pytest.raises(ServiceUnreachable, match="not ready after 0 s"):
         child.wait_until(lambda: False, 0.0)
@@ -94,7 +94,7 @@ def test_a_missing_program_is_a_clear_error(tmp_path):
         Process("child", ["/nowhere/python"], tmp_path / "child.log")
 
 
-def test_a_taken_port_is_named_with_its_setting():
+def test_a_port_in_use_is_reported_with_its_setting():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

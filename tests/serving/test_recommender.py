@@ -55,7 +55,7 @@ def test_the_answer_is_the_exact_ranking_of_the_towers(serve, bundle, model):
     assert answer["fallback"] is None
 
 
-def test_sold_own_bought_and_excluded_items_never_come_back(serve):
+def test_sold_own_bought_and_excluded_items_are_never_returned(serve):
     recommender = serve()
     own, bought = sold_by("user-3"), {"item-3"}
     history = [{"item_id": "item-150", "event_type": "purchase", "event_time": NOW}]
@@ -66,14 +66,14 @@ def test_sold_own_bought_and_excluded_items_never_come_back(serve):
 
 
 def test_a_purchase_is_not_forgotten_when_the_history_is_full(serve):
-    """The histories of the bundle are short; what the request tells of itself is shorter still."""
+    """The histories of the bundle are short; that of the request is shorter still."""
     views = [
         {"item_id": f"item-{row}", "event_type": "view", "event_time": NOW} for row in range(60, 90)
     ]
     assert "item-3" not in every_item(serve(), user_id="user-3", history=views)
 
 
-def test_hidden_items_never_come_back(serve):
+def test_hidden_items_are_never_returned(serve):
     recommender = serve()
     own, bought, hidden = sold_by("user-4"), {"item-4"}, {"item-60"}
     history = [{"item_id": "item-61", "event_type": "hide", "event_time": NOW}]
@@ -83,7 +83,7 @@ def test_hidden_items_never_come_back(serve):
     assert set(every_item(recommender, hidden=["item-62"])) == LIVE - {"item-62"}
 
 
-def test_a_hide_tells_nothing_of_taste(serve):
+def test_a_hide_is_not_part_of_the_history(serve):
     recommender = serve()
     hide = {"item_id": "item-100", "event_type": "hide", "event_time": NOW}
     with_hide = recommender.recommend({"history": [hide], "time": NOW})
@@ -118,7 +118,7 @@ def test_each_rule_counts_what_it_removed(serve):
     assert sum(removed.values()) == tiny.N_LIVE - len(shown)
 
 
-def test_required_attributes_hold_and_k_items_come_back_whenever_they_exist(serve):
+def test_required_attributes_hold_and_k_items_are_returned_whenever_they_exist(serve):
     recommender = serve()
     require = {"size": ["M", "XXL"], "brand": ["acne", "cos"], "price": {"min": 20, "max": 60.5}}
     expected = with_labels("size", "M") & with_labels("brand", "acne", "cos")
@@ -129,7 +129,7 @@ def test_required_attributes_hold_and_k_items_come_back_whenever_they_exist(serv
     assert ids(few) == every_item(recommender, require=require)[:3]
 
 
-def test_an_item_without_the_attribute_does_not_have_it(serve):
+def test_a_missing_attribute_never_matches(serve):
     shown = every_item(serve(), require={"category_1": ["dress"]})
     assert set(shown) == with_labels("category_1", "dress") != LIVE
 
@@ -147,19 +147,19 @@ def test_an_item_without_the_attribute_does_not_have_it(serve):
         ({"k": 0}, "k"),
     ],
 )
-def test_what_the_bundle_does_not_know_is_refused(serve, body, named):
+def test_a_request_that_does_not_fit_the_bundle_is_refused(serve, body, named):
     recommender = serve()
     with pytest.raises(RequestError, match=named):
         recommender.recommend(body)
     assert recommender.counters.total("refit_bad_requests") == 1
 
 
-def test_time_is_taken_only_where_replay_is_allowed(serve):
+def test_time_is_accepted_only_if_replay_is_allowed(serve):
     with pytest.raises(RequestError, match="allow_replay"):
         serve(allow_replay=False).recommend({"time": NOW})
 
 
-def test_the_given_history_goes_before_the_stored_one(serve):
+def test_the_history_of_a_request_replaces_the_stored_one(serve):
     recommender = serve()
     # Of other brands than user-1's own history.
     history = [
@@ -211,7 +211,7 @@ def test_without_a_tower_popularity_in_context_answers(serve):
     assert set(every_item(recommender, require={"size": ["M"]})) == with_labels("size", "M")
 
 
-def test_towers_that_the_server_lost_are_loaded_again(serve, model_server, until):
+def test_towers_are_loaded_again_after_a_restart_of_the_model_server(serve, model_server, until):
     recommender = serve(breaker_seconds=0.1)
     assert recommender.recommend({})["fallback"] is None
     client = TowerClient(model_server)
@@ -259,7 +259,7 @@ def test_a_new_champion_takes_over_under_load(serve, registry, bundle, other_bun
     assert {answer["fallback"] for answer in answers} == {None}
     by_bundle = {
         answer["bundle_id"]: ids(answer) for answer in answers
-    }  # each bundle answers alike, whenever it is asked
+    }  # each bundle always gives the same answer
     assert all(ids(answer) == by_bundle[answer["bundle_id"]] for answer in answers)
     assert by_bundle[bundle.bundle_id] != by_bundle[other_bundle.bundle_id]
     assert recommender.counters.total("refit_swaps") == 2
@@ -287,7 +287,7 @@ def unfit_bundles(root, model):
 
 
 @pytest.mark.parametrize("fault", ["nan", "narrow", "checksum"])
-def test_an_unfit_new_champion_is_refused_and_the_old_goes_on(
+def test_an_invalid_new_champion_is_refused_and_the_old_one_stays(
     serve, registry, bundle, other_bundle, unfit_bundles, fault, until
 ):
     recommender = serve()
@@ -317,7 +317,7 @@ def test_a_broken_champion_is_a_clear_error(serve, registry, bundle):
         serve()
 
 
-def test_status_tells_what_is_served(serve, bundle):
+def test_status_reports_what_is_served(serve, bundle):
     assert serve().status() == {
         "bundle_id": bundle.bundle_id,
         "towers": "available",

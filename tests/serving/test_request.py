@@ -33,7 +33,7 @@ def test_a_full_request_is_read():
     assert request.require["price"].max == 20
 
 
-def test_whole_floats_are_ints_since_protobuf_knows_no_ints():
+def test_whole_floats_are_ints_since_protobuf_has_no_ints():
     assert parse_request({"k": 7.0}).k == 7
 
 
@@ -41,7 +41,7 @@ def test_a_naive_time_is_utc():
     assert parse_request({"time": "2026-01-02T00:00:00"}).time == datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def test_many_faults_are_cut_short():
+def test_a_long_list_of_faults_is_shortened():
     with pytest.raises(RequestError, match="and 5 more"):
         parse_request({"exclude": [1] * 10})
 
@@ -79,7 +79,7 @@ NEARLY = st.fixed_dictionaries(
 
 
 @given(JSON | st.dictionaries(FIELDS, JSON) | NEARLY)
-def test_whatever_comes_is_read_or_refused_in_words_that_can_be_sent(body):
+def test_any_body_is_parsed_or_refused_with_a_message_that_can_be_sent(body):
     try:
         request = parse_request(body)
     except RequestError as error:

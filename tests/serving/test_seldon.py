@@ -95,7 +95,7 @@ STR_DATA = 4
 
 
 def grpc_call(server: ServerHandle, payload: bytes, field: int = JSON_DATA) -> dict:
-    """Call Seldon's Predict with a SeldonMessage that has one field, as its proto file says."""
+    """Call Seldon's Predict with a SeldonMessage that has one field, as in its proto file."""
     size, encoded = len(payload), b""
     while size > 127:
         encoded, size = encoded + bytes([size & 127 | 128]), size >> 7
@@ -150,7 +150,7 @@ RAW = [
 
 
 @pytest.mark.parametrize("number", range(len(RAW)))
-def test_a_body_that_is_no_request_is_400_with_a_reason(server, number):
+def test_an_invalid_body_is_answered_400_with_a_reason(server, number):
     response = post(server, **RAW[number])
     assert response.status_code == 400, response.text
     assert response.json()["status"]["info"]
@@ -180,16 +180,16 @@ def test_every_malformed_request_is_400_or_invalid_argument_with_a_reason(server
         assert post(server, json=body).status_code == 400
 
 
-def test_the_client_says_what_the_server_refused(client):
+def test_the_client_raises_the_reason_of_a_refusal(client):
     with pytest.raises(RequestError, match="known ones: brand"):
         client.recommend(require={"colour": ["red"]})
 
 
-def test_what_is_not_there_is_404(server):
+def test_an_unknown_path_is_answered_404(server):
     assert requests.get(f"{server.url}/nothing", timeout=10).status_code == 404
 
 
-def test_metrics_come_through_seldon(server, client, until):
+def test_metrics_are_exported_by_seldon(server, client, until):
     names = ("refit_requests_total", "refit_latency_bucket", "refit_bundle_in_service")
 
     def are_there() -> bool:
@@ -211,7 +211,7 @@ def test_stock_changes_reach_rest_and_grpc(server, client, folder, until):
     until(lambda: has_changed(ids(grpc_call(server, as_value({"k": 500})))))
 
 
-def test_the_tower_may_die_and_come_back(server, client, until):
+def test_answers_continue_while_the_model_server_restarts(server, client, until):
     os.killpg(server.model_server.pid, signal.SIGKILL)
     until(lambda: client.recommend()["fallback"] is not None)
     answer = client.recommend(context={"occasion": "party"}, k=3)
@@ -261,8 +261,8 @@ def test_a_new_champion_takes_over_without_a_failed_request(
         assert set(answers) == {(bundle.bundle_id, None), new}
 
 
-def test_stopping_writes_the_log_out_and_leaves_nobody_behind(tmp_path, bundle, other_bundle):
-    """Of two servers one is told to stop and one is killed; both logs are whole."""
+def test_stopping_writes_the_log_and_leaves_no_process(tmp_path, bundle, other_bundle):
+    """One of two servers is stopped and one is killed; both logs are complete."""
     tiny.promote(tmp_path / "registry", bundle)
     (tmp_path / "stock").mkdir()
     log = tmp_path / "log"

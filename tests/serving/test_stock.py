@@ -18,19 +18,19 @@ def feed(tmp_path):
     return write
 
 
-def test_a_sold_item_vanishes_and_others_stay(serve, feed, until):
+def test_a_sold_item_is_no_longer_recommended_and_others_are(serve, feed, until):
     recommender = serve()
     first = every_item(recommender)[0]
     feed(gone(first), gone("nobody-knows-it"), gone("item-9", EARLIER))
     until(lambda: set(every_item(recommender)) == LIVE - {first})
 
 
-def test_what_was_sold_before_the_start_is_gone_from_the_start(serve, feed):
+def test_an_item_sold_before_the_start_is_never_recommended(serve, feed):
     feed(gone("item-1"))
     assert "item-1" not in every_item(serve())
 
 
-def test_a_new_listing_is_found_filtered_and_sold_again(serve, feed, until):
+def test_a_new_listing_is_recommended_filtered_and_removed_when_sold(serve, feed, until):
     recommender = serve()
     feed(NEW)
     until(lambda: "new-1" in every_item(recommender))
@@ -48,7 +48,7 @@ def test_a_new_listing_is_found_filtered_and_sold_again(serve, feed, until):
     until(lambda: set(every_item(recommender)) == LIVE)
 
 
-def test_an_item_that_is_listed_again_is_still_bought_and_hidden(serve, feed, until):
+def test_an_item_that_is_listed_again_is_still_ineligible_if_bought_or_hidden(serve, feed, until):
     """user-29 bought it and user-4 hid it before it was gone from the bundle altogether."""
     recommender = serve()
     feed({**NEW, "item_id": "long-gone"})
@@ -59,7 +59,7 @@ def test_an_item_that_is_listed_again_is_still_bought_and_hidden(serve, feed, un
     assert shown == set(range(30)) - {29, 4, 5}, "user-5 sells it"
 
 
-def test_a_new_listing_is_hidden_and_counted_like_any_other(serve, feed, until):
+def test_rules_apply_to_a_new_listing_and_are_counted(serve, feed, until):
     recommender = serve()
     feed(NEW, gone("item-1"))
     until(lambda: "new-1" in every_item(recommender))
@@ -75,7 +75,7 @@ def test_a_new_listing_is_hidden_and_counted_like_any_other(serve, feed, until):
 
 
 def test_a_new_listing_is_ranked_by_its_vector(serve, feed, until):
-    """The tiny item tower knows an item by its id alone: listed anew, it keeps its score."""
+    """The tiny item tower knows an item by its id alone: listed again, it keeps its score."""
     recommender = serve()
     before = recommender.recommend({"k": 500})["items"]
     feed({**NEW, "item_id": before[3]["item_id"], "price": 1.0})
@@ -86,7 +86,7 @@ def test_a_new_listing_is_ranked_by_its_vector(serve, feed, until):
     assert after[3]["score"] == pytest.approx(before[3]["score"], rel=1e-5)
 
 
-def test_the_latest_change_counts_whatever_its_place_in_the_files(serve, feed, until):
+def test_the_latest_change_counts_in_any_order_of_the_files(serve, feed, until):
     feed(gone("item-1", MUCH_LATER), name="a.jsonl")
     feed({**NEW, "item_id": "item-1"}, NEW, name="b.jsonl")
     recommender = serve()
@@ -94,7 +94,9 @@ def test_the_latest_change_counts_whatever_its_place_in_the_files(serve, feed, u
     assert "item-1" not in every_item(recommender)
 
 
-def test_bad_lines_are_set_aside_with_a_reason_and_stop_nothing(serve, feed, until, tmp_path):
+def test_invalid_lines_become_dead_letters_with_a_reason_and_stop_nothing(
+    serve, feed, until, tmp_path
+):
     bad = {
         "no json at all\n": "not JSON",
         '"text"\n': "valid dictionary",
@@ -117,7 +119,7 @@ def test_bad_lines_are_set_aside_with_a_reason_and_stop_nothing(serve, feed, unt
         assert any(expected in reason for reason in reasons), (expected, reasons)
 
 
-def test_a_line_that_is_still_being_written_waits_for_its_end(serve, feed, until):
+def test_an_incomplete_line_is_read_once_it_is_complete(serve, feed, until):
     recommender = serve()
     line = json.dumps(gone("item-1")) + "\n"
     feed(line[:20])
@@ -129,7 +131,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(serve, feed, until
     assert recommender.counters.total("refit_stock_dead_letters") == 0
 
 
-def test_without_a_tower_listings_wait_and_sold_items_still_vanish(serve, feed, until):
+def test_without_a_tower_listings_wait_and_sold_items_are_still_removed(serve, feed, until):
     feed(NEW, gone("item-1"))
     recommender = serve(model_server=f"127.0.0.1:{free_port()}")
     shown = every_item(recommender)
@@ -138,7 +140,7 @@ def test_without_a_tower_listings_wait_and_sold_items_still_vanish(serve, feed, 
     until(lambda: recommender.counters.total("refit_stock_embedding_failures") > 1)
 
 
-def test_a_swap_keeps_what_the_feed_said(serve, feed, registry, other_bundle, until):
+def test_a_swap_keeps_the_changes_of_the_feed(serve, feed, registry, other_bundle, until):
     recommender = serve()
     feed(gone("item-1"), NEW)
     until(lambda: "new-1" in every_item(recommender))

@@ -30,8 +30,8 @@ class Perfect:
         self.data = data
 
     def at(self, queries, snapshot):
-        chosen = self.data.log.item[queries.rows]
-        return lambda which: (snapshot.items[None, :] == chosen[which][:, None]).astype(np.float32)
+        items = self.data.log.item[queries.rows]
+        return lambda which: (snapshot.items[None, :] == items[which][:, None]).astype(np.float32)
 
 
 class Random:
@@ -57,8 +57,8 @@ def positive(position):
         ((3, 2, 1), 2, 3),
         ((1, 1, 1), 1, 3),  # ties never help
         ((2, 1, 1), 1, 3),
-        ((float("nan"), 1, 0), 1, 2),  # what is no number is ahead of the positive item
-        ((2, float("nan"), 0), 1, 3),  # and a positive item without a number comes last
+        ((float("nan"), 1, 0), 1, 2),  # NaN ranks ahead of the positive item
+        ((2, float("nan"), 0), 1, 3),  # and a positive item with NaN ranks last
         ((2, -np.inf, 0), 1, 3),
     ],
 )
@@ -67,13 +67,13 @@ def test_the_rank_of_the_positive(values, position, expected):
     assert (ranks[0], candidates[0]) == (expected, 3)
 
 
-def test_an_ineligible_candidate_is_not_counted():
+def test_an_ineligible_candidate_does_not_count():
     eligible = np.array([[False, True, True, False]])
     ranks, candidates = rank_positives(scores(9, 1, 2, 0), positive(1), eligible)
     assert (ranks[0], candidates[0]) == (2, 2)
 
 
-def test_the_top_holds_no_ineligible_item_and_no_broken_score():
+def test_the_top_k_has_no_ineligible_item_and_no_score_that_is_not_finite():
     values = scores(9, 1, float("nan"), 2, 5)
     eligible = np.array([[False, True, True, True, True]])
     best, best_scores = top_k(values, eligible, 4)
@@ -107,7 +107,7 @@ def test_only_items_live_at_the_time_of_the_query_are_candidates(tmp_path):
         item(1),
         item(2, gone_at=21.0),  # gone before the query
         item(3, known_at=26.0),  # not listed yet
-        item(4, gone_at=25.0),  # sold at this very moment, to somebody else
+        item(4, gone_at=25.0),  # sold at the time of the query, to another user
     ]
     evaluation_set = build(tmp_path / "f", items, [example("ann", 0, 25.0)])
     found = rank(Fixed([0, 1, 9, 9, 9]), evaluation_set, 5)
@@ -124,7 +124,7 @@ def test_an_item_sold_by_this_event_is_live(tmp_path):
     assert evaluation_set.left_out == {}
 
 
-def test_own_listings_are_not_offered(tmp_path):
+def test_own_listings_are_ineligible(tmp_path):
     items = [item(0), item(1, seller_id="ann"), item(2, seller_id="bob"), item(3, seller_id="eve")]
     evaluation_set = build(
         tmp_path / "f", items, [example("ann", 0, 25.0), example("bob", 0, 26.0)]
@@ -134,7 +134,7 @@ def test_own_listings_are_not_offered(tmp_path):
     assert found.rank.tolist() == [3, 3]
 
 
-def test_bought_items_come_back_only_where_stock_is_replenishable(tmp_path):
+def test_bought_items_are_eligible_only_if_stock_is_replenishable(tmp_path):
     items, test = [item(0), item(1), item(2)], [example("ann", 2, 25.0)]
     unique = build(tmp_path / "a", items, test, UNIQUE)
     found = rank(Fixed([2, 1, 0]), unique, 3)
@@ -150,11 +150,11 @@ def test_a_purchase_is_never_forgotten_however_much_was_viewed_since(tmp_path):
     items, test = [item(0), item(1), item(2)], [*views, example("ann", 2, 26.0)]
     evaluation_set = build(tmp_path / "f", items, test, UNIQUE)
     last = evaluation_set.queries.history.item[-1]
-    assert set(last.tolist()) == {1}, "the history knows of nothing else"
+    assert set(last.tolist()) == {1}, "the history has no other item"
     assert rank(Fixed([2, 1, 0]), evaluation_set, 3).top[-1].tolist() == [2, -1, -1]
 
 
-def test_what_is_bought_or_hidden_later_is_not_known_yet(tmp_path):
+def test_later_purchases_and_hides_are_not_known(tmp_path):
     items = [item(number) for number in range(5)]
     test = [example("eve", 2, 25.0), example("eve", 3, 25.0), example("eve", 4, 26.0)]
     hides = [example("eve", 0, 25.5), example("eve", 1, 26.0), example("bob", 4, 20.0)]
@@ -166,7 +166,7 @@ def test_what_is_bought_or_hidden_later_is_not_known_yet(tmp_path):
     assert (found.removed["bought"], found.removed["hidden"]) == (2, 1)
 
 
-def test_what_was_bought_or_hidden_before_is_left_out_by_name(tmp_path):
+def test_a_positive_that_was_bought_or_hidden_before_is_left_out(tmp_path):
     test = [example("ann", 0, 25.0), example("eve", 1, 25.0), example("eve", 0, 25.0)]
     hides = [example("eve", 1, 24.0)]
     evaluation_set = build(tmp_path / "f", [item(0), item(1)], test, UNIQUE, hides)
@@ -174,7 +174,7 @@ def test_what_was_bought_or_hidden_before_is_left_out_by_name(tmp_path):
     assert len(evaluation_set.queries) == 1
 
 
-def test_what_could_not_be_offered_is_left_out_and_counted(tmp_path):
+def test_queries_with_an_ineligible_positive_are_left_out_and_counted(tmp_path):
     items = [item(0), item(1, seller_id="ann"), item(2, gone_at=24.0), item(3), item(4)]
     test = [
         example("ann", 0, 25.0),
@@ -202,7 +202,7 @@ def market(tmp_path_factory):
     )
 
 
-def test_a_perfect_model_is_always_first(market):
+def test_a_perfect_model_ranks_every_positive_first(market):
     evaluation_set = build_evaluation_set(market, "test")
     assert len(evaluation_set.groups) == 3
     assert (rank(Perfect(market), evaluation_set, 10).rank == 1).all()
@@ -221,14 +221,14 @@ def test_a_constant_model_hits_nothing(market):
     assert (found.rank == found.candidates).all()
 
 
-def test_scores_that_are_no_number_are_counted(market):
+def test_scores_that_are_not_finite_are_counted(market):
     evaluation_set = build_evaluation_set(market, "test")
     values = np.ones(200)
     values[3] = np.nan
     assert rank(Fixed(values), evaluation_set, 10).not_finite > 0
 
 
-def test_thinning_keeps_the_span_of_time(market):
+def test_sampling_queries_keeps_the_time_span(market):
     whole, thin = (build_evaluation_set(market, "test", max_queries=m) for m in (None, 20))
     assert len(thin.queries) <= 20
     assert thin.queries.rows[0] == whole.queries.rows[0]
