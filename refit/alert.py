@@ -1,4 +1,4 @@
-"""The Alert: what a person reviews, from the decision to the outcome."""
+"""The Alert: drift results under review, from the decision to the outcome."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from refit.settings import Settings
 
 
 class Action(StrEnum):
-    """What the policy decided to do about a set of results."""
+    """The policy's decision about a set of results."""
 
     NOTHING = "nothing"
     ALERT = "alert"
@@ -19,8 +19,8 @@ class DriftDecision(Settings):
     """The decision of one run of the monitor, with every reason for it.
 
     Attributes:
-        action: What to do.
-        reasons: One sentence each, the deciding one last.
+        action: The action.
+        reasons: One sentence each; the deciding one is last.
         at: The time of the decision, UTC.
         dry_run: Whether the action is only reported.
     """
@@ -32,7 +32,7 @@ class DriftDecision(Settings):
 
 
 class AlertStatus(StrEnum):
-    """How far the review of an alert is."""
+    """State of the review of an alert."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -40,18 +40,18 @@ class AlertStatus(StrEnum):
 
 
 class Alert(Settings):
-    """Results that need a person's review, the decision, the reviewers and the outcome.
+    """Results that need a review, with the decision, the reviewers and the outcome.
 
     Attributes:
         alert_id: Bundle and end of the window, such as ``<bundle>-20240312T0000``.
         created_at: The time of the decision, UTC.
         bundle_id: The bundle that served.
-        embedding_version: Its towers; later bundles with refreshed indexes carry the same.
-        results: The results that the decision rests on.
-        decision: What was decided about them.
-        status: How far the review is.
+        embedding_version: Embedding version of its towers; bundles with a refreshed index share it.
+        results: The results that the decision is based on.
+        decision: The decision about them.
+        status: State of the review.
         report: File name of the review page.
-        acknowledged_by, resolved_by: Who reviewed it.
+        acknowledged_by, resolved_by: Names of the reviewers.
         note: The reviewer's explanation.
         refit_run: Name of the refit's run; empty without one.
         outcome: How the refit ended.

@@ -1,7 +1,7 @@
-"""The Bundle: one immutable version of everything that must agree to answer a request.
+"""The Bundle: one immutable version of all artifacts that serving needs.
 
-A bundle is a folder. Its manifest holds the checksum of every other file and is itself bound to
-the bundle's name, so nothing in it can change unnoticed.
+A bundle is a folder. Its manifest holds the checksum of every other file, and the bundle's id holds
+a checksum of the manifest, so every change of a file is detected.
 """
 
 import shutil
@@ -23,20 +23,20 @@ VERDICT_FILE = "verdict.json"
 MODEL_PARTS = ("query_tower", "item_tower", "features.json", "model.json")
 FOLDERS = ("query_tower", "item_tower", "index", "reference", "evaluation")
 PAIRED = ("model.json", "index/index.json", "reference/thresholds.json")
-"""The files that name the towers they belong to, as ``embedding_version``."""
+"""The files that contain the ``embedding_version`` of the towers they belong to."""
 
 
 class BundleManifest(Settings):
-    """What a bundle holds and what it was made from.
+    """The contents and the origin of a bundle.
 
     Attributes:
-        bundle_id: UTC stamp of its making, to the millisecond, and 8 hex digits over all the
+        bundle_id: UTC creation time, to the millisecond, and 8 hex digits of a checksum of the
             rest of this manifest.
         embedding_version: The towers that index and reference belong to.
-        as_of: The time that the index is up to date with.
-        trained_from, trained_until: The data window behind the towers.
+        as_of: The time at which the items of the index are live.
+        trained_from, trained_until: The data window that the towers were trained on.
         dataset_fingerprint: The dataset that the towers were trained on.
-        source, simulated: Where the data came from, and whether it is made up.
+        source, simulated: Name of the data source, and whether its data is simulated.
         checksums: SHA-256 of every file, by its path inside the bundle.
     """
 
@@ -56,14 +56,14 @@ class BundleManifest(Settings):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle folder that is there, with typed paths to its parts."""
+    """An existing bundle folder, with the paths of its parts."""
 
     path: Path
     manifest: BundleManifest
 
     @property
     def bundle_id(self) -> str:
-        """The bundle's name."""
+        """The bundle's id, which is also its folder name in a registry."""
         return self.manifest.bundle_id
 
     @property
@@ -92,7 +92,7 @@ class Bundle:
         return self.path / "evaluation"
 
     def read_verdict(self) -> Verdict | None:
-        """Read the gate's answer; None when the bundle holds none."""
+        """Read the gate's verdict; None if the bundle has none."""
         path = self.evaluation / VERDICT_FILE
         return Verdict.parse(read_json(path)) if path.is_file() else None
 
@@ -107,16 +107,16 @@ def assemble_bundle(
     dataset: DatasetManifest | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Copy the parts of a bundle together under ``out_root``, whole or not at all.
+    """Copy the parts of a bundle into one folder under ``out_root``, atomically.
 
     Args:
-        model: Model folder; a bundle folder does as well, when only its index is made anew.
+        model: Model folder, or a bundle folder if only the index is new.
         index: Index folder.
         evaluation: Evaluation folder.
         reference: Drift reference folder.
-        out_root: Where the bundle's folder is made, named by its id.
-        dataset: The data behind it, told in the manifest.
-        settings: The run's settings, kept in the manifest beside the model's own.
+        out_root: Parent of the bundle's folder, which is named by its id.
+        dataset: Manifest of the dataset; its source is recorded in the bundle's manifest.
+        settings: The run's settings, recorded in the manifest beside those of the model.
 
     Raises:
         RefitError: A part is missing, or belongs to other towers; the message names the file.
@@ -148,12 +148,12 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
 
     Args:
         path: The bundle's folder.
-        verify: Read every file and hold it against its checksum. Without it only the manifest,
-            the presence of the files and the pairing of the parts are checked.
+        verify: Read every file and verify its checksum. If not set, only the manifest, the
+            presence of the files and the pairing of the parts are checked.
 
     Raises:
-        RefitError: A file is missing, was changed, does not belong there, or is of other towers;
-            the message names it.
+        RefitError: A file is missing, changed, not part of the bundle, or from other towers; the
+            message names it.
     """
     if not (path / MANIFEST_FILE).is_file():
         raise RefitError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
@@ -165,7 +165,7 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
         )
     manifest = BundleManifest.parse(written)
     if not manifest.bundle_id.endswith(f"-{_content_id(written)}"):
-        raise _broken(path / MANIFEST_FILE, "was changed after the bundle was made")
+        raise _broken(path / MANIFEST_FILE, "was changed after the bundle was created")
     present = set(_files(path))
     for name, expected in manifest.checksums.items():
         if name not in present:
@@ -179,14 +179,16 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
 
 
 def _check_pairing(path: Path) -> None:
-    """Hold index and reference against the model: all three must be of the same towers."""
+    """Check that model, index and reference belong to the same towers."""
     expected = read_json(path / PAIRED[0]).get("embedding_version")
     if not expected:
-        raise _broken(path / PAIRED[0], "names no embedding_version")
+        raise _broken(path / PAIRED[0], "has no embedding_version")
     for name in PAIRED[1:]:
         actual = read_json(path / name).get("embedding_version")
         if actual != expected:
-            raise _broken(path / name, f"is of the towers {actual}, the model is {expected}")
+            raise _broken(
+                path / name, f"has embedding_version {actual}, but the model has {expected}"
+            )
 
 
 def _describe(
@@ -216,7 +218,7 @@ def _describe(
 
 
 def _content_id(manifest: Mapping[str, Any]) -> str:
-    """Over the manifest as it is written, so that a later field leaves older bundles valid."""
+    """Hash the manifest as written, so that older bundles stay valid when a field is added."""
     return fingerprint({name: v for name, v in manifest.items() if name != "bundle_id"})[:8]
 
 
@@ -226,4 +228,4 @@ def _files(path: Path) -> list[str]:
 
 
 def _broken(path: Path, fault: str) -> RefitError:
-    return RefitError(f"bundle refused: {path} {fault}; promote another bundle or make it anew")
+    return RefitError(f"bundle refused: {path} {fault}; promote another bundle or build it again")

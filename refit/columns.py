@@ -14,11 +14,11 @@ Flags = NDArray[np.bool_]
 Longs = NDArray[np.int64]
 
 FEW_CODES = 16
-"""Up to this many codes, comparing with each of them is quicker than looking every code up."""
+"""Up to this many codes, one comparison per code is faster than a lookup table."""
 
 
 class Range(BaseModel):
-    """Bounds of a number, both inclusive; None leaves a side open."""
+    """Inclusive bounds of a number; None means no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -35,12 +35,12 @@ class Range(BaseModel):
 
 
 Wanted = Sequence[str | float] | Range
-"""The values of a column that are accepted: a list of them, or a range of numbers."""
+"""Accepted values of a column: a list of values, or a range of numbers."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of a [B, C] table of queries and candidates, P of them.
+    """P cells of a [B, C] table of queries and candidates.
 
     Attributes:
         query: [P] row of each cell.
@@ -59,8 +59,8 @@ class Labels:
     """A text column of C rows.
 
     Attributes:
-        codes: [C] the number of each row's text, -1 where it is missing.
-        code_of: The number of each text.
+        codes: [C] code of each row's text, -1 where missing.
+        code_of: Code of each text.
     """
 
     codes: NDArray[np.int32]
@@ -68,7 +68,7 @@ class Labels:
 
     @classmethod
     def of(cls, column: pa.Array | pa.ChunkedArray) -> Self:
-        """Encode an Arrow column; anything but text is converted to text."""
+        """Encode an Arrow column; values of other types are cast to text."""
         text = column.cast(pa.string())
         text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
         encoded = text.dictionary_encode()
@@ -80,13 +80,13 @@ class Labels:
         return Labels(self.codes[rows], self.code_of)
 
     def find_fault(self, wanted: Wanted) -> str:
-        """Why this column cannot be compared with ``wanted``; empty when it can."""
+        """The reason why this column cannot be compared with ``wanted``; "" if it can."""
         if isinstance(wanted, Range) or not all(isinstance(value, str) for value in wanted):
             return "must be a list of texts"
         return ""
 
     def matches(self, wanted: Wanted) -> Flags:
-        """[C] whether each row holds one of the wanted texts; a missing text matches nothing."""
+        """[C] whether each row is one of the wanted texts; a missing text never matches."""
         values = () if isinstance(wanted, Range) else wanted
         codes = {self.code_of[value] for value in values if value in self.code_of}  # type: ignore[index]
         if len(codes) <= FEW_CODES:
@@ -99,21 +99,21 @@ class Labels:
         return matching[self.codes]
 
     def find(self, texts: Sequence[str | None]) -> Cells:
-        """The cells (query, row) where a row holds the text of a query.
+        """Find the cells (query, row) in which a row equals the text of a query.
 
         Args:
-            texts: [B] one text for each query; None matches nothing.
+            texts: [B] one text per query; None never matches.
         """
         order, bounds = self._by_code
         codes = [-1 if text is None else self.code_of.get(text, -1) for text in texts]
         slots = np.asarray(codes, dtype=np.int64)
         starts, stops = bounds[slots], bounds[slots + 1]
-        query, place = expand(np.where(slots < 0, stops, starts), stops)
-        return Cells(query, order[place])
+        query, entry = expand(np.where(slots < 0, stops, starts), stops)
+        return Cells(query, order[entry])
 
     @cached_property
     def _by_code(self) -> tuple[Longs, Longs]:
-        """Rows sorted by code, and where each code begins among them, with the end of the last."""
+        """Rows sorted by code, and the bounds of each code's rows in that order."""
         order = np.argsort(self.codes, kind="stable")
         return order, np.searchsorted(self.codes[order], np.arange(len(self.code_of) + 1))
 
@@ -123,7 +123,7 @@ class Numbers:
     """A numeric column of C rows.
 
     Attributes:
-        values: [C] float64, exactly as the table holds them; NaN where the number is missing.
+        values: [C] float64, unrounded values of the table; NaN where missing.
     """
 
     values: NDArray[np.float64]
@@ -139,13 +139,13 @@ class Numbers:
         return Numbers(self.values[rows])
 
     def find_fault(self, wanted: Wanted) -> str:
-        """Why this column cannot be compared with ``wanted``; empty when it can."""
+        """The reason why this column cannot be compared with ``wanted``; "" if it can."""
         if not isinstance(wanted, Range) and any(isinstance(value, str) for value in wanted):
             return "must be a range or a list of numbers"
         return ""
 
     def matches(self, wanted: Wanted) -> Flags:
-        """[C] whether each row is in the range, or equal to a value; NaN matches nothing."""
+        """[C] whether each row is in the range, or equal to a value; NaN never matches."""
         if not isinstance(wanted, Range):
             return np.isin(self.values, np.array(wanted, dtype=np.float64))
         flags = np.asarray(self.values >= (-np.inf if wanted.min is None else wanted.min))
@@ -158,19 +158,22 @@ Column = Labels | Numbers
 
 
 def read_column(column: pa.Array | pa.ChunkedArray) -> Column:
-    """Read an Arrow column as numbers where it holds numbers, else as text."""
+    """Read an Arrow column: as numbers if its type is numeric, else as text."""
     is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
     return Numbers.of(column) if is_number else Labels.of(column)
 
 
 def expand(starts: Longs, stops: Longs) -> tuple[Longs, Longs]:
-    """Write B ranges out: for each of their entries the number of its range, and the entry.
+    """Expand B ranges into their entries.
 
     Args:
         starts: [B] first entry of each range.
-        stops: [B] the entry after the last.
+        stops: [B] end of each range, exclusive.
+
+    Returns:
+        [P] number of the range of each entry, and [P] the entries.
     """
-    if len(starts) == 1:  # the server's case, which must not wait
+    if len(starts) == 1:  # the server's case, which must be fast
         entries = np.arange(starts[0], stops[0])
         return np.zeros(len(entries), dtype=np.int64), entries
     sizes = stops - starts

@@ -1,4 +1,4 @@
-"""The data contract: the columns of events, items and users, and what each means.
+"""The data contract: the columns of events, items and users, and their meaning.
 
 The names follow MerRec (Mercari's public C2C set). Tables are Parquet, times are UTC.
 """
@@ -10,7 +10,7 @@ from refit.settings import Settings
 
 
 class EventType(StrEnum):
-    """What a user did with an item: from weak to strong interest, and ``hide``, which is none."""
+    """What a user did with an item, from weak to strong interest; ``hide`` shows no interest."""
 
     VIEW = "view"
     LIKE = "like"
@@ -23,7 +23,7 @@ class EventType(StrEnum):
 INTEREST = tuple(kind for kind in EventType if kind is not EventType.HIDE)
 """The event types that show interest, from weak to strong.
 
-A ``hide`` says that the user does not want to see the item again. It is never a positive example,
+A ``hide`` means that the user does not want to see the item again. It is never a positive example,
 never counted as popularity and never part of a history.
 """
 
@@ -53,7 +53,7 @@ EVENTS = (
     Column(name="session_id", kind="string", meaning="the visit it belongs to"),
     Column(name="request_id", kind="string", meaning="the recommendation answer it follows from"),
     Column(name="surface", kind="string", meaning="where: home, search, item page ..."),
-    Column(name="price", kind="number", meaning="the price at that moment, not negative"),
+    Column(name="price", kind="number", meaning="the price at that time, not negative"),
 )
 ITEMS = (
     Column(name="item_id", kind="string", required=True, meaning="one listing, one of a kind"),

@@ -14,11 +14,11 @@ MANIFEST_FILE = "manifest.json"
 
 
 class RowCounts(Settings):
-    """What became of a table's rows: rows_in = kept + rejected + duplicates, always.
+    """Row counts of one table; rows_in = kept + rejected + duplicates.
 
     Attributes:
         outside: Rows of the source before or after the window; not part of rows_in.
-        reasons: How many rows each reason holds for; a rejected row may have several.
+        reasons: Number of rejected rows by reason; a row may have several reasons.
     """
 
     rows_in: int
@@ -39,11 +39,11 @@ class Split(Settings):
 
 
 class DatasetManifest(Settings):
-    """What a folder of clean tables holds and where it came from.
+    """The contents and the origin of a folder of clean tables.
 
     Attributes:
-        fingerprint: SHA-256 over source files, settings and window; the key of all caching.
-        context_columns: Event columns beyond the contract that are known when a person asks.
+        fingerprint: SHA-256 of source files, settings and window; the cache key of later steps.
+        context_columns: Event columns beyond the contract that are known at the request.
     """
 
     source: str

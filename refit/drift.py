@@ -7,7 +7,7 @@ from refit.settings import Settings
 
 
 class DriftState(StrEnum):
-    """The state of a drift measurement; with too little data it is never ok."""
+    """The state of a drift measurement; it is never ok if there is too little data."""
 
     OK = "ok"
     DRIFT = "drift"
@@ -26,17 +26,17 @@ class DriftResult(Settings):
 
     Attributes:
         subject: What was measured, e.g. ``query-embedding`` or ``scores``.
-        statistic: Name of the drift metric that measured it, e.g. ``frechet``.
+        statistic: Name of the drift metric, e.g. ``frechet``.
         value: The metric's value; None when there was insufficient data.
-        threshold: Larger values are drift; None like ``value``.
-        n_reference, n_current: Usable rows of the reference and of the window.
+        threshold: Larger values are drift; None if ``value`` is.
+        n_reference, n_current: Number of usable rows of the reference and of the window.
         window: The period that was measured.
         state: ok, drift or insufficient data.
         embedding_version: The towers whose vectors and scores were measured.
-        why: The reason for insufficient data, in words that a person on call can use.
-        level: The measured rate itself, where the value is a change of it.
-        interval: 95% interval of the level.
-        detail: What else a reader should know, e.g. how many rows were left out.
+        why: The reason for insufficient data, written for the person on call.
+        level: The measured rate itself, if the value is a change of a rate.
+        interval: 95% confidence interval of the level.
+        detail: Further information, e.g. how many rows were left out.
     """
 
     subject: str

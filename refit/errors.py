@@ -1,10 +1,10 @@
-"""Errors that a user can act on, each with the exit code that the command line ends with."""
+"""Errors that a user can act on, each with the exit code of the command line."""
 
 from typing import ClassVar
 
 
 class RefitError(Exception):
-    """An error whose message says what went wrong and what to do about it."""
+    """An error whose message explains what went wrong and what to do about it."""
 
     exit_code: ClassVar[int] = 1
 
@@ -16,19 +16,19 @@ class UsageError(RefitError):
 
 
 class GateRefused(RefitError):  # noqa: N818 - a refusal is an outcome, not a fault
-    """A gate refused: the model, bundle or rollout does not go further."""
+    """A gate refused a model, a bundle or a rollout."""
 
     exit_code = 3
 
 
 class DataValidationError(RefitError):
-    """Data breaks its contract: a missing column, an empty window, too many rejected rows."""
+    """Data violates its contract: a missing column, an empty window, too many rejected rows."""
 
     exit_code = 4
 
 
 class ServiceUnreachable(RefitError):  # noqa: N818 - as above
-    """A service that is needed does not answer, or refuses."""
+    """A required service does not answer, or refuses."""
 
     exit_code = 5
 

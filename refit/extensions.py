@@ -1,9 +1,9 @@
-"""Extensions: what a team adds to Refit from its own packages, without changing Refit.
+"""Extensions: additions to Refit that live in other packages.
 
-An extension is a module, or an object inside one, that has the attributes its kind asks for. It is
+An extension is a module, or an object inside one, with the attributes that its kind requires. It is
 found by name, in this order:
 
-1. a built-in: a module in the kind's own package; dropping a file there is enough;
+1. a built-in: a module in the package of the kind; dropping a file there is enough;
 2. an entry point of an installed package, in the kind's group;
 3. a dotted name in the config, such as ``acme.refit.source`` or ``acme.refit:SOURCE``.
 """
@@ -22,13 +22,13 @@ from refit.errors import UsageError
 
 @dataclass(frozen=True)
 class ExtensionKind:
-    """One kind of thing that can be added.
+    """One kind of extension.
 
     Attributes:
-        name: What messages call it, such as ``source``.
+        name: Its name in messages, such as ``source``.
         group: The entry point group of installed packages, such as ``refit.sources``.
-        package: The package whose modules are the built-in ones.
-        needs: Attributes that every extension of this kind has.
+        package: The package whose modules are the built-in extensions.
+        needs: Attributes that every extension of this kind must have.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ExtensionKind:
     needs: tuple[str, ...]
 
     def names(self) -> tuple[str, ...]:
-        """Names of the built-in extensions and of those that installed packages offer, sorted."""
+        """Sorted names of the built-in extensions and of the entry points of installed packages."""
         return tuple(sorted({*self._builtin_names(), *_offered(self.group)}))
 
     def load(self, name: str) -> Any:
@@ -48,28 +48,28 @@ class ExtensionKind:
 
         Raises:
             UsageError: There is no such extension, it cannot be imported, or it lacks an attribute
-                that its kind needs.
+                that its kind requires.
         """
         if name in self._builtin_names():
-            found, place = importlib.import_module(f"{self.package}.{name}"), name
+            found, path = importlib.import_module(f"{self.package}.{name}"), name
         elif name in _offered(self.group):
             point = _offered(self.group)[name]
-            found, place = self._import(point.value), point.value
+            found, path = self._import(point.value), point.value
         elif "." in name or ":" in name:
-            found, place = self._import(name), name
+            found, path = self._import(name), name
         else:
             raise UsageError(self.explain_unknown(name))
         missing = [attribute for attribute in self.needs if not hasattr(found, attribute)]
         if missing:
-            raise UsageError(f"{self.name} {place!r} lacks {', '.join(missing)}")
+            raise UsageError(f"{self.name} {path!r} lacks {', '.join(missing)}")
         return found
 
     def is_known(self, name: str) -> bool:
-        """Whether ``name`` can be an extension of this kind; nothing is imported."""
+        """Whether ``name`` may be an extension of this kind; nothing is imported."""
         return name in self.names() or "." in name or ":" in name
 
     def explain_unknown(self, name: str) -> str:
-        """The message for a name that is not known: the closest name, and all of them."""
+        """The message for an unknown name: the closest known name, and all known names."""
         close = get_close_matches(name, self.names(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return (
@@ -79,18 +79,18 @@ class ExtensionKind:
 
     def _builtin_names(self) -> tuple[str, ...]:
         spec = importlib.util.find_spec(self.package)
-        places = spec.submodule_search_locations if spec else None
-        return tuple(m.name for m in pkgutil.iter_modules(places or ()) if m.name[0] != "_")
+        paths = spec.submodule_search_locations if spec else None
+        return tuple(m.name for m in pkgutil.iter_modules(paths or ()) if m.name[0] != "_")
 
-    def _import(self, place: str) -> Any:
-        module, _, attribute = place.partition(":")
+    def _import(self, path: str) -> Any:
+        module, _, attribute = path.partition(":")
         try:
             found: Any = importlib.import_module(module)
             for part in filter(None, attribute.split(".")):
                 found = getattr(found, part)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise UsageError(
-                f"{self.name} {place!r} cannot be imported: {error}; "
+                f"{self.name} {path!r} cannot be imported: {error}; "
                 "install its package in this environment, or put its folder on PYTHONPATH"
             ) from error
         return found

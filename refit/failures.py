@@ -1,8 +1,8 @@
-"""What to do about an exception that is not a RefitError: one sentence and an exit code.
+"""Translate exceptions of other libraries into a RefitError: one sentence and an exit code.
 
-Disks, networks, object stores, databases and files of users fail in the words of a dozen libraries.
-``explain`` turns each kind that a person can act on into the RefitError that says how. It matches
-classes by name, so that no library is imported for it.
+Disks, networks, object stores, databases and input files fail with the exceptions of a dozen
+libraries. ``explain`` converts each kind that a user can act on into a RefitError with advice. It
+matches classes by name, so that it imports no library.
 """
 
 import errno
@@ -16,16 +16,16 @@ from refit.errors import DataValidationError, RefitError, ServiceUnreachable, Us
 
 MOST_CHARACTERS = 300
 CAUSES = 5
-"""So many causes of an exception are looked at for a more specific kind."""
+"""Maximum number of chained exceptions that are searched for a more specific kind."""
 
 Explain = Callable[[Any], RefitError | None]
 
 
 def explain(error: BaseException) -> RefitError | None:
-    """The RefitError that says what to do about ``error``; None for a kind that is not expected.
+    """The RefitError that explains ``error`` and how to fix it; None for an unexpected kind.
 
-    An exception that a library raised from another one is explained by the most specific of them:
-    s3fs, for one, turns the answer of an object store into a PermissionError.
+    A chain of exceptions is explained by its most specific member: s3fs, for example, raises a
+    PermissionError from the response of an object store.
     """
     explained: list[tuple[RefitError, bool]] = []
     for cause in _causes(error):
@@ -33,7 +33,7 @@ def explain(error: BaseException) -> RefitError | None:
             return cause
         if found := _explain_one(cause):
             explained.append(found)
-    # Of several the first that a library's own class gave, else the first.
+    # The first explanation by a library's own class is preferred.
     explained.sort(key=lambda found: not found[1])
     return explained[0][0] if explained else None
 
@@ -45,10 +45,10 @@ def summarize(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, outermost first.
+    """The error and the exceptions it was raised from, outermost first.
 
-    What was only being handled when it was raised does not count: a mistake in an ``except`` block
-    is a mistake.
+    An exception that was merely being handled at the time is not a cause: a bug in an ``except``
+    block must stay a bug.
     """
     current: BaseException | None = error
     for _ in range(CAUSES):
@@ -59,7 +59,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _explain_one(error: BaseException) -> tuple[RefitError, bool] | None:
-    """The explanation by the error's own class, and whether a library's own class gave it."""
+    """The explanation of one exception, and whether it is by a library's own class."""
     for cls in type(error).__mro__:
         for module, names, explanation in _LIBRARIES:
             if cls.__name__ in names and _is_in(cls.__module__, module):
@@ -77,7 +77,7 @@ def _is_in(module: str, package: str) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    """An exception's message in one line, not too long."""
+    """An exception's message in one line of at most ``MOST_CHARACTERS``."""
     text = " ".join(str(error).split())
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} ..."
 
@@ -122,7 +122,7 @@ _BY_ERRNO: dict[int, tuple[type[RefitError], str, str]] = {
     ),
     errno.EPERM: (
         UsageError,
-        "{{user}} may not do this with {path}: change its rights, or name another path",
+        "{{user}} is not permitted to do this with {path}: change its rights, or name another path",
         "not permitted: {text}; check rights and credentials",
     ),
     errno.ENOENT: (
@@ -137,7 +137,7 @@ _BY_ERRNO: dict[int, tuple[type[RefitError], str, str]] = {
     ),
     errno.ENOTDIR: (
         UsageError,
-        "{path} is not a folder, or lies below a file: check the path",
+        "{path} is not a folder, or is below a file: check the path",
         "a file was named where a folder is needed: {text}; check the path",
     ),
     errno.EEXIST: (
@@ -157,8 +157,8 @@ _BY_ERRNO: dict[int, tuple[type[RefitError], str, str]] = {
     ),
     errno.ENOMEM: (
         RefitError,
-        "memory is used up: end other programs, or take less data",
-        "memory is used up: end other programs, or take less data",
+        "memory is used up: end other programs, or use less data",
+        "memory is used up: end other programs, or use less data",
     ),
     errno.ENOEXEC: (
         UsageError,
@@ -182,11 +182,11 @@ _BY_ERRNO: dict[int, tuple[type[RefitError], str, str]] = {
     ),
     errno.EIO: (
         RefitError,
-        "the disk fails at {path}: check its health, or name a folder on another one",
-        "a disk fails: {text}; check its health, or use another one",
+        "the disk failed at {path}: check its health, or name a folder on another one",
+        "a disk failed: {text}; check its health, or use another one",
     ),
 }
-"""By errno: the exit code's kind, the sentence with a path, and the one without."""
+"""By errno: the kind of error, the message with a path, and the message without one."""
 
 
 def _unreachable(what: str, advice: str) -> Explain:
@@ -215,7 +215,7 @@ def _explain_timeout(error: BaseException) -> RefitError:
 def _explain_memory(error: BaseException) -> RefitError:
     text = _text(error)
     return RefitError(
-        f"memory is used up{f' ({text})' if text else ''}: end other programs, or take less data"
+        f"memory is used up{f' ({text})' if text else ''}: end other programs, or use less data"
     )
 
 
@@ -227,7 +227,7 @@ def _explain_import(error: ImportError) -> RefitError:
 
 
 def _explain_value(error: ValueError) -> RefitError | None:
-    """Fsspec's answer to the URL of a store that it does not know; others are mistakes."""
+    """Explain fsspec's error for an unknown URL scheme; any other ValueError is a bug."""
     text = _text(error)
     if not text.startswith("Protocol not known"):
         return None
@@ -259,7 +259,7 @@ def _explain_yaml(error: Any) -> RefitError:
 
 
 def _explain_validation(error: Any) -> RefitError:
-    """The faults of a pydantic ValidationError, a line each."""
+    """List the faults of a pydantic ValidationError, one per line."""
     faults = [
         f"  {'.'.join(map(str, fault['loc'])) or 'together'}: {fault['msg']}"
         for fault in error.errors(include_url=False)
@@ -269,8 +269,8 @@ def _explain_validation(error: Any) -> RefitError:
 
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _REFUSALS = {
-    "AccessDenied": "its credentials may not do this; ask for access or use others",
-    "403": "its credentials may not do this; ask for access or use others",
+    "AccessDenied": "the credentials do not permit this; ask for access or use others",
+    "403": "the credentials do not permit this; ask for access or use others",
     "InvalidAccessKeyId": f"the access key is not known there; {_CREDENTIALS}",
     "SignatureDoesNotMatch": f"the secret key is wrong; {_CREDENTIALS}",
     "ExpiredToken": "the session has expired; sign in again",
@@ -281,7 +281,7 @@ _REFUSALS = {
 
 
 def _explain_object_store(error: Any) -> RefitError:
-    """An answer of S3 or of what speaks like it: a botocore ClientError."""
+    """Explain an error response of S3 or a compatible store: a botocore ClientError."""
     answer = error.response.get("Error", {})
     code, message = str(answer.get("Code", "")), str(answer.get("Message") or "").strip()
     advice = _REFUSALS.get(code, "check the URL and the credentials")
@@ -302,10 +302,10 @@ def _explain_grpc(error: Any) -> RefitError:
 
 
 def _explain_api(error: Any) -> RefitError:
-    """An answer of the Kubernetes or the Kubeflow Pipelines API."""
+    """Explain an error response of the Kubernetes or the Kubeflow Pipelines API."""
     message = re.sub(r"\s+", " ", str(getattr(error, "reason", "") or ""))
     advice = (
-        "check the kubeconfig or the token, and what it may do"
+        "check the kubeconfig or the token, and its permissions"
         if error.status in (401, 403)
         else "refit doctor --cluster FILE checks the cluster"
     )
@@ -317,7 +317,7 @@ def _explain_sqlite(error: Any) -> RefitError:
     for words, advice in (
         ("locked", "another process writes to it; try again"),
         ("full", _SPACE),
-        ("readonly", "give this user the right to write it and its folder"),
+        ("readonly", "give this user write access to it and its folder"),
         ("unable to open", "check that its folder exists and can be written"),
         ("not a database", "the file is damaged or something else; move it away"),
         ("malformed", "the file is damaged; restore it from a copy, or move it away"),
@@ -339,7 +339,7 @@ def _explain_duckdb(error: Any) -> RefitError:
     if "OutOfMemory" in type(error).__name__:
         return RefitError(
             f"the memory for tables is used up ({text}): allow more in the settings, end other "
-            "programs, or take less data"
+            "programs, or use less data"
         )
     if "No space left" in text:
         return RefitError(f"no space is left for tables ({text}): {_SPACE}")
@@ -347,11 +347,11 @@ def _explain_duckdb(error: Any) -> RefitError:
 
 
 def _explain_data_file(error: Any) -> RefitError | None:
-    """Arrow's errors about the content of a file; its others are mistakes of a caller."""
+    """Explain Arrow's errors about the content of a file; its other errors are bugs."""
     text = _text(error)
     if not re.search(r"parquet|thrift|csv|snappy|zstd", text, re.IGNORECASE):
         return None
-    return DataValidationError(f"a data file cannot be read: {text}; check that it is whole")
+    return DataValidationError(f"a data file cannot be read: {text}; check that it is complete")
 
 
 def _explain_process(error: Any) -> RefitError:
@@ -403,4 +403,4 @@ _LIBRARIES: tuple[tuple[str, tuple[str, ...], Explain], ...] = (
     ("tensorflow", ("ResourceExhaustedError",), _explain_memory),
     ("subprocess", ("CalledProcessError", "TimeoutExpired"), _explain_process),
 )
-"""By module and class, base classes included: how an error of a library is explained."""
+"""The explanation of a library's errors, by module and class; subclasses are included."""

@@ -22,25 +22,25 @@ PURCHASES_FILE = "purchases.parquet"
 HIDES_FILE = "hides.parquet"
 """Every item that a user has bought, or hidden: ``user_id``, ``item_index``, first ``event_time``.
 
-A history ends after ``history_length`` events; these do not. Where bought items may come back
-there are no purchases: nothing reads them.
+Unlike a history, these are not limited to ``history_length`` events. The purchases are empty where
+bought items may be recommended again, since no rule reads them.
 """
 SPLITS = ("train", "validation", "test")
 REQUESTS = "requests"
-"""Not a split: the first event of every visit of the test window, which is what a server is asked.
+"""Not a split: the first event of every visit of the test window.
 
-An event of a split was chosen for what it is; these stand for all traffic.
+A split contains only target events; the requests represent all traffic of a server.
 """
 HISTORY_COLUMNS = ("history_item", "history_event_type", "history_age_days")
 
 
 def examples_file(split: str) -> str:
-    """Where the examples of a split, or the requests, lie in the features folder."""
+    """Path of the examples of a split, or of the requests, in the features folder."""
     return f"examples/{split}.parquet"
 
 
 def snapshot_file(i: int) -> str:
-    """Where snapshot ``i`` lies in the features folder."""
+    """Path of snapshot ``i`` in the features folder."""
     return f"snapshots/{i}.parquet"
 
 
@@ -59,7 +59,7 @@ class ItemTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns there are."""
+        """Names of the columns."""
         return tuple(self.table.column_names)
 
     def strings(self, name: str) -> NDArray[np.object_]:
@@ -87,7 +87,7 @@ def read_catalogue(folder: Path) -> ItemTable:
 def read_snapshot(
     folder: Path, i: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-    """Read snapshot ``i``: the items live from then to the next one, as they stood then.
+    """Read snapshot ``i``: items live before the next snapshot, with their features at this one.
 
     Returns:
         item_index [N] ascending, age_days [N], popularity [N, P].
@@ -107,8 +107,8 @@ def iter_examples(
     Args:
         folder: The features folder.
         split: train, validation, test or requests.
-        batch_rows: Rows a batch, at most.
-        columns: Which columns to read; None is all.
+        batch_rows: Maximum number of rows per batch.
+        columns: Columns to read; None reads all.
     """
     with pq.ParquetFile(folder / examples_file(split)) as file:
         yield from file.iter_batches(batch_rows, columns=list(columns) if columns else None)
@@ -130,7 +130,7 @@ class PaddedHistories:
 
 
 def pad_histories(batch: pa.RecordBatch | pa.Table, length: int) -> PaddedHistories:
-    """Lay the history columns of examples out as arrays of the latest ``length`` events."""
+    """Convert the history columns of examples to arrays of the latest ``length`` events."""
     item, event_type, age_days = (batch.column(name) for name in HISTORY_COLUMNS)
     return PaddedHistories(
         item=pad_lists(item, length, np.int32(-1)),

@@ -28,25 +28,26 @@ FEATURES_FILE = "features.json"
 
 
 class FeatureSpec(Settings):
-    """Which columns feed which tower, and how a moment's history and popularity are counted.
+    """The input columns of each tower, and how history and popularity are computed.
 
     Attributes:
         item_categorical, item_numeric, item_text: Item columns of the item tower.
-        item_vector: The item column holding a fixed-size vector, if any.
-        context_categorical, context_numeric: Event columns known when a person asks.
+        item_vector: The item column with a fixed-size vector, if any.
+        context_categorical, context_numeric: Event columns that are known at the request.
         user_categorical, user_numeric: User columns of the query tower.
-        history_length: How many of the latest earlier events the query tower sees.
+        history_length: Number of the latest earlier events that the query tower reads.
         history_within_visit: Whether these include events of the same visit (``session_id``, where
-            known). If not, a history ends where the visit began, as for a person who has just come
-            in; else a purchase is "predicted" from the view of the same item a minute before.
+            known). If not, a history ends at the start of the visit, as for a user who has just
+            arrived; otherwise a purchase is "predicted" from a view of the same item a minute
+            before.
         popularity_half_lives_days: Each half-life gives its own decayed counts.
-        popularity_by: Context columns whose values are counted apart, per item.
-        popularity_values: At most this many values of such a column, the most frequent ones.
+        popularity_by: Context columns by whose values an item's events are also counted.
+        popularity_values: Maximum number of values of such a column; the most frequent are used.
         popularity_bins: Rising edges of each numeric column in ``popularity_by``: its counted
             values are the bins "0" (below the first edge) to "<number of edges>"; see ``bin_of``.
-        event_weights: How much an event of a type counts as interest; types left out count 0.
-        target_events: The event types that judgement is about.
-        snapshot_every_days: How often item features are taken anew.
+        event_weights: Weight of each event type as interest; types that are left out have weight 0.
+        target_events: The event types that the model predicts.
+        snapshot_every_days: Days between two snapshots of the item features.
     """
 
     item_categorical: tuple[str, ...] = ()
@@ -77,10 +78,10 @@ class FeatureSpec(Settings):
     def check_columns(
         self, items: Sequence[str], events: Sequence[str], users: Sequence[str]
     ) -> None:
-        """Hold the spec against the columns that are there.
+        """Check that the columns of the spec exist.
 
         Raises:
-            UsageError: A named column is missing; the message lists the right ones.
+            UsageError: A column is missing; the message lists the existing ones.
         """
         vector = (self.item_vector,) if self.item_vector else ()
         wanted = {
@@ -107,15 +108,15 @@ class FeatureSpec(Settings):
 
 
 class FeaturesManifest(Settings):
-    """What the tower inputs look like; made once by training data, kept by every later index.
+    """The layout of the tower inputs; derived from the training data, reused by later indexes.
 
     Attributes:
-        popularity_values: Per column of ``spec.popularity_by``, the counted values in order.
-        vector_size: Length of the item vector, 0 when there is none.
-        snapshots: Time of each snapshot; item features of snapshot i know only events before it.
-        dataset_fingerprint: The data that these features were made of.
-        dataset: What that data was, for the pages that say so.
-        market: What kind of market it is, which says who may be shown what.
+        popularity_values: For each column of ``spec.popularity_by``, the counted values in order.
+        vector_size: Length of the item vector, 0 if there is none.
+        snapshots: Time of each snapshot; the item features of a snapshot use only earlier events.
+        dataset_fingerprint: The dataset that the features were built from.
+        dataset: The manifest of that dataset, for reports.
+        market: Settings of the market, with its eligibility rules.
     """
 
     spec: FeatureSpec
@@ -156,8 +157,8 @@ def item_inputs(
 
     Args:
         spec: The feature spec.
-        columns: ``item_id`` and the spec's item columns, each of length N; None is missing. The
-            vector column is [N, V]; zeros are missing.
+        columns: ``item_id`` and the spec's item columns, each of length N; None is a missing
+            value. The vector column is [N, V]; zeros are a missing vector.
         age_days: [N] days since listing; NaN where unknown.
         popularity: [N, P] decayed counts, see ``FeaturesManifest.popularity_size``.
     """
@@ -185,9 +186,9 @@ def query_inputs(
 
     Args:
         spec: The feature spec.
-        contexts: The spec's context columns, each of length B; None is missing.
-        users: The spec's user columns, each of length B; None is missing.
-        history_content: [B, L, C] content vectors of the latest items, newest first, 0 padded.
+        contexts: The spec's context columns, each of length B; None is a missing value.
+        users: The spec's user columns, each of length B; None is a missing value.
+        history_content: [B, L, C] content vectors of the latest items, latest first, padded with 0.
         history_event_type: [B, L] event types, "" where padded.
         history_age_days: [B, L] days between event and query, 0 where padded.
     """
@@ -207,18 +208,18 @@ def query_inputs(
 
 
 def bin_of(values: NDArray[np.float32], edges: Sequence[float]) -> NDArray[Any]:
-    """The bin of each number as a string, "" where it is NaN; a number on an edge lies above it.
+    """The bin of each number as a string, "" for NaN; a number on an edge is in the upper bin.
 
     Args:
         values: [N] numbers.
-        edges: Rising edges; n edges make the bins "0" to "n".
+        edges: Rising edges; n edges give the bins "0" to "n".
     """
     bins = np.digitize(values, np.asarray(edges, dtype=np.float32))
     return np.where(np.isnan(values), "", bins.astype(str)).astype(object)
 
 
 def _strings(values: Sequence[Any]) -> NDArray[Any]:
-    # A request's one row is told in a list; Arrow would take longer to start than to read it.
+    # The single row of a request is a list, which is faster to convert without Arrow.
     if not isinstance(values, list):
         try:
             return strings(_arrow(values, pa.string()))

@@ -1,4 +1,4 @@
-"""Writing that a kill cannot tear, and checksums that show when something was changed."""
+"""Atomic writes, and checksums that detect changes."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ from refit.errors import RefitError
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it takes its place in one rename.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` on success.
 
-    Works for a file, and for a folder that does not exist yet. On an error nothing is left.
+    Works for a file, and for a folder that does not exist yet. After an error nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -33,7 +33,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -41,7 +41,11 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, atomically; NaN is refused, not written."""
+    """Write ``value`` as indented JSON, atomically.
+
+    Raises:
+        ValueError: The value contains NaN or infinity.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str)
     with write_atomically(path) as staging:
         staging.write_text(text + "\n", encoding="utf-8")
@@ -62,7 +66,7 @@ def read_json(path: Path) -> Any:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative file names and contents; hex."""
+    """SHA-256 of a file, or of the relative names and contents of a folder's files, in hex."""
     digest = hashlib.sha256()
     if path.is_file():
         with path.open("rb") as file:
@@ -76,13 +80,13 @@ def checksum(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of a JSON-able value, independent of key order; hex."""
+    """SHA-256 of a JSON-serialisable value, independent of key order, in hex."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, reach the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

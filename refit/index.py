@@ -1,8 +1,8 @@
-"""The index folder: live items by vector, their attributes, histories and popular items.
+"""The index folder: vectors and attributes of the live items, histories and popular items.
 
-Rows 0..N-1 are live items, in the order of their vectors; rows N..M-1 are items that are not live
-any more but are part of a user's history. Numbers M..K-1 are items that a user has bought or hidden
-and that are neither: of these only the ids are kept, in case that one is listed again.
+Rows 0..N-1 are live items, in the order of their vectors; rows N..M-1 are items that are no longer
+live but occur in a user's history. Numbers M..K-1 are all other items that a user has bought or
+hidden; only their ids are stored, in case one of them is listed again.
 """
 
 from collections.abc import Sequence
@@ -25,29 +25,29 @@ ITEMS_FILE = "items.parquet"
 HISTORIES_FILE = "histories.parquet"
 PURCHASES_FILE = "purchases.parquet"
 HIDES_FILE = "hides.parquet"
-"""What each user has bought, or hidden: ``user_row``, a row of the histories, and ``item_row``."""
+"""Items that each user has bought, or hidden: ``user_row`` in the histories, and ``item_row``."""
 DELISTED_FILE = "delisted_items.parquet"
-"""``item_id`` of the items M..K-1, sorted."""
+"""``item_id`` of items M..K-1, sorted."""
 POPULARITY_FILE = "popularity.parquet"
 MANIFEST_FILE = "index.json"
 
 SCAN_ROWS = 20_000
-"""Up to this many allowed items a scan of just these is as quick as the index, and exact."""
+"""Up to this many allowed items, scanning them is as fast as the index, and exact."""
 
 
 class IndexManifest(Settings):
-    """What an index holds and how well it answers.
+    """The contents and the quality of an index.
 
     Attributes:
         embedding_version: The towers whose vectors these are.
-        kind: ``flat`` compares with every vector; ``ivf`` with those of the nearest ``n_probe``
-            of ``n_lists`` clusters.
-        n_live: N, items that can be recommended.
-        n_items: M, items with attributes and content.
-        recall_at_100: Share of the exact 100 nearest that the index finds, on trained query
-            vectors; None when there was no query to measure with.
-        latency_ms: p50 and p99 of one query on one thread, and the same of the exact scan.
-        as_of: The time that the items are live at.
+        kind: ``flat`` searches every vector; ``ivf`` those in the nearest ``n_probe`` of
+            ``n_lists`` clusters.
+        n_live: N, the number of live items.
+        n_items: M, the number of items with attributes and content.
+        recall_at_100: Share of the exact 100 nearest items that the index finds, for vectors of
+            the trained query tower; None if there was no query to measure with.
+        latency_ms: p50 and p99 of one query on one thread, for the index and for the exact scan.
+        as_of: The time at which the items are live.
     """
 
     embedding_version: str
@@ -75,12 +75,13 @@ class IndexManifest(Settings):
 
 
 class ItemIndex:
-    """Nearest live items by inner product, filtered before the cut.
+    """Nearest live items by inner product; filters apply before the top k are taken.
 
     Args:
         index: A FAISS index over ``vectors``.
-        vectors: [N, D] unit or other vectors of the live items.
-        n_probe: For an IVF index, how many lists an unfiltered search visits.
+        vectors: [N, D] vectors of the live items; they need not have unit length.
+        n_probe: Number of lists that an unfiltered search of an IVF index visits; 0 for a flat
+            index.
     """
 
     def __init__(self, index: Any, vectors: NDArray[np.float32], n_probe: int = 0) -> None:
@@ -93,7 +94,7 @@ class ItemIndex:
         """Open the index of an index folder; the vectors are memory-mapped.
 
         Raises:
-            RefitError: Index, vectors and manifest do not go together.
+            RefitError: Index, vectors and manifest disagree.
         """
         manifest = IndexManifest.read(folder)
         index = faiss.read_index(str(folder / INDEX_FILE))
@@ -102,7 +103,7 @@ class ItemIndex:
         if vectors.shape != expected or (index.ntotal, index.d) != expected:
             raise RefitError(
                 f"{folder / INDEX_FILE} holds {index.ntotal} x {index.d}, {VECTORS_FILE} "
-                f"{vectors.shape}, but {MANIFEST_FILE} says {expected}; build the index anew"
+                f"{vectors.shape}, but {MANIFEST_FILE} has {expected}; build the index again"
             )
         return cls(index, vectors, manifest.n_probe)
 
@@ -113,13 +114,13 @@ class ItemIndex:
         allowed: NDArray[np.bool_] | None = None,
         exclude: Sequence[Sequence[int] | NDArray[np.integer[Any]]] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the k best allowed items of each query; k come back whenever k exist.
+        """Find the k best allowed items of each query; fewer only if fewer are allowed.
 
         Args:
             queries: [B, D] query vectors.
-            k: How many items.
-            allowed: [N] mask of the items that may come back; None allows all.
-            exclude: For each of the B queries, rows that must not come back.
+            k: Number of items.
+            allowed: [N] mask of the items that may be returned; None allows all.
+            exclude: For each of the B queries, rows that must not be returned.
 
         Returns:
             scores [B, k], best first, and rows [B, k]; padded with -inf and -1.
@@ -144,18 +145,20 @@ class ItemIndex:
             return _nothing(len(queries), k)
         if n_allowed <= SCAN_ROWS:
             return scan(queries, self.vectors, k, None if n_allowed == total else allowed)
-        # The bitmap must outlive the selector, which only points at it.
+        # The bitmap must outlive the selector, which only holds a pointer to it.
         bitmap = None if allowed is None else np.packbits(allowed, bitorder="little")
         selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
-        # A filter hits every list alike at best: visit as many more as it takes away.
+        # Visit more lists in proportion to the share of items that the filter removes.
         n_probe = int(np.ceil(self.n_probe * total / n_allowed))
-        scores, rows = self._ask(queries, k, selector, n_probe)
+        scores, rows = self._search_index(queries, k, selector, n_probe)
         short = np.flatnonzero(rows[:, min(k, n_allowed) - 1] < 0)
         if len(short) and self.n_probe:
-            scores[short], rows[short] = self._ask(queries[short], k, selector, self.index.nlist)
+            scores[short], rows[short] = self._search_index(
+                queries[short], k, selector, self.index.nlist
+            )
         return scores, rows
 
-    def _ask(
+    def _search_index(
         self, queries: NDArray[np.float32], k: int, selector: Any, n_probe: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if self.n_probe:
@@ -173,12 +176,12 @@ def scan(
     k: int,
     allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Find the exact k best allowed rows of ``vectors`` for each query: the index's exact twin.
+    """Find the exact k best allowed rows of ``vectors`` for each query, by brute force.
 
     Args:
         queries: [B, D].
         vectors: [N, D].
-        k: How many rows.
+        k: Number of rows.
         allowed: [N] mask; None allows all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Lists of items that belong to queries or users, such as what each user has bought."""
+"""Lists of items by query or by user, such as the items that each user has bought."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ from refit.columns import Longs, expand
 
 @dataclass(frozen=True)
 class ItemLists:
-    """One list of items for each of B queries, written out as P entries.
+    """One list of items for each of B queries, stored as P entries.
 
     Attributes:
-        query: [P] the query that an entry belongs to.
-        item: [P] the item's number.
+        query: [P] number of the query of each entry.
+        item: [P] number of the item of each entry.
     """
 
     query: Longs
@@ -23,7 +23,7 @@ class ItemLists:
 
     @classmethod
     def of_one(cls, items: NDArray[np.integer[Any]] | list[int]) -> "ItemLists":
-        """The list of a single query."""
+        """Build the lists of a single query."""
         numbers = np.asarray(items, dtype=np.int64)
         return cls(np.zeros(len(numbers), dtype=np.int64), numbers)
 
@@ -35,13 +35,13 @@ NO_ITEMS = ItemLists.of_one([])
 
 
 class UserItems:
-    """What each of U users has done something with, as arrays sorted by user.
+    """Items of each of U users, such as purchases, as arrays sorted by user.
 
     Args:
         user: [P] number of the user.
-        item: [P] number of the item; for each user every item once.
+        item: [P] number of the item; no item occurs twice for a user.
         n_users: U.
-        time: [P] when it happened first; None where every entry counts at any time.
+        time: [P] time of the first such event; None if entries count at any time.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class UserItems:
         self._bounds = np.searchsorted(sorted_user, bounds).astype(np.int64)
         self._times: Longs | None = None
         if time is not None:
-            # One sorted key of user and time, so that all queries are looked up in one call.
+            # One sorted key of user and time, so that one call looks up all queries.
             self._times = np.unique(time)
             when = np.searchsorted(self._times, time[order])
             self._keys = sorted_user.astype(np.int64) * (len(self._times) + 1) + when
@@ -70,8 +70,8 @@ class UserItems:
         """The items of B users.
 
         Args:
-            users: [B] numbers; -1 is a user without any items.
-            before: [B] only what happened strictly before these times counts.
+            users: [B] numbers of the users; -1 is a user without items.
+            before: [B] only entries strictly before these times count; None counts all.
         """
         known = np.asarray(users, dtype=np.int64)
         starts, stops = self._bounds[known], self._bounds[known + 1]

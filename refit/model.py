@@ -1,4 +1,4 @@
-"""What a model folder holds: the two towers, how they came about, and how to tell them apart."""
+"""The manifest of a model folder: the two towers, their training and their identity."""
 
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +18,8 @@ class Epoch(Settings):
 
     Attributes:
         loss: Mean weighted training loss.
-        recall: Validation recall@K by full ranking; None where it was not measured.
-        seconds: Training time, without the measuring.
+        recall: Validation recall@K by full ranking; None if it was not measured.
+        seconds: Training time, without the evaluation.
     """
 
     number: int
@@ -30,21 +30,22 @@ class Epoch(Settings):
 
 
 class ModelManifest(Settings):
-    """What the towers of a model folder are and what they were trained on.
+    """The properties of the towers of a model folder, and their training data.
 
     Attributes:
-        embedding_version: Checksum over both tower folders; index and reference must name the same.
+        embedding_version: Checksum of both tower folders; that of index and reference must match.
         embedding_size: Length D of query and item embeddings; a score is their dot product.
-        content_size: Length C of an item's content vector, by which histories hold it.
-        learned_size: The first entries of the embeddings, learned; the rest is popularity.
+        content_size: Length C of an item's content vector, which represents it in histories.
+        learned_size: Number of leading, learned entries of the embeddings; the rest is popularity.
         settings: TrainSettings as plain values.
-        packages: Versions of the packages that made it.
-        trained_from, trained_until: The examples behind the exported weights, [from, until).
+        packages: Versions of the packages that it was trained with.
+        trained_from, trained_until: Period of the examples behind the exported weights,
+            [from, until).
         recall_at: The K of ``epochs[].recall``.
-        epochs: Training with validation held out, epoch by epoch; where the number of epochs was
-            settled beforehand, the only training.
-        chosen_epoch: How many epochs the exported weights were trained for.
-        final_fit: Whether these were trained anew, on train and validation together.
+        epochs: The epochs of the training without the validation split; if the number of epochs
+            was fixed in advance, those of the only training.
+        chosen_epoch: Number of epochs that the exported weights were trained for.
+        final_fit: Whether the exported weights were trained again on train and validation together.
     """
 
     embedding_version: str

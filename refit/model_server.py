@@ -1,9 +1,9 @@
-"""How to start a model server that speaks TensorFlow Serving's PredictionService.
+"""The command that starts a model server with TensorFlow Serving's PredictionService.
 
-A step that needs a model server starts one as a process of its own, with a command from its
-settings, and speaks to it over gRPC. It imports no server: the default command, below, is the only
-place outside ``serving/`` that names one. In a command ``{python}``, ``{port}``, ``{name}`` and
-``{path}`` are filled in. TensorFlow Serving, where it is installed, takes::
+A step that needs a model server starts one as a child process, with a command from its settings,
+and calls it over gRPC. It imports no server: only the default command below names a module of
+``serving/``. The placeholders ``{python}``, ``{port}``, ``{name}`` and ``{path}`` of a command are
+filled in. The command of an installed TensorFlow Serving is::
 
     tensorflow_model_server --port={port} --model_name={name} --model_base_path={path}
 """
@@ -16,10 +16,10 @@ STAND_IN = ("{python}", "-m", "serving.model_server", "--port={port}", "--model=
 
 
 def fill_in(command: tuple[str, ...], port: int, name: str, path: Path) -> list[str]:
-    """The arguments of a process that serves a model.
+    """Fill in the placeholders of a model server's command.
 
     Args:
-        command: With the placeholders of this module.
+        command: Program and arguments, with placeholders.
         port: The gRPC port that it listens on.
         name: The model's name in requests.
         path: The model's base folder, which holds its version folders.

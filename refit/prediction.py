@@ -1,4 +1,4 @@
-"""The prediction record: what was answered to whom, from which bundle, with which vector."""
+"""The prediction record: one answer with its user, bundle, context and query vector."""
 
 import pyarrow as pa
 
@@ -10,11 +10,11 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("user_id", pa.string()),
         pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("context", pa.string(), nullable=False),  # JSON object of the request's context
-        pa.field("query_embedding", pa.list_(pa.float32())),  # null when the tower did not answer
+        pa.field("query_embedding", pa.list_(pa.float32())),  # null if the tower did not answer
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("fallback", pa.string()),  # null, or why the model's answer was not used
+        pa.field("fallback", pa.string()),  # the reason for a fallback, else null
         pa.field("latency_ms", pa.float32()),
     ]
 )
-"""One row an answer. Outcomes are events whose ``request_id`` names the answer they follow."""
+"""One row per answer. Outcomes are events with the ``request_id`` of the answer."""

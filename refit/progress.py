@@ -1,10 +1,10 @@
 """Log lines and progress events of a step.
 
-A log line is for people: ``HH:MM:SS message`` on standard error, everywhere. A progress event is
-for a live view: which step runs, how much of its work is done. A step that runs in a process of its
-own writes each event as one line of JSON behind ``EVENT_MARK`` on standard error, and only when the
-process that started it asks for them with ``EVENTS_VARIABLE``; that process takes them out again.
-The logs of a run, on one machine or on a cluster, therefore hold log lines only.
+A log line is written for readers: ``HH:MM:SS message`` on standard error. A progress event is
+written for a live view: which step runs, and how much of its work is done. A step in a child
+process writes each event to standard error as ``EVENT_MARK`` and one line of JSON, but only if the
+parent has set ``EVENTS_VARIABLE``; the parent removes these lines from the output. The logs of a
+run, on one machine or on a cluster, therefore contain log lines only.
 """
 
 import json
@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, Self
 
 EVENTS_VARIABLE = "REFIT_PROGRESS_EVENTS"
-"""Set to 1 in the environment of a process whose standard error is read for progress events."""
+"""Set to 1 in the environment of a child process to enable its progress events."""
 EVENT_MARK = "refit-progress "
-"""What a line with a progress event begins with."""
+"""Prefix of a line with a progress event."""
 EVENT_SECONDS = 0.2
-"""Least time between two events of one piece of work."""
+"""Minimum time between two events of one task."""
 LOG_SECONDS = 5.0
-"""Time between two log lines about one piece of work."""
+"""Time between two log lines about one task."""
 
 _LOG = logging.getLogger("refit")
 
@@ -47,7 +47,7 @@ def log_message(message: str) -> None:
 
 @contextmanager
 def timed(what: str) -> Iterator[None]:
-    """Log how long the block took."""
+    """Log the duration of the block."""
     start = time.monotonic()
     yield
     log_message(f"{what}: {time.monotonic() - start:.1f} s")
@@ -59,8 +59,8 @@ class StepChange:
 
     Attributes:
         step: Name of the step.
-        state: What it is now.
-        seconds: How long it took, once it has ended.
+        state: Its new state.
+        seconds: Its duration; 0 while it is running.
     """
 
     step: str
@@ -70,17 +70,17 @@ class StepChange:
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a piece of work is done.
+    """The progress of a task.
 
     Attributes:
-        task: Name of the work.
-        done: Amount that is done.
-        total: Amount in all.
-        unit: What is counted, such as ``examples``.
-        seconds_left: Time that the rest takes at the pace so far; None before there is a pace.
-        at_most: Whether the work may end before ``total``.
-        metrics: Values measured just now, such as the loss of an epoch.
-        finished: Whether the work has ended.
+        task: Name of the task.
+        done: Completed amount of work.
+        total: Total amount of work.
+        unit: Unit of both amounts, such as ``examples``.
+        seconds_left: Remaining time at the pace so far; None while the pace is unknown.
+        at_most: Whether the task may end before ``total``.
+        metrics: Current values, such as the loss of an epoch.
+        finished: Whether the task has ended.
     """
 
     task: str
@@ -99,7 +99,7 @@ _listener: Callable[[Event], None] | None = None
 
 
 def send_event(event: Event) -> None:
-    """Hand an event to this process's listener, else to the process that asked for events."""
+    """Pass an event to the listener of this process, or else to the parent if it reads events."""
     if _listener is not None:
         _listener(event)
     elif events_are_wanted():
@@ -107,20 +107,20 @@ def send_event(event: Event) -> None:
 
 
 def events_are_wanted() -> bool:
-    """Whether the process that started this one reads progress events."""
+    """Whether the parent process reads progress events."""
     return os.environ.get(EVENTS_VARIABLE) == "1"
 
 
 def write_event(event: Event) -> None:
-    """Write an event to standard error, as a line for the process that started this one."""
+    """Write an event to standard error, as one line for the parent process."""
     kind = next(name for name, cls in _KINDS.items() if isinstance(event, cls))
-    # One write: the lines of other threads and processes must not fall into it.
+    # A single write, so that lines of other threads and processes cannot split it.
     sys.stderr.write(f"{EVENT_MARK}{json.dumps({kind: asdict(event)})}\n")
     sys.stderr.flush()
 
 
 def parse_event(line: str) -> Event | None:
-    """The event that a line holds; None for any other line."""
+    """Parse a line with an event; None for any other line."""
     text = line.strip()
     if not text.startswith(EVENT_MARK):
         return None
@@ -133,7 +133,7 @@ def parse_event(line: str) -> Event | None:
 
 @contextmanager
 def listening(listener: Callable[[Event], None]) -> Iterator[None]:
-    """Hand the events of this process to ``listener`` inside the block."""
+    """Pass the events of this process to ``listener`` inside the block."""
     global _listener
     before, _listener = _listener, listener
     try:
@@ -143,17 +143,17 @@ def listening(listener: Callable[[Event], None]) -> Iterator[None]:
 
 
 class Meter:
-    """Reports how much of a piece of work is done; threads may share it.
+    """Reports the progress of a task; threads may share it.
 
-    As a context it finishes itself.
+    As a context manager it reports the end of the task on exit.
 
     Args:
-        task: Name of the work.
-        total: Amount in all.
-        unit: What is counted, such as ``examples``.
-        done: Amount that was done before, by a process that was killed.
-        at_most: The work may end before ``total``.
-        logs: Also write a log line every few seconds.
+        task: Name of the task.
+        total: Total amount of work.
+        unit: Unit of the amounts, such as ``examples``.
+        done: Amount that an earlier, killed process completed.
+        at_most: Whether the task may end before ``total``.
+        logs: Whether to also write a log line every ``LOG_SECONDS``.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Meter:
         self.finish()
 
     def advance(self, amount: float = 1.0) -> None:
-        """Count ``amount`` as done."""
+        """Add ``amount`` to the completed work."""
         with self._lock:
             self._done += amount
             now = time.monotonic()
@@ -194,15 +194,15 @@ class Meter:
             self._log()
 
     def measure(self, **metrics: float) -> None:
-        """Report metrics as they are now, such as the loss of the epoch that has just ended."""
+        """Report current metrics, such as the loss of the latest epoch."""
         self._send(metrics=metrics)
 
     def finish(self) -> None:
-        """Report that the work has ended."""
+        """Report that the task has ended."""
         self._send(finished=True)
 
     def _pace(self) -> float:
-        """Amount in a second; 0 before anything was done."""
+        """Amount of work per second; 0 before any is completed."""
         return (self._done - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     def _seconds_left(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Files behind URLs (any that fsspec knows), for what works on local paths only."""
+"""Download and upload files at fsspec URLs, for code that needs local paths."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -9,9 +9,9 @@ from refit.errors import ServiceUnreachable, UsageError
 from refit.progress import log_message
 
 
-def is_url(place: str) -> bool:
-    """Whether a place is a URL and no local path."""
-    return "://" in place
+def is_url(location: str) -> bool:
+    """Whether a location is a URL rather than a local path."""
+    return "://" in location
 
 
 def download(
@@ -21,15 +21,15 @@ def download(
 
     Args:
         url: Such as ``s3://bucket/events``.
-        folder: Where to; made when it is missing.
-        wanted: Which of a folder's files, by their paths under it; hidden ones are left alone.
+        folder: Target folder; created if it is missing.
+        wanted: Whether to copy a file of a folder, by its relative path; hidden files are skipped.
 
     Returns:
-        The copied file, or ``folder``; empty when nothing lies behind the URL.
+        The copied file, or ``folder``, which stays empty if the URL has no files.
 
     Raises:
-        UsageError: No installed library knows such URLs.
-        ServiceUnreachable: It could not be read.
+        UsageError: No installed library supports the URL.
+        ServiceUnreachable: The URL could not be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -54,11 +54,11 @@ def download(
 
 
 def upload(folder: Path, url: str) -> None:
-    """Copy a local folder's files to under a URL.
+    """Copy the files of a local folder to a folder at a URL.
 
     Raises:
-        UsageError: No installed library knows such URLs.
-        ServiceUnreachable: They could not be written.
+        UsageError: No installed library supports the URL.
+        ServiceUnreachable: The files could not be written.
     """
     try:
         files, root = fsspec.core.url_to_fs(url)

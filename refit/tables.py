@@ -1,4 +1,4 @@
-"""DuckDB behind ibis, with the same limits and the same errors in every step that uses it."""
+"""DuckDB through ibis, with the same limits and errors in every step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import ibis
 
 MemoryLimit = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")]
-"""How much DuckDB may hold in memory, such as ``2GB``; the rest is spilled to disk."""
+"""Maximum memory of DuckDB, such as ``2GB``; the rest is spilled to disk."""
 ThreadCount = Annotated[int, Field(ge=0)]
-"""How many threads DuckDB uses; 0 is one for each core."""
+"""Number of threads of DuckDB; 0 uses one per core."""
 
 _DISK_IS_FULL = ("No space left on device", "max_temp_directory_size")
 
@@ -31,7 +31,7 @@ def open_tables(
         data: The data that is read, such as ``source 'files'``; for messages.
         memory_limit: See ``MemoryLimit``.
         threads: See ``ThreadCount``.
-        scratch: Folder for what does not fit into memory.
+        scratch: Folder for data that does not fit into memory.
 
     Raises:
         DataValidationError: The data cannot be read, such as a truncated file.

@@ -1,4 +1,4 @@
-"""Running an exported tower in this process; TensorFlow is imported only when one is loaded."""
+"""Run an exported tower in this process; TensorFlow is imported when a tower is loaded."""
 
 import sys
 from pathlib import Path
@@ -17,10 +17,10 @@ def load_tower(base: Path) -> Any:
     """Load the newest version of a SavedModel.
 
     Args:
-        base: Its base folder, holding integer version folders, as TensorFlow Serving wants it.
+        base: Its base folder, with integer version folders as TensorFlow Serving requires.
 
     Raises:
-        RefitError: There is no version folder.
+        RefitError: The base folder has no version folder.
     """
     versions = sorted(int(p.name) for p in base.glob("*") if p.name.isdigit())
     if not versions:
@@ -29,13 +29,13 @@ def load_tower(base: Path) -> Any:
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow, imported without Keras: no SavedModel needs that, and it takes a second more.
+    """Import TensorFlow without Keras, which no SavedModel needs and which takes another second.
 
-    Where something needs Keras later, it is imported then.
+    Keras can still be imported later.
     """
     modules: dict[str, Any] = sys.modules
     absent = {"keras", "tf_keras"} - modules.keys()
-    modules |= dict.fromkeys(absent)  # None says that there is none, which TensorFlow takes
+    modules |= dict.fromkeys(absent)  # None marks a module as missing, which TensorFlow accepts
     try:
         import tensorflow as tf
     finally:
@@ -48,12 +48,12 @@ def run_tower(tower: Any, inputs: Inputs, batch_size: int = 2048) -> Outputs:
     """Run a tower's serving signature over N rows, ``batch_size`` at a time.
 
     Args:
-        tower: From ``load_tower``; keep it referenced as long as it runs.
-        inputs: Arrays of N rows each, see ``refit.features``.
-        batch_size: Rows a call.
+        tower: Result of ``load_tower``; keep a reference to it while it runs.
+        inputs: Arrays of N rows each; see ``refit.features``.
+        batch_size: Maximum number of rows per call.
 
     Returns:
-        Each of the signature's outputs, [N, ...].
+        The outputs of the signature by name, each [N, ...].
     """
     import tensorflow as tf
 
@@ -68,5 +68,5 @@ def run_tower(tower: Any, inputs: Inputs, batch_size: int = 2048) -> Outputs:
 
 
 def _fed(values: NDArray[Any]) -> NDArray[Any]:
-    """Text as bytes: an empty array of Python objects tells TensorFlow no type."""
+    """Convert an empty text array to bytes; TensorFlow cannot infer a type from empty objects."""
     return values.astype("S") if values.dtype == object and not values.size else values

@@ -1,4 +1,4 @@
-"""The Verdict: what a gate measured, what it demanded, and whether that was enough."""
+"""The Verdict: the measurements of a gate, their bounds, and whether the gate passed."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,13 @@ from refit.settings import Settings
 
 
 class Check(Settings):
-    """One demand of a gate: a measurement held against its bounds.
+    """One check of a gate: a measurement and its bounds.
 
     Attributes:
         at_least, at_most: Inclusive bounds.
         above: An exclusive lower bound.
-        n, needs_n: How many cases it rests on, and how many it must.
-        why: What kept it from being measured.
+        n, needs_n: Number of cases it is based on, and the minimum number.
+        why: The reason why it was not measured.
     """
 
     name: str
@@ -28,13 +28,13 @@ class Check(Settings):
 
     @property
     def failure(self) -> str | None:
-        """Why the check fails, or None when it passes; what was not measured fails."""
+        """Why the check fails; None if it passes. A check that was not measured fails."""
         if self.measured is None or math.isnan(self.measured):
             return f"{self.name} was not measured" + (f": {self.why}" if self.why else "")
         if self.needs_n and (self.n is None or self.n < self.needs_n):
             return f"{self.name} rests on {self.n or 0} cases, {self.needs_n} are needed"
         if self.at_least is None and self.at_most is None and self.above is None:
-            return f"{self.name} has no bound to be held against"
+            return f"{self.name} has no bound"
         if self.above is not None and not self.measured > self.above:
             return f"{self.name} is {self.measured:.4g}, above {self.above:.4g} is needed"
         if self.at_least is not None and not self.measured >= self.at_least:
@@ -45,7 +45,7 @@ class Check(Settings):
 
 
 class Verdict(Settings):
-    """A gate's answer: passed only when there were checks and every one of them passed."""
+    """The result of a gate: passed if there was at least one check and all of them passed."""
 
     passed: bool
     reasons: tuple[str, ...]
@@ -54,22 +54,22 @@ class Verdict(Settings):
 
     @classmethod
     def of(cls, checks: Iterable[Check]) -> Self:
-        """Judge ``checks``; no checks at all is a failure."""
-        held = tuple(_without_nan(check) for check in checks)
-        failures = tuple(failure for check in held if (failure := check.failure))
-        if not held:
+        """Evaluate ``checks``; without any check the verdict is not passed."""
+        evaluated = tuple(_without_nan(check) for check in checks)
+        failures = tuple(failure for check in evaluated if (failure := check.failure))
+        if not evaluated:
             failures = ("nothing was measured",)
         return cls(
             passed=not failures,
             reasons=failures,
-            measurements={check.name: check.measured for check in held},
-            checks=held,
+            measurements={check.name: check.measured for check in evaluated},
+            checks=evaluated,
         )
 
 
 def _without_nan(check: Check) -> Check:
-    """NaN has no place in JSON; it becomes None, which fails just the same."""
+    """Replace NaN, which JSON cannot represent, by None, which fails too."""
     if check.measured is not None and not math.isfinite(check.measured):
-        why = check.why or f"it came out as {check.measured}"
+        why = check.why or f"its value is {check.measured}"
         return check.model_copy(update={"measured": None, "why": why})
     return check

@@ -42,7 +42,7 @@ def is_one_line(err: str) -> bool:
     [
         ("full", 1, "no space is left"),
         ("read_only", 2, "is on a read-only disk"),
-        ("taken_by_a_file", 2, "is not a folder, or lies below a file"),
+        ("taken_by_a_file", 2, "is not a folder, or is below a file"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "simulate", "demo", "alerts list"])

@@ -94,7 +94,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path):
     ("part", "file"), [("index", "index/index"), ("reference", "reference/thresholds")]
 )
 def test_parts_of_other_towers_are_refused(make_bundle, tmp_path, part, file):
-    with pytest.raises(RefitError, match=rf"{file}\.json is of the towers t2"):
+    with pytest.raises(RefitError, match=rf"{file}\.json has embedding_version t2"):
         make_bundle(**{f"{part}_towers": "t2"})
     assert list((tmp_path / "assembled").iterdir()) == []
 
