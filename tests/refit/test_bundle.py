@@ -81,7 +81,7 @@ def test_a_bundle_with_the_old_names_says_to_build_a_new_one(make_bundle):
     values = json.loads(manifest.read_text())
     values["towers_id"] = values.pop("embedding_version")
     manifest.write_text(json.dumps(values))
-    with pytest.raises(RefitError, match="earlier state of Refit.*refit run"):
+    with pytest.raises(RefitError, match=r"earlier state of Refit.*refit run"):
         load_bundle(manifest.parent)
 
 
