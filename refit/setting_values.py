@@ -1,8 +1,8 @@
-"""Plain values, as YAML or JSON give them, checked against the types of settings.
+"""Check plain values, as read from YAML or JSON, against the types of settings.
 
 Pydantic converts what it can: ``true`` to 1, ``"5"`` to 5, ``"inf"`` to an infinity, 20240101 to a
-day in 1970. In a config, such a conversion hides a mistake. Here a value must be of the kind that
-its setting takes, and a fault says what was read and what to write instead.
+day in 1970. In a config, such a conversion hides a mistake. Here a value must have the kind of
+its setting, and a fault states what was read and what to write instead.
 """
 
 import json
@@ -20,10 +20,10 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 SettingPath = tuple[str | int, ...]
-"""Where a setting is: names of sections and settings, positions in lists."""
+"""Path of a setting: names of sections and settings, positions in lists."""
 
 LARGEST = 2**63
-"""Whole numbers from here on do not fit into 64 bits."""
+"""The smallest whole number that does not fit into a signed 64-bit integer."""
 SHOWN_CHARACTERS = 60
 
 _ISO_TIME = re.compile(
@@ -41,7 +41,7 @@ class Empty(Enum):
 
 
 EMPTY: Final = Empty.EMPTY
-"""The value of a name with nothing after its colon: not the same as an explicit ``null``."""
+"""The value of a name with nothing after its colon, as opposed to an explicit ``null``."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Place:
 
     Attributes:
         where: Such as ``line 4`` or ``--set``.
-        written: The value as it stands there; empty for lists and mappings.
-        quoted: Whether it stands in quotes.
+        written: The value as written there; empty for lists and mappings.
+        quoted: Whether it is in quotes.
     """
 
     where: str
@@ -90,7 +90,7 @@ def check_values(
     Args:
         cls: The settings class.
         values: Its values by name, nested.
-        places: Where they were read, as far as that is known.
+        places: Where they were read, as far as known.
 
     Returns:
         The values to validate, and the faults.
@@ -115,7 +115,7 @@ def class_at(cls: type[BaseModel], path: SettingPath) -> type[BaseModel] | None:
 
 
 def branches(kind: Any) -> tuple[Any, ...]:
-    """The types that a type stands for: members of a union, without annotations."""
+    """The member types of a union, or the type itself; without annotations."""
     origin = get_origin(kind)
     if origin is Annotated:
         return branches(get_args(kind)[0])
@@ -396,7 +396,7 @@ def _advice_for_number(kind: Any, value: Any, place: Place, example: Any) -> str
 
 
 def _read_number(text: str) -> str:
-    """The number that a person may have meant by a text; empty when it is none."""
+    """The number that a text was probably meant to be; "" if it is not a number."""
     text = text.strip().removesuffix("%").strip()
     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text, re.ASCII):
         text = text.replace(",", "")
@@ -411,7 +411,7 @@ def _read_number(text: str) -> str:
 
 
 def _number(kind: Any, example: Any) -> str:
-    """An example of a number: the default, where it is one."""
+    """An example of a number: the default, if it is a number."""
     if isinstance(example, int | float) and not isinstance(example, bool):
         return str(example)
     return "10" if kind is int else "0.5"

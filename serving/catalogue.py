@@ -1,4 +1,4 @@
-"""A bundle in memory: its items, their attributes and vectors, and the users' histories."""
+"""A bundle in memory: item attributes and vectors, user histories and popular items."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -37,15 +37,15 @@ Scores = NDArray[np.float32]
 
 
 class Catalogue:
-    """What a bundle knows, laid out for answering one request at a time.
+    """The contents of a bundle, organised for answering one request at a time; immutable.
 
     Rows 0 to N-1 are the live items, in the order of their vectors; rows N to M-1 are items that
-    are gone but stand in a history. Nothing in here changes after it was made.
+    are no longer live but occur in a history.
 
     Attributes:
         n_live: N.
         size: D, the length of the vectors.
-        content: [M, C] content vectors, the items as histories show them to the query tower.
+        content: [M, C] content vectors, which represent the items in histories.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -75,11 +75,11 @@ class Catalogue:
 
     @property
     def as_of(self) -> datetime:
-        """The time that the stock is up to date with."""
+        """The time at which the items of the index are live."""
         return self.bundle.manifest.as_of
 
     def check(self, request: Request) -> None:
-        """Hold a request against this bundle's columns.
+        """Check the types and names of a request against the columns of this bundle.
 
         Raises:
             RequestError: A context value is of the wrong type, or an attribute is unknown.
@@ -102,16 +102,16 @@ class Catalogue:
 
     @property
     def n_numbers(self) -> int:
-        """K: item numbers below it are of items that the bundle knows."""
+        """K, the number of items that the bundle knows; their numbers are 0 to K-1."""
         return len(self.item_ids) + len(self._delisted)
 
     def number_of(self, item_id: str) -> int | None:
-        """The number of an item that the bundle knows, live or not."""
+        """The number of an item, live or not; None if the bundle does not know it."""
         row = self.row_of.get(item_id)
         if row is not None:
             return row
-        place = self._delisted.find(item_id)
-        return None if place is None else len(self.item_ids) + place
+        position = self._delisted.find(item_id)
+        return None if position is None else len(self.item_ids) + position
 
     def query_inputs(
         self,
@@ -122,8 +122,8 @@ class Catalogue:
         """Query tower inputs of one request, B = 1.
 
         Args:
-            request: Its own history goes before the stored one; unknown items are skipped.
-            now: What the age of an event is counted from.
+            request: Its history, if it has one, replaces the stored one; unknown items are skipped.
+            now: The time of the request, from which the age of an event is computed.
             fresh_content: Content vectors of listings newer than the bundle, by item id.
         """
         spec = self.features.spec
@@ -150,19 +150,20 @@ class Catalogue:
     def search(
         self, query: NDArray[np.float32], eligible: Flags | None, k: int
     ) -> tuple[Rows, Scores]:
-        """The k best eligible items, best first; fewer only when fewer are eligible.
+        """Find the k best eligible items, best first; fewer only if fewer are eligible.
 
         Args:
             query: [D] the query tower's vector.
-            eligible: [N] the filter, applied before the cut, not after; None lets all through.
-            k: How many.
+            eligible: [N] whether each item is eligible; None if all are. The mask applies before
+                the top k are taken.
+            k: Number of items.
         """
         scores, rows = self.index.search(query[None], k, eligible)
         found = rows[0] >= 0
         return rows[0][found], scores[0][found]
 
     def popularity_context(self, context: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """The (column, value) pairs of a context whose popularity may have been counted."""
+        """The (column, value) pairs of a context by which popularity may be counted."""
         spec = self.features.spec
         pairs = []
         for column in spec.popularity_by:
@@ -187,17 +188,17 @@ class Catalogue:
         return [vector for vector, _, _ in events], [kind for _, kind, _ in events], times
 
     def _check(self, items: pa.Table) -> None:
-        """Refuse an index whose parts do not belong together, before it answers anything."""
+        """Refuse an index whose parts disagree, before it answers any request."""
         if not self.n_live <= items.num_rows == len(self.content):
             raise RefitError(
                 f"{self.bundle.index} holds {self.n_live} vectors, {items.num_rows} items and "
-                f"{len(self.content)} content vectors, which do not go together; "
-                "build the index anew"
+                f"{len(self.content)} content vectors, which do not match; "
+                "build the index again"
             )
 
 
 class Histories:
-    """What every known user did, newest first, and the users' own columns."""
+    """The events of every known user, latest first, and the user columns."""
 
     def __init__(self, path: Path) -> None:
         table = pq.read_table(path).combine_chunks()
@@ -213,7 +214,7 @@ class Histories:
         self._times = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
 
     def user(self, user_id: str | None) -> dict[str, Any]:
-        """A user's columns; empty for an unknown one."""
+        """The columns of a user; empty for an unknown user."""
         row = self.row_of(user_id)
         return {} if row < 0 else self._users.slice(row, 1).to_pylist()[0]
 
@@ -223,14 +224,14 @@ class Histories:
     def latest(
         self, user_id: str | None, limit: int, content: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float64]]:
-        """Content vectors, event types and times in seconds of a user's latest events."""
+        """Content vectors, event types and times (Unix seconds) of a user's latest events."""
         part = self._part(user_id)
         part = slice(part.start, min(part.stop, part.start + limit))
         types = self._types[self._type_codes[part]]
         return content[self._items[part]], types, self._times[part] / 1e6
 
     def row_of(self, user_id: str | None) -> int:
-        """The row of a user, -1 for an unknown one."""
+        """The row of a user; -1 for an unknown user."""
         return self._row_of.get(user_id, -1) if user_id is not None else -1
 
     def _part(self, user_id: str | None) -> slice:
@@ -239,7 +240,7 @@ class Histories:
 
 
 class Popularity:
-    """Popular items, over all and by context value; what is answered when the tower is silent."""
+    """Popular items, overall and by context value; the answer if the query tower fails."""
 
     def __init__(self, path: Path, n_live: int) -> None:
         self._lists: dict[tuple[str, str], tuple[Rows, Scores]] = {}
@@ -251,10 +252,10 @@ class Popularity:
             self._lists[entry["column"], entry["value"]] = rows[live], scores[live]
 
     def scores(self, context: Sequence[tuple[str, str]]) -> Scores:
-        """[N] how popular each live item is in a context.
+        """[N] popularity of each live item in a context.
 
-        Each context value that was counted weighs the same; what is popular over all only orders
-        the items that are not popular in the context.
+        All counted context values have the same weight; the overall popularity only orders the
+        items that are not popular in the context.
         """
         total: Scores = np.zeros(self._n_live, dtype=np.float32)
         for key, weight in [*((pair, 1.0) for pair in context), (("", ""), 1e-3)]:
@@ -265,7 +266,7 @@ class Popularity:
 
 
 def top(scores: Scores, k: int) -> Rows:
-    """Positions of the k highest scores, best first; equal ones in their order."""
+    """Positions of the k highest scores, best first; ties keep their order."""
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
     best = np.argpartition(-scores, k)[:k]
@@ -273,7 +274,7 @@ def top(scores: Scores, k: int) -> Rows:
 
 
 class _Texts:
-    """The sorted texts of a file, kept as Arrow keeps them: a million take some 20 MB."""
+    """Sorted texts of a file as an Arrow array; a million take about 20 MB."""
 
     def __init__(self, path: Path) -> None:
         self._texts = pq.read_table(path)["item_id"].combine_chunks()
@@ -282,10 +283,10 @@ class _Texts:
         return len(self._texts)
 
     def find(self, text: str) -> int | None:
-        """The place of a text; None where it is not there."""
-        place = bisect_left(self._texts, text, key=lambda scalar: scalar.as_py())
-        there = place < len(self._texts) and self._texts[place].as_py() == text
-        return place if there else None
+        """The position of a text; None if it is not among them."""
+        position = bisect_left(self._texts, text, key=lambda scalar: scalar.as_py())
+        found = position < len(self._texts) and self._texts[position].as_py() == text
+        return position if found else None
 
 
 def _read_user_items(path: Path, n_users: int) -> UserItems:

@@ -12,7 +12,7 @@ from serving.request import RequestError
 
 
 class RecommenderClient:
-    """Asks a running microservice for recommendations.
+    """Requests recommendations from a running microservice.
 
     Args:
         url: Such as ``http://127.0.0.1:9000``.
@@ -22,7 +22,7 @@ class RecommenderClient:
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         self.url, self._timeout = url.rstrip("/"), timeout
         self._session = requests.Session()
-        # A proxy that is set for the internet must not stand between us and our own server.
+        # The proxy settings of the environment do not apply to this server.
         self._session.trust_env = False
 
     def __enter__(self) -> Self:
@@ -48,14 +48,14 @@ class RecommenderClient:
         request_id: str | None = None,
         time: datetime | None = None,
     ) -> dict[str, Any]:
-        """Ask once; the fields are those of ``serving.request.Request``.
+        """Request recommendations; the arguments are the fields of ``serving.request.Request``.
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` and ``fallback``.
 
         Raises:
-            RequestError: The server refused the request, and why.
-            ServiceUnreachable: Nobody answered.
+            RequestError: The server refused the request; the message has the reason.
+            ServiceUnreachable: The server does not answer.
         """
         request = {
             "user_id": user_id,
@@ -74,7 +74,7 @@ class RecommenderClient:
         """What is served now: bundle id, state of the towers, number of live items.
 
         Raises:
-            ServiceUnreachable: Nobody answered.
+            ServiceUnreachable: The server does not answer.
         """
         return dict(self._call("GET", "/health/status")["jsonData"])
 

@@ -1,4 +1,4 @@
-"""Counts, gauges and timings of a recommender, in the form that Seldon's metrics take."""
+"""Counters, gauges and timers of a recommender, in the format of Seldon's metrics."""
 
 import threading
 from collections import defaultdict, deque
@@ -7,7 +7,7 @@ from typing import Any
 Metric = dict[str, Any]
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 MOST_PENDING = 10_000
-"""Gauges and timings kept when nobody drains them; the oldest go first."""
+"""Maximum number of gauges and timings between two drains; the oldest are dropped."""
 
 
 class Counters:
@@ -20,7 +20,7 @@ class Counters:
         self._totals: defaultdict[_Key, float] = defaultdict(float)
 
     def add(self, name: str, value: float = 1, **tags: str) -> None:
-        """Count something up."""
+        """Increment a counter."""
         key = (name, tuple(sorted(tags.items())))
         with self._lock:
             self._increments[key] += value
@@ -35,7 +35,7 @@ class Counters:
         self._append("TIMER", name, milliseconds, tags)
 
     def total(self, name: str, **tags: str) -> float:
-        """What was counted since the start, over all tags that are not named."""
+        """The total of a counter since the start, summed over all tags that are not given."""
         wanted = set(tags.items())
         with self._lock:
             return sum(
@@ -45,7 +45,7 @@ class Counters:
             )
 
     def drain(self) -> list[Metric]:
-        """Take what was measured since the last call."""
+        """Return and clear the measurements since the last call."""
         with self._lock:
             counts = [
                 {"type": "COUNTER", "key": name, "value": value, "tags": dict(tags)}

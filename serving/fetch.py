@@ -1,17 +1,18 @@
-"""Put one bundle where a pod's containers find it: ``python -m serving.fetch``.
+"""Download one bundle for the containers of a pod: ``python -m serving.fetch``.
 
-Run by an init container, before the recommender and TensorFlow Serving start::
+An init container runs it before the recommender and TensorFlow Serving start::
 
     python -m serving.fetch --registry s3://refit/registry --bundle ID --to /bundles
 
-It leaves ``/bundles/<ID>``, every checksum verified, and ``/bundles/models.config``, which names
-both towers as the recommender asks for them::
+It writes ``/bundles/<ID>``, with every checksum verified, and ``/bundles/models.config``, with both
+towers under the names that the recommender uses::
 
     tensorflow_model_server --port=8500 --model_config_file=/bundles/models.config
 
-The recommender has the model server load the same towers again, under the same names and paths,
-which changes nothing there; so a model server that starts without the file ends up the same. Done
-again, it finds what is there. Exit codes are those of ``refit``; 5: the store does not answer.
+The recommender makes the model server load the same towers under the same names and paths. This has
+no effect on a server that has loaded them already, and completes one that started without the file.
+A bundle that was downloaded before is verified and kept. Exit codes are those of ``refit``; 5 means
+that the store does not answer.
 """
 
 import argparse
@@ -34,13 +35,14 @@ def fetch(registry: str, bundle_id: str, folder: Path) -> Bundle:
 
     Args:
         registry: Folder or fsspec URL of the registry.
-        bundle_id: The bundle; empty takes the champion of this moment.
-        folder: Where it goes, as ``folder/<bundle id>``; one of a local registry stays where it is.
+        bundle_id: The bundle; empty takes the current champion.
+        folder: Parent of the downloaded bundle, ``folder/<bundle id>``; a bundle of a local
+            registry is not copied.
 
     Raises:
         ServiceUnreachable: The store does not answer.
         UsageError: There is no such bundle, or no champion.
-        RefitError: The bundle is broken.
+        RefitError: The bundle is corrupt.
     """
     store = Registry(registry, cache=folder)
     bundle = store.get(bundle_id or store.needed_champion_id())
@@ -51,7 +53,7 @@ def fetch(registry: str, bundle_id: str, folder: Path) -> Bundle:
 
 
 def models_config(models: Mapping[str, Path]) -> str:
-    """TensorFlow Serving's ``ModelServerConfig`` for some models, as text."""
+    """TensorFlow Serving's ``ModelServerConfig`` for models by name, as text."""
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 
@@ -64,10 +66,10 @@ def models_config(models: Mapping[str, Path]) -> str:
 
 
 def read_models_config(text: str) -> dict[str, Path]:
-    """The other way round: base paths by model name.
+    """Parse a ``ModelServerConfig``: base paths by model name.
 
     Raises:
-        UsageError: It is not a ``ModelServerConfig``.
+        UsageError: The text is not a ``ModelServerConfig``.
     """
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
@@ -80,7 +82,7 @@ def read_models_config(text: str) -> dict[str, Path]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fetch; a RefitError ends it with its message and exit code."""
+    """Run the command; a RefitError ends it with its message and exit code."""
     parser = argparse.ArgumentParser(prog="serving.fetch", description=__doc__)
     parser.add_argument("--registry", required=True)
     parser.add_argument("--bundle", default="", help="empty: the champion")

@@ -1,4 +1,4 @@
-"""Starting the model server and the Seldon microservice as local processes, and ending both."""
+"""Start and stop the model server and the Seldon microservice as local processes."""
 
 import json
 import os
@@ -19,12 +19,12 @@ MICROSERVICE = "serving.microservice.RefitRecommender"
 
 
 class ServerHandle:
-    """Both processes, running; leaving it as a context stops them.
+    """The running processes; as a context manager it stops both on exit.
 
     Attributes:
         url: REST address of the microservice.
         grpc_address: ``host:port`` of its gRPC API.
-        metrics_url: Where Prometheus reads.
+        metrics_url: Address of the Prometheus metrics.
         model_server_address: ``host:port`` of the model server.
     """
 
@@ -53,17 +53,17 @@ class ServerHandle:
         return RecommenderClient(self.url, timeout)
 
     def check(self) -> None:
-        """Make sure that both still run.
+        """Check that both processes still run.
 
         Raises:
-            RefitError: One has ended; the message has its last lines.
+            RefitError: A process has ended; the message has its last lines of output.
         """
         for process in (self.seldon, self.model_server):
             if not process.is_running():
                 raise RefitError(f"the {process.name} has ended\n{process.tail()}")
 
     def restart_model_server(self) -> None:
-        """Start the model server anew on its port; the microservice has it load its towers."""
+        """Restart the model server on its port; the microservice makes it load the towers again."""
         self.model_server.stop()
         self.model_server = _start_model_server(self.settings)
         try:
@@ -73,7 +73,7 @@ class ServerHandle:
             raise
 
     def stop(self) -> None:
-        """Stop both, the microservice first, so that it can write its log; safe to repeat."""
+        """Stop both, the microservice first so that it can write its log; safe to repeat."""
         self.seldon.stop()
         self.model_server.stop()
 
@@ -83,14 +83,14 @@ def launch(settings: ServeSettings) -> ServerHandle:
 
     Raises:
         UsageError: A port is taken, there is no champion, or the serving environment is missing.
-        RefitError: The champion is broken.
+        RefitError: The champion is corrupt.
         ServiceUnreachable: A process ended or was not ready in time; the message has its output.
     """
     settings = _with_ports(settings)
     _check_environment(settings.python)
     _check_champion(settings.recommender)
     with ExitStack() as started, timed("start of the servers"):
-        # Side by side: each of them imports for seconds, and the microservice waits for towers.
+        # Both start at once: their imports take seconds, and the microservice waits for its towers.
         model_server = _start_model_server(settings)
         started.callback(model_server.stop)
         seldon = _start_microservice(settings)
@@ -112,7 +112,7 @@ def _start_model_server(settings: ServeSettings) -> Process:
             *("--host", settings.host, "--port", str(settings.model_server_port)),
         ],
         _run_folder(settings) / "model_server.log",
-        # It stands in for a server of its own; a training next door keeps the GPU.
+        # A training on the same machine keeps the GPU.
         {"CUDA_VISIBLE_DEVICES": "-1"},
     )
 
@@ -139,9 +139,9 @@ def _start_microservice(settings: ServeSettings) -> Process:
         _run_folder(settings) / "microservice.log",
         {
             "CUDA_VISIBLE_DEVICES": "-1",
-            # One query is too small to share out; requests are what runs side by side.
+            # A single query is too small for several threads; requests run in parallel instead.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            # The image says why.
+            # By default a slow client is disconnected after 2 s.
             "GUNICORN_KEEPALIVE": "75",
             "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "false",
         },
@@ -149,7 +149,7 @@ def _start_microservice(settings: ServeSettings) -> Process:
 
 
 def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
-    """The settings in the form of Seldon's typed parameters."""
+    """The settings as Seldon's typed parameters."""
     kinds: dict[type, str] = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STRING"}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
     return [
@@ -159,7 +159,7 @@ def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
 
 
 def _with_ports(settings: ServeSettings) -> ServeSettings:
-    """Take free ports where 0 asks for one, and refuse taken ones."""
+    """Replace each port 0 by a free port, and refuse ports that are in use."""
     ports: dict[str, int] = {}
     for name in ("http_port", "grpc_port", "metrics_port", "model_server_port"):
         port = getattr(settings, name) or free_port()
@@ -179,21 +179,21 @@ def _check_environment(python: Path) -> None:
         if not path.exists():
             raise UsageError(
                 f"the serving environment is missing: {path} does not exist; "
-                "install serving/requirements.txt into an environment of its own"
+                "install serving/requirements.txt into a separate environment"
             )
 
 
 def _check_champion(settings: RecommenderSettings) -> None:
-    """Find out in one line here what would take the microservice a traceback to tell."""
+    """Check the champion here, where an error is one line and not a traceback."""
     registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
     registry.get(registry.needed_champion_id())
 
 
 def _answers(handle: ServerHandle) -> bool:
-    """Whether REST, gRPC and metrics are up.
+    """Whether REST, gRPC and metrics answer.
 
     Raises:
-        RefitError: A worker gave up; the message says why.
+        RefitError: A worker could not start; the message has the reason.
     """
     for line in handle.seldon.output().splitlines():
         if CANNOT_SERVE in line:

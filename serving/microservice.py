@@ -1,22 +1,22 @@
 """The Seldon adapter: ``seldon-core-microservice serving.microservice.RefitRecommender``.
 
-All of Seldon that Refit needs is in this module; the recommender behind it knows nothing of it.
-REST and gRPC take a request as ``jsonData`` (REST also bare) and answer with ``jsonData``. What
-cannot be understood is answered with HTTP 400 or INVALID_ARGUMENT, and the reason.
+Only this module depends on Seldon; the recommender does not. REST and gRPC accept a request as
+``jsonData`` (REST also without it) and answer with ``jsonData``. An invalid request is answered
+with HTTP 400 or INVALID_ARGUMENT, and the reason.
 
-Metrics, on Seldon's own endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_errors`` (of
-ours: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``,
+Metrics, on Seldon's metrics endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_errors``
+(internal errors: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_empty_answers``,
 ``refit_ineligible_items`` (by eligibility ``rule``: items that it removed, of those that no earlier
 rule had removed), ``refit_latency``,
 ``refit_bundle_in_service`` (by ``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``,
 ``refit_follow_failures`` (by ``what``), ``refit_log_rows``, ``refit_log_dropped``,
 ``refit_log_failures``, ``refit_log_upload_failures``, ``refit_log_waiting_parts``,
 ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_dead_letters``,
-``refit_stock_embedding_failures`` (by ``reason``). Seldon takes them with answers and health
-checks, at most once a second: what happens in between shows with the next.
+``refit_stock_embedding_failures`` (by ``reason``). They are passed to Seldon with answers and
+health checks, at most once a second.
 
-A deployment that sets the annotation ``seldon.io/rest-timeout`` has gunicorn kill a worker that
-takes longer than it, also while it loads its bundle.
+If a deployment sets the annotation ``seldon.io/rest-timeout``, gunicorn kills a worker that takes
+longer, also while it loads its bundle.
 """
 
 import atexit
@@ -47,25 +47,25 @@ from serving.settings import CANNOT_SERVE, RecommenderSettings
 
 MAX_BODY_BYTES = 1 << 20
 METRICS_SECONDS = 1.0
-"""Seldon keeps metrics in a process of its own: to hand them over takes as long as to answer."""
+"""Seldon keeps metrics in a separate process; passing them on takes as long as an answer."""
 
 
 class RefitRecommender:
-    """What Seldon runs: one recommender in every worker process.
+    """The class that Seldon runs: one recommender in every worker process.
 
     Args:
         parameters: ``RecommenderSettings`` by name, from ``--parameters`` or the variable
             PREDICTIVE_UNIT_PARAMETERS.
 
     Raises:
-        UsageError: A parameter is unknown or off.
+        UsageError: A parameter is unknown or invalid.
     """
 
     def __init__(self, **parameters: Any) -> None:
         set_up_logging()
         self._settings = RecommenderSettings.parse(parameters)
         self._recommender: Recommender | None = None
-        self._told_at = -math.inf
+        self._drained_at = -math.inf
         self.model_error_handler = _error_handler()
         """Seldon registers this blueprint with its Flask app."""
 
@@ -82,7 +82,7 @@ class RefitRecommender:
             raise RuntimeError(str(error)) from error
         atexit.register(self._recommender.close)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            # gunicorn's workers end in order by themselves; the gRPC worker would just die.
+            # gunicorn's workers shut down by themselves; the gRPC worker needs a handler.
             signal.signal(signal.SIGTERM, self._stop)
         follow_parent()
 
@@ -90,7 +90,7 @@ class RefitRecommender:
         """Answer a request: a SeldonMessage protobuf, or the parsed JSON of one.
 
         Raises:
-            SeldonMicroserviceException: The request cannot be understood (400).
+            SeldonMicroserviceException: The request is invalid (400).
         """
         is_proto = isinstance(message, prediction_pb2.SeldonMessage)
         try:
@@ -108,19 +108,19 @@ class RefitRecommender:
         return response
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was counted since it was last told, in Seldon's form; nothing within a second."""
+        """The measurements since the last call; empty within ``METRICS_SECONDS`` of it."""
         now = time.monotonic()
-        if now < self._told_at + METRICS_SECONDS:
+        if now < self._drained_at + METRICS_SECONDS:
             return []
-        self._told_at = now
+        self._drained_at = now
         return self._running().counters.drain()
 
     def health_status(self) -> dict[str, Any]:
-        """Bundle in service, towers and stock; towers that are down do not make it unhealthy."""
+        """Bundle in service, towers and stock; unavailable towers do not make it unhealthy."""
         return self._running().status()
 
     def init_metadata(self) -> dict[str, Any]:
-        """What this model takes and gives, in Seldon's form."""
+        """The inputs and outputs of this model, in Seldon's format."""
         json_message = [{"messagetype": "jsonData", "schema": {}}]
         return {
             "name": "refit-recommender",
@@ -153,7 +153,7 @@ def _body_of_proto(message: prediction_pb2.SeldonMessage) -> Any:
 
 
 def _error_handler() -> Blueprint:
-    """Turn what Flask and Seldon would answer with 500 into what it is: a bad request."""
+    """Answer bad requests with 400 where Flask and Seldon would answer with 500."""
     blueprint = Blueprint("refit_errors", __name__)
 
     @blueprint.record
@@ -171,7 +171,7 @@ def _error_handler() -> Blueprint:
 
     @blueprint.before_app_request
     def take_only_json() -> Any:
-        # Seldon also reads JSON from forms and from the address, where bad JSON would answer 500.
+        # Seldon also reads JSON from forms and from the URL, where bad JSON would be answered 500.
         if request.endpoint != "Predict" or (request.is_json and "json" not in request.args):
             return None
         return _failure(400, "send the request as a JSON body, as application/json")
@@ -191,7 +191,7 @@ def _failure(code: int, info: str, reason: str = "BAD_REQUEST") -> Any:
 
 
 def _with_grpc_codes(predict: Callable[..., Any]) -> Callable[..., Any]:
-    """Seldon keeps the gRPC context to itself, so that every error would answer UNKNOWN."""
+    """Set gRPC status codes; Seldon hides the context, so every error would be UNKNOWN."""
 
     @wraps(predict)
     def answer(self: Any, request: Any, context: Any) -> Any:
@@ -207,9 +207,9 @@ def _with_grpc_codes(predict: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _one_at_a_time(update: Callable[..., None]) -> Callable[..., None]:
-    """Seldon reads, adds and writes back without a lock: two threads at once lose counts.
+    """Serialise updates of Seldon's metrics, whose read-modify-write loses counts of other threads.
 
-    It also trips over a value of 0, which it loses itself on the way through protobuf's JSON.
+    It also restores values of 0, which Seldon drops in protobuf's JSON and then fails on.
     """
     lock = threading.Lock()
 

@@ -1,17 +1,17 @@
-"""A laptop stand-in for ``tensorflow/serving``: SavedModels behind its gRPC API.
+"""A local stand-in for ``tensorflow/serving``: SavedModels behind its gRPC API.
 
-It speaks the parts of PredictionService and ModelService that Refit uses, with TensorFlow
-Serving's own protocol buffers, status codes and model states, so that the real server takes its
-place without a change on the client's side::
+It implements the parts of PredictionService and ModelService that Refit uses, with TensorFlow
+Serving's protocol buffers, status codes and model states, so that the real server can replace it
+without a change of the client::
 
     python -m serving.model_server --port 8500 --model query_tower=/models/query_tower
 
-stands in for::
+replaces::
 
     tensorflow_model_server --port=8500 --model_config_file=models.config
 
-Different from it: no batching, no version policies (the highest version folder is served), no
-polling for new versions, and no REST API.
+It has no batching, no version policies (the highest version folder is served), no polling for new
+versions, and no REST API.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class ServedModel:
 
     Attributes:
         signature: Its serving signature, called with named tensors.
-        loaded: The SavedModel itself; the signature lives only as long as it does.
+        loaded: The SavedModel; the signature is valid only while it is referenced.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ServedModel:
 
 
 class ModelStore:
-    """The models that are served now; replaced as a whole, so that no request sees half of it."""
+    """The served models; replaced atomically, so that no request sees a partial reload."""
 
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
@@ -57,18 +57,18 @@ class ModelStore:
         self._reloading = threading.Lock()
 
     def get(self, name: str) -> ServedModel | None:
-        """Look a served model up."""
+        """Look up a served model."""
         return self._models.get(name)
 
     def failure(self, name: str) -> str | None:
-        """Why a model could not be loaded when it was last asked for."""
+        """The reason why the last load of a model failed; None if it did not."""
         return self._failed.get(name)
 
     def reload(self, base_paths: Mapping[str, Path]) -> None:
-        """Serve exactly these models; one that is loaded already is kept as it is.
+        """Serve exactly these models; models that are loaded already are kept.
 
         Raises:
-            RefitError: A model cannot be loaded; the others are served all the same.
+            RefitError: A model cannot be loaded; the others are served.
         """
         with self._reloading:
             models: dict[str, ServedModel] = {}
@@ -104,10 +104,10 @@ def _latest_version(base_path: Path) -> int:
 
 
 def build_server(store: ModelStore, address: str, threads: int = 4) -> tuple[Any, int]:
-    """A gRPC server over ``store``, not started yet, and the port it is bound to.
+    """Build a gRPC server for ``store``; return it, not started yet, and its port.
 
     Raises:
-        UsageError: The address is taken or not ours.
+        UsageError: The address is in use, or is not an address of this machine.
     """
     import grpc
     from tensorflow_serving.apis import (
@@ -128,7 +128,7 @@ def build_server(store: ModelStore, address: str, threads: int = 4) -> tuple[Any
     except RuntimeError:
         port = 0
     if port == 0:
-        raise UsageError(f"cannot listen on {address}: the port is taken; choose another one")
+        raise UsageError(f"cannot listen on {address}: the port is in use; choose another one")
     return server, port
 
 
@@ -149,7 +149,7 @@ class PredictionService:
         if set(request.inputs) != set(expected):
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"inputs are {sorted(request.inputs)}, {model.name} wants {sorted(expected)}",
+                f"inputs are {sorted(request.inputs)}, {model.name} needs {sorted(expected)}",
             )
         try:
             inputs = {
@@ -166,7 +166,7 @@ class PredictionService:
         return response
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the API's name
-        """Tell a model's signatures, as its SavedModel holds them."""
+        """Return the signatures of a model's SavedModel."""
         from tensorflow.core.protobuf import saved_model_pb2
         from tensorflow_serving.apis import get_model_metadata_pb2
 
@@ -181,15 +181,15 @@ class PredictionService:
         return response
 
     def Classify(self, request: Any, context: Any) -> None:  # noqa: N802 - the API's name
-        """Not part of the stand-in."""
+        """Not implemented."""
         self._refuse(context)
 
     def Regress(self, request: Any, context: Any) -> None:  # noqa: N802 - the API's name
-        """Not part of the stand-in."""
+        """Not implemented."""
         self._refuse(context)
 
     def MultiInference(self, request: Any, context: Any) -> None:  # noqa: N802 - the API's name
-        """Not part of the stand-in."""
+        """Not implemented."""
         self._refuse(context)
 
     def _find(self, name: str, context: Any) -> ServedModel:
@@ -209,7 +209,7 @@ class PredictionService:
     def _refuse(self, context: Any) -> None:
         import grpc
 
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "the stand-in answers Predict only")
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server implements Predict only")
 
 
 class ModelService:
@@ -219,7 +219,7 @@ class ModelService:
         self._store = store
 
     def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - the API's name
-        """Tell whether a model is AVAILABLE, or END with the reason it failed to load."""
+        """Return AVAILABLE for a loaded model, or END with the reason why loading failed."""
         import grpc
         from tensorflow_serving.apis import get_model_status_pb2
 
@@ -238,7 +238,7 @@ class ModelService:
         return response
 
     def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Serve exactly the models of the request's model_config_list; answers once they are up."""
+        """Serve exactly the models of model_config_list; answer once they are loaded."""
         import grpc
         from tensorflow_serving.apis import model_management_pb2
 
@@ -252,15 +252,15 @@ class ModelService:
 
 
 def smoke_test(model_folder: Path, python: Path | None = None, seconds: float = 120.0) -> None:
-    """Load both towers into a model server of their own and query them as serving will.
+    """Load both towers into a new model server and query them as the recommender does.
 
     Args:
         model_folder: A model or bundle folder: query_tower/, item_tower/, features.json.
-        python: Python to run the server with; None takes the running one.
-        seconds: How long start and loading may take, each.
+        python: Python that runs the server; None uses the running one.
+        seconds: Timeout of the start, and of loading.
 
     Raises:
-        RefitError: A tower cannot be loaded, or answers something that cannot be served.
+        RefitError: A tower cannot be loaded, or its output cannot be served.
     """
     from serving.processes import Process, free_port
     from serving.towers import TowerClient
@@ -283,15 +283,15 @@ def smoke_test(model_folder: Path, python: Path | None = None, seconds: float = 
 
 
 def query_towers(client: Any, model_folder: Path, seconds: float) -> None:
-    """Have a model server load the towers of a model folder, and hold both answers together.
+    """Make a model server load the towers of a model folder, and check their outputs.
 
     Args:
         client: A ``serving.towers.TowerClient``.
         model_folder: As for ``smoke_test``.
-        seconds: How long loading and each answer may take.
+        seconds: Timeout of loading, and of each query.
 
     Raises:
-        RefitError: As ``smoke_test``.
+        RefitError: As for ``smoke_test``.
     """
     import numpy as np
 
@@ -323,7 +323,8 @@ def query_towers(client: Any, model_folder: Path, seconds: float) -> None:
     item_vectors = _vectors(items, "embedding", rows)
     if query_vectors.shape != item_vectors.shape:
         raise RefitError(
-            f"the towers do not meet: queries are {query_vectors.shape}, items {item_vectors.shape}"
+            f"the towers do not match: query embeddings are {query_vectors.shape}, item embeddings "
+            f"{item_vectors.shape}"
         )
 
 
@@ -335,7 +336,7 @@ def _vectors(outputs: Mapping[str, Any], name: str, rows: int) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve until told to stop; a taken port or a broken model ends it with a clear message."""
+    """Serve until a signal arrives; a RefitError ends it with its message and exit code."""
     parser = argparse.ArgumentParser(prog="serving.model_server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8500)
@@ -355,10 +356,10 @@ def _serve(options: argparse.Namespace) -> None:
     from serving.parent_watch import follow_parent
     from serving.processes import check_port
 
-    # Before the seconds that importing TensorFlow takes.
+    # Checked first, because importing TensorFlow takes seconds.
     check_port(options.port, "the model server", "--port", options.host)
     tf = import_tensorflow()
-    # One query is too small to share out; requests are what runs side by side.
+    # A single query is too small for several threads; requests run in parallel instead.
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     store = ModelStore()
@@ -390,7 +391,7 @@ def _models_of(options: argparse.Namespace) -> dict[str, Path]:
 def _named_path(text: str) -> tuple[str, Path]:
     name, separator, path = text.partition("=")
     if not (name and separator and path):
-        raise UsageError(f"--model wants NAME=PATH, got {text!r}")
+        raise UsageError(f"--model needs NAME=PATH, got {text!r}")
     return name, Path(path)
 
 

@@ -1,7 +1,7 @@
-"""Child processes that do not outlive the process that started them, even when it is killed.
+"""End child processes with their parent, even if the parent is killed.
 
-The parent keeps the write end of a pipe; when it dies, however it dies, the kernel closes it and
-every child that reads the other end sees the end of the file.
+The parent holds the write end of a pipe. When it ends, the kernel closes the pipe, and every child
+that reads the other end sees the end of the file.
 """
 
 import os
@@ -10,12 +10,12 @@ import threading
 import time
 
 VARIABLE = "REFIT_PARENT_WATCH"
-"""Names the file descriptor of the pipe's read end; unset where nobody launched us."""
+"""File descriptor of the pipe's read end; not set without a parent that watches."""
 GRACE_SECONDS = 5.0
 
 
 def follow_parent() -> None:
-    """End this process's whole group when the parent is gone; nothing without a parent_watch."""
+    """End this process group when the parent ends; no effect if ``VARIABLE`` is not set."""
     descriptor = os.environ.get(VARIABLE)
     if descriptor:
         threading.Thread(

@@ -1,21 +1,20 @@
-"""The prediction log: every answer, as Parquet parts that a crash cannot tear.
+"""The prediction log: every answer, in Parquet parts that are written atomically.
 
-An answer is put in a bounded queue and written by a background thread: first as a line of a
-journal, then, after ``rows`` answers or ``seconds``, together with the others as a Parquet part
-``date=YYYY-MM-DD/<part>.parquet``, after which the part's journal is removed. A journal whose
-process is dead is turned into its part by the next log that is opened on the folder; doing that
-twice writes the same part.
+An answer is put in a bounded queue. A background thread writes it as a line of a journal, and after
+``rows`` answers or ``seconds`` it writes the journal as a Parquet part
+``date=YYYY-MM-DD/<part>.parquet`` and removes the journal. If a process dies, the next log that is
+opened on the folder converts its journal; converting it twice writes the same part.
 
-What may be lost: by ``kill -9`` the answers still in the queue, which is what the last
-milliseconds brought; by a crash of the machine what the operating system had not yet written,
-at most the last ``seconds`` or ``rows``; and what came while the queue was full, which is counted.
-A full disk loses nothing that is in the journal: the part is written once there is room.
+These answers may be lost: after ``kill -9``, those still in the queue, from the last milliseconds;
+after a crash of the machine, those that the operating system had not yet written, at most the last
+``seconds`` or ``rows``; and those that arrive while the queue is full, which are counted. A full
+disk loses nothing that is in the journal: the part is written once there is space.
 
-For a remote log the folder is a staging area on this machine: closed parts are uploaded to the
-same names under the URL and then removed here. While the store is away they stay and are tried
-again, which is counted; a start uploads what an earlier process left, and the end waits a little
-for the rest. A machine, or a pod with its ``emptyDir``, that is lost takes with it what was not
-uploaded yet: the last ``seconds`` or ``rows``, or all since the store went away.
+For a remote log the folder is a local staging area: closed parts are uploaded under the URL with
+the same names and then removed. While the store is unreachable they are kept and retried, and the
+failures are counted. A start uploads the parts of earlier processes; the end waits up to
+``CLOSE_SECONDS`` for the rest. If a machine, or a pod with its ``emptyDir``, is lost, so are the
+parts that were not uploaded: the last ``seconds`` or ``rows``, or all since the store failed.
 """
 
 import fcntl
@@ -61,14 +60,14 @@ class Prediction:
 
 
 class PredictionLog:
-    """Writes predictions without ever making an answer wait.
+    """Writes predictions without delaying an answer.
 
     Args:
         folder: The log's folder; several processes may write to it.
-        rows, seconds: A part is closed after so many answers, or so long after its first one.
-        capacity: Answers waiting to be written; beyond it they are dropped and counted.
-        counters: Where dropped and written answers are counted.
-        url: Where closed parts are uploaded; empty leaves them in the folder.
+        rows, seconds: A part is closed after this many answers, or this long after its first one.
+        capacity: Maximum number of answers in the queue; further ones are dropped and counted.
+        counters: Counts written and dropped answers, and failures.
+        url: fsspec URL that closed parts are moved to; empty leaves them in the folder.
     """
 
     def __init__(
@@ -92,14 +91,14 @@ class PredictionLog:
         self._uploader = _Uploader(folder, url, seconds, counters) if url else None
 
     def put(self, prediction: Prediction) -> None:
-        """Log an answer; returns at once."""
+        """Log an answer without blocking."""
         try:
             self._queue.put_nowait(prediction)
         except queue.Full:
             self._counters.add("refit_log_dropped")
 
     def close(self) -> None:
-        """Write what is waiting and stop; safe to repeat."""
+        """Write the queued answers and stop; safe to repeat."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(CLOSE_SECONDS)
@@ -111,7 +110,7 @@ class PredictionLog:
             batch, closing = self._take()
             try:
                 self._write(batch, closing)
-            except Exception as error:  # a full disk must not end the log for good
+            except Exception as error:  # a full disk must not end the thread
                 self._counters.add("refit_log_failures")
                 log_message(f"prediction log: {type(error).__name__}: {error}")
                 time.sleep(0.1)
@@ -119,7 +118,7 @@ class PredictionLog:
                 return
 
     def _take(self) -> tuple[list[Prediction], bool]:
-        """What is waiting now, or what comes within the part's time; and whether to stop."""
+        """Wait for answers until the part is due; return those queued, and whether to stop."""
         due = self._journal.opened + self._seconds if self._journal else None
         timeout = None if due is None else max(due - time.monotonic(), 0.01)
         batch: list[Prediction] = []
@@ -145,7 +144,7 @@ class PredictionLog:
             or journal.rows >= self._rows
             or time.monotonic() >= journal.opened + self._seconds
         ):
-            # Should writing the part fail, its journal stays and is taken up with the next part.
+            # If writing the part fails, its journal stays and is recovered with the next part.
             self._journal, behind, self._behind = None, self._behind, True
             journal.close()
             if behind:
@@ -154,9 +153,9 @@ class PredictionLog:
 
 
 class _Uploader:
-    """Moves closed parts to an object store, again and again until each is there.
+    """Moves closed parts to an object store, with retries.
 
-    Two processes that share a folder may both upload a part: it is the same part either way.
+    Two processes that share a folder may both upload a part; both write the same contents.
     """
 
     def __init__(self, folder: Path, url: str, seconds: float, counters: Counters) -> None:
@@ -168,7 +167,7 @@ class _Uploader:
         self._thread.start()
 
     def close(self) -> None:
-        """Upload what is left, for a little while; safe to repeat."""
+        """Upload the remaining parts for up to ``CLOSE_SECONDS``; safe to repeat."""
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
 
@@ -180,7 +179,7 @@ class _Uploader:
             time.sleep(0.2)
 
     def _upload(self) -> bool:
-        """Upload every part; False when the store would not take one."""
+        """Upload every part; return whether all uploads succeeded."""
         parts = sorted(self._folder.glob("date=*/*.parquet"))
         uploaded = 0
         try:
@@ -188,7 +187,7 @@ class _Uploader:
                 self._put(part)
                 uploaded += 1
             self._last_failure = ""
-        except Exception as error:  # whatever the store says, the parts are kept for the next try
+        except Exception as error:  # after any failure the parts are kept for the next attempt
             self._counters.add("refit_log_upload_failures")
             if str(error) != self._last_failure:
                 self._last_failure = str(error)
@@ -207,7 +206,7 @@ class _Uploader:
 
 
 class _Journal:
-    """The answers of one part before it is written; its lock shows that its writer lives."""
+    """The answers of one part before it is written; its lock shows that its writer is alive."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -218,14 +217,14 @@ class _Journal:
         self.rows = 0
 
     def append(self, predictions: list[Prediction]) -> None:
-        """Hand predictions to the operating system; from here on a kill does not lose them."""
+        """Pass predictions to the operating system; a kill does not lose them afterwards."""
         lines = (json.dumps(asdict(one), default=_iso) + "\n" for one in predictions)
         self._file.write("".join(lines))
         self._file.flush()
         self.rows += len(predictions)
 
     def close(self) -> None:
-        """Turn the journal into its part."""
+        """Convert the journal to its part."""
         try:
             _write_part(self._folder, self.path)
         finally:
@@ -233,10 +232,10 @@ class _Journal:
 
 
 def recover(folder: Path) -> int:
-    """Turn the journals of dead writers into parts.
+    """Convert the journals of dead writers to parts.
 
     Returns:
-        How many were found.
+        The number of converted journals.
     """
     recovered = 0
     for path in sorted((folder / JOURNAL_FOLDER).glob("*.jsonl")):
@@ -268,7 +267,7 @@ def _write_part(folder: Path, journal: Path) -> None:
 def _read_journal(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_bytes().split(b"\n"):
-        # A kill may tear the last line; it was never promised to anybody.
+        # A kill may truncate the last line; that answer counts as lost.
         if line.endswith(b"}"):
             try:
                 row = json.loads(line)
@@ -282,4 +281,4 @@ def _read_journal(path: Path) -> list[dict[str, Any]]:
 def _iso(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in the prediction log")
+    raise TypeError(f"{type(value).__name__} cannot be written to the prediction log")

@@ -1,4 +1,4 @@
-"""Starting, watching and ending child processes, each in a group of its own."""
+"""Start, watch and end child processes, each in its own process group."""
 
 import os
 import signal
@@ -12,19 +12,19 @@ from refit.errors import ServiceUnreachable, UsageError
 from serving import parent_watch
 
 PROJECT = Path(__file__).resolve().parent.parent
-"""The folder that holds our packages."""
+"""The folder with Refit's packages."""
 TERM_SECONDS = 10.0
 TAIL_LINES = 15
 
 
 class Process:
-    """A child process with its output in a file; ends with us, even when we are killed.
+    """A child process with its output in a file; it ends with this process, even if that is killed.
 
     Args:
-        name: What it is called in messages.
+        name: Its name in messages.
         command: Program and arguments.
         log: File that its output is appended to.
-        variables: Environment variables beside our own.
+        variables: Environment variables in addition to those of this process.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Process:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        read_end, self._lifeline = os.pipe()
-        # Installed packages are not shared: the other environment has its own.
+        read_end, self._watch_pipe = os.pipe()
+        # Installed packages are not shared: the other environment has its own copy.
         ours = "" if PROJECT.name == "site-packages" else str(PROJECT)
         paths = [ours, os.environ.get("PYTHONPATH", "")]
         environment = {
@@ -61,22 +61,22 @@ class Process:
                     start_new_session=True,
                 )
         except OSError as error:
-            os.close(self._lifeline)
+            os.close(self._watch_pipe)
             raise UsageError(f"cannot start the {name}: {error}") from None
         finally:
             os.close(read_end)
 
     @property
     def pid(self) -> int:
-        """The process's id, which is its group's id too."""
+        """The process id, which is also the id of its group."""
         return self._child.pid
 
     def is_running(self) -> bool:
-        """Whether the process itself still runs."""
+        """Whether the process itself is running."""
         return self._child.poll() is None
 
     def output(self) -> str:
-        """What it has written since this start."""
+        """The output of the process since its start."""
         with self.log.open("rb") as file:
             file.seek(self._log_start)
             return file.read().decode(errors="replace")
@@ -87,7 +87,7 @@ class Process:
         return "\n".join([f"last lines of {self.log}:", *(f"  {line}" for line in lines)])
 
     def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
-        """Wait until ``is_ready``.
+        """Wait until ``is_ready`` returns true.
 
         Raises:
             ServiceUnreachable: The process ended, or was not ready in time.
@@ -104,7 +104,7 @@ class Process:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End the whole group: first with the request to stop, then by force; safe to repeat."""
+        """End the process group with SIGTERM, then after a timeout with SIGKILL; safe to repeat."""
         if self._signal(signal.SIGTERM):
             deadline = time.monotonic() + TERM_SECONDS
             while self._signal(0) and time.monotonic() < deadline:
@@ -112,12 +112,12 @@ class Process:
                 time.sleep(0.05)
             self._signal(signal.SIGKILL)
         self._child.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        if self._watch_pipe >= 0:
+            os.close(self._watch_pipe)
+            self._watch_pipe = -1
 
     def _signal(self, number: int) -> bool:
-        """Signal the group; False when nobody is left in it."""
+        """Signal the group; return whether it still has a process."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
@@ -126,25 +126,25 @@ class Process:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now."""
+    """Find a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def check_port(port: int, what: str, setting: str, host: str = "0.0.0.0") -> None:
-    """Make sure that a port can be listened on.
+    """Check that a port is free.
 
     Raises:
-        UsageError: Somebody listens on it already.
+        UsageError: The port is in use.
     """
     with socket.socket() as probe:
-        # As servers do: a connection that was just closed is no hindrance.
+        # As servers do, so that a recently closed connection does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise UsageError(
-                f"port {port} for {what} cannot be used ({error.strerror}); stop what listens "
-                f"there, or set {setting} to another port, or to 0 for a free one"
+                f"port {port} for {what} cannot be used ({error.strerror}); stop the process "
+                f"that uses it, or set {setting} to another port, or to 0 for a free one"
             ) from None

@@ -30,27 +30,27 @@ from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_
 Answer = dict[str, Any]
 
 WARM_UPS = 20
-"""After so many, slow towers are taken for what they are."""
+"""Maximum number of warm-up calls; towers that are slow after them are used anyway."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What the query tower made of a request: a vector, or the reason there is none."""
+    """The query tower's result for a request: a vector, or the reason for a fallback."""
 
     vector: NDArray[np.float32] | None
     fallback: Fallback | None = None
 
 
 class Recommender:
-    """Answers requests from the registry's champion and keeps itself up to date.
+    """Answers requests from the registry's champion, and follows its changes.
 
-    With ``settings.bundle`` it answers from that bundle for ever, champion or not.
+    With ``settings.bundle`` it always answers from that bundle, whichever is the champion.
 
-    Threads may share one. Make it after a fork, not before.
+    Threads may share it. Create it after a fork, not before.
 
     Raises:
-        UsageError: The registry has no champion, or not the bundle that is asked for.
-        RefitError: The bundle is broken.
+        UsageError: The registry has no champion, or does not have ``settings.bundle``.
+        RefitError: The bundle is corrupt.
     """
 
     def __init__(self, settings: RecommenderSettings) -> None:
@@ -98,10 +98,10 @@ class Recommender:
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
-            ``fallback`` (None, or why the model did not answer).
+            ``fallback`` (None, or the reason why the model was not used).
 
         Raises:
-            RequestError: The request cannot be understood.
+            RequestError: The request is invalid.
         """
         try:
             return self._answer(body)
@@ -148,7 +148,7 @@ class Recommender:
         }
 
     def status(self) -> dict[str, Any]:
-        """What is served now, for health checks; never raises."""
+        """What is served now, for health checks; an unreachable model server is not an error."""
         names = self.snapshot.names
         try:
             towers = all(self._towers.is_available(name) for name in (names.query, names.item))
@@ -163,7 +163,7 @@ class Recommender:
         }
 
     def close(self) -> None:
-        """Stop following, write the prediction log out, and let go of the model server."""
+        """Stop the threads, write the prediction log, and disconnect from the model server."""
         self._closing.set()
         for thread in self._threads:
             thread.join(self.settings.poll_seconds + 1)
@@ -184,7 +184,7 @@ class Recommender:
             timeout = self.settings.tower_deadline_ms / 1000
             vector = snapshot.embed(self._towers, request, now, timeout)
         except TowerFailure as failure:
-            # A tower that refuses one request is alive for all the others.
+            # A tower that refuses one request can still answer others.
             if failure.reason in (Fallback.REFUSED, Fallback.BAD_ANSWER):
                 self._breaker.succeeded()
             else:
@@ -205,7 +205,7 @@ class Recommender:
                 self.counters.add("refit_ineligible_items", removed, rule=rule)
 
     def _start_counters(self) -> None:
-        """Show the counters that are compared between bundles from the start, as 0."""
+        """Initialise the counters that rollouts compare, so that they are exported as 0."""
         self.counters.add("refit_requests", 0)
         self.counters.add("refit_errors", 0)
         for reason in Fallback:
@@ -218,15 +218,15 @@ class Recommender:
         try:
             self._load_first_towers(snapshot)
         except ServiceUnreachable as error:
-            # The model server may well start after us; until then popularity answers.
+            # The model server may start later; until then popularity answers.
             log_message(f"starting without towers: {error}")
         snapshot.stock.catch_up()
-        self._tell(snapshot, 1)
+        self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id}")
         return snapshot
 
     def _load_first_towers(self, snapshot: ServingSnapshot) -> None:
-        """Load towers, with patience for a model server that starts beside us."""
+        """Load towers; retry for ``towers_wait_s`` while the model server is starting."""
         deadline = time.monotonic() + self.settings.towers_wait_s
         while True:
             try:
@@ -239,14 +239,14 @@ class Recommender:
                 return self._warm_up_until_quick(snapshot, deadline)
 
     def _warm_up_until_quick(self, snapshot: ServingSnapshot, deadline: float) -> None:
-        """Not the first people are to find the towers cold, and the breaker open after them."""
+        """Warm up the towers, so that the first requests do not open the breaker."""
         quick = self.settings.tower_deadline_ms / 1000 / 4
         for _ in range(WARM_UPS):
             started = time.monotonic()
             try:
                 snapshot.warm_up(self._towers)
             except TowerFailure:
-                return  # it answered before; should it stay silent, popularity answers
+                return  # it answered before; if it no longer does, popularity answers
             if time.monotonic() - started < quick or started >= deadline:
                 return
 
@@ -266,7 +266,7 @@ class Recommender:
         )
 
     def _load_towers(self, snapshot: ServingSnapshot, beside: ServingSnapshot | None) -> None:
-        """Have the model server load an snapshot's towers beside those that are still in use.
+        """Make the model server load a snapshot's towers beside those that are still in use.
 
         Raises:
             ServiceUnreachable: The model server does not answer.
@@ -285,7 +285,7 @@ class Recommender:
             raise
 
     def _models_of_previous_champion(self) -> dict[str, Path]:
-        """What other processes on the same model server may not have swapped away from yet."""
+        """Towers that other processes with the same model server may still use."""
         promotion = None if self.settings.bundle else self._registry.champion()
         if promotion is None or promotion.previous is None:
             return {}
@@ -295,13 +295,13 @@ class Recommender:
         except ServiceUnreachable:
             raise
         except RefitError:
-            return {}  # pruned or broken: nobody serves it
+            return {}  # pruned or corrupt: no process serves it
 
     def _follow_stock(self) -> None:
         self.snapshot.stock.catch_up()
 
     def _follow_champion(self) -> None:
-        """Swap to a new champion, or else see that the towers of the one in service are loaded."""
+        """Swap to a new champion, or make sure that the towers in service are loaded."""
         promotion = None if self.settings.bundle else self._registry.champion()
         if (
             promotion
@@ -319,7 +319,7 @@ class Recommender:
 
     def _swap(self, promotion: Promotion) -> None:
         """Load the new champion, then replace the snapshot in one assignment."""
-        # Without a model server it would be opened for nothing, every second.
+        # Checked first, so that the bundle is not opened in vain at every poll.
         self._towers.check()
         log_message(f"new champion {promotion.bundle_id}: loading")
         try:
@@ -327,7 +327,7 @@ class Recommender:
             self._load_towers(snapshot, beside=self.snapshot)
             snapshot.stock.catch_up()
         except ServiceUnreachable:
-            raise  # not the bundle's fault; tried again at the next look
+            raise  # not the bundle's fault; retried at the next poll
         except RefitError as error:
             self._refused.add(promotion.number)
             self._unload_at = time.monotonic() + self.settings.unload_after_seconds
@@ -337,18 +337,18 @@ class Recommender:
         old, self.snapshot = self.snapshot, snapshot
         self._unload_at = time.monotonic() + self.settings.unload_after_seconds
         self.counters.add("refit_swaps")
-        self._tell(old, 0)
-        self._tell(snapshot, 1)
+        self._set_in_service(old, 0)
+        self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id} instead of {old.bundle_id}")
 
     def _reload_lost_towers(self) -> None:
         names = self.snapshot.names
         if not all(self._towers.is_available(name) for name in (names.query, names.item)):
-            log_message("the model server has lost our towers: loading them again")
+            log_message("the model server no longer has the towers: loading them again")
             self._load_towers(self.snapshot, beside=None)
             self._breaker.succeeded()
 
-    def _tell(self, snapshot: ServingSnapshot, in_service: int) -> None:
+    def _set_in_service(self, snapshot: ServingSnapshot, in_service: int) -> None:
         embedding_version = snapshot.catalogue.bundle.manifest.embedding_version
         self.counters.set(
             "refit_bundle_in_service",
@@ -364,7 +364,7 @@ class Recommender:
                 try:
                     work()
                     last = ""
-                except Exception as error:  # whatever it was, the next look may go well
+                except Exception as error:  # any failure is retried at the next poll
                     self.counters.add("refit_follow_failures", what=name)
                     if str(error) != last:
                         last = str(error)

@@ -1,4 +1,4 @@
-"""What may be asked: every field typed and bounded, so that a bad request is refused in words."""
+"""The request: every field is typed and bounded, so that an invalid one is refused clearly."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -19,23 +19,23 @@ YEARS = range(1970, 2200)
 
 
 class RequestError(UsageError):
-    """A request that cannot be understood; the message says why, for the one who sent it."""
+    """An invalid request; the message has the reason, for the client."""
 
 
 def _as_whole(value: Any) -> Any:
-    """Numbers of a protobuf Struct are all floats; a whole one is the int that was meant."""
+    """Convert a whole float to int, since all numbers of a protobuf Struct are floats."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_utc(value: Any) -> Any:
-    """ISO 8601 text; a time without a zone is UTC."""
+    """Parse ISO 8601 text; a time without a zone is UTC."""
     if not isinstance(value, str):
         raise ValueError("a time is ISO 8601 text")
-    moment = datetime.fromisoformat(value)
-    # At the edges of the calendar a change of zone overflows.
-    if moment.year not in YEARS:
-        raise ValueError(f"the year must lie in {YEARS.start}-{YEARS.stop - 1}")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    time = datetime.fromisoformat(value)
+    # At the limits of the calendar a conversion to UTC overflows.
+    if time.year not in YEARS:
+        raise ValueError(f"the year must be in {YEARS.start}-{YEARS.stop - 1}")
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 # With its length bounded, pydantic also refuses text that is not valid Unicode.
@@ -51,7 +51,7 @@ class _Part(BaseModel):
 
 
 class PastEvent(_Part):
-    """One thing the user did."""
+    """One past event of the user."""
 
     item_id: Id
     event_type: Annotated[EventType, Field(strict=False)]
@@ -59,18 +59,18 @@ class PastEvent(_Part):
 
 
 class Request(_Part):
-    """One question for recommendations.
+    """A request for recommendations.
 
     Attributes:
-        user_id: Who asks; brings history, purchases and own listings with it.
-        history: What the user did lately, in any order; given, it replaces the stored history.
-        context: Values known when asking, by the feature spec's context columns.
-        k: How many items to answer.
-        exclude: Items that must not come back.
-        hidden: Items that the user has hidden lately; beside those that are known already.
+        user_id: The user, whose stored history, purchases, hides and own listings are used.
+        history: Recent events of the user, in any order; if given, replaces the stored history.
+        context: Values of the context columns of the feature spec.
+        k: Number of items to return.
+        exclude: Items that must not be returned.
+        hidden: Items that the user has hidden recently, in addition to those in the bundle.
         require: Allowed values, or a range, by item attribute.
-        request_id: Name of this request; made up when missing.
-        time: Now, when the server allows replay.
+        request_id: Id of this request; generated if missing.
+        time: The time that counts as now, if the server allows replay.
     """
 
     user_id: Id | None = None

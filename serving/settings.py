@@ -1,4 +1,4 @@
-"""Settings of the recommender inside the microservice, and of starting it all on one machine."""
+"""Settings of the recommender, and of starting the servers on one machine."""
 
 import tempfile
 from pathlib import Path
@@ -10,32 +10,33 @@ from refit.settings import Settings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
 CANNOT_SERVE = "cannot serve: "
-"""Starts the line in which a worker of the microservice tells why it gave up."""
+"""Prefix of the log line with the reason why a worker of the microservice could not start."""
 
 
 class RecommenderSettings(Settings):
-    """How a recommender answers; Seldon passes them as the microservice's parameters.
+    """Settings of a recommender; Seldon passes them as the parameters of the microservice.
 
     Attributes:
-        registry: Registry folder or fsspec URL; its champion is what is served.
+        registry: Registry folder or fsspec URL; its champion is served.
         bundle: Serve this bundle and no other; empty serves the champion and follows it.
         model_server: ``host:port`` of the gRPC API of TensorFlow Serving or its stand-in.
-        towers_wait_s: How long the start waits for a model server that does not answer yet; after
-            it, popularity answers until the towers are there.
-        log_folder: Where the prediction log goes: a folder, or an fsspec URL, whose parts are
-            written in ``log_staging`` first.
-        log_staging: A local folder for that.
-        stock_folder: Where the stock feed's files arrive; None serves the bundle's stock as it is.
-        cache: Where bundles of a remote registry are kept; must be visible to the model server.
-        allow_replay: Take a request's own ``time`` for now; for simulations and back-tests.
+        towers_wait_s: How long the start waits for a model server that does not answer; after it,
+            popularity answers until the towers are loaded.
+        log_folder: Folder of the prediction log, or an fsspec URL, whose parts are written to
+            ``log_staging`` first.
+        log_staging: Local staging folder of a remote prediction log.
+        stock_folder: Folder with the files of the stock feed; None serves the stock of the bundle.
+        cache: Folder for bundles of a remote registry; the model server must be able to read it.
+        allow_replay: Use the ``time`` of a request as now; for simulations and back-tests.
         tower_deadline_ms: How long an answer waits for the query tower before it falls back.
         load_timeout_s: How long the model server may take to load a bundle's towers.
-        breaker_failures: After this many failures in a row the tower is left alone ...
-        breaker_seconds: ... for this long, then tried with one request.
-        poll_seconds: How often stock feed, champion and model server are looked at.
-        unload_after_seconds: How long the towers of the bundle before stay loaded after a swap.
+        breaker_failures: Number of consecutive failures after which the breaker opens.
+        breaker_seconds: How long the breaker stays open before it lets one request through.
+        poll_seconds: Interval at which stock feed, champion and model server are polled.
+        unload_after_seconds: How long the towers of the previous bundle stay loaded after a swap.
         log_rows, log_seconds: A part of the prediction log is closed after so many rows or seconds.
-        log_queue: Answers waiting to be logged; beyond it they are dropped and counted.
+        log_queue: Maximum number of answers waiting to be logged; further ones are dropped and
+            counted.
     """
 
     registry: str
@@ -64,12 +65,12 @@ class RecommenderSettings(Settings):
 
     @property
     def log_url(self) -> str:
-        """Where closed parts of the prediction log are uploaded; empty leaves them in place."""
+        """URL that closed parts of the prediction log are moved to; empty for a local log."""
         return self.log_folder if "://" in self.log_folder else ""
 
     @property
     def local_log(self) -> Path:
-        """The folder that the prediction log is written in."""
+        """The local folder that the prediction log is written to."""
         return self.log_staging if self.log_url else Path(self.log_folder)
 
 
@@ -78,12 +79,13 @@ class ServeSettings(Settings):
 
     Attributes:
         recommender: Settings of the recommender; its ``model_server`` is filled in by ``launch``.
-        host: Where the model server listens and clients connect; Seldon itself binds to all.
-        http_port, grpc_port, metrics_port, model_server_port: 0 takes a free one.
+        host: Address of the model server and of clients; Seldon itself listens on all addresses.
+        http_port, grpc_port, metrics_port, model_server_port: 0 uses a free port.
         python: Python of the serving environment.
-        run_folder: Where both processes write their output; None writes beside the log folder.
-        workers: REST worker processes; each holds its own copy of the index.
-        threads: Threads per REST worker; more than one keeps a slow client from blocking others.
+        run_folder: Folder for the output of both processes; None uses ``processes`` in the local
+            folder of the prediction log.
+        workers: Number of REST worker processes; each has its own copy of the index.
+        threads: Threads per REST worker; with more than one, a slow client does not block others.
         ready_timeout_s: How long the start may take.
     """
 

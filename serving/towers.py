@@ -17,7 +17,7 @@ from refit.features import Inputs
 from refit.towers import import_tensorflow
 
 CHANNEL_OPTIONS = (
-    # A dead server is looked for every second; gRPC's own back-off would grow to two minutes.
+    # Reconnect to a dead server every second; gRPC's default back-off grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -28,7 +28,7 @@ STATUS_SECONDS = 2.0
 
 
 class Fallback(StrEnum):
-    """Why an answer does not come from the model."""
+    """The reason why an answer does not come from the model."""
 
     UNREACHABLE = "tower_unreachable"
     SLOW = "tower_slow"
@@ -48,27 +48,27 @@ class TowerFailure(RefitError):  # noqa: N818 - as its siblings in refit.errors
 
 @dataclass(frozen=True)
 class TowerNames:
-    """What a bundle's towers are called on the model server; the same for the same towers."""
+    """The names of a bundle's towers on the model server; the same towers have the same names."""
 
     query: str
     item: str
 
     @classmethod
     def of(cls, embedding_version: str) -> "TowerNames":
-        """Names that carry the first 8 hex digits of ``embedding_version``."""
+        """Build names with the first 8 hex digits of ``embedding_version``."""
         return cls(f"query_tower_{embedding_version[:8]}", f"item_tower_{embedding_version[:8]}")
 
 
 def models_of(bundle: Bundle) -> dict[str, Path]:
-    """The base path of each of a bundle's towers, by the name it is served under."""
+    """The base paths of a bundle's towers, by their names on the model server."""
     names = TowerNames.of(bundle.manifest.embedding_version)
     return {names.query: bundle.query_tower.resolve(), names.item: bundle.item_tower.resolve()}
 
 
 class Breaker:
-    """A circuit breaker: after some failures in a row, calls are refused for a while.
+    """A circuit breaker: it opens after ``failures`` consecutive failures, for ``seconds``.
 
-    Then one call is let through; it decides whether the circuit closes or stays open.
+    Then it lets one call through, which decides whether it closes or stays open.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Breaker:
         self._lock = threading.Lock()
 
     def allows(self) -> bool:
-        """Whether a call may go out now; while open, only one try at a time may."""
+        """Whether a call is allowed now; after an open period, one call at a time is."""
         with self._lock:
             if self._failures < self._limit:
                 return True
@@ -90,21 +90,21 @@ class Breaker:
             return True
 
     def succeeded(self) -> None:
-        """A call was answered: close."""
+        """Record a success: the breaker closes."""
         with self._lock:
             self._failures = 0
 
     def failed(self) -> None:
-        """A call was not answered; enough of them in a row open."""
+        """Record a failure; enough consecutive ones open the breaker."""
         with self._lock:
             self._failures += 1
             self._open_until = self._clock() + self._seconds
 
 
 class TowerClient:
-    """Calls towers and has the model server load them.
+    """Calls towers and makes the model server load them.
 
-    One client serves many threads. Make it after a fork, not before: gRPC does not survive one.
+    Threads may share a client. Create it after a fork, not before: gRPC does not survive a fork.
     """
 
     def __init__(self, address: str) -> None:
@@ -131,10 +131,10 @@ class TowerClient:
         Args:
             name: The model's name on the server.
             inputs: Arrays by input name, each with the batch dimension first.
-            timeout: Seconds until giving up.
+            timeout: Timeout in seconds.
 
         Raises:
-            TowerFailure: No answer in time, or a refusal.
+            TowerFailure: The server did not answer in time, or refused.
         """
         import grpc
         from tensorflow import make_ndarray, make_tensor_proto
@@ -154,10 +154,10 @@ class TowerClient:
     def embed(
         self, name: str, inputs: Inputs, size: int, timeout: float, output: str = "embedding"
     ) -> NDArray[np.float32]:
-        """Run a tower; [B, size], finite.
+        """Run a tower and return one of its outputs, [B, size] and finite.
 
         Raises:
-            TowerFailure: No answer in time, a refusal, or vectors that are not what they should be.
+            TowerFailure: The server did not answer in time, refused, or returned invalid vectors.
         """
         outputs = self.predict(name, inputs, timeout)
         return checked_vectors(outputs, output, len(next(iter(inputs.values()))), size)
@@ -183,15 +183,15 @@ class TowerClient:
         return any(status.state == available for status in response.model_version_status)
 
     def check(self) -> None:
-        """Find out quickly whether the server answers at all.
+        """Check that the server answers.
 
         Raises:
-            ServiceUnreachable: It does not.
+            ServiceUnreachable: The server does not answer within ``STATUS_SECONDS``.
         """
         self.is_available("any model at all")
 
     def serve_only(self, models: Mapping[str, Path], timeout: float) -> None:
-        """Have the server serve exactly these models, and wait until all are available.
+        """Make the server serve exactly these models, and wait until all are available.
 
         Raises:
             ServiceUnreachable: The server did not answer in time.
@@ -228,10 +228,10 @@ class TowerClient:
 def checked_vectors(
     outputs: Mapping[str, NDArray[Any]], output: str, rows: int, size: int
 ) -> NDArray[np.float32]:
-    """One output as finite [rows, size] floats.
+    """Return one output as float32 [rows, size].
 
     Raises:
-        TowerFailure: It is missing, of another shape, or holds NaN or infinity.
+        TowerFailure: The output is missing, has another shape, or contains NaN or infinity.
     """
     vectors = outputs.get(output)
     if vectors is None or vectors.shape != (rows, size):
