@@ -158,6 +158,11 @@ def load_bundle(path: Path, verify: bool = True) -> Bundle:
     if not (path / MANIFEST_FILE).is_file():
         raise RefitError(f"{path} is not a bundle: it has no {MANIFEST_FILE}")
     written = read_json(path / MANIFEST_FILE)
+    if "embedding_version" not in written:
+        raise RefitError(
+            f"{path} was built by an earlier state of Refit, whose files have other names: "
+            "build a new bundle with refit run"
+        )
     manifest = BundleManifest.parse(written)
     if not manifest.bundle_id.endswith(f"-{_content_id(written)}"):
         raise _broken(path / MANIFEST_FILE, "was changed after the bundle was created")

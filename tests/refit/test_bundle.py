@@ -76,6 +76,15 @@ def test_a_changed_manifest_is_refused(make_bundle):
         load_bundle(bundle.path, verify=False)
 
 
+def test_the_error_for_a_bundle_with_old_names_is_to_build_a_new_one(make_bundle):
+    manifest = make_bundle().path / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["towers_id"] = values.pop("embedding_version")
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(RefitError, match=r"earlier state of Refit.*refit run"):
+        load_bundle(manifest.parent)
+
+
 def test_a_folder_without_a_manifest_is_not_a_bundle(tmp_path: Path):
     with pytest.raises(RefitError, match="is not a bundle"):
         load_bundle(tmp_path)

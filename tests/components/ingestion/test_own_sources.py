@@ -98,7 +98,7 @@ def test_an_object_in_a_module_can_be_a_source(module):
     ("settings", "message"),
     [
         ({"options": {"kid": "view"}}, r"source 'own.source': kid: .* you mean 'kind'\?"),
-        ({"options": {"kind": "sale"}}, "'own.source': kind: expected one of view, purchase"),
+        ({"options": {"kind": "sale"}}, "'own.source': kind: expected 'view' or 'purchase'"),
         ({"source": "files", "options": {"kind": "view"}}, "'files' takes no options, got kind"),
         ({"source": "own.sauce"}, "source 'own.sauce' cannot be imported"),
         ({"source": "own.source:OWN"}, "has no attribute 'OWN'"),
