@@ -59,7 +59,7 @@ class Recommender:
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        dead_letters = settings.local_log / "stock_set_aside" / f"{uuid.uuid4().hex[:8]}.jsonl"
+        dead_letters = settings.local_log / "stock_dead_letters" / f"{uuid.uuid4().hex[:8]}.jsonl"
         self._dead_letter = DeadLetters(dead_letters, self.counters)
         self._refused: set[int] = set()
         self._unload_at: float | None = None
@@ -179,7 +179,7 @@ class Recommender:
 
     def _embed(self, snapshot: ServingSnapshot, request: Request, now: datetime) -> Query:
         if not self._breaker.allows():
-            return Query(None, Fallback.LEFT_ALONE)
+            return Query(None, Fallback.BREAKER_OPEN)
         try:
             timeout = self.settings.tower_deadline_ms / 1000
             vector = snapshot.embed(self._towers, request, now, timeout)

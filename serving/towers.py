@@ -35,7 +35,7 @@ class Fallback(StrEnum):
     NOT_LOADED = "tower_not_loaded"
     REFUSED = "tower_refused_input"
     BAD_ANSWER = "tower_bad_answer"
-    LEFT_ALONE = "tower_left_alone"
+    BREAKER_OPEN = "breaker_open"
 
 
 class TowerFailure(RefitError):  # noqa: N818 - as its siblings in refit.errors

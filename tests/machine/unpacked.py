@@ -18,13 +18,15 @@ from uuid import uuid4
 
 from tests.machine.archives import Image
 from tests.machine.binaries import locked
-from tests.machine.commands import isolated, run, timed, wait_for
+from tests.machine.commands import CommandError, isolated, report, run, timed, wait_for
 from tests.machine.settings import cache_folder
 
 KEY_PREFIX = "image-"
 RUNTIME, LAYERS = "containerd", "snapshots"
 SOURCE, USERS = "unpacked-from", "users"
 """A node's file that names the set it links to; a set's folder with the paths of such files."""
+IMPORT_ATTEMPTS = 3
+"""The runtime may collect a layer of an image's previous version while it imports the new one."""
 READY_SECONDS = 60.0
 DATABASES = "*/*.db"
 """Files that the runtime writes to; it recreates or removes everything else in its folder."""
@@ -116,7 +118,16 @@ def _write_keys(runtime: Path, keys: Mapping[str, str]) -> None:
 def _import(ctr: Sequence[str], image: Image, archive: Path) -> None:
     image.write(archive)
     with timed(f"unpacked {image.name} ({archive.stat().st_size / 1e6:.0f} MB)"):
-        run([*ctr, "images", "import", archive])
+        for attempt in range(IMPORT_ATTEMPTS):
+            try:
+                run([*ctr, "images", "import", archive])
+                break
+            except CommandError as error:
+                if attempt == IMPORT_ATTEMPTS - 1 or "does not exist: not found" not in str(error):
+                    raise
+                report(
+                    f"importing {image.name} again: a layer of its previous version was collected"
+                )
     archive.unlink()
 
 

@@ -113,7 +113,7 @@ def test_invalid_lines_become_dead_letters_with_a_reason_and_stop_nothing(
     feed(*bad, "\n", NEW)
     until(lambda: "new-1" in every_item(recommender))
     assert recommender.counters.total("refit_stock_dead_letters") == len(bad)
-    (kept,) = (tmp_path / "log" / "stock_set_aside").glob("*.jsonl")
+    (kept,) = (tmp_path / "log" / "stock_dead_letters").glob("*.jsonl")
     reasons = [json.loads(line)["reason"] for line in kept.read_text().splitlines()]
     for expected in bad.values():
         assert any(expected in reason for reason in reasons), (expected, reasons)
