@@ -19,6 +19,16 @@ SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+|\x1b.")
 
 
+def take_interrupts() -> None:
+    """Let SIGINT interrupt this process, also if the shell that runs the tests ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _take_terminal() -> None:
+    take_interrupts()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class TerminalCommand:
     """``python -m pipelines.cli <arguments>`` on a terminal of its own; end it as a context.
 
@@ -54,7 +64,7 @@ class TerminalCommand:
             stderr=theirs,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
         )
         os.close(theirs)
 

@@ -89,7 +89,7 @@ def test_version(refit):
         ("alerts resolve nope --note x", "'nope'"),
         ("alerts resolve nope", "--note"),
         ("alerts list --status closed", "'resolved'"),
-        ("alerts list --store mysql://db/refit", "it takes a path, sqlite:///PATH or postgresql"),
+        ("alerts list --store mysql://db/refit", "give a path, sqlite:///PATH or postgresql"),
         ("recommend --context size", "expected name=value"),
         ("recommend --require price=a..b", "range of numbers such as 5..20"),
         ("simulate --change taste_shift", "taste_shift@40"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.disks import disk, full_disk
+from tests.pipelines.terminal import take_interrupts
 
 CODES = {0, 1, 2, 3, 4, 5}
 
@@ -79,7 +80,7 @@ def test_a_place_that_cannot_be_written(refit, request, place, code, words, comm
         ("recommend --url not-a-url", 5, "no answer from"),
         ("simulate /proc/nothing", 2, "does not exist"),
         ("rollout status --cluster {folder}/cluster.yaml", 2, "set KUBECONFIG"),
-        ("status --cluster {folder}/cluster.yaml", 5, "the kubeconfig leads nowhere"),
+        ("status --cluster {folder}/cluster.yaml", 5, "the kubeconfig cannot be used"),
     ],
 )
 def test_bad_input(refit, tmp_path, monkeypatch, words, code, message):
@@ -196,10 +197,16 @@ def test_an_output_that_knows_few_characters(tmp_path):
 def test_ctrl_c_in_a_pipe_ends_in_one_line(tmp_path):
     command = [sys.executable, "-m", "pipelines.cli", "simulate", tmp_path / "m"]
     command += ["--days", "100000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    started = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts
+    )
+    with started as process:
         time.sleep(4)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, err) == (130, "stopped\n")
 
 
