@@ -37,7 +37,8 @@ def evaluation_set(public_data, tmp_path_factory):
         "snapshot_every_days": 365,
     }
     ingest(IngestSettings.parse(ingestion), base / "dataset")
-    settings = FeatureSettings.parse({"spec": spec, "frozen_at_cut": True})
+    market = {"stock": "replenishable"}
+    settings = FeatureSettings.parse({"spec": spec, "market": market, "frozen_at_cut": True})
     build_features(settings, base / "dataset", base / "features")
     return build_evaluation_set(EvaluationData(base / "features"), "test", "seen")
 
