@@ -18,8 +18,9 @@ def disk(folder: Path, options: str) -> Iterator[Path]:
     """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a disk")
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a disk cannot be mounted, which takes root: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
