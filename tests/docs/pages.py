@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +59,24 @@ def read_commands(page: str) -> list[tuple[str, str]]:
                 command, _, output = re.sub(r" *\\\n *", " ", entry).partition("\n")
                 commands.append((command, output.strip()))
     return commands
+
+
+def run_commands(
+    page: str, folder: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Run the page's commands; yields for each the output that the page shows, and the real one."""
+    programs = {"refit": [PYTHON, "-m", "pipelines.cli"], "python": [PYTHON]}
+    for command, shown in read_commands(page):
+        program, *arguments = shlex.split(command)
+        done = subprocess.run(
+            [*programs[program], *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert "Traceback" not in done.stderr
+        yield shown, done.stdout + done.stderr
 
 
 def install(package: Path, target: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from components.evaluation.results import Results
 from refit.verdict import Verdict
-from tests.docs.pages import PYTHON, ROOT, install, read_commands, write_files
+from tests.docs.pages import PYTHON, ROOT, install, run_commands, write_files
 
 PAGE = "how-to/add-a-baseline.md"
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
@@ -111,21 +110,11 @@ def test_one_file_inside_adds_a_baseline(config, home, page, tmp_path):
 
 
 def test_the_commands_of_the_page_show_what_it_shows(config, home, installed, page):
-    programs = {"refit": [PYTHON, "-m", "pipelines.cli"], "python": [PYTHON]}
-    commands = read_commands(PAGE)
-    assert len(commands) == 3
-    for command, output in commands:
-        program, *arguments = shlex.split(command)
-        done = subprocess.run(
-            [*programs[program], *arguments],
-            cwd=page,
-            env={**installed, "REFIT_HOME": str(home)},
-            capture_output=True,
-            text=True,
-        )
-        assert "Traceback" not in done.stderr
-        for line in output.splitlines():
-            assert line in done.stdout + done.stderr
+    outputs = list(run_commands(PAGE, page, {**installed, "REFIT_HOME": str(home)}))
+    assert len(outputs) == 3
+    for shown, real in outputs:
+        for line in shown.splitlines():
+            assert line in real
 
 
 def test_misspelt_options_are_an_error_of_the_evaluation(config, home, installed, tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.pages import PYTHON, ROOT, install, read_commands, write_files
+from tests.docs.pages import PYTHON, ROOT, install, run_commands, write_files
 
 PAGE = "how-to/add-a-drift-metric.md"
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
@@ -158,17 +157,9 @@ def test_the_commands_of_the_page_show_what_it_shows(page, installed):
     settings["monitoring"]["measure"] |= lines["monitoring"].pop("measure")
     settings["monitoring"] |= lines["monitoring"]
     (page / "market.yaml").write_text(yaml.safe_dump(settings, width=1000), "utf-8")
-    programs = {"refit": [PYTHON, "-m", "pipelines.cli"], "python": [PYTHON]}
-    commands = read_commands(PAGE)
-    assert len(commands) == 3
-    for command, output in commands:
-        program, *arguments = shlex.split(command)
-        done = subprocess.run(
-            [*programs[program], *arguments],
-            cwd=page,
-            env={**installed, "PYTHONPATH": f"{installed['PYTHONPATH']}:{ROOT}"},
-            capture_output=True,
-            text=True,
-        )
-        shown = re.escape(output).replace(r"\.\.\.", ".*")
-        assert re.search(shown, done.stdout + done.stderr, re.DOTALL), done.stdout + done.stderr
+    environment = {**installed, "PYTHONPATH": f"{installed['PYTHONPATH']}:{ROOT}"}
+    outputs = list(run_commands(PAGE, page, environment))
+    assert len(outputs) == 3
+    for shown, real in outputs:
+        pattern = re.escape(shown).replace(r"\.\.\.", ".*")
+        assert re.search(pattern, real, re.DOTALL), real
