@@ -118,17 +118,21 @@ def check_alert_store(place: str) -> Iterator[CheckResult]:
     from sqlalchemy import inspect
 
     from monitoring.database import Database, parse_place
+    from monitoring.store import has_tables
 
     url = parse_place(place)
     if url.drivername == "sqlite" and not Path(url.database or "").exists():
         yield ok("alert store", f"{place} does not exist yet (refit monitor creates it)")
         return
     with Database(place, read_only=True, patience_seconds=5).reading() as connection:
-        tables = inspect(connection).get_table_names()
-    if tables and "alerts" not in tables:
-        yield not_ok("alert store", f"{place} is another database; name another one with --store")
-    else:
-        yield ok("alert store", f"{place} can be read")
+        if has_tables(connection):
+            yield ok("alert store", f"{place} can be read")
+        elif inspect(connection).get_table_names():
+            yield not_ok(
+                "alert store", f"{place} is another database; name another one with --store"
+            )
+        else:
+            yield ok("alert store", f"{place} is empty (refit monitor creates its tables)")
 
 
 def _existing(folder: Path) -> Path:

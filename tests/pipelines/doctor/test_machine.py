@@ -114,6 +114,15 @@ def test_an_alert_store(tmp_path, place):
     assert only(check_alert_store(place)).ok
 
 
+def test_an_alert_store_of_another_version_is_not_ok(tmp_path):
+    with sqlite3.connect(tmp_path / "old.sqlite") as db:
+        db.execute("CREATE TABLE alerts (alert_id TEXT PRIMARY KEY, body TEXT)")
+    place = str(tmp_path / "old.sqlite")
+    result = only(run_check("alert store", lambda: check_alert_store(place)))
+    assert not result.ok
+    assert "another version of Refit wrote this alert store" in result.detail
+
+
 def test_an_alert_store_that_is_something_else_is_not_ok(tmp_path):
     (tmp_path / "text.sqlite").write_text("not a database at all" * 100)
     result = only(run_check("store", lambda: check_alert_store(str(tmp_path / "text.sqlite"))))
