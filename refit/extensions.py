@@ -11,6 +11,7 @@ found by name, in this order:
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -18,6 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from refit.errors import UsageError
+from refit.progress import log_message
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ExtensionKind:
                 that its kind requires.
         """
         if name in self._builtin_names():
-            found, path = importlib.import_module(f"{self.package}.{name}"), name
+            found, path = self._import(f"{self.package}.{name}"), name
         elif name in _offered(self.group):
             point = _offered(self.group)[name]
             found, path = self._import(point.value), point.value
@@ -88,10 +90,15 @@ class ExtensionKind:
             found: Any = importlib.import_module(module)
             for part in filter(None, attribute.split(".")):
                 found = getattr(found, part)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
+        except ModuleNotFoundError as error:
             raise UsageError(
                 f"{self.name} {path!r} cannot be imported: {error}; "
                 "install its package in this environment, or put its folder on PYTHONPATH"
+            ) from error
+        except Exception as error:  # whatever the code of others raises when it is imported
+            log_message("".join(traceback.format_exception(error)))
+            raise UsageError(
+                f"{self.name} {path!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error
         return found
 

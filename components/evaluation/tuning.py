@@ -193,7 +193,6 @@ def load_baselines(settings: BaselineSettings) -> list[Baseline]:
 
     Raises:
         UsageError: One cannot be loaded, its options cannot be read, or two have the same name.
-        RefitError: The module of one cannot be executed.
     """
     baselines: list[Baseline] = []
     names = {MODEL, CHAMPION}
@@ -250,12 +249,7 @@ class _NamedScorer:
 
 
 def _load(extension: str, options: Mapping[str, Any]) -> Baseline:
-    try:
-        found = BASELINES.load(extension)
-    except RefitError:  # names the baseline
-        raise
-    except Exception as error:
-        raise _failure(extension, error) from error
+    found = BASELINES.load(extension)
     with _naming(extension):
         return Baseline(
             extension=extension,
@@ -307,13 +301,8 @@ def _naming(extension: str) -> Iterator[None]:
     except RefitError as error:
         raise type(error)(f"baseline {extension!r}: {error}") from error
     except Exception as error:
-        raise _failure(extension, error) from error
-
-
-def _failure(extension: str, error: Exception) -> RefitError:
-    """An unexpected error of a baseline; its traceback, which the message lacks, is logged."""
-    log_message("".join(traceback.format_exception(error)))
-    return RefitError(
-        f"baseline {extension!r} failed with {type(error).__name__}: {error}; "
-        "correct it, or remove it from evaluation.baselines"
-    )
+        log_message("".join(traceback.format_exception(error)))
+        raise RefitError(
+            f"baseline {extension!r} failed with {type(error).__name__}: {error}; "
+            "correct it, or remove it from evaluation.baselines"
+        ) from error

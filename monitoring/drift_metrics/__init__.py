@@ -33,7 +33,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monitoring.frame import Array, Encoded, Frame
-from refit.errors import RefitError, UsageError
+from refit.errors import UsageError
 from refit.extensions import ExtensionKind
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ def require_known(names: Iterable[str]) -> None:
     """
     for name in names:
         if not METRICS.is_known(name):
-            try:
-                METRICS.load(name)
-            except UsageError as error:
-                raise ValueError(str(error)) from None
+            raise ValueError(METRICS.explain_unknown(name))
 
 
 def load_metric(name: str) -> DriftMetric:
@@ -133,14 +130,7 @@ def load_metric(name: str) -> DriftMetric:
         UsageError: There is none of this name, it cannot be imported, or an attribute is missing
             or has another type than it must have.
     """
-    try:
-        found = METRICS.load(name)
-    except RefitError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"drift metric {name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+    found = METRICS.load(name)
     floor, runbook, faults = found.FLOOR, found.RUNBOOK, getattr(found, "FAULTS", ())
     if not isinstance(floor, int | float) or not 0 <= floor < math.inf:
         raise UsageError(f"drift metric {name!r}: FLOOR must be a number of at least 0")

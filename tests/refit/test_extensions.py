@@ -15,6 +15,7 @@ def shapes(tmp_path, monkeypatch):
     (tmp_path / "shapes" / "__init__.py").write_text("")
     (tmp_path / "shapes" / "square.py").write_text("AREA = 4\n")
     (tmp_path / "shapes" / "line.py").write_text("LENGTH = 4\n")
+    (tmp_path / "shapes" / "broken.py").write_text("AREA = area\n")
     (tmp_path / "shapes" / "_private.py").write_text("")
     (tmp_path / "acme_shapes.py").write_text("AREA = 5\nclass circle:\n    AREA = 6\n")
     installed = tmp_path / "acme-1.0.dist-info"
@@ -36,7 +37,7 @@ def shapes(tmp_path, monkeypatch):
 )
 def test_an_extension_is_found(name, expected):
     if expected is None:
-        with pytest.raises(UsageError, match="known: circle, line, square"):
+        with pytest.raises(UsageError, match="known: broken, circle, line, square"):
             KIND.load(name)
     else:
         found = KIND.load(name)
@@ -49,6 +50,7 @@ def test_an_extension_is_found(name, expected):
     [
         ("squar", "unknown shape 'squar': did you mean 'square'"),
         ("line", "shape 'line' lacks AREA"),
+        ("broken", "shape 'shapes.broken' cannot be imported: NameError: name 'area'"),
         ("acme.nowhere", "shape 'acme.nowhere' cannot be imported: No module named 'acme'"),
         ("acme_shapes:oval", "cannot be imported: .* no attribute 'oval'"),
         (".", "cannot be imported"),
@@ -61,7 +63,7 @@ def test_an_unknown_extension_is_named(name, message):
 
 @pytest.mark.usefixtures("shapes")
 def test_listing_names_imports_nothing():
-    assert KIND.names() == ("circle", "line", "square")
+    assert KIND.names() == ("broken", "circle", "line", "square")
     assert "shapes.square" not in sys.modules
     assert KIND.is_known("acme.shapes")
     assert not KIND.is_known("oval")

@@ -191,7 +191,9 @@ def test_a_module_that_cannot_be_executed_is_named(tmp_path, monkeypatch, caplog
     (tmp_path / "acme_broken.py").write_text("NAME = nothing\n")
     monkeypatch.syspath_prepend(tmp_path)
     caplog.set_level("INFO")
-    with pytest.raises(RefitError, match="'acme_broken:X' failed with NameError: name 'nothing'"):
+    with pytest.raises(
+        RefitError, match="'acme_broken:X' cannot be imported: NameError: name 'nothing'"
+    ):
         load_baselines(BaselineSettings(extra=("acme_broken:X",)))
     assert "acme_broken.py" in caplog.text  # the traceback
 
