@@ -9,6 +9,10 @@ from refit.settings import Settings
 EVENTS_FILE = "events.parquet"
 ITEMS_FILE = "items.parquet"
 USERS_FILE = "users.parquet"
+EARLIER_FILE = "earlier.parquet"
+"""Purchases and hides from before the window: ``user_id``, ``item_id``, ``event_type``,
+``event_time``. The eligibility rules need them however old they are.
+"""
 REJECTED_FOLDER = "rejected"
 MANIFEST_FILE = "manifest.json"
 

@@ -16,7 +16,6 @@ from components.features import tables
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
-from refit.contract import EventType
 from refit.dataset import Split
 from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
@@ -111,12 +110,14 @@ def _write(
     in_order = items.order_by("item_index").drop("item_index", "first_us")
     _copy(source, in_order, folder / CATALOGUE_FILE)
     with timed("wrote the histories"):
-        _copy(source, tables.histories(source, events, blocks), folder / HISTORIES_FILE)
-        is_purchase = source.events.event_type == EventType.PURCHASE.value
-        # Where bought items may come back nobody reads them.
-        bought = source.events.filter(is_purchase & ibis.literal(market.hides_bought))
-        _copy(source, tables.first_times(bought, items), folder / PURCHASES_FILE)
-        _copy(source, tables.first_times(source.hides, items), folder / HIDES_FILE)
+        # No rule reads the purchases where bought items may be recommended again.
+        purchases = source.purchases.filter(ibis.literal(market.hides_bought))
+        bought, hidden = (tables.first_times(t, items) for t in (purchases, source.hides))
+        others = bought.select("user_id").union(hidden.select("user_id"))
+        histories = tables.histories(source, events, blocks, others)
+        _copy(source, histories, folder / HISTORIES_FILE)
+        _copy(source, bought, folder / PURCHASES_FILE)
+        _copy(source, hidden, folder / HIDES_FILE)
     for window in windows:
         with timed(f"wrote the {window.name} examples"):
             _write_examples(source, settings, events, blocks, window, folder)

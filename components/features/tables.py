@@ -17,7 +17,13 @@ import ibis.expr.types as ir
 import numpy as np
 
 from refit.contract import EventType
-from refit.dataset import EVENTS_FILE, ITEMS_FILE, USERS_FILE, DatasetManifest
+from refit.dataset import (
+    EARLIER_FILE,
+    EVENTS_FILE,
+    ITEMS_FILE,
+    USERS_FILE,
+    DatasetManifest,
+)
 from refit.eligibility import Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
@@ -53,7 +59,8 @@ class DatasetTables:
 
     Attributes:
         rules: The eligibility rules of the market; the columns that they read are kept.
-        hides: The events of type ``hide``; ``events`` does not contain them.
+        purchases, hides: Who bought or hid which item, and when, also before the window.
+            ``events`` does not contain the hides.
         context: Event columns that the examples hold, those of the spec first.
         user: User columns that the examples and histories hold.
     """
@@ -63,6 +70,7 @@ class DatasetTables:
     rules: Rules
     manifest: DatasetManifest
     events: ir.Table
+    purchases: ir.Table
     hides: ir.Table
     items: ir.Table
     users: ir.Table
@@ -99,9 +107,15 @@ def open_dataset(
         )
     events = events.mutate(at_us=epoch_us(events.event_time))
     events = events.filter(events.at_us < microseconds(manifest.split.end))
-    is_hide = events.event_type == EventType.HIDE.value
-    hides, events = events.filter(is_hide), events.filter(~is_hide)
-    return DatasetTables(con, spec, rules, manifest, events, hides, items, users, context, user)
+    earlier = con.read_parquet(folder / EARLIER_FILE)
+    ever = earlier.union(events.select(*earlier.columns))
+    purchases, hides = (
+        ever.filter(ever.event_type == kind.value) for kind in (EventType.PURCHASE, EventType.HIDE)
+    )
+    events = events.filter(events.event_type != EventType.HIDE.value)
+    return DatasetTables(
+        con, spec, rules, manifest, events, purchases, hides, items, users, context, user
+    )
 
 
 def catalogue(source: DatasetTables) -> ir.Table:
@@ -294,11 +308,20 @@ class SnapshotOf:
         return (self.first + (at_us - self.start_us) // self.every_us).cast("int32")
 
 
-def histories(source: DatasetTables, events: ir.Table, blocks: ir.Table) -> ir.Table:
-    """One row a user, as of the end: user columns and the latest events, newest first."""
+def histories(
+    source: DatasetTables, events: ir.Table, blocks: ir.Table, others: ir.Table
+) -> ir.Table:
+    """One row a user, as of the end: user columns and the latest events, newest first.
+
+    Args:
+        source: The dataset.
+        events: From ``numbered_events``.
+        blocks: From ``history_blocks``.
+        others: ``user_id`` of users who have a row even if they have no event.
+    """
     counts = events.group_by("user_id").agg(earlier=events.count())
-    only_hid = source.hides.select("user_id").distinct().anti_join(counts, "user_id")
-    counts = counts.union(only_hid.mutate(earlier=ibis.literal(0, "int64")))
+    without_events = others.distinct().anti_join(counts, "user_id")
+    counts = counts.union(without_events.mutate(earlier=ibis.literal(0, "int64")))
     users = _user_columns(source).outer_join(counts, "user_id")
     users = users.mutate(user_id=ibis.coalesce(users.user_id, users.user_id_right))
     users = users.mutate(earlier=users.earlier.fill_null(0)).drop("user_id_right")

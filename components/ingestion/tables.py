@@ -28,8 +28,8 @@ from components.ingestion.schemas import (
 )
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
-from refit.contract import EVENTS, ITEMS, USERS, Column, ColumnKind
-from refit.dataset import REJECTED_FOLDER, RowCounts
+from refit.contract import EVENTS, ITEMS, USERS, Column, ColumnKind, EventType
+from refit.dataset import EARLIER_FILE, REJECTED_FOLDER, RowCounts
 from refit.errors import DataValidationError, UsageError
 
 MIDNIGHT = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
@@ -170,6 +170,7 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
         cleaned["items"] = _clean_items(run, items)
     known_items = cleaned["items"].table.item_id if items else None
     cleaned["events"] = _clean_events(run, events, known_items, tables.context_columns)
+    _write_earlier(run, events.rows)
     if not items:
         derived = _derive_items(cleaned["events"].rows, tables.derived_item_columns)
         cleaned["items"] = _write_derived(run, "items", derived)
@@ -258,6 +259,20 @@ def _clean_events(
         outside=run.is_after_window(time) | run.is_before_window(time),
         finish=lambda rows: rows.select(*(name for name in rows.columns if name in kept)),
     )
+
+
+def _write_earlier(run: IngestionContext, events: ir.Table) -> None:
+    """Write the purchases and hides from before the window; see ``refit.dataset``."""
+    types = [kind.value for kind in (EventType.PURCHASE, EventType.HIDE)]
+    earlier = events.filter(
+        run.is_before_window(events.event_time),
+        events.event_type.isin(types),
+        events.user_id.notnull(),
+        events.item_id.notnull(),
+    )
+    columns = ("user_id", "item_id", "event_type", "event_time")
+    unique = earlier.select(*columns).distinct().order_by(*columns)
+    write(run.con, unique, run.folder / EARLIER_FILE)
 
 
 def _clean_users(run: IngestionContext, users: ParsedTable) -> CleanedTable:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
-from refit.dataset import DatasetManifest, Split
+from refit.dataset import EARLIER_FILE, DatasetManifest, Split
 from refit.feature_tables import SPLITS, iter_examples, pad_histories, read_snapshot
 from refit.features import FeatureSpec
 from refit.progress import set_up_logging
@@ -60,6 +60,8 @@ def write_market(folder: Path, n_events: int) -> None:
     users = pa.table({"user_id": names("user", np.arange(n_users))})
     for name, table in (("events", events), ("items", items), ("users", users)):
         pq.write_table(table, folder / f"{name}.parquet")
+    lasting = events.select(["user_id", "item_id", "event_type", "event_time"])
+    pq.write_table(lasting.slice(0, 0), folder / EARLIER_FILE)
     bounds = (START + timedelta(days=days) for days in (0, 48, 54, 60))
     split = Split(
         **dict(zip(("start", "validation_start", "test_start", "end"), bounds, strict=True))

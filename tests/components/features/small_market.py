@@ -1,5 +1,6 @@
 """A small random market with every edge case, and a slow, direct computation of its features."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.features.settings import FeatureSettings
-from refit.dataset import DatasetManifest, Split
+from refit.dataset import EARLIER_FILE, DatasetManifest, Split
 from refit.features import FeatureSpec, bin_of
 
 Row = dict[str, Any]
@@ -95,7 +96,13 @@ def make_users() -> list[Row]:
     ]
 
 
-def write_dataset(folder: Path, events: list[Row], items: list[Row], users: list[Row]) -> Path:
+def write_dataset(
+    folder: Path,
+    events: list[Row],
+    items: list[Row],
+    users: list[Row],
+    earlier: Sequence[Row] = (),
+) -> Path:
     """Write a dataset folder like that of the ingestion step."""
     folder.mkdir(parents=True)
     events = sorted(events, key=lambda r: (r["event_time"], r["user_id"], r["item_id"]))
@@ -114,6 +121,9 @@ def write_dataset(folder: Path, events: list[Row], items: list[Row], users: list
             ]
         )
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"{name}.parquet")
+    texts = ("user_id", "item_id", "event_type")
+    schema = pa.schema([*((name, pa.string()) for name in texts), ("event_time", TIME)])
+    pq.write_table(pa.Table.from_pylist(list(earlier), schema), folder / EARLIER_FILE)
     DatasetManifest(
         source="test",
         simulated=True,

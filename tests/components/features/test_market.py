@@ -1,6 +1,7 @@
 """What the features keep for the eligibility rules: purchases, hides, exact numbers, columns."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,10 @@ def tables() -> tuple[list[Row], list[Row], list[Row]]:
     return [*events, *hides], make_items(rng), make_users()
 
 
-def build(folder: Path, *tables: list[Row], **settings: object) -> Path:
-    dataset = write_dataset(folder / "dataset", *tables)
+def build(
+    folder: Path, *tables: list[Row], earlier: Sequence[Row] = (), **settings: object
+) -> Path:
+    dataset = write_dataset(folder / "dataset", *tables, earlier=earlier)
     made = FeatureSettings.parse({"spec": SPEC, "memory_limit": "500MB", "threads": 2, **settings})
     build_features(made, dataset, folder / "features")
     return folder / "features"
@@ -72,6 +75,27 @@ def test_every_purchase_and_hide_is_kept_with_its_first_time(tmp_path, tables):
     assert len(bought) > 60
     assert read_pairs(folder, "purchases") == bought
     assert read_pairs(folder, "hides") == hidden
+
+
+def test_purchases_and_hides_from_before_the_window_are_kept(tmp_path, tables):
+    events, items, users = tables
+    then = SPLIT.start - timedelta(days=400)
+    item_id = items[0]["item_id"]
+    earlier = [
+        {"user_id": user, "item_id": item, "event_type": kind, "event_time": then}
+        for user, item, kind in [
+            ("long-gone", item_id, "purchase"),
+            ("long-gone", "item of old", "purchase"),
+            ("only-hid-long-ago", item_id, "hide"),
+        ]
+    ]
+    folder = build(tmp_path, events, items, users, earlier=earlier)
+    assert read_pairs(folder, "purchases")["long-gone", item_id] == then
+    assert read_pairs(folder, "hides")["only-hid-long-ago", item_id] == then
+    assert not any(item == "item of old" for _, item in read_pairs(folder, "purchases"))
+    histories = pq.read_table(folder / "histories.parquet")["user_id"].to_pylist()
+    assert {"long-gone", "only-hid-long-ago"} <= set(histories)
+    assert len(histories) == len(set(histories))
 
 
 def test_where_bought_items_may_come_back_purchases_are_not_kept(tmp_path, tables):

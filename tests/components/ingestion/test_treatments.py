@@ -267,6 +267,21 @@ def test_rows_outside_the_window_are_counted_separately(shop, make_events, items
     assert (counts["items"].outside, counts["items"].rows_in) == (1, 5)
 
 
+def test_purchases_and_hides_before_the_window_are_kept_apart(shop, make_events):
+    old = [
+        {"event_type": kind, "event_time": NOON - timedelta(days=days)}
+        for kind, days in (("purchase", 300), ("hide", 200), ("view", 200), ("purchase", 300))
+    ]
+    shop.write("events", make_events(*old))
+    counts = shop.ingest(start="2024-03-01").counts
+    assert counts["events"].outside == 4
+    assert [(row["event_type"], row["event_time"]) for row in shop.read("earlier")] == [
+        ("hide", NOON - timedelta(days=200)),
+        ("purchase", NOON - timedelta(days=300)),
+    ]
+    assert {row["event_type"] for row in shop.read("events")} == {"view"}
+
+
 def test_csv_with_a_byte_order_mark_and_leading_zeros(shop, make_events):
     lines = ["user_id,item_id,event_type,event_time,price,occasion"]
     lines += [
