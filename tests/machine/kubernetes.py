@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -254,6 +255,19 @@ def _start_everything(cluster: Cluster, images: Iterable[Image]) -> None:
         wait_for(name, partial(cluster.kubectl, "get", name), seconds)
     cluster.wait(f"node/{NODE_NAME}", "condition=Ready", seconds=seconds)
     cluster.wait_for_rollout("deployment/coredns", "kube-system", seconds)
+    # kube-proxy learns of a ready pod later than the Deployment's status does.
+    wait_for(
+        "DNS at its Service's address", partial(_accepts, cluster.settings.dns_ip, 53), seconds
+    )
+
+
+def _accepts(address: str, port: int) -> bool:
+    """Whether a TCP connection from this host, which has a route to the Services, succeeds."""
+    try:
+        with socket.create_connection((address, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _volumes(folder: Path) -> list[Manifest]:
