@@ -40,7 +40,6 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from refit.errors import RefitError
 from refit.progress import log_message, set_up_logging
-from serving.parent_watch import follow_parent
 from serving.recommender import Recommender
 from serving.request import RequestError
 from serving.settings import CANNOT_SERVE, RecommenderSettings
@@ -84,7 +83,6 @@ class RefitRecommender:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             # gunicorn's workers shut down by themselves; the gRPC worker needs a handler.
             signal.signal(signal.SIGTERM, self._stop)
-        follow_parent()
 
     def predict_raw(self, message: Any) -> Any:
         """Answer a request: a SeldonMessage protobuf, or the parsed JSON of one.

@@ -353,7 +353,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from serving.parent_watch import follow_parent
     from serving.processes import check_port
 
     # Checked first, because importing TensorFlow takes seconds.
@@ -368,7 +367,6 @@ def _serve(options: argparse.Namespace) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    follow_parent()
     server.start()
     log_message(f"model server listens on {options.host}:{port}")
     stop.wait()

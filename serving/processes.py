@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from refit.errors import ServiceUnreachable, UsageError
-from serving import parent_watch
+from serving.parent_watch import ParentWatch, signal_group
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder with Refit's packages."""
@@ -37,7 +37,7 @@ class Process:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        read_end, self._watch_pipe = os.pipe()
+        self._watch = ParentWatch()
         # Installed packages are not shared: the other environment has its own copy.
         ours = "" if PROJECT.name == "site-packages" else str(PROJECT)
         paths = [ours, os.environ.get("PYTHONPATH", "")]
@@ -46,7 +46,6 @@ class Process:
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONUNBUFFERED": "1",
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            parent_watch.VARIABLE: str(read_end),
             **(variables or {}),
         }
         try:
@@ -57,14 +56,12 @@ class Process:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    pass_fds=(read_end,),
                     start_new_session=True,
                 )
         except OSError as error:
-            os.close(self._watch_pipe)
+            self._watch.close()
             raise UsageError(f"cannot start the {name}: {error}") from None
-        finally:
-            os.close(read_end)
+        self._watch.watch(self.pid)
 
     @property
     def pid(self) -> int:
@@ -105,24 +102,14 @@ class Process:
 
     def stop(self) -> None:
         """End the process group with SIGTERM, then after a timeout with SIGKILL; safe to repeat."""
-        if self._signal(signal.SIGTERM):
+        self._watch.close()
+        if signal_group(self.pid, signal.SIGTERM):
             deadline = time.monotonic() + TERM_SECONDS
-            while self._signal(0) and time.monotonic() < deadline:
+            while signal_group(self.pid, 0) and time.monotonic() < deadline:
                 self._child.poll()
                 time.sleep(0.05)
-            self._signal(signal.SIGKILL)
+            signal_group(self.pid, signal.SIGKILL)
         self._child.wait()
-        if self._watch_pipe >= 0:
-            os.close(self._watch_pipe)
-            self._watch_pipe = -1
-
-    def _signal(self, number: int) -> bool:
-        """Signal the group; return whether it still has a process."""
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -12,10 +12,8 @@ from serving.processes import Process, check_port, free_port
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
-import os, signal, subprocess, sys, time
-from serving.parent_watch import follow_parent
+import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, lambda *_: print("got SIGTERM", flush=True))
-follow_parent()
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print("child ready", flush=True)
 time.sleep(60)
@@ -49,8 +47,7 @@ def is_gone(group: int) -> bool:
     return all(state == "Z" for state in states)
 
 
-def test_killing_a_parent_ends_its_children_and_their_children(tmp_path, until, monkeypatch):
-    monkeypatch.setenv("REFIT_PARENT_WATCH", "")
+def test_killing_a_parent_ends_its_children_and_their_children(tmp_path, until):
     log = tmp_path / "child.log"
     code = PARENT.format(python=sys.executable, child=CHILD, log=str(log))
     parent = subprocess.Popen(
