@@ -336,10 +336,13 @@ class Registry:
 
     def _refusal(self, bundle_id: str) -> str:
         """Why the bundle's verdict does not allow a promotion; "" if it does."""
-        verdict = self.get(bundle_id).read_verdict()
+        bundle = self.get(bundle_id)
+        verdict = bundle.read_verdict()
         if verdict is None:
             return "it has no verdict"
-        return "" if verdict.passed else "; ".join(verdict.reasons) or "its verdict did not pass"
+        if verdict.passed:
+            return bundle.find_unjudged()
+        return "; ".join(verdict.reasons) or "its verdict did not pass"
 
     def _parse[T: Settings](self, kind: type[T], text: str, name: str) -> T:
         try:

@@ -1,6 +1,7 @@
 """The evaluation step: rank, measure, compare, apply the gate, write the results."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,15 @@ from components.evaluation.towers import (
 from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
 from refit.errors import RefitError
 from refit.files import remove, write_atomically, write_json
+from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.progress import Meter, log_message, timed
+from refit.subject import Subject
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
 VERDICT_FILE = "verdict.json"
 PREDICTIONS_FILE = "predictions.parquet"
-SMOKE_QUERIES = 16
+SMOKE_ROWS = 16
 
 
 def evaluate(
@@ -89,9 +92,13 @@ def evaluate(
         RefitError: A baseline failed.
     """
     baselines = load_baselines(settings.baselines)
-    with SmokeTest(settings, model) as smoke:
+    with ExitStack() as stack:
+        smoke = {
+            tower: stack.enter_context(SmokeTest(settings, model, tower))
+            for tower in (QUERY_TOWER, ITEM_TOWER)
+        }
         verdict = _evaluate(settings, baselines, features, model, index, out, champion, smoke)
-    log_message("the gate passed the model" if verdict.passed else "the gate refused the model")
+    log_message(f"the gate: {verdict.outcome}")
     for reason in verdict.reasons:
         log_message(f"  {reason}")
     return verdict
@@ -105,7 +112,7 @@ def _evaluate(
     index: Path,
     out: Path,
     champion: Path | None,
-    smoke: SmokeTest,
+    smoke: Mapping[str, SmokeTest],
 ) -> Verdict:
     with timed("read the features"):
         data = EvaluationData(features)
@@ -120,8 +127,12 @@ def _evaluate(
     )
     towers = load_model(data, model)
     vectors = towers.embed_queries(evaluation_set.queries)
-    few = np.arange(min(SMOKE_QUERIES, len(evaluation_set.queries)))
-    smoke.send(towers.query_inputs(evaluation_set.queries.take(few)), vectors[few])
+    few = np.arange(min(SMOKE_ROWS, len(evaluation_set.queries)))
+    query_inputs = towers.query_inputs(evaluation_set.queries.take(few))
+    smoke[QUERY_TOWER].send(query_inputs, {"embedding": vectors[few]})
+    snapshot = evaluation_set.groups[-1].snapshot
+    item_inputs = towers.item_inputs(snapshot.take(np.arange(min(SMOKE_ROWS, len(snapshot.items)))))
+    smoke[ITEM_TOWER].send(item_inputs, towers.run_item_tower(item_inputs))
     methods, rankings = _rank_all(settings, baselines, data, evaluation_set, towers, champion)
     with timed("bootstrapped the intervals"):
         measured, slices, n_users = _measure(settings, evaluation_set, methods, rankings)
@@ -135,9 +146,9 @@ def _evaluate(
         methods=measured,
         slices=slices,
         index=check_index(index, data, towers, vectors),
-        smoke=smoke.result(),
+        smoke={tower: test.result() for tower, test in smoke.items()},
     )
-    verdict = apply_gate(settings, results)
+    verdict = apply_gate(settings, results, Subject.of_folders(model, index, settings))
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
@@ -194,7 +205,8 @@ def _rank_all(
     for baseline, outcome in tune_baselines(baselines, data, settings):
         method = Method(name=baseline.name, kind="baseline", extension=baseline.extension)
         if isinstance(outcome, NotRun):
-            add(method.model_copy(update={"not_run": outcome.reason}), None)
+            excused = settings.baselines.excused.get(baseline.extension, "")
+            add(method.model_copy(update={"not_run": outcome.reason, "excused": excused}), None)
             continue
         add(method.model_copy(update={"tuned": dict(outcome.chosen)}), outcome.scorer)
         broken = rankings[baseline.name].not_finite
@@ -241,6 +253,7 @@ def _measure(
         for name, metrics in values.items():
             columns[f"{part}/{name}"] = metrics[settings.metric] * flags
     users = evaluation_set.data.log.user[evaluation_set.queries.rows]
+    champions = [m.name for m in methods if m.kind == "champion" and m.name in values]
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
 
     def finish(method: Method) -> Method:
@@ -264,7 +277,12 @@ def _measure(
         SliceResult(
             name=part,
             n=int(flags.sum()),
+            n_users=len(np.unique(users[flags])),
             metrics={name: replicates.mean(f"{part}/{name}", f"{part}/n") for name in values},
+            gain={
+                name: replicates.difference(f"{part}/{MODEL}", f"{part}/{name}", f"{part}/n")
+                for name in champions
+            },
         )
         for part, flags in slices.items()
     )

@@ -5,13 +5,30 @@ A missing measurement does not remove its check: the check is then created with 
 
 from collections.abc import Iterator
 
-from components.evaluation.results import Interval, Method, Results, SliceResult
-from components.evaluation.settings import EvaluationSettings
+from components.evaluation.results import (
+    CHAMPION,
+    Interval,
+    Method,
+    Results,
+    SliceResult,
+    SmokeResult,
+)
+from components.evaluation.settings import EvaluationSettings, SliceFloor
+from refit.model import ITEM_TOWER, QUERY_TOWER
+from refit.subject import Subject
 from refit.verdict import Check, Verdict
 
 
-def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
-    """Compare every measurement with its threshold."""
+def apply_gate(
+    settings: EvaluationSettings, results: Results, subject: Subject | None = None
+) -> Verdict:
+    """Compare every measurement with its threshold.
+
+    Args:
+        settings: The thresholds.
+        results: The measurements.
+        subject: What was measured, recorded in the verdict.
+    """
     return Verdict.of(
         [
             *_sample_size(settings, results),
@@ -20,21 +37,23 @@ def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
             *_slices(settings, results),
             *_exposure(settings, results),
             *_index(settings, results),
-            Check(
-                name="model server: largest difference from the model",
-                measured=results.smoke.gap,
-                at_most=settings.max_smoke_test_gap,
-                n=results.smoke.n,
-                needs_n=1,
-                why=results.smoke.why,
-            ),
-        ]
+            *_smoke_tests(settings, results),
+        ],
+        subject,
     )
 
 
 def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     yield Check(name="test queries", measured=results.n_queries, at_least=settings.min_queries)
     yield Check(name="test users", measured=results.n_users, at_least=settings.min_users)
+    left_out = sum(results.left_out.values())
+    every = results.n_queries + left_out
+    yield Check(
+        name="share of queries that were left out",
+        measured=left_out / every if every else None,
+        at_most=settings.max_left_out,
+        why="there is no query",
+    )
     contradictions = sum(n for why, n in results.left_out.items() if why != "item not seen")
     n_queries = results.n_queries + contradictions
     yield Check(
@@ -57,6 +76,11 @@ def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterat
         if required is None or required.not_run:
             why = required.not_run if required else "evaluation.baselines does not name it"
             yield Check(name=f"gain over {name}", measured=None, why=why)
+    for silent in (m for m in results.methods if m.kind == "baseline" and m.not_run):
+        is_required = {silent.name, silent.extension} & {*settings.required_baselines}
+        if not silent.excused and not is_required:
+            why = f"{silent.not_run}; if it need not run, say why in evaluation.baselines.excused"
+            yield Check(name=f"gain over {silent.name}", measured=None, why=why)
     for baseline in results.of_kind("baseline"):
         yield _low_end(
             f"gain over {baseline.name}",
@@ -126,6 +150,46 @@ def _slices(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
                 n=part.n,
                 needs_n=floor.needs_n,
             )
+        yield Check(
+            name=f"{floor.slice}: users",
+            measured=float(part.n_users),
+            at_least=float(floor.needs_users),
+            undecided=True,
+        )
+        for champion in results.of_kind("champion"):
+            yield _slice_against(champion, floor, part, settings)
+
+
+def _slice_against(
+    champion: Method, floor: SliceFloor, part: SliceResult, settings: EvaluationSettings
+) -> Check:
+    """A slice is refused when it is shown to be worse than the champion's by more than allowed.
+
+    Slices are many and small: to demand proof that each is as good would refuse equal models.
+    """
+    value = part.metrics.get(champion.name, Interval()).value
+    gain = part.gain.get(champion.name, Interval())
+    return Check(
+        name=f"{floor.slice}: gain over {_the(champion)} (high end of 95%)",
+        measured=None if value is None else gain.high,
+        at_least=-(1.0 - floor.of_champion) * (value or 0.0),
+        n=part.n,
+        needs_n=floor.needs_n,
+        why="" if part.n else "no test query is in this slice",
+    )
+
+
+def _smoke_tests(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    for tower in (QUERY_TOWER, ITEM_TOWER):
+        smoke = results.smoke.get(tower, SmokeResult(why="it was not tested"))
+        yield Check(
+            name=f"model server, {_plain(tower)}: largest difference from the model",
+            measured=smoke.gap,
+            at_most=settings.max_smoke_test_gap,
+            n=smoke.n,
+            needs_n=1,
+            why=smoke.why,
+        )
 
 
 def _exposure(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
@@ -213,6 +277,10 @@ def _find_baseline(results: Results, name: str) -> Method | None:
     """The baseline with this name, either in the results or in the settings."""
     baselines = (m for m in results.methods if m.kind == "baseline")
     return next((m for m in baselines if name in (m.name, m.extension)), None)
+
+
+def _the(champion: Method) -> str:
+    return "the champion" if champion.name == CHAMPION else champion.name
 
 
 def _plain(metric: str) -> str:

@@ -54,6 +54,7 @@ def write_report(
         "best": best,
         "model": results.methods[0],
         "metrics": [f"{m}_at_{k}" for m in ("hit_rate", "ndcg", "mrr") for k in settings.cuts],
+        "compared": [m.name for m in results.of_kind("champion")],
         "examples": examples,
         "dataset": dataset,
         "pictures": [

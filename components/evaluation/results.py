@@ -46,6 +46,7 @@ class Method(Settings):
         kind: ``model``, ``champion`` or ``baseline``.
         extension: A baseline's name in ``evaluation.baselines``.
         not_run: Why it was not run; empty if it was.
+        excused: Why it need not run, from ``evaluation.baselines.excused``.
         tuned: What tuning on the validation split chose, by parameter.
         not_finite: Scores that were no finite number.
         gain: The model's metrics minus this method's, paired; empty for the model itself.
@@ -55,6 +56,7 @@ class Method(Settings):
     kind: str
     extension: str = ""
     not_run: str = ""
+    excused: str = ""
     tuned: dict[str, Any] = {}
     metrics: dict[str, Interval] = {}
     gain: dict[str, Interval] = {}
@@ -66,12 +68,16 @@ class SliceResult(Settings):
     """The primary metric of every method on a part of the test queries.
 
     Attributes:
+        n, n_users: Queries of the slice, and their users.
         metrics: Method name to its interval.
+        gain: Champion's name to the model's metric minus its own, paired.
     """
 
     name: str
     n: int
+    n_users: int = 0
     metrics: dict[str, Interval] = {}
+    gain: dict[str, Interval] = {}
 
 
 class IndexResult(Settings):
@@ -102,11 +108,11 @@ class IndexResult(Settings):
 
 
 class SmokeResult(Settings):
-    """The answers of a model server, compared with the query tower's own output.
+    """The answers of a model server, compared with a tower's own output.
 
     Attributes:
         gap: Largest difference of a vector's entry.
-        n: Queries compared.
+        n: Queries, or items, compared.
         why: Why it was not measured.
     """
 
@@ -131,7 +137,7 @@ class Results(Settings):
         methods: The model first, then the champion and the baselines.
         slices: Parts of the test queries.
         index: The quality of the index.
-        smoke: The comparison with a model server.
+        smoke: For each tower, the comparison with a model server.
     """
 
     protocol: dict[str, Any]
@@ -143,7 +149,7 @@ class Results(Settings):
     methods: tuple[Method, ...] = ()
     slices: tuple[SliceResult, ...] = ()
     index: IndexResult = IndexResult()
-    smoke: SmokeResult = SmokeResult()
+    smoke: dict[str, SmokeResult] = {}
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from refit.extensions import ExtensionKind
 from refit.model_server import STAND_IN
-from refit.settings import Settings
+from refit.settings import FiniteSettings
 
 METRIC_NAMES = ("hit_rate", "ndcg", "mrr")
 BASELINES = ExtensionKind(
@@ -18,23 +18,28 @@ BASELINES = ExtensionKind(
 """How baselines are found; for their attributes see ``components.evaluation.tuning``."""
 
 
-class SliceFloor(Settings):
+class SliceFloor(FiniteSettings):
     """The minimum that the model must reach on a slice of the test queries.
 
     Attributes:
         slice: Name of the slice, e.g. ``new users`` or ``size: M``.
         at_least: Minimum of the primary metric, for the lower end of its interval.
         of_best_baseline: Minimum as a share of the best baseline's value on the same slice.
-        needs_n: Queries that the slice must have; with fewer the check fails.
+        of_champion: Minimum as a share of the champion's value on the same slice. The model is
+            refused if it is shown to be below: the upper end of the paired interval is.
+        needs_n, needs_users: Queries, and users, that the slice must have; with fewer the check
+            fails.
     """
 
     slice: str
     at_least: float = Field(default=0.0, ge=0.0, le=1.0)
     of_best_baseline: float = Field(default=0.9, ge=0.0)
+    of_champion: float = Field(default=0.95, ge=0.0, le=1.0)
     needs_n: int = Field(default=100, ge=1)
+    needs_users: int = Field(default=30, ge=2)
 
 
-class BaselineSettings(Settings):
+class BaselineSettings(FiniteSettings):
     """Which baselines run, and the grids that the built-in ones are tuned over.
 
     Attributes:
@@ -55,6 +60,8 @@ class BaselineSettings(Settings):
         blends: Weight of popularity (scaled to a largest value of 1) added to history scores.
         profile_length: Latest distinct items of a user that co-occurrence and EASE learn from.
         ease_lambdas: L2 penalties of EASE that are compared.
+        excused: Baselines that need not run, each with the reason, such as ``{ease: "..."}``. Every
+            other baseline that does not run refuses the model.
         ease_max_items: EASE inverts a matrix over the items with events (three times 4 bytes x
             items^2); with more items than this it is not run.
     """
@@ -68,6 +75,7 @@ class BaselineSettings(Settings):
     )
     extra: tuple[str, ...] = ()
     options: dict[str, dict[str, Any]] = {}
+    excused: dict[str, str] = {}
     half_lives_days: tuple[float, ...] = (7.0, 30.0, 60.0, 120.0, 240.0, 100_000.0)
     priors: tuple[float, ...] = (1e-6, 0.1, 1.0)
     alphas: tuple[float, ...] = (3.0, 10.0, 30.0)
@@ -104,10 +112,16 @@ class BaselineSettings(Settings):
         stray = sorted(self.options.keys() - set(self.names))
         if stray:
             raise ValueError(f"options for baselines that do not run: {', '.join(stray)}")
+        stray = sorted(self.excused.keys() - set(self.names))
+        if stray:
+            raise ValueError(f"excused, but not in include or extra: {', '.join(stray)}")
+        silent = sorted(name for name, reason in self.excused.items() if not reason.strip())
+        if silent:
+            raise ValueError(f"excused without a reason: {', '.join(silent)}")
         return self
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(FiniteSettings):
     """How a model is evaluated, and what the gate requires.
 
     Attributes:
@@ -125,6 +139,8 @@ class EvaluationSettings(Settings):
         min_queries, min_users: With fewer, every comparison fails.
         max_unanswerable: Largest share of queries whose positive was not eligible (not live, own
             listing, bought before ...); a larger one means that the data contradict the rules.
+        max_left_out: Largest share of queries that are left out for any reason, including items
+            that were not seen before the test.
         slice_floors: Minimums by slice; a slice that is empty fails.
         slice_columns: Columns of the items, or else of the context, whose values become slices.
         slice_values: At most this many values of a column, the most frequent ones.
@@ -154,12 +170,13 @@ class EvaluationSettings(Settings):
     metric: str = "hit_rate_at_100"
     margin: float = Field(default=0.01, ge=0.0)
     guard_metric: str = "hit_rate_at_10"
-    guard_tolerance: float = Field(default=0.1, ge=0.0)
-    champion_tolerance: float = Field(default=0.02, ge=0.0)
+    guard_tolerance: float = Field(default=0.1, ge=0.0, lt=1.0)
+    champion_tolerance: float = Field(default=0.02, ge=0.0, lt=1.0)
     required_baselines: tuple[str, ...] = ("popularity",)
     min_queries: int = Field(default=500, ge=1)
     min_users: int = Field(default=100, ge=2)
     max_unanswerable: float = Field(default=0.02, ge=0.0, le=1.0)
+    max_left_out: float = Field(default=0.5, ge=0.0, le=1.0)
     slice_floors: tuple[SliceFloor, ...] = (
         SliceFloor(slice="new users"),
         SliceFloor(slice="known users"),

@@ -81,8 +81,8 @@ def test_a_perfect_model_passes_with_everything_at_one(passed):
     model = results.methods[0]
     for name, found in model.metrics.items():
         assert (name, found.value, found.low, found.high) == (name, 1.0, 1.0, 1.0)
-    assert results.smoke.n > 0
-    assert results.smoke.gap < 1e-6
+    assert set(results.smoke) == {"query_tower", "item_tower"}
+    assert all(smoke.n > 0 and smoke.gap < 1e-6 for smoke in results.smoke.values())
     champion = next(m for m in results.methods if m.kind == "champion")
     assert champion.metrics["hit_rate_at_5"].value < 0.5
     assert champion.gain["hit_rate_at_5"].low > 0
@@ -292,8 +292,8 @@ def test_a_model_server_that_ends_is_not_measured(folders, tmp_path):
         (("{python}", "-c", "import time; time.sleep(60)"), "UNAVAILABLE"),
     ):
         settings = SETTINGS.model_copy(update={"smoke_test": command, "smoke_test_seconds": 2.0})
-        with SmokeTest(settings, folders["perfect"]) as smoke:
-            smoke.send(inputs, expected)
+        with SmokeTest(settings, folders["perfect"], "query_tower") as smoke:
+            smoke.send(inputs, {"embedding": expected})
             found = smoke.result()
         assert found.gap is None
         assert why in found.why

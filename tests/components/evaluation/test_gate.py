@@ -50,12 +50,13 @@ def results(**more):
             method("model", "model", 0.30),
             method("popularity", "baseline", 0.15),
             method("co-occurrence", "baseline", 0.20),
-            Method(name="EASE", kind="baseline", not_run="too large"),
+            Method(name="EASE", kind="baseline", not_run="too large", excused="a test"),
         ),
         "slices": (
             SliceResult(
                 name="new users",
                 n=900,
+                n_users=500,
                 metrics={
                     "model": around(0.2),
                     "popularity": around(0.1),
@@ -72,7 +73,7 @@ def results(**more):
             vector_gap=1e-6,
             n=500,
         ),
-        "smoke": SmokeResult(gap=1e-7, n=16),
+        "smoke": {tower: SmokeResult(gap=1e-7, n=16) for tower in ("query_tower", "item_tower")},
     }
     return Results(**{**values, **more})
 
@@ -83,12 +84,21 @@ def with_method(index, **changes):
     return results(methods=tuple(methods))
 
 
-def with_champion(value, **more):
-    return results(methods=(*results().methods, method("champion", "champion", value, **more)))
+def with_champion(value, slice_gain=None, **more):
+    methods = (*results().methods, method("champion", "champion", value, **more))
+    part = results().slices[0]
+    known = {**part.metrics, "champion": around(0.2)}
+    gain = {"champion": slice_gain or around(0.0)}
+    part = part.model_copy(update={"metrics": known, "gain": gain})
+    return results(methods=methods, slices=(part,))
 
 
 def with_index(**changes):
     return results(index=IndexResult.model_validate({**results().index.model_dump(), **changes}))
+
+
+def with_smoke(tower="query_tower", **changes):
+    return results(smoke={**results().smoke, tower: SmokeResult(**changes)})
 
 
 def with_slice(**changes):
@@ -105,7 +115,7 @@ def refusals(measured, settings=SETTINGS):
 def test_a_model_that_meets_every_requirement_passes():
     verdict = apply_gate(SETTINGS, results())
     assert verdict.passed, verdict.reasons
-    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 19
+    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 22
 
 
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
@@ -113,7 +123,7 @@ def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
     assert not refusals(with_champion(0.301, gain=gain))
 
 
-MODEL, POPULARITY, COOCCURRENCE = 0, 1, 2
+MODEL, POPULARITY, COOCCURRENCE, EASE = 0, 1, 2, 3
 REFUSED = {
     "too few queries": (results(n_queries=499), "test queries is 499"),
     "too few users": (results(n_users=99), "test users is 99"),
@@ -194,6 +204,14 @@ REFUSED = {
         with_champion(0.2, gain={}),
         "gain over the champion .* was not measured",
     ),
+    "a slice that is clearly worse than the champion's": (
+        with_champion(0.2, slice_gain=Interval(value=-0.05, low=-0.08, high=-0.02)),
+        "new users: gain over the champion .high end of 95%. is -0.02, at least -0.01",
+    ),
+    "a slice that was not compared with the champion's": (
+        with_champion(0.2, slice_gain=Interval()),
+        "new users: gain over the champion .high end of 95%. was not measured",
+    ),
     "an empty slice": (
         with_slice(n=0, metrics={}),
         "new users: hit rate at 100 was not measured: no test query is in this slice",
@@ -254,6 +272,19 @@ REFUSED = {
         results(left_out={"not live": 500, "item not seen": 90_000}),
         "share of queries whose positive was not eligible is 0.0909",
     ),
+    "a tower that was not tested": (
+        results(smoke={"query_tower": SmokeResult(gap=0.0, n=16)}),
+        "model server, item tower: largest difference from the model was not measured",
+    ),
+    "a baseline that did not run and is not excused": (
+        with_method(EASE, excused=""),
+        "gain over EASE was not measured: too large; if it need not run, say why",
+    ),
+    "nearly all queries left out, because their items were not seen": (
+        results(left_out={"item not seen": 150_000}),
+        "share of queries that were left out is 0.9677",
+    ),
+    "a slice of one busy user": (with_slice(n_users=1), "new users: users is 1, at least 30"),
     "an index of other towers": (
         with_index(embedding_version="t0"),
         r"index built with the model's towers \(1 = yes\) is 0",
@@ -284,16 +315,16 @@ REFUSED = {
     "vectors of another model": (with_index(vector_gap=0.5), "from the item tower is 0.5"),
     "vectors that were not compared": (with_index(vector_gap=None), "tower was not measured"),
     "a model server that does not answer": (
-        results(smoke=SmokeResult(why="UNAVAILABLE")),
-        "model server: largest difference from the model was not measured: UNAVAILABLE",
+        with_smoke(why="UNAVAILABLE"),
+        "model server, query tower: largest difference from the model was not measured: UNAVAILABLE",
     ),
     "a model server with other answers": (
-        results(smoke=SmokeResult(gap=0.3, n=16)),
-        "model server: largest difference from the model is 0.3",
+        with_smoke("item_tower", gap=0.3, n=16),
+        "model server, item tower: largest difference from the model is 0.3",
     ),
     "a model server without a query": (
-        results(smoke=SmokeResult(gap=0.0, n=0)),
-        "model server: largest difference from the model rests on 0 cases",
+        with_smoke(gap=0.0, n=0),
+        "model server, query tower: largest difference from the model rests on 0 cases",
     ),
 }
 
@@ -323,3 +354,48 @@ def test_sellers_are_left_out_only_by_a_setting():
 def test_an_unknown_metric_is_a_usage_error():
     with pytest.raises(UsageError, match="known metrics: hit_rate_at_10"):
         EvaluationSettings.parse({"metric": "recall_at_100"})
+
+
+def float_settings():
+    from components.deployment.settings import DeploySettings, RolloutSettings
+    from components.evaluation.settings import BaselineSettings
+
+    for cls in (
+        EvaluationSettings,
+        BaselineSettings,
+        SliceFloor,
+        DeploySettings,
+        RolloutSettings,
+    ):
+        for name, field in cls.model_fields.items():
+            if "float" in str(field.annotation):
+                yield cls, name, field.default
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), NAN])
+def test_no_threshold_can_be_infinite(value):
+    for cls, name, default in float_settings():
+        wrong = (value,) if isinstance(default, tuple) else value
+        given = {"slice": "all"} if cls is SliceFloor else {}
+        with pytest.raises(ValueError, match=name):
+            cls(**given, **{name: wrong})
+        with pytest.raises(UsageError, match=name):
+            cls.parse({**given, name: wrong})
+
+
+@pytest.mark.parametrize("name", ["champion_tolerance", "guard_tolerance"])
+def test_a_tolerance_that_allows_everything_is_an_error(name):
+    with pytest.raises(UsageError, match="must be less than 1"):
+        EvaluationSettings.parse({name: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("excused", "words"),
+    [
+        ({"eas": "large"}, "excused, but not in include or extra: eas"),
+        ({"ease": " "}, "excused without a reason: ease"),
+    ],
+)
+def test_a_baseline_is_excused_by_its_name_with_a_reason(excused, words):
+    with pytest.raises(UsageError, match=words):
+        EvaluationSettings.parse({"baselines": {"excused": excused}})
