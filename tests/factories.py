@@ -254,7 +254,9 @@ def make_model(
         tf.saved_model.save(module, str(path), signatures={"serving_default": concrete})
     manifest.write(folder)
     embedding_version = checksum(folder / "item_tower")[:8] + checksum(folder / "query_tower")[:8]
-    write_json(folder / "model.json", {"embedding_version": embedding_version})
+    trained_until = manifest.snapshots[1] if len(manifest.snapshots) > 1 else day(0.0)
+    written = {"embedding_version": embedding_version, "trained_until": trained_until.isoformat()}
+    write_json(folder / "model.json", written)
     return folder
 
 

@@ -5,6 +5,7 @@ A missing measurement does not remove its check: the check is then created with 
 
 from collections.abc import Iterator
 
+from components.evaluation.power import SampleSize, chance_of_equal, detectable, needed_factor
 from components.evaluation.results import (
     CHAMPION,
     Interval,
@@ -35,6 +36,7 @@ def apply_gate(
             *_against_baselines(settings, results),
             *_against_champion(settings, results),
             *_slices(settings, results),
+            *_freshness(settings, results),
             *_exposure(settings, results),
             *_index(settings, results),
             *_smoke_tests(settings, results),
@@ -44,8 +46,12 @@ def apply_gate(
 
 
 def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
-    yield Check(name="test queries", measured=results.n_queries, at_least=settings.min_queries)
-    yield Check(name="test users", measured=results.n_users, at_least=settings.min_users)
+    for name, n, needed in (
+        ("test queries", results.n_queries, settings.min_queries),
+        ("test users", results.n_users, settings.min_users),
+    ):
+        more = "" if n >= needed else _size(results).describe_more(needed / max(n, 1))
+        yield Check(name=name, measured=n, at_least=needed, undecided=True, more=more)
     left_out = sum(results.left_out.values())
     every = results.n_queries + left_out
     yield Check(
@@ -81,46 +87,61 @@ def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterat
         if not silent.excused and not is_required:
             why = f"{silent.not_run}; if it need not run, say why in evaluation.baselines.excused"
             yield Check(name=f"gain over {silent.name}", measured=None, why=why)
+    size = _size(results)
     for baseline in results.of_kind("baseline"):
-        yield _low_end(
-            f"gain over {baseline.name}",
-            baseline.gain.get(settings.metric),
-            settings,
-            results,
-            above=0.0,
-        )
+        gain = baseline.gain.get(settings.metric, Interval())
+        yield _better(f"gain over {baseline.name}", gain, settings, size)
     best = results.best_baseline(settings.metric)
     value = _metric(best, settings.metric)
+    gain = best.gain.get(settings.metric, Interval()) if best else Interval()
+    needed = settings.margin * (value or 0.0)
     yield Check(
         name=f"gain over the best baseline, {_plain(settings.metric)}",
-        measured=best.gain.get(settings.metric, Interval()).value if best else None,
-        at_least=settings.margin * (value or 0.0),
+        measured=gain.value,
+        at_least=needed,
         n=results.n_queries,
         needs_n=settings.min_queries,
         why="" if best else "no baseline was run",
+        undecided=gain.high is not None and gain.high >= needed,
     )
-    best_on_guard = results.best_baseline(settings.guard_metric)
-    yield _low_end(
+    best = results.best_baseline(settings.guard_metric)
+    yield _not_worse(
         f"gain over the best baseline, {_plain(settings.guard_metric)}",
-        best_on_guard.gain.get(settings.guard_metric) if best_on_guard else None,
+        best.gain.get(settings.guard_metric, Interval()) if best else Interval(),
+        settings.guard_tolerance * (_metric(best, settings.guard_metric) or 0.0),
         settings,
-        results,
-        at_least=-settings.guard_tolerance * (_metric(best_on_guard, settings.guard_metric) or 0.0),
+        size,
     )
 
 
 def _against_champion(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     for champion in (m for m in results.methods if m.kind == "champion"):
-        value = _metric(champion, settings.metric)
-        check = _low_end(
-            "gain over the champion",
-            champion.gain.get(settings.metric) if value is not None else None,
-            settings,
-            results,
-            at_least=-settings.champion_tolerance * (value or 0.0),
+        name = f"gain over {_the(champion)}"
+        size = SampleSize(champion.n_compared or 0, results.queries_per_day)
+        short = champion.n_compared is not None and champion.n_compared < settings.min_queries
+        if short:
+            factor = settings.min_queries / max(size.n_queries, 1)
+            yield Check(
+                name=f"{name}: queries that it has not seen",
+                measured=champion.n_compared,
+                at_least=settings.min_queries,
+                undecided=True,
+                more=size.describe_more(factor),
+            )
+        value = champion.compared.get(settings.metric, Interval()).value
+        gain = champion.gain.get(settings.metric, Interval())
+        if value is None or champion.n_compared is None:
+            why = champion.not_run or f"the champion has no {settings.metric}"
+            if not short:
+                yield Check(name=name, measured=None, why=why)
+            continue
+        yield _not_worse(name, gain, settings.champion_tolerance * value, settings, size)
+        yield Check(
+            name=f"{name}: users compared",
+            measured=champion.users_compared,
+            at_least=settings.min_users,
+            undecided=True,
         )
-        why = champion.not_run or f"the champion has no {settings.metric}"
-        yield check.model_copy(update={"why": why}) if check.measured is None else check
 
 
 def _slices(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
@@ -176,6 +197,35 @@ def _slice_against(
         n=part.n,
         needs_n=floor.needs_n,
         why="" if part.n else "no test query is in this slice",
+    )
+
+
+def _freshness(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    fresh, limits = results.freshness, settings.freshness
+    why = "model.json does not say until when it was trained"
+    yield Check(
+        name="days of the test window that the model was trained on",
+        measured=fresh.overlap_days,
+        at_most=0.0,
+        why=why,
+    )
+    yield Check(
+        name="age of the model's newest example in days",
+        measured=fresh.model_days,
+        at_most=limits.max_model_days,
+        why=why,
+    )
+    yield Check(
+        name="age of the index's items in days",
+        measured=fresh.index_days,
+        at_most=limits.max_index_days,
+        why="the index cannot be read",
+    )
+    yield Check(
+        name="age of the last test query in days",
+        measured=fresh.test_days,
+        at_most=limits.max_test_days,
+        why="there is no test query",
     )
 
 
@@ -253,24 +303,57 @@ def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     )
 
 
-def _low_end(
-    name: str,
-    gain: Interval | None,
-    settings: EvaluationSettings,
-    results: Results,
-    at_least: float | None = None,
-    above: float | None = None,
-) -> Check:
-    """A check of the lower end of a paired difference's interval."""
-    measured = gain.low if gain is not None and gain.value is not None else None
+def _better(name: str, gain: Interval, settings: EvaluationSettings, size: SampleSize) -> Check:
+    """The gain must be shown to be above zero; while it may still be, the data cannot tell."""
+    undecided = gain.high is not None and gain.high > 0.0
+    factor = needed_factor(gain, gain.value or 0.0, settings.power)
+    more = size.describe_more(factor) if undecided and factor else ""
     return Check(
         name=f"{name} (low end of 95%)",
-        measured=measured,
-        at_least=at_least,
-        above=above,
-        n=results.n_queries,
+        measured=None if gain.value is None else gain.low,
+        above=0.0,
+        n=size.n_queries,
         needs_n=settings.min_queries,
+        undecided=undecided,
+        more=more if (gain.low or 0.0) <= 0.0 else "",
     )
+
+
+def _not_worse(
+    name: str, gain: Interval, margin: float, settings: EvaluationSettings, size: SampleSize
+) -> Check:
+    """The gain must be shown to be above ``-margin``, by a test that can show it.
+
+    In a test in which an equal model would pass by luck only, the model must be shown to be better.
+    A model that is shown to be worse is refused, and in between the data cannot tell.
+    """
+    smallest = detectable(gain, settings.power)
+    can_show = smallest is not None and smallest <= margin
+    needed = -margin if can_show else 0.0
+    undecided = gain.high is not None and gain.high >= 0.0
+    chance = chance_of_equal(gain, margin)
+    more = ""
+    if undecided and gain.low is not None and gain.low < needed:
+        # For a larger test, what counts is an equal model; for this model, where it seems to be.
+        distance = margin if not can_show else (gain.value or 0.0) + margin
+        factor = needed_factor(gain, distance, settings.power)
+        more = size.describe_more(factor) if factor else ""
+        if not can_show and chance is not None:
+            too_small = f"with the tolerance of {margin:.4g} an equal model passes in {chance:.0%}"
+            more = f"{too_small} of such tests; {more}" if more else too_small
+    return Check(
+        name=f"{name} (low end of 95%)",
+        measured=None if gain.value is None else gain.low,
+        at_least=needed,
+        n=size.n_queries,
+        needs_n=settings.min_queries,
+        undecided=undecided,
+        more=more,
+    )
+
+
+def _size(results: Results) -> SampleSize:
+    return SampleSize(results.n_queries, results.queries_per_day)
 
 
 def _find_baseline(results: Results, name: str) -> Method | None:

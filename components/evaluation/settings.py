@@ -18,6 +18,14 @@ BASELINES = ExtensionKind(
 """How baselines are found; for their attributes see ``components.evaluation.tuning``."""
 
 
+def need_reasons(excused: dict[str, str]) -> dict[str, str]:
+    """Check that everything that is excused has a reason."""
+    silent = sorted(name for name, reason in excused.items() if not reason.strip())
+    if silent:
+        raise ValueError(f"excused without a reason: {', '.join(silent)}")
+    return excused
+
+
 class SliceFloor(FiniteSettings):
     """The minimum that the model must reach on a slice of the test queries.
 
@@ -37,6 +45,24 @@ class SliceFloor(FiniteSettings):
     of_champion: float = Field(default=0.95, ge=0.0, le=1.0)
     needs_n: int = Field(default=100, ge=1)
     needs_users: int = Field(default=30, ge=2)
+
+
+class FreshnessSettings(FiniteSettings):
+    """How old what is judged may be.
+
+    Attributes:
+        as_of: Ages are counted from ``end``, the end of the data, or from ``now``. With ``end``
+            historical data can be replayed; a shop's own runs should say ``now``, so that an
+            export that is no longer renewed is refused.
+        max_model_days: Largest age of the newest example that the model was trained on.
+        max_index_days: Largest age of the items in the index.
+        max_test_days: Largest age of the last test query.
+    """
+
+    as_of: Literal["end", "now"] = "end"
+    max_model_days: float = Field(default=90.0, gt=0.0)
+    max_index_days: float = Field(default=45.0, gt=0.0)
+    max_test_days: float = Field(default=45.0, gt=0.0)
 
 
 class BaselineSettings(FiniteSettings):
@@ -115,10 +141,12 @@ class BaselineSettings(FiniteSettings):
         stray = sorted(self.excused.keys() - set(self.names))
         if stray:
             raise ValueError(f"excused, but not in include or extra: {', '.join(stray)}")
-        silent = sorted(name for name, reason in self.excused.items() if not reason.strip())
-        if silent:
-            raise ValueError(f"excused without a reason: {', '.join(silent)}")
         return self
+
+    @field_validator("excused")
+    @classmethod
+    def _check_reasons(cls, excused: dict[str, str]) -> dict[str, str]:
+        return need_reasons(excused)
 
 
 class EvaluationSettings(FiniteSettings):
@@ -133,7 +161,15 @@ class EvaluationSettings(FiniteSettings):
         margin: The model must beat the best baseline by this share of the baseline's value.
         guard_metric, guard_tolerance: On this metric the model may be worse than the best baseline
             by at most this share of its value, for the lower end of the interval.
-        champion_tolerance: The same against the champion, on the primary metric.
+        champion_tolerance: The same against the champion, on the primary metric. The test must be
+            large enough for it: see ``power``.
+        power: A comparison that allows a tolerance counts only if a model that is exactly as good
+            passes it with this probability; in a smaller test the model must be shown to be
+            better. The report states the smallest gain that is detected with this probability.
+        best_of_last: The model is compared with the best of this many last champions too, with the
+            same tolerance, so that small losses cannot add up; 1 compares with the champion only.
+        excused_bundles: Earlier champions that need not be compared with, each with the reason.
+        freshness: How old the model, the index and the test window may be.
         required_baselines: Baselines that must have run, by their name in the report or in
             ``baselines``.
         min_queries, min_users: With fewer, every comparison fails.
@@ -171,7 +207,11 @@ class EvaluationSettings(FiniteSettings):
     margin: float = Field(default=0.01, ge=0.0)
     guard_metric: str = "hit_rate_at_10"
     guard_tolerance: float = Field(default=0.1, ge=0.0, lt=1.0)
-    champion_tolerance: float = Field(default=0.02, ge=0.0, lt=1.0)
+    champion_tolerance: float = Field(default=0.05, ge=0.0, lt=1.0)
+    power: float = Field(default=0.8, ge=0.5, lt=1.0)
+    best_of_last: int = Field(default=10, ge=1)
+    excused_bundles: dict[str, str] = {}
+    freshness: FreshnessSettings = FreshnessSettings()
     required_baselines: tuple[str, ...] = ("popularity",)
     min_queries: int = Field(default=500, ge=1)
     min_users: int = Field(default=100, ge=2)
@@ -200,6 +240,11 @@ class EvaluationSettings(FiniteSettings):
     examples: int = Field(default=5, ge=0)
     prediction_queries: int = Field(default=5000, ge=1)
     baselines: BaselineSettings = BaselineSettings()
+
+    @field_validator("excused_bundles")
+    @classmethod
+    def _check_reasons(cls, excused: dict[str, str]) -> dict[str, str]:
+        return need_reasons(excused)
 
     @model_validator(mode="after")
     def _check_metrics(self) -> Self:
