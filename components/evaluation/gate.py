@@ -116,32 +116,44 @@ def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterat
 
 def _against_champion(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     for champion in (m for m in results.methods if m.kind == "champion"):
-        name = f"gain over {_the(champion)}"
-        size = SampleSize(champion.n_compared or 0, results.queries_per_day)
-        short = champion.n_compared is not None and champion.n_compared < settings.min_queries
-        if short:
-            factor = settings.min_queries / max(size.n_queries, 1)
-            yield Check(
-                name=f"{name}: queries that it has not seen",
-                measured=champion.n_compared,
-                at_least=settings.min_queries,
-                undecided=True,
-                more=size.describe_more(factor),
-            )
-        value = champion.compared.get(settings.metric, Interval()).value
-        gain = champion.gain.get(settings.metric, Interval())
-        if value is None or champion.n_compared is None:
-            why = champion.not_run or f"the champion has no {settings.metric}"
-            if not short:
-                yield Check(name=name, measured=None, why=why)
-            continue
-        yield _not_worse(name, gain, settings.champion_tolerance * value, settings, size)
+        yield from decide_against_champion(settings, champion, results.queries_per_day)
+
+
+def decide_against_champion(
+    settings: EvaluationSettings, champion: Method, queries_per_day: float | None = None
+) -> Iterator[Check]:
+    """The checks of the comparison with the champion, or with an earlier one.
+
+    Args:
+        settings: The tolerance and the power.
+        champion: The measured comparison.
+        queries_per_day: Queries that a day of the test window gave.
+    """
+    name = f"gain over {_the(champion)}"
+    size = SampleSize(champion.n_compared or 0, queries_per_day)
+    short = champion.n_compared is not None and champion.n_compared < settings.min_queries
+    if short:
         yield Check(
-            name=f"{name}: users compared",
-            measured=champion.users_compared,
-            at_least=settings.min_users,
+            name=f"{name}: queries that it has not seen",
+            measured=champion.n_compared,
+            at_least=settings.min_queries,
             undecided=True,
+            more=size.describe_more(settings.min_queries / max(size.n_queries, 1)),
         )
+    value = champion.compared.get(settings.metric, Interval()).value
+    if value is None or champion.n_compared is None:
+        why = champion.not_run or f"the champion has no {settings.metric}"
+        if not short:
+            yield Check(name=name, measured=None, why=why)
+        return
+    gain = champion.gain.get(settings.metric, Interval())
+    yield _not_worse(name, gain, settings.champion_tolerance * value, settings, size)
+    yield Check(
+        name=f"{name}: users compared",
+        measured=champion.users_compared,
+        at_least=settings.min_users,
+        undecided=True,
+    )
 
 
 def _slices(settings: EvaluationSettings, results: Results) -> Iterator[Check]:

@@ -89,7 +89,9 @@ class BaselineSettings(FiniteSettings):
         excused: Baselines that need not run, each with the reason, such as ``{ease: "..."}``. Every
             other baseline that does not run refuses the model.
         ease_max_items: EASE inverts a matrix over the items with events (three times 4 bytes x
-            items^2); with more items than this it is not run.
+            items^2); with more items than this its sparse form runs.
+        ease_neighbours: In the sparse form, how many other items explain an item.
+        ease_most_items: In the sparse form, how many items have columns: those with the most users.
     """
 
     include: tuple[str, ...] = (
@@ -116,6 +118,8 @@ class BaselineSettings(FiniteSettings):
     profile_length: int = Field(default=50, ge=2)
     ease_lambdas: tuple[float, ...] = (100.0, 500.0)
     ease_max_items: int = Field(default=5000, ge=1)
+    ease_neighbours: int = Field(default=30, ge=1)
+    ease_most_items: int = Field(default=200_000, ge=1)
 
     @property
     def names(self) -> tuple[str, ...]:
