@@ -16,7 +16,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -126,6 +126,15 @@ class Registry:
         with self._translated_errors():
             self._download(bundle_id, local)
         return load_bundle(local)
+
+    def read_file(self, bundle_id: str, name: str) -> str | None:
+        """Read one file of a bundle, without its checksum; None if there is none.
+
+        Args:
+            bundle_id: A bundle of this registry.
+            name: The file's path inside the bundle.
+        """
+        return self._read(f"bundles/{bundle_id}/{name}")
 
     def champion(self) -> Promotion | None:
         """The promotion of the current champion; None if nothing was promoted yet.
@@ -268,24 +277,25 @@ class Registry:
             return (*promotions, champion)
         return promotions
 
-    def prune(self, keep: int) -> tuple[str, ...]:
+    def prune(self, keep: int, needed: Collection[str] = ()) -> tuple[str, ...]:
         """Remove the oldest bundles except champion, candidate and the champion's predecessor.
 
         In a local folder, remains of killed writers are removed too, once they are a day old.
 
         Args:
             keep: Number of newest bundles that are not removed.
+            needed: Ids of further bundles that are not removed.
 
         Returns:
             Ids of the removed bundles.
         """
         with self._lock():
             champion = self.champion()
-            needed = {champion.bundle_id, champion.previous} if champion else set()
+            kept = {*needed, champion.bundle_id, champion.previous} if champion else {*needed}
             if candidate := self.candidate():
-                needed |= {candidate.bundle_id}
+                kept |= {candidate.bundle_id}
             ids = self.list()
-            removed = tuple(i for i in ids[: max(len(ids) - keep, 0)] if i not in needed)
+            removed = tuple(i for i in ids[: max(len(ids) - keep, 0)] if i not in kept)
             for bundle_id in removed:
                 # Without its manifest a partially removed bundle is not listed.
                 self.fs.rm_file(self._at("bundles", bundle_id, MANIFEST_FILE))
@@ -336,10 +346,13 @@ class Registry:
 
     def _refusal(self, bundle_id: str) -> str:
         """Why the bundle's verdict does not allow a promotion; "" if it does."""
-        verdict = self.get(bundle_id).read_verdict()
+        bundle = self.get(bundle_id)
+        verdict = bundle.read_verdict()
         if verdict is None:
             return "it has no verdict"
-        return "" if verdict.passed else "; ".join(verdict.reasons) or "its verdict did not pass"
+        if verdict.passed:
+            return bundle.find_unjudged()
+        return "; ".join(verdict.reasons) or "its verdict did not pass"
 
     def _parse[T: Settings](self, kind: type[T], text: str, name: str) -> T:
         try:

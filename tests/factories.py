@@ -5,6 +5,7 @@ every query says in its context where on the circle it wants something (``want_x
 model that returns just that ranks the chosen item first, always.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from refit.feature_tables import (
 from refit.features import FeaturesManifest, FeatureSpec
 from refit.files import checksum, write_json
 from refit.index import INDEX_FILE, ITEMS_FILE, VECTORS_FILE, IndexManifest
+from refit.subject import Subject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UTC_TIME = pa.timestamp("us", "UTC")
@@ -252,7 +254,9 @@ def make_model(
         tf.saved_model.save(module, str(path), signatures={"serving_default": concrete})
     manifest.write(folder)
     embedding_version = checksum(folder / "item_tower")[:8] + checksum(folder / "query_tower")[:8]
-    write_json(folder / "model.json", {"embedding_version": embedding_version})
+    trained_until = manifest.snapshots[1] if len(manifest.snapshots) > 1 else day(0.0)
+    written = {"embedding_version": embedding_version, "trained_until": trained_until.isoformat()}
+    write_json(folder / "model.json", written)
     return folder
 
 
@@ -297,6 +301,15 @@ def make_index(
         as_of=manifest.snapshots[-1],
     ).write(folder)
     return folder
+
+
+def name_subject(parts: Path, model: Path | None = None) -> None:
+    """Write into the verdict of hand-made parts that it judged them, as a gate does."""
+    verdict = parts / "evaluation" / "verdict.json"
+    if not verdict.is_file():
+        return
+    subject = Subject.of_folders(model or parts / "model", parts / "index")
+    write_json(verdict, json.loads(verdict.read_text()) | {"subject": subject.model_dump()})
 
 
 def _nan(kind: str) -> float:

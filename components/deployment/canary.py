@@ -163,13 +163,15 @@ def compare_canary(
     verdict = Verdict.of(checks)
     if violations:
         return CanaryVerdict(
-            action="roll_back", reasons=tuple(violations), verdict=_failed(verdict, violations)
+            action="roll_back", reasons=tuple(violations), verdict=verdict.refused_for(violations)
         )
     if verdict.passed:
         return CanaryVerdict(action="promote", reasons=(), verdict=verdict)
     if expired:
         reasons = ("the deadline has passed without sufficient evidence", *verdict.reasons)
-        return CanaryVerdict(action="roll_back", reasons=reasons, verdict=_failed(verdict, reasons))
+        return CanaryVerdict(
+            action="roll_back", reasons=reasons, verdict=verdict.refused_for(reasons)
+        )
     return CanaryVerdict(action="hold", reasons=verdict.reasons, verdict=verdict)
 
 
@@ -224,7 +226,3 @@ def _check(settings: RolloutSettings, measure: _Measure, bounds: Interval | None
         needs_n=settings.min_requests,
         why=measure.problem,
     )
-
-
-def _failed(verdict: Verdict, reasons: tuple[str, ...] | list[str]) -> Verdict:
-    return verdict.model_copy(update={"passed": False, "reasons": tuple(reasons)})

@@ -8,6 +8,7 @@ from refit.bundle import Bundle, assemble_bundle
 from refit.dataset import DatasetManifest
 from refit.errors import GateRefused, RefitError
 from refit.features import FeaturesManifest
+from refit.files import read_json
 from refit.index import IndexManifest
 from refit.progress import log_message
 from refit.registry import Registry
@@ -72,9 +73,16 @@ def deploy(
                 store.propose(bundle_id, champion, settings.by, reason)
             else:
                 store.promote(bundle_id, settings.by, reason)
-    for removed in store.prune(settings.keep_bundles):
+    for removed in store.prune(settings.keep_bundles, _compared_with(evaluation)):
         log_message(f"removed the old bundle {removed}")
     return bundle_id
+
+
+def _compared_with(evaluation: Path) -> set[str]:
+    """Bundles that the evaluation compared with; later evaluations may need them again."""
+    metrics = evaluation / "metrics.json"
+    methods = read_json(metrics).get("methods", ()) if metrics.is_file() else ()
+    return {m["extension"] for m in methods if m["kind"] == "champion" and m["extension"]}
 
 
 def _promoted_before(store: Registry, bundle: Bundle, champion: str) -> str:

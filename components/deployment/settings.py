@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from refit.settings import Settings
+from refit.settings import FiniteSettings
 
 
-class DeploySettings(Settings):
+class DeploySettings(FiniteSettings):
     """How a bundle goes live.
 
     Attributes:
@@ -23,7 +23,7 @@ class DeploySettings(Settings):
     keep_bundles: int = Field(default=20, ge=2)
 
 
-class RolloutSettings(Settings):
+class RolloutSettings(FiniteSettings):
     """How a new bundle is rolled out on a SeldonDeployment.
 
     Each measure is a proportion of a predictor's answers. The canary's proportion is compared with

@@ -35,6 +35,7 @@ def evaluate_model(
     import shutil
     from pathlib import Path
 
+    from components.evaluation.earlier import find_best_earlier
     from components.evaluation.evaluate import evaluate
     from components.evaluation.settings import EvaluationSettings
     from components.step import running
@@ -43,13 +44,15 @@ def evaluate_model(
 
     with running("evaluate") as metadata:
         out = Path(evaluation.path)
+        parsed, store = EvaluationSettings.parse_json(settings), Registry(registry)
         verdict = evaluate(
-            EvaluationSettings.parse_json(settings),
+            parsed,
             Path(features.path),
             Path(model.path),
             Path(index.path),
             out,
-            champion=Registry(registry).get(champion).path if champion else None,
+            champion=store.get(champion).path if champion else None,
+            earlier=find_best_earlier(store, champion, parsed) if champion else None,
         )
         shutil.copyfile(out / "report.html", report.path)
         shutil.copyfile(out / "report.md", summary.path)
@@ -81,7 +84,8 @@ def gate(evaluation: dsl.Input[dsl.Artifact]) -> bool:
         metadata["passed"] = verdict.passed
         metadata["reasons"] = list(verdict.reasons)
         metadata["evaluation"] = str(folder)
-        log_message("[gate] " + ("passed" if verdict.passed else "refused"))
+        metadata["outcome"] = verdict.outcome
+        log_message(f"[gate] {verdict.outcome}")
         for reason in verdict.reasons:
             log_message(f"[gate] {reason}")
     return verdict.passed

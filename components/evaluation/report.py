@@ -2,11 +2,13 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.evaluation.examples import Example
-from components.evaluation.results import Interval, Results
+from components.evaluation.power import chance_of_equal, detectable
+from components.evaluation.results import CHAMPION, Interval, Method, Results
 from components.evaluation.settings import EvaluationSettings
 from refit.dataset import DatasetManifest
 from refit.verdict import Check, Verdict
@@ -41,6 +43,7 @@ def write_report(
         "number": number,
         "rate": rate,
         "short": short,
+        "percent": percent,
         "interval": interval,
         "bound": bound,
         "plain": plain,
@@ -54,6 +57,9 @@ def write_report(
         "best": best,
         "model": results.methods[0],
         "metrics": [f"{m}_at_{k}" for m in ("hit_rate", "ndcg", "mrr") for k in settings.cuts],
+        "summary": summarise(settings, results, verdict),
+        "tests": describe_tests(settings, results),
+        "compared": [m.name for m in results.of_kind("champion")],
         "examples": examples,
         "dataset": dataset,
         "pictures": [
@@ -68,6 +74,75 @@ def write_report(
     for suffix in ("html", "md"):
         text = environment.get_template(f"report_template.{suffix}").render(page)
         (folder / f"report.{suffix}").write_text(text, encoding="utf-8")
+
+
+def summarise(settings: EvaluationSettings, results: Results, verdict: Verdict) -> str:
+    """The verdict in plain words."""
+    if verdict.outcome == "passed":
+        than = "better than every baseline"
+        champions = results.of_kind("champion")
+        if champions:
+            names = " and ".join(_the(method) for method in champions)
+            than += f", and not worse than {names} by more than {settings.champion_tolerance:.2g}"
+            than += " of its value"
+        return f"The model is shown to be {than}; every other check passed."
+    if verdict.outcome == "cannot tell":
+        return (
+            "Nothing speaks against the model, but the test is too small to tell. "
+            "It is not promoted."
+        )
+    decided = [check for check in verdict.checks if check.failure and not check.cannot_tell]
+    checks = f"{len(decided)} check{'s' * (len(decided) != 1)}"
+    return f"The model fails {checks} for reasons that more data would not change."
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """What the comparison with one method can tell, on the primary metric.
+
+    Attributes:
+        reference: The method's value on the compared queries.
+        detectable: The smallest gain that is found with ``settings.power``.
+        margin: The tolerated loss; 0 where the model must be better.
+        equal: The chance that an equal model passes; None where it must be better.
+        seen: Queries that the method was trained or tuned on, and that are not compared.
+    """
+
+    name: str
+    queries: int
+    reference: float | None
+    detectable: float | None
+    margin: float
+    equal: float | None
+    seen: int
+
+
+def describe_tests(settings: EvaluationSettings, results: Results) -> list[PairedTest]:
+    """The power of the comparisons with the best baseline and with the champions."""
+    best = results.best_baseline(settings.metric)
+    tests = []
+    for method in (*([best] if best else []), *results.of_kind("champion")):
+        n = results.n_queries if method.n_compared is None else method.n_compared
+        reference = (method.compared or method.metrics).get(settings.metric, Interval()).value
+        gain = method.gain.get(settings.metric, Interval())
+        is_champion = method.kind == "champion"
+        margin = settings.champion_tolerance * (reference or 0.0) if is_champion else 0.0
+        tests.append(
+            PairedTest(
+                name=method.name,
+                queries=n,
+                reference=reference,
+                detectable=detectable(gain, settings.power),
+                margin=margin,
+                equal=chance_of_equal(gain, margin) if is_champion else None,
+                seen=results.n_queries - n,
+            )
+        )
+    return tests
+
+
+def _the(method: Method) -> str:
+    return f"the {method.name}" if method.name == CHAMPION else method.name
 
 
 def number(value: float | None) -> str:
@@ -87,6 +162,11 @@ def number(value: float | None) -> str:
 def rate(value: float | None) -> str:
     """A metric or a difference of metrics, with four decimals."""
     return "not measured" if value is None else f"{value:.4f}"
+
+
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return "not measured" if value is None else f"{value:.1%}"
 
 
 def short(value: float | None) -> str:

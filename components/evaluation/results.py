@@ -20,13 +20,14 @@ def _finite(value: float | None) -> float | None:
 
 
 class Interval(Settings):
-    """A measurement with its 95% interval."""
+    """A measurement with its 95% interval, and its standard error over users."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    se: float | None = None
 
-    _no_nan = field_validator("value", "low", "high")(_finite)
+    _no_nan = field_validator("value", "low", "high", "se")(_finite)
 
 
 class Exposure(Settings):
@@ -46,18 +47,29 @@ class Method(Settings):
         kind: ``model``, ``champion`` or ``baseline``.
         extension: A baseline's name in ``evaluation.baselines``.
         not_run: Why it was not run; empty if it was.
+        excused: Why it need not run, from ``evaluation.baselines.excused``.
         tuned: What tuning on the validation split chose, by parameter.
         not_finite: Scores that were no finite number.
         gain: The model's metrics minus this method's, paired; empty for the model itself.
+        compared: For a champion, its own metrics on the queries that the gain is measured on:
+            those that neither it nor the model has been trained on.
+        n_compared, users_compared: The number of these queries, and of their users.
+        seen_until: End of the data that a champion was trained and tuned on, ISO 8601; empty if
+            it is not known.
     """
 
     name: str
     kind: str
     extension: str = ""
     not_run: str = ""
+    excused: str = ""
     tuned: dict[str, Any] = {}
     metrics: dict[str, Interval] = {}
     gain: dict[str, Interval] = {}
+    compared: dict[str, Interval] = {}
+    n_compared: int | None = None
+    users_compared: int | None = None
+    seen_until: str = ""
     exposure: Exposure = Exposure()
     not_finite: int | None = None
 
@@ -66,12 +78,16 @@ class SliceResult(Settings):
     """The primary metric of every method on a part of the test queries.
 
     Attributes:
+        n, n_users: Queries of the slice, and their users.
         metrics: Method name to its interval.
+        gain: Champion's name to the model's metric minus its own, paired.
     """
 
     name: str
     n: int
+    n_users: int = 0
     metrics: dict[str, Interval] = {}
+    gain: dict[str, Interval] = {}
 
 
 class IndexResult(Settings):
@@ -102,11 +118,11 @@ class IndexResult(Settings):
 
 
 class SmokeResult(Settings):
-    """The answers of a model server, compared with the query tower's own output.
+    """The answers of a model server, compared with a tower's own output.
 
     Attributes:
         gap: Largest difference of a vector's entry.
-        n: Queries compared.
+        n: Queries, or items, compared.
         why: Why it was not measured.
     """
 
@@ -117,12 +133,35 @@ class SmokeResult(Settings):
     _no_nan = field_validator("gap")(_finite)
 
 
+class Freshness(Settings):
+    """Ages in days at a moment; None where it is not known.
+
+    Attributes:
+        as_of: The moment, ISO 8601.
+        trained_until: End of the examples that the model was trained on; empty if unknown.
+        model_days, index_days, test_days: Age of the model's newest example, of the index's items,
+            and of the last test query.
+        overlap_days: By how much the training reaches into the test window; negative where it
+            ends before.
+    """
+
+    as_of: str = ""
+    trained_until: str = ""
+    model_days: float | None = None
+    index_days: float | None = None
+    test_days: float | None = None
+    overlap_days: float | None = None
+
+    _no_nan = field_validator("model_days", "index_days", "test_days", "overlap_days")(_finite)
+
+
 class Results(Settings):
     """All measurements of a model.
 
     Attributes:
         protocol: How the ranking was done.
         n_queries, n_users: The size of the test set.
+        queries_per_day: Queries that a day of the test window gave; None if it is not known.
         left_out: Queries that were left out of it, by reason: the eligibility rule that removes
             their positive, or that the item was not seen.
         removed: By eligibility rule, how many candidates it removed that no earlier rule had
@@ -131,19 +170,22 @@ class Results(Settings):
         methods: The model first, then the champion and the baselines.
         slices: Parts of the test queries.
         index: The quality of the index.
-        smoke: The comparison with a model server.
+        freshness: How old the model, the index and the test window are.
+        smoke: For each tower, the comparison with a model server.
     """
 
     protocol: dict[str, Any]
     n_queries: int
     n_users: int
+    queries_per_day: float | None = None
     left_out: dict[str, int] = {}
     removed: dict[str, int] = {}
     embedding_version: str | None = None
     methods: tuple[Method, ...] = ()
     slices: tuple[SliceResult, ...] = ()
     index: IndexResult = IndexResult()
-    smoke: SmokeResult = SmokeResult()
+    freshness: Freshness = Freshness()
+    smoke: dict[str, SmokeResult] = {}
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

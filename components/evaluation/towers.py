@@ -68,8 +68,16 @@ class TowerScorer:
 
     def embed_items(self, snapshot: CandidateSnapshot) -> Floats:
         """[C, D] vectors of a snapshot's candidates."""
+        return self.run_item_tower(self.item_inputs(snapshot))["embedding"]
+
+    def item_inputs(self, snapshot: CandidateSnapshot) -> Inputs:
+        """Item tower inputs of a snapshot's candidates."""
         popularity = self._popularity(snapshot)
-        return self._run_items(snapshot.items, snapshot.age_days, popularity)["embedding"]
+        return self._inputs_of(snapshot.items, snapshot.age_days, popularity)
+
+    def run_item_tower(self, inputs: Inputs) -> dict[str, Any]:
+        """Every output of the item tower."""
+        return run_tower(self._item_tower, inputs)
 
     def embed_queries(self, queries: Queries) -> Floats:
         """[n, D] vectors of the queries; those of the last call are kept."""
@@ -98,18 +106,15 @@ class TowerScorer:
             items = np.zeros(1, dtype=np.int32)
         age = np.zeros(len(items), dtype=np.float32)
         popularity = np.zeros((len(items), self._manifest.popularity_size), dtype=np.float32)
-        content = self._run_items(items, age, popularity)["content"]
+        content = self.run_item_tower(self._inputs_of(items, age, popularity))["content"]
         padded = past.item < 0
         found = content[np.searchsorted(items, np.where(padded, items[0], past.item))]
         found[padded] = 0.0
         return found
 
-    def _run_items(self, items: Any, age_days: Floats, popularity: Floats) -> dict[str, Any]:
+    def _inputs_of(self, items: Any, age_days: Floats, popularity: Floats) -> Inputs:
         inputs = {name: values[items] for name, values in self._static.items()}
-        return run_tower(
-            self._item_tower,
-            inputs | {"item_age_days": age_days, "item_popularity": popularity},
-        )
+        return inputs | {"item_age_days": age_days, "item_popularity": popularity}
 
     def _read_items(self) -> Inputs:
         """The item inputs that do not change over time, for the whole catalogue."""

@@ -11,6 +11,7 @@ from refit.errors import GateRefused, RefitError
 from refit.features import FeaturesManifest, FeatureSpec
 from refit.index import IndexManifest
 from refit.registry import Registry
+from tests.factories import name_subject
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -55,6 +56,7 @@ def write_run(
     features.write(root / "features")
     features.write(root / "model")
     index.write(root / "index")
+    name_subject(root)
     parts = ("features", "dataset", "model", "index", "evaluation", "reference")
     return {part: root / part for part in parts}
 

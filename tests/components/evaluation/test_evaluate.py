@@ -10,18 +10,24 @@ import pytest
 
 from components.evaluation.data import EvaluationData
 from components.evaluation.evaluate import evaluate
+from components.evaluation.freshness import measure_freshness
 from components.evaluation.index_check import check_index
 from components.evaluation.predictions import write_predictions
 from components.evaluation.ranking import build_evaluation_set
 from components.evaluation.results import Results
-from components.evaluation.settings import BaselineSettings, EvaluationSettings, SliceFloor
+from components.evaluation.settings import (
+    BaselineSettings,
+    EvaluationSettings,
+    FreshnessSettings,
+    SliceFloor,
+)
 from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
 from components.evaluation.towers import load_champion, load_model
 from refit.dataset import DatasetManifest, RowCounts, Split
 from refit.errors import DataValidationError, UsageError
 from refit.features import FeaturesManifest
-from refit.files import read_json
+from refit.files import read_json, write_json
 from refit.prediction import PREDICTION_SCHEMA
 from refit.verdict import Verdict
 from tests.factories import (
@@ -81,8 +87,8 @@ def test_a_perfect_model_passes_with_everything_at_one(passed):
     model = results.methods[0]
     for name, found in model.metrics.items():
         assert (name, found.value, found.low, found.high) == (name, 1.0, 1.0, 1.0)
-    assert results.smoke.n > 0
-    assert results.smoke.gap < 1e-6
+    assert set(results.smoke) == {"query_tower", "item_tower"}
+    assert all(smoke.n > 0 and smoke.gap < 1e-6 for smoke in results.smoke.values())
     champion = next(m for m in results.methods if m.kind == "champion")
     assert champion.metrics["hit_rate_at_5"].value < 0.5
     assert champion.gain["hit_rate_at_5"].low > 0
@@ -292,8 +298,8 @@ def test_a_model_server_that_ends_is_not_measured(folders, tmp_path):
         (("{python}", "-c", "import time; time.sleep(60)"), "UNAVAILABLE"),
     ):
         settings = SETTINGS.model_copy(update={"smoke_test": command, "smoke_test_seconds": 2.0})
-        with SmokeTest(settings, folders["perfect"]) as smoke:
-            smoke.send(inputs, expected)
+        with SmokeTest(settings, folders["perfect"], "query_tower") as smoke:
+            smoke.send(inputs, {"embedding": expected})
             found = smoke.result()
         assert found.gap is None
         assert why in found.why
@@ -335,3 +341,66 @@ def test_the_page_describes_the_dataset(folders, tmp_path):
     assert "no real people or goods" in page
     assert "made &lt;up&gt;" in page
     assert "10 kept of 12" in page
+
+
+def champion_trained_until(folders, tmp_path, moment):
+    champion = shutil.copytree(folders["random"], tmp_path / "champion")
+    written = read_json(champion / "model.json") | {"trained_until": moment}
+    write_json(champion / "model.json", written)
+    return champion
+
+
+def find_champion(folders, champion, out):
+    verdict = evaluate(
+        NO_SERVER, folders["features"], folders["perfect"], folders["index"], out, champion
+    )
+    return verdict, Results.parse(read_json(out / "metrics.json")).of_kind("champion")[0]
+
+
+def test_a_champion_is_compared_on_queries_that_it_has_not_seen(folders, data, tmp_path):
+    times = data.log.time[data.queries["test"].rows]
+    middle = int(np.median(times))
+    moment = datetime.fromtimestamp(middle / 1e6, UTC).isoformat()
+    champion = champion_trained_until(folders, tmp_path, moment)
+    _, found = find_champion(folders, champion, tmp_path / "e")
+    n_queries = len(build_evaluation_set(data, "test").queries)
+    assert found.n_compared == (times >= middle).sum() < n_queries
+    assert found.compared.keys() == found.metrics.keys()
+    seen = f"{n_queries - found.n_compared} queries that it has seen are not compared"
+    assert seen in (tmp_path / "e" / "report.md").read_text()
+
+
+def test_a_champion_that_has_seen_every_query_cannot_be_judged(folders, tmp_path):
+    champion = champion_trained_until(folders, tmp_path, "2027-01-01T00:00:00+00:00")
+    verdict, found = find_champion(folders, champion, tmp_path / "e")
+    assert found.n_compared == 0
+    assert "queries that it has not seen is 0, at least 100" in " | ".join(verdict.reasons)
+
+
+def test_a_champion_that_does_not_say_what_it_has_seen_is_not_comparable(folders, tmp_path):
+    champion = champion_trained_until(folders, tmp_path, "")
+    verdict = evaluate(
+        NO_SERVER, folders["features"], folders["perfect"], folders["index"], tmp_path / "e",
+        champion,
+    )  # fmt: skip
+    assert "it does not say when its training ended" in " | ".join(verdict.reasons)
+
+
+def test_an_identical_twin_differs_by_nothing_and_passes(folders, tmp_path):
+    verdict, found = find_champion(folders, folders["perfect"], tmp_path / "e")
+    gain = found.gain["hit_rate_at_5"]
+    assert (gain.value, gain.low, gain.high, gain.se) == (0.0, 0.0, 0.0, 0.0)
+    assert "champion" not in " | ".join(verdict.reasons)
+
+
+def test_ages_are_counted_from_the_end_of_the_data_or_from_now(folders, data, tmp_path):
+    times = data.log.time[data.queries["test"].rows]
+    given = (data, folders["perfect"], folders["index"], times)
+    found = measure_freshness(SETTINGS, *given)
+    assert found.test_days == 0.0
+    assert found.overlap_days < 0
+    fresh = FreshnessSettings(as_of="now")
+    now = measure_freshness(SETTINGS.model_copy(update={"freshness": fresh}), *given)
+    days = (datetime.now(UTC) - datetime.fromisoformat(found.as_of)).days
+    assert now.test_days == pytest.approx(days, abs=1)
+    assert now.model_days > found.model_days
