@@ -117,6 +117,41 @@ class SmokeResult(Settings):
     _no_nan = field_validator("gap")(_finite)
 
 
+class GroupWorth(Settings):
+    """How far the primary metric falls without a group of inputs; see ``leaks``.
+
+    Attributes:
+        name: Such as ``items.price`` or ``history.last_hour``.
+        kind: ``history``, ``popularity``, ``age``, ``id``, ``item``, ``user`` or ``context``.
+        static: Whether the config declares the column as constant.
+        fall: The metric minus that with the group permuted or cut, paired.
+        fall_without_query: The same, both with the queries exchanged; only of what items have.
+    """
+
+    name: str
+    kind: str
+    static: bool = False
+    fall: Interval = Interval()
+    fall_without_query: Interval = Interval()
+
+
+class LeakResults(Settings):
+    """What each group of inputs is worth, on a sample of the test queries.
+
+    Attributes:
+        n: Queries of the sample.
+        metric: The model's primary metric on them.
+        gain: The same minus that of the popularity baseline, paired.
+        why: Why it was not measured.
+    """
+
+    n: int = 0
+    metric: Interval = Interval()
+    gain: Interval = Interval()
+    groups: tuple[GroupWorth, ...] = ()
+    why: str = ""
+
+
 class Results(Settings):
     """All measurements of a model.
 
@@ -132,6 +167,7 @@ class Results(Settings):
         slices: Parts of the test queries.
         index: The quality of the index.
         smoke: The comparison with a model server.
+        leaks: What each group of inputs is worth.
     """
 
     protocol: dict[str, Any]
@@ -144,6 +180,7 @@ class Results(Settings):
     slices: tuple[SliceResult, ...] = ()
     index: IndexResult = IndexResult()
     smoke: SmokeResult = SmokeResult()
+    leaks: LeakResults = LeakResults()
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""
