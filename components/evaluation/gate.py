@@ -5,6 +5,7 @@ A missing measurement does not remove its check: the check is then created with 
 
 from collections.abc import Iterator
 
+from components.evaluation.leak_checks import check_leaks
 from components.evaluation.results import Interval, Method, Results, SliceResult
 from components.evaluation.settings import EvaluationSettings
 from refit.verdict import Check, Verdict
@@ -20,6 +21,7 @@ def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
             *_slices(settings, results),
             *_exposure(settings, results),
             *_index(settings, results),
+            *check_leaks(settings, results),
             Check(
                 name="model server: largest difference from the model",
                 measured=results.smoke.gap,

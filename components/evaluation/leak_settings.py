@@ -16,7 +16,7 @@ LISTING_COLUMNS = (
     *("title", "description", "brand", "category_1", "category_2", "category_3"),
     *("colour", "size", "condition", "image_embedding"),
 )
-"""Item columns of the contract that a seller fills in when the listing is made."""
+"""The columns of the data contract that describe a listing, without its price."""
 POPULARITY_GROUP, AGE_GROUP, ID_GROUP = "popularity", "item_age", "item_id"
 LAST_HOUR, LAST_DAY, OLDER = "history.last_hour", "history.last_day", "history.older"
 HISTORY_BANDS: dict[str, tuple[float, float]] = {
@@ -29,27 +29,27 @@ GROUP_NAME = re.compile(r"(history\.(last_hour|last_day)|(items|users|events)\..
 
 
 class LeakSettings(Settings):
-    """How far the metric may rest on one group of inputs that may hold what came later.
+    """How far the metric may rest on a group of inputs that may hold what came later.
 
     Attributes:
-        intended: Groups that may carry any share of the gain, since what they hold is known at the
-            request: ``items.COLUMN``, ``users.COLUMN``, ``events.COLUMN`` (context),
-            ``history.last_hour`` and ``history.last_day``.
         max_share: Largest share of the model's gain over the popularity baseline that a group may
-            carry which is not named in ``intended``: a column of users or context, an item column
-            that is not part of a listing as its seller wrote it, the history of the last hour or
-            of the last day.
-        max_share_without_query: Largest share of the gain that an item column may carry where the
-            queries are exchanged with each other: a column that shows what anyone will buy holds
-            the sale. It applies to every item column that ``intended`` does not name.
-        queries: At most this many test queries, evenly over time.
+            carry which is not named in ``intended``: a column of users, a context column, an item
+            column that is not in ``listing_columns``, the history of the last hour or of the last
+            day. What Refit itself counts from earlier events has no limit: popularity, age, older
+            history.
+        intended: Groups that may carry more, since their values are known at the request:
+            ``users.COLUMN``, ``events.COLUMN`` for context, ``items.COLUMN``,
+            ``history.last_hour``, ``history.last_day``.
+        listing_columns: Item columns that hold what the seller wrote when the listing was made, and
+            have no limit. Leave out one that is changed later, such as a title that says sold.
+        queries: At most this many test queries, spread evenly over time.
         items: The snapshots are thinned out evenly until their candidates are at most this many,
-            but not below the queries that ``min_queries`` asks for.
+            but not to fewer queries than ``evaluation.min_queries``.
     """
 
+    max_share: float = Field(default=0.1, gt=0.0, le=1.0)
     intended: tuple[str, ...] = ()
-    max_share: float = Field(default=0.2, gt=0.0, le=1.0)
-    max_share_without_query: float = Field(default=0.1, gt=0.0, le=1.0)
+    listing_columns: tuple[str, ...] = LISTING_COLUMNS
     queries: int = Field(default=2000, ge=1)
     items: int = Field(default=200_000, ge=1)
 
@@ -59,8 +59,8 @@ class LeakSettings(Settings):
         for name in names:
             if not GROUP_NAME.fullmatch(name):
                 raise ValueError(
-                    f"{name!r} is no group of inputs that is limited; write items.COLUMN, "
-                    f"users.COLUMN, events.COLUMN, {LAST_HOUR} or {LAST_DAY}"
+                    f"{name!r} is no group of inputs with a limit; write users.COLUMN, "
+                    f"events.COLUMN, items.COLUMN, {LAST_HOUR} or {LAST_DAY}"
                 )
         return names
 
@@ -80,21 +80,31 @@ class InputGroup:
     column: str = ""
     tower_input: str = ""
 
-    @property
-    def is_listing(self) -> bool:
-        """Whether it is a column that a seller fills in when the listing is made."""
-        return self.kind == "item" and self.column in LISTING_COLUMNS
-
 
 def list_groups(spec: FeatureSpec) -> tuple[InputGroup, ...]:
     """The groups of inputs of a feature spec, each input in one of them."""
     return tuple(_iter_groups(spec))
 
 
-def find_unknown_groups(settings: LeakSettings, spec: FeatureSpec) -> list[str]:
-    """The intended groups that a feature spec does not have."""
-    known = {group.name for group in list_groups(spec)}
-    return [name for name in settings.intended if name not in known]
+def is_limited(settings: LeakSettings, group: InputGroup) -> bool:
+    """Whether the gate limits what a group may carry."""
+    listing = group.kind == "item" and group.column in settings.listing_columns
+    named = group.name in settings.intended
+    return bool(GROUP_NAME.fullmatch(group.name)) and not listing and not named
+
+
+def check_intended(settings: LeakSettings, spec: FeatureSpec) -> None:
+    """Check that the feature spec has every intended group.
+
+    Raises:
+        ValueError: One is missing; the message lists the columns of the spec.
+    """
+    known = [group.name for group in list_groups(spec) if GROUP_NAME.fullmatch(group.name)]
+    if missing := [name for name in settings.intended if name not in known]:
+        raise ValueError(
+            f"evaluation.leaks.intended names {', '.join(missing)}, which features.spec does not "
+            f"have; it has {', '.join(known)}"
+        )
 
 
 def _iter_groups(spec: FeatureSpec) -> Iterator[InputGroup]:

@@ -1,20 +1,26 @@
 """The leak hunter: how far the metric falls when a group of inputs is permuted or cut.
 
 Permutation importance of the trained towers (Breiman 2001; Fisher, Rudin & Dominici 2019): the
-inputs of one group are exchanged between queries, or between items, so that they keep their values
-but say nothing about the query or the item any more. A history is cut instead: its entries of one
-age are removed. What the model then loses is what it owes to the group, however the group came to
-know it; a group that carries much of the gain and may hold what came later is suspicious.
+values of a group are exchanged between queries, or between items, so that they say nothing about
+the query or the item any more. Of a history, the entries of one age are cut instead. What the
+metric loses is what the model owes to the group. A group that carries much of the gain, and whose
+values may have come later than the request, may be a leak.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.evaluation.bootstrap import Replicates
-from components.evaluation.data import Flags, Floats, Ints, Longs, Queries
-from components.evaluation.leak_settings import HISTORY_BANDS, InputGroup, list_groups
+from components.evaluation.data import Flags, Floats, Ints, Longs
+from components.evaluation.leak_settings import (
+    HISTORY_BANDS,
+    InputGroup,
+    is_limited,
+    list_groups,
+)
 from components.evaluation.metrics import Values, per_query
 from components.evaluation.ranking import (
     CandidateGroup,
@@ -28,6 +34,7 @@ from components.evaluation.results import GroupWorth, Interval, LeakResults
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import TowerScorer
 from refit.feature_tables import PaddedHistories
+from refit.features import Inputs
 
 POPULARITY = "popularity"
 """The baseline whose metric the gain is counted from."""
@@ -47,39 +54,29 @@ def hunt_leaks(
         settings: Metric, thresholds and the size of the sample.
         evaluation_set: The test queries.
         towers: The model.
-        rankings: The ranking of each method over the test queries, by its name.
+        rankings: By method, its ranking of the test queries.
     """
     sample = thin_out(evaluation_set, settings)
-    hunt = _Hunt(settings, sample, towers)
-    measured = dict(hunt.measure_groups())
-    columns: dict[str, Values] = {"n": np.ones(len(sample.positions)), "model": hunt.intact}
-    columns["without query"] = hunt.intact_without_query
-    if POPULARITY in rankings:
-        ranks = rankings[POPULARITY].rank[sample.positions]
-        columns[POPULARITY] = hunt.values_of(ranks)
-    for name, worth in measured.items():
-        columns[f"permuted/{name}"] = worth.permuted
-        if worth.without_query is not None:
-            columns[f"without query/{name}"] = worth.without_query
-    users = evaluation_set.data.log.user[sample.queries.rows]
+    hunt = _Hunt(settings, sample.evaluation_set, towers)
+    columns = {f"without {name}": values for name, values in hunt.measure_groups()}
+    columns |= {"n": np.ones(len(sample.positions)), "model": hunt.intact}
+    popularity = rankings.get(POPULARITY)
+    if popularity is not None:
+        columns[POPULARITY] = hunt.values_of(popularity.rank[sample.positions])
+    users = evaluation_set.data.log.user[sample.evaluation_set.queries.rows]
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
-    gain = Interval()
-    if POPULARITY in columns:
-        gain = replicates.difference("model", POPULARITY, "n")
+    gain = replicates.difference("model", POPULARITY, "n") if popularity else Interval()
     static = getattr(towers.spec, "static", ())
 
     def worth_of(group: InputGroup) -> GroupWorth:
-        without_query = Interval()
-        if f"without query/{group.name}" in columns:
-            without_query = replicates.difference(
-                "without query", f"without query/{group.name}", "n"
-            )
+        fall = replicates.difference("model", f"without {group.name}", "n")
         return GroupWorth(
             name=group.name,
             kind=group.kind,
             static=group.kind == "item" and group.column in static,
-            fall=replicates.difference("model", f"permuted/{group.name}", "n"),
-            fall_without_query=without_query,
+            fall=fall,
+            share=share_of(fall, gain),
+            limited=is_limited(settings.leaks, group),
         )
 
     return LeakResults(
@@ -87,7 +84,26 @@ def hunt_leaks(
         metric=replicates.mean("model", "n"),
         gain=gain,
         groups=tuple(worth_of(group) for group in hunt.groups),
+        why=_why_no_share(gain),
     )
+
+
+def share_of(fall: Interval, gain: Interval) -> float | None:
+    """A fall of the metric as a share of the gain; None where there is no gain.
+
+    A fall whose interval reaches 0 may be chance, and counts as none.
+    """
+    if fall.value is None or fall.low is None or not gain.value or gain.value <= 0:
+        return None
+    return fall.value / gain.value if fall.low > 0 else 0.0
+
+
+def _why_no_share(gain: Interval) -> str:
+    if gain.value is None:
+        return f"evaluation.baselines does not run {POPULARITY}, which the gain is counted from"
+    if gain.value <= 0:
+        return f"the model gains nothing over {POPULARITY}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -101,11 +117,6 @@ class Sample:
 
     positions: Longs
     evaluation_set: EvaluationSet
-
-    @property
-    def queries(self) -> Queries:
-        """[n] the queries."""
-        return self.evaluation_set.queries
 
 
 def thin_out(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> Sample:
@@ -135,16 +146,11 @@ def _thin_out_groups(
 
 
 @dataclass(frozen=True)
-class _Worth:
-    """The metric of each sampled query without a group of inputs.
+class _Packed:
+    """Flags [B, C] as bits."""
 
-    Attributes:
-        permuted: [n] with the group permuted or cut.
-        without_query: [n] the same with exchanged queries; None where it is not measured.
-    """
-
-    permuted: Values
-    without_query: Values | None = None
+    bits: NDArray[np.uint8]
+    width: int
 
 
 class _Hunt:
@@ -152,31 +158,28 @@ class _Hunt:
 
     Attributes:
         groups: The groups that the towers read.
-        intact: [n] the metric with all inputs.
-        intact_without_query: [n] the same with exchanged queries: what the model knows of what
-            anyone would choose.
+        intact: [n] the primary metric of each query with all inputs.
     """
 
-    def __init__(self, settings: EvaluationSettings, sample: Sample, towers: TowerScorer) -> None:
-        self._settings, self._set, self._towers = settings, sample.evaluation_set, towers
-        self._queries = sample.queries
+    def __init__(
+        self, settings: EvaluationSettings, sample: EvaluationSet, towers: TowerScorer
+    ) -> None:
+        self._settings, self._sample, self._towers = settings, sample, towers
         self._random = np.random.default_rng(settings.seed)
-        self._query_order = self._random.permutation(len(self._queries))
+        self._query_order = self._random.permutation(len(sample.queries))
         self._item_order = self._random.permutation(len(towers.item_columns["item_id"]))
-        self._inputs = towers.query_inputs(self._queries)
-        self._vectors = towers.embed_inputs(self._inputs)
-        self._exchanged = self._vectors[self._query_order]
+        self._inputs = towers.query_inputs(sample.queries)
         self._items = self._embed_items(towers)
+        self._eligible = [list(self._find_eligible(group)) for group in sample.groups]
         self.groups = tuple(g for g in list_groups(towers.spec) if self._is_read(g))
-        self.intact = self._rank(self._vectors, self._items)
-        self.intact_without_query = self._rank(self._exchanged, self._items)
+        self.intact = self._measure(self._inputs, self._items)
 
     def values_of(self, ranks: Ints) -> Values:
         """[n] the primary metric of ranks."""
         return per_query(ranks, self._settings.cuts)[self._settings.metric]
 
-    def measure_groups(self) -> Iterator[tuple[str, _Worth]]:
-        """Measure the model without each group."""
+    def measure_groups(self) -> Iterator[tuple[str, Values]]:
+        """The name of each group, and [n] the metric of each query without it."""
         for group in self.groups:
             match group.kind:
                 case "history":
@@ -190,60 +193,68 @@ class _Hunt:
                 case "user" | "context":
                     yield group.name, self._permute_queries(group.tower_input)
 
-    def _cut_history(self, start: float, end: float) -> _Worth:
-        past = self._queries.history
+    def _cut_history(self, start: float, end: float) -> Values:
+        past = self._sample.queries.history
         cut = (past.item >= 0) & (past.age_days >= start) & (past.age_days < end)
         if not cut.any():
-            return _Worth(self.intact)
-        inputs = self._towers.query_inputs(replace(self._queries, history=_without(past, cut)))
-        return _Worth(self._rank(self._towers.embed_inputs(inputs), self._items))
+            return self.intact
+        shorter = replace(self._sample.queries, history=_without(past, cut))
+        return self._measure(self._towers.query_inputs(shorter), self._items)
 
-    def _permute_queries(self, name: str) -> _Worth:
-        permuted = {name: self._inputs[name][self._query_order]}
-        return _Worth(self._rank(self._towers.embed_inputs(self._inputs | permuted), self._items))
+    def _permute_queries(self, name: str) -> Values:
+        permuted = self._inputs[name][self._query_order]
+        return self._measure(self._inputs | {name: permuted}, self._items)
 
-    def _permute_snapshots(self, name: str) -> _Worth:
+    def _permute_snapshots(self, name: str) -> Values:
         """Exchange the popularity, or the ages, of the candidates of each snapshot."""
         items = []
-        for group in self._set.groups:
+        for group in self._sample.groups:
             values = getattr(group.snapshot, name)
             permuted = values[self._random.permutation(len(values))]
             items.append(self._towers.embed_items(replace(group.snapshot, **{name: permuted})))
-        return self._of_items(self._vectors, items)
+        return self._measure(self._inputs, items)
 
-    def _permute_items(self, name: str) -> _Worth:
+    def _permute_items(self, name: str) -> Values:
         """Exchange a column between all items: each keeps its new value, in histories as well."""
         towers = self._exchange_items(name)
-        inputs = towers.query_inputs(self._queries)
-        return self._of_items(towers.embed_inputs(inputs), self._embed_items(towers))
+        history = towers.embed_history(self._sample.queries.history)
+        inputs = self._inputs | {"history_content": history}
+        return self._measure(inputs, self._embed_items(towers))
 
     def _exchange_items(self, name: str) -> TowerScorer:
         permuted = self._towers.item_columns[name][self._item_order]
         return self._towers.with_items({name: permuted})
 
-    def _of_items(self, vectors: Floats, items: Sequence[Floats]) -> _Worth:
-        return _Worth(self._rank(vectors, items), self._rank(self._exchanged, items))
-
     def _embed_items(self, towers: TowerScorer) -> list[Floats]:
-        return [towers.embed_items(group.snapshot) for group in self._set.groups]
+        return [towers.embed_items(group.snapshot) for group in self._sample.groups]
 
-    def _rank(self, vectors: Floats, items: Sequence[Floats]) -> Values:
-        """[n] the primary metric of query vectors [n, D] and each snapshot's candidates [C, D]."""
+    def _measure(self, inputs: Inputs, items: Sequence[Floats]) -> Values:
+        """[n] the metric of query tower inputs, and of each snapshot's item vectors [C, D]."""
+        vectors = self._towers.embed_inputs(inputs)
         ranks = np.zeros(len(vectors), dtype=np.int32)
-        for group, candidates in zip(self._set.groups, items, strict=True):
-            find_eligible = self._set.eligibility(group)
-            for block in group.blocks():
+        for group, of_group, blocks in zip(self._sample.groups, items, self._eligible, strict=True):
+            for block, eligible in zip(group.blocks(), blocks, strict=True):
                 which = group.queries[block]
-                scores = vectors[which] @ candidates.T
-                eligible = find_eligible(block).eligible
-                ranks[which] = rank_positives(scores, group.positive[block], eligible)[0]
+                scores = vectors[which] @ of_group.T
+                ranks[which] = rank_positives(scores, group.positive[block], _unpack(eligible))[0]
         return self.values_of(ranks)
+
+    def _find_eligible(self, group: CandidateGroup) -> Iterator[_Packed | None]:
+        """The eligible candidates of each block as bits, since they are used for every group."""
+        find = self._sample.eligibility(group)
+        for block in group.blocks():
+            eligible = find(block).eligible
+            yield (
+                None
+                if eligible is None
+                else _Packed(np.packbits(eligible, axis=1), eligible.shape[1])
+            )
 
     def _is_read(self, group: InputGroup) -> bool:
         """Whether the towers read the group; ids are an input that they may ignore."""
         if group.kind != "id":
             return True
-        few = self._set.groups[0].snapshot
+        few = self._sample.groups[0].snapshot
         few = few.take(np.arange(min(PROBED, len(few.items))))
         other = self._exchange_items(group.tower_input)
         return not np.array_equal(self._towers.embed_items(few), other.embed_items(few))
@@ -260,3 +271,9 @@ def _without(past: PaddedHistories, cut: Flags) -> PaddedHistories:
     )
     item[gone], event_type[gone], age_days[gone] = -1, "", 0.0
     return PaddedHistories(item, event_type, age_days)
+
+
+def _unpack(packed: _Packed | None) -> Flags | None:
+    if packed is None:
+        return None
+    return np.unpackbits(packed.bits, axis=1, count=packed.width).view(np.bool_)

@@ -124,15 +124,19 @@ class GroupWorth(Settings):
         name: Such as ``items.price`` or ``history.last_hour``.
         kind: ``history``, ``popularity``, ``age``, ``id``, ``item``, ``user`` or ``context``.
         static: Whether the config declares the column as constant.
-        fall: The metric minus that with the group permuted or cut, paired.
-        fall_without_query: The same, both with the queries exchanged; only of what items have.
+        fall: The metric minus that with the group permuted or cut, paired by query.
+        share: The fall as a share of the gain over popularity; 0 if chance explains it.
+        limited: Whether the gate limits the share.
     """
 
     name: str
     kind: str
     static: bool = False
     fall: Interval = Interval()
-    fall_without_query: Interval = Interval()
+    share: float | None = None
+    limited: bool = True
+
+    _no_nan = field_validator("share")(_finite)
 
 
 class LeakResults(Settings):
@@ -141,8 +145,8 @@ class LeakResults(Settings):
     Attributes:
         n: Queries of the sample.
         metric: The model's primary metric on them.
-        gain: The same minus that of the popularity baseline, paired.
-        why: Why it was not measured.
+        gain: The same minus that of the popularity baseline, paired by query.
+        why: Why the shares were not measured.
     """
 
     n: int = 0

@@ -105,12 +105,12 @@ class TowerScorer:
             spec,
             _columns(table, spec.context_categorical, spec.context_numeric),
             _columns(table, spec.user_categorical, spec.user_numeric),
-            self._embed_history(past),
+            self.embed_history(past),
             past.event_type,
             past.age_days,
         )
 
-    def _embed_history(self, past: PaddedHistories) -> Floats:
+    def embed_history(self, past: PaddedHistories) -> Floats:
         """[n, L, C] content vectors, which depend neither on age nor on popularity; 0 padded."""
         items = np.unique(past.item[past.item >= 0]).astype(np.int32)
         if not len(items):
