@@ -25,6 +25,7 @@ from components.evaluation.examples import draw_examples
 from components.evaluation.freshness import measure_freshness, read_seen_until
 from components.evaluation.gate import apply_gate
 from components.evaluation.index_check import check_index
+from components.evaluation.leaks import hunt_leaks
 from components.evaluation.metrics import coverage, exposure, gini, per_query
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
@@ -172,6 +173,8 @@ def _evaluate(
     methods, rankings = _rank_all(settings, baselines, data, evaluation_set, towers, champions)
     with timed("bootstrapped the intervals"):
         measured, slices, n_users = _measure(settings, evaluation_set, methods, rankings)
+    with timed("measured what each group of inputs is worth"):
+        leaks = hunt_leaks(settings, evaluation_set, towers, rankings)
     results = Results(
         protocol=_describe(settings, data, evaluation_set),
         n_queries=len(evaluation_set.queries),
@@ -187,6 +190,7 @@ def _evaluate(
             settings, data, model, index, data.log.time[evaluation_set.queries.rows]
         ),
         smoke={tower: test.result() for tower, test in smoke.items()},
+        leaks=leaks,
     )
     verdict = apply_gate(settings, results, Subject.of_folders(model, index, settings))
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)

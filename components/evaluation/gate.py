@@ -5,6 +5,7 @@ A missing measurement does not remove its check: the check is then created with 
 
 from collections.abc import Iterator
 
+from components.evaluation.leak_checks import check_leaks
 from components.evaluation.power import SampleSize, chance_of_equal, detectable, needed_factor
 from components.evaluation.results import (
     CHAMPION,
@@ -39,6 +40,7 @@ def apply_gate(
             *_freshness(settings, results),
             *_exposure(settings, results),
             *_index(settings, results),
+            *check_leaks(settings, results),
             *_smoke_tests(settings, results),
         ],
         subject,

@@ -155,6 +155,45 @@ class Freshness(Settings):
     _no_nan = field_validator("model_days", "index_days", "test_days", "overlap_days")(_finite)
 
 
+class GroupWorth(Settings):
+    """How far the primary metric falls without a group of inputs; see ``leaks``.
+
+    Attributes:
+        name: Such as ``items.price`` or ``history.last_hour``.
+        kind: ``history``, ``popularity``, ``age``, ``id``, ``item``, ``user`` or ``context``.
+        static: Whether the config declares the column as constant.
+        fall: The metric minus that with the group permuted or cut, paired by query.
+        share: The fall as a share of the gain over popularity; 0 if chance explains it.
+        limited: Whether the gate limits the share.
+    """
+
+    name: str
+    kind: str
+    static: bool = False
+    fall: Interval = Interval()
+    share: float | None = None
+    limited: bool = True
+
+    _no_nan = field_validator("share")(_finite)
+
+
+class LeakResults(Settings):
+    """What each group of inputs is worth, on a sample of the test queries.
+
+    Attributes:
+        n: Queries of the sample.
+        metric: The model's primary metric on them.
+        gain: The same minus that of the popularity baseline, paired by query.
+        why: Why the shares were not measured.
+    """
+
+    n: int = 0
+    metric: Interval = Interval()
+    gain: Interval = Interval()
+    groups: tuple[GroupWorth, ...] = ()
+    why: str = ""
+
+
 class Results(Settings):
     """All measurements of a model.
 
@@ -172,6 +211,7 @@ class Results(Settings):
         index: The quality of the index.
         freshness: How old the model, the index and the test window are.
         smoke: For each tower, the comparison with a model server.
+        leaks: What each group of inputs is worth.
     """
 
     protocol: dict[str, Any]
@@ -186,6 +226,7 @@ class Results(Settings):
     index: IndexResult = IndexResult()
     freshness: Freshness = Freshness()
     smoke: dict[str, SmokeResult] = {}
+    leaks: LeakResults = LeakResults()
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

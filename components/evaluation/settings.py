@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.evaluation.leak_settings import LeakSettings
 from refit.extensions import ExtensionKind
 from refit.model_server import STAND_IN
 from refit.settings import FiniteSettings
@@ -203,6 +204,7 @@ class EvaluationSettings(FiniteSettings):
         examples: Example queries in the report.
         prediction_queries: At most this many visits get reference predictions, evenly over time.
         baselines: Which baselines run, and their grids.
+        leaks: How far the metric may rest on inputs that may hold what came later.
     """
 
     candidates: Literal["live", "seen"] = "live"
@@ -244,6 +246,7 @@ class EvaluationSettings(FiniteSettings):
     examples: int = Field(default=5, ge=0)
     prediction_queries: int = Field(default=5000, ge=1)
     baselines: BaselineSettings = BaselineSettings()
+    leaks: LeakSettings = LeakSettings()
 
     @field_validator("excused_bundles")
     @classmethod

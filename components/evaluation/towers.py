@@ -18,7 +18,7 @@ from components.evaluation.data import (
 from components.evaluation.ranking import ScoreBlock
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import PaddedHistories, numbers, strings, vectors
-from refit.features import FeaturesManifest, Inputs, item_inputs, query_inputs
+from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
 from refit.files import read_json
 from refit.towers import load_tower, run_tower
 
@@ -66,6 +66,26 @@ class TowerScorer:
         other._data, other._embedded = data, None
         return other
 
+    @property
+    def spec(self) -> FeatureSpec:
+        """The inputs of these towers."""
+        return self._manifest.spec
+
+    @property
+    def item_columns(self) -> Inputs:
+        """The item inputs that do not change over time, for the whole catalogue."""
+        return self._static
+
+    def with_items(self, changed: Inputs) -> "TowerScorer":
+        """The same towers over a catalogue in which some of ``item_columns`` are others."""
+        other = copy(self)
+        other._static, other._embedded = self._static | changed, None
+        return other
+
+    def embed_inputs(self, inputs: Inputs) -> Floats:
+        """[n, D] vectors of query tower inputs; see ``query_inputs``."""
+        return run_tower(self._query_tower, inputs)["embedding"]
+
     def embed_items(self, snapshot: CandidateSnapshot) -> Floats:
         """[C, D] vectors of a snapshot's candidates."""
         return self.run_item_tower(self.item_inputs(snapshot))["embedding"]
@@ -82,8 +102,7 @@ class TowerScorer:
     def embed_queries(self, queries: Queries) -> Floats:
         """[n, D] vectors of the queries; those of the last call are kept."""
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
-            inputs = self.query_inputs(queries)
-            self._embedded = (queries.rows, run_tower(self._query_tower, inputs)["embedding"])
+            self._embedded = (queries.rows, self.embed_inputs(self.query_inputs(queries)))
         return self._embedded[1]
 
     def query_inputs(self, queries: Queries) -> Inputs:
@@ -94,12 +113,12 @@ class TowerScorer:
             spec,
             _columns(table, spec.context_categorical, spec.context_numeric),
             _columns(table, spec.user_categorical, spec.user_numeric),
-            self._embed_history(past),
+            self.embed_history(past),
             past.event_type,
             past.age_days,
         )
 
-    def _embed_history(self, past: PaddedHistories) -> Floats:
+    def embed_history(self, past: PaddedHistories) -> Floats:
         """[n, L, C] content vectors, which depend neither on age nor on popularity; 0 padded."""
         items = np.unique(past.item[past.item >= 0]).astype(np.int32)
         if not len(items):
