@@ -29,7 +29,7 @@ def evaluate_model(
         metrics: The measurements of the gate's checks, for the run page.
         report: The report as HTML.
         summary: The report as Markdown.
-        registry: Folder or URL of the bundles; needed with ``champion``.
+        registry: Folder or URL of the registry: its ledger counts the looks at the test window.
         champion: Id of the champion's bundle; empty if there is none yet.
     """
     import shutil
@@ -50,6 +50,7 @@ def evaluate_model(
             Path(index.path),
             out,
             champion=Registry(registry).get(champion).path if champion else None,
+            registry=registry,
         )
         shutil.copyfile(out / "report.html", report.path)
         shutil.copyfile(out / "report.md", summary.path)

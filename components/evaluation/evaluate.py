@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from components.evaluation.beyond_accuracy import measure_beyond
 from components.evaluation.bootstrap import Replicates
 from components.evaluation.data import (
     CandidateSnapshot,
@@ -17,8 +18,8 @@ from components.evaluation.data import (
     Queries,
 )
 from components.evaluation.examples import draw_examples
-from components.evaluation.gate import apply_gate
 from components.evaluation.index_check import check_index
+from components.evaluation.looks import judge
 from components.evaluation.metrics import coverage, exposure, gini, per_query
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
@@ -68,6 +69,7 @@ def evaluate(
     index: Path,
     out: Path,
     champion: Path | None = None,
+    registry: str = "",
 ) -> Verdict:
     """Evaluate a model on the test split and write the evaluation folder, atomically.
 
@@ -82,6 +84,8 @@ def evaluate(
         index: Index folder that was built with the model.
         out: The evaluation folder; an existing one is replaced.
         champion: Bundle folder of the champion to compare with, if there is one.
+        registry: Folder or URL of the registry, whose ledger counts the looks at the test window
+            and keeps this one. Without it nothing is counted, and the report says so.
 
     Raises:
         DataValidationError: A split is empty, or the features are incomplete.
@@ -90,7 +94,9 @@ def evaluate(
     """
     baselines = load_baselines(settings.baselines)
     with SmokeTest(settings, model) as smoke:
-        verdict = _evaluate(settings, baselines, features, model, index, out, champion, smoke)
+        verdict = _evaluate(
+            settings, baselines, features, model, index, out, champion, smoke, registry
+        )
     log_message("the gate passed the model" if verdict.passed else "the gate refused the model")
     for reason in verdict.reasons:
         log_message(f"  {reason}")
@@ -106,6 +112,7 @@ def _evaluate(
     out: Path,
     champion: Path | None,
     smoke: SmokeTest,
+    registry: str,
 ) -> Verdict:
     with timed("read the features"):
         data = EvaluationData(features)
@@ -137,7 +144,7 @@ def _evaluate(
         index=check_index(index, data, towers, vectors),
         smoke=smoke.result(),
     )
-    verdict = apply_gate(settings, results)
+    results, verdict = judge(settings, results, data, registry, champion)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
@@ -257,6 +264,7 @@ def _measure(
                 "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in names},
                 "gain": gain,
                 "exposure": _exposure(evaluation_set, rankings[method.name].top),
+                "beyond": measure_beyond(settings, evaluation_set, rankings[method.name]),
             }
         )
 

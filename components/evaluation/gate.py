@@ -14,11 +14,13 @@ def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
     """Compare every measurement with its threshold."""
     return Verdict.of(
         [
+            *_looks(settings, results),
             *_sample_size(settings, results),
             *_against_baselines(settings, results),
             *_against_champion(settings, results),
             *_slices(settings, results),
             *_exposure(settings, results),
+            *_bounds(settings, results),
             *_index(settings, results),
             Check(
                 name="model server: largest difference from the model",
@@ -30,6 +32,16 @@ def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
             ),
         ]
     )
+
+
+def _looks(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    if settings.looks.refuse:
+        yield Check(
+            name="looks at this test window",
+            measured=results.looks.number,
+            at_most=settings.looks.most,
+            why="no ledger was kept: the evaluation was given no registry",
+        )
 
 
 def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
@@ -150,6 +162,21 @@ def _exposure(settings: EvaluationSettings, results: Results) -> Iterator[Check]
         )
 
 
+def _bounds(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    model = _model(results)
+    measured = model.beyond.values | {name: m.value for name, m in model.metrics.items()}
+    for name, bound in settings.bounds.items():
+        yield Check(
+            name=_plain(name),
+            measured=measured.get(name),
+            at_least=bound.at_least,
+            at_most=bound.at_most,
+            n=results.n_queries,
+            needs_n=settings.min_queries,
+            why=model.beyond.why.get(name, "it is not among the measurements"),
+        )
+
+
 def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     index = results.index
     known = index.embedding_version and results.embedding_version
@@ -197,10 +224,12 @@ def _low_end(
     at_least: float | None = None,
     above: float | None = None,
 ) -> Check:
-    """A check of the lower end of a paired difference's interval."""
-    measured = gain.low if gain is not None and gain.value is not None else None
+    """A check of the lower end of a paired difference's interval, at the level of this look."""
+    measured = None
+    if gain is not None and gain.value is not None and gain.low is not None:
+        measured = results.looks.lower_end(gain.value, gain.low)
     return Check(
-        name=f"{name} (low end of 95%)",
+        name=f"{name} (low end of {100 * results.looks.level:.4g}%)",
         measured=measured,
         at_least=at_least,
         above=above,

@@ -18,6 +18,7 @@ from pipelines.cli.monitor import monitor
 from pipelines.cli.retry import retry_run
 from pipelines.cli.rollout import rollout
 from pipelines.cli.run import run_pipeline
+from pipelines.cli.runs import runs
 from pipelines.cli.schedule import schedule_pipeline
 from pipelines.cli.serve import recommend, serve
 from pipelines.cli.simulate import simulate
@@ -72,6 +73,7 @@ app.command("doctor")(check_setup)
 app.add_typer(alerts, name="alerts")
 app.add_typer(bundles, name="bundles")
 app.add_typer(rollout, name="rollout")
+app.add_typer(runs, name="runs")
 
 
 def _show_version(wanted: bool) -> None:
