@@ -24,10 +24,8 @@ DIVERSITY_LISTS = 5000
 BINS = 10
 
 
-def measure_beyond(
-    settings: EvaluationSettings, evaluation_set: EvaluationSet, ranking: Ranking
-) -> Beyond:
-    """Measure a method's lists.
+class BeyondAccuracy:
+    """Measures the lists of methods on one evaluation set.
 
     A share of exposure is a share of the places in the lists; a share of stock is that of the live
     items, averaged over the queries. Their ratio is 1 where a part is shown as often as it is
@@ -36,62 +34,77 @@ def measure_beyond(
     Args:
         settings: The shortest cut, and what counts as new, small and a part.
         evaluation_set: The test queries.
-        ranking: Their lists.
     """
-    top = ranking.top[:, : settings.shortest]
-    found: dict[str, float | None] = {}
-    why: dict[str, str] = {}
 
-    def keep(name: str, value: float | None, reason: str) -> None:
-        known = value is not None and bool(np.isfinite(value))
-        found[f"{name}_at_{settings.shortest}"] = value if known else None
-        if not known:
-            why[f"{name}_at_{settings.shortest}"] = reason
+    def __init__(self, settings: EvaluationSettings, evaluation_set: EvaluationSet) -> None:
+        self._settings, self._set = settings, evaluation_set
+        data = evaluation_set.data
+        before = data.log.before(data.split_start("test"))
+        self._surprise = surprise(
+            data.log.user[:before], data.log.item[:before], data.catalogue.size
+        )
+        self._static = _static_parts(settings.beyond, evaluation_set)
 
-    log, items = evaluation_set.data.log, evaluation_set.data.catalogue.size
-    before = log.before(evaluation_set.data.split_start("test"))
-    keep("novelty", novelty(top, log.user[:before], log.item[:before], items), "nothing was shown")
-    value, reason = _diversity(evaluation_set, top)
-    keep("diversity", value, reason)
-    parts, age_days = _count_parts(settings.beyond, evaluation_set, top)
-    keep("age_days", age_days, "no listing that was shown has an age")
-    for name, part, reason in (
-        ("new_listings", NEW, "no live item is new, by evaluation.beyond.new_days"),
-        ("small_sellers", SMALL, "the items have no sellers, or none is small"),
-    ):
-        keep(name, next((p.ratio for p in parts if p.part == part), None), reason)
-    for name, column in (("size_parity", SIZE), ("price_parity", PRICE)):
-        ratios = [p.ratio for p in parts if p.part.startswith(f"{column}: ")]
-        known = [ratio for ratio in ratios if ratio is not None]
-        keep(name, min(known, default=None), f"the items have no {column}")
-    reliability = measure_reliability(evaluation_set, ranking, settings.shortest)
-    keep(
-        "calibration_error",
-        calibration_error(reliability),
-        "one half of the test window has no list with its positive, or no finite score",
-    )
-    return Beyond(values=found, why=why, parts=parts, reliability=reliability)
+    def measure(self, ranking: Ranking) -> Beyond:
+        """Measure a method's lists."""
+        k = self._settings.shortest
+        top = ranking.top[:, :k]
+        found: dict[str, float | None] = {}
+        why: dict[str, str] = {}
+
+        def keep(name: str, value: float | None, reason: str) -> None:
+            known = value is not None and bool(np.isfinite(value))
+            found[f"{name}_at_{k}"] = value if known else None
+            if not known:
+                why[f"{name}_at_{k}"] = reason
+
+        keep("novelty", novelty(top, self._surprise), "nothing was shown")
+        keep("diversity", *_diversity(self._set, top))
+        parts, age_days = _count_parts(self._settings.beyond, self._set, top, self._static)
+        keep("age_days", age_days, "no listing that was shown has an age")
+        for name, part, reason in (
+            ("new_listings", NEW, "no live item is new, by evaluation.beyond.new_days"),
+            ("small_sellers", SMALL, "the items have no sellers, or none is small"),
+        ):
+            keep(name, next((p.ratio for p in parts if p.part == part), None), reason)
+        for name, column in (("size_parity", SIZE), ("price_parity", PRICE)):
+            ratios = [p.ratio for p in parts if p.part.startswith(f"{column}: ")]
+            known = [ratio for ratio in ratios if ratio is not None]
+            keep(name, min(known, default=None), f"the items have no {column}")
+        reliability = measure_reliability(self._set, ranking, k)
+        keep(
+            "calibration_error",
+            calibration_error(reliability),
+            "one half of the test window has no list with its positive, or no finite score",
+        )
+        return Beyond(values=found, why=why, parts=parts, reliability=reliability)
 
 
-def novelty(top: Ints, user: Ints, item: Ints, n_items: int) -> float | None:
-    """Mean self-information of the items shown, in bits (Zhou et al. 2010, PNAS 107:4511).
+def surprise(user: Ints, item: Ints, n_items: int) -> Values:
+    """[N] self-information of each item, in bits (Zhou et al. 2010, PNAS 107:4511).
 
-    ``log2((U + 1) / (u_i + 1))``, where u_i of the U users have chosen item i before the test: 0
-    for what everybody has chosen already. The ones keep it finite for new items.
+    ``log2((U + 1) / (u_i + 1))``, where u_i of the U users have chosen item i: 0 for what everybody
+    has chosen already. The ones keep it finite for new items.
 
     Args:
-        top: [n, k] items shown, -1 for none.
         user: [M] users of the earlier choices.
         item: [M] their items.
         n_items: Number of items.
     """
+    pairs = np.unique(user.astype(np.int64) * n_items + item)
+    users = np.bincount(pairs % n_items, minlength=n_items)
+    return np.asarray(np.log2((len(np.unique(user)) + 1) / (users + 1)), dtype=np.float64)
+
+
+def novelty(top: Ints, bits: Values) -> float | None:
+    """Mean surprise of the items shown; None if nothing was.
+
+    Args:
+        top: [n, k] items shown, -1 for none.
+        bits: [N] the surprise of each item.
+    """
     shown = top[top >= 0]
-    if not len(shown):
-        return None
-    pairs = np.unique(np.stack([user, item], axis=1), axis=0)
-    users = np.bincount(pairs[:, 1], minlength=n_items)
-    n_users = len(np.unique(user))
-    return float(np.mean(np.log2((n_users + 1) / (users[shown] + 1))))
+    return float(bits[shown].mean()) if len(shown) else None
 
 
 def diversity_of_vectors(top: Ints, vector: Floats) -> float | None:
@@ -207,10 +220,12 @@ class _Part:
 
 
 def _count_parts(
-    settings: BeyondSettings, evaluation_set: EvaluationSet, top: Ints
+    settings: BeyondSettings,
+    evaluation_set: EvaluationSet,
+    top: Ints,
+    static: Mapping[str, NDArray[np.bool_]],
 ) -> tuple[tuple[ExposureShare, ...], float | None]:
     """Shares of stock and exposure of every part, and the mean age of the items shown."""
-    static = _static_parts(settings, evaluation_set)
     stock: dict[str, float] = {}
     shown: dict[str, float] = {}
     ages: list[Values] = []

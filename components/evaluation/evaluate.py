@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.beyond_accuracy import measure_beyond
+from components.evaluation.beyond_accuracy import BeyondAccuracy
 from components.evaluation.bootstrap import Replicates
 from components.evaluation.data import (
     CandidateSnapshot,
@@ -249,6 +249,7 @@ def _measure(
             columns[f"{part}/{name}"] = metrics[settings.metric] * flags
     users = evaluation_set.data.log.user[evaluation_set.queries.rows]
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
+    beyond = BeyondAccuracy(settings, evaluation_set)
 
     def finish(method: Method) -> Method:
         if method.name not in rankings:
@@ -264,7 +265,7 @@ def _measure(
                 "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in names},
                 "gain": gain,
                 "exposure": _exposure(evaluation_set, rankings[method.name].top),
-                "beyond": measure_beyond(settings, evaluation_set, rankings[method.name]),
+                "beyond": beyond.measure(rankings[method.name]),
             }
         )
 

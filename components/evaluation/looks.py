@@ -55,7 +55,7 @@ def judge(
         champion=_read_version(champion),
     )
     judgement, looks = ledger.begin(draft, settings.looks)
-    log_message(f"look {looks.number} at this test window: {looks.level:.4%} intervals")
+    log_message(f"look {looks.number} at this test window, {100 * looks.level:.4g}% intervals")
     results = results.model_copy(update={"looks": looks})
     verdict = apply_gate(settings, results)
     model = results.methods[0].metrics.get(settings.metric, Interval())

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.alerts import alerts
+from pipelines.cli.backtest import backtest
 from pipelines.cli.bundles import bundles
 from pipelines.cli.cancel import cancel_run
 from pipelines.cli.demo import demo
@@ -58,6 +59,7 @@ Exit codes:
 """,
 )
 app.command("run")(run_pipeline)
+app.command("backtest")(backtest)
 app.command("submit")(submit_pipeline)
 app.command("schedule")(schedule_pipeline)
 app.command("status")(show_status)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from components.evaluation.beyond_accuracy import (
+    BeyondAccuracy,
     calibration_error,
     diversity_of_categories,
     diversity_of_vectors,
-    measure_beyond,
     measure_reliability,
     novelty,
+    surprise,
 )
 from components.evaluation.data import EvaluationData
 from components.evaluation.gate import apply_gate
@@ -32,8 +33,10 @@ def test_novelty_is_the_surprise_in_bits():
     """Of 3 users, 3 have chosen item 0 (one twice), 1 has chosen item 1, nobody item 2."""
     user, item_ = np.array([0, 1, 2, 2, 0]), np.array([0, 0, 0, 0, 1])
     top = np.array([[0, 1], [2, -1]])
-    assert novelty(top, user, item_, 3) == pytest.approx((0 + math.log2(4 / 2) + math.log2(4)) / 3)
-    assert novelty(np.full((1, 2), -1), user, item_, 3) is None
+    bits = surprise(user, item_, 3)
+    assert bits == pytest.approx([0, math.log2(4 / 2), math.log2(4)])
+    assert novelty(top, bits) == pytest.approx((0 + 1 + 2) / 3)
+    assert novelty(np.full((1, 2), -1), bits) is None
 
 
 def test_diversity_of_vectors_is_the_mean_cosine_distance():
@@ -95,7 +98,8 @@ def test_shares_of_exposure_against_shares_of_stock(tmp_path):
     settings = SETTINGS.model_copy(
         update={"beyond": BeyondSettings(new_days=6.0, small_seller_listings=1, price_bands=2)}
     )
-    found = measure_beyond(settings, market(tmp_path), ranking([[0, 1], [0, 3], [0, 1], [0, -1]]))
+    lists = ranking([[0, 1], [0, 3], [0, 1], [0, -1]])
+    found = BeyondAccuracy(settings, market(tmp_path)).measure(lists)
     parts = {part.part: (part.stock, part.exposure) for part in found.parts}
     assert parts["new listings"] == pytest.approx((1 / 4, 1 / 7))
     assert parts["small sellers"] == pytest.approx((1 / 4, 0.0)), (
@@ -116,7 +120,7 @@ def test_shares_of_exposure_against_shares_of_stock(tmp_path):
 
 def test_what_is_not_there_is_none_and_says_why(tmp_path):
     settings = SETTINGS.model_copy(update={"beyond": BeyondSettings(new_days=0.5)})
-    found = measure_beyond(settings, market(tmp_path), ranking([[-1, -1]] * 4))
+    found = BeyondAccuracy(settings, market(tmp_path)).measure(ranking([[-1, -1]] * 4))
     assert set(found.values) == set(found.why)
     assert all(value is None for value in found.values.values())
     assert found.why["new_listings_at_2"].startswith("no live item is new")
