@@ -34,6 +34,23 @@ def continuous_training_arguments(
     }
 
 
+def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
+    """Parameters of backtest, with the data's fingerprint and the current champion."""
+    return {
+        "ingestion": to_json(settings.ingestion),
+        "features": to_json(settings.features),
+        "training": to_json(settings.training),
+        "indexing": to_json(settings.indexing),
+        "evaluation": to_json(settings.evaluation),
+        "backtest": to_json(settings.backtest),
+        "data_fingerprint": _fingerprint(settings),
+        "registry": home.registry,
+        "champion": Registry(home.registry).champion_id(),
+        "checkpoint_folder": str(home.checkpoints),
+        "webhook": settings.webhook,
+    }
+
+
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
     """Parameters of index_refresh, which keeps the champion's towers and feature spec.
 

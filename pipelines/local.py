@@ -37,6 +37,16 @@ PIPELINE_STEPS = {
         "calibrate",
         "deploy",
     ),
+    "backtest": (
+        "plan",
+        "ingest",
+        "features",
+        "train",
+        "index",
+        "evaluate",
+        "summarize",
+        "judge",
+    ),
     "index_refresh": ("ingest", "features", "gate", "deploy"),
     "drift_monitoring": ("monitor",),
 }

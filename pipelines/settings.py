@@ -17,6 +17,7 @@ from monitoring.drift_metrics import require_known
 from monitoring.settings import MonitorSettings
 from pipelines.loading import LoadedSettings, load_settings, read_document
 from pipelines.scale import ScaledSettings
+from refit.backtest import BacktestSettings
 from refit.errors import UsageError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -36,6 +37,7 @@ class RunSettings(ScaledSettings):
         training: The towers and their training.
         indexing: The index over the live listings.
         evaluation: How a model is evaluated, and what the gate demands.
+        backtest: Which earlier windows ``refit backtest`` goes through, and what it demands.
         deployment: How a bundle goes live.
         monitoring: How drift is measured, and what it may start.
     """
@@ -49,6 +51,7 @@ class RunSettings(ScaledSettings):
     training: TrainSettings = TrainSettings()
     indexing: IndexSettings = IndexSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    backtest: BacktestSettings = BacktestSettings()
     deployment: DeploySettings = DeploySettings()
     monitoring: MonitorSettings = MonitorSettings()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from components.evaluation.beyond_accuracy import BeyondAccuracy
 from components.evaluation.bootstrap import Replicates
 from components.evaluation.data import (
     DAY,
@@ -23,9 +24,9 @@ from components.evaluation.data import (
 from components.evaluation.earlier import EarlierChampion
 from components.evaluation.examples import draw_examples
 from components.evaluation.freshness import measure_freshness, read_seen_until
-from components.evaluation.gate import apply_gate
 from components.evaluation.index_check import check_index
 from components.evaluation.leaks import hunt_leaks
+from components.evaluation.looks import judge
 from components.evaluation.metrics import coverage, exposure, gini, per_query
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
@@ -103,6 +104,7 @@ def evaluate(
     out: Path,
     champion: Path | None = None,
     earlier: EarlierChampion | None = None,
+    registry: str = "",
 ) -> Verdict:
     """Evaluate a model on the test split and write the evaluation folder, atomically.
 
@@ -118,6 +120,8 @@ def evaluate(
         out: The evaluation folder; an existing one is replaced.
         champion: Bundle folder of the champion to compare with, if there is one.
         earlier: A better one of the last champions, if there is one.
+        registry: Folder or URL of the registry, whose ledger counts the looks at the test window
+            and keeps this one. Without it nothing is counted, and the report says so.
 
     Raises:
         DataValidationError: A split is empty, or the features are incomplete.
@@ -134,7 +138,9 @@ def evaluate(
         if earlier:
             name = f"the best of the last {settings.best_of_last}"
             champions.append(Champion(name, earlier.bundle_id, earlier.folder, earlier.why))
-        verdict = _evaluate(settings, baselines, features, model, index, out, champions, smoke)
+        verdict = _evaluate(
+            settings, baselines, features, model, index, out, champions, smoke, registry
+        )
     log_message(f"the gate: {verdict.outcome}")
     for reason in verdict.reasons:
         log_message(f"  {reason}")
@@ -150,6 +156,7 @@ def _evaluate(
     out: Path,
     champions: Sequence[Champion],
     smoke: Mapping[str, SmokeTest],
+    registry: str,
 ) -> Verdict:
     with timed("read the features"):
         data = EvaluationData(features)
@@ -192,7 +199,9 @@ def _evaluate(
         smoke={tower: test.result() for tower, test in smoke.items()},
         leaks=leaks,
     )
-    verdict = apply_gate(settings, results, Subject.of_folders(model, index, settings))
+    champion = champions[0].folder if champions else None
+    subject = Subject.of_folders(model, index, settings)
+    results, verdict = judge(settings, results, data, subject, registry, champion)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
@@ -304,6 +313,7 @@ def _measure(
     for name, flags in unseen.items():
         columns |= dict(_unseen_columns(name, flags, values, slices, settings.metric))
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
+    beyond = BeyondAccuracy(settings, evaluation_set)
 
     def finish(method: Method) -> Method:
         if method.name not in rankings:
@@ -311,6 +321,7 @@ def _measure(
         found: dict[str, Any] = {
             "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in values[method.name]},
             "exposure": _exposure(evaluation_set, rankings[method.name].top),
+            "beyond": beyond.measure(rankings[method.name]),
         }
         if method.kind == "champion":
             found |= _compare_unseen(method.name, values[method.name], replicates)

@@ -31,20 +31,51 @@ def apply_gate(
         results: The measurements.
         subject: What was measured, recorded in the verdict.
     """
+    results = _at_level_of_look(results)
     return Verdict.of(
         [
+            *_looks(settings, results),
             *_sample_size(settings, results),
             *_against_baselines(settings, results),
             *_against_champion(settings, results),
             *_slices(settings, results),
             *_freshness(settings, results),
             *_exposure(settings, results),
+            *_bounds(settings, results),
             *_index(settings, results),
             *check_leaks(settings, results),
             *_smoke_tests(settings, results),
         ],
         subject,
     )
+
+
+def _at_level_of_look(results: Results) -> Results:
+    """The results with the intervals of gains at the level that this look has to clear."""
+
+    def widen(gain: Interval) -> Interval:
+        if gain.value is None or gain.low is None or gain.high is None:
+            return gain
+        low, high = (results.looks.widen(gain.value, end) for end in (gain.low, gain.high))
+        return gain.model_copy(update={"low": low, "high": high})
+
+    widened = [
+        method.model_copy(
+            update={"gain": {name: widen(gain) for name, gain in method.gain.items()}}
+        )
+        for method in results.methods
+    ]
+    return results.model_copy(update={"methods": tuple(widened)})
+
+
+def _looks(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    if settings.looks.refuse:
+        yield Check(
+            name="looks at this test window",
+            measured=results.looks.number,
+            at_most=settings.looks.most,
+            why="no ledger was kept: the evaluation was given no registry",
+        )
 
 
 def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
@@ -89,10 +120,10 @@ def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterat
         if not silent.excused and not is_required:
             why = f"{silent.not_run}; if it need not run, say why in evaluation.baselines.excused"
             yield Check(name=f"gain over {silent.name}", measured=None, why=why)
-    size = _size(results)
+    size, level = _size(results), results.looks.level
     for baseline in results.of_kind("baseline"):
         gain = baseline.gain.get(settings.metric, Interval())
-        yield _better(f"gain over {baseline.name}", gain, settings, size)
+        yield _better(f"gain over {baseline.name}", gain, settings, size, level)
     best = results.best_baseline(settings.metric)
     value = _metric(best, settings.metric)
     gain = best.gain.get(settings.metric, Interval()) if best else Interval()
@@ -113,16 +144,22 @@ def _against_baselines(settings: EvaluationSettings, results: Results) -> Iterat
         settings.guard_tolerance * (_metric(best, settings.guard_metric) or 0.0),
         settings,
         size,
+        level,
     )
 
 
 def _against_champion(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     for champion in (m for m in results.methods if m.kind == "champion"):
-        yield from decide_against_champion(settings, champion, results.queries_per_day)
+        yield from decide_against_champion(
+            settings, champion, results.queries_per_day, results.looks.level
+        )
 
 
 def decide_against_champion(
-    settings: EvaluationSettings, champion: Method, queries_per_day: float | None = None
+    settings: EvaluationSettings,
+    champion: Method,
+    queries_per_day: float | None = None,
+    level: float = 0.95,
 ) -> Iterator[Check]:
     """The checks of the comparison with the champion, or with an earlier one.
 
@@ -130,6 +167,7 @@ def decide_against_champion(
         settings: The tolerance and the power.
         champion: The measured comparison.
         queries_per_day: Queries that a day of the test window gave.
+        level: Confidence level of the gain's interval.
     """
     name = f"gain over {_the(champion)}"
     size = SampleSize(champion.n_compared or 0, queries_per_day)
@@ -149,7 +187,8 @@ def decide_against_champion(
             yield Check(name=name, measured=None, why=why)
         return
     gain = champion.gain.get(settings.metric, Interval())
-    yield _not_worse(name, gain, settings.champion_tolerance * value, settings, size)
+    margin = settings.champion_tolerance * value
+    yield _not_worse(name, gain, margin, settings, size, level)
     yield Check(
         name=f"{name}: users compared",
         measured=champion.users_compared,
@@ -278,6 +317,21 @@ def _exposure(settings: EvaluationSettings, results: Results) -> Iterator[Check]
         )
 
 
+def _bounds(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    model = _model(results)
+    measured = model.beyond.values | {name: m.value for name, m in model.metrics.items()}
+    for name, bound in settings.bounds.items():
+        yield Check(
+            name=_plain(name),
+            measured=measured.get(name),
+            at_least=bound.at_least,
+            at_most=bound.at_most,
+            n=results.n_queries,
+            needs_n=settings.min_queries,
+            why=model.beyond.why.get(name, "it is not among the measurements"),
+        )
+
+
 def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     index = results.index
     known = index.embedding_version and results.embedding_version
@@ -317,13 +371,15 @@ def _index(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
     )
 
 
-def _better(name: str, gain: Interval, settings: EvaluationSettings, size: SampleSize) -> Check:
+def _better(
+    name: str, gain: Interval, settings: EvaluationSettings, size: SampleSize, level: float
+) -> Check:
     """The gain must be shown to be above zero; while it may still be, the data cannot tell."""
     undecided = gain.high is not None and gain.high > 0.0
     factor = needed_factor(gain, gain.value or 0.0, settings.power)
     more = size.describe_more(factor) if undecided and factor else ""
     return Check(
-        name=f"{name} (low end of 95%)",
+        name=f"{name} (low end of {100 * level:.4g}%)",
         measured=None if gain.value is None else gain.low,
         above=0.0,
         n=size.n_queries,
@@ -334,7 +390,12 @@ def _better(name: str, gain: Interval, settings: EvaluationSettings, size: Sampl
 
 
 def _not_worse(
-    name: str, gain: Interval, margin: float, settings: EvaluationSettings, size: SampleSize
+    name: str,
+    gain: Interval,
+    margin: float,
+    settings: EvaluationSettings,
+    size: SampleSize,
+    level: float,
 ) -> Check:
     """The gain must be shown to be above ``-margin``, by a test that can show it.
 
@@ -356,7 +417,7 @@ def _not_worse(
             too_small = f"with the tolerance of {margin:.4g} an equal model passes in {chance:.0%}"
             more = f"{too_small} of such tests; {more}" if more else too_small
     return Check(
-        name=f"{name} (low end of 95%)",
+        name=f"{name} (low end of {100 * level:.4g}%)",
         measured=None if gain.value is None else gain.low,
         at_least=needed,
         n=size.n_queries,

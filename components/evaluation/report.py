@@ -30,25 +30,7 @@ def write_report(
     dataset: DatasetManifest | None,
 ) -> None:
     """Write report.html, a page without external resources, and report.md."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: (name or "").endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "rate": rate,
-        "short": short,
-        "percent": percent,
-        "interval": interval,
-        "bound": bound,
-        "plain": plain,
-        "parameter": parameter,
-    }
+    environment = make_environment()
     best = results.best_baseline(settings.metric)
     page: dict[str, Any] = {
         "settings": settings,
@@ -74,6 +56,30 @@ def write_report(
     for suffix in ("html", "md"):
         text = environment.get_template(f"report_template.{suffix}").render(page)
         (folder / f"report.{suffix}").write_text(text, encoding="utf-8")
+
+
+def make_environment() -> Any:
+    """The environment of the report's templates, with the filters that show measurements."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: (name or "").endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "rate": rate,
+        "short": short,
+        "percent": percent,
+        "interval": interval,
+        "bound": bound,
+        "plain": plain,
+        "parameter": parameter,
+    }
+    return environment
 
 
 def summarise(settings: EvaluationSettings, results: Results, verdict: Verdict) -> str:

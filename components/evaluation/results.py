@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import field_validator
 
+from refit.ledger import Looks
 from refit.settings import Settings
 
 MODEL = "model"
@@ -38,6 +39,57 @@ class Exposure(Settings):
     seller_gini: float | None = None
 
     _no_nan = field_validator("coverage", "item_gini", "seller_gini")(_finite)
+
+
+class ExposureShare(Settings):
+    """How often a part of the stock is shown, against how much of the stock it is.
+
+    Attributes:
+        part: Such as ``new listings``, ``small sellers`` or ``size: M``.
+        stock: Its share of the live items, averaged over the queries.
+        exposure: Its share of the places in the lists.
+    """
+
+    part: str
+    stock: float | None
+    exposure: float | None
+
+    _no_nan = field_validator("stock", "exposure")(_finite)
+
+    @property
+    def ratio(self) -> float | None:
+        """Exposure over stock: 1 where the part is shown as often as it is there."""
+        return None if not self.stock or self.exposure is None else self.exposure / self.stock
+
+
+class ReliabilityBin(Settings):
+    """List places with similar scores: the probability they promise, and what happened.
+
+    Attributes:
+        promised: Mean probability that the score stands for.
+        happened: Share of the places whose item was chosen.
+        n: Number of places.
+    """
+
+    promised: float
+    happened: float
+    n: int
+
+
+class Beyond(Settings):
+    """What accuracy does not see of a method's lists; see ``beyond_accuracy``.
+
+    Attributes:
+        values: Measurements by name; None where it could not be measured.
+        why: Why, for those.
+        parts: Shares of exposure and stock.
+        reliability: The score as a probability, on the later half of the test queries.
+    """
+
+    values: dict[str, float | None] = {}
+    why: dict[str, str] = {}
+    parts: tuple[ExposureShare, ...] = ()
+    reliability: tuple[ReliabilityBin, ...] = ()
 
 
 class Method(Settings):
@@ -71,6 +123,7 @@ class Method(Settings):
     users_compared: int | None = None
     seen_until: str = ""
     exposure: Exposure = Exposure()
+    beyond: Beyond = Beyond()
     not_finite: int | None = None
 
 
@@ -212,6 +265,7 @@ class Results(Settings):
         freshness: How old the model, the index and the test window are.
         smoke: For each tower, the comparison with a model server.
         leaks: What each group of inputs is worth.
+        looks: How often models were judged on this test window.
     """
 
     protocol: dict[str, Any]
@@ -227,6 +281,7 @@ class Results(Settings):
     freshness: Freshness = Freshness()
     smoke: dict[str, SmokeResult] = {}
     leaks: LeakResults = LeakResults()
+    looks: Looks = Looks()
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

@@ -1,15 +1,28 @@
 """How a model is evaluated, and every threshold of the gate."""
 
+from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from components.evaluation.leak_settings import LeakSettings
 from refit.extensions import ExtensionKind
+from refit.ledger import LookSettings
 from refit.model_server import STAND_IN
 from refit.settings import FiniteSettings
 
 METRIC_NAMES = ("hit_rate", "ndcg", "mrr")
+BEYOND_NAMES = (
+    "novelty",
+    "diversity",
+    "age_days",
+    "new_listings",
+    "small_sellers",
+    "size_parity",
+    "price_parity",
+    "calibration_error",
+)
+"""What ``components.evaluation.beyond_accuracy`` measures, at the shortest cut."""
 BASELINES = ExtensionKind(
     name="baseline",
     group="refit.baselines",
@@ -154,6 +167,40 @@ class BaselineSettings(FiniteSettings):
         return need_reasons(excused)
 
 
+class Bound(FiniteSettings):
+    """What a measurement must reach, or must not exceed.
+
+    Attributes:
+        at_least: Smallest value that passes.
+        at_most: Largest value that passes.
+    """
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("needs at_least, at_most or both")
+        return self
+
+
+class BeyondSettings(FiniteSettings):
+    """What is measured beyond accuracy, on the lists of the shortest cut.
+
+    Attributes:
+        new_days: A listing is new for so many days.
+        small_seller_listings: A seller with at most so many live listings is small.
+        price_bands: Equally filled price bands of the stock.
+        smallest_part: Sizes and price bands with a smaller share of the stock are left out.
+    """
+
+    new_days: float = Field(default=7.0, gt=0.0)
+    small_seller_listings: int = Field(default=3, ge=1)
+    price_bands: int = Field(default=4, ge=2)
+    smallest_part: float = Field(default=0.01, ge=0.0, le=1.0)
+
+
 class EvaluationSettings(FiniteSettings):
     """How a model is evaluated, and what the gate requires.
 
@@ -203,6 +250,13 @@ class EvaluationSettings(FiniteSettings):
         replicates, seed: Bootstrap replicates over users, and the seed of all sampling.
         examples: Example queries in the report.
         prediction_queries: At most this many visits get reference predictions, evenly over time.
+        beyond: What is measured beyond accuracy: novelty, diversity, new listings, small sellers,
+            parity of sizes and prices, calibration.
+        bounds: Further demands of the gate on the model, by measurement, such as
+            ``novelty_at_10: {at_least: 4}``: a metric, or one of ``novelty``, ``diversity``,
+            ``age_days``, ``new_listings``, ``small_sellers``, ``size_parity``, ``price_parity`` and
+            ``calibration_error`` at the shortest cut. What was not measured fails.
+        looks: How judgements on the same test window are counted.
         baselines: Which baselines run, and their grids.
         leaks: How far the metric may rest on inputs that may hold what came later.
     """
@@ -245,6 +299,9 @@ class EvaluationSettings(FiniteSettings):
     seed: int = 7
     examples: int = Field(default=5, ge=0)
     prediction_queries: int = Field(default=5000, ge=1)
+    beyond: BeyondSettings = BeyondSettings()
+    bounds: dict[str, Bound] = {}
+    looks: LookSettings = LookSettings()
     baselines: BaselineSettings = BaselineSettings()
     leaks: LeakSettings = LeakSettings()
 
@@ -260,6 +317,22 @@ class EvaluationSettings(FiniteSettings):
             if name not in known:
                 raise ValueError(f"unknown metric {name!r}; known metrics: {', '.join(known)}")
         return self
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        known = [f"{name}_at_{k}" for name in METRIC_NAMES for k in self.cuts]
+        known += [f"{name}_at_{self.shortest}" for name in BEYOND_NAMES]
+        for name in self.bounds:
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+                raise ValueError(f"bounds: unknown measurement {name!r}; {hint}")
+        return self
+
+    @property
+    def shortest(self) -> int:
+        """Length of the shortest list."""
+        return min(self.cuts)
 
     @property
     def longest(self) -> int:

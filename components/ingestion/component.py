@@ -36,6 +36,39 @@ def ingest_data(
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def plan_backtest(
+    settings: str, ingestion: str, training: str, fingerprint: str, registry: str, champion: str
+) -> list[dict[str, str]]:
+    """Plan the fits of a backtest: one for each cut and seed.
+
+    Args:
+        settings: BacktestSettings as JSON.
+        ingestion: IngestSettings as JSON.
+        training: TrainSettings as JSON.
+        fingerprint: Fingerprint of the data: the step runs again when they change.
+        registry: Where bundles are kept.
+        champion: Id of the champion; empty if there is none.
+    """
+    import json
+
+    from components.ingestion.backtest import plan_fits
+    from components.ingestion.settings import IngestSettings
+    from components.step import running
+    from refit.backtest import BacktestSettings
+
+    with running("plan") as metadata:
+        fits = plan_fits(
+            BacktestSettings.parse_json(settings),
+            IngestSettings.parse_json(ingestion),
+            json.loads(training),
+            registry,
+            champion,
+        )
+        metadata["cuts"] = [fit.cut for fit in fits]
+    return [fit.model_dump() for fit in fits]
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
 def find_start(
     settings: str,
     registry: str,

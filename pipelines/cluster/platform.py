@@ -10,6 +10,8 @@ from typing import Any
 
 from pipelines.cluster.settings import IDEMPOTENT_STEPS, ClusterSettings
 
+CUTS_AT_ONCE = 2
+"""Trainings of a backtest that a cluster runs at a time."""
 _PLATFORM: ContextVar[ClusterSettings | None] = ContextVar("platform", default=None)
 
 
@@ -69,6 +71,11 @@ def resolve_start(
     )
     start.set_caching_options(False)
     return start.outputs["fingerprint"], start.outputs["champion"]
+
+
+def at_once() -> int:
+    """How many cuts of a backtest are fitted at a time: one on one machine."""
+    return 1 if _PLATFORM.get() is None else CUTS_AT_ONCE
 
 
 def configure_steps() -> None:

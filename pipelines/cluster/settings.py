@@ -19,12 +19,15 @@ EXAMPLE = Path(__file__).parent / "configs" / "example.yaml"
 
 IDEMPOTENT_STEPS = (
     "find_start",
+    "plan_backtest",
     "ingest_data",
     "build_feature_tables",
     "train_towers",
     "index_listings",
     "reindex_listings",
     "evaluate_model",
+    "summarize_fit",
+    "judge_backtest",
     "gate",
     "calibrate_drift",
 )

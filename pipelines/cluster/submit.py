@@ -28,6 +28,7 @@ SETTINGS_OF = {
         "deployment",
     ),
     "index_refresh": ("ingestion", "features", "indexing", "deployment"),
+    "backtest": ("ingestion", "features", "training", "indexing", "evaluation", "backtest"),
     "drift_monitoring": ("monitoring",),
 }
 """The parts of the settings that are parameters of each pipeline."""
@@ -108,7 +109,7 @@ def schedule(
 
 def _own_schedule(cluster: ClusterSettings, pipeline: str) -> str:
     _check_pipeline(pipeline)
-    cron: str = getattr(cluster.schedules, pipeline)
+    cron: str = getattr(cluster.schedules, pipeline, "")
     if not cron:
         raise UsageError(
             f"schedules.{pipeline} of the cluster file is empty: give --cron; {CRON_EXAMPLE}"
@@ -155,6 +156,8 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
             "backend 2.0 cannot call a webhook when a run has ended: leave webhook empty, "
             "and use refit status --cluster"
         )
+    if submission.pipeline == "backtest" and cluster.backend == "2.0":
+        raise UsageError("backend 2.0 cannot collect the cuts of a backtest: run it on a newer one")
     deployment = settings.deployment.model_copy(update={"target": cluster.target})
     settings = settings.model_copy(update={"deployment": deployment})
     arguments: dict[str, Any] = {
@@ -164,6 +167,8 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
     if submission.pipeline == "drift_monitoring":
         return arguments | _monitoring_arguments(cluster, submission)
     arguments["data_fingerprint"] = submission.data_version
+    if submission.pipeline == "backtest":
+        return arguments | {"checkpoint_folder": cluster.checkpoints}
     if submission.pipeline == "continuous_training":
         arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": submission.reason}
     return arguments

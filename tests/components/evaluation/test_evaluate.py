@@ -25,9 +25,10 @@ from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
 from components.evaluation.towers import load_champion, load_model
 from refit.dataset import DatasetManifest, RowCounts, Split
-from refit.errors import DataValidationError, UsageError
+from refit.errors import DataValidationError, RefitError, UsageError
 from refit.features import FeaturesManifest
 from refit.files import read_json, write_json
+from refit.ledger import Ledger
 from refit.prediction import PREDICTION_SCHEMA
 from refit.verdict import Verdict
 from tests.factories import (
@@ -196,6 +197,43 @@ def test_a_random_model_is_refused_and_its_folder_replaces_the_old_one(folders, 
     assert "gain over the champion" in reasons
     assert "the settings name no model server" in reasons
     assert "Refused" in (out / "report.html").read_text()
+
+
+def test_every_judgement_is_kept_and_a_second_model_is_a_second_look(folders, tmp_path):
+    registry = str(tmp_path / "registry")
+    champion = folders["perfect"]
+
+    def judge(kind, **more):
+        settings = NO_SERVER.model_copy(update=more)
+        parts = (folders["features"], folders[kind], folders["random_index"])
+        evaluate(settings, *parts, tmp_path / "e", champion, registry=registry)
+        return Results.parse(read_json(tmp_path / "e/metrics.json")).looks
+
+    assert judge("random").number == 1
+    assert judge("nan", seed=8).number == 2
+    assert "This is look 2 at this test window" in (tmp_path / "e/report.html").read_text()
+    assert "This is look 2 at this test window" in (tmp_path / "e/report.md").read_text()
+    assert judge("random", max_queries=100).number == 1, "the same model again"
+    first, second, third = Ledger(registry).read()
+    assert {one.result for one in (first, second, third)} == {"refused"}
+    assert any("gain over popularity" in reason for reason in first.reasons)
+    assert first.window == second.window == third.window
+    assert first.window.queries > 100
+    assert first.model == third.model != second.model
+    assert first.settings != third.settings
+    assert first.champion == read_json(champion / "model.json")["embedding_version"]
+    assert first.value < 1.0
+    assert first.gains["champion"] < 0
+
+
+def test_without_a_ledger_that_can_be_read_there_is_no_verdict(folders, tmp_path):
+    registry = tmp_path / "registry"
+    (registry / "ledger").mkdir(parents=True)
+    (registry / "ledger" / "torn.json").write_text("{")
+    parts = (folders["features"], folders["random"], folders["random_index"])
+    with pytest.raises(RefitError, match=r"torn.json is not a judgement"):
+        evaluate(NO_SERVER, *parts, tmp_path / "e", registry=str(registry))
+    assert not (tmp_path / "e").exists()
 
 
 def test_broken_towers_are_refused(folders, tmp_path):

@@ -17,6 +17,7 @@ from components.evaluation.results import (
 )
 from components.evaluation.settings import EvaluationSettings, SliceFloor
 from refit.errors import UsageError
+from refit.ledger import Looks, LookSettings
 
 SETTINGS = EvaluationSettings(
     required_baselines=("popularity", "co-occurrence"),
@@ -493,3 +494,32 @@ def test_a_tolerance_that_allows_everything_is_an_error(name):
 def test_a_baseline_is_excused_by_its_name_with_a_reason(excused, words):
     with pytest.raises(UsageError, match=words):
         EvaluationSettings.parse({"baselines": {"excused": excused}})
+
+
+def test_a_later_look_at_the_same_window_has_to_clear_a_wider_interval():
+    """A gain of 0.012 +- 0.01 passes the first look; the second needs 1.27 times the half-width."""
+    gain = {
+        METRIC: {"value": 0.012, "low": 0.002, "high": 0.022},
+        GUARD: {"value": 0.1, "low": 0.0},
+    }
+    measured = with_method(COOCCURRENCE, gain=gain)
+    assert not refusals(measured)
+    assert not refusals(measured.model_copy(update={"looks": Looks(number=1)}))
+    reasons = refusals(measured.model_copy(update={"looks": Looks(number=2)}))
+    assert re.search(r"gain over co-occurrence \(low end of 98.75%\) is -0.0007", reasons), reasons
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (3, ""),
+        (4, "looks at this test window is 4, at most 3 is allowed"),
+        (None, "looks at this test window was not measured: no ledger was kept"),
+    ],
+)
+def test_a_fresh_window_is_demanded_only_by_a_setting(number, expected):
+    measured = results(looks=Looks(number=number, most=3))
+    assert not refusals(measured)
+    settings = SETTINGS.model_copy(update={"looks": LookSettings(most=3, refuse=True)})
+    assert expected in refusals(measured, settings)
+    assert bool(refusals(measured, settings)) is bool(expected)
