@@ -20,6 +20,7 @@ from refit.eligibility import MarketSettings
 from refit.errors import UsageError
 from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
+from refit.health import HealthCheck
 from refit.settings import Settings
 
 Inputs = dict[str, NDArray[Any]]
@@ -36,10 +37,13 @@ class FeatureSpec(Settings):
         context_categorical, context_numeric: Event columns that are known at the request.
         user_categorical, user_numeric: User columns of the query tower.
         history_length: Number of the latest earlier events that the query tower reads.
-        history_within_visit: Whether these include events of the same visit (``session_id``, where
-            known). If not, a history ends at the start of the visit, as for a user who has just
-            arrived; otherwise a purchase is "predicted" from a view of the same item a minute
-            before.
+        history_within_visit: Whether these include events of the same visit. If not, a history ends
+            at the start of the visit, as for a user who has just arrived, in training, evaluation
+            and on the server; otherwise a purchase is "predicted" from a view of the same item a
+            minute before. A visit is a session (``session_id``).
+        visit_gap_minutes: Events without a ``session_id`` belong to one visit as long as the user
+            is never idle for longer than this. The server, which knows no sessions, takes a user's
+            latest events for the running visit by the same rule.
         popularity_half_lives_days: Each half-life gives its own decayed counts.
         popularity_by: Context columns by whose values an item's events are also counted.
         popularity_values: Maximum number of values of such a column; the most frequent are used.
@@ -60,6 +64,7 @@ class FeatureSpec(Settings):
     user_numeric: tuple[str, ...] = ()
     history_length: int = Field(default=20, ge=1)
     history_within_visit: bool = False
+    visit_gap_minutes: PositiveFloat = 30.0
     popularity_half_lives_days: tuple[PositiveFloat, ...] = (7.0, 60.0)
     popularity_by: tuple[str, ...] = ()
     popularity_values: int = Field(default=64, ge=1)
@@ -117,6 +122,7 @@ class FeaturesManifest(Settings):
         dataset_fingerprint: The dataset that the features were built from.
         dataset: The manifest of that dataset, for reports.
         market: Settings of the market, with its eligibility rules.
+        health: What was assumed where the data do not say it, with how much rests on it.
     """
 
     spec: FeatureSpec
@@ -126,6 +132,7 @@ class FeaturesManifest(Settings):
     snapshots: tuple[datetime, ...] = ()
     dataset_fingerprint: str = ""
     dataset: DatasetManifest | None = None
+    health: tuple[HealthCheck, ...] = ()
 
     @property
     def popularity_size(self) -> int:

@@ -16,6 +16,7 @@ from components.features import tables
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
+from components.features.visits import check_visits
 from refit.dataset import Split
 from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
@@ -96,6 +97,9 @@ def _write(
         items = tables.catalogue(source)
         events = tables.numbered_events(source, items)
         blocks = tables.history_blocks(source, events)
+    health = check_visits(events, source.spec)
+    for check in health:
+        log_message(str(check))
     windows = [] if kept else _windows(split, source.spec, settings.frozen_at_cut)
     values = kept.popularity_values if kept else tables.popularity_values(source)
     manifest = FeaturesManifest(
@@ -106,6 +110,7 @@ def _write(
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
         dataset_fingerprint=source.manifest.fingerprint,
         dataset=source.manifest,
+        health=health,
     )
     in_order = items.order_by("item_index").drop("item_index", "first_us")
     _copy(source, in_order, folder / CATALOGUE_FILE)

@@ -16,6 +16,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
+from components.features.visits import mark_visits
 from refit.contract import EventType
 from refit.dataset import (
     EARLIER_FILE,
@@ -162,8 +163,8 @@ def catalogue(source: DatasetTables) -> ir.Table:
 def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
     """Materialise the events with ``item_index``, and their ``position`` and ``earlier`` per user.
 
-    ``opens_visit`` marks the first event of a visit: of a session, or of a user's day for events
-    without a session. ``follows_answer`` marks events that follow a recommendation.
+    ``opens_visit`` marks the first event of a visit, see ``visits.mark_visits``.
+    ``follows_answer`` marks events that follow a recommendation.
 
     Raises:
         DataValidationError: The items table does not have the item of an event.
@@ -188,21 +189,11 @@ def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
         weight=_weight(events, source.spec),
         position=ibis.row_number().over(group_by=events.user_id, order_by=by_time),
         earlier=ibis.rank().over(of_user),
-        visit=_visit(events),
+        session_key=_session(events),
         follows_answer=_follows_answer(events),
         user_first_us=events.at_us.min().over(group_by=events.user_id),
     )
-    day = ranked.event_time.date().cast("string")
-    of_session_or_day = ibis.window(
-        group_by=[ranked.user_id, ranked.visit, ranked.visit.isnull().ifelse(day, "")],
-        order_by=ranked.position,
-    )
-    ranked = ranked.mutate(opens_visit=ibis.row_number().over(of_session_or_day) == 0)
-    if not source.spec.history_within_visit:
-        of_session = ibis.window(group_by=[ranked.user_id, ranked.visit])
-        at_start = ranked.earlier.min().over(of_session)
-        ranked = ranked.mutate(earlier=ranked.visit.isnull().ifelse(ranked.earlier, at_start))
-    ranked = ranked.drop("visit")
+    ranked = mark_visits(ranked, source.spec)
     known = items.select("item_id", "item_index", item_first_us="first_us")
     return source.con.create_table(
         "numbered", ranked.inner_join(known, "item_id").drop("item_id"), temp=True
@@ -423,8 +414,11 @@ def _kind(source: DatasetTables, column: str) -> str:
     return "float32" if source.events[column].type().is_numeric() else "string"
 
 
-def _visit(events: ir.Table) -> ir.Value:
-    return events.session_id if "session_id" in events.columns else ibis.null("string")
+def _session(events: ir.Table) -> ir.Value:
+    """The session of each event; null where it is not known."""
+    if "session_id" not in events.columns:
+        return ibis.null("string")
+    return events.session_id.cast("string").nullif("")
 
 
 def _follows_answer(events: ir.Table) -> ir.Value:

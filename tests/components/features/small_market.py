@@ -33,6 +33,7 @@ SPEC = FeatureSpec(
     user_categorical=("country",),
     user_numeric=("height",),
     history_length=4,
+    visit_gap_minutes=200,  # events are three hours apart or more
     popularity_half_lives_days=(2.0, 30.0),
     popularity_by=("size", "age"),
     popularity_values=3,
@@ -74,12 +75,13 @@ def make_events(
         user = int(rng.integers(12))
         at = start + timedelta(hours=3 * int(rng.integers(ticks)))
         item_id, kind = f"i{rng.integers(22)}", str(rng.choice(["view", "like", "purchase"]))
+        has_session = user % 2 and not (user % 3 == 0 and kind == "purchase")
         rows[user, item_id, kind, at] = {
             "user_id": f"u{user}",
             "item_id": item_id,
             "event_type": kind,
             "event_time": at,
-            "session_id": f"s{user}-{at:%Y%m%d}" if user % 2 else None,
+            "session_id": f"s{user}-{at:%Y%m%d}" if has_session else None,
             "size": rng.choice(["S", "M", "L", "XL", "XXL", "", None]),
             "occasion": rng.choice(["work", "party", None]),
             "age": rng.choice([25.0, 30.1, 33.0, 40.0, 55.0, None]),
@@ -178,14 +180,34 @@ class SlowFeatures:
 
     def history(self, event: Row) -> list[Row]:
         until = event["event_time"]
-        if not self.spec.history_within_visit and event.get("session_id"):
-            visit = [
-                e["event_time"]
-                for e in self.events
-                if (e["user_id"], e["session_id"]) == (event["user_id"], event["session_id"])
-            ]
-            until = min(visit)
+        if not self.spec.history_within_visit:
+            until = min(self._start(e) for e in self._visit(event))
         return self.latest(event["user_id"], until)
+
+    def _visit(self, event: Row) -> list[Row]:
+        """Events of the same session; without one, the event itself."""
+        if not event.get("session_id"):
+            return [event]
+        key = (event["user_id"], event["session_id"])
+        return [e for e in self.events if (e["user_id"], e["session_id"]) == key]
+
+    def _run(self, event: Row) -> list[Row]:
+        """The events of the same user around it, without a long gap between two of them."""
+        own = [e for e in self.events if e["user_id"] == event["user_id"]]
+        own.sort(key=lambda e: e["event_time"])
+        runs: list[list[Row]] = [[]]
+        for e in own:
+            gap = timedelta(minutes=self.spec.visit_gap_minutes)
+            if runs[-1] and e["event_time"] - runs[-1][-1]["event_time"] > gap:
+                runs.append([])
+            runs[-1].append(e)
+        return next(run for run in runs if any(e is event for e in run))
+
+    def _start(self, event: Row) -> datetime:
+        """When its run began, if that has an event without a session; else its own time."""
+        run = self._run(event)
+        alone = any(not e.get("session_id") for e in run)
+        return run[0]["event_time"] if alone else event["event_time"]
 
     def latest(self, user: str, until: datetime) -> list[Row]:
         before = [e for e in self.events if e["user_id"] == user and e["event_time"] < until]
@@ -193,13 +215,11 @@ class SlowFeatures:
         return before[::-1][: self.spec.history_length]
 
     def opens_visit(self, event: Row) -> bool:
-        def visit(e: Row) -> tuple[str, str]:
-            return e["user_id"], e.get("session_id") or f"{e['event_time']:%Y%m%d}"
-
         def order(e: Row) -> tuple[datetime, str, str]:
             return e["event_time"], e["item_id"], e["event_type"]
 
-        return event is min((e for e in self.events if visit(e) == visit(event)), key=order)
+        visit = self._visit(event) if event.get("session_id") else self._run(event)
+        return event is min(visit, key=order)
 
     def examples(self, window: int, requests: bool = False) -> list[Row]:
         start, end = self.bounds[window], self.bounds[window + 1]

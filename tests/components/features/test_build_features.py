@@ -250,16 +250,67 @@ def test_events_after_a_recommendation_are_in_training_but_not_in_evaluation(
     assert 1 in everything["test"]
 
 
-def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:
-    views = [event("y", 17.2, "view"), event("x", 17.4, "view"), event("x", 18.1, "view")]
-    other = event("x", 17.5, "view", user="b")
+def minutes(number: float) -> float:
+    """So many minutes after day 17, in days."""
+    return 17 + number / (24 * 60)
+
+
+def test_without_sessions_a_visit_ends_with_a_gap(tmp_path: Path) -> None:
+    views = [event("y", minutes(at), "view") for at in (20, 50, 81)]
+    other = event("x", minutes(60), "view", user="b")
     items = [item("x", 0), item("y", 0), item("z", 0)]
-    folder = build(tmp_path, settings(), [*EACH_SPLIT, *views, other], items, USERS)
+    config = settings(visit_gap_minutes=30)
+    folder = build(tmp_path, config, [*EACH_SPLIT, *views, other], items, USERS)
     found = [
-        (row["user_id"], row["event_type"], (row["event_time"] - START) / DAY)
+        (row["user_id"], row["event_type"], row["event_time"] - START - 17 * DAY)
         for row in rows_of(folder, "requests")
     ]
-    assert found == [("a", "purchase", 17.0), ("b", "view", 17.5), ("a", "view", 18.1)]
+    assert found == [
+        ("a", "purchase", timedelta(0)),
+        ("b", "view", timedelta(minutes=60)),
+        ("a", "view", timedelta(minutes=81)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("view", "purchase", "known"),
+    [
+        pytest.param(None, None, ["z", "z", "z"], id="never known"),
+        pytest.param("visit", "visit", ["z", "z", "z"], id="always known"),
+        pytest.param(None, "visit", ["z", "z", "z"], id="view without"),
+        pytest.param("visit", "", ["z", "z", "z"], id="purchase without"),
+        pytest.param("one", "two", ["y", "z", "z", "z"], id="split by the shop"),
+    ],
+)
+def test_a_purchase_is_not_predicted_from_its_own_visit(
+    tmp_path: Path, view: str | None, purchase: str | None, known: list[str]
+) -> None:
+    """A view of y, then ten minutes later a purchase; z was bought before."""
+    earlier = [{**event("z", day), "session_id": f"{day}"} for day in (1, 13, 16.9)]
+    viewed = {**event("y", minutes(0), "view"), "session_id": view}
+    bought = {**event("x", minutes(10)), "session_id": purchase}
+    items = [item("x", 0), item("y", 0), item("z", 0)]
+    config = settings(visit_gap_minutes=30)
+    folder = build(tmp_path, config, [*earlier, viewed, bought], items, USERS)
+    (found,) = (r for r in rows_of(folder, "test") if r["event_time"] == bought["event_time"])
+    ids = read_catalogue(folder).strings("item_id")
+    assert [ids[i] for i in found["history_item"]] == known
+
+
+def test_what_visits_rest_on_is_stated(tmp_path: Path) -> None:
+    rows = [*EACH_SPLIT, event("y", minutes(10), "view"), event("x", minutes(20), "view")]
+    named = [{**row, "session_id": f"s{i}"} for i, row in enumerate(rows)]
+    items = [item("x", 0), item("y", 0), item("z", 0)]
+    for name, events, shown, states in (
+        ("without", rows, "5 of 5 (100.0%); their 3 visits are assumed", ["look", "ok"]),
+        ("split", named, "0 of 5 (0.0%)", ["ok", "look"]),
+    ):
+        config = settings(visit_gap_minutes=30)
+        health = FeaturesManifest.read(
+            build(tmp_path, config, events, items, USERS, name=name)
+        ).health
+        assert health[0].shown.startswith(shown)
+        assert [check.state for check in health[:2]] == states
 
 
 def test_a_changed_history_is_detected(tmp_path: Path) -> None:
