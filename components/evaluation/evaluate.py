@@ -30,6 +30,7 @@ from components.evaluation.ranking import (
     build_evaluation_set,
     rank,
 )
+from components.evaluation.recency import measure_positive_in_history
 from components.evaluation.report import write_report
 from components.evaluation.results import (
     CHAMPION,
@@ -136,6 +137,7 @@ def _evaluate(
         slices=slices,
         index=check_index(index, data, towers, vectors),
         smoke=smoke.result(),
+        positive_in_history=measure_positive_in_history(evaluation_set),
     )
     verdict = apply_gate(settings, results)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)

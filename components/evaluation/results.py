@@ -117,6 +117,24 @@ class SmokeResult(Settings):
     _no_nan = field_validator("gap")(_finite)
 
 
+class PositiveInHistory(Settings):
+    """The share of test queries whose positive item stands in their history, by its newest age.
+
+    Attributes:
+        within_hour: Its newest event is less than an hour old.
+        within_day: Less than a day, but not less than an hour.
+        older: A day or more.
+        n: Test queries.
+    """
+
+    within_hour: float | None = None
+    within_day: float | None = None
+    older: float | None = None
+    n: int = 0
+
+    _no_nan = field_validator("within_hour", "within_day", "older")(_finite)
+
+
 class Results(Settings):
     """All measurements of a model.
 
@@ -132,6 +150,7 @@ class Results(Settings):
         slices: Parts of the test queries.
         index: The quality of the index.
         smoke: The comparison with a model server.
+        positive_in_history: What the histories knew of the positive items.
     """
 
     protocol: dict[str, Any]
@@ -144,6 +163,7 @@ class Results(Settings):
     slices: tuple[SliceResult, ...] = ()
     index: IndexResult = IndexResult()
     smoke: SmokeResult = SmokeResult()
+    positive_in_history: PositiveInHistory = PositiveInHistory()
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

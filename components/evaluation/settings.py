@@ -125,6 +125,9 @@ class EvaluationSettings(Settings):
         min_queries, min_users: With fewer, every comparison fails.
         max_unanswerable: Largest share of queries whose positive was not eligible (not live, own
             listing, bought before ...); a larger one means that the data contradict the rules.
+        max_positive_in_history: Largest share of queries whose positive item stands in their
+            history with an event of less than an hour ago; a larger one means that visits are
+            predicted from themselves.
         slice_floors: Minimums by slice; a slice that is empty fails.
         slice_columns: Columns of the items, or else of the context, whose values become slices.
         slice_values: At most this many values of a column, the most frequent ones.
@@ -160,6 +163,7 @@ class EvaluationSettings(Settings):
     min_queries: int = Field(default=500, ge=1)
     min_users: int = Field(default=100, ge=2)
     max_unanswerable: float = Field(default=0.02, ge=0.0, le=1.0)
+    max_positive_in_history: float = Field(default=0.05, ge=0.0, le=1.0)
     slice_floors: tuple[SliceFloor, ...] = (
         SliceFloor(slice="new users"),
         SliceFloor(slice="known users"),

@@ -16,6 +16,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
+from components.features.listings import Listings, find_listings
 from components.features.visits import mark_visits
 from refit.contract import EventType
 from refit.dataset import (
@@ -25,7 +26,7 @@ from refit.dataset import (
     USERS_FILE,
     DatasetManifest,
 )
-from refit.eligibility import Rules
+from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
@@ -119,7 +120,13 @@ def open_dataset(
     )
 
 
-def catalogue(source: DatasetTables) -> ir.Table:
+def find_all_listings(source: DatasetTables, market: MarketSettings) -> Listings:
+    """When the listings of the dataset began and ended."""
+    end = source.manifest.split.end
+    return find_listings(source.con, market, source.items, source.events, source.purchases, end)
+
+
+def catalogue(source: DatasetTables, listings: Listings) -> ir.Table:
     """Materialise the catalogue: the kept item columns, with ``item_index``.
 
     Items are numbered in the order in which they became known, so that later data does not change
@@ -128,12 +135,13 @@ def catalogue(source: DatasetTables) -> ir.Table:
     """
     items, spec = source.items, source.spec
     first = source.events.group_by("item_id").agg(
-        first_event=lambda t: t.event_time.min(), first_us=lambda t: t.at_us.min()
+        first_event=lambda t: t.event_time.min(),
+        first_us=lambda t: t.at_us.min(),
+        last_event=lambda t: t.event_time.max(),
     )
+    times = listings.items.select("item_id", began_at="listed_at", ended_at="gone_at")
     table = items.left_join(first, "item_id").drop("item_id_right")
-    never = ibis.null("timestamp('UTC')")
-    listed = table.listed_at if "listed_at" in items.columns else never
-    gone = table.delisted_at if "delisted_at" in items.columns else never
+    table = table.left_join(times, "item_id").drop("item_id_right")
     levels = tuple(name for name in items.columns if name.startswith("category_"))
     numeric = {*spec.item_numeric, "price"}
     numeric |= {name for name in source.rules.item_columns if table[name].type().is_numeric()}
@@ -151,9 +159,10 @@ def catalogue(source: DatasetTables) -> ir.Table:
         item_id=table.item_id.cast("string"),
         seller_id=seller.cast("string"),
         **columns,
-        known_at=ibis.least(listed, table.first_event).fill_null(source.manifest.split.end),
-        gone_at=gone,
+        known_at=ibis.least(table.began_at, table.first_event).fill_null(source.manifest.split.end),
+        gone_at=table.ended_at,
         first_us=table.first_us,
+        last_event=table.last_event,
     )
     order = ibis.window(order_by=[table.known_at, table.item_id])
     table = table.mutate(item_index=ibis.row_number().over(order).cast("int32"))
@@ -370,15 +379,32 @@ def weighted_events(
     )
 
 
-def orphans(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
+def away_items(items: ir.Table, listings: Listings) -> ir.Table:
+    """When items were not on sale in between, see ``AWAY_FILE``."""
+    numbers = items.select("item_id", "item_index")
+    away = listings.away.inner_join(numbers, "item_id")
+    columns = ("item_index", "gone_at", "back_at")
+    return away.select(*columns).order_by(*columns)
+
+
+def orphans(items: ir.Table, away: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
     """Items of examples that are not live at the time, by snapshot, which must contain them."""
     rows = reduce(
         lambda left, right: left.union(right),
         [table.select("snapshot", "item_index", "event_time") for table in written],
     )
+    columns = ("snapshot", "item_index")
+    while_away = rows.inner_join(
+        away,
+        [
+            rows.item_index == away.item_index,
+            rows.event_time >= away.gone_at,
+            rows.event_time <= away.back_at,
+        ],
+    )
     rows = rows.inner_join(items.select("item_index", "known_at", "gone_at"), "item_index")
     outside = (rows.event_time < rows.known_at) | (rows.event_time >= rows.gone_at)
-    return rows.filter(outside).select("snapshot", "item_index").distinct()
+    return rows.filter(outside).select(*columns).union(while_away.select(*columns)).distinct()
 
 
 def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:

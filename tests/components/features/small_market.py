@@ -1,5 +1,6 @@
 """A small random market with every edge case, and a slow, direct computation of its features."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,6 +150,7 @@ class SlowFeatures:
         self, settings: FeatureSettings, events: list[Row], items: list[Row], users: list[Row]
     ) -> None:
         self.spec, self.frozen = settings.spec, settings.frozen_at_cut
+        self.market = settings.market
         self.events = [e for e in events if e["event_time"] < SPLIT.end]
         self.users = {u["user_id"]: u for u in users}
         self.items = sorted(
@@ -261,13 +263,47 @@ class SlowFeatures:
         (name, value) = next(iter(same.items()))
         return any(e[name] == value and e["event_time"] < time for e in self.events)
 
+    def ends(self, item: Row) -> list[datetime]:
+        """Every time at which a listing of the item ended."""
+        stated = [item["delisted_at"]] if item["delisted_at"] else []
+        mine = [e for e in self.events if e["item_id"] == item["item_id"]]
+        bought = [e["event_time"] for e in mine if e["event_type"] == "purchase"]
+        return stated + bought if self.market.hides_bought else stated
+
+    def gone_at(self, item: Row) -> datetime | None:
+        start = item["listed_at"] or datetime.min.replace(tzinfo=UTC)
+        found = [end for end in self.ends(item) if end >= start]
+        if self.market.gone_after_days and (active := self._active(item)):
+            silent = active[-1] + self.market.gone_after_days * DAY
+            found += [silent] if silent <= SPLIT.end else []
+        return min(found, default=None)
+
+    def pauses(self, item: Row) -> list[tuple[datetime, datetime]]:
+        """When the item was not on sale in between."""
+        start = item["listed_at"]
+        before = [end for end in self.ends(item) if start and end < start]
+        found = [(min(before), start)] if before else []
+        if self.market.gone_after_days:
+            longest = self.market.gone_after_days * DAY
+            active = self._active(item)
+            pairs = itertools.pairwise(active)
+            found += [(one + longest, two) for one, two in pairs if one + longest < two]
+        return found
+
+    def _active(self, item: Row) -> list[datetime]:
+        times = {e["event_time"] for e in self.events if e["item_id"] == item["item_id"]}
+        return sorted(times | ({item["listed_at"]} if item["listed_at"] else set()))
+
     def live(self, i: int) -> set[int]:
         start = self.snapshots[i]
         now = i + 1 == len(self.snapshots)
         found = set()
         for n, item in enumerate(self.items):
             known = item["known_at"] <= start if now else item["known_at"] < self.snapshots[i + 1]
-            gone = item["delisted_at"] is not None and item["delisted_at"] <= start
+            gone_at = self.gone_at(item)
+            gone = gone_at is not None and gone_at <= start
+            until = start if now else self.snapshots[i + 1]
+            gone |= any(one <= start and two >= until for one, two in self.pauses(item))
             if known and not gone:
                 found.add(n)
         asked = [row for window in range(3) for row in self.examples(window)]

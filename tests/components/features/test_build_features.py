@@ -10,6 +10,7 @@ import pytest
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
 from refit.dataset import DatasetManifest
+from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
 from refit.features import FeaturesManifest
@@ -71,6 +72,9 @@ def plain(rows: list[Row]) -> list[Row]:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_every_table_agrees_with_its_definition(tmp_path: Path, seed: int, frozen: bool) -> None:
     config = settings(frozen, history_within_visit=bool(seed % 2))
+    stock = "one_of_a_kind" if seed < 2 else "replenishable"
+    kind = MarketSettings(stock=stock, gone_after_days=(None, 2.5)[seed % 2])
+    config = config.model_copy(update={"market": kind})
     tables = market(seed)
     folder = build(tmp_path, config, *tables)
     slow = SlowFeatures(config, *tables)
@@ -78,6 +82,11 @@ def test_every_table_agrees_with_its_definition(tmp_path: Path, seed: int, froze
 
     catalogue = read_catalogue(folder)
     assert list(catalogue.strings("item_id")) == [item["item_id"] for item in slow.items]
+    gone_at = catalogue.table["gone_at"].to_pylist()
+    assert gone_at == [slow.gone_at(item) for item in slow.items]
+    away = pq.read_table(folder / "away.parquet").to_pylist()
+    pauses = [(i, *pause) for i, item in enumerate(slow.items) for pause in slow.pauses(item)]
+    assert sorted((r["item_index"], r["gone_at"], r["back_at"]) for r in away) == sorted(pauses)
     assert list(manifest.snapshots) == slow.snapshots
     for window, split in ((0, "train"), (1, "validation"), (2, "test"), (2, "requests")):
         found = rows_of(folder, split)
@@ -351,6 +360,7 @@ def item(name: str, listed: float | None = None, gone: float | None = None) -> R
     }
 
 
+FOUR = ("user_id", "item_id", "event_type", "event_time")
 EACH_SPLIT = [event("z", 1), event("z", 13), event("z", 17)]
 USERS = [{"user_id": "a", "country": None, "height": None}]
 
@@ -382,6 +392,71 @@ def test_an_item_is_in_snapshots_until_it_is_sold_and_in_that_of_its_examples(
         "never": [last],
         "end": list(range(last)),
     }
+
+
+def live_at_the_end(folder: Path) -> set[str]:
+    return {*named(folder, len(FeaturesManifest.read(folder).snapshots) - 1)}
+
+
+def test_a_purchase_ends_a_listing_where_stock_is_one_of_a_kind(tmp_path: Path) -> None:
+    items = [item("x", 0), item("again", 15), item("z", 0)]
+    events = [event("x", 6), event("x", 9, "view"), event("again", 6), *EACH_SPLIT]
+    unique = build(tmp_path, settings(), events, items, USERS, name="unique")
+    assert live_at_the_end(unique) == {"again"}, "listed again on day 15"
+    assert [c.shown for c in FeaturesManifest.read(unique).health if "already" in c.name] == [
+        "2 of 5 (40.0%)"
+    ], "z was bought three times"
+    away = pq.read_table(unique / "away.parquet").to_pylist()
+    assert [(row["gone_at"], row["back_at"]) for row in away] == [
+        (START + 6 * DAY, START + 15 * DAY)
+    ]
+    again = settings().model_copy(update={"market": MarketSettings(stock="replenishable")})
+    folder = build(tmp_path, again, events, items, USERS, name="again")
+    assert live_at_the_end(folder) == {"x", "again", "z"}
+
+
+def test_purchases_from_before_the_window_end_listings(tmp_path: Path) -> None:
+    items = [item("x", -9), item("z", 0)]
+    dataset = write_dataset(
+        tmp_path / "d", EACH_SPLIT, items, USERS, [{k: event("x", -5)[k] for k in FOUR}]
+    )
+    build_features(settings(), dataset, tmp_path / "f")
+    assert "x" not in live_at_the_end(tmp_path / "f")
+
+
+def test_an_item_is_taken_for_gone_after_silence_until_its_next_event(tmp_path: Path) -> None:
+    market = MarketSettings(stock="replenishable", gone_after_days=3)
+    config = settings(snapshot_every_days=1.0).model_copy(update={"market": market})
+    items = [item("x", 0), item("z", 0)]
+    events = [event("x", 8.5, "view"), *EACH_SPLIT]
+    folder = build(tmp_path, config, events, items, USERS)
+    last = len(FeaturesManifest.read(folder).snapshots) - 1
+    live = [i for i in range(last + 1) if "x" in named(folder, i)]
+    assert live == [0, 1, 2, 8, 9, 10, 11]
+    (ends,) = (c for c in FeaturesManifest.read(folder).health if "end is assumed" in c.name)
+    assert ends.shown == "2 of 2 (100.0%): 2 without an event for 3 days"
+
+
+def test_listings_that_nothing_ends_are_refused_once_most_are_silent(tmp_path: Path) -> None:
+    stale = [{k: v for k, v in item(f"s{i}", 0).items() if k != "delisted_at"} for i in range(3)]
+    fresh = [
+        {**one, "item_id": f"f{i}", "listed_at": START + 18 * DAY} for i, one in enumerate(stale)
+    ]
+    sold = {**stale[0], "item_id": "z"}
+    few = [stale[0], *fresh, sold]
+    health = FeaturesManifest.read(
+        build(tmp_path, settings(), EACH_SPLIT, few, USERS, name="few")
+    ).health
+    (silent,) = (check for check in health if "14 days" in check.name)
+    assert (silent.shown, silent.state) == ("1 of 4 (25.0%)", "look")
+    most = [*stale, fresh[0], sold]
+    with pytest.raises(
+        DataValidationError, match=r"75\.0%.* set features\.market\.gone_after_days"
+    ):
+        build(tmp_path, settings(), EACH_SPLIT, most, USERS, name="most")
+    for market in (MarketSettings(gone_after_days=99), MarketSettings(stock="replenishable")):
+        config = settings().model_copy(update={"market": market})
+        build(tmp_path, config, EACH_SPLIT, most, USERS, name=market.stock)
 
 
 def test_without_optional_columns(tmp_path: Path) -> None:
