@@ -49,6 +49,7 @@ MANIFEST = FeaturesManifest(
     popularity_values={"occasion": OCCASIONS},
     vector_size=0,
     dataset_fingerprint="f00",
+    undeclared=(),
 )
 
 

@@ -138,6 +138,7 @@ def _evaluate(
         index=check_index(index, data, towers, vectors),
         smoke=smoke.result(),
         positive_in_history=measure_positive_in_history(evaluation_set),
+        undeclared=data.manifest.undeclared,
     )
     verdict = apply_gate(settings, results)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)

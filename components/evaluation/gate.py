@@ -51,6 +51,13 @@ def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Che
         needs_n=1,
         why="the histories were not looked at",
     )
+    named = f" ({', '.join(results.undeclared)})" if results.undeclared else ""
+    yield Check(
+        name=f"columns of today's values that features.spec.static does not name{named}",
+        measured=None if results.undeclared is None else len(results.undeclared),
+        at_most=0,
+        why="the features do not say; build them again",
+    )
     model = _model(results)
     yield Check(
         name="non-finite scores of the model",

@@ -151,6 +151,7 @@ class Results(Settings):
         index: The quality of the index.
         smoke: The comparison with a model server.
         positive_in_history: What the histories knew of the positive items.
+        undeclared: See ``FeaturesManifest.undeclared``.
     """
 
     protocol: dict[str, Any]
@@ -164,6 +165,7 @@ class Results(Settings):
     index: IndexResult = IndexResult()
     smoke: SmokeResult = SmokeResult()
     positive_in_history: PositiveInHistory = PositiveInHistory()
+    undeclared: tuple[str, ...] | None = None
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

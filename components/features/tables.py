@@ -18,7 +18,7 @@ import numpy as np
 
 from components.features.listings import Listings, find_listings
 from components.features.visits import mark_visits
-from refit.contract import EventType
+from refit.contract import KNOWN_AFTER, EventType
 from refit.dataset import (
     EARLIER_FILE,
     EVENTS_FILE,
@@ -86,8 +86,8 @@ def open_dataset(
     """Open a dataset folder and check that it has the columns of the spec and of the rules.
 
     Raises:
-        UsageError: The spec or a rule names a column that does not exist, or the spec names one
-            that two tables share.
+        UsageError: The spec or a rule names a column that does not exist, a rule reads one that is
+            not known at the request, or the spec names one that two tables share.
     """
     manifest = DatasetManifest.read(folder)
     events, items, users = (
@@ -96,6 +96,11 @@ def open_dataset(
     spec.check_columns(items.columns, events.columns, users.columns)
     rules.check_columns("item", items.columns)
     rules.check_columns("query", {*events.columns, *users.columns})
+    if after := sorted(KNOWN_AFTER & {*rules.query_columns}):
+        raise UsageError(
+            f"an eligibility rule reads {after[0]!r} of a query, which is known only because the"
+            " event happened, not at the request"
+        )
     of_events = [name for name in rules.query_columns if name in events.columns]
     of_users = [name for name in rules.query_columns if name not in events.columns]
     in_spec = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
@@ -418,6 +423,18 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
         rows[side] == named[f"{side}_block"],
     ]
     return rows.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
+
+
+def find_undeclared(source: DatasetTables) -> tuple[str, ...]:
+    """See ``FeatureSpec.find_undeclared``."""
+    changing = {"items": _changing(source.items), "users": _changing(source.users)}
+    return source.spec.find_undeclared(changing)
+
+
+def _changing(table: ir.Table) -> set[str]:
+    """The columns that hold numbers or times."""
+    kinds = table.schema().items()
+    return {name for name, kind in kinds if kind.is_numeric() or kind.is_temporal()}
 
 
 def _user_columns(source: DatasetTables) -> ir.Table:

@@ -77,6 +77,7 @@ def results(**more):
         "positive_in_history": PositiveInHistory(
             n=5000, within_hour=0.01, within_day=0.3, older=0.2
         ),
+        "undeclared": (),
     }
     return Results(**{**values, **more})
 
@@ -109,7 +110,7 @@ def refusals(measured, settings=SETTINGS):
 def test_a_model_that_meets_every_requirement_passes():
     verdict = apply_gate(SETTINGS, results())
     assert verdict.passed, verdict.reasons
-    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 20
+    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 21
 
 
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
@@ -129,6 +130,14 @@ REFUSED = {
     "histories that were not looked at": (
         results(positive_in_history=PositiveInHistory()),
         "in the history within the hour was not measured",
+    ),
+    "columns that may know the future": (
+        results(undeclared=("items.like_count", "items.price")),
+        r"static does not name \(items.like_count, items.price\) is 2, at most 0",
+    ),
+    "columns that nobody looked at": (
+        results(undeclared=None),
+        "static does not name was not measured: the features do not say",
     ),
     "no methods at all": (results(methods=()), "non-finite scores of the model was not measured"),
     "no baseline at all": (

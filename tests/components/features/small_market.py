@@ -33,6 +33,7 @@ SPEC = FeatureSpec(
     context_numeric=("age",),
     user_categorical=("country",),
     user_numeric=("height",),
+    static=("price", "height"),
     history_length=4,
     visit_gap_minutes=200,  # events are three hours apart or more
     popularity_half_lives_days=(2.0, 30.0),
@@ -113,10 +114,11 @@ def write_dataset(
         "event_time": TIME,
         "listed_at": TIME,
         "delisted_at": TIME,
+        "seen_at": TIME,
         "image_embedding": pa.list_(pa.float32()),
     }
     for name, rows in (("events", events), ("items", items), ("users", users)):
-        numbers = {"price", "age", "height"}
+        numbers = {"price", "age", "height", "like_count"}
         schema = pa.schema(
             [
                 (c, kinds.get(c, pa.float64() if c in numbers else pa.string()))

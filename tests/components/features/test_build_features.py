@@ -13,7 +13,7 @@ from refit.dataset import DatasetManifest
 from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
-from refit.features import FeaturesManifest
+from refit.features import FeaturesManifest, FeatureSpec
 from tests.components.features.small_market import (
     DAY,
     SPEC,
@@ -494,6 +494,36 @@ def test_wrong_column_lists_the_right_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no column 'colour'; they have: .*brand"):
         build(tmp_path, settings(item_categorical=("colour",)), *market(0))
     assert not (tmp_path / "features-a").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ({"context_numeric": ("price",)}, "'price' is known only because the event happened"),
+        ({"popularity_by": ("item_id",)}, "'item_id' is known only because"),
+        ({"context_categorical": ("request_id",)}, "'request_id' is known only because"),
+        ({"item_categorical": ("delisted_at",)}, "'delisted_at' is known only when the listing"),
+        ({"static": ("like_count",)}, "static: no item or user column .*'like_count'"),
+    ],
+)
+def test_what_is_known_only_afterwards_is_no_input(spec: dict[str, object], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        FeatureSpec.parse(spec)
+
+
+def test_numbers_and_times_that_are_not_declared_static_are_named(tmp_path: Path) -> None:
+    events, items, users = market(0)
+    items = [{**one, "like_count": 3.0, "seen_at": START} for one in items]
+    named = {"item_categorical": ("brand", "seen_at"), "item_numeric": ("price", "like_count")}
+    dataset = write_dataset(tmp_path / "d", events, items, users)
+    for static, undeclared in (
+        (("price", "height"), ("items.seen_at", "items.like_count")),
+        (("like_count", "seen_at"), ("items.price", "users.height")),
+        (("price", "height", "like_count", "seen_at"), ()),
+    ):
+        manifest = build_features(settings(**named, static=static), dataset, tmp_path / "f")
+        assert manifest.undeclared == undeclared
+        assert manifest.health[-1].state == ("look" if undeclared else "ok")
 
 
 def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
