@@ -1,8 +1,8 @@
 """Read the features folder: catalogue, item snapshots and examples, as arrays.
 
 Layout: ``items.parquet`` (row number = item_index), ``snapshots/<i>.parquet``,
-``examples/<split>.parquet``, ``histories.parquet``, ``purchases.parquet``, ``hides.parquet`` and
-``features.json``.
+``examples/<split>.parquet``, ``histories.parquet``, ``away.parquet``, ``purchases.parquet``,
+``hides.parquet`` and ``features.json``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 CATALOGUE_FILE = "items.parquet"
+AWAY_FILE = "away.parquet"
+"""When an item was not on sale in between: ``item_index``, ``gone_at``, ``back_at``, by item.
+
+It is on sale at ``gone_at`` itself, and again only after ``back_at``.
+"""
 HISTORIES_FILE = "histories.parquet"
 PURCHASES_FILE = "purchases.parquet"
 HIDES_FILE = "hides.parquet"

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from refit.eligibility import MarketSettings
 from refit.feature_tables import (
+    AWAY_FILE,
     CATALOGUE_FILE,
     HIDES_FILE,
     HISTORIES_FILE,
@@ -50,6 +51,7 @@ MANIFEST = FeaturesManifest(
     popularity_values={"occasion": OCCASIONS},
     vector_size=0,
     dataset_fingerprint="f00",
+    undeclared=(),
 )
 
 
@@ -96,7 +98,8 @@ def write_features(
 
     Args:
         folder: Where to.
-        items: By item index: ``item_id`` and any column; ``known_at`` and ``gone_at`` in days.
+        items: By item index: ``item_id`` and any column; ``known_at`` and ``gone_at`` in days, and
+            ``away``: pairs of days between which the item was not on sale.
         examples: By split, rows with ``user_id``, ``item`` and ``at`` in days, and what else is
             known; histories are made of the earlier rows of all splits. Without ``requests`` those
             are the rows of the test. ``hides`` are what users have hidden.
@@ -108,6 +111,7 @@ def write_features(
     (folder / "examples").mkdir()
     manifest.model_copy(update={"snapshots": tuple(day(s) for s in snapshots)}).write(folder)
     pq.write_table(_items(items, manifest.spec), folder / CATALOGUE_FILE)
+    pq.write_table(_away(items), folder / AWAY_FILE)
     rows = sorted(
         ({"split": split, **row} for split in SPLITS for row in examples[split]),
         key=lambda row: (row["at"], row["user_id"], row["item"]),
@@ -316,10 +320,20 @@ def _nan(kind: str) -> float:
     return float("nan") if kind == "nan" else 1.0
 
 
+def _away(items: Sequence[Mapping[str, Any]]) -> pa.Table:
+    rows = [
+        {"item_index": i, "gone_at": day(gone), "back_at": day(back)}
+        for i, one in enumerate(items)
+        for gone, back in one.get("away", ())
+    ]
+    schema = pa.schema([("item_index", pa.int32()), ("gone_at", UTC_TIME), ("back_at", UTC_TIME)])
+    return pa.Table.from_pylist(rows, schema)
+
+
 def _items(items: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> pa.Table:
     names = list(dict.fromkeys(name for item in items for name in item))
     columns: dict[str, Any] = {}
-    for name in ("seller_id", *(n for n in names if n not in ("known_at", "gone_at"))):
+    for name in ("seller_id", *(n for n in names if n not in ("known_at", "gone_at", "away"))):
         values = [item.get(name) for item in items]
         number = name in spec.item_numeric or name == "price"
         columns[name] = pa.array(values, pa.float64() if number else pa.string())

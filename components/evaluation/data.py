@@ -18,6 +18,7 @@ from refit.columns import Column, Labels, read_column
 from refit.eligibility import Rules
 from refit.errors import DataValidationError
 from refit.feature_tables import (
+    AWAY_FILE,
     HIDES_FILE,
     HISTORY_COLUMNS,
     PURCHASES_FILE,
@@ -52,6 +53,15 @@ class Coded:
 
 
 @dataclass(frozen=True)
+class Away:
+    """The pauses of listings, see ``refit.feature_tables.AWAY_FILE``; times in microseconds."""
+
+    item: Ints
+    gone_at: Longs
+    back_at: Longs
+
+
+@dataclass(frozen=True)
 class ItemCatalogue:
     """All items; row number = item index.
 
@@ -60,6 +70,7 @@ class ItemCatalogue:
         item_id: [N] ids.
         sellers: [N] the user id of each item's seller.
         known_at, gone_at: [N] first and last time at which the item is live, in microseconds.
+        away: When items were not live in between.
     """
 
     table: pa.Table
@@ -67,6 +78,7 @@ class ItemCatalogue:
     sellers: Labels
     known_at: Longs
     gone_at: Longs
+    away: Away
     _columns: dict[str, Column] = field(default_factory=dict)
 
     @property
@@ -189,7 +201,8 @@ class EvaluationData:
         self.manifest = FeaturesManifest.read(folder)
         self.rules = Rules.load(self.manifest.market)
         tables = [_read_split(folder, split) for split in SPLITS]
-        self.catalogue = _read_catalogue(read_catalogue(folder).table, self.rules)
+        away = _read_away(folder / AWAY_FILE)
+        self.catalogue = _read_catalogue(read_catalogue(folder).table, away, self.rules)
         self._read_log(tables)
         length = self.manifest.spec.history_length
         self.queries = {
@@ -328,7 +341,15 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> Ex
     )
 
 
-def _read_catalogue(items: pa.Table, rules: Rules) -> ItemCatalogue:
+def _read_away(path: Path) -> Away:
+    if not path.is_file():
+        raise DataValidationError(f"{path} does not exist; run the feature step again")
+    table = pq.read_table(path)
+    item = _array(table["item_index"], np.int32)
+    return Away(item, _times(table["gone_at"]), _times(table["back_at"]))
+
+
+def _read_catalogue(items: pa.Table, away: Away, rules: Rules) -> ItemCatalogue:
     rules.check_columns("item", items.column_names)
     return ItemCatalogue(
         table=items,
@@ -336,6 +357,7 @@ def _read_catalogue(items: pa.Table, rules: Rules) -> ItemCatalogue:
         sellers=Labels.of(items["seller_id"]),
         known_at=_times(items["known_at"], null=0),
         gone_at=_times(items["gone_at"], null=NEVER),
+        away=away,
     )
 
 

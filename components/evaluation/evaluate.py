@@ -38,6 +38,7 @@ from components.evaluation.ranking import (
     build_evaluation_set,
     rank,
 )
+from components.evaluation.recency import measure_positive_in_history
 from components.evaluation.report import write_report
 from components.evaluation.results import (
     CHAMPION,
@@ -198,6 +199,8 @@ def _evaluate(
         ),
         smoke={tower: test.result() for tower, test in smoke.items()},
         leaks=leaks,
+        positive_in_history=measure_positive_in_history(evaluation_set),
+        undeclared=data.manifest.undeclared,
     )
     champion = champions[0].folder if champions else None
     subject = Subject.of_folders(model, index, settings)

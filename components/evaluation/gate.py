@@ -100,6 +100,22 @@ def _sample_size(settings: EvaluationSettings, results: Results) -> Iterator[Che
         measured=contradictions / n_queries if n_queries else None,
         at_most=settings.max_unanswerable,
     )
+    known = results.positive_in_history
+    yield Check(
+        name="share of queries whose positive was in the history within the hour",
+        measured=known.within_hour,
+        at_most=settings.max_positive_in_history,
+        n=known.n,
+        needs_n=1,
+        why="the histories were not looked at",
+    )
+    named = f" ({', '.join(results.undeclared)})" if results.undeclared else ""
+    yield Check(
+        name=f"columns of today's values that features.spec.static does not name{named}",
+        measured=None if results.undeclared is None else len(results.undeclared),
+        at_most=0,
+        why="the features do not say; build them again",
+    )
     model = _model(results)
     yield Check(
         name="non-finite scores of the model",

@@ -247,6 +247,24 @@ class LeakResults(Settings):
     why: str = ""
 
 
+class PositiveInHistory(Settings):
+    """The share of test queries whose positive item stands in their history, by its newest age.
+
+    Attributes:
+        within_hour: Its newest event is less than an hour old.
+        within_day: Less than a day, but not less than an hour.
+        older: A day or more.
+        n: Test queries.
+    """
+
+    within_hour: float | None = None
+    within_day: float | None = None
+    older: float | None = None
+    n: int = 0
+
+    _no_nan = field_validator("within_hour", "within_day", "older")(_finite)
+
+
 class Results(Settings):
     """All measurements of a model.
 
@@ -266,6 +284,8 @@ class Results(Settings):
         smoke: For each tower, the comparison with a model server.
         leaks: What each group of inputs is worth.
         looks: How often models were judged on this test window.
+        positive_in_history: What the histories knew of the positive items.
+        undeclared: See ``FeaturesManifest.undeclared``.
     """
 
     protocol: dict[str, Any]
@@ -282,6 +302,8 @@ class Results(Settings):
     smoke: dict[str, SmokeResult] = {}
     leaks: LeakResults = LeakResults()
     looks: Looks = Looks()
+    positive_in_history: PositiveInHistory = PositiveInHistory()
+    undeclared: tuple[str, ...] | None = None
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

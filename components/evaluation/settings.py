@@ -229,6 +229,9 @@ class EvaluationSettings(FiniteSettings):
             listing, bought before ...); a larger one means that the data contradict the rules.
         max_left_out: Largest share of queries that are left out for any reason, including items
             that were not seen before the test.
+        max_positive_in_history: Largest share of queries whose positive item stands in their
+            history with an event of less than an hour ago; a larger one means that visits are
+            predicted from themselves.
         slice_floors: Minimums by slice; a slice that is empty fails.
         slice_columns: Columns of the items, or else of the context, whose values become slices.
         slice_values: At most this many values of a column, the most frequent ones.
@@ -277,6 +280,7 @@ class EvaluationSettings(FiniteSettings):
     min_users: int = Field(default=100, ge=2)
     max_unanswerable: float = Field(default=0.02, ge=0.0, le=1.0)
     max_left_out: float = Field(default=0.5, ge=0.0, le=1.0)
+    max_positive_in_history: float = Field(default=0.05, ge=0.0, le=1.0)
     slice_floors: tuple[SliceFloor, ...] = (
         SliceFloor(slice="new users"),
         SliceFloor(slice="known users"),

@@ -205,7 +205,7 @@ def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
             f"the champion takes {spec.history_length} history items, "
             f"the features have {ours.history_length}"
         )
-    for name in ("event_weights", "history_within_visit"):
+    for name in ("event_weights", "history_within_visit", "visit_gap_minutes"):
         if getattr(spec, name) != getattr(ours, name):
             return f"the champion's features have another {name}"
     for column in spec.popularity_by:

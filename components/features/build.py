@@ -11,15 +11,19 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.features import tables
+from components.features.listings import check_listings
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
+from components.features.visits import check_visits
 from refit.dataset import Split
 from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import (
+    AWAY_FILE,
     CATALOGUE_FILE,
     HIDES_FILE,
     HISTORIES_FILE,
@@ -31,6 +35,7 @@ from refit.feature_tables import (
 )
 from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
 from refit.files import remove, write_atomically
+from refit.health import HealthCheck, stopping
 from refit.progress import log_message, timed
 from refit.tables import open_tables
 
@@ -93,9 +98,17 @@ def _write(
     folder.mkdir()
     split = source.manifest.split
     with timed("numbered the events of each user"):
-        items = tables.catalogue(source)
+        listings = tables.find_all_listings(source, market)
+        items = tables.catalogue(source, listings)
         events = tables.numbered_events(source, items)
         blocks = tables.history_blocks(source, events)
+    undeclared = tables.find_undeclared(source)
+    health = (
+        *check_visits(events, source.spec),
+        *check_listings(listings, market, items, source.events, split.end),
+        _check_undeclared(undeclared),
+    )
+    _report(health, stops=kept is None)
     windows = [] if kept else _windows(split, source.spec, settings.frozen_at_cut)
     values = kept.popularity_values if kept else tables.popularity_values(source)
     manifest = FeaturesManifest(
@@ -106,9 +119,12 @@ def _write(
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
         dataset_fingerprint=source.manifest.fingerprint,
         dataset=source.manifest,
+        health=health,
+        undeclared=undeclared,
     )
-    in_order = items.order_by("item_index").drop("item_index", "first_us")
+    in_order = items.order_by("item_index").drop("item_index", "first_us", "last_event")
     _copy(source, in_order, folder / CATALOGUE_FILE)
+    _copy(source, tables.away_items(items, listings), folder / AWAY_FILE)
     with timed("wrote the histories"):
         # No rule reads the purchases where bought items may be recommended again.
         purchases = source.purchases.filter(ibis.literal(market.hides_bought))
@@ -128,6 +144,25 @@ def _write(
         _write_snapshots(source, items, events, manifest, folder)
     manifest.write(folder)
     return manifest
+
+
+def _check_undeclared(undeclared: Sequence[str]) -> HealthCheck:
+    return HealthCheck(
+        topic="assumptions",
+        name="numbers and times whose past values are not known",
+        shown=", ".join(undeclared) or "none",
+        measured=len(undeclared),
+        look=1,
+        advice="today's value may know the future, as a count of likes does, and the gate refuses"
+        " the model; name in features.spec.static what never changes, leave out the rest",
+    )
+
+
+def _report(health: Sequence[HealthCheck], stops: bool) -> None:
+    for check in health:
+        log_message(str(check))
+    if stops and (stopped := stopping(health)):
+        raise DataValidationError("; ".join(str(check) for check in stopped))
 
 
 def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Window]:
@@ -229,6 +264,7 @@ def _write_snapshots(
     columns = lifetimes.to_pyarrow()
     known_us = columns["known_us"].to_numpy()
     gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
+    away = _Away.read(folder / AWAY_FILE)
     orphans = _orphans(source, items, folder, len(times_us))
     spec = source.spec
     widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
@@ -240,6 +276,7 @@ def _write_snapshots(
         is_now = i + 1 == len(times_us)
         known = known_us <= times_us[i] if is_now else known_us < times_us[i + 1]
         live = known & (gone_us > times_us[i])
+        live[away.throughout(times_us[i], times_us[i] if is_now else times_us[i + 1])] = False
         live[orphans[i]] = True
         index = np.flatnonzero(live).astype(np.int32)
         age_days = np.maximum(times_us[i] - known_us[index], 0) / DAY_US
@@ -255,6 +292,28 @@ def _write_snapshots(
     weighted.unlink()
 
 
+@dataclass(frozen=True)
+class _Away:
+    """When items were not on sale in between; times in microseconds."""
+
+    item: NDArray[np.int32]
+    gone_us: NDArray[np.int64]
+    back_us: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Away":
+        table = pq.read_table(path)
+        times = (
+            table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+            for name in ("gone_at", "back_at")
+        )
+        return cls(table["item_index"].to_numpy(), *times)
+
+    def throughout(self, start_us: int, end_us: int) -> NDArray[np.int32]:
+        """The items that are away from a time until another one, exclusive."""
+        return self.item[(self.gone_us <= start_us) & (self.back_us >= end_us)]
+
+
 def _orphans(
     source: DatasetTables, items: ir.Table, folder: Path, snapshots: int
 ) -> list[np.ndarray]:
@@ -263,7 +322,8 @@ def _orphans(
     found = [source.con.read_parquet(path) for path in written if path.exists()]
     if not found:
         return [np.empty(0, np.int32)] * snapshots
-    rows = tables.orphans(items, found).order_by("snapshot").to_pyarrow()
+    away = source.con.read_parquet(folder / AWAY_FILE)
+    rows = tables.orphans(items, away, found).order_by("snapshot").to_pyarrow()
     snapshot, item_index = rows["snapshot"].to_numpy(), rows["item_index"].to_numpy()
     bounds = np.searchsorted(snapshot, np.arange(1, snapshots))
     return np.split(item_index, bounds)

@@ -16,7 +16,9 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
-from refit.contract import EventType
+from components.features.listings import Listings, find_listings
+from components.features.visits import mark_visits
+from refit.contract import KNOWN_AFTER, EventType
 from refit.dataset import (
     EARLIER_FILE,
     EVENTS_FILE,
@@ -24,7 +26,7 @@ from refit.dataset import (
     USERS_FILE,
     DatasetManifest,
 )
-from refit.eligibility import Rules
+from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
@@ -84,8 +86,8 @@ def open_dataset(
     """Open a dataset folder and check that it has the columns of the spec and of the rules.
 
     Raises:
-        UsageError: The spec or a rule names a column that does not exist, or the spec names one
-            that two tables share.
+        UsageError: The spec or a rule names a column that does not exist, a rule reads one that is
+            not known at the request, or the spec names one that two tables share.
     """
     manifest = DatasetManifest.read(folder)
     events, items, users = (
@@ -94,6 +96,11 @@ def open_dataset(
     spec.check_columns(items.columns, events.columns, users.columns)
     rules.check_columns("item", items.columns)
     rules.check_columns("query", {*events.columns, *users.columns})
+    if after := sorted(KNOWN_AFTER & {*rules.query_columns}):
+        raise UsageError(
+            f"an eligibility rule reads {after[0]!r} of a query, which is known only because the"
+            " event happened, not at the request"
+        )
     of_events = [name for name in rules.query_columns if name in events.columns]
     of_users = [name for name in rules.query_columns if name not in events.columns]
     in_spec = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
@@ -118,7 +125,13 @@ def open_dataset(
     )
 
 
-def catalogue(source: DatasetTables) -> ir.Table:
+def find_all_listings(source: DatasetTables, market: MarketSettings) -> Listings:
+    """When the listings of the dataset began and ended."""
+    end = source.manifest.split.end
+    return find_listings(source.con, market, source.items, source.events, source.purchases, end)
+
+
+def catalogue(source: DatasetTables, listings: Listings) -> ir.Table:
     """Materialise the catalogue: the kept item columns, with ``item_index``.
 
     Items are numbered in the order in which they became known, so that later data does not change
@@ -127,12 +140,13 @@ def catalogue(source: DatasetTables) -> ir.Table:
     """
     items, spec = source.items, source.spec
     first = source.events.group_by("item_id").agg(
-        first_event=lambda t: t.event_time.min(), first_us=lambda t: t.at_us.min()
+        first_event=lambda t: t.event_time.min(),
+        first_us=lambda t: t.at_us.min(),
+        last_event=lambda t: t.event_time.max(),
     )
+    times = listings.items.select("item_id", began_at="listed_at", ended_at="gone_at")
     table = items.left_join(first, "item_id").drop("item_id_right")
-    never = ibis.null("timestamp('UTC')")
-    listed = table.listed_at if "listed_at" in items.columns else never
-    gone = table.delisted_at if "delisted_at" in items.columns else never
+    table = table.left_join(times, "item_id").drop("item_id_right")
     levels = tuple(name for name in items.columns if name.startswith("category_"))
     numeric = {*spec.item_numeric, "price"}
     numeric |= {name for name in source.rules.item_columns if table[name].type().is_numeric()}
@@ -150,9 +164,10 @@ def catalogue(source: DatasetTables) -> ir.Table:
         item_id=table.item_id.cast("string"),
         seller_id=seller.cast("string"),
         **columns,
-        known_at=ibis.least(listed, table.first_event).fill_null(source.manifest.split.end),
-        gone_at=gone,
+        known_at=ibis.least(table.began_at, table.first_event).fill_null(source.manifest.split.end),
+        gone_at=table.ended_at,
         first_us=table.first_us,
+        last_event=table.last_event,
     )
     order = ibis.window(order_by=[table.known_at, table.item_id])
     table = table.mutate(item_index=ibis.row_number().over(order).cast("int32"))
@@ -162,8 +177,8 @@ def catalogue(source: DatasetTables) -> ir.Table:
 def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
     """Materialise the events with ``item_index``, and their ``position`` and ``earlier`` per user.
 
-    ``opens_visit`` marks the first event of a visit: of a session, or of a user's day for events
-    without a session. ``follows_answer`` marks events that follow a recommendation.
+    ``opens_visit`` marks the first event of a visit, see ``visits.mark_visits``.
+    ``follows_answer`` marks events that follow a recommendation.
 
     Raises:
         DataValidationError: The items table does not have the item of an event.
@@ -188,21 +203,11 @@ def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
         weight=_weight(events, source.spec),
         position=ibis.row_number().over(group_by=events.user_id, order_by=by_time),
         earlier=ibis.rank().over(of_user),
-        visit=_visit(events),
+        session_key=_session(events),
         follows_answer=_follows_answer(events),
         user_first_us=events.at_us.min().over(group_by=events.user_id),
     )
-    day = ranked.event_time.date().cast("string")
-    of_session_or_day = ibis.window(
-        group_by=[ranked.user_id, ranked.visit, ranked.visit.isnull().ifelse(day, "")],
-        order_by=ranked.position,
-    )
-    ranked = ranked.mutate(opens_visit=ibis.row_number().over(of_session_or_day) == 0)
-    if not source.spec.history_within_visit:
-        of_session = ibis.window(group_by=[ranked.user_id, ranked.visit])
-        at_start = ranked.earlier.min().over(of_session)
-        ranked = ranked.mutate(earlier=ranked.visit.isnull().ifelse(ranked.earlier, at_start))
-    ranked = ranked.drop("visit")
+    ranked = mark_visits(ranked, source.spec)
     known = items.select("item_id", "item_index", item_first_us="first_us")
     return source.con.create_table(
         "numbered", ranked.inner_join(known, "item_id").drop("item_id"), temp=True
@@ -379,15 +384,32 @@ def weighted_events(
     )
 
 
-def orphans(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
+def away_items(items: ir.Table, listings: Listings) -> ir.Table:
+    """When items were not on sale in between, see ``AWAY_FILE``."""
+    numbers = items.select("item_id", "item_index")
+    away = listings.away.inner_join(numbers, "item_id")
+    columns = ("item_index", "gone_at", "back_at")
+    return away.select(*columns).order_by(*columns)
+
+
+def orphans(items: ir.Table, away: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
     """Items of examples that are not live at the time, by snapshot, which must contain them."""
     rows = reduce(
         lambda left, right: left.union(right),
         [table.select("snapshot", "item_index", "event_time") for table in written],
     )
+    columns = ("snapshot", "item_index")
+    while_away = rows.inner_join(
+        away,
+        [
+            rows.item_index == away.item_index,
+            rows.event_time >= away.gone_at,
+            rows.event_time <= away.back_at,
+        ],
+    )
     rows = rows.inner_join(items.select("item_index", "known_at", "gone_at"), "item_index")
     outside = (rows.event_time < rows.known_at) | (rows.event_time >= rows.gone_at)
-    return rows.filter(outside).select("snapshot", "item_index").distinct()
+    return rows.filter(outside).select(*columns).union(while_away.select(*columns)).distinct()
 
 
 def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
@@ -401,6 +423,18 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
         rows[side] == named[f"{side}_block"],
     ]
     return rows.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
+
+
+def find_undeclared(source: DatasetTables) -> tuple[str, ...]:
+    """See ``FeatureSpec.find_undeclared``."""
+    changing = {"items": _changing(source.items), "users": _changing(source.users)}
+    return source.spec.find_undeclared(changing)
+
+
+def _changing(table: ir.Table) -> set[str]:
+    """The columns that hold numbers or times."""
+    kinds = table.schema().items()
+    return {name for name, kind in kinds if kind.is_numeric() or kind.is_temporal()}
 
 
 def _user_columns(source: DatasetTables) -> ir.Table:
@@ -423,8 +457,11 @@ def _kind(source: DatasetTables, column: str) -> str:
     return "float32" if source.events[column].type().is_numeric() else "string"
 
 
-def _visit(events: ir.Table) -> ir.Value:
-    return events.session_id if "session_id" in events.columns else ibis.null("string")
+def _session(events: ir.Table) -> ir.Value:
+    """The session of each event; null where it is not known."""
+    if "session_id" not in events.columns:
+        return ibis.null("string")
+    return events.session_id.cast("string").nullif("")
 
 
 def _follows_answer(events: ir.Table) -> ir.Value:

@@ -11,6 +11,7 @@ from components.evaluation.results import (
     IndexResult,
     Interval,
     Method,
+    PositiveInHistory,
     Results,
     SliceResult,
     SmokeResult,
@@ -81,6 +82,10 @@ def results(**more):
             model_days=8.0, index_days=1.0, test_days=1.0, overlap_days=-7.0, as_of="2026-01-01"
         ),
         "smoke": {tower: SmokeResult(gap=1e-7, n=16) for tower in ("query_tower", "item_tower")},
+        "positive_in_history": PositiveInHistory(
+            n=5000, within_hour=0.01, within_day=0.3, older=0.2
+        ),
+        "undeclared": (),
     }
     return Results(**{**values, **more})
 
@@ -126,7 +131,7 @@ def refusals(measured, settings=SETTINGS):
 def test_a_model_that_meets_every_requirement_passes():
     verdict = apply_gate(SETTINGS, results())
     assert verdict.passed, verdict.reasons
-    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 26
+    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 29
 
 
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
@@ -139,6 +144,22 @@ REFUSED = {
     "too few queries": (results(n_queries=499), "test queries is 499"),
     "too few users": (results(n_users=99), "test users is 99"),
     "thin n under a comparison": (results(n_queries=499), "gain over popularity .* rests on 499"),
+    "visits that are predicted from themselves": (
+        results(positive_in_history=PositiveInHistory(n=5000, within_hour=0.4)),
+        "in the history within the hour is 0.4, at most 0.05",
+    ),
+    "histories that were not looked at": (
+        results(positive_in_history=PositiveInHistory()),
+        "in the history within the hour was not measured",
+    ),
+    "columns that may know the future": (
+        results(undeclared=("items.like_count", "items.price")),
+        r"static does not name \(items.like_count, items.price\) is 2, at most 0",
+    ),
+    "columns that nobody looked at": (
+        results(undeclared=None),
+        "static does not name was not measured: the features do not say",
+    ),
     "no methods at all": (results(methods=()), "non-finite scores of the model was not measured"),
     "no baseline at all": (
         results(methods=results().methods[:1]),
