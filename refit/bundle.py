@@ -53,6 +53,11 @@ class BundleManifest(Settings):
     packages: dict[str, str] = {}
     checksums: dict[str, str]
 
+    @property
+    def index_fingerprint(self) -> str:
+        """Hash of the checksums of the index's files."""
+        return fingerprint({n: c for n, c in self.checksums.items() if n.startswith("index/")})
+
 
 @dataclass(frozen=True)
 class Bundle:
