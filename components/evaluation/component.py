@@ -15,6 +15,7 @@ def evaluate_model(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
+    champion_features: dsl.Input[dsl.Dataset],
     registry: str = "",
     champion: str = "",
 ) -> None:
@@ -29,6 +30,7 @@ def evaluate_model(
         metrics: The measurements of the gate's checks, for the run page.
         report: The report as HTML.
         summary: The report as Markdown.
+        champion_features: What the feature step wrote for the champion.
         registry: Folder or URL of the bundles; needed with ``champion``.
         champion: Id of the champion's bundle; empty if there is none yet.
     """
@@ -50,6 +52,7 @@ def evaluate_model(
             Path(index.path),
             out,
             champion=Registry(registry).get(champion).path if champion else None,
+            champion_features=Path(champion_features.path),
         )
         shutil.copyfile(out / "report.html", report.path)
         shutil.copyfile(out / "report.md", summary.path)

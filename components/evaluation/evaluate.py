@@ -20,6 +20,7 @@ from components.evaluation.examples import draw_examples
 from components.evaluation.gate import apply_gate
 from components.evaluation.index_check import check_index
 from components.evaluation.metrics import coverage, exposure, gini, per_query
+from components.evaluation.own_features import open_own_features
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
 from components.evaluation.ranking import (
@@ -61,6 +62,24 @@ PREDICTIONS_FILE = "predictions.parquet"
 SMOKE_QUERIES = 16
 
 
+@dataclass(frozen=True)
+class Champion:
+    """The champion that a model is compared with.
+
+    Attributes:
+        bundle: Its bundle folder.
+        features: What the features step wrote for it; None if nothing.
+    """
+
+    bundle: Path
+    features: Path | None = None
+
+    def load(self, data: EvaluationData) -> Scorer | str:
+        """Load it to answer the queries of these features; the reason if that is impossible."""
+        own = open_own_features(data, self.bundle, self.features) if self.features else None
+        return own or load_champion(data, self.bundle)
+
+
 def evaluate(
     settings: EvaluationSettings,
     features: Path,
@@ -68,6 +87,7 @@ def evaluate(
     index: Path,
     out: Path,
     champion: Path | None = None,
+    champion_features: Path | None = None,
 ) -> Verdict:
     """Evaluate a model on the test split and write the evaluation folder, atomically.
 
@@ -82,6 +102,7 @@ def evaluate(
         index: Index folder that was built with the model.
         out: The evaluation folder; an existing one is replaced.
         champion: Bundle folder of the champion to compare with, if there is one.
+        champion_features: What the features step wrote for a champion with another feature spec.
 
     Raises:
         DataValidationError: A split is empty, or the features are incomplete.
@@ -89,8 +110,9 @@ def evaluate(
         RefitError: A baseline failed.
     """
     baselines = load_baselines(settings.baselines)
+    judged = Champion(champion, champion_features) if champion else None
     with SmokeTest(settings, model) as smoke:
-        verdict = _evaluate(settings, baselines, features, model, index, out, champion, smoke)
+        verdict = _evaluate(settings, baselines, features, model, index, out, judged, smoke)
     log_message("the gate passed the model" if verdict.passed else "the gate refused the model")
     for reason in verdict.reasons:
         log_message(f"  {reason}")
@@ -104,7 +126,7 @@ def _evaluate(
     model: Path,
     index: Path,
     out: Path,
-    champion: Path | None,
+    champion: Champion | None,
     smoke: SmokeTest,
 ) -> Verdict:
     with timed("read the features"):
@@ -162,7 +184,7 @@ def _rank_all(
     data: EvaluationData,
     evaluation_set: EvaluationSet,
     towers: TowerScorer,
-    champion: Path | None,
+    champion: Champion | None,
 ) -> tuple[list[Method], dict[str, Ranking]]:
     """Rank with the model, the champion and every baseline, all by the same code.
 
@@ -186,7 +208,7 @@ def _rank_all(
 
     add(Method(name=MODEL, kind="model"), towers)
     if champion is not None:
-        loaded = load_champion(data, champion)
+        loaded = champion.load(data)
         if isinstance(loaded, str):
             add(Method(name=CHAMPION, kind="champion", not_run=f"not comparable: {loaded}"), None)
         else:
