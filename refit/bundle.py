@@ -55,8 +55,9 @@ class BundleManifest(Settings):
 
     @property
     def index_fingerprint(self) -> str:
-        """Hash of the checksums of the index's files."""
-        return fingerprint({n: c for n, c in self.checksums.items() if n.startswith("index/")})
+        """Hash of the checksums of the index's data; its manifest has times of measurement."""
+        files = {name for name in self.checksums if name.startswith("index/")} - set(PAIRED)
+        return fingerprint({name: self.checksums[name] for name in files})
 
 
 @dataclass(frozen=True)

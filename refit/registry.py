@@ -333,7 +333,7 @@ class Registry:
 
     def blocks(self) -> tuple[Block, ...]:
         """The blocks that nobody has lifted, oldest first."""
-        changes = (*self.history(), *self.decisions())
+        changes: tuple[Promotion | RolloutDecision, ...] = (*self.history(), *self.decisions())
         lines = (self._read(UNBLOCKED_FILE) or "").splitlines()
         lifted = {self._parse(Unblock, line, UNBLOCKED_FILE).block_id for line in lines}
         made = [c for c in changes if c.blocks and c.blocks.block_id not in lifted]
@@ -640,9 +640,9 @@ class Registry:
 
     def _superseded(self) -> dict[str, str]:
         """Bundles that a later one replaced, and which one."""
-        changes = sorted((*self.history(), *self.decisions()), key=lambda change: change.at)
+        changes: tuple[Promotion | RolloutDecision, ...] = (*self.history(), *self.decisions())
         serving, superseded = "", {}
-        for change in changes:
+        for change in sorted(changes, key=lambda change: change.at):
             if isinstance(change, RolloutDecision):
                 if change.action == "supersede":
                     superseded[change.bundle_id] = change.superseded_by

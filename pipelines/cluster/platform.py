@@ -47,6 +47,7 @@ def resolve_start(
     registry: Any,
     champion: Any,
     needs_champion: bool = False,
+    first_model: Any = False,
 ) -> Any:
     """The data's fingerprint and the champion that a run starts from.
 
@@ -66,6 +67,7 @@ def resolve_start(
         registry=registry,
         champion=champion,
         needs_champion=needs_champion,
+        first_model=first_model,
     )
     start.set_caching_options(False)
     return start.outputs["fingerprint"], start.outputs["champion"]

@@ -47,6 +47,7 @@ class Submission:
             run.
         windows: Number of windows of a drift monitoring.
         refit: Whether a drift monitoring may start a refit.
+        first_model: Whether a continuous training trains the registry's first model.
     """
 
     pipeline: str
@@ -57,6 +58,7 @@ class Submission:
     until: str = ""
     windows: int = 1
     refit: bool = True
+    first_model: bool = False
 
 
 def submit(
@@ -166,6 +168,7 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
     arguments["data_fingerprint"] = submission.data_version
     if submission.pipeline == "continuous_training":
         arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": submission.reason}
+        arguments["first_model"] = submission.first_model
     return arguments
 
 
