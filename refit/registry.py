@@ -303,33 +303,27 @@ class Registry:
 
         return self._change(change, force=False)
 
-    def new_block(
-        self, bundle_id: str, why: str, instead: BundleManifest | None = None
-    ) -> Block | None:
-        """A block of a bundle's model; None if what serves instead is the same.
+    def new_block(self, bundle_id: str, why: str, instead: BundleManifest | None = None) -> Block:
+        """A block of a bundle's model.
 
         Args:
             bundle_id: The bundle that is taken out of service.
             why: By whom, and for which reason.
-            instead: Manifest of the bundle that serves instead. With the same towers only the index
-                is blocked.
+            instead: Manifest of the bundle that serves instead. What both share is not blocked:
+                with the same towers only the index is, and with the same index only the bundle.
         """
+        block = Block(block_id=uuid.uuid4().hex, bundle_id=bundle_id, why=why)
         try:
             found = self._read_manifest(bundle_id)
         except RefitError:
-            found = None  # without a manifest the bundle can still be named
-        if found is None:
-            return Block(block_id=uuid.uuid4().hex, bundle_id=bundle_id, why=why)
-        same_towers = instead is not None and instead.embedding_version == found.embedding_version
-        if same_towers and instead and instead.index_fingerprint == found.index_fingerprint:
-            return None
-        return Block(
-            block_id=uuid.uuid4().hex,
-            bundle_id=bundle_id,
-            why=why,
-            embedding_version=found.embedding_version,
-            index_fingerprint=found.index_fingerprint if same_towers else "",
-        )
+            return block  # without a manifest the bundle can still be named
+        version, index = found.embedding_version, found.index_fingerprint
+        if instead is None or instead.embedding_version != version:
+            return block.model_copy(update={"embedding_version": version})
+        if instead.index_fingerprint == index:
+            return block
+        changes = {"embedding_version": version, "index_fingerprint": index}
+        return block.model_copy(update=changes)
 
     def blocks(self) -> tuple[Block, ...]:
         """The blocks that nobody has lifted, oldest first."""

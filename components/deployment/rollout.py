@@ -573,7 +573,7 @@ class Rollouts:
             )
         )
 
-    def _new_block(self, proposal: Proposal, why: str) -> Block | None:
+    def _new_block(self, proposal: Proposal, why: str) -> Block:
         champion = self.registry.champion_id()
         instead = self.registry.get(champion).manifest if champion else None
         return self.registry.new_block(proposal.bundle_id, why, instead)

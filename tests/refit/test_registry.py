@@ -322,6 +322,16 @@ def test_other_towers_are_blocked_with_any_index(registry, make_bundle):
         registry.promote(tomorrow, "pipeline", "passed the gate")
 
 
+def test_what_serves_on_is_not_blocked(registry, make_bundle):
+    first, same = (registry.add(make_bundle()) for _ in range(2))
+    for bundle_id in (first, same):
+        registry.promote(bundle_id, "ann", "better")
+    registry.rollback("bob", "to see")
+    assert registry.roles() == {first: "champion", same: "blocked"}
+    registry.unblock(same, "bob", "it was the same")
+    assert registry.promote(same, "bob", "it was the same").previous == first
+
+
 def test_a_superseded_bundle_needs_force(registry, make_bundle):
     first, second = (registry.add(make_bundle(note=n)) for n in "ab")
     for bundle_id in (first, second):
