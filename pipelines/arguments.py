@@ -13,9 +13,13 @@ from refit.settings import Settings
 
 
 def continuous_training_arguments(
-    settings: RunSettings, home: Home, reason: str = ""
+    settings: RunSettings, home: Home, reason: str = "", first_model: bool = False
 ) -> dict[str, Any]:
-    """Parameters of continuous_training, with the data's fingerprint and the current champion."""
+    """Parameters of continuous_training, with the data's fingerprint and the current champion.
+
+    Raises:
+        UsageError: There is no champion, and it is not the first model, or there is one and it is.
+    """
     fingerprint = _fingerprint(settings)
     return {
         "ingestion": to_json(settings.ingestion),
@@ -27,10 +31,11 @@ def continuous_training_arguments(
         "deployment": to_json(settings.deployment),
         "data_fingerprint": fingerprint,
         "registry": home.registry,
-        "champion": Registry(home.registry).champion_id(),
+        "champion": Registry(home.registry).starting_champion(first_model),
         "checkpoint_folder": str(home.checkpoints),
         "webhook": settings.webhook,
         "reason": reason,
+        "first_model": first_model,
     }
 
 

@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components.evaluation.component import evaluate_model, judge_backtest, summarize_fit
-from components.features.component import build_feature_tables
+from components.features.component import build_champion_tables, build_feature_tables
 from components.indexing.component import index_listings
 from components.ingestion.component import ingest_data, plan_backtest
 from components.training.component import train_towers
@@ -40,7 +40,9 @@ def backtest(
         webhook: URL that is called when the run has ended, empty for none.
     """
     with report_end("backtest", webhook):
-        fingerprint, champion = resolve_start(ingestion, data_fingerprint, registry, champion)
+        fingerprint, champion = resolve_start(
+            ingestion, data_fingerprint, registry, champion, deploys=False
+        )
         plan = plan_backtest(
             settings=backtest,
             ingestion=ingestion,
@@ -60,8 +62,15 @@ def backtest(
             index = index_listings(
                 settings=indexing, features=tables.outputs["features"], model=model.outputs["model"]
             )
+            champion_tables = build_champion_tables(
+                settings=features,
+                dataset=data.outputs["dataset"],
+                registry=registry,
+                champion=fit.champion,
+            ).after(index)
             evaluated = evaluate_model(
                 settings=evaluation,
+                champion_features=champion_tables.outputs["champion_features"],
                 features=tables.outputs["features"],
                 model=model.outputs["model"],
                 index=index.outputs["index"],

@@ -32,6 +32,7 @@ PIPELINE_STEPS = {
         "features",
         "train",
         "index",
+        "champion",
         "evaluate",
         "gate",
         "calibrate",
@@ -43,6 +44,7 @@ PIPELINE_STEPS = {
         "features",
         "train",
         "index",
+        "champion",
         "evaluate",
         "summarize",
         "judge",
@@ -198,6 +200,11 @@ def _run(
     )
     write_json(folder / OUTCOME_FILE, outcome.model_dump(mode="json"))
     return outcome
+
+
+def has_started(home: Home, run_id: str) -> bool:
+    """Whether there is a run of this name, which ``run_locally`` continues."""
+    return bool(run_id) and (home.runs / run_id / ARGUMENTS_FILE).exists()
 
 
 def list_runs(home: Home) -> list[RunOutcome]:

@@ -54,6 +54,12 @@ class BundleManifest(Settings):
     packages: dict[str, str] = {}
     checksums: dict[str, str]
 
+    @property
+    def index_fingerprint(self) -> str:
+        """Hash of the checksums of the index's data; its manifest has times of measurement."""
+        files = {name for name in self.checksums if name.startswith("index/")} - set(PAIRED)
+        return fingerprint({name: self.checksums[name] for name in files})
+
 
 @dataclass(frozen=True)
 class Bundle:

@@ -15,6 +15,7 @@ def evaluate_model(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
+    champion_features: dsl.Input[dsl.Dataset],
     registry: str = "",
     champion: str = "",
 ) -> None:
@@ -30,6 +31,7 @@ def evaluate_model(
         report: The report as HTML.
         summary: The report as Markdown.
         registry: Folder or URL of the registry: its ledger counts the looks at the test window.
+        champion_features: What the feature step wrote for the champion.
         champion: Id of the champion's bundle; empty if there is none yet.
     """
     import shutil
@@ -54,6 +56,7 @@ def evaluate_model(
             champion=store.get(champion).path if champion else None,
             earlier=find_best_earlier(store, champion, parsed) if champion else None,
             registry=registry,
+            champion_features=Path(champion_features.path),
         )
         shutil.copyfile(out / "report.html", report.path)
         shutil.copyfile(out / "report.md", summary.path)

@@ -28,6 +28,7 @@ from components.evaluation.index_check import check_index
 from components.evaluation.leaks import hunt_leaks
 from components.evaluation.looks import judge
 from components.evaluation.metrics import coverage, exposure, gini, per_query
+from components.evaluation.own_features import open_own_features
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
 from components.evaluation.ranking import (
@@ -69,6 +70,7 @@ METRICS_FILE = "metrics.json"
 VERDICT_FILE = "verdict.json"
 PREDICTIONS_FILE = "predictions.parquet"
 SMOKE_ROWS = 16
+EXCUSE = "; to compare without it, excuse it with a reason in evaluation.excused_bundles"
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,21 @@ class Champion:
         name: Its name in the results.
         folder: The bundle's folder; None if it cannot be read.
         why: Why it cannot be read.
+        features: What the features step wrote for it; None if nothing.
     """
 
     name: str
     bundle_id: str
     folder: Path | None
     why: str = ""
+    features: Path | None = None
 
-    def load(self, data: EvaluationData) -> tuple[TowerScorer, datetime] | str:
+    def load(self, data: EvaluationData) -> tuple[Scorer, datetime] | str:
         """Its towers, and the end of the data that it has seen; or why it is not comparable."""
         if self.folder is None:
             return self.why
-        scorer = load_champion(data, self.folder)
+        own = open_own_features(data, self.folder, self.features) if self.features else None
+        scorer = own or load_champion(data, self.folder)
         if isinstance(scorer, str):
             return scorer
         seen_until = read_seen_until(self.folder)
@@ -104,6 +109,7 @@ def evaluate(
     index: Path,
     out: Path,
     champion: Path | None = None,
+    champion_features: Path | None = None,
     earlier: EarlierChampion | None = None,
     registry: str = "",
 ) -> Verdict:
@@ -120,6 +126,7 @@ def evaluate(
         index: Index folder that was built with the model.
         out: The evaluation folder; an existing one is replaced.
         champion: Bundle folder of the champion to compare with, if there is one.
+        champion_features: What the features step wrote for a champion with another feature spec.
         earlier: A better one of the last champions, if there is one.
         registry: Folder or URL of the registry, whose ledger counts the looks at the test window
             and keeps this one. Without it nothing is counted, and the report says so.
@@ -135,7 +142,11 @@ def evaluate(
             tower: stack.enter_context(SmokeTest(settings, model, tower))
             for tower in (QUERY_TOWER, ITEM_TOWER)
         }
-        champions = [Champion(CHAMPION, champion.name, champion)] if champion else []
+        champions = []
+        if champion:
+            champions.append(
+                Champion(CHAMPION, champion.name, champion, features=champion_features)
+            )
         if earlier:
             name = f"the best of the last {settings.best_of_last}"
             champions.append(Champion(name, earlier.bundle_id, earlier.folder, earlier.why))
@@ -256,7 +267,9 @@ def _rank_all(
         method = Method(name=champion.name, kind="champion", extension=champion.bundle_id)
         loaded = champion.load(data)
         if isinstance(loaded, str):
-            add(method.model_copy(update={"not_run": f"not comparable: {loaded}"}), None)
+            way_out = "" if champion.name == CHAMPION else EXCUSE
+            why = f"not comparable: {loaded}{way_out}"
+            add(method.model_copy(update={"not_run": why}), None)
         else:
             scorer, seen_until = loaded
             method = method.model_copy(update={"seen_until": seen_until.isoformat()})

@@ -40,10 +40,16 @@ from refit.progress import log_message, timed
 from refit.tables import open_tables
 
 EVENTS_PER_BATCH = 1 << 18
+OF_THE_COMPARISON = ("target_events", "snapshot_every_days")
+"""What decides the queries of an evaluation, and the moments of their candidates."""
 
 
 def build_features(
-    settings: FeatureSettings, dataset: Path, out: Path, like: Path | None = None
+    settings: FeatureSettings,
+    dataset: Path,
+    out: Path,
+    like: Path | None = None,
+    has_examples: bool = False,
 ) -> FeaturesManifest:
     """Write the point-in-time tables of a dataset folder to ``out``, atomically.
 
@@ -54,6 +60,8 @@ def build_features(
         like: A folder with the features.json that a model was trained with. Its spec, market and
             counted values are kept, and only what an index needs is written: the catalogue, one
             snapshot at the end, the histories, purchases and hides.
+        has_examples: With ``like``: write all tables, with the queries, the moments and the market
+            of ``settings``, so that the model can be compared with one of these settings.
 
     Raises:
         UsageError: The spec or an eligibility rule names columns that do not exist, or a rule
@@ -63,6 +71,9 @@ def build_features(
     _refuse_foreign(out)
     kept = FeaturesManifest.read(like) if like else None
     spec, market = (kept.spec, kept.market) if kept else (settings.spec, settings.market)
+    if has_examples:
+        shared = {name: getattr(settings.spec, name) for name in OF_THE_COMPARISON}
+        spec, market = spec.model_copy(update=shared), settings.market
     rules = Rules.load(market)
     out.parent.mkdir(parents=True, exist_ok=True)
     limits = (settings.memory_limit, settings.threads)
@@ -72,7 +83,7 @@ def build_features(
         write_atomically(out) as folder,
     ):
         source = tables.open_dataset(con, spec, rules, dataset)
-        manifest = _write(source, settings, market, folder, kept)
+        manifest = _write(source, settings, market, folder, kept, has_examples or not kept)
         remove(out)
     return manifest
 
@@ -94,6 +105,7 @@ def _write(
     market: MarketSettings,
     folder: Path,
     kept: FeaturesManifest | None,
+    has_examples: bool,
 ) -> FeaturesManifest:
     folder.mkdir()
     split = source.manifest.split
@@ -109,7 +121,7 @@ def _write(
         _check_undeclared(undeclared),
     )
     _report(health, stops=kept is None)
-    windows = [] if kept else _windows(split, source.spec, settings.frozen_at_cut)
+    windows = _windows(split, source.spec, settings.frozen_at_cut) if has_examples else []
     values = kept.popularity_values if kept else tables.popularity_values(source)
     manifest = FeaturesManifest(
         spec=source.spec,

@@ -75,6 +75,8 @@ def find_start(
     fingerprint: str = "",
     champion: str = "",
     needs_champion: bool = False,
+    first_model: bool = False,
+    deploys: bool = True,
 ) -> NamedTuple("Start", [("fingerprint", str), ("champion", str)]):  # type: ignore[valid-type]
     """Find the data's fingerprint and the champion, on a cluster, where only steps can read both.
 
@@ -83,7 +85,10 @@ def find_start(
         registry: Where bundles are kept.
         fingerprint: Fingerprint of the data when it is known; empty computes it from the files.
         champion: Id of the bundle to beat when it is known; empty looks it up.
-        needs_champion: Whether to fail when there is no champion.
+        needs_champion: Whether the run keeps the champion's towers, so that there must be one.
+        first_model: Whether the run trains the first model. If not, there must be a champion to
+            beat; if so, there must be none.
+        deploys: Whether the run may deploy a model; if not, there may or may not be a champion.
     """
     from components.ingestion.fingerprint import fingerprint_source
     from components.ingestion.settings import IngestSettings
@@ -94,8 +99,12 @@ def find_start(
     with running("start") as metadata:
         found = fingerprint or fingerprint_source(IngestSettings.parse_json(settings))
         bundles = Registry(registry)
-        look_up = bundles.needed_champion_id if needs_champion else bundles.champion_id
-        bundle = champion or look_up()
+        if not champion and needs_champion:
+            champion = bundles.needed_champion_id()
+        if not champion and not deploys:
+            bundle = bundles.champion_id()
+        else:
+            bundle = champion or bundles.starting_champion(first_model)
         metadata["fingerprint"], metadata["champion"] = found, bundle
         log_message(f"[start] data {found[:12]}, champion {bundle or 'none'}")
     return (found, bundle)

@@ -49,6 +49,8 @@ def resolve_start(
     registry: Any,
     champion: Any,
     needs_champion: bool = False,
+    first_model: Any = False,
+    deploys: bool = True,
 ) -> Any:
     """The data's fingerprint and the champion that a run starts from.
 
@@ -68,6 +70,8 @@ def resolve_start(
         registry=registry,
         champion=champion,
         needs_champion=needs_champion,
+        first_model=first_model,
+        deploys=deploys,
     )
     start.set_caching_options(False)
     return start.outputs["fingerprint"], start.outputs["champion"]

@@ -48,6 +48,7 @@ class Submission:
             run.
         windows: Number of windows of a drift monitoring.
         refit: Whether a drift monitoring may start a refit.
+        first_model: Whether a continuous training trains the registry's first model.
     """
 
     pipeline: str
@@ -58,6 +59,7 @@ class Submission:
     until: str = ""
     windows: int = 1
     refit: bool = True
+    first_model: bool = False
 
 
 def submit(
@@ -171,6 +173,7 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
         return arguments | {"checkpoint_folder": cluster.checkpoints}
     if submission.pipeline == "continuous_training":
         arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": submission.reason}
+        arguments["first_model"] = submission.first_model
     return arguments
 
 

@@ -250,7 +250,7 @@ def make_bundle(root: Path, model: Path, seed: int = 0, dimension: int = D) -> B
 def promote(registry: Path, bundle: Bundle) -> None:
     store = Registry(registry)
     store.add(bundle)
-    store.promote(bundle.bundle_id, by="a test", reason="it is wanted")
+    store.promote(bundle.bundle_id, by="a test", reason="it is wanted", force=True)
 
 
 def start_model_server(port: int, log: Path) -> Process:

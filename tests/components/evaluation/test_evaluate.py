@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.evaluation.data import EvaluationData
-from components.evaluation.evaluate import evaluate
+from components.evaluation.evaluate import Champion, evaluate
 from components.evaluation.freshness import measure_freshness
 from components.evaluation.index_check import check_index
 from components.evaluation.predictions import write_predictions
-from components.evaluation.ranking import build_evaluation_set
+from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.results import Results
 from components.evaluation.settings import (
     BaselineSettings,
@@ -23,7 +23,8 @@ from components.evaluation.settings import (
 )
 from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
-from components.evaluation.towers import load_champion, load_model
+from components.evaluation.towers import TowerScorer, load_champion, load_model
+from refit.champion_features import ChampionFeatures
 from refit.dataset import DatasetManifest, RowCounts, Split
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.features import FeaturesManifest
@@ -265,6 +266,12 @@ def changed_champion(folders, tmp_path, **spec):
     return champion
 
 
+def load_champion_on(data, bundle, own):
+    """The scorer of a champion that has features of its own, or why it is not comparable."""
+    loaded = Champion("champion", bundle.name, bundle, features=own).load(data)
+    return loaded if isinstance(loaded, str) else loaded[0]
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
@@ -276,6 +283,37 @@ def changed_champion(folders, tmp_path, **spec):
 )
 def test_a_champion_with_other_inputs_is_not_comparable(folders, data, tmp_path, spec, why):
     assert why in load_champion(data, changed_champion(folders, tmp_path, **spec))
+
+
+def test_a_champion_with_another_spec_is_judged_on_its_own_features(folders, tmp_path):
+    """The model's features have shorter histories and other weights; the ranks are the same."""
+    ours = shutil.copytree(folders["features"], tmp_path / "ours")
+    spec = MANIFEST.spec.model_copy(update={"history_length": 1, "event_weights": {"view": 1.0}})
+    manifest = FeaturesManifest.read(ours)
+    manifest.model_copy(update={"spec": spec}).write(ours)
+    data = EvaluationData(ours)
+    assert "3 history items" in load_champion(data, folders["perfect"])
+    own = tmp_path / "own"
+    shutil.copytree(folders["features"], own / "tables")
+    ChampionFeatures(champion="b1", needed=True).write(own)
+    scorer = load_champion_on(data, folders["perfect"], own)
+    judged, alone = build_evaluation_set(data, "test"), EvaluationData(folders["features"])
+    ranks = rank(scorer, judged, 5).rank
+    expected = rank(load_model(alone, folders["perfect"]), build_evaluation_set(alone, "test"), 5)
+    assert ranks.tolist() == expected.rank.tolist()
+
+
+def test_a_champion_whose_own_features_lack_queries_is_not_comparable(folders, data, tmp_path):
+    own = tmp_path / "own"
+    tables = shutil.copytree(folders["features"], own / "tables")
+    examples = pq.read_table(tables / "examples" / "test.parquet")
+    pq.write_table(examples[1:], tables / "examples" / "test.parquet")
+    ChampionFeatures(champion="b1", needed=True).write(own)
+    assert "lack the query" in load_champion_on(data, folders["perfect"], own)
+    ChampionFeatures(champion="b1", needed=True, problem="no column 'fabric'").write(own)
+    assert "no column 'fabric'" in load_champion_on(data, folders["perfect"], own)
+    ChampionFeatures(champion="b1").write(own)
+    assert isinstance(load_champion_on(data, folders["perfect"], own), TowerScorer)
 
 
 def test_a_missing_champion_is_not_comparable(data, tmp_path):
