@@ -20,6 +20,7 @@ from refit.eligibility import MarketSettings
 from refit.errors import UsageError
 from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
+from refit.health import HealthCheck
 from refit.settings import Settings
 
 Inputs = dict[str, NDArray[Any]]
@@ -117,6 +118,7 @@ class FeaturesManifest(Settings):
         dataset_fingerprint: The dataset that the features were built from.
         dataset: The manifest of that dataset, for reports.
         market: Settings of the market, with its eligibility rules.
+        health: What was assumed where the data do not say it, with how much rests on it.
     """
 
     spec: FeatureSpec
@@ -126,6 +128,7 @@ class FeaturesManifest(Settings):
     snapshots: tuple[datetime, ...] = ()
     dataset_fingerprint: str = ""
     dataset: DatasetManifest | None = None
+    health: tuple[HealthCheck, ...] = ()
 
     @property
     def popularity_size(self) -> int:
