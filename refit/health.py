@@ -51,3 +51,13 @@ def count_share(n: int, total: int) -> str:
 def stopping(checks: Iterable[HealthCheck]) -> tuple[HealthCheck, ...]:
     """The lines that stop a run."""
     return tuple(check for check in checks if check.state == "stop")
+
+
+def summarize_health(checks: Iterable[HealthCheck]) -> list[str]:
+    """The lines that are not ok, the worst first, after one line that counts all."""
+    by_state: dict[HealthState, list[HealthCheck]] = {"stop": [], "look": [], "ok": []}
+    for check in checks:
+        by_state[check.state].append(check)
+    counts = [f"{len(found)} {name}" for name, found in by_state.items() if found]
+    worst = (*by_state["stop"], *by_state["look"])
+    return [f"health of the data: {', '.join(counts) or 'not checked'}", *(f"  {c}" for c in worst)]

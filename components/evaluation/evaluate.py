@@ -115,7 +115,7 @@ def evaluate(
 ) -> Verdict:
     """Evaluate a model on the test split and write the evaluation folder, atomically.
 
-    The folder holds metrics.json, verdict.json, report.html, report.md, pictures/ and
+    The folder holds metrics.json, verdict.json, report.html, report.md, health.json, pictures/ and
     predictions.parquet. Item features are those of the snapshots in the features folder: one at the
     start of the test, or several in the course of it.
 
@@ -229,7 +229,7 @@ def _evaluate(
             settings,
         )
         pictures = draw_pictures(folder / "pictures", settings, results)
-        write_report(folder, settings, results, verdict, examples, pictures, data.manifest.dataset)
+        write_report(folder, settings, results, verdict, examples, pictures, data.manifest)
         remove(out)
     return verdict
 

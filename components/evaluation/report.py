@@ -1,4 +1,4 @@
-"""The report as one HTML page, the verdict first, and as Markdown."""
+"""The report as one HTML page and as Markdown: the data's health, the verdict, the rest."""
 
 import base64
 from collections.abc import Sequence
@@ -10,10 +10,14 @@ from components.evaluation.examples import Example
 from components.evaluation.power import chance_of_equal, detectable
 from components.evaluation.results import CHAMPION, Interval, Method, Results
 from components.evaluation.settings import EvaluationSettings
-from refit.dataset import DatasetManifest
+from refit.features import FeaturesManifest
+from refit.files import write_json
+from refit.health import HealthCheck
 from refit.verdict import Check, Verdict
 
 TEMPLATES = Path(__file__).parent
+HEALTH_FILE = "health.json"
+"""What the report says of the data's health, for the command line."""
 PICTURE_TEXTS = {
     "methods.png": "Every method with its 95% interval, on the primary metric and the guard metric",
     "slices.png": "The model and the best baseline on parts of the test queries, with intervals",
@@ -27,11 +31,12 @@ def write_report(
     verdict: Verdict,
     examples: Sequence[Example],
     pictures: Sequence[Path],
-    dataset: DatasetManifest | None,
+    features: FeaturesManifest,
 ) -> None:
-    """Write report.html, a page without external resources, and report.md."""
+    """Write report.html, a page without external resources, report.md and health.json."""
     environment = make_environment()
     best = results.best_baseline(settings.metric)
+    health = collect_health(features)
     page: dict[str, Any] = {
         "settings": settings,
         "results": results,
@@ -43,7 +48,8 @@ def write_report(
         "tests": describe_tests(settings, results),
         "compared": [m.name for m in results.of_kind("champion")],
         "examples": examples,
-        "dataset": dataset,
+        "dataset": features.dataset,
+        "health": health,
         "pictures": [
             {
                 "name": f"pictures/{path.name}",
@@ -56,6 +62,12 @@ def write_report(
     for suffix in ("html", "md"):
         text = environment.get_template(f"report_template.{suffix}").render(page)
         (folder / f"report.{suffix}").write_text(text, encoding="utf-8")
+    write_json(folder / HEALTH_FILE, [check.model_dump(mode="json") for check in health])
+
+
+def collect_health(features: FeaturesManifest) -> tuple[HealthCheck, ...]:
+    """The lines of the data's health page, and what the features step assumed."""
+    return (*(features.dataset.health if features.dataset else ()), *features.health)
 
 
 def make_environment() -> Any:

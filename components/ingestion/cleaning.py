@@ -125,13 +125,15 @@ def check_row_counts(name: str, counts: RowCounts) -> None:
     """Check that every row of a table is accounted for.
 
     Raises:
-        AssertionError: rows_in is not kept + rejected + duplicates, which is a bug in Refit.
+        AssertionError: rows_in is not kept + rejected + duplicates + capped, which is a bug in
+            Refit.
     """
-    accounted = counts.kept + counts.rejected + counts.duplicates
+    accounted = counts.kept + counts.rejected + counts.duplicates + counts.capped
     if counts.rows_in != accounted:
         raise AssertionError(
             f"{name}: {counts.rows_in} rows were read, but {counts.kept} kept + {counts.rejected} "
-            f"rejected + {counts.duplicates} duplicates are {accounted}"
+            f"rejected + {counts.duplicates} duplicates + {counts.capped} over the cap are "
+            f"{accounted}"
         )
 
 

@@ -29,6 +29,7 @@ def ingest_data(
     with running("ingest") as metadata:
         manifest = ingest(IngestSettings.parse_json(settings), Path(dataset.path))
         metadata["counts"] = {name: counts.model_dump() for name, counts in manifest.counts.items()}
+        metadata["health_page"] = str(Path(dataset.path) / "health.html")
         dataset.metadata["fingerprint"] = manifest.fingerprint
         dataset.metadata["submitted_fingerprint"] = fingerprint
         dataset.metadata["source"] = manifest.source

@@ -7,12 +7,15 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from components.ingestion.health.settings import HealthSettings
 from components.ingestion.sources import SOURCES
 from refit.errors import UsageError
 from refit.settings import Settings
 from refit.tables import MemoryLimit, ThreadCount
 
 REJECT = "reject"
+MOST_DAYS = 36_500
+"""A hundred years: the window of any data, and little enough to be subtracted from any date."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -84,8 +87,13 @@ class IngestSettings(Settings):
         currency: ISO 4217 code of all prices: an item without a currency gets it, an item in
             another one is rejected. Empty: currencies are not checked.
         max_rejected: The largest share of rejected rows with which the run continues.
-        rejected_folder: Where a failed run leaves its rejected rows, a folder or a URL. Empty:
-            beside the output, which on a cluster is lost with the pod.
+        max_user_events_per_day: Of each user's events of a UTC day, only the first this many are
+            kept, so that a bot does not make up most of the data. The others are counted, and
+            written to ``rejected/events_over_cap.parquet``; the purchases and hides among them
+            still count for the eligibility rules. None: all are kept.
+        health: Thresholds of the health page of the data.
+        rejected_folder: Where a failed run leaves its rejected rows and health page, a folder or a
+            URL. Empty: beside the output, which on a cluster is lost with the pod.
         memory_limit: How much DuckDB may hold in memory; the rest is spilled to disk.
         threads: Threads of DuckDB; 0 is one for each core.
     """
@@ -101,8 +109,8 @@ class IngestSettings(Settings):
     as_of: UtcTime | None = None
     validation_start: UtcTime | None = None
     test_start: UtcTime | None = None
-    validation_days: int | None = Field(default=None, ge=1)
-    test_days: int | None = Field(default=None, ge=1)
+    validation_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
+    test_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
     naive_times: str | None = None
     context_columns: tuple[str, ...] | None = None
     item_columns: tuple[str, ...] | None = None
@@ -110,6 +118,8 @@ class IngestSettings(Settings):
     number_columns: tuple[str, ...] = ()
     currency: str = Field(default="", pattern=r"^([A-Z]{3})?$")
     max_rejected: RejectedShares = RejectedShares()
+    max_user_events_per_day: int | None = Field(default=None, ge=1)
+    health: HealthSettings = HealthSettings()
     rejected_folder: str = ""
     memory_limit: MemoryLimit = "2GB"
     threads: ThreadCount = 0

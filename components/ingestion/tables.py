@@ -9,6 +9,7 @@ import ibis
 import ibis.expr.types as ir
 import pandera.ibis as pa
 
+from components.ingestion.activity import cap_events
 from components.ingestion.cleaning import (
     ValidatedTable,
     Violation,
@@ -104,12 +105,16 @@ class CleanedTable:
         rows: The same rows, with the columns that were not written.
         counts: What happened to the rows of the source.
         violations: Why rows were rejected.
+        rejected: The rejected rows as the source has them; None for a derived table.
+        over_cap: The events over the cap, if there are any.
     """
 
     table: ir.Table
     rows: ir.Table
     counts: RowCounts
     violations: Sequence[Violation] = ()
+    rejected: ir.Table | None = None
+    over_cap: ir.Table | None = None
 
 
 def select_columns(tables: RawTables, settings: IngestSettings) -> RawTables:
@@ -170,7 +175,7 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
         cleaned["items"] = _clean_items(run, items)
     known_items = cleaned["items"].table.item_id if items else None
     cleaned["events"] = _clean_events(run, events, known_items, tables.context_columns)
-    _write_earlier(run, events.rows)
+    _write_earlier(run, events.rows, cleaned["events"].over_cap)
     if not items:
         derived = _derive_items(cleaned["events"].rows, tables.derived_item_columns)
         cleaned["items"] = _write_derived(run, "items", derived)
@@ -257,12 +262,13 @@ def _clean_events(
         events,
         build_events_schema(events.columns, run.as_of, known_items),
         outside=run.is_after_window(time) | run.is_before_window(time),
+        cap=run.settings.max_user_events_per_day,
         finish=lambda rows: rows.select(*(name for name in rows.columns if name in kept)),
     )
 
 
-def _write_earlier(run: IngestionContext, events: ir.Table) -> None:
-    """Write the purchases and hides from before the window; see ``refit.dataset``."""
+def _write_earlier(run: IngestionContext, events: ir.Table, over_cap: ir.Table | None) -> None:
+    """Write the purchases and hides from before the window and over the cap."""
     types = [kind.value for kind in (EventType.PURCHASE, EventType.HIDE)]
     earlier = events.filter(
         run.is_before_window(events.event_time),
@@ -271,7 +277,11 @@ def _write_earlier(run: IngestionContext, events: ir.Table) -> None:
         events.item_id.notnull(),
     )
     columns = ("user_id", "item_id", "event_type", "event_time")
-    unique = earlier.select(*columns).distinct().order_by(*columns)
+    earlier = earlier.select(*columns)
+    if over_cap is not None:
+        also = over_cap.filter(over_cap.event_type.isin(types)).select(*columns)
+        earlier = earlier.union(also)
+    unique = earlier.distinct().order_by(*columns)
     write(run.con, unique, run.folder / EARLIER_FILE)
 
 
@@ -285,6 +295,7 @@ def _clean(
     schema: pa.DataFrameSchema,
     outside: ir.BooleanValue | None = None,
     newest_by: str = "",
+    cap: int | None = None,
     finish: Callable[[ir.Table], ir.Table] = lambda rows: rows,
 ) -> CleanedTable:
     """Reject invalid rows, drop duplicates, write the rest, and count.
@@ -295,6 +306,7 @@ def _clean(
         schema: The schema of a valid row.
         outside: Rows outside the window; they are left out and counted separately.
         newest_by: A time column: of the rows with the same key, the latest is kept.
+        cap: The largest number of rows of one user and day that are kept; None keeps all.
         finish: Applied to the rows before they are written.
     """
     name, all_rows = table.name, count_rows(table.rows)
@@ -309,18 +321,20 @@ def _clean(
     rejected = write(run.con, validated.select_rejected().limit(0 if all_valid else None), path)
     violations = [] if all_valid else describe_violations(name, validated, rejected)
     unique = drop_duplicates(run.con, valid, KEYS[name], newest_by)
-    finished = finish(unique.rows).order_by(SORTED_BY[name])
+    capped = cap_events(run.con, unique.rows, cap, run.folder)
+    finished = finish(capped.rows).order_by(SORTED_BY[name])
     written = write(run.con, finished, run.folder / f"{name}.parquet")
     counts = RowCounts(
         rows_in=rows_in,
         kept=count_rows(written),
         rejected=count_rows(rejected),
         duplicates=unique.duplicates,
+        capped=capped.count,
         outside=all_rows - rows_in,
         reasons={violation.reason: violation.count for violation in violations},
     )
     check_row_counts(name, counts)
-    return CleanedTable(written, unique.rows, counts, violations)
+    return CleanedTable(written, capped.rows, counts, violations, rejected, capped.left_out)
 
 
 def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:

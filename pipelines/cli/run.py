@@ -24,6 +24,8 @@ from pipelines.cli.print_config import (
 from pipelines.home import Home
 from pipelines.local import PIPELINE_STEPS, RunOutcome, has_started, list_runs, run_locally
 from refit.errors import GateRefused, UsageError
+from refit.files import read_json
+from refit.health import HealthCheck, summarize_health
 
 RUNNABLE = ("continuous_training", "index_refresh")
 
@@ -146,6 +148,13 @@ def _outcome(succeeded: bool) -> str:
     return "succeeded" if succeeded else "failed"
 
 
+def _show_health(path: Path) -> None:
+    """Write the lines of the data's health that are not ok, and how many are."""
+    if path.exists():
+        for line in summarize_health(HealthCheck.parse(values) for values in read_json(path)):
+            write_line(line)
+
+
 def _show(outcome: RunOutcome, as_json: bool) -> None:
     if as_json:
         write_json(outcome.model_dump(mode="json"))
@@ -158,7 +167,10 @@ def _show(outcome: RunOutcome, as_json: bool) -> None:
             for record in outcome.steps
         ),
     )
-    if report := outcome.metadata("gate").get("evaluation"):
-        write_line(f"report: {report}/report.html")
+    if evaluation := outcome.metadata("gate").get("evaluation"):
+        _show_health(Path(evaluation) / "health.json")
+        write_line(f"report: {evaluation}/report.html")
+    if page := outcome.metadata("ingest").get("health_page"):
+        write_line(f"health of the data: {page}")
     if bundle := outcome.metadata("deploy").get("bundle_id"):
         write_line(f"champion: {bundle}")

@@ -45,6 +45,7 @@ class Shop:
             "test_start": "2024-03-10",
             # Most tables here are so small that one bad row is a large share.
             "max_rejected": {"events": 0.9, "items": 0.9, "users": 0.9},
+            "health": {"largest_user": {"stop": None}, "null_like_ids": {"stop": None}},
         }
         return ingest(IngestSettings.parse(values | settings), self.out)
 

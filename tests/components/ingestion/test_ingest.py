@@ -151,7 +151,7 @@ def test_an_interrupted_run_leaves_nothing(shop, make_events, monkeypatch):
     def die(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest_module, "_split_events", die)
+    monkeypatch.setattr(ingest_module, "_find_split", die)
     with pytest.raises(KeyboardInterrupt):
         shop.ingest()
     assert [path.name for path in shop.out.parent.iterdir()] == ["source"]
@@ -168,8 +168,8 @@ def test_a_dataset_holds_no_scratch(shop, make_events):
     shop.write("events", make_events())
     shop.ingest()
     assert sorted(path.name for path in shop.out.iterdir()) == [
-        *("earlier.parquet", "events.parquet", "items.parquet", "manifest.json"),
-        *("rejected", "users.parquet"),
+        *("earlier.parquet", "events.parquet", "health.html", "health.json", "items.parquet"),
+        *("manifest.json", "rejected", "users.parquet"),
     ]
 
 

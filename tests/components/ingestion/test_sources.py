@@ -15,11 +15,13 @@ from simulation.history import write_history
 
 DAYS = [datetime(2017, 6, day) for day in range(1, 11)]
 SPLIT = {"validation_start": "2017-06-05", "test_start": "2017-06-08"}
+ONE_USER = {"largest_user": {"stop": None}}
+"""The hand-made rows of some sources are of one user."""
 
 
 def _ingest(tmp_path, source, path=None, **settings):
     root = tmp_path / "source" if path is None else path
-    values = {"source": source, "path": str(root)} | SPLIT | settings
+    values = {"source": source, "path": str(root), "health": ONE_USER} | SPLIT | settings
     return ingest(IngestSettings.parse(values), tmp_path / "dataset")
 
 

@@ -1,0 +1,266 @@
+"""Checks of who acts, on what: known users and items, large users and sellers, visits."""
+
+from collections.abc import Iterator
+
+import ibis
+import ibis.expr.types as ir
+
+from components.ingestion.health.data import (
+    HealthData,
+    inform,
+    is_given,
+    make_line,
+    make_share_line,
+    measure,
+)
+from refit.contract import EventType
+from refit.health import HealthCheck, count_share
+
+NULL_LIKE = (
+    *("null", "(null)", "<null>", "none", "nan", "nat", "nil", "undefined", "n/a", "na", "<na>"),
+    *("#n/a", "\\n", "-", "--", ""),
+)
+"""Spellings of a null, in lower case."""
+IDS = {
+    "events": ("user_id", "item_id", "session_id"),
+    "items": ("item_id", "seller_id"),
+    "users": ("user_id",),
+}
+UNKNOWN_ITEM = "item_id: not among the items"
+MOST_NAMED = 3
+
+
+def check_people(data: HealthData) -> Iterator[HealthCheck]:
+    """Check whose events these are, and whether their ids are real."""
+    yield from _check_items_known(data)
+    yield from _check_users_known(data)
+    yield from _check_null_like(data)
+    yield from _check_largest_users(data)
+    yield from _check_largest_seller(data)
+    yield _check_bought_twice(data)
+    yield from _check_visits(data)
+    yield from _check_without_events(data)
+
+
+def _check_items_known(data: HealthData) -> Iterator[HealthCheck]:
+    if not data.has_items:
+        return
+    unknown = data.counts["events"].reasons.get(UNKNOWN_ITEM, 0)
+    advice = "these events are rejected; export items and events of the same day"
+    if unknown and "item_id" in data.rejected_events.columns:
+        ids = data.rejected_events.item_id.cast("string").name("id").as_table().drop_null()
+        advice += _compare_spellings(ids, data.items.item_id)
+    rows_in = data.counts["events"].rows_in
+    yield make_share_line(
+        "events", "events without a known item", unknown, rows_in, data.limits.unknown_items, advice
+    )
+
+
+def _check_users_known(data: HealthData) -> Iterator[HealthCheck]:
+    if not data.has_users:
+        return
+    events, users = data.events, data.users
+    total = data.counts["events"].kept
+    unknown = events.anti_join(users, "user_id").user_id.name("id").as_table()
+    n = int(unknown.count().to_pyarrow().as_py())
+    advice = "these users have no features: check how the ids are written in both tables"
+    if n:
+        advice += _compare_spellings(unknown, users.user_id)
+    yield make_share_line(
+        "events", "events without a known user", n, total, data.limits.unknown_users, advice
+    )
+    features = [name for name in users.columns if name != "user_id"]
+    if not features:
+        yield inform("users", "columns", "none but user_id", "the query tower has no user column")
+        return
+    told = [is_given(users[name]) for name in features]
+    described = users.filter(ibis.or_(*told))
+    bare = total - int(events.semi_join(described, "user_id").count().to_pyarrow().as_py())
+    yield make_share_line(
+        "events",
+        "events of users without features",
+        bare,
+        total,
+        data.limits.users_without_features,
+        f"of these users none of {', '.join(features)} is known",
+    )
+
+
+def _compare_spellings(unknown: ir.Table, known: ir.Column) -> str:
+    """Examples of both sides, and how many unknown ids would match in another spelling."""
+    [example] = unknown.agg(id=unknown.id.min()).to_pyarrow().to_pylist()
+    [other] = known.name("id").as_table().agg(id=known.min()).to_pyarrow().to_pylist()
+    text = f"; events have {example['id']!r}, the table has {other['id']!r}"
+    ids = unknown.distinct()
+    plain = known.name("id").as_table()
+    plain = plain.select(plain=_plain(plain.id)).distinct()
+    same = ids.select(plain=_plain(ids.id)).semi_join(plain, "plain")
+    n, total = (int(t.count().to_pyarrow().as_py()) for t in (same, ids))
+    if n:
+        text += (
+            f"; {count_share(n, total)} of the ids are the same but for case, spaces, leading "
+            "zeros or a trailing .0"
+        )
+    return text
+
+
+def _plain(ids: ir.StringValue) -> ir.StringValue:
+    return ids.strip().lower().re_replace(r"\.0+$", "").re_replace(r"^0+", "")
+
+
+def _check_null_like(data: HealthData) -> Iterator[HealthCheck]:
+    """Count the ids that are spelled like nulls, and name them."""
+    for topic, table in data.tables().items():
+        for column in IDS[topic]:
+            if column not in table.columns:
+                continue
+            like = table.filter(table[column].strip().lower().isin(NULL_LIKE))
+            rows = like[column].value_counts(name="n").order_by(ibis.desc("n"), column)
+            counts = {row[column]: row["n"] for row in rows.to_pyarrow().to_pylist()}
+            line = make_share_line(
+                topic,
+                f"{column} spelled like a null",
+                sum(counts.values()),
+                data.counts[topic].kept,
+                data.limits.null_like_ids,
+                "each of these spellings counts as one user, item or visit; export nulls as nulls",
+            )
+            named = ", ".join(f"{name!r} {n:,}" for name, n in list(counts.items())[:MOST_NAMED])
+            shown = f"{line.shown}: {named}" if counts else line.shown
+            yield line.model_copy(update={"shown": shown})
+
+
+def _check_largest_users(data: HealthData) -> Iterator[HealthCheck]:
+    """Name the user with the most events: of all, in train, and in test."""
+    events, split = data.events, data.split
+    in_train = events.event_time < split.validation_start
+    in_test = events.event_time >= split.test_start
+    advice = (
+        "is it a bot, a shop's own account, or one id for all who are not signed in? Leave it out "
+        "of the export, or set ingestion.max_user_events_per_day"
+    )
+    if data.most_per_day:
+        advice += f" lower than {data.most_per_day:,}"
+    for part, rows, meaning in (
+        ("", events, advice),
+        (" in train", events.filter(in_train), "most of what the model learns is this user's"),
+        (" in test", events.filter(in_test), "most of what the gate judges by is this user's"),
+    ):
+        yield _name_largest("events", f"largest user{part}", rows.user_id, data, meaning)
+    if data.most_per_day:
+        counts = data.counts["events"]
+        yield inform(
+            "events",
+            "events over the cap",
+            f"{count_share(counts.capped, counts.rows_in)}, of more than {data.most_per_day:,} "
+            "of one user and day",
+            "left out; they are in rejected/events_over_cap.parquet",
+        )
+
+
+def _name_largest(
+    topic: str, name: str, owners: ir.StringColumn, data: HealthData, advice: str
+) -> HealthCheck:
+    """One line with the most frequent value of a column, and its share of those not null."""
+    of_users = owners.get_name() == "user_id"
+    limits = data.limits.largest_user if of_users else data.limits.largest_seller
+    column = owners.get_name()
+    counts = owners.value_counts(name="n").filter(lambda t: t[column].notnull())
+    top = counts.order_by(ibis.desc("n"), column).limit(1).to_pyarrow().to_pylist()
+    total = measure(counts, n=counts.n.sum())["n"] or 0
+    if not top:
+        return make_line(topic, name, "none", None, limits, "there is nothing to compare")
+    line = make_share_line(topic, name, top[0]["n"], total, limits, advice)
+    return line.model_copy(update={"shown": f"{top[0][column]!r}: {line.shown}"})
+
+
+def _check_largest_seller(data: HealthData) -> Iterator[HealthCheck]:
+    if "seller_id" not in data.items.columns:
+        return
+    sold = data.events.inner_join(data.items.select("item_id", "seller_id"), "item_id")
+    advice = "what is learned is mostly this seller's: check gate.max_seller_gini and seller slices"
+    yield _name_largest("events", "largest seller", sold.seller_id, data, advice)
+
+
+def _check_bought_twice(data: HealthData) -> HealthCheck:
+    """Count the items that are bought more than once: is a listing one of a kind?"""
+    events = data.events.filter(data.events.event_type == EventType.PURCHASE.value)
+    sold = events.group_by("item_id").agg(n=lambda t: t.count())
+    found = measure(sold, items=sold.count(), twice=(sold.n > 1).sum())
+    bought, twice = found["items"], found["twice"] or 0
+    if not bought:
+        return inform(
+            "items",
+            "items bought more than once",
+            "no purchase",
+            "whether listings are one of a kind cannot be seen: features.market.stock says it",
+        )
+    advice = (
+        "listings are one of a kind: a purchase ends a listing (features.market.stock: "
+        "one_of_a_kind, the default)"
+        if twice <= 0.02 * bought
+        else "an item is sold more than once: if there is more than one of it, set "
+        "features.market.stock: replenishable; if not, check the purchases"
+    )
+    return make_share_line(
+        "items", "items bought more than once", twice, bought, data.limits.bought_twice, advice
+    )
+
+
+def _check_visits(data: HealthData) -> Iterator[HealthCheck]:
+    events = data.events
+    if "session_id" not in events.columns:
+        return
+    known = events.filter(is_given(events.session_id))
+    visits = known.group_by("session_id").agg(
+        n=known.count(),
+        users=known.user_id.nunique(),
+        seconds=known.event_time.max().epoch_seconds() - known.event_time.min().epoch_seconds(),
+    )
+    found = measure(
+        visits,
+        visits=visits.count(),
+        single=(visits.n == 1).sum(),
+        long=(visits.seconds > 86_400).sum(),
+        shared=(visits.users > 1).sum(),
+    )
+    for name, key, limits, advice in (
+        (
+            "visits with one event",
+            "single",
+            data.limits.single_visits,
+            "session_id differs for every event: histories hold events of the same visit",
+        ),
+        (
+            "visits longer than a day",
+            "long",
+            data.limits.long_visits,
+            "session_id is no visit, perhaps a device: a history ends at the start of a visit",
+        ),
+        (
+            "visits of several users",
+            "shared",
+            data.limits.shared_visits,
+            "session_id is not unique: make it so, for example with the user's id before it",
+        ),
+    ):
+        yield make_share_line("events", name, found[key] or 0, found["visits"], limits, advice)
+
+
+def _check_without_events(data: HealthData) -> Iterator[HealthCheck]:
+    for topic, column, limits, given in (
+        ("items", "item_id", data.limits.items_without_events, data.has_items),
+        ("users", "user_id", data.limits.users_without_events, data.has_users),
+    ):
+        if not given:
+            continue
+        table = data.tables()[topic]
+        idle = int(table.anti_join(data.events, column).count().to_pyarrow().as_py())
+        yield make_share_line(
+            topic,
+            f"{topic} without an event",
+            idle,
+            data.counts[topic].kept,
+            limits,
+            "do both tables cover the same time?",
+        )
