@@ -15,7 +15,7 @@ class Check(Settings):
         above: An exclusive lower bound.
         n, needs_n: Number of cases it is based on, and the minimum number.
         why: The reason why it was not measured.
-        advice: What to do when the measurement is out of bounds.
+        more: What to do about a failure.
     """
 
     name: str
@@ -26,30 +26,28 @@ class Check(Settings):
     n: int | None = None
     needs_n: int = 0
     why: str = ""
-    advice: str = ""
+    more: str = ""
 
     @property
     def failure(self) -> str | None:
         """Why the check fails; None if it passes. A check that was not measured fails."""
+        fault = self._find_fault()
+        return f"{fault}; {self.more}" if fault and self.more else fault
+
+    def _find_fault(self) -> str | None:
         if self.measured is None or math.isnan(self.measured):
             return f"{self.name} was not measured" + (f": {self.why}" if self.why else "")
         if self.needs_n and (self.n is None or self.n < self.needs_n):
             return f"{self.name} rests on {self.n or 0} cases, {self.needs_n} are needed"
         if self.at_least is None and self.at_most is None and self.above is None:
             return f"{self.name} has no bound"
-        if bound := self._find_bound_not_met(self.measured):
-            advice = f"; {self.advice}" if self.advice else ""
-            return f"{self.name} is {self.measured:.4g}, {bound}{advice}"
+        if self.above is not None and not self.measured > self.above:
+            return f"{self.name} is {self.measured:.4g}, above {self.above:.4g} is needed"
+        if self.at_least is not None and not self.measured >= self.at_least:
+            return f"{self.name} is {self.measured:.4g}, at least {self.at_least:.4g} is needed"
+        if self.at_most is not None and not self.measured <= self.at_most:
+            return f"{self.name} is {self.measured:.4g}, at most {self.at_most:.4g} is allowed"
         return None
-
-    def _find_bound_not_met(self, measured: float) -> str:
-        if self.above is not None and not measured > self.above:
-            return f"above {self.above:.4g} is needed"
-        if self.at_least is not None and not measured >= self.at_least:
-            return f"at least {self.at_least:.4g} is needed"
-        if self.at_most is not None and not measured <= self.at_most:
-            return f"at most {self.at_most:.4g} is allowed"
-        return ""
 
 
 class Verdict(Settings):

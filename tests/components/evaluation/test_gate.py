@@ -7,8 +7,10 @@ import pytest
 from components.evaluation.gate import apply_gate
 from components.evaluation.results import (
     Exposure,
+    GroupWorth,
     IndexResult,
     Interval,
+    LeakResults,
     Method,
     Results,
     SliceResult,
@@ -38,6 +40,11 @@ def method(name, kind, value, **more):
         "not_finite": 0,
     }
     return Method(name=name, kind=kind, **{**values, **more})
+
+
+def leaks(share, **more):
+    group = GroupWorth(name="items.fabric", kind="item", fall=around(0.1), share=share)
+    return LeakResults(n=2000, gain=around(0.15), groups=(group,), **more)
 
 
 def results(**more):
@@ -73,6 +80,7 @@ def results(**more):
             n=500,
         ),
         "smoke": SmokeResult(gap=1e-7, n=16),
+        "leaks": leaks(0.02),
     }
     return Results(**{**values, **more})
 
@@ -105,7 +113,7 @@ def refusals(measured, settings=SETTINGS):
 def test_a_model_that_meets_every_requirement_passes():
     verdict = apply_gate(SETTINGS, results())
     assert verdict.passed, verdict.reasons
-    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 19
+    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 20
 
 
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
@@ -115,6 +123,18 @@ def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
 
 MODEL, POPULARITY, COOCCURRENCE = 0, 1, 2
 REFUSED = {
+    "an input that carries too much": (
+        results(leaks=leaks(0.3)),
+        "items.fabric carries is 0.3, at most 0.1 is allowed; .* evaluation.leaks.intended",
+    ),
+    "an input whose share is unknown": (
+        results(leaks=leaks(None, why="no gain")),
+        "items.fabric carries was not measured: no gain",
+    ),
+    "inputs that were not measured": (
+        results(leaks=LeakResults()),
+        "share of the gain by inputs was not measured",
+    ),
     "too few queries": (results(n_queries=499), "test queries is 499"),
     "too few users": (results(n_users=99), "test users is 99"),
     "thin n under a comparison": (results(n_queries=499), "gain over popularity .* rests on 499"),
