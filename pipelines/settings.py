@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from components.deployment.settings import DeploySettings
+from components.evaluation.leak_settings import check_intended
 from components.evaluation.settings import EvaluationSettings
 from components.features.settings import FeatureSettings
 from components.indexing.settings import IndexSettings
@@ -61,6 +62,11 @@ class RunSettings(ScaledSettings):
         # Here and not in MeasureSettings: a reference can be read where a metric is not installed.
         require_known(monitoring.measure.metric_names)
         return monitoring
+
+    @model_validator(mode="after")
+    def _know_intended_groups(self) -> Self:
+        check_intended(self.evaluation.leaks, self.features.spec)
+        return self
 
 
 def list_configs() -> dict[str, str]:

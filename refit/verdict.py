@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from refit.settings import Settings
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 
 Outcome = Literal["passed", "refused", "cannot tell"]
 
@@ -22,7 +22,6 @@ class Check(Settings):
         why: The reason why it was not measured.
         undecided: Whether a failure only means that the data are too few to tell.
         more: What would be enough to tell, such as ``about 900 more queries would do``.
-        advice: What to do when the measurement is out of bounds.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Check(Settings):
     why: str = ""
     undecided: bool = False
     more: str = ""
-    advice: str = ""
 
     @property
     def failure(self) -> str | None:
@@ -60,19 +58,13 @@ class Check(Settings):
             return f"{self.name} rests on {self.n or 0} cases, {self.needs_n} are needed"
         if self.at_least is None and self.at_most is None and self.above is None:
             return f"{self.name} has no bound"
-        if bound := self._find_bound_not_met(self.measured):
-            advice = f"; {self.advice}" if self.advice else ""
-            return f"{self.name} is {self.measured:.4g}, {bound}{advice}"
+        if self.above is not None and not self.measured > self.above:
+            return f"{self.name} is {self.measured:.4g}, above {self.above:.4g} is needed"
+        if self.at_least is not None and not self.measured >= self.at_least:
+            return f"{self.name} is {self.measured:.4g}, at least {self.at_least:.4g} is needed"
+        if self.at_most is not None and not self.measured <= self.at_most:
+            return f"{self.name} is {self.measured:.4g}, at most {self.at_most:.4g} is allowed"
         return None
-
-    def _find_bound_not_met(self, measured: float) -> str:
-        if self.above is not None and not measured > self.above:
-            return f"above {self.above:.4g} is needed"
-        if self.at_least is not None and not measured >= self.at_least:
-            return f"at least {self.at_least:.4g} is needed"
-        if self.at_most is not None and not measured <= self.at_most:
-            return f"at most {self.at_most:.4g} is allowed"
-        return ""
 
 
 class Verdict(Settings):
@@ -89,7 +81,7 @@ class Verdict(Settings):
     reasons: tuple[str, ...]
     measurements: Mapping[str, float | None]
     checks: tuple[Check, ...]
-    subject: Subject | None = None
+    subject: VerdictSubject | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +97,7 @@ class Verdict(Settings):
         return self
 
     @classmethod
-    def of(cls, checks: Iterable[Check], subject: Subject | None = None) -> Self:
+    def of(cls, checks: Iterable[Check], subject: VerdictSubject | None = None) -> Self:
         """Evaluate ``checks``; without any check the verdict is not passed."""
         evaluated = tuple(_without_nan(check) for check in checks)
         failed = [check for check in evaluated if check.failure]

@@ -201,7 +201,8 @@ def make_model(
     Args:
         folder: Where to.
         manifest: The features' manifest; the spec must be that of this module, or like it.
-        kind: ``perfect`` wants what the query says; ``random`` knows nothing; ``nan`` is broken.
+        kind: ``perfect`` wants what the query says; ``last`` wants the latest item of the history;
+            ``random`` knows nothing; ``nan`` is broken.
         dimension: Vector size of the random towers.
     """
     import tensorflow as tf
@@ -234,11 +235,13 @@ def make_model(
 
     def embed_item(inputs: dict[str, Any]) -> dict[str, Any]:
         content = tf.stack([inputs["item_x"], inputs["item_y"]], axis=1)
-        embedding = content if kind == "perfect" else noise(inputs["item_id"], "i")
+        embedding = content if kind in ("perfect", "last") else noise(inputs["item_id"], "i")
         return {"embedding": embedding * _nan(kind), "content": content}
 
     def embed_query(inputs: dict[str, Any]) -> dict[str, Any]:
         wanted = tf.stack([inputs["context_want_x"], inputs["context_want_y"]], axis=1)
+        if kind == "last":
+            return {"embedding": inputs["history_content"][:, 0]}
         lengths = tf.reduce_sum(inputs["history_age_days"], axis=1)
         names = tf.strings.join([tf.strings.as_string(lengths), tf.strings.as_string(wanted[:, 0])])
         return {"embedding": wanted if kind == "perfect" else noise(names, "q")}

@@ -41,5 +41,5 @@ def check_leaks(settings: EvaluationSettings, results: Results) -> Iterator[Chec
                 n=leaks.n,
                 needs_n=min(settings.min_queries, settings.leaks.queries),
                 why=leaks.why,
-                advice=ADVICE[group.kind].format(name=group.name),
+                more="" if group.share is None else ADVICE[group.kind].format(name=group.name),
             )

@@ -73,7 +73,7 @@ def hunt_leaks(
         return GroupWorth(
             name=group.name,
             kind=group.kind,
-            static=group.kind == "item" and group.column in static,
+            static=group.kind in ("item", "user") and group.column in static,
             fall=fall,
             share=share_of(fall, gain),
             limited=is_limited(settings.leaks, group),

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.examples import Example
+from components.evaluation.leak_settings import LeakSettings
 from components.evaluation.power import chance_of_equal, detectable
-from components.evaluation.results import CHAMPION, Interval, Method, Results
+from components.evaluation.results import CHAMPION, GroupWorth, Interval, Method, Results
 from components.evaluation.settings import EvaluationSettings
 from refit.features import FeaturesManifest
 from refit.files import write_json
@@ -21,6 +22,7 @@ HEALTH_FILE = "health.json"
 PICTURE_TEXTS = {
     "methods.png": "Every method with its 95% interval, on the primary metric and the guard metric",
     "slices.png": "The model and the best baseline on parts of the test queries, with intervals",
+    "leaks.png": "The fall of the metric without each group of inputs; dotted: the limit",
 }
 
 
@@ -52,6 +54,7 @@ def write_report(
         "health": health,
         "pictures": [
             {
+                "stem": path.stem,
                 "name": f"pictures/{path.name}",
                 "text": PICTURE_TEXTS[path.name],
                 "data": base64.b64encode(path.read_bytes()).decode(),
@@ -88,6 +91,8 @@ def make_environment() -> Any:
         "percent": percent,
         "interval": interval,
         "bound": bound,
+        "share": share,
+        "limit": limit,
         "plain": plain,
         "parameter": parameter,
     }
@@ -199,6 +204,20 @@ def interval(value: Interval | None) -> str:
     if value.low is None or value.high is None:
         return rate(value.value)
     return f"{rate(value.value)} ({rate(value.low)} to {rate(value.high)})"
+
+
+def share(value: float | None) -> str:
+    """A share in percent, or ``not measured``."""
+    return "not measured" if value is None else f"{value:.1%}"
+
+
+def limit(group: GroupWorth, settings: LeakSettings) -> str:
+    """What a group of inputs may carry, in words."""
+    if group.limited:
+        return share(settings.max_share)
+    if group.name in settings.intended:
+        return "none: named as intended"
+    return "none: part of the listing" if group.kind == "item" else "none: counted by Refit"
 
 
 def bound(check: Check) -> str:

@@ -12,6 +12,7 @@ from components.evaluation.data import EvaluationData
 from components.evaluation.evaluate import Champion, evaluate
 from components.evaluation.freshness import measure_freshness
 from components.evaluation.index_check import check_index
+from components.evaluation.leak_settings import LeakSettings
 from components.evaluation.predictions import write_predictions
 from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.results import Results
@@ -55,6 +56,7 @@ SETTINGS = EvaluationSettings(
     prediction_queries=50,
     max_index_p99_ms=10_000.0,
     baselines=BaselineSettings(tuning_queries=100),
+    leaks=LeakSettings(intended=("items.x", "items.y", "events.want_x", "events.want_y")),
 )
 NO_SERVER = SETTINGS.model_copy(update={"smoke_test": ()})
 
@@ -108,6 +110,7 @@ def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
         "predictions.parquet",
         "pictures/methods.png",
         "pictures/slices.png",
+        "pictures/leaks.png",
     }
     page = (out / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
@@ -117,6 +120,8 @@ def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
         assert text.index("Passed") < text.index("Checks of the gate")
         assert "popularity in context" in text
         assert "not recorded with the features" in text
+        assert "What each group of inputs is worth" in text
+        assert "events.want_x" in text
 
 
 def test_predictions_are_the_answers_of_the_model(passed, folders):

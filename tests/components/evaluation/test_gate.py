@@ -8,8 +8,10 @@ from components.evaluation.gate import apply_gate
 from components.evaluation.results import (
     Exposure,
     Freshness,
+    GroupWorth,
     IndexResult,
     Interval,
+    LeakResults,
     Method,
     PositiveInHistory,
     Results,
@@ -43,6 +45,11 @@ def method(name, kind, value, **more):
     if kind == "champion":
         values |= {"compared": values["metrics"], "n_compared": 5000, "users_compared": 3000}
     return Method(name=name, kind=kind, **{**values, **more})
+
+
+def leaks(share, **more):
+    group = GroupWorth(name="items.fabric", kind="item", fall=around(0.1), share=share)
+    return LeakResults(n=2000, gain=around(0.15), groups=(group,), **more)
 
 
 def results(**more):
@@ -86,6 +93,7 @@ def results(**more):
             n=5000, within_hour=0.01, within_day=0.3, older=0.2
         ),
         "undeclared": (),
+        "leaks": leaks(0.02),
     }
     return Results(**{**values, **more})
 
@@ -141,6 +149,18 @@ def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
 
 MODEL, POPULARITY, COOCCURRENCE, EASE = 0, 1, 2, 3
 REFUSED = {
+    "an input that carries too much": (
+        results(leaks=leaks(0.3)),
+        "items.fabric carries is 0.3, at most 0.1 is allowed; .* evaluation.leaks.intended",
+    ),
+    "an input whose share is unknown": (
+        results(leaks=leaks(None, why="no gain")),
+        "items.fabric carries was not measured: no gain",
+    ),
+    "inputs that were not measured": (
+        results(leaks=LeakResults()),
+        "share of the gain by inputs was not measured",
+    ),
     "too few queries": (results(n_queries=499), "test queries is 499"),
     "too few users": (results(n_users=99), "test users is 99"),
     "thin n under a comparison": (results(n_queries=499), "gain over popularity .* rests on 499"),
