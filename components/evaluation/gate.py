@@ -149,7 +149,7 @@ def decide_against_champion(
     gain = champion.gain.get(settings.metric, Interval())
     yield _not_worse(name, gain, settings.champion_tolerance * value, settings, size)
     yield Check(
-        name=f"{name}: users compared",
+        name=f"users compared with {_the(champion)}",
         measured=champion.users_compared,
         at_least=settings.min_users,
         undecided=True,
