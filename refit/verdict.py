@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from refit.settings import Settings
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 
 Outcome = Literal["passed", "refused", "cannot tell"]
 
@@ -81,7 +81,7 @@ class Verdict(Settings):
     reasons: tuple[str, ...]
     measurements: Mapping[str, float | None]
     checks: tuple[Check, ...]
-    subject: Subject | None = None
+    subject: VerdictSubject | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -97,7 +97,7 @@ class Verdict(Settings):
         return self
 
     @classmethod
-    def of(cls, checks: Iterable[Check], subject: Subject | None = None) -> Self:
+    def of(cls, checks: Iterable[Check], subject: VerdictSubject | None = None) -> Self:
         """Evaluate ``checks``; without any check the verdict is not passed."""
         evaluated = tuple(_without_nan(check) for check in checks)
         failed = [check for check in evaluated if check.failure]

@@ -59,7 +59,7 @@ from refit.errors import RefitError
 from refit.files import remove, write_atomically, write_json
 from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.progress import Meter, log_message, timed
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
@@ -188,7 +188,7 @@ def _evaluate(
         ),
         smoke={tower: test.result() for tower, test in smoke.items()},
     )
-    verdict = apply_gate(settings, results, Subject.of_folders(model, index, settings))
+    verdict = apply_gate(settings, results, VerdictSubject.of_folders(model, index, settings))
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()

@@ -16,12 +16,12 @@ from components.evaluation.results import (
 )
 from components.evaluation.settings import EvaluationSettings, SliceFloor
 from refit.model import ITEM_TOWER, QUERY_TOWER
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Check, Verdict
 
 
 def apply_gate(
-    settings: EvaluationSettings, results: Results, subject: Subject | None = None
+    settings: EvaluationSettings, results: Results, subject: VerdictSubject | None = None
 ) -> Verdict:
     """Compare every measurement with its threshold.
 
