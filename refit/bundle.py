@@ -16,7 +16,7 @@ from refit.dataset import DatasetManifest
 from refit.errors import RefitError
 from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
 from refit.settings import Settings
-from refit.subject import INDEX_VERDICT_FILE, MODEL_PARTS, Subject
+from refit.subject import INDEX_VERDICT_FILE, MODEL_PARTS, VerdictSubject
 from refit.verdict import Verdict
 
 MANIFEST_FILE = "manifest.json"
@@ -108,7 +108,9 @@ class Bundle:
         The evaluation's verdict must be on these towers and data. The index must be the one that
         it judged, or one that a passed verdict of its own judged with these towers.
         """
-        actual = Subject.of_checksums(self.manifest.checksums, self.manifest.dataset_fingerprint)
+        actual = VerdictSubject.of_checksums(
+            self.manifest.checksums, self.manifest.dataset_fingerprint
+        )
         verdict = self.read_verdict()
         if verdict is None or verdict.subject is None:
             return UNNAMED
@@ -117,7 +119,7 @@ class Bundle:
             others = ()
         return f"its verdict is on another {' and another '.join(others)}" if others else ""
 
-    def _has_judged_index(self, actual: Subject) -> bool:
+    def _has_judged_index(self, actual: VerdictSubject) -> bool:
         """Whether a passed verdict in the index folder is on this index, with these towers."""
         verdict = _read_verdict(self.index / INDEX_VERDICT_FILE)
         if verdict is None or not verdict.passed or verdict.subject is None:

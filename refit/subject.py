@@ -1,4 +1,4 @@
-"""The Subject of a verdict: checksums of the model, index, data and settings that were judged."""
+"""The subject of a verdict: checksums of the model, index, data and settings that were judged."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ INDEX_VERDICT_FILE = "verdict.json"
 """In an index folder: the verdict on a refreshed index, no part of the index that was judged."""
 
 
-class Subject(Settings):
+class VerdictSubject(Settings):
     """What a gate judged. A bundle is promoted only by a verdict on its own parts.
 
     Attributes:
@@ -67,7 +67,7 @@ class Subject(Settings):
             model=fingerprint(model), index=fingerprint(index), dataset=dataset, settings=settings
         )
 
-    def differences(self, other: "Subject") -> tuple[str, ...]:
+    def differences(self, other: "VerdictSubject") -> tuple[str, ...]:
         """The parts in which two subjects differ; settings are no part of a bundle."""
         return tuple(
             name for name in ("model", "index", "dataset")

@@ -30,7 +30,7 @@ from refit.feature_tables import (
 from refit.features import FeaturesManifest, FeatureSpec
 from refit.files import checksum, write_json
 from refit.index import INDEX_FILE, ITEMS_FILE, VECTORS_FILE, IndexManifest
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UTC_TIME = pa.timestamp("us", "UTC")
@@ -315,7 +315,7 @@ def name_subject(parts: Path, model: Path | None = None) -> None:
     verdict = parts / "evaluation" / "verdict.json"
     if not verdict.is_file():
         return
-    subject = Subject.of_folders(model or parts / "model", parts / "index")
+    subject = VerdictSubject.of_folders(model or parts / "model", parts / "index")
     write_json(verdict, json.loads(verdict.read_text()) | {"subject": subject.model_dump()})
 
 

@@ -63,7 +63,7 @@ from refit.errors import RefitError
 from refit.files import remove, write_atomically, write_json
 from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.progress import Meter, log_message, timed
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
@@ -214,7 +214,7 @@ def _evaluate(
         undeclared=data.manifest.undeclared,
     )
     champion = champions[0].folder if champions else None
-    subject = Subject.of_folders(model, index, settings)
+    subject = VerdictSubject.of_folders(model, index, settings)
     results, verdict = judge(settings, results, data, subject, registry, champion)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:

@@ -6,7 +6,7 @@ A missing measurement does not remove its check: the check is then created with 
 from collections.abc import Iterator
 
 from components.evaluation.leak_checks import check_leaks
-from components.evaluation.power import SampleSize, chance_of_equal, detectable, needed_factor
+from components.evaluation.power import SampleSize, chance_of_equal, needed_factor
 from components.evaluation.results import (
     CHAMPION,
     Interval,
@@ -17,12 +17,12 @@ from components.evaluation.results import (
 )
 from components.evaluation.settings import EvaluationSettings, SliceFloor
 from refit.model import ITEM_TOWER, QUERY_TOWER
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Check, Verdict
 
 
 def apply_gate(
-    settings: EvaluationSettings, results: Results, subject: Subject | None = None
+    settings: EvaluationSettings, results: Results, subject: VerdictSubject | None = None
 ) -> Verdict:
     """Compare every measurement with its threshold.
 
@@ -206,7 +206,7 @@ def decide_against_champion(
     margin = settings.champion_tolerance * value
     yield _not_worse(name, gain, margin, settings, size, level)
     yield Check(
-        name=f"{name}: users compared",
+        name=f"users compared with {_the(champion)}",
         measured=champion.users_compared,
         at_least=settings.min_users,
         undecided=True,
@@ -418,16 +418,15 @@ def _not_worse(
     In a test in which an equal model would pass by luck only, the model must be shown to be better.
     A model that is shown to be worse is refused, and in between the data cannot tell.
     """
-    smallest = detectable(gain, settings.power)
-    can_show = smallest is not None and smallest <= margin
+    chance = chance_of_equal(gain, margin)
+    can_show = chance is not None and chance >= settings.equal_passes
     needed = -margin if can_show else 0.0
     undecided = gain.high is not None and gain.high >= 0.0
-    chance = chance_of_equal(gain, margin)
     more = ""
     if undecided and gain.low is not None and gain.low < needed:
         # For a larger test, what counts is an equal model; for this model, where it seems to be.
         distance = margin if not can_show else (gain.value or 0.0) + margin
-        factor = needed_factor(gain, distance, settings.power)
+        factor = needed_factor(gain, distance, settings.equal_passes)
         more = size.describe_more(factor) if factor else ""
         if not can_show and chance is not None:
             too_small = f"with the tolerance of {margin:.4g} an equal model passes in {chance:.0%}"

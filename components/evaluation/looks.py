@@ -14,7 +14,7 @@ from refit.errors import RefitError
 from refit.files import fingerprint
 from refit.ledger import JudgedWindow, Ledger, describe_window, draft_judgement
 from refit.progress import log_message
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Verdict
 
 POD_VARIABLE = "KFP_POD_NAME"
@@ -25,7 +25,7 @@ def judge(
     settings: EvaluationSettings,
     results: Results,
     data: EvaluationData,
-    subject: Subject,
+    subject: VerdictSubject,
     registry: str,
     champion: Path | None = None,
 ) -> tuple[Results, Verdict]:

@@ -214,10 +214,11 @@ class EvaluationSettings(FiniteSettings):
         guard_metric, guard_tolerance: On this metric the model may be worse than the best baseline
             by at most this share of its value, for the lower end of the interval.
         champion_tolerance: The same against the champion, on the primary metric. The test must be
-            large enough for it: see ``power``.
-        power: A comparison that allows a tolerance counts only if a model that is exactly as good
-            passes it with this probability; in a smaller test the model must be shown to be
-            better. The report states the smallest gain that is detected with this probability.
+            large enough for it: see ``equal_passes``.
+        equal_passes: A tolerance counts only in a test in which a model that is exactly as good
+            passes with this probability. In a smaller test the model must be shown to be better,
+            and otherwise the verdict is that the data cannot tell.
+        power: The report states the smallest gain that the test detects with this probability.
         best_of_last: The model is compared with the best of this many last champions too, with the
             same tolerance, so that small losses cannot add up; 1 compares with the champion only.
         excused_bundles: Earlier champions that need not be compared with, each with the reason.
@@ -271,6 +272,7 @@ class EvaluationSettings(FiniteSettings):
     guard_metric: str = "hit_rate_at_10"
     guard_tolerance: float = Field(default=0.1, ge=0.0, lt=1.0)
     champion_tolerance: float = Field(default=0.05, ge=0.0, lt=1.0)
+    equal_passes: float = Field(default=0.95, ge=0.5, lt=1.0)
     power: float = Field(default=0.8, ge=0.5, lt=1.0)
     best_of_last: int = Field(default=10, ge=1)
     excused_bundles: dict[str, str] = {}

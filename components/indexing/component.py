@@ -74,6 +74,7 @@ def reindex_listings(
         verdict = validate_index(parsed.validation, out, bundle)
         write_json(out / INDEX_VERDICT_FILE, verdict.model_dump(mode="json"))
         metadata["passed"] = verdict.passed
+        metadata["outcome"] = verdict.outcome
         metadata["reasons"] = list(verdict.reasons)
         for reason in verdict.reasons:
             log_message(f"[gate] {reason}")

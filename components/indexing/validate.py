@@ -5,7 +5,7 @@ from pathlib import Path
 from components.indexing.settings import IndexValidationSettings
 from refit.bundle import Bundle
 from refit.index import IndexManifest
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Check, Verdict
 
 
@@ -50,5 +50,5 @@ def validate_index(settings: IndexValidationSettings, index: Path, champion: Bun
                 at_most=settings.max_p99_ms,
             ),
         ),
-        Subject.of_folders(champion.path, index, settings),
+        VerdictSubject.of_folders(champion.path, index, settings),
     )

@@ -81,7 +81,7 @@ def show_bundle(
             ("trained on", f"{manifest.trained_from} .. {manifest.trained_until}"),
             ("dataset", manifest.dataset_fingerprint[:12]),
             ("files", len(manifest.checksums)),
-            ("verdict", "none" if verdict is None else "passed" if verdict.passed else "refused"),
+            ("verdict", "none" if verdict is None else verdict.outcome),
         ],
     )
     for reason in verdict.reasons if verdict else ():

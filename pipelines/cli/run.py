@@ -102,8 +102,9 @@ def raise_if_refused(outcome: RunOutcome) -> None:
     gate = outcome.metadata("gate")
     if not gate.get("passed"):
         reasons = "\n  ".join(gate.get("reasons", ())) or "the gate did not run"
+        decided = "cannot tell" if gate.get("outcome") == "cannot tell" else "refused"
         raise GateRefused(
-            f"the gate refused, nothing was deployed:\n  {reasons}{_describe_kept(outcome)}"
+            f"the gate {decided}, nothing was deployed:\n  {reasons}{_describe_kept(outcome)}"
         )
     if "bundle_id" not in outcome.metadata("deploy"):
         raise GateRefused("the gate passed but no bundle was deployed; see the run's log")
@@ -135,7 +136,7 @@ def show_local_runs(home: Path | None, as_json: bool) -> None:
                 f"{outcome.started_at:%Y-%m-%d %H:%M:%S}",
                 f"{outcome.seconds:.0f}",
                 _outcome(outcome.succeeded),
-                {True: "passed", False: "refused"}.get(outcome.metadata("gate").get("passed"), "-"),  # type: ignore[arg-type]
+                outcome.metadata("gate").get("outcome", "-"),
                 outcome.metadata("deploy").get("bundle_id", "-"),
             )
             for outcome in outcomes

@@ -223,7 +223,7 @@ class Demo:
         outcome = (
             f"passed its gate and is bundle {bundle_id}"
             if verdict.passed
-            else f"was refused by its gate: {verdict.reasons[0]}"
+            else f"was not promoted, {verdict.outcome}: {verdict.reasons[0]}"
         )
         self._add_line(day, f"The model of {name} {outcome}.", page, "Report")
 

@@ -128,6 +128,7 @@ def test_a_passed_gate_deploys(deployed, home):
     assert bundle.read_verdict().passed
     assert deployed.outcome.metadata("gate") == {
         "passed": True,
+        "outcome": "passed",
         "reasons": [],
         "evaluation": deployed.outcome.metadata("gate")["evaluation"],
     }

@@ -9,7 +9,7 @@ from refit.bundle import assemble_bundle
 from refit.errors import GateRefused, RefitError
 from refit.files import read_json, write_json
 from refit.registry import Registry
-from refit.subject import Subject
+from refit.subject import VerdictSubject
 from refit.verdict import Check, Verdict
 
 PASSES = Check(name="a", measured=1.0, at_least=0.5)
@@ -90,7 +90,7 @@ def test_a_refreshed_index_needs_a_passed_verdict_of_its_own(
     old = make_bundle()
     index = make_parts(note="refreshed")["index"]
     checks = [FAILS] if fault == "refused" else [PASSES]
-    verdict = Verdict.of(checks, Subject.of_folders(old.path, index))
+    verdict = Verdict.of(checks, VerdictSubject.of_folders(old.path, index))
     if fault != "missing":
         write_json(index / "verdict.json", verdict.model_dump(mode="json"))
     if fault == "of another index":
