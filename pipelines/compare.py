@@ -155,6 +155,8 @@ def _read_run(folder: Path) -> ComparedRun:
     outcome = RunOutcome.parse(read_json(folder / OUTCOME_FILE))
     evaluation = outcome.metadata("gate").get("evaluation")
     measured = _read_evaluation(Path(evaluation)) if evaluation else ({}, {})
+    if judged := outcome.metadata("judge"):
+        measured = _read_backtest(judged)
     took = {record.step: record.seconds for record in outcome.steps if record.step != "report"}
     last = max((i for i, step in enumerate(_steps(outcome)) if step in took), default=-1)
     seconds: dict[str, float | str] = {
@@ -246,6 +248,21 @@ def _read_evaluation(
     rows = {f"{split} examples": n for split, n in results["protocol"].get("examples", {}).items()}
     rows |= {"test queries": results["n_queries"], "test users": results["n_users"]}
     return metrics, {**rows, "items": results["protocol"].get("items", 0)}
+
+
+def _read_backtest(
+    judged: Mapping[str, Any],
+) -> tuple[dict[str, float | str | None], dict[str, int]]:
+    """Measurements and test queries of a backtest, by cut."""
+    metrics: dict[str, float | str | None] = {
+        "verdict": "passed" if judged.get("passed") else "refused"
+    }
+    rows: dict[str, int] = {}
+    for cut in read_json(Path(judged["backtest"]) / "backtest.json")["cuts"]:
+        metrics[f"value at {cut['cut']}"] = cut["value"]
+        metrics[f"gain over the best baseline at {cut['cut']}"] = cut["best_baseline"]["value"]
+        rows[f"test queries at {cut['cut']}"] = cut["n_queries"]
+    return metrics, rows
 
 
 def _side_by_side(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:

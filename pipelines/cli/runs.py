@@ -27,7 +27,7 @@ def compare(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="Ids or folders of runs, or ids of bundles; the start of an id will do."
+            metavar="RUNS", help="Ids or folders of runs, ids of bundles; the start of one will do."
         ),
     ],
     html: Annotated[
@@ -68,7 +68,7 @@ def compare(
 def show_ledger(
     home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
 ) -> None:
-    """List every judgement on a test window, passed or refused, oldest first."""
+    """List every judgement on a test window, oldest first."""
     from refit.ledger import Ledger
 
     judgements = Ledger(Home.at(home, registry).registry).read()

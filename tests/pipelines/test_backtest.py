@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from pipelines.compare import compare_runs
 from pipelines.home import Home
 from pipelines.local import list_runs
 from refit.ledger import Ledger
@@ -66,6 +67,14 @@ def test_both_windows_are_in_the_ledger_each_looked_at_once(done, home):
     assert [(one.look, one.run) for one in judgements] == [(1, "b"), (1, "b")]
     assert judgements[0].window.start > judgements[1].window.until
     assert len({one.model for one in judgements}) == 2
+
+
+def test_backtests_are_compared_by_cut(done, home):
+    found = compare_runs(["b", "b"], Home.at(home))
+    for cut in json.loads(done.stdout)["cuts"]:
+        assert found.metrics[f"value at {cut['cut']}"] == (cut["value"],) * 2
+        assert found.rows[f"test queries at {cut['cut']}"] == (cut["n_queries"],) * 2
+    assert found.seconds["train"][0] > 0
 
 
 def test_a_finished_backtest_of_this_name_is_not_run_again(done, home, configs):

@@ -115,7 +115,7 @@ def test_a_cut_counts_by_the_mean_over_its_seeds(tmp_path):
     settings = BacktestSettings(cuts=2, seeds=2, better_in=2)
     assert "is 1, at least 2" in " ".join(judge(tmp_path, fits, settings).reasons)
     fewer = judge(tmp_path, fits[:3], settings)
-    assert "fits that were measured is 3, at least 4" in fewer.reasons
+    assert "fits that were measured is 3, at least 4 is needed" in fewer.reasons
 
 
 @pytest.mark.parametrize(
