@@ -101,7 +101,15 @@ ITEMS = (
     ),
     Column(name="image_embedding", kind="vector", meaning="a picture encoder's vector"),
 )
-USERS = (Column(name="user_id", kind="string", required=True, meaning="who"),)
+VALID_FROM = "valid_from"
+USERS = (
+    Column(name="user_id", kind="string", required=True, meaning="who"),
+    Column(
+        name=VALID_FROM,
+        kind="time",
+        meaning="from when the row holds, UTC; a user may have several rows; empty: ever since",
+    ),
+)
 """Users, events and items may carry further columns; settings name the ones that are kept."""
 
 KNOWN_AFTER = frozenset(c.name for c in EVENTS if not c.known_before)

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from refit.errors import DataValidationError
+
 CATALOGUE_FILE = "items.parquet"
 AWAY_FILE = "away.parquet"
 """When an item was not on sale in between: ``item_index``, ``gone_at``, ``back_at``, by item.
@@ -87,6 +89,41 @@ class ItemTable:
 def read_catalogue(folder: Path) -> ItemTable:
     """Read the catalogue of a features folder."""
     return ItemTable(pq.read_table(folder / CATALOGUE_FILE))
+
+
+@dataclass(frozen=True)
+class Away:
+    """G pauses in which an item was not on sale, see ``AWAY_FILE``.
+
+    Attributes:
+        item: [G] item indices, ascending.
+        gone_at, back_at: [G] microseconds since 1970.
+    """
+
+    item: NDArray[np.int32]
+    gone_at: NDArray[np.int64]
+    back_at: NDArray[np.int64]
+
+    def throughout(self, start: int, end: int) -> NDArray[np.int32]:
+        """The items that are away from one time until another, exclusive."""
+        return self.item[(self.gone_at <= start) & (self.back_at >= end)]
+
+
+def read_away(folder: Path) -> Away:
+    """Read the pauses of a features folder.
+
+    Raises:
+        DataValidationError: The features were built without them.
+    """
+    path = folder / AWAY_FILE
+    if not path.is_file():
+        raise DataValidationError(f"{path} does not exist; run the feature step again")
+    table = pq.read_table(path)
+    times = (
+        table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+        for name in ("gone_at", "back_at")
+    )
+    return Away(table["item_index"].to_numpy().astype(np.int32), *times)
 
 
 def read_snapshot(

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.evaluation.data import Away, CandidateSnapshot, EvaluationData, Ints, Longs, Queries
+from components.evaluation.data import CandidateSnapshot, EvaluationData, Ints, Longs, Queries
 from refit.columns import Column, Flags, Labels, Wanted
-from refit.feature_tables import strings
+from refit.feature_tables import Away, strings
 from refit.item_lists import NO_ITEMS, ItemLists
 
 

@@ -18,16 +18,17 @@ from refit.columns import Column, Labels, read_column
 from refit.eligibility import Rules
 from refit.errors import DataValidationError
 from refit.feature_tables import (
-    AWAY_FILE,
     HIDES_FILE,
     HISTORY_COLUMNS,
     PURCHASES_FILE,
     REQUESTS,
     SPLITS,
+    Away,
     PaddedHistories,
     examples_file,
     pad_histories,
     pad_lists,
+    read_away,
     read_catalogue,
     read_snapshot,
 )
@@ -50,15 +51,6 @@ class Coded:
 
     codes: Ints
     values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Away:
-    """The pauses of listings, see ``refit.feature_tables.AWAY_FILE``; times in microseconds."""
-
-    item: Ints
-    gone_at: Longs
-    back_at: Longs
 
 
 @dataclass(frozen=True)
@@ -201,8 +193,8 @@ class EvaluationData:
         self.manifest = FeaturesManifest.read(folder)
         self.rules = Rules.load(self.manifest.market)
         tables = [_read_split(folder, split) for split in SPLITS]
-        away = _read_away(folder / AWAY_FILE)
-        self.catalogue = _read_catalogue(read_catalogue(folder).table, away, self.rules)
+        table = read_catalogue(folder).table
+        self.catalogue = _read_catalogue(table, read_away(folder), self.rules)
         self._read_log(tables)
         length = self.manifest.spec.history_length
         self.queries = {
@@ -339,14 +331,6 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> Ex
         ),
         starts=(int(bounds[0]), int(bounds[1]), int(bounds[2]), int(bounds[3])),
     )
-
-
-def _read_away(path: Path) -> Away:
-    if not path.is_file():
-        raise DataValidationError(f"{path} does not exist; run the feature step again")
-    table = pq.read_table(path)
-    item = _array(table["item_index"], np.int32)
-    return Away(item, _times(table["gone_at"]), _times(table["back_at"]))
 
 
 def _read_catalogue(items: pa.Table, away: Away, rules: Rules) -> ItemCatalogue:

@@ -11,7 +11,6 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from components.features import tables
 from components.features.listings import check_listings
@@ -31,6 +30,7 @@ from refit.feature_tables import (
     REQUESTS,
     SPLITS,
     examples_file,
+    read_away,
     snapshot_file,
 )
 from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
@@ -276,7 +276,7 @@ def _write_snapshots(
     columns = lifetimes.to_pyarrow()
     known_us = columns["known_us"].to_numpy()
     gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
-    away = _Away.read(folder / AWAY_FILE)
+    away = read_away(folder)
     orphans = _orphans(source, items, folder, len(times_us))
     spec = source.spec
     widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
@@ -302,28 +302,6 @@ def _write_snapshots(
         )
         pq.write_table(table, folder / snapshot_file(i), compression="zstd", use_dictionary=False)
     weighted.unlink()
-
-
-@dataclass(frozen=True)
-class _Away:
-    """When items were not on sale in between; times in microseconds."""
-
-    item: NDArray[np.int32]
-    gone_us: NDArray[np.int64]
-    back_us: NDArray[np.int64]
-
-    @classmethod
-    def read(cls, path: Path) -> "_Away":
-        table = pq.read_table(path)
-        times = (
-            table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-            for name in ("gone_at", "back_at")
-        )
-        return cls(table["item_index"].to_numpy(), *times)
-
-    def throughout(self, start_us: int, end_us: int) -> NDArray[np.int32]:
-        """The items that are away from a time until another one, exclusive."""
-        return self.item[(self.gone_us <= start_us) & (self.back_us >= end_us)]
 
 
 def _orphans(

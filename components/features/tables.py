@@ -18,7 +18,7 @@ import numpy as np
 
 from components.features.listings import Listings, find_listings
 from components.features.visits import mark_visits
-from refit.contract import KNOWN_AFTER, EventType
+from refit.contract import KNOWN_AFTER, VALID_FROM, EventType
 from refit.dataset import (
     EARLIER_FILE,
     EVENTS_FILE,
@@ -43,6 +43,7 @@ RESERVED = {
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // MICROSECOND
+EVER_US = np.iinfo(np.int64).min
 
 
 def microseconds(time: datetime) -> int:
@@ -265,7 +266,7 @@ def examples(
     start_us, end_us = microseconds(start), microseconds(end)
     rows = events.filter(events.at_us >= start_us, events.at_us < end_us)
     rows = with_history(rows, blocks, source.spec.history_length)
-    rows = rows.left_join(_user_columns(source), "user_id").drop("user_id_right")
+    rows = _with_user_columns(source, rows)
     item, event_type, age = HISTORY_COLUMNS
     rows = rows.select(
         "user_id",
@@ -327,7 +328,9 @@ def histories(
     counts = events.group_by("user_id").agg(earlier=events.count())
     without_events = others.distinct().anti_join(counts, "user_id")
     counts = counts.union(without_events.mutate(earlier=ibis.literal(0, "int64")))
-    users = _user_columns(source).outer_join(counts, "user_id")
+    versions = _user_columns(source)
+    latest = versions.filter(versions.until_us.isnull()).drop("since_us", "until_us")
+    users = latest.outer_join(counts, "user_id")
     users = users.mutate(user_id=ibis.coalesce(users.user_id, users.user_id_right))
     users = users.mutate(earlier=users.earlier.fill_null(0)).drop("user_id_right")
     rows = with_history(users, blocks, source.spec.history_length)
@@ -426,8 +429,9 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
 
 
 def find_undeclared(source: DatasetTables) -> tuple[str, ...]:
-    """See ``FeatureSpec.find_undeclared``."""
-    changing = {"items": _changing(source.items), "users": _changing(source.users)}
+    """See ``FeatureSpec.find_undeclared``; users that come in versions need no declaration."""
+    users = set() if VALID_FROM in source.users.columns else _changing(source.users)
+    changing = {"items": _changing(source.items), "users": users}
     return source.spec.find_undeclared(changing)
 
 
@@ -446,7 +450,32 @@ def _user_columns(source: DatasetTables) -> ir.Table:
         is_number = name not in source.spec.user_categorical and users[name].type().is_numeric()
         return "float64" if is_number else "string"
 
-    return users.select("user_id", **{name: users[name].cast(kind(name)) for name in source.user})
+    columns = {name: users[name].cast(kind(name)) for name in source.user}
+    if VALID_FROM not in users.columns:
+        never = ibis.null("int64")
+        return users.select("user_id", **columns, since_us=never, until_us=never)
+    # Without valid_from a row holds ever since.
+    since_us = epoch_us(users[VALID_FROM].cast("timestamp('UTC')")).fill_null(EVER_US)
+    versions = users.select("user_id", **columns, since_us=since_us)
+    versions = versions.filter(versions.since_us < microseconds(source.manifest.split.end))
+    of_user = ibis.window(group_by="user_id", order_by="since_us")
+    return versions.mutate(until_us=versions.since_us.lead().over(of_user))
+
+
+def _with_user_columns(source: DatasetTables, rows: ir.Table) -> ir.Table:
+    """Add the user columns as they were strictly before each row's ``at_us``."""
+    versions = _user_columns(source)
+    joined = rows.left_join(
+        versions,
+        [
+            rows.user_id == versions.user_id,
+            versions.since_us.isnull() | (versions.since_us < rows.at_us),
+            versions.until_us.isnull() | (versions.until_us >= rows.at_us),
+        ]
+        if VALID_FROM in source.users.columns
+        else "user_id",
+    )
+    return joined.drop("user_id_right", "since_us", "until_us")
 
 
 def _kind(source: DatasetTables, column: str) -> str:

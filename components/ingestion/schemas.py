@@ -13,7 +13,7 @@ import pandera.ibis as pa
 from pandera.config import ValidationDepth, config_context
 
 from components.ingestion.parsing import DTYPES
-from refit.contract import Column, EventType
+from refit.contract import VALID_FROM, Column, EventType
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 _NOT_BLANK = r"[^\s\p{Z}]"
@@ -78,9 +78,10 @@ def build_items_schema(
     return _build_schema(columns, rules)
 
 
-def build_users_schema(columns: Sequence[Column]) -> pa.DataFrameSchema:
-    """Build the schema of a valid user."""
-    return _build_schema(columns, {"user_id": _ID_CHECKS})
+def build_users_schema(columns: Sequence[Column], as_of: datetime) -> pa.DataFrameSchema:
+    """Build the schema of a valid user; times later than ``as_of`` are in the future."""
+    rules = {"user_id": _ID_CHECKS, VALID_FROM: _time_checks(as_of)}
+    return _build_schema(columns, rules)
 
 
 def find_column_errors(name: str, table: ir.Table, columns: Sequence[Column]) -> list[str]:

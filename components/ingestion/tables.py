@@ -29,7 +29,7 @@ from components.ingestion.schemas import (
 )
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
-from refit.contract import EVENTS, ITEMS, USERS, Column, ColumnKind, EventType
+from refit.contract import EVENTS, ITEMS, USERS, VALID_FROM, Column, ColumnKind, EventType
 from refit.dataset import EARLIER_FILE, REJECTED_FOLDER, RowCounts
 from refit.errors import DataValidationError, UsageError
 
@@ -37,13 +37,13 @@ MIDNIGHT = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
 KEYS = {
     "events": ("user_id", "item_id", "event_type", "event_time"),
     "items": ("item_id",),
-    "users": ("user_id",),
+    "users": ("user_id", VALID_FROM),
 }
 """Rows of a table that agree in these columns are duplicates."""
 SORTED_BY = {
     "events": ("event_time", "user_id", "item_id", "event_type"),
     "items": ("item_id",),
-    "users": ("user_id",),
+    "users": ("user_id", VALID_FROM),
 }
 
 
@@ -158,6 +158,7 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
 
     Raises:
         DataValidationError: A table has no row, or a column is missing or of the wrong type.
+        UsageError: Items have ``valid_from``.
     """
     on_events = (*tables.context_columns, *tables.derived_item_columns)
     events = _parse(run, "events", tables.events, EVENTS, on_events)
@@ -168,6 +169,11 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
             ("users", tables.users, USERS, tables.user_columns),
         )
     )
+    if items and VALID_FROM in tables.item_columns:
+        raise UsageError(
+            f"items: column {VALID_FROM!r}: an item cannot have several versions; keep one row for"
+            f" each item, and leave {VALID_FROM!r} out of ingestion.item_columns"
+        )
     _check_structure([table for table in (events, items, users) if table])
 
     cleaned = {}
@@ -286,7 +292,12 @@ def _write_earlier(run: IngestionContext, events: ir.Table, over_cap: ir.Table |
 
 
 def _clean_users(run: IngestionContext, users: ParsedTable) -> CleanedTable:
-    return _clean(run, users, build_users_schema(users.columns))
+    return _clean(
+        run,
+        users,
+        build_users_schema(users.columns, run.as_of),
+        outside=run.is_after_window(users.rows[VALID_FROM]) if users.has(VALID_FROM) else None,
+    )
 
 
 def _clean(
@@ -320,9 +331,13 @@ def _clean(
     all_valid = count_rows(valid) == rows_in
     rejected = write(run.con, validated.select_rejected().limit(0 if all_valid else None), path)
     violations = [] if all_valid else describe_violations(name, validated, rejected)
-    unique = drop_duplicates(run.con, valid, KEYS[name], newest_by)
+    key, order = (
+        [column for column in columns[name] if column in valid.columns]
+        for columns in (KEYS, SORTED_BY)
+    )
+    unique = drop_duplicates(run.con, valid, key, newest_by)
     capped = cap_events(run.con, unique.rows, cap, run.folder)
-    finished = finish(capped.rows).order_by(SORTED_BY[name])
+    finished = finish(capped.rows).order_by(order)
     written = write(run.con, finished, run.folder / f"{name}.parquet")
     counts = RowCounts(
         rows_in=rows_in,
@@ -349,7 +364,8 @@ def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:
 
 
 def _write_derived(run: IngestionContext, name: str, rows: ir.Table) -> CleanedTable:
-    table = write(run.con, rows.order_by(SORTED_BY[name]), run.folder / f"{name}.parquet")
+    order = [column for column in SORTED_BY[name] if column in rows.columns]
+    table = write(run.con, rows.order_by(order), run.folder / f"{name}.parquet")
     n = count_rows(table)
     counts = RowCounts(rows_in=n, kept=n, rejected=0, duplicates=0)
     return CleanedTable(table, table, counts)

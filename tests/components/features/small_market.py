@@ -115,6 +115,7 @@ def write_dataset(
         "listed_at": TIME,
         "delisted_at": TIME,
         "seen_at": TIME,
+        "valid_from": TIME,
         "image_embedding": pa.list_(pa.float32()),
     }
     for name, rows in (("events", events), ("items", items), ("users", users)):

@@ -526,6 +526,32 @@ def test_numbers_and_times_that_are_not_declared_static_are_named(tmp_path: Path
         assert manifest.health[-1].state == ("look" if undeclared else "ok")
 
 
+def test_user_columns_are_those_of_the_moment(tmp_path: Path) -> None:
+    """A version that begins with the event itself is not known yet."""
+    versions = [(None, "DE", 1.0), (13.5, "FR", 2.0), (17.0, "IT", 3.0), (25.0, "SE", 4.0)]
+    users = [
+        {
+            "user_id": "a",
+            "valid_from": None if since is None else START + since * DAY,
+            "country": country,
+            "height": height,
+        }
+        for since, country, height in versions
+    ]
+    events = [*EACH_SPLIT, event("z", 17.5), event("z", 17.6, user="b")]
+    config = settings(static=("price",))
+    folder = build(tmp_path, config, events, [item("z", 0)], users)
+    assert FeaturesManifest.read(folder).undeclared == ()
+    rows = [row for split in SPLITS for row in rows_of(folder, split)]
+    found = [(row["user_id"], row["country"], row["height"]) for row in rows]
+    assert found == [
+        *(("a", "DE", 1.0), ("a", "DE", 1.0), ("a", "FR", 2.0), ("a", "IT", 3.0)),
+        ("b", None, None),
+    ]
+    latest = pq.read_table(folder / "histories.parquet").to_pylist()
+    assert [(row["user_id"], row["country"]) for row in latest] == [("a", "IT"), ("b", None)]
+
+
 def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
     events, items, users = market(0)
     users = [{**user, "size": "S"} for user in users]

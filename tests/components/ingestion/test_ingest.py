@@ -53,6 +53,24 @@ def test_tables_are_typed_sorted_and_split(shop, make_events, items):
     }
 
 
+def test_every_version_of_a_user_is_kept(shop, make_events):
+    versions = [(None, 30), (DAY_0, 31), (DAY_0, 31), (AS_OF + timedelta(days=1), 32)]
+    shop.write("events", make_events())
+    shop.write(
+        "users", [{"user_id": "u0", "valid_from": since, "age": age} for since, age in versions]
+    )
+    counts = shop.ingest().counts["users"]
+    assert sorted(row["age"] for row in shop.read("users")) == [30, 31]
+    assert (counts.kept, counts.duplicates, counts.rejected) == (2, 1, 1), "one is in the future"
+
+
+def test_versions_of_items_are_refused(shop, make_events, items):
+    shop.write("events", make_events())
+    shop.write("items", [{**item, "valid_from": DAY_0} for item in items])
+    with pytest.raises(UsageError, match="an item cannot have several versions"):
+        shop.ingest()
+
+
 def test_items_and_users_are_derived_when_not_given(shop, make_events):
     shop.write("events", make_events())
     shop.ingest()
