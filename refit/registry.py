@@ -180,7 +180,9 @@ class Registry:
             raise UsageError(f"{self.root} is a folder, which needs no database")
         plain = PlainFiles(self.fs, self.root)
         with self._translated_errors():
-            DatabaseFiles(plain, database, self.root).read(CHAMPION_FILE)
+            files = DatabaseFiles(plain, database, self.root)
+            if self._read(COORDINATION_FILE) is None:
+                files.forget()  # what was current there before somebody did without it
             text = Coordination(database=database).model_dump_json(indent=2) + "\n"
             plain.write(COORDINATION_FILE, text)
         self.__dict__.pop("_files", None)
@@ -541,6 +543,8 @@ class Registry:
                 self.champion()  # raises if it is lost
             promotion = change(champion)
             if promotion is None and champion:
+                if self._read(CHAMPION_FILE) is None:  # lost, and known to the database
+                    self._replace(CHAMPION_FILE, _as_json(champion), seen)
                 return champion
             if promotion is None:
                 break

@@ -236,6 +236,13 @@ class DatabaseFiles:
         self._publish(name)
         return True
 
+    def forget(self) -> None:
+        """Remove the registry's rows: what the store holds is then current."""
+        with self._database.writing() as connection:
+            self._table.create(connection, checkfirst=True)
+            rows = self._table.c.registry == self._registry
+            connection.execute(self._table.delete().where(rows))
+
     def _find(self, connection: Any, name: str) -> Any:
         columns = self._table.c
         wanted = (columns.registry == self._registry) & (columns.name == name)

@@ -244,6 +244,28 @@ def test_what_the_database_holds_is_published_by_the_next_reader(tmp_path, make_
     assert [p.bundle_id for p in registry.history()] == [first, second, third]
 
 
+def test_a_champion_file_that_only_the_database_has_is_written_again(
+    tmp_path, make_bundle, postgres
+):
+    registry = Registry(f"memory://{uuid.uuid4().hex}/r", cache=tmp_path)
+    bundle_id = registry.add(make_bundle())
+    database = postgres.empty()
+    registry.coordinate(database)
+    registry.promote(bundle_id, "ann", "new")
+    registry.fs.rm_file(f"{registry.root}/champion.json")
+    with pytest.raises(RefitError, match="is lost"):
+        registry.champion()
+    registry.promote(bundle_id, "ann", "champion.json was deleted", force=True)
+    assert registry.champion_id() == bundle_id
+    # Without its rows the registry is what its files say, as before there was a database.
+    registry.fs.rm_file(f"{registry.root}/coordination.json")
+    other = registry.add(make_bundle(note="other"))
+    Registry(registry.fs.unstrip_protocol(registry.root), tmp_path).promote(other, "bob", "without")
+    registry.coordinate(database)
+    again = registry.promote(bundle_id, "ann", "back", force=True, expected=other)
+    assert again.previous == other
+
+
 def test_a_writer_without_the_database_is_refused(tmp_path, make_bundle, postgres, monkeypatch):
     registry = Registry(f"memory://{uuid.uuid4().hex}/r", cache=tmp_path)
     with pytest.raises(UsageError, match="no password"):
