@@ -5,6 +5,7 @@ A missing measurement does not remove its check: the check is then created with 
 
 from collections.abc import Iterator
 
+from components.evaluation.choice import check_choice
 from components.evaluation.results import Interval, Method, Results, SliceResult
 from components.evaluation.settings import EvaluationSettings
 from refit.verdict import Check, Verdict
@@ -15,6 +16,7 @@ def apply_gate(settings: EvaluationSettings, results: Results) -> Verdict:
     return Verdict.of(
         [
             *_sample_size(settings, results),
+            *check_choice(settings, results),
             *_against_baselines(settings, results),
             *_against_champion(settings, results),
             *_slices(settings, results),

@@ -24,7 +24,10 @@ _DECISIVE = {
     ("items", "seller_id"): "nobody is kept from seeing their own listing, and the exposure of "
     "sellers is not measured",
     ("items", "listed_at"): "an item counts as live from its first event on; its age is not known",
-    ("items", "delisted_at"): "when an item is gone is not known, at best assumed from a purchase or "
+    (
+        "items",
+        "delisted_at",
+    ): "when an item is gone is not known, at best assumed from a purchase or "
     "from silence: the evaluation and the index may offer what was sold long ago",
     ("items", "category_1"): "filters, popularity and similar items have no category to go by",
     ("items", "price"): "the towers do not see the price, and no filter by price is possible",
@@ -236,7 +239,7 @@ def _check_constant(data: HealthData, topic: str, table: ir.Table) -> Iterator[H
         column = table[name].hash() if table[name].type().is_nested() else table[name]
         values[f"{name}_same"] = (column.min() == column.max()) & (table[name].count() > 1)
     found = measure(table, **values)
-    constant = [name for name in names if found[f"{name}_same"]]
+    constant = sorted(name for name in names if found[f"{name}_same"])
     yield make_line(
         topic,
         "constant columns",

@@ -42,7 +42,7 @@ def method(name, kind, value, **more):
 
 def results(**more):
     values = {
-        "protocol": {},
+        "protocol": {"candidates_per_snapshot": 4000.0},
         "n_queries": 5000,
         "n_users": 3000,
         "embedding_version": "t1",
@@ -105,7 +105,7 @@ def refusals(measured, settings=SETTINGS):
 def test_a_model_that_meets_every_requirement_passes():
     verdict = apply_gate(SETTINGS, results())
     assert verdict.passed, verdict.reasons
-    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 19
+    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 21
 
 
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
@@ -323,3 +323,14 @@ def test_sellers_are_left_out_only_by_a_setting():
 def test_an_unknown_metric_is_a_usage_error():
     with pytest.raises(UsageError, match="known metrics: hit_rate_at_10"):
         EvaluationSettings.parse({"metric": "recall_at_100"})
+
+
+@pytest.mark.parametrize("candidates", [1.0, 60.0, 100.0])
+def test_a_hit_rate_over_no_more_items_than_its_list_is_refused(candidates):
+    verdict = apply_gate(SETTINGS, results(protocol={"candidates_per_snapshot": candidates}))
+    assert not verdict.passed
+    assert "candidates to choose from, for hit rate at 100" in verdict.reasons[0]
+
+
+def test_a_choice_that_was_not_recorded_is_refused():
+    assert not apply_gate(SETTINGS, results(protocol={})).passed
