@@ -5,6 +5,7 @@ A missing measurement does not remove its check: the check is then created with 
 
 from collections.abc import Iterator
 
+from components.evaluation.choice import check_choice
 from components.evaluation.leak_checks import check_leaks
 from components.evaluation.power import SampleSize, chance_of_equal, needed_factor
 from components.evaluation.results import (
@@ -36,6 +37,7 @@ def apply_gate(
         [
             *_looks(settings, results),
             *_sample_size(settings, results),
+            *check_choice(settings, results),
             *_against_baselines(settings, results),
             *_against_champion(settings, results),
             *_slices(settings, results),

@@ -58,7 +58,11 @@ def cap_events(
     first = ranked.filter(ranked[_RANK] < most).drop(_RANK, _DAY)
     rows = ibis.union(dated.anti_join(busy, key).drop(_DAY), first)
     reason = f"user_id: more than {most} events of a user in a day"
-    over = ranked.filter(ranked[_RANK] >= most).drop(_RANK, _DAY).mutate(**{REASON: reason})
+    over = (
+        ranked.filter(ranked[_RANK] >= most)
+        .drop(_RANK, _DAY)
+        .mutate(**{REASON: ibis.literal(reason)})
+    )
     over = over.order_by("event_time", "user_id", "item_id", "event_type")
     left_out = write(con, over, folder / REJECTED_FOLDER / OVER_CAP_FILE)
     return CappedEvents(rows, left_out, int(extra))

@@ -286,7 +286,7 @@ def _write_earlier(run: IngestionContext, events: ir.Table, over_cap: ir.Table |
     earlier = earlier.select(*columns)
     if over_cap is not None:
         also = over_cap.filter(over_cap.event_type.isin(types)).select(*columns)
-        earlier = earlier.union(also)
+        earlier = earlier.union(also.cast(earlier.schema()))
     unique = earlier.distinct().order_by(*columns)
     write(run.con, unique, run.folder / EARLIER_FILE)
 

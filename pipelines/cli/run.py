@@ -169,9 +169,9 @@ def _show(outcome: RunOutcome, as_json: bool) -> None:
         ),
     )
     if evaluation := outcome.metadata("gate").get("evaluation"):
-        _show_health(Path(evaluation) / "health.json")
         write_line(f"report: {evaluation}/report.html")
+        _show_health(Path(evaluation) / "health.json")
     if page := outcome.metadata("ingest").get("health_page"):
-        write_line(f"health of the data: {page}")
+        write_line(f"health page: {page}")
     if bundle := outcome.metadata("deploy").get("bundle_id"):
         write_line(f"champion: {bundle}")

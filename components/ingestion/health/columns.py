@@ -239,7 +239,7 @@ def _check_constant(data: HealthData, topic: str, table: ir.Table) -> Iterator[H
         column = table[name].hash() if table[name].type().is_nested() else table[name]
         values[f"{name}_same"] = (column.min() == column.max()) & (table[name].count() > 1)
     found = measure(table, **values)
-    constant = [name for name in names if found[f"{name}_same"]]
+    constant = sorted(name for name in names if found[f"{name}_same"])
     yield make_line(
         topic,
         "constant columns",

@@ -111,12 +111,11 @@ def _plain(ids: ir.StringValue) -> ir.StringValue:
 def _check_null_like(data: HealthData) -> Iterator[HealthCheck]:
     """Count the ids that are spelled like nulls, and name them."""
     for topic, table in data.tables().items():
-        for column in IDS[topic]:
-            if column not in table.columns:
-                continue
-            like = table.filter(table[column].strip().lower().isin(NULL_LIKE))
-            rows = like[column].value_counts(name="n").order_by(ibis.desc("n"), column)
-            counts = {row[column]: row["n"] for row in rows.to_pyarrow().to_pylist()}
+        ids = [column for column in IDS[topic] if column in table.columns]
+        like = {column: table[column].strip().lower().isin(NULL_LIKE) for column in ids}
+        found = measure(table, **{column: like[column].sum() for column in ids})
+        for column in ids:
+            counts = _count_values(table.filter(like[column])[column]) if found[column] else {}
             line = make_share_line(
                 topic,
                 f"{column} spelled like a null",
@@ -128,6 +127,13 @@ def _check_null_like(data: HealthData) -> Iterator[HealthCheck]:
             named = ", ".join(f"{name!r} {n:,}" for name, n in list(counts.items())[:MOST_NAMED])
             shown = f"{line.shown}: {named}" if counts else line.shown
             yield line.model_copy(update={"shown": shown})
+
+
+def _count_values(values: ir.StringColumn) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    name = values.get_name()
+    rows = values.value_counts(name="n").order_by(ibis.desc("n"), name)
+    return {row[name]: row["n"] for row in rows.to_pyarrow().to_pylist()}
 
 
 def _check_largest_users(data: HealthData) -> Iterator[HealthCheck]:

@@ -54,7 +54,7 @@ def leaks(share, **more):
 
 def results(**more):
     values = {
-        "protocol": {},
+        "protocol": {"candidates_per_snapshot": 4000.0},
         "n_queries": 5000,
         "n_users": 3000,
         "embedding_version": "t1",
@@ -563,3 +563,14 @@ def test_a_fresh_window_is_demanded_only_by_a_setting(number, expected):
     settings = SETTINGS.model_copy(update={"looks": LookSettings(most=3, refuse=True)})
     assert expected in refusals(measured, settings)
     assert bool(refusals(measured, settings)) is bool(expected)
+
+
+@pytest.mark.parametrize("candidates", [1.0, 60.0, 100.0])
+def test_a_hit_rate_over_no_more_items_than_its_list_is_refused(candidates):
+    verdict = apply_gate(SETTINGS, results(protocol={"candidates_per_snapshot": candidates}))
+    assert not verdict.passed
+    assert "candidates to choose from, for hit rate at 100" in verdict.reasons[0]
+
+
+def test_a_choice_that_was_not_recorded_is_refused():
+    assert not apply_gate(SETTINGS, results(protocol={})).passed

@@ -23,7 +23,7 @@ from refit.dataset import DatasetManifest, RowCounts
 from refit.errors import DataValidationError, UsageError
 from refit.remote import upload
 
-from .conftest import AS_OF, DAY_0
+from .conftest import AS_OF, DAY_0, LENIENT
 
 
 def test_tables_are_typed_sorted_and_split(shop, make_events, items):
@@ -312,6 +312,7 @@ def test_manifest_carries_the_fingerprint_of_the_submission(shop, make_events):
     shop.write("events", make_events())
     values = {"as_of": AS_OF, "validation_start": "2024-03-08", "test_start": "2024-03-10"}
     loose = {"events": 0.9, "items": 0.9, "users": 0.9}
+    values |= {"health": LENIENT}
     assert shop.ingest().fingerprint == fingerprint_source(
         IngestSettings.parse(
             {"source": "files", "path": str(shop.source), "max_rejected": loose} | values
