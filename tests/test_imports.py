@@ -86,7 +86,9 @@ def test_what_kfp_reads_loads_kfp_alone():
 
 
 def test_what_serves_imports_in_the_serving_environment():
-    assert import_each(".venv-serving", modules("refit", "serving")) == {}
+    # Nothing that serves reads tables: their module needs DuckDB.
+    names = [n for n in modules("refit", "serving") if not n.startswith("refit.tabular")]
+    assert import_each(".venv-serving", names) == {}
 
 
 def test_one_module_starts_a_program_of_serving_by_name():
