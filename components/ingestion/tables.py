@@ -298,6 +298,8 @@ def _clean(
     rows_in = all_rows if outside is None else count_rows(rows)
     unreadable = find_unreadable(rows, table.columns, run.form)
     checks = find_causes(rows, unreadable, find_violations(rows, schema))
+    unnamed = set(run.unnamed_columns[name])  # what nobody names rejects no row
+    checks = {why: failed for why, failed in checks.items() if why.split(":")[0] not in unnamed}
     validated = ValidatedTable(rows, checks)
     # Materialised, since every later query would check all rows again.
     valid = run.con.create_table(f"valid_{name}", validated.select_valid(), temp=True)

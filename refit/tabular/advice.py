@@ -12,12 +12,12 @@ from refit.tabular.parsing import NO_ZONE, NULL_SPELLING, NULL_SPELLINGS, READ_A
 UNKNOWN_TYPE = "unknown event type"
 
 _MEANS: Mapping[str, Sequence[str]] = {
+    "hide": ("dislike", "block", "report", "dismiss", "notinterested"),
     "view": ("click", "visit", "impression", "open", "pageview", "detail", "browse", "show"),
     "like": ("favorite", "favourite", "wish", "save", "bookmark", "heart", "watch", "follow"),
     "cart": ("basket", "addto", "bag"),
     "offer": ("bid", "negotiat"),
     "purchase": ("transaction", "buy", "bought", "order", "sale", "sold", "paid", "checkout"),
-    "hide": ("dislike", "block", "report", "dismiss", "notinterested"),
 }
 _NUMBER_FORMS: Sequence[tuple[str, Sequence[str]]] = (
     (r"-?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?", ('thousands: ","',)),

@@ -81,7 +81,7 @@ def copy_to_parquet(source: Path, target: Path, form: FileFormat) -> int:
         DataValidationError: The file is in another encoding or format, its quotes do not match, or
             the two parsers count different records; the message names the file and the line.
     """
-    _check_kind(source)
+    _check_kind(source, form)
     with _explaining_encoding(source, form):
         head = _read_head(source, form)
         widths = _count_records(source, form, head)
@@ -121,9 +121,11 @@ def find_repeated_names(source: Path, form: FileFormat) -> set[str]:
     return {name for name, n in Counter(header).items() if n > 1 and name}
 
 
-def _check_kind(source: Path) -> None:
+def _check_kind(source: Path, form: FileFormat) -> None:
     with source.open("rb") as file:
         start = file.read(4)
+    if b"\0" in start and _is_utf8(form.encoding):
+        raise DataValidationError(_explain_encoding(source, form))
     kinds = {b"PAR1": "a Parquet file: end its name in .parquet", b"PK\x03\x04": "a zip archive"}
     for sign, kind in kinds.items():
         if start.startswith(sign):
