@@ -6,10 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.ingestion.settings import IngestSettings
+from components.monitoring.feed_settings import FeedSettings
 from pipelines.home import Home
 from pipelines.settings import RunSettings
 from refit.registry import Registry
 from refit.settings import Settings
+from refit.tabular.file_format import REJECT
 
 
 def continuous_training_arguments(
@@ -103,8 +106,20 @@ def drift_monitoring_arguments(
         "items": str(items.absolute()) if items else "",
         "refit_command": list(refit_command),
         "refit_run": "",
+        "feeds": to_json(describe_feeds(settings.ingestion)),
         "webhook": settings.webhook,
     }
+
+
+def describe_feeds(ingestion: IngestSettings) -> FeedSettings:
+    """How the files of outcomes and items are written: as those that ingestion reads."""
+    return FeedSettings(
+        form=ingestion.file_format(REJECT),
+        number_columns=ingestion.number_columns,
+        max_rejected=ingestion.max_rejected.model_dump(),
+        memory_limit=ingestion.memory_limit,
+        threads=ingestion.threads,
+    )
 
 
 def to_json(settings: Settings) -> str:

@@ -88,7 +88,12 @@ def test_what_kfp_reads_loads_kfp_alone():
 
 
 def test_what_serves_imports_in_the_serving_environment():
-    names = [name for name in modules("refit", "serving") if name != OF_WRITERS]
+    # Nothing that serves reads tables: their module needs DuckDB.
+    names = [
+        name
+        for name in modules("refit", "serving")
+        if name != OF_WRITERS and not name.startswith("refit.tabular")
+    ]
     assert import_each(".venv-serving", names) == {}
 
 

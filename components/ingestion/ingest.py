@@ -14,14 +14,16 @@ from components.ingestion.health.check import check_health
 from components.ingestion.health.data import HealthData
 from components.ingestion.health.page import HEALTH_FILES, write_health
 from components.ingestion.health.times import count_days
-from components.ingestion.settings import IngestSettings
+from components.ingestion.matching import check_known_users
+from components.ingestion.schemas import UNKNOWN_ITEM
+from components.ingestion.selection import find_unnamed_columns, select_columns
+from components.ingestion.settings import FILES, IngestSettings
 from components.ingestion.source import RawTables, load_source
 from components.ingestion.tables import (
     CleanedTable,
     IngestionContext,
     clean_tables,
     find_end,
-    select_columns,
 )
 from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
 from refit.errors import DataValidationError, UsageError
@@ -30,6 +32,8 @@ from refit.health import HealthCheck, stopping, summarize_health
 from refit.progress import log_message, timed
 from refit.remote import is_url, upload
 from refit.tables import open_tables
+from refit.tabular.advice import write_advice
+from refit.tabular.parsing import NO_ZONE
 
 VIOLATIONS_FILE = "violations.json"
 
@@ -64,11 +68,12 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
         try:
             limits = (settings.memory_limit, settings.threads)
             with open_tables("ingestion", f"source {settings.source!r}", *limits, scratch) as con:
-                tables = select_columns(source.read(con, settings, scratch), settings)
-                naive_times = settings.naive_times or source.NAIVE_TIMES
+                form = settings.file_format(source.NAIVE_TIMES)
+                tables = select_columns(source.read(con, settings, scratch), settings, form)
                 as_of = settings.as_of or datetime.now(UTC)
-                end = find_end(settings, tables.events, naive_times, as_of)
-                run = IngestionContext(con, settings, naive_times, as_of, end, staging)
+                end = find_end(settings, tables.events, form, as_of)
+                unnamed = find_unnamed_columns(tables, settings)
+                run = IngestionContext(con, settings, form, as_of, end, staging, unnamed)
                 cleaned = clean_tables(run, tables)
                 violations = [v.model_dump() for t in cleaned.values() for v in t.violations]
                 write_json(staging / REJECTED_FOLDER / VIOLATIONS_FILE, violations)
@@ -78,6 +83,9 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
                 _check_rejected_shares(cleaned, settings)
                 _check_parts(cleaned["events"].table, split)
                 _check_stops(health)
+                if tables.users is not None:
+                    events, users = cleaned["events"].table, cleaned["users"].table
+                    check_known_users(events, users, settings)
         except DataValidationError as error:
             raise DataValidationError(f"{error}{_save_findings(staging, settings, out)}") from error
         remove(scratch)
@@ -112,18 +120,46 @@ def _log_counts(cleaned: Mapping[str, CleanedTable]) -> None:
 def _check_rejected_shares(cleaned: Mapping[str, CleanedTable], settings: IngestSettings) -> None:
     """Raise if more rows of a table were rejected than the settings allow."""
     limits = settings.max_rejected.model_dump()
-    errors = []
+    errors, advice = [], []
+    items_fail = "items" in cleaned and _rejected_share(cleaned["items"]) > limits["items"]
     for name, table in cleaned.items():
         counts = table.counts
-        share = counts.rejected / max(counts.rows_in, 1)
-        if share > limits[name]:
+        share = _rejected_share(table)
+        shown = [
+            violation
+            for violation in table.violations
+            # Events of rejected items follow from the items.
+            if not (items_fail and violation.reason == f"item_id: {UNKNOWN_ITEM}")
+        ]
+        if share > limits[name] and shown:
             errors.append(
                 f"{name}: {counts.rejected} of {counts.rows_in} rows ({share:.1%}) were rejected, "
                 f"more than the {limits[name]:.1%} of max_rejected.{name}"
             )
-            errors += [f"  {violation}" for violation in table.violations]
+            for violation in shown:
+                errors.append(f"  {violation}")
+                if violation.reason == f"item_id: {UNKNOWN_ITEM}":
+                    errors.append(f"    the items have {_show_ids(cleaned['items'])}")
+            # Other sources know how their files are written.
+            advice += [
+                violation.advice
+                for violation in shown
+                if settings.source == FILES or violation.reason.endswith(NO_ZONE)
+            ]
     if errors:
-        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(errors))
+        listed = "\n  ".join(errors)
+        raise DataValidationError(
+            f"the source breaks the contract:\n  {listed}{write_advice(advice)}"
+        )
+
+
+def _show_ids(items: CleanedTable) -> str:
+    ids = items.table.item_id.as_table().order_by("item_id").limit(3).to_pyarrow()
+    return ", ".join(map(repr, ids["item_id"].to_pylist()))
+
+
+def _rejected_share(table: CleanedTable) -> float:
+    return table.counts.rejected / max(table.counts.rows_in, 1)
 
 
 def _find_split(

@@ -12,12 +12,17 @@ import ibis.expr.types as ir
 import pandera.ibis as pa
 from pandera.config import ValidationDepth, config_context
 
-from components.ingestion.parsing import DTYPES
 from refit.contract import VALID_FROM, Column, EventType
+from refit.tabular.advice import UNKNOWN_TYPE
+from refit.tabular.parsing import DTYPES
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 _NOT_BLANK = r"[^\s\p{Z}]"
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
+UNKNOWN_ITEM = "not among the items"
+MISSING = "missing"
+"""Reasons that follow from others, see ``cleaning.find_causes``."""
 
 Rule = Callable[[ir.Value], ir.BooleanValue]
 
@@ -35,14 +40,12 @@ def build_events_schema(
     rules = {
         "user_id": _ID_CHECKS,
         "item_id": _ID_CHECKS,
-        "event_type": [
-            _check("unknown event type", lambda v: v.isin([e.value for e in EventType]))
-        ],
+        "event_type": [_check(UNKNOWN_TYPE, lambda v: v.isin([e.value for e in EventType]))],
         "event_time": _time_checks(as_of),
         "price": [_NOT_NEGATIVE],
     }
     if known_items is not None:
-        known = _check("not among the items", lambda v: v.isin(known_items))
+        known = _check(UNKNOWN_ITEM, lambda v: v.isin(known_items))
         rules["item_id"] = [*_ID_CHECKS, known]
     return _build_schema(columns, rules)
 
@@ -112,7 +115,7 @@ def find_violations(table: ir.Table, schema: pa.DataFrameSchema) -> dict[str, ir
         if name not in table.columns:
             continue
         if not column.nullable:
-            violations[f"{name}: missing"] = table[name].isnull()
+            violations[f"{name}: {MISSING}"] = table[name].isnull()
         for check in column.checks:
             violations[f"{name}: {check.error}"] = ~check(table, name).check_output
     return violations

@@ -1,7 +1,7 @@
 """Clean events, items and users: the rules of each table."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from components.ingestion.cleaning import (
     count_rows,
     describe_violations,
     drop_duplicates,
+    find_causes,
     write,
 )
-from components.ingestion.parsing import find_unreadable, parse
 from components.ingestion.schemas import (
     build_events_schema,
     build_items_schema,
@@ -27,11 +27,15 @@ from components.ingestion.schemas import (
     find_column_errors,
     find_violations,
 )
+from components.ingestion.selection import explain_column_errors
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from refit.contract import EVENTS, ITEMS, USERS, VALID_FROM, Column, ColumnKind, EventType
 from refit.dataset import EARLIER_FILE, REJECTED_FOLDER, RowCounts
 from refit.errors import DataValidationError, UsageError
+from refit.tabular.advice import write_advice
+from refit.tabular.file_format import FileFormat
+from refit.tabular.parsing import find_unreadable, parse
 
 MIDNIGHT = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
 KEYS = {
@@ -54,18 +58,20 @@ class IngestionContext:
     Attributes:
         con: An ibis connection to DuckDB.
         settings: Settings of the step.
-        naive_times: The IANA name of the zone of times without one, or ``reject``.
+        form: How the source's files are written.
         as_of: Later times are in the future.
         end: End of the window, exclusive.
         folder: The dataset folder that is being written.
+        unnamed_columns: For each table, the columns that are kept though no setting names them.
     """
 
     con: ibis.BaseBackend
     settings: IngestSettings
-    naive_times: str
+    form: FileFormat
     as_of: datetime
     end: datetime
     folder: Path
+    unnamed_columns: Mapping[str, Sequence[str]]
 
     def is_after_window(self, time: ir.TimestampValue) -> ir.BooleanValue:
         """Whether a time is after the window, but not in the future."""
@@ -117,33 +123,14 @@ class CleanedTable:
     over_cap: ir.Table | None = None
 
 
-def select_columns(tables: RawTables, settings: IngestSettings) -> RawTables:
-    """Keep those columns beyond the contract that the settings name.
-
-    Raises:
-        UsageError: The settings name a column that the source does not offer.
-    """
-    selected = {}
-    for name in ("context_columns", "item_columns", "user_columns"):
-        offered, wanted = getattr(tables, name), getattr(settings, name)
-        unknown = sorted(set(wanted or ()) - set(offered))
-        if unknown:
-            raise UsageError(
-                f"{name}: source {settings.source!r} has no {', '.join(unknown)}; "
-                f"it offers {', '.join(offered) or 'none'}"
-            )
-        selected[name] = offered if wanted is None else wanted
-    return replace(tables, **selected)
-
-
 def find_end(
-    settings: IngestSettings, events: ir.Table, naive_times: str, as_of: datetime
+    settings: IngestSettings, events: ir.Table, form: FileFormat, as_of: datetime
 ) -> datetime:
     """Return the end of the window: that of the settings, else midnight after the last event."""
     if settings.end or settings.as_of or "event_time" not in events.columns:
         return settings.end or as_of
     (column,) = (column for column in EVENTS if column.name == "event_time")
-    time = parse(events, [column], naive_times).event_time
+    time = parse(events, [column], form).event_time
     if not time.type().is_timestamp():
         return as_of
     last = time.max(where=time <= as_of).to_pyarrow().as_py()
@@ -174,7 +161,7 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
             f"items: column {VALID_FROM!r}: an item cannot have several versions; keep one row for"
             f" each item, and leave {VALID_FROM!r} out of ingestion.item_columns"
         )
-    _check_structure([table for table in (events, items, users) if table])
+    _check_structure(run, [table for table in (events, items, users) if table])
 
     cleaned = {}
     if items:
@@ -204,7 +191,10 @@ def _parse(
     numbers = run.settings.number_columns
     beyond = [known.get(column) or _describe(raw, column, numbers) for column in extra]
     columns = tuple(dict.fromkeys((*contract, *beyond)))
-    return ParsedTable(name, parse(raw, columns, run.naive_times), columns)
+    rows = parse(raw, columns, run.form)
+    unnamed = [c.name for c in beyond if c.kind == "number" and c.name in run.unnamed_columns[name]]
+    infinite = {c: ibis.ifelse(rows[c].isinf(), None, rows[c]) for c in unnamed}
+    return ParsedTable(name, rows.mutate(**infinite) if infinite else rows, columns)
 
 
 def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
@@ -218,14 +208,20 @@ def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
     return Column(name=name, kind=kind, meaning="kept beyond the contract")
 
 
-def _check_structure(tables: Sequence[ParsedTable]) -> None:
-    errors = []
+def _check_structure(run: IngestionContext, tables: Sequence[ParsedTable]) -> None:
+    errors, advice = [], []
     for table in tables:
-        errors += find_column_errors(table.name, table.rows, table.columns)
+        found = find_column_errors(table.name, table.rows, table.columns)
+        more, lines = explain_column_errors(table.name, table.rows, table.columns, run.form)
+        errors += [*found, *more]
+        advice += lines
         if not count_rows(table.rows):
             errors.append(f"{table.name}: there are no rows")
     if errors:
-        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(errors))
+        listed = "\n  ".join(errors)
+        raise DataValidationError(
+            f"the source breaks the contract:\n  {listed}{write_advice(advice)}"
+        )
 
 
 def _clean_items(run: IngestionContext, items: ParsedTable) -> CleanedTable:
@@ -323,8 +319,11 @@ def _clean(
     name, all_rows = table.name, count_rows(table.rows)
     rows = table.rows if outside is None else table.rows.filter(~outside.fill_null(False))
     rows_in = all_rows if outside is None else count_rows(rows)
-    unreadable = find_unreadable(rows, table.columns, run.naive_times)
-    validated = ValidatedTable(rows, unreadable | find_violations(rows, schema))
+    unreadable = find_unreadable(rows, table.columns, run.form)
+    checks = find_causes(rows, unreadable, find_violations(rows, schema))
+    unnamed = set(run.unnamed_columns[name])  # what nobody names rejects no row
+    checks = {why: failed for why, failed in checks.items() if why.split(":")[0] not in unnamed}
+    validated = ValidatedTable(rows, checks)
     # Materialised, since every later query would check all rows again.
     valid = run.con.create_table(f"valid_{name}", validated.select_valid(), temp=True)
     path = run.folder / REJECTED_FOLDER / f"{name}.parquet"

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
-from pipelines.arguments import to_json
+from pipelines.arguments import describe_feeds, to_json
 from pipelines.cluster.compile import compile_for
 from pipelines.cluster.cron import EXAMPLE as CRON_EXAMPLE
 from pipelines.cluster.cron import check_cron
@@ -195,4 +195,5 @@ def _monitoring_arguments(cluster: ClusterSettings, submission: Submission) -> d
         "pages": f"{cluster.monitoring}/pages",
         "workspace": f"{cluster.monitoring}/evidently",
         "refit_run": "",
+        "feeds": to_json(describe_feeds(submission.settings.ingestion)),
     }

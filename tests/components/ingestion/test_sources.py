@@ -259,7 +259,7 @@ def test_merrec(tmp_path, source):
 def test_an_unknown_event_type_of_merrec_is_rejected_under_its_name(tmp_path, source):
     _write_merrec(source, event_id="item_share")
     with pytest.raises(
-        DataValidationError, match="unknown event type: 10 rows, such as 'item_share'"
+        DataValidationError, match="unknown event type: 10 rows, which are 'item_share'"
     ):
         _ingest(tmp_path, "merrec")
 
