@@ -228,7 +228,7 @@ def _read_evaluation(
     results = read_json(folder / METRICS_FILE)
     verdict = read_json(folder / VERDICT_FILE)
     methods = results.get("methods", [])
-    model = next((m for m in methods if m.get("kind") == "model"), {})
+    model: dict[str, Any] = next((m for m in methods if m.get("kind") == "model"), {})
     metrics: dict[str, float | str | None] = {
         "verdict": "passed" if verdict.get("passed") else "refused",
         "look at the test window": (results.get("looks") or {}).get("number"),

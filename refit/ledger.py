@@ -197,8 +197,8 @@ def stretch(look: int) -> float:
 
 
 def describe_window(
-    user_ids: Sequence[str],
-    item_ids: Sequence[str],
+    user_ids: Sequence[str] | NDArray[Any],
+    item_ids: Sequence[str] | NDArray[Any],
     user: NDArray[Any],
     item: NDArray[Any],
     time: NDArray[np.int64],

@@ -58,7 +58,7 @@ def read_fit(evaluation: Path, cut: str, seed: str, champion_state: str) -> FitR
         ran = next((m for m in results.methods if m.kind == CHAMPION), None)
         state = ran.not_run if ran else "it was not ranked"
     return FitResult(
-        cut=cut,  # type: ignore[arg-type]  # ISO 8601, which pydantic reads
+        cut=cut,
         seed=int(seed),
         start=results.protocol["from"],
         until=results.protocol["until"],

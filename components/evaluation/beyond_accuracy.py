@@ -246,7 +246,9 @@ def _count_parts(
         for name, total in stock.items()
     ]
     known = np.concatenate(ages) if ages else np.empty(0)
-    kept = tuple(p for p in parts if p.part in (NEW, SMALL) or p.stock >= settings.smallest_part)
+    kept = tuple(
+        p for p in parts if p.part in (NEW, SMALL) or (p.stock or 0.0) >= settings.smallest_part
+    )
     return kept, float(known.mean()) if len(known) else None
 
 

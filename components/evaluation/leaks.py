@@ -265,10 +265,9 @@ def _without(past: PaddedHistories, cut: Flags) -> PaddedHistories:
     gone = cut | (past.item < 0)
     order = np.argsort(gone, axis=1, kind="stable")
     gone = np.take_along_axis(gone, order, axis=1)
-    item, event_type, age_days = (
-        np.take_along_axis(values, order, axis=1)
-        for values in (past.item, past.event_type, past.age_days)
-    )
+    item = np.take_along_axis(past.item, order, axis=1)
+    event_type = np.take_along_axis(past.event_type, order, axis=1)
+    age_days = np.take_along_axis(past.age_days, order, axis=1)
     item[gone], event_type[gone], age_days[gone] = -1, "", 0.0
     return PaddedHistories(item, event_type, age_days)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from components.ingestion.copies import download_source
+from components.ingestion.selection import select_columns
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import load_source
-from components.ingestion.tables import find_end, select_columns
+from components.ingestion.tables import find_end
 from refit.backtest import BacktestSettings, PlannedFit
 from refit.errors import UsageError
 from refit.registry import Registry
@@ -83,10 +84,10 @@ def find_data_end(settings: IngestSettings) -> datetime:
         source = load_source(local)
         limits = (local.memory_limit, local.threads)
         with open_tables("ingestion", f"source {local.source!r}", *limits, scratch) as con:
-            tables = select_columns(source.read(con, local, scratch), local)
-            naive_times = local.naive_times or source.NAIVE_TIMES
+            form = local.file_format(source.NAIVE_TIMES)
+            tables = select_columns(source.read(con, local, scratch), local, form)
             as_of = local.as_of or datetime.now(UTC)
-            return find_end(local, tables.events, naive_times, as_of)
+            return find_end(local, tables.events, form, as_of)
 
 
 def _move(settings: IngestSettings, end: datetime, back: timedelta) -> IngestSettings:

@@ -102,7 +102,7 @@ def _leave_out_unusable(
     for prefix, columns in find_exploded(offered).items():
         numbers = [c for c in columns if rows[c].type().is_numeric() or rows[c].type().is_string()]
         if len(numbers) == len(columns) and not set(columns) & set(named):
-            left_out |= dict.fromkeys(columns)  # one line for all of them
+            left_out |= dict.fromkeys(columns, "")  # one line for all of them
             log_message(
                 f"{table}: {columns[0]} to {columns[-1]} are not read: {len(columns)} columns that "
                 f"look like one vector; if they are, write in the config:\n"

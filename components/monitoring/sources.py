@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 from components.monitoring.feed_settings import FeedSettings
 from components.monitoring.feeds import read_feed
@@ -72,7 +71,7 @@ def find_sources(
         bundle_id=bundle.bundle_id,
         reference=bundle.reference,
         data=MonitoredData(
-            log=folder / "no-log" if "log" in unreadable else cast(Path, local_log),
+            log=folder / "no-log" if "log" in unreadable else local_log,
             events=tables.get("events"),
             items=tables.get("items"),
             index=bundle.index,

@@ -69,12 +69,12 @@ def _from_micros(micros: dt.int64) -> dt.Timestamp(scale=6):  # type: ignore[val
 
 
 @ibis.udf.scalar.builtin(name="divide")
-def _divide(value: dt.int64, by: dt.int64) -> dt.int64:  # type: ignore[empty-body]
+def _divide(value: dt.int64, by: dt.int64) -> dt.int64:
     """DuckDB's function: whole numbers divided without a detour through fractions."""
 
 
 @ibis.udf.scalar.builtin(name="decode")
-def _decode(value: dt.binary) -> dt.string:  # type: ignore[empty-body]
+def _decode(value: dt.binary) -> dt.string:
     """DuckDB's function: bytes as UTF-8 text."""
 
 
