@@ -1,5 +1,6 @@
 """Evidence of an alert: queries and listings that moved most, shares that changed, pictures."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -155,12 +156,16 @@ def _find_changed_shares(reference: Reference, frames: Mapping[str, Frame]) -> I
 
 
 def _list_shares(calibrated: CalibratedMetric, frame: Frame) -> Mapping[str, float]:
-    """A metric's shares by value; none where it lists none or cannot read the column."""
+    """A metric's shares by value; none where it lists none or cannot read the column.
+
+    A share of no rows is not a number, and is left out.
+    """
     try:
         list_shares = calibrated.load().list_shares
         if list_shares is None:
             return {}
-        return list_shares(frame, calibrated.column, calibrated.parameters)
+        shares = list_shares(frame, calibrated.column, calibrated.parameters)
+        return {value: share for value, share in shares.items() if math.isfinite(share)}
     except Exception as error:
         log_message(f"no shares of {calibrated.name}: {type(error).__name__}: {error}")
         return {}

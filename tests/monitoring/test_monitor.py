@@ -4,8 +4,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from html.parser import HTMLParser
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from monitoring.alerts import acknowledge
@@ -16,6 +20,7 @@ from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
 from refit.alert import Action
 from refit.errors import DataValidationError, GateRefused
+from refit.files import read_json
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
 from tests.monitoring.conftest import SETTINGS
 from tests.monitoring.marketplace import Market
@@ -115,6 +120,16 @@ def test_drift_gets_a_page_and_one_refit(marketplace):
 
     acknowledge(store, outcome.alert.alert_id, "on <call>", pages)
     assert "by on &lt;call&gt;" in (pages / outcome.alert.report).read_text()
+
+
+def test_an_alert_of_a_window_without_listings_has_its_evidence(marketplace):
+    drifted(marketplace)
+    listings = pq.read_table(marketplace.items)
+    cut = pa.scalar(marketplace.end - timedelta(days=3), pa.timestamp("us", "UTC"))
+    pq.write_table(listings.filter(pc.less(listings["listed_at"], cut)), marketplace.items)
+    _, outcome = run_monitor(marketplace, lambda refit, alert: "b2")
+    evidence = read_json(marketplace.root / "pages" / f"{outcome.alert.alert_id}.json")
+    assert evidence["shares"]
 
 
 @pytest.mark.parametrize(
