@@ -123,3 +123,12 @@ def test_misspelt_options_are_an_error_before_any_step(config, home, installed, 
     assert done.returncode == 2
     assert "error: baseline 'same_seller': SameSellerOptions" in done.stderr
     assert "half_life: unknown name; did you mean 'half_lives_days'?" in done.stderr
+
+
+def test_the_config_of_the_page_is_complete(installed, tmp_path):
+    write_files(PAGE, tmp_path)
+    with (tmp_path / "market.yaml").open("a", encoding="utf-8") as config:
+        config.write((tmp_path / "same_seller.yaml").read_text("utf-8"))
+    command = [PYTHON, "-m", "pipelines.cli", "run", "--config", "market.yaml", "--print-config"]
+    done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

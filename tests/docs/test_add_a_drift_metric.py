@@ -163,3 +163,12 @@ def test_the_commands_of_the_page_show_what_it_shows(page, installed):
     for shown, real in outputs:
         pattern = re.escape(shown).replace(r"\.\.\.", ".*")
         assert re.search(pattern, real, re.DOTALL), real
+
+
+def test_the_config_of_the_page_is_complete(installed, tmp_path):
+    write_files(PAGE, tmp_path)
+    with (tmp_path / "market.yaml").open("a", encoding="utf-8") as config:
+        config.write((tmp_path / "psi.yaml").read_text("utf-8"))
+    command = [PYTHON, "-m", "pipelines.cli", "run", "--config", "market.yaml", "--print-config"]
+    done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
