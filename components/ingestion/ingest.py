@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import ibis
 import ibis.expr.types as ir
 
 from components.ingestion.cleaning import count_rows
@@ -18,7 +19,7 @@ from components.ingestion.matching import check_known_users
 from components.ingestion.schemas import UNKNOWN_ITEM
 from components.ingestion.selection import find_unnamed_columns, select_columns
 from components.ingestion.settings import FILES, IngestSettings
-from components.ingestion.source import RawTables, load_source
+from components.ingestion.source import RawTables, Source, load_source
 from components.ingestion.tables import (
     CleanedTable,
     IngestionContext,
@@ -27,11 +28,12 @@ from components.ingestion.tables import (
 )
 from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
 from refit.errors import DataValidationError, UsageError
+from refit.extensions import naming
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.health import HealthCheck, stopping, summarize_health
 from refit.progress import log_message, timed
 from refit.remote import is_url, upload
-from refit.tables import open_tables
+from refit.tables import is_about_data, open_tables
 from refit.tabular.advice import write_advice
 from refit.tabular.parsing import NO_ZONE
 
@@ -69,7 +71,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
             limits = (settings.memory_limit, settings.threads)
             with open_tables("ingestion", f"source {settings.source!r}", *limits, scratch) as con:
                 form = settings.file_format(source.NAIVE_TIMES)
-                tables = select_columns(source.read(con, settings, scratch), settings, form)
+                tables = select_columns(_read(source, con, settings, scratch), settings, form)
                 as_of = settings.as_of or datetime.now(UTC)
                 end = find_end(settings, tables.events, form, as_of)
                 unnamed = find_unnamed_columns(tables, settings)
@@ -102,6 +104,15 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
         )
         manifest.write(staging)
     return manifest
+
+
+def _read(
+    source: Source, con: ibis.BaseBackend, settings: IngestSettings, scratch: Path
+) -> RawTables:
+    """The tables of a source; an error in its code names the source."""
+    advice = "correct its read(); the traceback is in the log"
+    with naming(f"source {settings.source!r}", advice, is_about_data):
+        return source.read(con, settings, scratch)
 
 
 def _log_counts(cleaned: Mapping[str, CleanedTable]) -> None:

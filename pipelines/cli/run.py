@@ -67,6 +67,7 @@ def run_pipeline(
       refit run index_refresh --config my.yaml --json
     """
     from pipelines.arguments import continuous_training_arguments, index_refresh_arguments
+    from pipelines.extensions import check_extensions
     from pipelines.settings import load_config
 
     check_changed(print_config, changed)
@@ -81,6 +82,7 @@ def run_pipeline(
         if has_started(place, run_id):
             arguments = {}  # it continues with those that it started with
         elif pipeline == "continuous_training":
+            check_extensions(settings)
             arguments = continuous_training_arguments(settings, place, reason, first_model)
         else:
             arguments = index_refresh_arguments(settings, place)
