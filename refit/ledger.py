@@ -17,7 +17,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -197,8 +197,8 @@ def stretch(look: int) -> float:
 
 
 def describe_window(
-    user_ids: Sequence[str] | NDArray[Any],
-    item_ids: Sequence[str] | NDArray[Any],
+    user_ids: Iterable[str],
+    item_ids: Iterable[str],
     user: NDArray[Any],
     item: NDArray[Any],
     time: NDArray[np.int64],

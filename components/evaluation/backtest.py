@@ -1,6 +1,7 @@
 """The verdict over the cuts of a backtest, and its report."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
@@ -58,7 +59,7 @@ def read_fit(evaluation: Path, cut: str, seed: str, champion_state: str) -> FitR
         ran = next((m for m in results.methods if m.kind == CHAMPION), None)
         state = ran.not_run if ran else "it was not ranked"
     return FitResult(
-        cut=cut,
+        cut=datetime.fromisoformat(cut),
         seed=int(seed),
         start=results.protocol["from"],
         until=results.protocol["until"],

@@ -31,7 +31,7 @@ from refit.ledger import JudgedWindow, Ledger, Looks, describe_window, draft_jud
 SETTINGS = EvaluationSettings(slice_floors=(), required_baselines=("popularity",), margin=0.0)
 METRIC = SETTINGS.metric
 USERS, QUERIES, REPLICATES = 400, 1000, 400
-HIT_RATE, TRADED = 0.3, 0.05
+HIT_RATE, TRADED = 0.3, 0.2
 Values = NDArray[np.float64]
 
 
@@ -152,4 +152,4 @@ def _judge_in(ledger: Ledger, window: JudgedWindow, number: int, results: Result
 
 if __name__ == "__main__":
     print(simulate_tries())  # noqa: T201
-    print(simulate_tries(gain=0.03, windows=20, seed=1))  # noqa: T201
+    print(simulate_tries(gain=0.05, windows=20, seed=1))  # noqa: T201
