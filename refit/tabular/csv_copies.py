@@ -34,6 +34,7 @@ PROBLEMS = (TOO_FEW, TOO_MANY, BEFORE_HEADER)
 _DELIMITERS = ",;\t|"
 _HEAD_LINES = 50
 _BLOCK = 1 << 24
+_GZIP = b"\x1f\x8b"
 _LINE_SCHEMA = pa.schema(
     [(FILE, pa.string()), (LINE, pa.int64()), (CONTENT, pa.string()), (PROBLEM, pa.string())]
 )
@@ -124,7 +125,7 @@ def find_repeated_names(source: Path, form: FileFormat) -> set[str]:
 def _check_kind(source: Path, form: FileFormat) -> None:
     with source.open("rb") as file:
         start = file.read(4)
-    if b"\0" in start and _is_utf8(form.encoding):
+    if b"\0" in start and not start.startswith(_GZIP) and _is_utf8(form.encoding):
         raise DataValidationError(_explain_encoding(source, form))
     kinds = {b"PAR1": "a Parquet file: end its name in .parquet", b"PK\x03\x04": "a zip archive"}
     for sign, kind in kinds.items():
@@ -162,7 +163,7 @@ def _explain_encoding(source: Path, form: FileFormat) -> str:
 @contextmanager
 def _open_binary(source: Path) -> Iterator[BinaryIO]:
     with source.open("rb") as file:
-        is_compressed = file.read(2) == b"\x1f\x8b"
+        is_compressed = file.read(2) == _GZIP
     with gzip.open(source) if is_compressed else source.open("rb") as opened:
         yield cast(BinaryIO, opened)
 
