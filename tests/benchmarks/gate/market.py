@@ -53,6 +53,8 @@ SETTINGS: dict[str, Any] = {
         },
         # The shop is small: there are some forty queries of new users.
         "slice_floors": [{"slice": "known users"}],
+        # What a visitor searches for is known before the answer.
+        "leaks": {"intended": ["events.wanted_category", "events.wanted_size"]},
     },
 }
 """An honest config for the shop's files."""

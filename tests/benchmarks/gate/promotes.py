@@ -17,6 +17,7 @@ from typing import Any
 from refit.bundle import assemble_bundle
 from refit.errors import GateRefused
 from refit.registry import Registry
+from tests.factories import name_subject
 from tests.postgres import NEWEST, running_postgres
 from tests.s3 import BUCKET, in_environment, running_s3
 
@@ -94,6 +95,7 @@ def make_bundles(registry: Registry, folder: Path, number: int) -> list[str]:
         for name, text in files.items():
             (parts / name).parent.mkdir(parents=True, exist_ok=True)
             (parts / name).write_text(text)
+        name_subject(parts)
         names = ("model", "index", "evaluation", "reference")
         bundle = assemble_bundle(**{n: parts / n for n in names}, out_root=folder / "bundles")
         ids.append(registry.add(bundle))

@@ -1,0 +1,170 @@
+"""Attack the gate and the registry, and print one table.
+
+    make bench-gate
+
+On a simulated shop whose honest model passes, every attack must be refused for its own reason, or
+gain nothing. Then the rates of the gate's decisions where the truth is known, and promotions at
+the same moment. The exit code is 1 if anything is not as it should be.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.evaluation.data import EvaluationData
+from components.evaluation.metrics import per_query
+from components.evaluation.ranking import build_evaluation_set, rank
+from components.evaluation.settings import EvaluationSettings
+from components.evaluation.towers import load_model
+from refit.progress import log_message, set_up_logging
+from tests.benchmarks.gate.attacks import DATA_ATTACKS, GATE_ATTACKS, Attack
+from tests.benchmarks.gate.looks import simulate_tries
+from tests.benchmarks.gate.market import (
+    Judgement,
+    judge,
+    judge_again,
+    open_market,
+    read_settings,
+    save_market,
+    write_market,
+)
+from tests.benchmarks.gate.promotes import race_everywhere
+from tests.benchmarks.gate.rates import JudgedQueries, rate_identical, rate_twins, run_ratchet
+from tests.benchmarks.gate.registry_attacks import build_bundles, try_attacks
+
+MAY_GAIN = 0.03
+"""An attack that is not refused may reach this much more than the honest model."""
+JUDGEMENTS = 200
+WIDTH = 52
+
+
+def main() -> int:
+    """Run everything, print the table, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--promotes", type=int, default=1000, help="tries at the same moment")
+    options = parser.parse_args()
+    set_up_logging()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        failures = list(_attack(Path(folder)))
+    failures += _race(options.promotes)
+    _print(f"\n{time.monotonic() - started:.0f} s, {len(failures)} not as they should be")
+    for failure in failures:
+        _print(f"  {failure}")
+    return bool(failures)
+
+
+def _attack(root: Path) -> Iterator[str]:
+    """Run the honest shop and all attacks; yields what is not as it should be."""
+    market, parts = root / "market", root / "honest"
+    write_market(market)
+    honest = judge(market, {}, parts)
+    _print(f"{'attack':{WIDTH}}  {'ended at':9}  {'metric':>6}  reason")
+    _print_row("(none: the honest shop)", honest.step, honest.metric, _first(honest, ""))
+    if not honest.passed or honest.metric is None:
+        yield "the honest shop does not pass"
+        return
+    for attack in DATA_ATTACKS:
+        yield from _report(attack, _judge_attack(attack, root, market), honest.metric)
+    for attack in GATE_ATTACKS:
+        own = root / attack.name.replace(" ", "-")
+        yield from _report(attack, judge_again(parts, attack.settings, own), honest.metric)
+    bundles = build_bundles(parts, root / "bundles")
+    for attempt, reason in try_attacks(bundles, root / "registries"):
+        _print_row(attempt.name, "registry", None, reason or "SUCCEEDED")
+        if attempt.names not in reason or not reason:
+            yield f"{attempt.name}: {reason or 'succeeded'}"
+    yield from _measure_rates(parts)
+
+
+def _judge_attack(attack: Attack, root: Path, market: Path) -> Judgement:
+    data = root / attack.name.replace(" ", "-")
+    con = open_market(market)
+    if attack.sql:
+        con.execute(attack.sql)
+    save_market(con, data / "market")
+    con.close()
+    return judge(data / "market", attack.settings, data / "steps")
+
+
+def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
+    reason = _first(found, attack.names)
+    is_named = not found.passed and attack.names in reason
+    gains = found.metric is not None and found.metric > honest + MAY_GAIN
+    is_fine = is_named if attack.expected == "refused" else not gains or not found.passed
+    shown = reason or ("passed, gains nothing" if is_fine else "PASSED")
+    _print_row(attack.name, found.step, found.metric, shown)
+    if not is_fine:
+        yield f"{attack.name}: {reason or 'passed'}"
+
+
+def _first(found: Judgement, names: str) -> str:
+    """The reason that contains a word, or else the first one."""
+    named = [reason for reason in found.reasons if names in reason]
+    return " ".join((named or [*found.reasons, ""])[0].split())
+
+
+def _measure_rates(parts: Path) -> Iterator[str]:
+    """Rates of verdicts on twins, on small losses, and on many tries on one window."""
+    settings = read_settings({}).evaluation
+    found = _read_queries(parts, settings)
+    _print(f"\nverdicts on {JUDGEMENTS} resampled tests each: passed / cannot tell / refused")
+    identical = rate_identical(found, 1000, settings, JUDGEMENTS)
+    _print_rates("an identical model, 1,000 queries", identical)
+    if identical["passed"] != JUDGEMENTS:
+        yield "an identical model does not always pass"
+    for n in (600, 2000, 10_000):
+        twins = rate_twins(found, n, 0.1, settings, JUDGEMENTS)
+        _print_rates(f"an equal model, other mistakes, {n:,} queries", twins)
+    left = min(list(run_ratchet(found, 5000, 0.1, 0.017, 12, settings, s))[-1][1] for s in range(5))
+    _print(f"{'12 refits, each 1.7% worse: quality left at worst':{WIDTH}}  {left:.3f}")
+    if left < 1 - settings.champion_tolerance - 0.02:
+        yield f"small losses add up: {left:.3f} is left"
+    tries = simulate_tries()
+    label = f"20 models that are no better, on each of {tries.windows} windows"
+    _print(f"{label:{WIDTH}}  at least one passes: {tries.corrected:.0%}")
+    _print(f"{'  the same without the ledger':{WIDTH}}  {tries.uncorrected:.0%}")
+    if tries.corrected > 0.1:
+        yield f"repeated tries pass: {tries.corrected:.0%}"
+
+
+def _read_queries(parts: Path, settings: EvaluationSettings) -> JudgedQueries:
+    data = EvaluationData(parts / "features")
+    queries = build_evaluation_set(data, "test", settings.candidates)
+    ranks = rank(load_model(data, parts / "model"), queries, settings.longest).rank
+    hits = per_query(ranks, settings.cuts)[settings.metric]
+    return JudgedQueries(data.log.user[queries.queries.rows].astype("int64"), hits)
+
+
+def _race(tries: int) -> list[str]:
+    """Promotions at the same moment; returns what is not as it should be."""
+    _print("\npromotions at the same moment: tries with exactly one winner")
+    failures = []
+    for place, race in race_everywhere(tries).items():
+        _print(f"{place:{WIDTH}}  {race.one_winner:,} of {race.tries:,}")
+        if not race.is_perfect:
+            failures.append(f"promotions at the same moment in {place}: {race}")
+    return failures
+
+
+def _print_row(name: str, step: str, metric: float | None, reason: str) -> None:
+    value = "" if metric is None else f"{metric:.3f}"
+    _print(f"{name:{WIDTH}}  {step:9}  {value:>6}  {reason[:160]}")
+
+
+def _print_rates(name: str, outcomes: dict[str, int]) -> None:
+    counts = [str(outcomes.get(outcome, 0)) for outcome in ("passed", "cannot tell", "refused")]
+    _print(f"{name:{WIDTH}}  {' / '.join(counts)}")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    log_message("a simulated shop is attacked; this takes minutes")
+    sys.exit(main())
