@@ -20,6 +20,7 @@ from components.evaluation.results import SmokeResult
 from components.evaluation.settings import EvaluationSettings
 from refit.features import Inputs
 from refit.model_server import fill_in
+from refit.parent_watch import ParentWatch
 from refit.progress import timed
 from refit.towers import Outputs
 
@@ -94,10 +95,14 @@ def _server(
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, IO[bytes]]]:
     """A running model server, its port, and the file that receives its output."""
     port = _free_port()
-    with TemporaryFile() as output:
+    with TemporaryFile() as output, ParentWatch() as watch:
         process = subprocess.Popen(
-            fill_in(command, port, path.name, path), stdout=output, stderr=output
+            fill_in(command, port, path.name, path),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
+        watch.watch(process.pid)
         try:
             yield process, port, output
         finally:
