@@ -139,7 +139,7 @@ def refusals(measured, settings=SETTINGS):
 def test_a_model_that_meets_every_requirement_passes():
     verdict = apply_gate(SETTINGS, results())
     assert verdict.passed, verdict.reasons
-    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 29
+    assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 31
 
 
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
