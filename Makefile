@@ -4,10 +4,12 @@ RUNS = import sys; sys.exit(sys.version_info < (3, 7))
 BOOT = $(shell for python in $(PYTHON) python3 python3.12 python; do \
 	"$$python" -c '$(RUNS)' 2>/dev/null && echo "$$python" && break; done)
 RUN := .venv/bin/python
+ENVIRONMENTS := .venv .venv-serving
+UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -16,6 +18,19 @@ help:  ## list what can be made
 
 setup:  ## find Python 3.12 and make both environments, unless that was done
 	@python='$(BOOT)'; $${python:?no Python was found: install Python 3.12} tools/set_up.py --quiet
+
+install-extension: setup  ## install a package of your own into both environments; PACKAGE=<its folder>
+	@test -f '$(PACKAGE)/pyproject.toml' || { echo 'PACKAGE=$(PACKAGE): no folder with a pyproject.toml; give its full path' >&2; exit 2; }
+	@for environment in $(ENVIRONMENTS); do \
+		$(UV) pip install --quiet --offline --no-deps --no-build-isolation --reinstall --python $$environment '$(PACKAGE)' || exit; \
+		echo "installed $$(basename '$(PACKAGE)') into $$environment"; \
+	done
+
+uninstall-extension:  ## remove it from both environments; NAME=<the package's name>
+	@for environment in $(ENVIRONMENTS); do \
+		$(UV) pip uninstall --quiet --python $$environment '$(NAME)' || exit; \
+		echo "removed $(NAME) from $$environment"; \
+	done
 
 demo: setup  ## the whole loop, shown on one page; SOURCE=renttherunway DATA=<folder> replays real rentals
 	@.venv/bin/refit demo $(if $(SOURCE),--source $(SOURCE)) $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -13,6 +13,7 @@ from monitoring.frame import Array, Encoded, Frame
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import Subject
 from refit.errors import DataValidationError, RefitError
+from refit.extensions import naming
 from refit.settings import Settings
 
 
@@ -128,15 +129,13 @@ def calibrate(
             usable rows.
         RefitError: The metric failed, or returned a value that is not finite.
     """
-    try:
+    advice = "correct it, or remove it from monitoring.measure"
+    with naming(f"drift metric {metric.name!r} on {subject.name}", advice, _is_explained):
         return _calibrate(subject, metric, frame, settings, blocks)
-    except RefitError:
-        raise
-    except Exception as error:
-        raise RefitError(
-            f"drift metric {metric.name!r} failed on {subject.name}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+
+
+def _is_explained(error: Exception) -> bool:
+    return isinstance(error, RefitError)
 
 
 def _calibrate(

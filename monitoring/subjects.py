@@ -1,17 +1,20 @@
 """Subjects: what is measured of the reference tables, and by which drift metrics."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 from monitoring.frame import Frame, count_values, find_vector_length, is_missing
 from monitoring.settings import MeasureSettings
-from refit.contract import EVENTS, ITEMS
-from refit.errors import DataValidationError
+from refit.contract import EVENTS, ITEMS, Column
+from refit.errors import DataValidationError, UsageError
 
 SubjectKind = Literal[
     "embedding", "score", "mix", "concentration", "number", "category", "vector", "text"
 ]
+EVENT_INPUTS = "input:events."
 IDENTIFIERS = frozenset({"user_id", "item_id", "seller_id", "session_id", "request_id"})
 """Columns that are not measured: new identifiers every day are normal for a marketplace."""
 
@@ -49,13 +52,39 @@ def list_subjects(
                 kind = "concentration"
             subjects.append(Subject(f"mix:{column}", "answers", column, kind))
     for table, contract, further in (("items", ITEMS, ()), ("events", EVENTS, context_columns)):
-        measured = [c.name for c in contract if c.kind != "time" and c.name not in IDENTIFIERS]
         subjects += [
             Subject(f"input:{table}.{column}", table, column, found)
-            for column in dict.fromkeys([*measured, *further])
+            for column in dict.fromkeys([*_measured(contract), *further])
             if (found := _find_kind(frames[table], column, settings))
         ]
     return subjects
+
+
+def check_patterns(settings: MeasureSettings) -> None:
+    """Check, before there is any data, that the extra metrics can find a subject.
+
+    Which columns the events have beyond the contract is known only from the data, so patterns of
+    ``input:events.`` are not checked here.
+
+    Raises:
+        UsageError: A pattern matches no subject that there can be.
+    """
+    possible = [
+        *("query-embedding", "listing-embedding", "scores"),
+        *(f"mix:{column}" for column in settings.mix_columns),
+        *(f"input:items.{column}" for column in _measured(ITEMS)),
+        *(f"input:events.{column}" for column in _measured(EVENTS)),
+    ]
+    for extra in settings.extra_metrics:
+        for pattern in extra.subjects:
+            if pattern.startswith(EVENT_INPUTS) or fnmatch.filter(possible, pattern):
+                continue
+            close = get_close_matches(pattern, possible, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise UsageError(
+                f"monitoring.measure.extra_metrics: {pattern!r} of {extra.metric} matches no "
+                f"subject: {hint}there can be: {', '.join(possible)}, and {EVENT_INPUTS}COLUMN"
+            )
 
 
 def choose_metrics(
@@ -77,6 +106,10 @@ def choose_metrics(
         extras = [e.metric for e in settings.extra_metrics if e.measures(subject.name)]
         for metric in dict.fromkeys([*by_kind, *extras]):
             yield subject, metric
+
+
+def _measured(contract: Iterable[Column]) -> list[str]:
+    return [c.name for c in contract if c.kind != "time" and c.name not in IDENTIFIERS]
 
 
 def _find_kind(frame: Frame, column: str, settings: MeasureSettings) -> SubjectKind | None:

@@ -8,9 +8,7 @@ from typing import Any
 from pipelines.scale import ScaledSettings
 from pipelines.strict_yaml import Document, parse_document, parse_value
 from refit.errors import UsageError
-from refit.setting_values import EMPTY, Place, Places, SettingPath, class_at
-
-FLAG = "--set"
+from refit.setting_values import EMPTY, FLAG, Place, Places, SettingPath, class_at
 
 
 @dataclass(frozen=True)

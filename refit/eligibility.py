@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from refit.columns import Cells, Column, Flags, Labels, Longs, Wanted
-from refit.errors import RefitError, UsageError
-from refit.extensions import ExtensionKind
+from refit.columns import Cells, Column, Flags, Labels, Longs, Numbers, Wanted
+from refit.errors import DataValidationError, RefitError, UsageError
+from refit.extensions import ExtensionKind, naming
 from refit.item_lists import ItemLists
 from refit.settings import Settings
 
@@ -25,7 +25,9 @@ RULES = ExtensionKind(
     group="refit.eligibility_rules",
     package="refit.eligibility_rules",
     needs=("ITEM_COLUMNS", "QUERY_COLUMNS", "find_ineligible"),
+    advice="a rule's package must be in both environments, .venv and .venv-serving",
 )
+_ADVICE = "correct it, or remove it from features.market.rules"
 BOUGHT = "bought"
 STANDARD_RULES = (
     "not_live",
@@ -282,15 +284,37 @@ class Rules:
     ) -> Iterator[tuple[str, Flags | Cells | None]]:
         shape = len(queries), len(items)
         for name, rule in self._rules.items():
-            try:
+            with naming(f"eligibility rule {name!r}", _ADVICE, _is_about_a_request):
                 found = rule.find_ineligible(items, queries)
-            except UsageError:
-                raise
-            except Exception as error:
-                raise RefitError(
-                    f"eligibility rule {name!r} failed: {type(error).__name__}: {error}"
-                ) from error
             yield name, found if name in STANDARD_RULES else _check(name, found, shape)
+
+
+def _is_about_a_request(error: Exception) -> bool:
+    return isinstance(error, UsageError)
+
+
+def read_labels(items: ItemView, name: str) -> Labels:
+    """[C] an item column of text.
+
+    Raises:
+        DataValidationError: The column holds numbers.
+    """
+    column = items.column(name)
+    if not isinstance(column, Labels):
+        raise DataValidationError(f"the item column {name!r} holds numbers, not text")
+    return column
+
+
+def read_numbers(items: ItemView, name: str) -> Numbers:
+    """[C] an item column of numbers.
+
+    Raises:
+        DataValidationError: The column holds text.
+    """
+    column = items.column(name)
+    if not isinstance(column, Numbers):
+        raise DataValidationError(f"the item column {name!r} holds text, not numbers")
+    return column
 
 
 def locate(items: ItemView, lists: ItemLists) -> Cells | None:
@@ -343,7 +367,7 @@ def _check(name: str, found: Any, shape: tuple[int, int]) -> Flags | Cells | Non
         returned = type(found).__name__
     raise RefitError(
         f"eligibility rule {name!r} returned {returned}, which do not fit {shape[0]} queries and "
-        f"{shape[1]} candidates; it must return an array of bool, Cells or None"
+        f"{shape[1]} candidates; it must return an array of bool, Cells or None; {_ADVICE}"
     )
 
 

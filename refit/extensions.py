@@ -11,14 +11,17 @@ found by name, in this order:
 import importlib
 import importlib.util
 import pkgutil
+import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from refit.errors import UsageError
+from refit.errors import RefitError, UsageError
 from refit.progress import log_message
 
 
@@ -31,16 +34,24 @@ class ExtensionKind:
         group: The entry point group of installed packages, such as ``refit.sources``.
         package: The package whose modules are the built-in extensions.
         needs: Attributes that every extension of this kind must have.
+        advice: What messages about a missing package add, such as where else it must be.
     """
 
     name: str
     group: str
     package: str
     needs: tuple[str, ...]
+    advice: str = ""
+
+    def builtin_names(self) -> tuple[str, ...]:
+        """Sorted names of the built-in extensions."""
+        spec = importlib.util.find_spec(self.package)
+        paths = spec.submodule_search_locations if spec else None
+        return tuple(sorted(m.name for m in pkgutil.iter_modules(paths or ()) if m.name[0] != "_"))
 
     def names(self) -> tuple[str, ...]:
         """Sorted names of the built-in extensions and of the entry points of installed packages."""
-        return tuple(sorted({*self._builtin_names(), *_offered(self.group)}))
+        return tuple(sorted({*self.builtin_names(), *_offered(self.group)}))
 
     def load(self, name: str) -> Any:
         """Import an extension.
@@ -52,7 +63,7 @@ class ExtensionKind:
             UsageError: There is no such extension, it cannot be imported, or it lacks an attribute
                 that its kind requires.
         """
-        if name in self._builtin_names():
+        if name in self.builtin_names():
             found, path = self._import(f"{self.package}.{name}"), name
         elif name in _offered(self.group):
             point = _offered(self.group)[name]
@@ -74,15 +85,20 @@ class ExtensionKind:
         """The message for an unknown name: the closest known name, and all known names."""
         close = get_close_matches(name, self.names(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
+        own = f"or a dotted name of your own, such as acme.refit.{name}"
+        if name.isidentifier() and importlib.util.find_spec(name):
+            own = (
+                f"the module {name} has no dot in its name: put it into a package and write "
+                f"acme.{name}, or name an object in it, {name}:NAME"
+            )
         return (
-            f"unknown {self.name} {name!r}: {hint}known: {', '.join(self.names())}; "
-            f"or a dotted name of your own, such as acme.refit.{name}"
+            f"unknown {self.name} {name!r}: {hint}known: {', '.join(self.names())}; {own}; "
+            f"{self._where_to_install()}"
         )
 
-    def _builtin_names(self) -> tuple[str, ...]:
-        spec = importlib.util.find_spec(self.package)
-        paths = spec.submodule_search_locations if spec else None
-        return tuple(m.name for m in pkgutil.iter_modules(paths or ()) if m.name[0] != "_")
+    def _where_to_install(self) -> str:
+        here = f"a package must be installed in this environment, {sys.prefix}"
+        return f"{here}; {self.advice}" if self.advice else here
 
     def _import(self, path: str) -> Any:
         module, _, attribute = path.partition(":")
@@ -93,14 +109,44 @@ class ExtensionKind:
         except ModuleNotFoundError as error:
             raise UsageError(
                 f"{self.name} {path!r} cannot be imported: {error}; "
-                "install its package in this environment, or put its folder on PYTHONPATH"
+                f"{self._where_to_install()}, or its folder must be on PYTHONPATH"
             ) from error
         except Exception as error:  # whatever the code of others raises when it is imported
-            log_message("".join(traceback.format_exception(error)))
+            _log_traceback(error)
             raise UsageError(
                 f"{self.name} {path!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error
         return found
+
+
+@contextmanager
+def naming(
+    extension: str, advice: str, passes: Callable[[Exception], bool] = lambda error: False
+) -> Iterator[None]:
+    """Make every error of an extension's code a RefitError that names it.
+
+    A RefitError keeps its class; the traceback of any other error is logged.
+
+    Args:
+        extension: Its kind and name, such as ``source 'acme'``.
+        advice: What to do about an error in its code, such as ``correct it``.
+        passes: Which errors are raised as they are.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever the code of others raises
+        if passes(error) or (isinstance(error, RefitError) and str(error).startswith(extension)):
+            raise
+        if isinstance(error, RefitError):
+            raise type(error)(f"{extension}: {error}") from error
+        _log_traceback(error)
+        raise RefitError(
+            f"{extension} failed with {type(error).__name__}: {error}; {advice}"
+        ) from error
+
+
+def _log_traceback(error: Exception) -> None:
+    log_message("".join(traceback.format_exception(error)))
 
 
 @cache

@@ -22,6 +22,8 @@ from pydantic import BaseModel
 SettingPath = tuple[str | int, ...]
 """Path of a setting: names of sections and settings, positions in lists."""
 
+FLAG = "--set"
+"""Where a value was read that the command line gives."""
 LARGEST = 2**63
 """The smallest whole number that does not fit into a signed 64-bit integer."""
 SHOWN_CHARACTERS = 60
@@ -72,11 +74,16 @@ class Fault:
     def describe(self, places: Places) -> str:
         """The fault in one line: the setting, the message, and where its value was read."""
         name = ".".join(str(part) for part in self.path)
-        where = next(
-            (places[self.path[:n]].where for n in range(len(self.path), 0, -1)
-             if self.path[:n] in places), ""
-        )  # fmt: skip
+        where = self._locate(places)
         return (f"{name}: " if name else "") + self.message + (f" ({where})" if where else "")
+
+    def _locate(self, places: Places) -> str:
+        """Where the value was read: by the command line, if anything inside it was."""
+        inside = (place for path, place in places.items() if path[: len(self.path)] == self.path)
+        if any(place.where == FLAG for place in inside):
+            return FLAG
+        above = (self.path[:n] for n in range(len(self.path), 0, -1))
+        return next((places[path].where for path in above if path in places), "")
 
 
 def check_values(

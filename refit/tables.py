@@ -46,9 +46,9 @@ def open_tables(
     con = ibis.duckdb.connect(**limits)
     try:
         yield con
-    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
-        raise  # the query is wrong, not the data
     except duckdb.Error as error:
+        if not is_about_data(error):
+            raise
         if any(sign in str(error) for sign in _DISK_IS_FULL):
             raise RefitError(
                 f"{part}: no space is left on the disk that holds {scratch}: {error}"
@@ -61,3 +61,11 @@ def open_tables(
         raise DataValidationError(f"{data} cannot be read: {error}") from error
     finally:
         con.disconnect()
+
+
+def is_about_data(error: Exception) -> bool:
+    """Whether DuckDB refuses the data, or lacks room for it, rather than the query."""
+    import duckdb
+
+    wrong_query = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+    return isinstance(error, duckdb.Error) and not isinstance(error, wrong_query)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refit.columns import Column, Labels, read_column
+from refit.contract import EventType
 from refit.eligibility import Rules
 from refit.errors import DataValidationError
 from refit.feature_tables import (
@@ -89,6 +90,7 @@ class ExampleLog:
         table: Context and user columns that the towers or the eligibility rules read.
         user_ids: Ids by user number.
         user, item, time, weight, snapshot: [M] one entry per example.
+        event_type: [M] the type of each example's event.
         last_item: [M] the latest item of the history, -1 if the history is empty.
         starts: First row of each split, then the number of rows.
     """
@@ -100,6 +102,7 @@ class ExampleLog:
     time: Longs
     weight: Floats
     snapshot: Ints
+    event_type: Coded
     last_item: Ints
     starts: tuple[int, int, int, int]
 
@@ -304,7 +307,7 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> Ex
         *rules.query_columns,
     )
     names = tuple(dict.fromkeys(context))
-    base = ("user_id", "item_index", "event_time", "weight", "snapshot")
+    base = ("user_id", "item_index", "event_time", "event_type", "weight", "snapshot")
     joined = pa.concat_tables([t.select([*base, *names]) for t in tables])
     user = joined["user_id"].cast(pa.string()).combine_chunks().dictionary_encode()
     time = _times(joined["event_time"])
@@ -321,6 +324,7 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> Ex
         time=time,
         weight=_array(joined["weight"], np.float32),
         snapshot=_array(joined["snapshot"], np.int32),
+        event_type=code_strings(joined["event_type"], len(EventType)),
         last_item=np.concatenate(
             [pad_lists(t[HISTORY_COLUMNS[0]], 1, np.int32(-1))[:, 0] for t in tables]
         ),

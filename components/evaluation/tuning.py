@@ -6,9 +6,8 @@ provide others (``refit.extensions``). docs/how-to/add-a-baseline.md shows a com
 """
 
 import json
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,7 +26,8 @@ from components.evaluation.ranking import (
 from components.evaluation.results import CHAMPION, MODEL
 from components.evaluation.settings import BASELINES, BaselineSettings, EvaluationSettings
 from refit.errors import RefitError, UsageError
-from refit.progress import log_message, timed
+from refit.extensions import naming
+from refit.progress import timed
 from refit.settings import Settings
 
 SCORES_IN_MEMORY = 16_000_000
@@ -293,16 +293,6 @@ def _score(score: ScoreBlock, which: Longs, snapshot: CandidateSnapshot) -> Floa
     return scores
 
 
-@contextmanager
-def _naming(extension: str) -> Iterator[None]:
-    """Make every error a RefitError that names the baseline; a RefitError keeps its class."""
-    try:
-        yield
-    except RefitError as error:
-        raise type(error)(f"baseline {extension!r}: {error}") from error
-    except Exception as error:
-        log_message("".join(traceback.format_exception(error)))
-        raise RefitError(
-            f"baseline {extension!r} failed with {type(error).__name__}: {error}; "
-            "correct it, or remove it from evaluation.baselines"
-        ) from error
+def _naming(extension: str) -> AbstractContextManager[None]:
+    advice = "correct it, or remove it from evaluation.baselines"
+    return naming(f"baseline {extension!r}", advice)

@@ -9,6 +9,7 @@ from components.ingestion.settings import IngestSettings
 from components.ingestion.source import Source, load_source
 from refit import __version__
 from refit.errors import UsageError
+from refit.extensions import naming
 from refit.files import checksum, fingerprint
 
 _DOES_NOT_SHAPE_THE_DATA = {"path", "paths", "rejected_folder", "memory_limit", "threads"}
@@ -29,7 +30,8 @@ def fingerprint_source(settings: IngestSettings) -> str:
     with TemporaryDirectory() as folder:
         local = download_source(settings, Path(folder))
         source = load_source(local)
-        files = source.find_files(local)
+        with naming(f"source {settings.source!r}", "correct its find_files()"):
+            files = source.find_files(local)
         if not files:
             raise UsageError(
                 f"source {settings.source!r} finds no file: without one a change of its data would "

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import ibis
 import ibis.expr.types as ir
 
 from components.ingestion.cleaning import count_rows
 from components.ingestion.copies import download_source
 from components.ingestion.fingerprint import fingerprint_source
 from components.ingestion.settings import IngestSettings
-from components.ingestion.source import load_source
+from components.ingestion.source import RawTables, Source, load_source
 from components.ingestion.tables import (
     CleanedTable,
     IngestionContext,
@@ -21,10 +22,11 @@ from components.ingestion.tables import (
 )
 from refit.dataset import REJECTED_FOLDER, DatasetManifest, Split
 from refit.errors import DataValidationError, UsageError
+from refit.extensions import naming
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.progress import log_message, timed
 from refit.remote import is_url, upload
-from refit.tables import open_tables
+from refit.tables import is_about_data, open_tables
 
 VIOLATIONS_FILE = "violations.json"
 
@@ -58,7 +60,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
         try:
             limits = (settings.memory_limit, settings.threads)
             with open_tables("ingestion", f"source {settings.source!r}", *limits, scratch) as con:
-                tables = select_columns(source.read(con, settings, scratch), settings)
+                tables = select_columns(_read(source, con, settings, scratch), settings)
                 naive_times = settings.naive_times or source.NAIVE_TIMES
                 as_of = settings.as_of or datetime.now(UTC)
                 end = find_end(settings, tables.events, naive_times, as_of)
@@ -84,6 +86,15 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
         )
         manifest.write(staging)
     return manifest
+
+
+def _read(
+    source: Source, con: ibis.BaseBackend, settings: IngestSettings, scratch: Path
+) -> RawTables:
+    """The tables of a source; an error in its code names the source."""
+    advice = "correct its read(); the traceback is in the log"
+    with naming(f"source {settings.source!r}", advice, is_about_data):
+        return source.read(con, settings, scratch)
 
 
 def _log_counts(cleaned: Mapping[str, CleanedTable]) -> None:

@@ -56,6 +56,7 @@ def run_pipeline(
       refit run index_refresh --config my.yaml --json
     """
     from pipelines.arguments import continuous_training_arguments, index_refresh_arguments
+    from pipelines.extensions import check_extensions
     from pipelines.settings import load_config
 
     check_changed(print_config, changed)
@@ -68,6 +69,7 @@ def run_pipeline(
     settings, place = loaded.settings, Home.at(home, registry)
     with reporting(pipeline, PIPELINE_STEPS[pipeline], as_json) as reporter:
         if pipeline == "continuous_training":
+            check_extensions(settings)
             arguments = continuous_training_arguments(settings, place, reason)
         else:
             arguments = index_refresh_arguments(settings, place)

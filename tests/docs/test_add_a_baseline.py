@@ -49,7 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return install(page / "acme-refit", tmp_path_factory.mktemp("site"))
+    return install(page / "acme-baseline", tmp_path_factory.mktemp("site"))
 
 
 def refit_run(
@@ -99,7 +99,7 @@ def test_the_package_adds_a_baseline(config, home, installed, tmp_path):
 def test_one_file_inside_adds_a_baseline(config, home, page, tmp_path):
     for room in CODE:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
-    source = page / "acme-refit" / "acme_refit" / "same_seller.py"
+    source = page / "acme-baseline" / "acme_baseline" / "same_seller.py"
     shutil.copy(source, tmp_path / "components/evaluation/baselines/same_seller.py")
     inside = {**os.environ, "PYTHONPATH": str(tmp_path)}
     # With another seed, for the cache knows settings, not code.
@@ -117,9 +117,18 @@ def test_the_commands_of_the_page_show_what_it_shows(config, home, installed, pa
             assert line in real
 
 
-def test_misspelt_options_are_an_error_of_the_evaluation(config, home, installed, tmp_path):
+def test_misspelt_options_are_an_error_before_any_step(config, home, installed, tmp_path):
     wrong = "evaluation.baselines.options={same_seller: {half_life: [1]}}"
     done = refit_run(home, installed, tmp_path, "--config", config, "--set", wrong)
     assert done.returncode == 2
-    assert "error: step evaluate failed: baseline 'same_seller': SameSellerOptions" in done.stderr
+    assert "error: baseline 'same_seller': SameSellerOptions" in done.stderr
     assert "half_life: unknown name; did you mean 'half_lives_days'?" in done.stderr
+
+
+def test_the_config_of_the_page_is_complete(installed, tmp_path):
+    write_files(PAGE, tmp_path)
+    with (tmp_path / "market.yaml").open("a", encoding="utf-8") as config:
+        config.write((tmp_path / "same_seller.yaml").read_text("utf-8"))
+    command = [PYTHON, "-m", "pipelines.cli", "run", "--config", "market.yaml", "--print-config"]
+    done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

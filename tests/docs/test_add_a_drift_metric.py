@@ -66,7 +66,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(page, tmp_path_factory):
-    return install(page / "acme-refit", tmp_path_factory.mktemp("site"))
+    return install(page / "acme-metric", tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_one_file_inside_adds_a_metric(page, tmp_path):
     tree = tmp_path / "tree"
     for room in ("monitoring", "refit", "tests/monitoring"):
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(page / "acme-refit/acme_refit/psi.py", tree / "monitoring/drift_metrics/psi.py")
+    shutil.copy(page / "acme-metric/acme_metric/psi.py", tree / "monitoring/drift_metrics/psi.py")
     inside = {**os.environ, "PYTHONPATH": str(tree)}
     found = calibrate_and_monitor(page / "psi.yaml", tmp_path / "measured", inside, tree)
     assert states(found) == ["ok", "ok", "ok", "drift", "drift"]
@@ -163,3 +163,12 @@ def test_the_commands_of_the_page_show_what_it_shows(page, installed):
     for shown, real in outputs:
         pattern = re.escape(shown).replace(r"\.\.\.", ".*")
         assert re.search(pattern, real, re.DOTALL), real
+
+
+def test_the_config_of_the_page_is_complete(installed, tmp_path):
+    write_files(PAGE, tmp_path)
+    with (tmp_path / "market.yaml").open("a", encoding="utf-8") as config:
+        config.write((tmp_path / "psi.yaml").read_text("utf-8"))
+    command = [PYTHON, "-m", "pipelines.cli", "run", "--config", "market.yaml", "--print-config"]
+    done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

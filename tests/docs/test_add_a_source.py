@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(folder, tmp_path_factory):
     """The environment in which the page's package is installed."""
-    return install(folder / "acme-refit", tmp_path_factory.mktemp("installed"))
+    return install(folder / "acme-source", tmp_path_factory.mktemp("installed"))
 
 
 def run(command, folder, environment):
@@ -66,7 +66,7 @@ def test_a_command_prints_what_the_page_shows(command, expected, folder, environ
     assert fits(expected, ended.stdout + ended.stderr), ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("source", ["acme", "acme_refit.sales"])
+@pytest.mark.parametrize("source", ["acme", "acme_source.sales"])
 def test_the_installed_package_is_ingested(source, folder, environment, tmp_path):
     place = ingest(tmp_path / "dataset", folder, environment, f"ingestion.source={source}")
     assert not place.startswith(str(ROOT))
@@ -89,7 +89,7 @@ def copy(folder, tmp_path_factory):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
     source = copy / "components" / "ingestion" / "sources" / "acme.py"
-    source.write_text((folder / "acme-refit" / "acme_refit" / "sales.py").read_text())
+    source.write_text((folder / "acme-source" / "acme_source" / "sales.py").read_text())
     return copy
 
 

@@ -34,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def installed(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which the page's package is installed."""
-    return install(page / "acme-refit", tmp_path_factory.mktemp("site"))
+    return install(page / "acme-rule", tmp_path_factory.mktemp("site"))
 
 
 def run(
@@ -79,7 +79,7 @@ def test_one_file_inside_adds_a_rule(page, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "refit", copy / "refit", ignore=shutil.ignore_patterns("__pycache__"))
     inside = copy / "refit" / "eligibility_rules" / "ships_to.py"
-    shutil.copy(page / "acme-refit" / "acme_refit" / "ships_to.py", inside)
+    shutil.copy(page / "acme-rule" / "acme_rule" / "ships_to.py", inside)
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     (tmp_path / "out").mkdir()
     assert apply_rule(page, environment, tmp_path / "out") == str(inside)

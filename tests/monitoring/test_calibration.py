@@ -127,7 +127,7 @@ def test_a_reference_with_too_few_rows_gives_no_metric():
 def test_a_metric_that_fails_while_calibrating_is_an_error(compare, message):
     reference = as_frame(sample(np.random.default_rng(0), 100), np.repeat(np.arange(10), 10))
     broken = replace(FRECHET, compare=compare)
-    with pytest.raises(RefitError, match=f"failed on query-embedding: .*{message}"):
+    with pytest.raises(RefitError, match=f"on query-embedding failed with .*{message}"):
         calibrate(QUERY, broken, reference, SETTINGS, [])
 
 

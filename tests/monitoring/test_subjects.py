@@ -3,8 +3,8 @@ import pytest
 
 from monitoring.frame import Frame
 from monitoring.settings import MeasureSettings
-from monitoring.subjects import choose_metrics, list_subjects
-from refit.errors import DataValidationError, RefitError
+from monitoring.subjects import check_patterns, choose_metrics, list_subjects
+from refit.errors import DataValidationError, RefitError, UsageError
 
 
 def frame(**columns):
@@ -80,3 +80,19 @@ def test_floors_are_of_metrics_that_are_measured():
     for floors in ({"wassertsein": 0.3}, {"wasserstein": -1.0}, {"wasserstein": float("nan")}):
         with pytest.raises(RefitError, match="floors"):
             MeasureSettings.parse({"floors": floors})
+
+
+def extra(*subjects):
+    return MeasureSettings.parse(
+        {"extra_metrics": [{"metric": "wasserstein", "subjects": list(subjects)}]}
+    )
+
+
+@pytest.mark.parametrize("pattern", ["scores", "mix:*", "input:items.price", "input:events.hour"])
+def test_patterns_that_may_match_pass_before_there_is_data(pattern):
+    check_patterns(extra(pattern))
+
+
+def test_a_pattern_that_can_match_nothing_is_an_error_before_there_is_data():
+    with pytest.raises(UsageError, match=r"'input:items.prise' .*did you mean 'input:items.price'"):
+        check_patterns(extra("scores", "input:items.prise"))

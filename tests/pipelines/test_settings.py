@@ -160,3 +160,10 @@ def test_a_path_takes_precedence_over_a_name(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="ingestion: is missing"):
         read_settings("simulated.yaml")
     assert read_settings("simulated").ingestion.source == "simulated"
+
+
+def test_a_fault_of_a_change_is_not_blamed_on_a_line_of_the_file(tmp_path):
+    config = tmp_path / "market.yaml"
+    config.write_text(LEAST + "monitoring:\n  measure:\n    trials: 19\n", "utf-8")
+    with pytest.raises(UsageError, match=r"psy is not measured.*\(--set\)"):
+        read_settings(str(config), ["monitoring.measure.floors.psy=0.2"])

@@ -3,11 +3,19 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from refit.columns import Cells
-from refit.eligibility import RULES, STANDARD_RULES, MarketSettings, Rules
-from refit.errors import RefitError, UsageError
+from refit.columns import Cells, Labels, Numbers
+from refit.eligibility import (
+    RULES,
+    STANDARD_RULES,
+    MarketSettings,
+    Rules,
+    read_labels,
+    read_numbers,
+)
+from refit.errors import DataValidationError, RefitError, UsageError
 
 THREE_BY_FOUR = [None] * 4, [None] * 3  # candidates and queries, of which only the number counts
 
@@ -83,7 +91,7 @@ def test_the_first_rule_that_removes_a_candidate_is_its_reason():
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (KeyError("age"), "'mine' failed: KeyError: 'age'"),
+        (KeyError("age"), "'mine' failed with KeyError: 'age'; correct it"),
         ([True] * 4, "'mine' returned list, which do not fit 3 queries and 4 candidates"),
         (np.zeros(4), "'mine' returned ndarray"),
         (np.zeros((4, 3), bool), r"'mine' returned flags \(4, 3\)"),
@@ -115,10 +123,21 @@ def test_columns_that_are_not_there_are_named_with_the_rule():
         rules.check_columns("query", ())
 
 
-def test_the_standard_rules_are_the_modules_that_there_are():
-    assert set(RULES.names()) == set(STANDARD_RULES)
+def test_the_standard_rules_are_modules_and_no_other_applies_unless_named():
+    assert set(RULES.builtin_names()) >= set(STANDARD_RULES)
     unique, replenishable = MarketSettings(), MarketSettings(stock="replenishable")
     assert Rules.load(unique).names == STANDARD_RULES
     assert Rules.load(replenishable).names == tuple(n for n in STANDARD_RULES if n != "bought")
     own = MarketSettings(rules=("acme.refit.rule", "acme.refit.rule"))
     assert own.all_rules == (*STANDARD_RULES, "acme.refit.rule")
+
+
+def test_a_rule_reads_a_column_as_the_kind_that_it_expects():
+    text, number = Labels.of(pa.array(["SE"])), Numbers.of(pa.array([1.0]))
+    items = SimpleNamespace(column={"ships_to": text, "weight": number}.get)
+    assert read_labels(items, "ships_to") is text
+    assert read_numbers(items, "weight") is number
+    with pytest.raises(DataValidationError, match="'weight' holds numbers, not text"):
+        read_labels(items, "weight")
+    with pytest.raises(DataValidationError, match="'ships_to' holds text, not numbers"):
+        read_numbers(items, "ships_to")

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from refit.errors import UsageError
-from refit.extensions import ExtensionKind, _offered
+from refit.errors import DataValidationError, RefitError, UsageError
+from refit.extensions import ExtensionKind, _offered, naming
 
 KIND = ExtensionKind("shape", "refit.shapes", "shapes", ("AREA",))
 
@@ -50,6 +50,7 @@ def test_an_extension_is_found(name, expected):
     [
         ("squar", "unknown shape 'squar': did you mean 'square'"),
         ("line", "shape 'line' lacks AREA"),
+        ("acme_shapes", "the module acme_shapes has no dot in its name: .* acme_shapes:NAME"),
         ("broken", "shape 'shapes.broken' cannot be imported: NameError: name 'area'"),
         ("acme.nowhere", "shape 'acme.nowhere' cannot be imported: No module named 'acme'"),
         ("acme_shapes:oval", "cannot be imported: .* no attribute 'oval'"),
@@ -67,3 +68,22 @@ def test_listing_names_imports_nothing():
     assert "shapes.square" not in sys.modules
     assert KIND.is_known("acme.shapes")
     assert not KIND.is_known("oval")
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (KeyError("sku"), RefitError, "source 'x' failed with KeyError: 'sku'; correct it"),
+        (DataValidationError("no sku"), DataValidationError, "source 'x': no sku"),
+        (UsageError("source 'x': no file"), UsageError, "source 'x': no file"),
+    ],
+)
+def test_an_error_in_an_extension_names_it(raised, kind, message):
+    with pytest.raises(RefitError) as caught, naming("source 'x'", "correct it"):
+        raise raised
+    assert (type(caught.value), str(caught.value)) == (kind, message)
+
+
+def test_an_error_that_passes_is_raised_as_it_is():
+    with pytest.raises(KeyError), naming("source 'x'", "", lambda error: True):
+        raise KeyError("sku")

@@ -64,7 +64,7 @@ def write_drift_metrics() -> str:
     """A table of the built-in drift metrics, and their runbooks."""
     from monitoring.drift_metrics import METRICS, load_metric
 
-    metrics = [load_metric(name) for name in METRICS.names()]
+    metrics = [load_metric(name) for name in METRICS.builtin_names()]
     rows = ((f"`{metric.name}`", metric.unit, f"{metric.floor:g}") for metric in metrics)
     parts = [table(("metric", "unit", "floor"), rows)]
     for metric in metrics:

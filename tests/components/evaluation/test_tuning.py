@@ -154,7 +154,10 @@ def test_only_the_included_and_the_extra_baselines_run(data):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"extra": ["sellers"]}, "extra: unknown baseline 'sellers': known: attributes_in_context"),
+        (
+            {"extra": ["sellers"]},
+            "unknown baseline 'sellers': .*known: .*attributes_in_context",
+        ),
         ({"extra": ["ease"]}, "named twice in include and extra: ease"),
         ({"include": ["ease", "ease"]}, "named twice in include and extra: ease"),
         ({"options": {"acme:NEWEST": {}}}, "options for baselines that do not run: acme:NEWEST"),

@@ -209,7 +209,7 @@ def test_a_column_that_is_not_offered_is_named(shop, make_events):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "ebay"}, "source: unknown source 'ebay': known: files, hm, merrec"),
+        ({"source": "ebay"}, "source: unknown source 'ebay': .*known: .*files, .*merrec"),
         ({"test_start": None}, "give either validation_start and test_start"),
         ({"test_days": 3}, "give either"),
         ({"test_start": "2024-03-01"}, "start < validation_start < test_start < end"),

@@ -310,7 +310,7 @@ def test_simulated_fingerprint_depends_on_its_settings():
     assert take(1) == take(1) != take(2)
 
 
-@pytest.mark.parametrize("name", SOURCES.names())
+@pytest.mark.parametrize("name", SOURCES.builtin_names())
 def test_every_source_states_its_terms_and_its_origin(name):
     source = SOURCES.load(name)
     assert len(source.TERMS) > 20
