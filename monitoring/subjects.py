@@ -1,6 +1,7 @@
 """Subjects: what is measured of the reference tables, and by which drift metrics."""
 
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -63,8 +64,8 @@ def list_subjects(
 def check_patterns(settings: MeasureSettings) -> None:
     """Check, before there is any data, that the extra metrics can find a subject.
 
-    Which columns the events have beyond the contract is known only from the data, so patterns of
-    ``input:events.`` are not checked here.
+    Which columns the events have beyond the contract is known only from the data, so a pattern that
+    may match one of them, such as ``input:events.*`` or ``input:*.colour``, is not checked here.
 
     Raises:
         UsageError: A pattern matches no subject that there can be.
@@ -77,7 +78,7 @@ def check_patterns(settings: MeasureSettings) -> None:
     ]
     for extra in settings.extra_metrics:
         for pattern in extra.subjects:
-            if pattern.startswith(EVENT_INPUTS) or fnmatch.filter(possible, pattern):
+            if _may_match_events(pattern) or fnmatch.filter(possible, pattern):
                 continue
             close = get_close_matches(pattern, possible, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
@@ -106,6 +107,11 @@ def choose_metrics(
         extras = [e.metric for e in settings.extra_metrics if e.measures(subject.name)]
         for metric in dict.fromkeys([*by_kind, *extras]):
             yield subject, metric
+
+
+def _may_match_events(pattern: str) -> bool:
+    start = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    return start.startswith(EVENT_INPUTS) or (start != pattern and EVENT_INPUTS.startswith(start))
 
 
 def _measured(contract: Iterable[Column]) -> list[str]:

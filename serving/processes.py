@@ -102,7 +102,6 @@ class Process:
 
     def stop(self) -> None:
         """End the process group with SIGTERM, then after a timeout with SIGKILL; safe to repeat."""
-        self._watch.close()
         if signal_group(self.pid, signal.SIGTERM):
             deadline = time.monotonic() + TERM_SECONDS
             while signal_group(self.pid, 0) and time.monotonic() < deadline:
@@ -110,6 +109,7 @@ class Process:
                 time.sleep(0.05)
             signal_group(self.pid, signal.SIGKILL)
         self._child.wait()
+        self._watch.close()  # until here a kill of this process must end the group
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -12,6 +12,7 @@ import yaml
 from components.evaluation.results import Results
 from refit.verdict import Verdict
 from tests.docs.pages import PYTHON, ROOT, install, run_commands, write_files
+from tests.docs.shell import fits
 
 PAGE = "how-to/add-a-baseline.md"
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
@@ -114,8 +115,7 @@ def test_the_commands_of_the_page_show_what_it_shows(config, home, installed, pa
     outputs = list(run_commands(PAGE, page, {**installed, "REFIT_HOME": str(home)}))
     assert len(outputs) == 3
     for shown, real in outputs:
-        for line in shown.splitlines():
-            assert line in real
+        assert fits(shown, real), real
 
 
 def test_misspelt_options_are_an_error_before_any_step(config, home, installed, tmp_path):

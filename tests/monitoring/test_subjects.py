@@ -88,7 +88,10 @@ def extra(*subjects):
     )
 
 
-@pytest.mark.parametrize("pattern", ["scores", "mix:*", "input:items.price", "input:events.hour"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["scores", "mix:*", "input:items.price", "input:events.hour", "input:*.hour", "*.hour"],
+)
 def test_patterns_that_may_match_pass_before_there_is_data(pattern):
     check_patterns(extra(pattern))
 
@@ -96,3 +99,5 @@ def test_patterns_that_may_match_pass_before_there_is_data(pattern):
 def test_a_pattern_that_can_match_nothing_is_an_error_before_there_is_data():
     with pytest.raises(UsageError, match=r"'input:items.prise' .*did you mean 'input:items.price'"):
         check_patterns(extra("scores", "input:items.prise"))
+    with pytest.raises(UsageError, match=r"'input:items.prise\*' .* matches no subject"):
+        check_patterns(extra("input:items.prise*"))
