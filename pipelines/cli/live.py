@@ -141,10 +141,11 @@ def _logging_to(write: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def _showing_the_cursor_again() -> Iterator[None]:
     """Show the cursor, which a live view hides, also when SIGTERM ends the process."""
-    default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and ERRORS.is_terminal
 
     def end(*_: object) -> None:
-        ERRORS.show_cursor(True)
+        # Past the console: a signal that interrupts its own printing would only fill its buffer.
+        os.write(ERRORS.file.fileno(), b"\x1b[?25h")
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
