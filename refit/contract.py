@@ -78,6 +78,7 @@ EVENTS = (
         known_before=False,
     ),
 )
+VALID_FROM = "valid_from"
 ITEMS = (
     Column(name="item_id", kind="string", required=True, meaning="one listing, one of a kind"),
     Column(name="seller_id", kind="string", meaning="who sells it; sellers are users too"),
@@ -100,8 +101,13 @@ ITEMS = (
         known_before=False,
     ),
     Column(name="image_embedding", kind="vector", meaning="a picture encoder's vector"),
+    Column(
+        name=VALID_FROM,
+        kind="time",
+        meaning="from when the row holds, UTC; if the column is there, an item may have several"
+        " rows, and each row has a time",
+    ),
 )
-VALID_FROM = "valid_from"
 USERS = (
     Column(name="user_id", kind="string", required=True, meaning="who"),
     Column(

@@ -9,6 +9,11 @@ from refit.settings import Settings
 
 EVENTS_FILE = "events.parquet"
 ITEMS_FILE = "items.parquet"
+ITEM_VERSIONS_FILE = "item_versions.parquet"
+"""Every version of every item, by item and ``valid_from``; only where items come in versions.
+
+``items.parquet`` then holds the latest version of each.
+"""
 USERS_FILE = "users.parquet"
 EARLIER_FILE = "earlier.parquet"
 """Purchases and hides from before the window, or over the cap of a user's events: ``user_id``,

@@ -12,7 +12,14 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from refit.contract import KNOWN_AFTER, KNOWN_AT_END, EventType
 from refit.dataset import DatasetManifest
@@ -176,6 +183,8 @@ class FeaturesManifest(Settings):
         health: What was assumed where the data do not say it, with how much rests on it.
         undeclared: Columns that the towers read, may change over time, and ``spec.static`` does not
             name, such as ``items.like_count``. None: nobody looked.
+        versioned: Columns that the towers read as they were at the moment, since they change from
+            version to version, such as ``items.price``. Not written where there are none.
     """
 
     spec: FeatureSpec
@@ -187,6 +196,19 @@ class FeaturesManifest(Settings):
     dataset: DatasetManifest | None = None
     health: tuple[HealthCheck, ...] = ()
     undeclared: tuple[str, ...] | None = None
+    versioned: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_versions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without versions, a manifest and its fingerprints are what they were before them."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if value or name != "versioned"}
+
+    @property
+    def snapshot_times(self) -> NDArray[np.int64]:
+        """[S] time of each snapshot in microseconds since 1970."""
+        times = pa.array(self.snapshots, pa.timestamp("us", "UTC"))
+        return np.asarray(times.cast(pa.int64()).to_numpy())
 
     @property
     def popularity_size(self) -> int:

@@ -107,7 +107,7 @@ def novelty(top: Ints, bits: Values) -> float | None:
     return float(bits[shown].mean()) if len(shown) else None
 
 
-def diversity_of_vectors(top: Ints, vector: Floats) -> float | None:
+def diversity_of_vectors(top: Ints | Longs, vector: Floats) -> float | None:
     """Mean cosine distance between two items of a list: intra-list diversity (Ziegler et al. 2005).
 
     Args:
@@ -124,7 +124,7 @@ def diversity_of_vectors(top: Ints, vector: Floats) -> float | None:
     return _mean_of_pairs(similar, n)
 
 
-def diversity_of_categories(top: Ints, codes: list[Ints]) -> float | None:
+def diversity_of_categories(top: Ints | Longs, codes: list[Ints]) -> float | None:
     """Mean share of the columns in which two items of a list differ.
 
     Args:
@@ -264,15 +264,20 @@ def _parts(
     listings = np.bincount(seller[seller >= 0], minlength=1)
     yield _Part(SMALL, (seller >= 0) & (listings[seller] <= settings.small_seller_listings))
     for name, flags in static.items():
-        yield _Part(name, flags[snapshot.items])
+        yield _Part(name, flags[evaluation_set.data.content_rows(snapshot)])
 
 
 def _static_parts(
     settings: BeyondSettings, evaluation_set: EvaluationSet
 ) -> dict[str, NDArray[np.bool_]]:
-    """[N] flags of each size and each price band; a price band is a quarter of the stock or so."""
-    table = evaluation_set.data.catalogue.table
-    live = np.unique(np.concatenate([g.snapshot.items for g in evaluation_set.groups]))
+    """[R] flags of each size and each price band; a price band is a quarter of the stock or so.
+
+    R is the number of rows of ``ItemCatalogue.contents``.
+    """
+    data = evaluation_set.data
+    table = data.catalogue.contents
+    rows = [data.content_rows(group.snapshot) for group in evaluation_set.groups]
+    live = np.unique(np.concatenate(rows))
     found: dict[str, NDArray[np.bool_]] = {}
     if SIZE in table.column_names:
         sizes = strings(table[SIZE]).astype(str)
@@ -293,8 +298,9 @@ def _static_parts(
 
 def _diversity(evaluation_set: EvaluationSet, top: Ints) -> tuple[float | None, str]:
     """Diversity by content vectors where the items have them, else by categories; or why not."""
-    table, spec = evaluation_set.data.catalogue.table, evaluation_set.data.spec
-    lists = top[spread(np.arange(len(top)), DIVERSITY_LISTS)]
+    table, spec = evaluation_set.data.catalogue.contents, evaluation_set.data.spec
+    shown = evaluation_set.data.rows_of_items(top, evaluation_set.queries)
+    lists = shown[spread(np.arange(len(top)), DIVERSITY_LISTS)]
     if spec.item_vector:
         vector = vectors(table[spec.item_vector], evaluation_set.data.manifest.vector_size)
         return diversity_of_vectors(lists, vector), "no list holds two items with a content vector"

@@ -26,6 +26,7 @@ class CandidateItems:
     def __init__(self, data: EvaluationData, snapshot: CandidateSnapshot) -> None:
         catalogue = data.catalogue
         self._catalogue, self._items = catalogue, snapshot.items
+        self._contents = data.content_rows(snapshot)
         self._known_at = catalogue.known_at[snapshot.items]
         self._gone_at = catalogue.gone_at[snapshot.items]
         self.sellers: Labels = catalogue.sellers.take(snapshot.items)
@@ -68,8 +69,8 @@ class CandidateItems:
         return np.where(self._items[position] == items, position, -1)
 
     def column(self, name: str) -> Column:
-        """[C] an item column."""
-        return self._catalogue.column(name).take(self._items)
+        """[C] an item column, as it was at the snapshot."""
+        return self._catalogue.column(name).take(self._contents)
 
 
 @dataclass(frozen=True)

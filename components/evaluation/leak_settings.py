@@ -1,7 +1,7 @@
 """Settings of the leak hunter, and the groups of inputs that it measures."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +35,9 @@ class LeakSettings(Settings):
         max_share: Largest share of the model's gain over the popularity baseline that a group may
             carry which is not named in ``intended``: a column of users, a context column, an item
             column that is not in ``listing_columns``, the history of the last hour or of the last
-            day. What Refit itself counts from earlier events has no limit: popularity, age, older
-            history.
+            day. What is known to be of the moment has no limit: what Refit itself counts from
+            earlier events (popularity, age, older history), and item columns that change from
+            version to version (``valid_from``).
         intended: Groups that may carry more, since their values are known at the request:
             ``users.COLUMN``, ``events.COLUMN`` for context, ``items.COLUMN``,
             ``history.last_hour``, ``history.last_day``.
@@ -86,10 +87,16 @@ def list_groups(spec: FeatureSpec) -> tuple[InputGroup, ...]:
     return tuple(_iter_groups(spec))
 
 
-def is_limited(settings: LeakSettings, group: InputGroup) -> bool:
-    """Whether the gate limits what a group may carry."""
+def is_limited(settings: LeakSettings, group: InputGroup, versioned: Collection[str] = ()) -> bool:
+    """Whether the gate limits what a group may carry.
+
+    Args:
+        settings: Which groups are named.
+        group: The group.
+        versioned: See ``FeaturesManifest.versioned``; such values are those of the moment.
+    """
     listing = group.kind == "item" and group.column in settings.listing_columns
-    named = group.name in settings.intended
+    named = group.name in settings.intended or group.name in versioned
     return bool(GROUP_NAME.fullmatch(group.name)) and not listing and not named
 
 

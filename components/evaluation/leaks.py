@@ -67,6 +67,7 @@ def hunt_leaks(
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
     gain = replicates.difference("model", POPULARITY, "n") if popularity else Interval()
     static = getattr(towers.spec, "static", ())
+    versioned = evaluation_set.data.manifest.versioned
 
     def worth_of(group: InputGroup) -> GroupWorth:
         fall = replicates.difference("model", f"without {group.name}", "n")
@@ -76,7 +77,7 @@ def hunt_leaks(
             static=group.kind in ("item", "user") and group.column in static,
             fall=fall,
             share=share_of(fall, gain),
-            limited=is_limited(settings.leaks, group),
+            limited=is_limited(settings.leaks, group, versioned),
         )
 
     return LeakResults(
@@ -215,9 +216,12 @@ class _Hunt:
         return self._measure(self._inputs, items)
 
     def _permute_items(self, name: str) -> Values:
-        """Exchange a column between all items: each keeps its new value, in histories as well."""
+        """Exchange a column between all items, or versions: each keeps its new value.
+
+        It has the same value in histories.
+        """
         towers = self._exchange_items(name)
-        history = towers.embed_history(self._sample.queries.history)
+        history = towers.embed_history(self._sample.queries)
         inputs = self._inputs | {"history_content": history}
         return self._measure(inputs, self._embed_items(towers))
 

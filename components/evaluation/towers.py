@@ -73,7 +73,7 @@ class TowerScorer:
 
     @property
     def item_columns(self) -> Inputs:
-        """The item inputs that do not change over time, for the whole catalogue."""
+        """The item inputs without age and popularity: [R] rows of ``ItemCatalogue.contents``."""
         return self._static
 
     def with_items(self, changed: Inputs) -> "TowerScorer":
@@ -93,7 +93,8 @@ class TowerScorer:
     def item_inputs(self, snapshot: CandidateSnapshot) -> Inputs:
         """Item tower inputs of a snapshot's candidates."""
         popularity = self._popularity(snapshot)
-        return self._inputs_of(snapshot.items, snapshot.age_days, popularity)
+        rows = self._data.content_rows(snapshot)
+        return self._inputs_of(rows, snapshot.age_days, popularity)
 
     def run_item_tower(self, inputs: Inputs) -> dict[str, Any]:
         """Every output of the item tower."""
@@ -113,31 +114,33 @@ class TowerScorer:
             spec,
             _columns(table, spec.context_categorical, spec.context_numeric),
             _columns(table, spec.user_categorical, spec.user_numeric),
-            self.embed_history(past),
+            self.embed_history(queries),
             past.event_type,
             past.age_days,
         )
 
-    def embed_history(self, past: PaddedHistories) -> Floats:
+    def embed_history(self, queries: Queries) -> Floats:
         """[n, L, C] content vectors, which depend neither on age nor on popularity; 0 padded."""
-        items = np.unique(past.item[past.item >= 0]).astype(np.int32)
-        if not len(items):
-            items = np.zeros(1, dtype=np.int32)
-        age = np.zeros(len(items), dtype=np.float32)
-        popularity = np.zeros((len(items), self._manifest.popularity_size), dtype=np.float32)
-        content = self.run_item_tower(self._inputs_of(items, age, popularity))["content"]
-        padded = past.item < 0
-        found = content[np.searchsorted(items, np.where(padded, items[0], past.item))]
+        past = _latest(queries.history, self._manifest.spec.history_length)
+        rows = self._data.rows_of_items(past.item, queries)
+        padded = rows < 0
+        used = np.unique(rows[~padded])
+        if not len(used):
+            used = np.zeros(1, dtype=rows.dtype)
+        age = np.zeros(len(used), dtype=np.float32)
+        popularity = np.zeros((len(used), self._manifest.popularity_size), dtype=np.float32)
+        content = self.run_item_tower(self._inputs_of(used, age, popularity))["content"]
+        found = content[np.searchsorted(used, np.where(padded, used[0], rows))]
         found[padded] = 0.0
         return found
 
-    def _inputs_of(self, items: Any, age_days: Floats, popularity: Floats) -> Inputs:
-        inputs = {name: values[items] for name, values in self._static.items()}
+    def _inputs_of(self, rows: Any, age_days: Floats, popularity: Floats) -> Inputs:
+        inputs = {name: values[rows] for name, values in self._static.items()}
         return inputs | {"item_age_days": age_days, "item_popularity": popularity}
 
     def _read_items(self) -> Inputs:
-        """The item inputs that do not change over time, for the whole catalogue."""
-        spec, table = self._manifest.spec, self._data.catalogue.table
+        """See ``item_columns``."""
+        spec, table = self._manifest.spec, self._data.catalogue.contents
         columns = _columns(
             table, ("item_id", *spec.item_categorical, *spec.item_text), spec.item_numeric
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ from components.features.listings import check_listings
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
+from components.features.versions import find_versioned, older_versions
 from components.features.visits import check_visits
 from refit.dataset import Split
 from refit.eligibility import MarketSettings, Rules
@@ -29,6 +31,7 @@ from refit.feature_tables import (
     PURCHASES_FILE,
     REQUESTS,
     SPLITS,
+    VERSIONS_FILE,
     examples_file,
     read_away,
     snapshot_file,
@@ -114,7 +117,8 @@ def _write(
         items = tables.catalogue(source, listings)
         events = tables.numbered_events(source, items)
         blocks = tables.history_blocks(source, events)
-    undeclared = tables.find_undeclared(source)
+    versioned = find_versioned(source)
+    undeclared = tables.find_undeclared(source, versioned)
     health = (
         *check_visits(events, source.spec),
         *check_listings(listings, market, items, source.events, split.end),
@@ -123,19 +127,25 @@ def _write(
     _report(health, stops=kept is None)
     windows = _windows(split, source.spec, settings.frozen_at_cut) if has_examples else []
     values = kept.popularity_values if kept else tables.popularity_values(source)
+    in_order = items.order_by("item_index").drop("item_index", "first_us", "last_event")
+    _copy(source, in_order, folder / CATALOGUE_FILE)
+    if source.versions is not None:
+        with timed("wrote the older versions of the items"):
+            counts = partial(_count_snapshots, windows, split.end)
+            older = older_versions(source, items, listings, counts)
+            _copy(source, older, folder / VERSIONS_FILE)
     manifest = FeaturesManifest(
         spec=source.spec,
         market=market,
         popularity_values=values,
-        vector_size=_vector_size(items, source.spec, kept),
+        vector_size=_vector_size(source, folder, kept),
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
         dataset_fingerprint=source.manifest.fingerprint,
         dataset=source.manifest,
         health=health,
         undeclared=undeclared,
+        versioned=versioned,
     )
-    in_order = items.order_by("item_index").drop("item_index", "first_us", "last_event")
-    _copy(source, in_order, folder / CATALOGUE_FILE)
     _copy(source, tables.away_items(items, listings), folder / AWAY_FILE)
     with timed("wrote the histories"):
         # No rule reads the purchases where bought items may be recommended again.
@@ -195,6 +205,16 @@ def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Wind
         windows.append(_Window(name, start, end, times, numbers))
         first += n
     return windows
+
+
+def _count_snapshots(
+    windows: Sequence[_Window], end: datetime, at_us: ir.IntegerValue
+) -> ir.IntegerValue:
+    """How many snapshots, that of the end among them, there are at or before a time."""
+    n = (at_us >= microseconds(end)).cast("int64")
+    for window in windows:
+        n += window.numbers.count_until(at_us, len(window.snapshots))
+    return n
 
 
 def _write_examples(
@@ -319,12 +339,17 @@ def _orphans(
     return np.split(item_index, bounds)
 
 
-def _vector_size(items: ir.Table, spec: FeatureSpec, kept: FeaturesManifest | None) -> int:
+def _vector_size(source: DatasetTables, folder: Path, kept: FeaturesManifest | None) -> int:
+    spec, found = source.spec, set[int]()
     if not spec.item_vector:
         return 0
-    lengths = items[spec.item_vector].length()
-    found = items.select(n=lengths).filter(lengths.notnull()).distinct().to_pyarrow()["n"]
-    sizes: Sequence[int] = sorted(found.to_pylist())
+    for path in (folder / CATALOGUE_FILE, folder / VERSIONS_FILE):
+        if path.exists():
+            items = source.con.read_parquet(path)
+            lengths = items[spec.item_vector].length()
+            rows = items.select(n=lengths).filter(lengths.notnull()).distinct().to_pyarrow()
+            found |= {*rows["n"].to_pylist()}
+    sizes: Sequence[int] = sorted(found)
     if kept and sizes in ([], [kept.vector_size]):
         return kept.vector_size
     if kept or len(sizes) != 1:

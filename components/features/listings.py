@@ -12,7 +12,7 @@ from functools import reduce
 import ibis
 import ibis.expr.types as ir
 
-from refit.contract import EventType
+from refit.contract import VALID_FROM, EventType
 from refit.eligibility import MarketSettings
 from refit.health import HealthCheck, count_share
 
@@ -51,12 +51,14 @@ def find_listings(
 
     A listing ends at ``delisted_at``; where stock is one of a kind also at its purchase; with
     ``gone_after_days`` also when it has had no event for that long. It begins again at a later
-    ``listed_at``; one that only fell silent also at its next event.
+    ``listed_at``; one that only fell silent also at its next event. Where items come in versions,
+    an end counts if its version still held then, and a later version without an end is a new
+    beginning.
 
     Args:
         con: An ibis connection to DuckDB.
         market: Settings of the market.
-        items: The items; an item may have several rows with different times.
+        items: The items; an item may have several rows with different times, or versions.
         events: All events before the end that show interest.
         purchases: All purchases, also those from before the window.
         end: The end of the data.
@@ -68,11 +70,17 @@ def find_listings(
             return nothing
         return items.select("item_id", at=items[name].cast(TIME)).filter(lambda t: t.at.notnull())
 
-    states_ends = "delisted_at" in items.columns
-    starts = con.create_table("starts", times("listed_at").distinct(), temp=True)
+    states_ends, in_versions = "delisted_at" in items.columns, VALID_FROM in items.columns
+    listed = con.create_table("listed", times("listed_at").distinct(), temp=True)
+    starts, stated = listed, times("delisted_at")
+    if states_ends and in_versions:
+        starts = con.create_table(
+            "starts", listed.union(_find_returns(items)).distinct(), temp=True
+        )
+        stated = _find_stated_ends(items)
     bought = purchases.select("item_id", at=purchases.event_time.cast(TIME))
     ends = {
-        "stated": times("delisted_at"),
+        "stated": stated,
         "bought": bought.semi_join(items, "item_id") if market.hides_bought else nothing,
     }
     named = [table.mutate(why=ibis.literal(why)) for why, table in ends.items()]
@@ -94,7 +102,7 @@ def find_listings(
         silent = ended.select("item_id", silent="gone_at")
         away = away.union(silences.filter(silences.back_at.notnull()))
     found = items.select("item_id").distinct()
-    first = starts.group_by("item_id").agg(listed_at=starts["at"].min())
+    first = listed.group_by("item_id").agg(listed_at=listed["at"].min())
     for table in (first, final, silent):
         found = found.left_join(table, "item_id").drop("item_id_right")
     found = found.mutate(gone_at=ibis.least(found.stated, found.bought, found.silent))
@@ -103,6 +111,27 @@ def find_listings(
         con.create_table("away", away.distinct(), temp=True),
         states_ends,
     )
+
+
+def _find_stated_ends(versions: ir.Table) -> ir.Table:
+    """The ends that versions state: an end that was moved before it came is none."""
+    by_time = ibis.window(group_by="item_id", order_by=VALID_FROM)
+    dated = versions.mutate(until=versions[VALID_FROM].lead().over(by_time))
+    came = dated.until.isnull() | (dated.delisted_at <= dated.until)
+    return dated.filter(dated.delisted_at.notnull() & came).select(
+        "item_id", at=dated.delisted_at.cast(TIME)
+    )
+
+
+def _find_returns(versions: ir.Table) -> ir.Table:
+    """When a version is on sale again after the end of the one before, without a new listing."""
+    by_time = ibis.window(group_by="item_id", order_by=VALID_FROM)
+    dated = versions.mutate(ended=versions.delisted_at.lag().over(by_time))
+    since = dated[VALID_FROM]
+    is_back = (dated.ended <= since) & (dated.delisted_at.isnull() | (dated.delisted_at > since))
+    if "listed_at" in versions.columns:
+        is_back &= dated.listed_at.isnull() | (dated.listed_at <= dated.ended)
+    return dated.filter(is_back).select("item_id", at=since.cast(TIME))
 
 
 def _find_silences(starts: ir.Table, events: ir.Table, days: float) -> ir.Table:

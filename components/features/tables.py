@@ -5,7 +5,7 @@ user's events strictly before a time, and a history is the ``history_length`` ev
 position.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -22,6 +22,7 @@ from refit.contract import KNOWN_AFTER, VALID_FROM, EventType
 from refit.dataset import (
     EARLIER_FILE,
     EVENTS_FILE,
+    ITEM_VERSIONS_FILE,
     ITEMS_FILE,
     USERS_FILE,
     DatasetManifest,
@@ -64,6 +65,7 @@ class DatasetTables:
         rules: The eligibility rules of the market; the columns that they read are kept.
         purchases, hides: Who bought or hid which item, and when, also before the window.
             ``events`` does not contain the hides.
+        versions: Every version of the items; None where each item has one row.
         context: Event columns that the examples hold, those of the spec first.
         user: User columns that the examples and histories hold.
     """
@@ -77,6 +79,7 @@ class DatasetTables:
     hides: ir.Table
     items: ir.Table
     users: ir.Table
+    versions: ir.Table | None
     context: tuple[str, ...]
     user: tuple[str, ...]
 
@@ -121,15 +124,34 @@ def open_dataset(
         ever.filter(ever.event_type == kind.value) for kind in (EventType.PURCHASE, EventType.HIDE)
     )
     events = events.filter(events.event_type != EventType.HIDE.value)
+    path = folder / ITEM_VERSIONS_FILE
+    versions = con.read_parquet(path) if path.exists() else None
     return DatasetTables(
-        con, spec, rules, manifest, events, purchases, hides, items, users, context, user
+        con, spec, rules, manifest, events, purchases, hides, items, users, versions, context, user
     )
 
 
 def find_all_listings(source: DatasetTables, market: MarketSettings) -> Listings:
     """When the listings of the dataset began and ended."""
     end = source.manifest.split.end
-    return find_listings(source.con, market, source.items, source.events, source.purchases, end)
+    items = source.items if source.versions is None else source.versions
+    return find_listings(source.con, market, items, source.events, source.purchases, end)
+
+
+def content_kinds(source: DatasetTables) -> dict[str, str]:
+    """The type of each item column that the catalogue keeps."""
+    items, spec = source.items, source.spec
+    levels = tuple(name for name in items.columns if name.startswith("category_"))
+    numeric = {*spec.item_numeric, "price"}
+    numeric |= {name for name in source.rules.item_columns if items[name].type().is_numeric()}
+    kept = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *DISPLAYED, *levels)
+    # Filters compare numbers with those of a request, so that they keep every digit here.
+    kinds = {
+        name: "float64" if name in numeric else "string"
+        for name in dict.fromkeys((*kept, *source.rules.item_columns))
+        if name in items.columns
+    }
+    return kinds | ({spec.item_vector: "array<float32>"} if spec.item_vector else {})
 
 
 def catalogue(source: DatasetTables, listings: Listings) -> ir.Table:
@@ -139,7 +161,7 @@ def catalogue(source: DatasetTables, listings: Listings) -> ir.Table:
     the number of an item. An item becomes known when it is listed, or at its first event if that is
     earlier (an item that was listed again, or has no time); without either, at the end.
     """
-    items, spec = source.items, source.spec
+    items = source.items
     first = source.events.group_by("item_id").agg(
         first_event=lambda t: t.event_time.min(),
         first_us=lambda t: t.at_us.min(),
@@ -148,18 +170,7 @@ def catalogue(source: DatasetTables, listings: Listings) -> ir.Table:
     times = listings.items.select("item_id", began_at="listed_at", ended_at="gone_at")
     table = items.left_join(first, "item_id").drop("item_id_right")
     table = table.left_join(times, "item_id").drop("item_id_right")
-    levels = tuple(name for name in items.columns if name.startswith("category_"))
-    numeric = {*spec.item_numeric, "price"}
-    numeric |= {name for name in source.rules.item_columns if table[name].type().is_numeric()}
-    kept = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *DISPLAYED, *levels)
-    # Filters compare numbers with those of a request, so that they keep every digit here.
-    columns = {
-        name: table[name].cast("float64" if name in numeric else "string")
-        for name in dict.fromkeys((*kept, *source.rules.item_columns))
-        if name in items.columns
-    }
-    if spec.item_vector:
-        columns[spec.item_vector] = table[spec.item_vector].cast("array<float32>")
+    columns = {name: table[name].cast(kind) for name, kind in content_kinds(source).items()}
     seller = table.seller_id if "seller_id" in items.columns else ibis.null("string")
     table = table.select(
         item_id=table.item_id.cast("string"),
@@ -313,6 +324,11 @@ class SnapshotOf:
             return ibis.literal(self.first, "int32")
         return (self.first + (at_us - self.start_us) // self.every_us).cast("int32")
 
+    def count_until(self, at_us: ir.IntegerValue, n: int) -> ir.IntegerValue:
+        """How many of the window's ``n`` snapshots are at or before any time."""
+        every_us = self.every_us or DAY_US  # without steps n is 1, and any step will do
+        return ((at_us - self.start_us) // every_us + 1).clip(0, n).cast("int64")
+
 
 def histories(
     source: DatasetTables, events: ir.Table, blocks: ir.Table, others: ir.Table
@@ -428,11 +444,12 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
     return rows.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
 
 
-def find_undeclared(source: DatasetTables) -> tuple[str, ...]:
-    """See ``FeatureSpec.find_undeclared``; users that come in versions need no declaration."""
+def find_undeclared(source: DatasetTables, versioned: Collection[str]) -> tuple[str, ...]:
+    """See ``FeatureSpec.find_undeclared``; what comes in versions needs no declaration."""
     users = set() if VALID_FROM in source.users.columns else _changing(source.users)
     changing = {"items": _changing(source.items), "users": users}
-    return source.spec.find_undeclared(changing)
+    found = source.spec.find_undeclared(changing)
+    return tuple(name for name in found if name not in versioned)
 
 
 def _changing(table: ir.Table) -> set[str]:

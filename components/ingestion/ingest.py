@@ -218,6 +218,7 @@ def _check_health(
         events=cleaned["events"].table,
         items=cleaned["items"].table,
         users=cleaned["users"].table,
+        versions=cleaned["items"].versions,
         rejected_events=rejected,
         counts={name: table.counts for name, table in cleaned.items()},
         split=split,

@@ -7,6 +7,7 @@ one query for each check, which is slow on a large table.
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pandera.ibis as pa
@@ -14,7 +15,7 @@ from pandera.config import ValidationDepth, config_context
 
 from refit.contract import VALID_FROM, Column, EventType
 from refit.tabular.advice import UNKNOWN_TYPE
-from refit.tabular.parsing import DTYPES
+from refit.tabular.parsing import DTYPES, RAW
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 _NOT_BLANK = r"[^\s\p{Z}]"
@@ -23,6 +24,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 UNKNOWN_ITEM = "not among the items"
 MISSING = "missing"
 """Reasons that follow from others, see ``cleaning.find_causes``."""
+TWICE = "the item has several rows of this time with different values"
 
 Rule = Callable[[ir.Value], ir.BooleanValue]
 
@@ -66,6 +68,7 @@ def build_items_schema(
         "seller_id": _ID_CHECKS,
         "price": [_NOT_NEGATIVE],
         "listed_at": _time_checks(as_of),
+        VALID_FROM: [*_time_checks(as_of), pa.Check(_is_one_version, error=TWICE)],
         "delisted_at": [pa.Check(_is_after_listing, error="before listed_at")],
         "image_embedding": [
             _check(
@@ -78,7 +81,7 @@ def build_items_schema(
     }
     if currency:
         rules["currency"] = [_check(f"not {currency}", lambda v: v == currency)]
-    return _build_schema(columns, rules)
+    return _build_schema(columns, rules, never_null=(VALID_FROM,))
 
 
 def build_users_schema(columns: Sequence[Column], as_of: datetime) -> pa.DataFrameSchema:
@@ -122,14 +125,14 @@ def find_violations(table: ir.Table, schema: pa.DataFrameSchema) -> dict[str, ir
 
 
 def _build_schema(
-    columns: Sequence[Column], rules: dict[str, list[pa.Check]]
+    columns: Sequence[Column], rules: dict[str, list[pa.Check]], never_null: Sequence[str] = ()
 ) -> pa.DataFrameSchema:
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
                 None if column.kind == "vector" else DTYPES[column.kind],  # pandera knows no lists
                 [*rules.get(column.name, []), *([_FINITE] if column.kind == "number" else [])],
-                nullable=not column.required,
+                nullable=not column.required and column.name not in never_null,
                 required=column.required,
             )
             for column in columns
@@ -152,6 +155,15 @@ def _is_after_listing(data: pa.IbisData) -> ir.BooleanValue:
     if "listed_at" not in table.columns:
         return table.delisted_at.notnull()
     return table.delisted_at >= table.listed_at
+
+
+def _is_one_version(data: pa.IbisData) -> ir.BooleanValue:
+    """Whether all rows of an item with the same ``valid_from`` are the same."""
+    table = data.table
+    of_time = ibis.window(group_by=["item_id", VALID_FROM])
+    values = ibis.struct({name: table[name] for name in table.columns if name != RAW}).hash()
+    is_one = values.min().over(of_time) == values.max().over(of_time)
+    return is_one | table[VALID_FROM].isnull()
 
 
 def _time_checks(as_of: datetime) -> list[pa.Check]:

@@ -1,8 +1,10 @@
 """Clean events, items and users: the rules of each table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import ibis
@@ -31,22 +33,29 @@ from components.ingestion.selection import explain_column_errors
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from refit.contract import EVENTS, ITEMS, USERS, VALID_FROM, Column, ColumnKind, EventType
-from refit.dataset import EARLIER_FILE, REJECTED_FOLDER, RowCounts
-from refit.errors import DataValidationError, UsageError
+from refit.dataset import (
+    EARLIER_FILE,
+    ITEM_VERSIONS_FILE,
+    ITEMS_FILE,
+    REJECTED_FOLDER,
+    RowCounts,
+)
+from refit.errors import DataValidationError
 from refit.tabular.advice import write_advice
 from refit.tabular.file_format import FileFormat
 from refit.tabular.parsing import find_unreadable, parse
+from refit.tabular.versions import keep_latest
 
 MIDNIGHT = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
 KEYS = {
     "events": ("user_id", "item_id", "event_type", "event_time"),
-    "items": ("item_id",),
+    "items": ("item_id", VALID_FROM),
     "users": ("user_id", VALID_FROM),
 }
 """Rows of a table that agree in these columns are duplicates."""
 SORTED_BY = {
     "events": ("event_time", "user_id", "item_id", "event_type"),
-    "items": ("item_id",),
+    "items": ("item_id", VALID_FROM),
     "users": ("user_id", VALID_FROM),
 }
 
@@ -113,6 +122,7 @@ class CleanedTable:
         violations: Why rows were rejected.
         rejected: The rejected rows as the source has them; None for a derived table.
         over_cap: The events over the cap, if there are any.
+        versions: Every version of the items, if they come in versions; ``table`` has the latest.
     """
 
     table: ir.Table
@@ -121,6 +131,7 @@ class CleanedTable:
     violations: Sequence[Violation] = ()
     rejected: ir.Table | None = None
     over_cap: ir.Table | None = None
+    versions: ir.Table | None = None
 
 
 def find_end(
@@ -145,7 +156,6 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
 
     Raises:
         DataValidationError: A table has no row, or a column is missing or of the wrong type.
-        UsageError: Items have ``valid_from``.
     """
     on_events = (*tables.context_columns, *tables.derived_item_columns)
     events = _parse(run, "events", tables.events, EVENTS, on_events)
@@ -156,11 +166,6 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
             ("users", tables.users, USERS, tables.user_columns),
         )
     )
-    if items and VALID_FROM in tables.item_columns:
-        raise UsageError(
-            f"items: column {VALID_FROM!r}: an item cannot have several versions; keep one row for"
-            f" each item, and leave {VALID_FROM!r} out of ingestion.item_columns"
-        )
     _check_structure(run, [table for table in (events, items, users) if table])
 
     cleaned = {}
@@ -225,18 +230,26 @@ def _check_structure(run: IngestionContext, tables: Sequence[ParsedTable]) -> No
 
 
 def _clean_items(run: IngestionContext, items: ParsedTable) -> CleanedTable:
-    has_times = items.has("listed_at")
+    has_times, has_versions = items.has("listed_at"), items.has(VALID_FROM)
     length = 0
     if items.has("image_embedding"):
         length = items.rows.image_embedding.length().mode().to_pyarrow().as_py() or 0
-    return _clean(
+    times = [items.rows[name] for name in ("listed_at", VALID_FROM) if items.has(name)]
+    after = [run.is_after_window(time).fill_null(False) for time in times]
+    cleaned = _clean(
         run,
         items,
         build_items_schema(items.columns, run.as_of, run.settings.currency, length),
-        outside=run.is_after_window(items.rows.listed_at) if has_times else None,
-        newest_by="listed_at" if has_times else "",
+        outside=reduce(or_, after) if after else None,
+        newest_by="listed_at" if has_times and not has_versions else "",
         finish=lambda rows: _finish_items(run, rows),
+        file=ITEM_VERSIONS_FILE if has_versions else "",
     )
+    if not has_versions:
+        return cleaned
+    latest = keep_latest(cleaned.table, "item_id").order_by("item_id")
+    table = write(run.con, latest, run.folder / ITEMS_FILE)
+    return replace(cleaned, table=table, versions=cleaned.table)
 
 
 def _finish_items(run: IngestionContext, rows: ir.Table) -> ir.Table:
@@ -304,6 +317,7 @@ def _clean(
     newest_by: str = "",
     cap: int | None = None,
     finish: Callable[[ir.Table], ir.Table] = lambda rows: rows,
+    file: str = "",
 ) -> CleanedTable:
     """Reject invalid rows, drop duplicates, write the rest, and count.
 
@@ -315,6 +329,7 @@ def _clean(
         newest_by: A time column: of the rows with the same key, the latest is kept.
         cap: The largest number of rows of one user and day that are kept; None keeps all.
         finish: Applied to the rows before they are written.
+        file: The file that they are written to; empty for that of the table.
     """
     name, all_rows = table.name, count_rows(table.rows)
     rows = table.rows if outside is None else table.rows.filter(~outside.fill_null(False))
@@ -337,7 +352,7 @@ def _clean(
     unique = drop_duplicates(run.con, valid, key, newest_by)
     capped = cap_events(run.con, unique.rows, cap, run.folder)
     finished = finish(capped.rows).order_by(order)
-    written = write(run.con, finished, run.folder / f"{name}.parquet")
+    written = write(run.con, finished, run.folder / (file or f"{name}.parquet"))
     counts = RowCounts(
         rows_in=rows_in,
         kept=count_rows(written),

@@ -8,7 +8,7 @@ from pathlib import Path
 import ibis.expr.types as ir
 
 from components.monitoring.feed_settings import FeedSettings
-from refit.contract import Column, EventType
+from refit.contract import VALID_FROM, Column, EventType
 from refit.errors import DataValidationError
 from refit.files import remove
 from refit.progress import log_message
@@ -20,12 +20,15 @@ from refit.tabular.naming import describe_extra, explain_missing, rename_columns
 from refit.tabular.parsing import RAW, find_unreadable, parse
 from refit.tabular.reading import read_files
 from refit.tabular.table_files import find_parts
+from refit.tabular.versions import keep_latest
 
 _LINES = "line: is no row"
 
 
 def read_feed(table: str, place: Path, out: Path, settings: FeedSettings) -> Path:
     """Write the rows of a feed, in the types of the contract, as one Parquet file.
+
+    Of items that come in versions, it holds the latest of each.
 
     Args:
         table: events or items.
@@ -56,14 +59,14 @@ def read_feed(table: str, place: Path, out: Path, settings: FeedSettings) -> Pat
         unreadable = reduce(or_, (failed.fill_null(False) for failed in rejected.values()))
         beyond = describe_extra(raw, columns)
         kept = rows.filter(~unreadable)
-        written = out / f"{table}.parquet"
-        con.to_parquet(
-            kept.select(
-                *(name for name in kept.columns if name != RAW),
-                **{name: kept[RAW][name] for name in beyond},
-            ),
-            written,
+        kept = kept.select(
+            *(name for name in kept.columns if name != RAW),
+            **{name: kept[RAW][name] for name in beyond},
         )
+        if table == "items" and VALID_FROM in kept.columns:
+            kept = keep_latest(kept, "item_id")
+        written = out / f"{table}.parquet"
+        con.to_parquet(kept, written)
     remove(scratch)
     return written
 

@@ -4,6 +4,7 @@ from components.ingestion.health.columns import check_columns, check_rows
 from components.ingestion.health.data import HealthData
 from components.ingestion.health.people import check_people
 from components.ingestion.health.times import DayCounts, check_times
+from components.ingestion.health.versions import check_versions
 from refit.health import HealthCheck
 
 
@@ -14,4 +15,5 @@ def check_health(data: HealthData, days: DayCounts) -> tuple[HealthCheck, ...]:
         *check_times(data, days),
         *check_people(data),
         *check_columns(data),
+        *check_versions(data),
     )

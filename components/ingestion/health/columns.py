@@ -15,7 +15,7 @@ from components.ingestion.health.data import (
     measure,
 )
 from components.ingestion.health.settings import HealthLimits
-from refit.contract import EVENTS, ITEMS, Column
+from refit.contract import EVENTS, ITEMS, VALID_FROM, Column
 from refit.health import HealthCheck, count_share
 
 _DECISIVE = {
@@ -48,6 +48,8 @@ _HELPFUL = {
     ("items", "condition"): "condition cannot be learned or filtered by",
     ("items", "image_embedding"): "the item tower does not see pictures",
 }
+_NOT_MISSED = ("currency", VALID_FROM)
+"""Optional columns whose absence means nothing by itself."""
 _SEVERAL_CURRENCIES = "prices in several currencies are compared as numbers: set ingestion.currency"
 _MEANT_FOR_ALL = {"currency", "event_type"}
 """Columns that are often constant for a good reason."""
@@ -124,12 +126,12 @@ def _check_missing(
     data: HealthData, topic: str, contract: Sequence[Column]
 ) -> Iterator[HealthCheck]:
     """One line for each optional column of the contract: the share of rows without a value."""
-    table, total = data.tables()[topic], data.counts[topic].kept
+    table, total = data.tables()[topic], data.size(topic)
     there = [c.name for c in contract if not c.required and c.name in table.columns]
     filled = measure(table, rows=table.count(), **{n: is_given(table[n]).sum() for n in there})
     for column in contract:
         name = column.name
-        if column.required or name == "currency":
+        if column.required or name in _NOT_MISSED:
             continue
         n_missing = total - (filled[name] or 0) if name in there else total
         share = n_missing / max(total, 1)
@@ -157,7 +159,7 @@ def _find_limits(data: HealthData, topic: str, name: str) -> HealthLimits:
 
 
 def _check_text(data: HealthData) -> Iterator[HealthCheck]:
-    items, total = data.items, data.counts["items"].kept
+    items, total = data.items, data.size("items")
     texts = [is_given(items[name]) for name in ("title", "description") if name in items.columns]
     told = measure(items, n=ibis.or_(*texts).sum())["n"] or 0 if texts else 0
     yield make_share_line(

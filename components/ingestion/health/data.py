@@ -16,7 +16,8 @@ class HealthData:
     """The tables of a dataset that is being written.
 
     Attributes:
-        events, items, users: The clean tables.
+        events, items, users: The clean tables; of items in versions, the latest.
+        versions: Every version of the items; None where each item has one row.
         rejected_events: The rejected events as the source has them, with a column of reasons.
         counts: What happened to the rows of each table.
         split: The split by time.
@@ -29,6 +30,7 @@ class HealthData:
     events: ir.Table
     items: ir.Table
     users: ir.Table
+    versions: ir.Table | None
     rejected_events: ir.Table
     counts: Mapping[str, RowCounts]
     split: Split
@@ -41,6 +43,12 @@ class HealthData:
     def tables(self) -> dict[str, ir.Table]:
         """The clean tables by name."""
         return {"events": self.events, "items": self.items, "users": self.users}
+
+    def size(self, topic: str) -> int:
+        """The number of rows of a clean table."""
+        if topic == "items" and self.versions is not None:
+            return int(self.items.count().to_pyarrow().as_py())
+        return self.counts[topic].kept
 
 
 def make_line(

@@ -120,7 +120,7 @@ def _check_null_like(data: HealthData) -> Iterator[HealthCheck]:
                 topic,
                 f"{column} spelled like a null",
                 sum(counts.values()),
-                data.counts[topic].kept,
+                data.size(topic),
                 data.limits.null_like_ids,
                 "each of these spellings counts as one user, item or visit; export nulls as nulls",
             )
@@ -266,7 +266,7 @@ def _check_without_events(data: HealthData) -> Iterator[HealthCheck]:
             topic,
             f"{topic} without an event",
             idle,
-            data.counts[topic].kept,
+            data.size(topic),
             limits,
             "do both tables cover the same time?",
         )

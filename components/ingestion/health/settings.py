@@ -58,6 +58,8 @@ class HealthSettings(Settings):
         items_without_picture: Share of items without ``image_embedding``.
         free_items: Share of the prices that are zero.
         currencies: Number of currencies among the items.
+        single_versions: Share of items with one version, where items come in versions.
+        late_versions: Share of items that were listed, or had an event, before their first version.
         items_without_events: Share of items without an event.
         users_without_events: Share of users without an event.
         constant_columns: Number of columns with one value in all rows.
@@ -91,6 +93,8 @@ class HealthSettings(Settings):
     items_without_picture: HealthLimits = HealthLimits()
     free_items: HealthLimits = HealthLimits(look=0.1)
     currencies: HealthLimits = HealthLimits(look=2.0)
+    single_versions: HealthLimits = HealthLimits(look=1.0)
+    late_versions: HealthLimits = HealthLimits(look=0.01)
     items_without_events: HealthLimits = HealthLimits(look=0.95)
     users_without_events: HealthLimits = HealthLimits()
     constant_columns: HealthLimits = HealthLimits(look=1.0)
