@@ -219,7 +219,7 @@ def test_invalid_data_end_with_the_error_of_the_step(broken_data, configs, tmp_p
     assert "events: column 'event_type' is missing" in error
     assert log == f"full log: {done.outcome.folder / LOG_FILE}"
     assert len(before.splitlines()) < 12
-    assert len(error.splitlines()) < 8
+    assert len(error.splitlines()) < 10
     assert "Traceback" not in done.err
     assert done.outcome.steps[-1].metadata["state"] == "FAILED"
     assert not Path(Home.at(tmp_path).registry).exists()

@@ -28,6 +28,7 @@ IDS = {
 }
 UNKNOWN_ITEM = "item_id: not among the items"
 MOST_NAMED = 3
+FEW = 30
 
 
 def check_people(data: HealthData) -> Iterator[HealthCheck]:
@@ -167,7 +168,10 @@ def _check_largest_users(data: HealthData) -> Iterator[HealthCheck]:
 def _name_largest(
     topic: str, name: str, owners: ir.StringColumn, data: HealthData, advice: str
 ) -> HealthCheck:
-    """One line with the most frequent value of a column, and its share of those not null."""
+    """One line with the most frequent value of a column, and its share of those not null.
+
+    Of fewer than ``FEW`` rows a share says little, and stops nothing.
+    """
     of_users = owners.get_name() == "user_id"
     limits = data.limits.largest_user if of_users else data.limits.largest_seller
     column = owners.get_name()
@@ -177,7 +181,8 @@ def _name_largest(
     if not top:
         return make_line(topic, name, "none", None, limits, "there is nothing to compare")
     line = make_share_line(topic, name, top[0]["n"], total, limits, advice)
-    return line.model_copy(update={"shown": f"{top[0][column]!r}: {line.shown}"})
+    stop = line.stop if total >= FEW else None
+    return line.model_copy(update={"shown": f"{top[0][column]!r}: {line.shown}", "stop": stop})
 
 
 def _check_largest_seller(data: HealthData) -> Iterator[HealthCheck]:

@@ -105,5 +105,5 @@ def test_a_bundle_that_was_compared_with_is_not_pruned(registry, promote, tmp_pa
     promote("second", 0.4)
     promote("third", 0.4)
     promote("fourth", 0.4)
-    assert best not in registry.prune(2, {best})
+    assert best not in registry.prune(2, needed={best})
     assert best in registry.prune(2)

@@ -103,6 +103,7 @@ def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
     _, out = passed
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert names == {
+        "health.json",
         "metrics.json",
         "verdict.json",
         "report.html",

@@ -179,7 +179,7 @@ def test_the_largest_user_is_named_in_train_and_in_test(shop, make_events, find)
 
 
 def test_a_bot_stops_the_run_unless_its_days_are_capped(shop, make_events, find):
-    shop.write("events", make_events(*_add_a_bot(300)))
+    shop.write("events", make_events(*_add_a_bot(400)))
     with pytest.raises(DataValidationError, match="'bot': 300 of 312"):
         shop.ingest(health={})
     counts = shop.ingest(health={}, max_user_events_per_day=5).counts["events"]
@@ -372,6 +372,12 @@ def test_a_threshold_can_stop_a_run(shop, make_events):
     shop.write("events", make_events())
     with pytest.raises(DataValidationError, match="stop  events: session_id: absent"):
         shop.ingest(health={"missing_column": {"stop": 1}, "largest_user": {"stop": None}})
+
+
+def test_the_largest_user_of_a_handful_of_events_stops_nothing(shop, make_events, find):
+    shop.write("events", make_events(user_id="ann"))
+    assert find("largest user").shown == "'ann': 12 of 12 (100.0%)"
+    assert find("largest user").state == "look"
 
 
 def test_an_unknown_check_is_an_error(shop, make_events):
