@@ -165,8 +165,8 @@ def read_contents(folder: Path) -> ItemTable:
     catalogue, path = read_catalogue(folder), folder / VERSIONS_FILE
     if not path.is_file():
         return catalogue
-    older = pq.read_table(path).select(catalogue.names).cast(catalogue.table.schema)
-    return ItemTable(pa.concat_tables([catalogue.table, older]))
+    older = pq.read_table(path).select(catalogue.names)
+    return ItemTable(pa.concat_tables([catalogue.table, older], promote_options="default"))
 
 
 @dataclass(frozen=True)

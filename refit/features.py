@@ -47,7 +47,7 @@ class FeatureSpec(Settings):
         static: Item and user columns whose values are today's and are taken for the values of any
             moment before. The gate refuses a model whose towers read a number or a time that is
             not named here, since it may be a count, or a price that was changed: such a column
-            knows the future.
+            knows the future. What comes in versions (``valid_from``) and changes needs no name.
         history_length: Number of the latest earlier events that the query tower reads.
         history_within_visit: Whether these include events of the same visit. If not, a history ends
             at the start of the visit, as for a user who has just arrived, in training, evaluation
