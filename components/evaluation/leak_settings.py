@@ -36,8 +36,8 @@ class LeakSettings(Settings):
             carry which is not named in ``intended``: a column of users, a context column, an item
             column that is not in ``listing_columns``, the history of the last hour or of the last
             day. What is known to be of the moment has no limit: what Refit itself counts from
-            earlier events (popularity, age, older history), and item columns that change from
-            version to version (``valid_from``).
+            earlier events (popularity, age, older history), and columns of items and users
+            that change from version to version (``valid_from``).
         intended: Groups that may carry more, since their values are known at the request:
             ``users.COLUMN``, ``events.COLUMN`` for context, ``items.COLUMN``,
             ``history.last_hour``, ``history.last_day``.

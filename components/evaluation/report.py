@@ -217,7 +217,7 @@ def limit(group: GroupWorth, settings: LeakSettings) -> str:
         return share(settings.max_share)
     if group.name in settings.intended:
         return "none: named as intended"
-    if group.kind != "item":
+    if group.kind not in ("item", "user"):
         return "none: counted by Refit"
     is_listing = group.name.removeprefix("items.") in settings.listing_columns
     return "none: part of the listing" if is_listing else "none: in versions, as of the moment"

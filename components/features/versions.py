@@ -4,7 +4,7 @@ Items are read at the times of snapshots only. A version that no snapshot reads 
 is one that says the same as the next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ibis
 import ibis.expr.types as ir
@@ -25,17 +25,26 @@ LATEST_US = np.iinfo(np.int64).max
 
 
 def find_versioned(source: DatasetTables) -> tuple[str, ...]:
-    """The item columns of the spec whose values differ between two versions of an item."""
-    spec, versions = source.spec, source.versions
+    """The columns of the spec that differ between two versions of an item, or of a user."""
+    spec, found = source.spec, list[str]()
     vector = (spec.item_vector,) if spec.item_vector else ()
-    read = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *vector)
-    columns = tuple(dict.fromkeys(read))
-    if versions is None or not columns:
-        return ()
-    changes = mark_changes(versions, "item_id", columns)
+    if source.versions is not None:
+        read = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *vector)
+        found += [f"items.{c}" for c in _find_changing(source.versions, "item_id", read)]
+    if VALID_FROM in source.users.columns:
+        read = (*spec.user_categorical, *spec.user_numeric)
+        found += [f"users.{c}" for c in _find_changing(source.users, "user_id", read)]
+    return tuple(found)
+
+
+def _find_changing(versions: ir.Table, key: str, read: Sequence[str]) -> list[str]:
+    columns = list(dict.fromkeys(read))
+    if not columns:
+        return []
+    changes = mark_changes(versions, key, columns)
     row = changes.agg(**{name: changes[name].any() for name in columns})
     (found,) = row.to_pyarrow().to_pylist()
-    return tuple(f"items.{name}" for name in columns if found[name])
+    return [name for name in columns if found[name]]
 
 
 def older_versions(

@@ -12,10 +12,13 @@ import pytest
 
 from components.evaluation.candidates import CandidateItems
 from components.evaluation.data import EvaluationData
+from components.evaluation.index_check import check_index
 from components.evaluation.leak_settings import LeakSettings, is_limited, list_groups
-from components.evaluation.towers import TowerScorer
+from components.evaluation.towers import TowerScorer, load_model
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
+from components.indexing.build import build_index
+from components.indexing.settings import IndexSettings
 from components.ingestion.ingest import ingest
 from components.ingestion.settings import IngestSettings
 from components.training.batches import (
@@ -26,6 +29,7 @@ from components.training.batches import (
 )
 from components.training.model import TwoTowerModel
 from components.training.settings import TrainSettings
+from components.training.train import train
 from components.training.vocabulary import learn_vocabulary
 from refit.eligibility import MarketSettings
 from refit.feature_tables import read_contents, read_snapshot
@@ -43,7 +47,7 @@ SPEC = FeatureSpec(
     event_weights={"purchase": 1.0, "like": 0.5},
 )
 TRAINING = TrainSettings(
-    batch_size=64, uniform_negatives=8, learned_size=4, content_size=4, hidden_size=4
+    max_epochs=2, batch_size=64, uniform_negatives=8, learned_size=4, content_size=4, hidden_size=4
 )
 Table = dict[str, Any]
 
@@ -162,7 +166,7 @@ def test_training_reads_the_count_of_the_moment(features: Path, honest: pd.DataF
         np.testing.assert_allclose(found[inside], np.array(known)[inside], atol=1e-3)
         seen += inside.sum()
         in_history += (batch["history_row"] >= 0).sum()
-    assert seen > 500
+    assert seen > 200
     assert in_history > 500
 
 
@@ -195,9 +199,27 @@ def test_the_evaluation_reads_the_count_of_the_moment(features: Path, honest: pd
         expected = np.where(past >= 0, likes[past, read_at[:, None]], 0)
         assert content.tolist() == expected.tolist()
         assert (past >= 0).sum() > 50
-    rows = np.concatenate([np.arange(len(data.log.item))])
-    positive = data.catalogue.contents["like_count"].to_numpy()[data.log.content[rows]]
+    positive = data.catalogue.contents["like_count"].to_numpy()[data.log.content]
     assert positive.tolist() == likes[data.log.item, data.log.snapshot].tolist()
+
+
+def test_the_index_agrees_with_the_evaluation_and_has_the_newest(
+    market: tuple[pd.DataFrame, pd.DataFrame], features: Path, tmp_path: Path
+) -> None:
+    train(TRAINING, features, tmp_path / "model")
+    build_index(IndexSettings(), features, tmp_path / "model", tmp_path / "index")
+    data = EvaluationData(features)
+    towers = load_model(data, tmp_path / "model")
+    found = check_index(
+        tmp_path / "index", data, towers, towers.embed_queries(data.queries["test"])
+    )
+    assert found.vector_gap is not None
+    assert found.vector_gap < 1e-5
+    end = START + timedelta(days=DAYS)
+    shown = pq.read_table(tmp_path / "index/items.parquet", columns=["item_id", "like_count"])
+    assert shown.num_rows > 20
+    for row in shown.to_pylist():
+        assert row["like_count"] == count_likes(market[0], row["item_id"], end)
 
 
 def test_no_example_reads_its_own_event_or_a_later_one(

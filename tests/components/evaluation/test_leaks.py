@@ -1,5 +1,8 @@
 """What each group of inputs is worth, on tiny towers whose inputs are known to matter or not."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from components.evaluation.leak_checks import check_leaks
 from components.evaluation.leak_settings import LeakSettings, check_intended, list_groups
 from components.evaluation.leaks import hunt_leaks, share_of, thin_out
 from components.evaluation.ranking import Ranking, build_evaluation_set
+from components.evaluation.report import limit
 from components.evaluation.results import GroupWorth, Interval, LeakResults, Results
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import load_model
@@ -124,6 +128,22 @@ def test_what_is_named_as_intended_has_no_limit(hunt):
     failures = checks_of(hunt(settings=settings), settings)
     assert not any(failures.values())
     assert "share of the gain that events.occasion carries" in failures
+
+
+def test_what_changes_from_version_to_version_has_no_limit(data, evaluation_set, tmp_path):
+    towers = load_model(data, make_model(tmp_path / "model", kind="perfect"))
+    versioned = copy(data)
+    versioned.manifest = data.manifest.model_copy(update={"versioned": ("items.x", "users.age")})
+    ranks = np.full(len(evaluation_set.queries), 50, dtype=np.int32)
+    popularity = Ranking(ranks, np.empty((0, 0)), np.empty((0, 0)), ranks, 0, {})
+    leaks = hunt_leaks(
+        SETTINGS, replace(evaluation_set, data=versioned), towers, {"popularity": popularity}
+    )
+    groups = {group.name: group for group in leaks.groups}
+    assert not groups["items.x"].limited
+    assert groups["items.y"].limited
+    assert limit(groups["items.x"], SETTINGS.leaks) == "none: in versions, as of the moment"
+    assert limit(groups["items.brand"], SETTINGS.leaks) == "none: part of the listing"
 
 
 def test_a_listing_column_has_a_limit_when_it_is_left_out():

@@ -541,7 +541,9 @@ def test_user_columns_are_those_of_the_moment(tmp_path: Path) -> None:
     events = [*EACH_SPLIT, event("z", 17.5), event("z", 17.6, user="b")]
     config = settings(static=("price",))
     folder = build(tmp_path, config, events, [item("z", 0)], users)
-    assert FeaturesManifest.read(folder).undeclared == ()
+    manifest = FeaturesManifest.read(folder)
+    assert manifest.undeclared == ()
+    assert manifest.versioned == ("users.country", "users.height")
     rows = [row for split in SPLITS for row in rows_of(folder, split)]
     found = [(row["user_id"], row["country"], row["height"]) for row in rows]
     assert found == [

@@ -63,6 +63,14 @@ def test_times_of_every_kind_are_utc(feed, columns, form):
     assert {row["event_time"] for row in feed(outcomes(**columns), **form)} == {NOON}
 
 
+def test_of_items_in_versions_the_latest_counts(feed):
+    rows = [
+        {"item_id": "i", "price": float(n), "valid_from": time}
+        for n, time in enumerate((NOON, NOON + timedelta(days=2), NOON + timedelta(days=1), None))
+    ]
+    assert feed(rows, table="items") == [{"item_id": "i", "price": 1.0}]
+
+
 def test_csv_parts_in_folders_of_keys_with_other_names(feed):
     text = "who,item_id,what,event_time,request_id,age\nu1,i,buy,2026-05-01T12:00:00Z,r1,33\n"
     form = {"columns": {"events": {"user_id": "who", "event_type": "what"}}}
