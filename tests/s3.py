@@ -114,9 +114,15 @@ def _wait_until_it_answers(store: S3Store, process: subprocess.Popen[bytes], log
 
 @contextmanager
 def in_environment(store: S3Store) -> Iterator[S3Store]:
-    """Set this process's environment so that it and its children reach the store."""
+    """Set this process's environment so that it and its children reach the store.
+
+    What s3fs keeps of other stores is forgotten: its instances do not see a change of environment.
+    """
+    from s3fs import S3FileSystem
+
     before = {name: os.environ.get(name) for name in store.environment()}
     os.environ.update(store.environment())
+    S3FileSystem.clear_instance_cache()
     try:
         yield store
     finally:
