@@ -1,16 +1,10 @@
-"""Check that the ids of events are spelled as those of items and users."""
+"""Compare how the ids of events are spelled with those of items and users."""
 
 from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
 
-from components.ingestion.settings import IngestSettings
-from refit.errors import DataValidationError
-from refit.tabular.advice import write_advice
-
-SPELLED_DIFFERENTLY = 0.01
-"""From this share of ids on that only agree in another spelling, the spelling is a fault."""
 _EXAMPLES = 3
 
 
@@ -31,11 +25,6 @@ class IdMatch:
     similar: int
     here: tuple[str, ...]
     there: tuple[str, ...]
-
-    @property
-    def share(self) -> float:
-        """The share of the events' ids that are in the other table."""
-        return self.known / self.ids if self.ids else 1.0
 
 
 def match_ids(events: ir.Column, others: ir.Column) -> IdMatch:
@@ -58,30 +47,6 @@ def match_ids(events: ir.Column, others: ir.Column) -> IdMatch:
         here=tuple(pair["id"] for pair in pairs) or first[0],
         there=tuple(pair["other"] for pair in pairs) or first[1],
     )
-
-
-def check_known_users(events: ir.Table, users: ir.Table, settings: IngestSettings) -> None:
-    """Check that the users of the events are among the users.
-
-    Raises:
-        DataValidationError: Fewer are than the settings allow, or ids are spelled differently.
-    """
-    if not settings.min_known_users:
-        return
-    match = match_ids(events.user_id, users.user_id)
-    count = f"{match.known} of the {match.ids} users with events"
-    found = f"{count} are among the users ({match.share:.1%})"
-    advice = write_advice(["min_known_users: 0  # if the ids are right, else spell them alike"])
-    if match.similar > SPELLED_DIFFERENTLY * match.ids:
-        raise DataValidationError(
-            f"users: {found}, and {match.similar} more only in another spelling: "
-            f"{describe_ids(match, 'users')}{advice}"
-        )
-    if match.share < settings.min_known_users:
-        raise DataValidationError(
-            f"users: {found}, fewer than the {settings.min_known_users:.1%} of min_known_users: "
-            f"{describe_ids(match, 'users')}{advice}"
-        )
 
 
 def describe_ids(match: IdMatch, table: str) -> str:

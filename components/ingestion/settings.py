@@ -128,9 +128,6 @@ class IngestSettings(Settings):
         health: Thresholds of the health page of the data.
         rejected_folder: Where a failed run leaves its rejected rows and health page, a folder or a
             URL. Empty: beside the output, which on a cluster is lost with the pod.
-        min_known_users: If users are given, the smallest share of the users with events that must
-            be among them; with fewer, the ids of the two tables are spelled differently. 0: ids
-            are not compared.
         memory_limit: How much DuckDB may hold in memory; the rest is spilled to disk.
         threads: Threads of DuckDB; 0 is one for each core.
     """
@@ -168,7 +165,6 @@ class IngestSettings(Settings):
     max_rejected: RejectedShares = RejectedShares()
     max_user_events_per_day: int | None = Field(default=None, ge=1)
     health: HealthSettings = HealthSettings()
-    min_known_users: Share = 0.05
     rejected_folder: str = ""
     memory_limit: MemoryLimit = "2GB"
     threads: ThreadCount = 0

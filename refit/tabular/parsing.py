@@ -26,7 +26,7 @@ NO_ZONE = "has no time zone"
 NULL_SPELLING = "spelled like null"
 NULL_SPELLINGS = (
     *("null", "nan", "none", "nil", "na", "n/a", "<na>", "nat", "undefined"),
-    *("\\n", "(null)", "[null]", "#n/a"),
+    *("\\n", "(null)", "[null]", "<null>", "#n/a"),
 )
 """Texts, in lower case, that tools write for a missing value."""
 

@@ -1,9 +1,9 @@
 """Thresholds of the health page."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from refit.settings import Settings
 
@@ -18,6 +18,12 @@ class HealthLimits(Settings):
 
     look: float | None = None
     stop: float | None = None
+    _setting: str = PrivateAttr(default="")
+
+    @property
+    def setting(self) -> str:
+        """The name of the pair within the settings; empty for a pair that is none of them."""
+        return self._setting
 
 
 class HealthSettings(Settings):
@@ -40,6 +46,8 @@ class HealthSettings(Settings):
             and ``max_rejected.events`` stops the run.
         unknown_users: Share of events whose user the users table does not have.
         users_without_features: Share of events whose user has no value in any user column.
+        misspelt_users: Share of the users with events that the users table has in another spelling
+            only, such as ``007`` for ``7``.
         null_like_ids: Share of rows whose id is spelled like a null, such as ``NULL`` or ``nan``.
         duplicates: Share of a table's rows that are duplicates.
         rejected: Share of a table's rows that are rejected; ``max_rejected`` stops the run.
@@ -72,7 +80,8 @@ class HealthSettings(Settings):
     full_hours: HealthLimits = HealthLimits(look=0.5)
     no_purchase: HealthLimits = HealthLimits(look=1.0)
     unknown_items: HealthLimits = HealthLimits(look=0.001)
-    unknown_users: HealthLimits = HealthLimits(look=0.05, stop=1.0)
+    unknown_users: HealthLimits = HealthLimits(look=0.05, stop=0.95)
+    misspelt_users: HealthLimits = HealthLimits(look=0.000001, stop=0.01)
     users_without_features: HealthLimits = HealthLimits(look=0.5)
     null_like_ids: HealthLimits = HealthLimits(look=0.000001, stop=0.25)
     duplicates: HealthLimits = HealthLimits(look=0.05)
@@ -107,3 +116,10 @@ class HealthSettings(Settings):
             else given
             for name, given in values.items()
         }
+
+    @model_validator(mode="after")
+    def _name_the_pairs(self) -> Self:
+        """Give each pair its name, so that a stop can say which setting it is."""
+        for name in type(self).model_fields:
+            getattr(self, name)._setting = name
+        return self
