@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 _EXAMPLES = 3
@@ -31,8 +32,8 @@ def match_ids(events: ir.Column, others: ir.Column) -> IdMatch:
     """Compare the ids of events with those of items or users."""
     here = events.name("id").as_table().distinct()
     there = others.name("id").as_table().distinct()
-    unknown = here.anti_join(there, "id").mutate(plain=_plain(ibis._.id))
-    spelled = there.mutate(plain=_plain(ibis._.id)).group_by("plain").agg(other=ibis._.id.min())
+    unknown = here.anti_join(there, "id").mutate(plain=plain_id(ibis._.id))
+    spelled = there.mutate(plain=plain_id(ibis._.id)).group_by("plain").agg(other=ibis._.id.min())
     similar = unknown.join(spelled, "plain").select("id", "other")
     pairs = similar.order_by("id").limit(_EXAMPLES).to_pyarrow().to_pylist()
     ids = int(here.count().to_pyarrow().as_py())
@@ -55,7 +56,13 @@ def describe_ids(match: IdMatch, table: str) -> str:
     return f"the events have {here}, the {table} {there}"
 
 
-def _plain(text: ir.StringValue) -> ir.StringValue:
-    """An id without what tools change: case, spaces, leading zeros and a fraction of zero."""
-    plain = text.strip().lower().re_replace(r"\.0+$", "")
+@ibis.udf.scalar.builtin(name="nfc_normalize")
+def _compose(text: dt.string) -> dt.string:
+    """DuckDB's function: letters and their accents as one character."""
+
+
+def plain_id(text: ir.StringValue) -> ir.StringValue:
+    """An id without what tools change: case, spaces, leading zeros, a fraction of zero, accents."""
+    plain = _compose(text).re_replace(r"^[\s\p{Z}]+|[\s\p{Z}]+$", "")
+    plain = plain.lower().re_replace(r"\.0+$", "")
     return plain.re_replace(r"^0+(.)", r"\1")

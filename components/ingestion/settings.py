@@ -21,6 +21,7 @@ from refit.tabular.file_format import (
     Signs,
     ThousandsMark,
     TimeUnit,
+    UnevenLines,
     VectorColumns,
     Zone,
     check_marks,
@@ -91,6 +92,10 @@ class IngestSettings(Settings):
         quote: Only for ``files``: around a field of a CSV file; empty where quotes mean nothing.
         escape: Only for ``files``: before a quote within a field of a CSV file; empty where such a
             quote is doubled.
+        uneven_lines: Only for ``files``: ``reject`` the lines of a CSV file that have more or fewer
+            fields than its header, or ``fit`` them: the fields that a line lacks at its end are
+            empty, and empty ones beyond the header are left out. A line of one field among many
+            is rejected in any case.
         decimal: Only for ``files``: before the decimals of a number in text, ``.`` or ``,``.
         thousands: Only for ``files``: between the thousands of a number in text; empty for none.
         currency_signs: Only for ``files``: signs or words that stand before or after a number in
@@ -143,6 +148,7 @@ class IngestSettings(Settings):
     delimiter: Mark = ""
     quote: Mark = '"'
     escape: Mark = ""
+    uneven_lines: UnevenLines = "reject"
     decimal: DecimalMark = "."
     thousands: ThousandsMark = ""
     currency_signs: Signs = ()

@@ -14,7 +14,7 @@ from components.ingestion.health.data import (
     make_share_line,
     measure,
 )
-from components.ingestion.matching import IdMatch, describe_ids, match_ids
+from components.ingestion.matching import IdMatch, describe_ids, match_ids, plain_id
 from refit.contract import EventType
 from refit.health import HealthCheck, count_share
 from refit.tabular.parsing import NULL_SPELLING, NULL_SPELLINGS
@@ -28,6 +28,7 @@ IDS = {
 }
 UNKNOWN_ITEM = "item_id: not among the items"
 MOST_NAMED = 3
+_SCIENTIFIC = r"^\d([.,]\d+)?[eE]\+?\d{2,}$"
 
 
 def check_people(data: HealthData) -> Iterator[HealthCheck]:
@@ -35,6 +36,7 @@ def check_people(data: HealthData) -> Iterator[HealthCheck]:
     yield from _check_items_known(data)
     yield from _check_users_known(data)
     yield from _check_null_like(data)
+    yield from _check_spellings(data)
     yield from _check_largest_users(data)
     yield from _check_largest_seller(data)
     yield _check_bought_twice(data)
@@ -127,6 +129,40 @@ def _check_null_like(data: HealthData) -> Iterator[HealthCheck]:
             named = ", ".join(f"{name!r} {n:,}" for name, n in list(counts.items())[:MOST_NAMED])
             shown = f"{line.shown}: {named}" if counts else line.shown
             yield line.model_copy(update={"shown": shown})
+
+
+def _check_spellings(data: HealthData) -> Iterator[HealthCheck]:
+    """Count ids that are probably the same as another one, and those that were rounded."""
+    for topic, column in (("events", "user_id"), ("items", "item_id"), ("items", "seller_id")):
+        table = data.tables()[topic]
+        if column not in table.columns:
+            continue
+        ids = table.filter(table[column].notnull()).group_by(column).agg(n=ibis._.count())
+        ids = ids.mutate(plain=plain_id(ids[column]), rounded=ids[column].re_search(_SCIENTIFIC))
+        found = measure(
+            ids,
+            ids=ids.count(),
+            plain=ids.plain.nunique(),
+            rows=ids.n.sum(),
+            rounded=ids.n.sum(where=ids.rounded),
+        )
+        yield make_share_line(
+            topic,
+            f"{column} in several spellings",
+            found["ids"] - found["plain"],
+            found["ids"],
+            data.limits.ids_in_several_spellings,
+            "they differ from another one in case, spaces, Unicode form, leading zeros or a "
+            "trailing .0 only: are they the same?",
+        )
+        yield make_share_line(
+            topic,
+            f"{column} in scientific notation",
+            found["rounded"] or 0,
+            found["rows"] or 0,
+            data.limits.rounded_ids,
+            "a spreadsheet rounds long numbers, and different ids become the same: export anew",
+        )
 
 
 def _count_null_like(data: HealthData, topic: str, column: str) -> dict[str, int]:

@@ -49,6 +49,10 @@ class HealthSettings(Settings):
         misspelt_users: Share of the users with events that the users table has in another spelling
             only, such as ``007`` for ``7``.
         null_like_ids: Share of rows whose id is spelled like a null, such as ``NULL`` or ``nan``.
+        ids_in_several_spellings: Share of the users, items or sellers that differ from another one
+            in case, spaces, Unicode form, leading zeros or a trailing ``.0`` only.
+        rounded_ids: Share of rows whose id is a number in scientific notation, as spreadsheets
+            write long ones: different ids become the same.
         duplicates: Share of a table's rows that are duplicates.
         rejected: Share of a table's rows that are rejected; ``max_rejected`` stops the run.
         largest_user: Share of the events of one user: of all events, in train and in test.
@@ -84,6 +88,8 @@ class HealthSettings(Settings):
     misspelt_users: HealthLimits = HealthLimits(look=0.000001, stop=0.01)
     users_without_features: HealthLimits = HealthLimits(look=0.5)
     null_like_ids: HealthLimits = HealthLimits(look=0.000001, stop=0.25)
+    ids_in_several_spellings: HealthLimits = HealthLimits(look=0.000001)
+    rounded_ids: HealthLimits = HealthLimits(look=0.000001, stop=0.25)
     duplicates: HealthLimits = HealthLimits(look=0.05)
     rejected: HealthLimits = HealthLimits(look=0.001)
     largest_user: HealthLimits = HealthLimits(look=0.1, stop=0.9)

@@ -33,10 +33,11 @@ import ibis.expr.types as ir
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from refit.errors import UsageError
+from refit.progress import log_message
 from refit.tabular.file_format import CONTRACT, REJECT
 from refit.tabular.naming import describe_extra, rename_columns, used_names
 from refit.tabular.reading import read_files
-from refit.tabular.table_files import find_named, find_parts
+from refit.tabular.table_files import find_named, find_parts, find_similar
 
 TERMS = "The user's own files, under the user's own terms."
 NAIVE_TIMES = REJECT
@@ -69,8 +70,15 @@ def find_tables(settings: IngestSettings) -> dict[str, Path]:
                     f"{', '.join(map(str, found))} may all be the {table}; "
                     f"name one of them in ingestion.paths.{table}"
                 )
+            similar = find_similar(root, table)
             if found:
                 tables[table] = found[0]
+            elif similar:
+                raise UsageError(
+                    f"{similar[0]} may be the {table}, and is not read: name it {table}.csv or "
+                    f"{table}.parquet, as its format is, or name it in ingestion.paths.{table}; "
+                    f"if it is something else, move it out of {root}"
+                )
         elif settings.path and table == "events":
             tables[table] = root
     if "events" not in tables:
@@ -83,6 +91,8 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     form = settings.file_format(NAIVE_TIMES)
     tables = {}
     for name, root in find_tables(settings).items():
+        if root.parent == Path(settings.path) and (beside := find_similar(root.parent, name)):
+            log_message(f"{name}: not read: {', '.join(map(str, beside))}")
         used = used_names(name, form)
         table = read_files(con, find_parts(root), form, root if root.is_dir() else None, used)
         tables[name] = rename_columns(table, name, form)

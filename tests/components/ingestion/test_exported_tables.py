@@ -305,3 +305,119 @@ def test_a_setting_that_another_source_does_not_read_is_an_error(shop, settings)
     (name,) = settings
     with pytest.raises(UsageError, match=f"{name}: only for source 'files'"):
         shop.ingest(source="hm", **settings)
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_lines_that_lack_or_add_empty_fields_are_fitted(shop, make_events, lacking):
+    header, *lines = as_csv([row | {"surface": "home"} for row in make_events()]).split("\n")
+    for n in range(3):
+        lines[n] = lines[n].removesuffix(",home") if lacking else f"{lines[n]},,"
+    shop.write_text("events", "\n".join([header, *lines]))
+    manifest, message = cure(shop, f"line: too {'few' if lacking else 'many'} fields: 3 rows")
+    assert "uneven_lines: fit" in message
+    assert manifest.counts["events"].kept == 12
+    surfaces = [row["surface"] for row in shop.read("events")]
+    assert surfaces == ([None] * 3 if lacking else ["home"] * 3) + ["home"] * 9
+
+
+def test_a_remark_is_never_fitted(shop, make_events):
+    shop.write_text("events", f"{as_csv(make_events())}\n(12 rows affected)\n")
+    assert shop.ingest(uneven_lines="fit").counts["events"].reasons == {"line: too few fields": 1}
+    with pytest.raises(DataValidationError, match="12 rows affected") as error:
+        shop.ingest_again(max_rejected={"events": 0.01})
+    assert "uneven_lines" not in str(error.value)
+
+
+def test_a_header_within_the_file_is_no_row(shop, make_events, items):
+    shop.write("events", make_events())
+    header, *lines = as_csv(items).split("\n")
+    shop.write_text("items", "\n".join([header, *lines[:2], header, *lines[2:], header]))
+    counts = shop.ingest().counts["items"]
+    assert (counts.rows_in, counts.kept) == (7, 5)
+    assert counts.reasons == {"line: repeats the header": 2}
+    assert [row["_line"] for row in shop.read_rejected("items")] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "name", ["items.txt", "items.xlsx", "items_2024-03-01.csv", "item.csv", "Items (1).csv"]
+)
+def test_a_file_that_may_be_a_table_is_not_passed_over(shop, make_events, name):
+    shop.write("events", make_events())
+    (shop.source / name).write_text("item_id\ni0\n")
+    with pytest.raises(UsageError, match=r"may be the items, and is not read.*paths\.items"):
+        shop.ingest()
+    (shop.source / name).unlink()
+    for note in ("items.md", "itemsize.csv", "items.csv.md5"):
+        (shop.source / note).write_text("")
+    assert shop.ingest().counts["events"].kept == 12
+
+
+def test_parts_in_other_case_and_with_numbers_as_ids(shop, make_events):
+    rows = [row | {"user_id": "7", "surface": "home"} for row in make_events()]
+    (shop.source / "events").mkdir()
+    for number, part in enumerate((rows[:6], rows[6:])):
+        if number:
+            part = [r | {"user_id": 7.0} for r in part]
+            part = [{"Surface" if k == "surface" else k: v for k, v in r.items()} for r in part]
+        pq.write_table(pa.Table.from_pylist(part), shop.source / "events" / f"{number}.parquet")
+    assert shop.ingest().counts["users"].kept == 1
+    assert {(r["user_id"], r["surface"]) for r in shop.read("events")} == {("7", "home")}
+
+
+def test_columns_called_like_those_that_are_added(shop, make_events):
+    odd = dict.fromkeys(("_raw", "_place", "_file", "_line", "_problem", "reason", "n"), "x")
+    shop.write("events", make_events(**odd))
+    assert shop.ingest().counts["events"].kept == 12
+    shop.source.joinpath("events.parquet").unlink()
+    shop.write_text("events", as_csv(make_events(**odd)))
+    assert shop.ingest_again().counts["events"].kept == 12
+
+
+def test_vectors_as_numpy_writes_them(shop, make_events):
+    shop.write("events", make_events())
+    rows = [f'i{n},"[ 1.   {n}.5\n 3e-1]"' for n in range(5)]
+    shop.write_text("items", "\n".join(["item_id,image_embedding", *rows, "i6,[0.1 ... 0.2]"]))
+    counts = shop.ingest().counts["items"]
+    assert counts.reasons == {"image_embedding: cannot be read as a vector": 1}
+    assert shop.read("items")[2]["image_embedding"] == pytest.approx([1.0, 2.5, 0.3])
+
+
+def test_times_in_a_wrong_unit_are_rejected(shop, make_events):
+    rows = [r | {"event_time": int(r["event_time"].timestamp())} for r in make_events()]
+    shop.write("events", rows)
+    with pytest.raises(DataValidationError, match="event_time: before 1990: 12 rows") as error:
+        shop.ingest(time_unit="ms")
+    assert advice_of(error) == {"time_unit": "s"}
+
+
+def test_the_delimiter_and_the_quote_are_named(shop, make_events):
+    shop.write_text("events", as_csv(make_events(), "^"))
+    cure(shop, "there are: 'user_id\\^item_id")
+    quoted = [{k: f"'{v}'" for k, v in row.items()} for row in make_events()]
+    shop.write_text("events", as_csv(quoted))
+    shop.out = shop.out.with_name("quoted")
+    cure(shop, "unknown event type")
+    assert shop.read("events")[0]["user_id"] == "u0"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"PK\x03\x04\x14", "a zip archive"), (b'{"a": 1}', "JSON"), (b"<html>", "HTML")],
+)
+def test_files_that_are_no_csv(shop, content, kind):
+    (shop.source / "events.csv").write_bytes(content)
+    with pytest.raises(DataValidationError, match=rf"events\.csv is .*{kind}"):
+        shop.ingest()
+
+
+def test_links_that_lead_nowhere_or_back(shop, make_events):
+    folder = shop.source / "events"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(make_events()), folder / "a.parquet")
+    (folder / "b.parquet").symlink_to(folder / "gone")
+    with pytest.raises(UsageError, match="which does not exist"):
+        shop.ingest()
+    (folder / "b.parquet").unlink()
+    (folder / "day=1").symlink_to(folder)
+    with pytest.raises(UsageError, match="a link to a folder that it is in"):
+        shop.ingest()

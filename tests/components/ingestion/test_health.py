@@ -386,3 +386,14 @@ def test_an_unknown_check_is_an_error(shop, make_events):
     shop.write("events", make_events())
     with pytest.raises(UsageError, match=r"health\.duplicate: unknown name"):
         shop.ingest(health={"duplicate": {"look": 1}})
+
+
+def test_ids_in_several_spellings_and_rounded_ids(shop, make_events, find):
+    users = ["ann", " ann", "ann\u00a0", "n\u00e9e", "ne\u0301e", "7", "7.0", "x"]
+    events = [e | {"user_id": users[i % 8]} for i, e in enumerate(make_events())]
+    events[0]["item_id"] = "1.23E+11"
+    shop.write("events", events)
+    assert find("user_id in several spellings").shown == "4 of 8 (50.0%)"
+    assert find("user_id in scientific notation").measured == 0.0
+    assert find("item_id in scientific notation", "items").measured == 1 / 6
+    assert find("item_id in scientific notation", "items").state == "look"
