@@ -91,7 +91,8 @@ def copy_to_parquet(source: Path, target: Path, form: FileFormat) -> int:
         head = _read_head(source, form)
         widths = _count_records(source, form, head)
     width = len(head.names)
-    bad, fitted = list(head.before), []
+    bad = list(head.before)
+    fitted: list[list[str]] = []
     if any(n not in (0, width) for n in widths):
         uneven, fitted = _find_uneven(source, form, head)
         bad += uneven

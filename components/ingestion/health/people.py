@@ -1,6 +1,6 @@
 """Checks of who acts, on what: known users and items, large users and sellers, visits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ibis
 import ibis.expr.types as ir
@@ -167,19 +167,20 @@ def _check_spellings(data: HealthData) -> Iterator[HealthCheck]:
 
 def _count_null_like(data: HealthData, topic: str, column: str) -> dict[str, int]:
     """How often each spelling of a null is an id of a kept row, or the cause of a rejected one."""
-    kept = data.tables()[topic][column].name(column).as_table()
-    found = kept.filter(kept[column].strip().lower().isin(NULL_LIKE))
+    counts = _count_values(data.tables()[topic][column], NULL_LIKE)
     if f"{column}: {NULL_SPELLING}" in data.counts[topic].reasons:
         rows = data.rejected[topic]
-        cause = rows[REASON].contains(f"{column}: {NULL_SPELLING}")
-        found = found.union(rows.filter(cause).select(rows[column].cast("string").name(column)))
-    return _count_values(found[column])
+        causes = rows.filter(rows[REASON].contains(f"{column}: {NULL_SPELLING}"))
+        rejected = _count_values(causes[column].cast("string").name(column), NULL_LIKE)
+        counts = {id_: counts.get(id_, 0) + rejected.get(id_, 0) for id_ in counts | rejected}
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _count_values(values: ir.StringColumn) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
+def _count_values(values: ir.StringColumn, spellings: Sequence[str]) -> dict[str, int]:
+    """How often each value occurs that is one of some spellings, in lower case."""
     name = values.get_name()
-    rows = values.value_counts(name="n").order_by(ibis.desc("n"), name)
+    counts = values.value_counts(name="n")  # first, since few values are many rows
+    rows = counts.filter(counts[name].strip().lower().isin(spellings))
     return {row[name]: row["n"] for row in rows.to_pyarrow().to_pylist()}
 
 
