@@ -17,6 +17,14 @@ _NO_DATA = (
     *(".md5", ".sha256", ".avsc", ".crc", ".png", ".jpg", ".ini", ".db"),
 )
 """Endings of files that lie beside data and hold none."""
+_LEFT_OUT = "._~"
+"""What the names of files and folders begin with that are no data."""
+_VERSION_WORDS = (
+    *("old", "new", "copy", "backup", "bak", "final", "full", "all", "latest", "export", "dump"),
+    *("data", "table", "part", "csv", "tsv", "txt", "dat", "parquet", "pq", "gz", "zip", "bz2"),
+    *("zst", "xz", "snappy", "xls", "xlsx", "jsonl", "ndjson", "avro", "orc", "feather"),
+)
+"""Words after a table's name with which a file may still be that table."""
 _VERSIONED = ("_delta_log", ".hoodie")
 """Folders of table formats whose files do not all belong to the present table."""
 
@@ -42,14 +50,21 @@ def find_similar(folder: Path, name: str) -> list[Path]:
 
     Those that ``find_named`` finds, and notes beside data, are not among them.
     """
-    pattern = re.compile(rf"{re.escape(name.rstrip('s'))}s?([\W_\d].*)?", re.IGNORECASE)
+    own = find_named(folder, name)
     return sorted(
         path
         for path in folder.iterdir()
-        if pattern.fullmatch(path.name)
-        and path not in find_named(folder, name)
-        and not (path.is_file() and (has_suffix(path, _NO_DATA) or is_text_note(path)))
+        if path not in own and _may_be_called(path, name) and not has_suffix(path, _NO_DATA)
     )
+
+
+def _may_be_called(path: Path, name: str) -> bool:
+    """Whether a file is called like a table but for numbers, versions and its format."""
+    if path.name[0] in _LEFT_OUT:
+        return False
+    first, *rest = [word for word in re.split(r"[\W_]+", path.name.lower()) if word] or [""]
+    is_more = all(any(c.isdigit() for c in word) or word in _VERSION_WORDS for word in rest)
+    return first in (name, name.removesuffix("s")) and is_more
 
 
 def find_parts(path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -93,7 +108,7 @@ def _walk(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
                 f"{folder} is a table of versions ({path.name}): some of its files hold rows that "
                 "were deleted; export the present table to Parquet"
             )
-        if path.name[0] in "._~":
+        if path.name[0] in _LEFT_OUT:
             continue
         if path.is_symlink() and not path.exists():
             raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")

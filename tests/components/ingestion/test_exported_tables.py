@@ -347,7 +347,14 @@ def test_a_file_that_may_be_a_table_is_not_passed_over(shop, make_events, name):
     with pytest.raises(UsageError, match=r"may be the items, and is not read.*paths\.items"):
         shop.ingest()
     (shop.source / name).unlink()
-    for note in ("items.md", "itemsize.csv", "items.csv.md5"):
+    for note in (
+        "items.md",
+        "itemsize.csv",
+        "items.csv.md5",
+        "._items.csv",
+        "()",
+        "items_schema.csv",
+    ):
         (shop.source / note).write_text("")
     assert shop.ingest().counts["events"].kept == 12
 
