@@ -74,7 +74,7 @@ def _advise_zone(_: Sequence[str]) -> str:
 
 
 def _advise_uneven(examples: Sequence[str]) -> str:
-    if not all(re.match(r"[^#].*[,;\t|]", text, re.DOTALL) for text in examples):
+    if not all(re.match(r"(?!#\s).*[,;\t|]", text, re.DOTALL) for text in examples):
         return ""  # a remark: it is no row, however many fields it has
     return "uneven_lines: fit  # if only empty fields at the end of a line are left out, or added"
 
