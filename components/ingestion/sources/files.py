@@ -11,9 +11,10 @@ are named in ``columns``, words of other event types in ``event_types``.
 
 CSV: a header line, in UTF-8 with or without a byte order mark, or in ``encoding``. Every field is
 read as text, so that ids keep their leading zeros; an empty field is null, and so are the texts of
-``null_values``. No sign starts a comment. A line that repeats the header or, unless ``uneven_lines`` is
-``fit``, has too few or too many fields is a rejected row, with its number and its content; lines before the header that begin with ``#`` are, too. All records
-of a file are counted twice, by two parsers, and a difference stops the run.
+``null_values``. No sign starts a comment. A line that repeats the header is a rejected row, with
+its number and its content; so is one with too few or too many fields, unless ``uneven_lines`` is
+``fit``, and one before the header that begins with ``#``. All records of a file are counted twice,
+by two parsers, and a difference stops the run.
 
 Times: ISO 8601 with an offset, or with the IANA name of a zone after it; others need
 ``naive_times`` or, if they are numbers, ``time_unit``. Of a local time that clocks show twice, the
