@@ -17,7 +17,8 @@ class HealthData:
 
     Attributes:
         events, items, users: The clean tables.
-        rejected_events: The rejected events as the source has them, with a column of reasons.
+        rejected: Of each table that is given, the rejected rows as the source has them, with a
+            column of reasons.
         counts: What happened to the rows of each table.
         split: The split by time.
         limits: The thresholds.
@@ -29,7 +30,7 @@ class HealthData:
     events: ir.Table
     items: ir.Table
     users: ir.Table
-    rejected_events: ir.Table
+    rejected: Mapping[str, ir.Table]
     counts: Mapping[str, RowCounts]
     split: Split
     limits: HealthSettings
@@ -60,6 +61,7 @@ def make_line(
         look=limits.look,
         stop=limits.stop,
         advice=advice,
+        setting=limits.setting,
     )
 
 
