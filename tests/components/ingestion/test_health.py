@@ -187,7 +187,7 @@ def test_the_largest_user_is_named_in_train_and_in_test(shop, make_events, find)
 
 
 def test_a_bot_stops_the_run_unless_its_days_are_capped(shop, make_events, find):
-    shop.write("events", make_events(*_add_a_bot(400)))
+    shop.write("events", make_events(*_add_a_bot(300)))
     with pytest.raises(DataValidationError, match="'bot': 300 of 312"):
         shop.ingest(health={})
     counts = shop.ingest(health={}, max_user_events_per_day=5).counts["events"]
