@@ -8,6 +8,7 @@ the same moment. The exit code is 1 if anything is not as it should be.
 """
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
@@ -20,58 +21,56 @@ from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import load_model
 from refit.progress import log_message, set_up_logging
-from tests.benchmarks.gate.attacks import DATA_ATTACKS, GATE_ATTACKS, Attack
+from tests.benchmarks.gate.attacks import Attack
 from tests.benchmarks.gate.looks import simulate_tries
-from tests.benchmarks.gate.market import (
-    Judgement,
-    judge,
-    judge_again,
-    open_market,
-    read_settings,
-    save_market,
-    write_market,
-)
+from tests.benchmarks.gate.market import Judgement, judge, read_settings, write_market
 from tests.benchmarks.gate.promotes import race_everywhere
 from tests.benchmarks.gate.rates import JudgedQueries, rate_identical, rate_twins, run_ratchet
 from tests.benchmarks.gate.registry_attacks import build_bundles, try_attacks
+from tests.benchmarks.gate.trials import judge_attacks
 
 MAY_GAIN = 0.03
 """An attack that is not refused may reach this much more than the honest model."""
 JUDGEMENTS = 200
-WIDTH = 52
+WIDTH = 59
 
 
 def main() -> int:
     """Run everything, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--promotes", type=int, default=1000, help="tries at the same moment")
+    parser.add_argument("--only", default="", help="only attacks whose name contains this, no rest")
+    parser.add_argument("--seed", type=int, default=7, help="of the simulated shop")
     options = parser.parse_args()
     set_up_logging()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        failures = list(_attack(Path(folder)))
-    failures += _race(options.promotes)
-    _print(f"\n{time.monotonic() - started:.0f} s, {len(failures)} not as they should be")
+        failures = list(_attack(Path(folder), options.seed, options.only))
+    if not options.only:
+        failures += _race(options.promotes)
+    took = f"{time.monotonic() - started:.0f} s, {_processor_seconds():.0f} s of processor time"
+    _print(f"\n{took}, {len(failures)} not as they should be")
     for failure in failures:
         _print(f"  {failure}")
     return bool(failures)
 
 
-def _attack(root: Path) -> Iterator[str]:
-    """Run the honest shop and all attacks; yields what is not as it should be."""
+def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
+    """Run the honest shop and the attacks; yields what is not as it should be."""
     market, parts = root / "market", root / "honest"
-    write_market(market)
+    write_market(market, seed)
     honest = judge(market, {}, parts)
-    _print(f"{'attack':{WIDTH}}  {'ended at':9}  {'metric':>6}  reason")
-    _print_row("(none: the honest shop)", honest.step, honest.metric, _first(honest, ""))
+    _print(f"{'attack':{WIDTH}}  {'ended at':8}  {'metric':>6}  reason")
+    _print_row(
+        "(none: the honest shop)", honest.step, honest.metric, _first(honest, "") or "passed"
+    )
     if not honest.passed or honest.metric is None:
         yield "the honest shop does not pass"
         return
-    for attack in DATA_ATTACKS:
-        yield from _report(attack, _judge_attack(attack, root, market), honest.metric)
-    for attack in GATE_ATTACKS:
-        own = root / attack.name.replace(" ", "-")
-        yield from _report(attack, judge_again(parts, attack.settings, own), honest.metric)
+    for attack, found in judge_attacks(root, market, parts, only):
+        yield from _report(attack, found, honest.metric)
+    if only:
+        return
     bundles = build_bundles(parts, root / "bundles")
     for attempt, reason in try_attacks(bundles, root / "registries"):
         _print_row(attempt.name, "registry", None, reason or "SUCCEEDED")
@@ -80,22 +79,15 @@ def _attack(root: Path) -> Iterator[str]:
     yield from _measure_rates(parts)
 
 
-def _judge_attack(attack: Attack, root: Path, market: Path) -> Judgement:
-    data = root / attack.name.replace(" ", "-")
-    con = open_market(market)
-    if attack.sql:
-        con.execute(attack.sql)
-    save_market(con, data / "market")
-    con.close()
-    return judge(data / "market", attack.settings, data / "steps")
-
-
 def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
     reason = _first(found, attack.names)
     is_named = not found.passed and attack.names in reason
-    gains = found.metric is not None and found.metric > honest + MAY_GAIN
-    is_fine = is_named if attack.expected == "refused" else not gains or not found.passed
-    shown = reason or ("passed, gains nothing" if is_fine else "PASSED")
+    is_measured = found.metric is not None and attack.compared in ("", *found.compared)
+    gains = found.passed and found.metric is not None and found.metric > honest + MAY_GAIN
+    is_harmless = is_measured and not gains and (found.passed or not attack.compared)
+    is_fine = is_named if attack.expected == "refused" else is_harmless
+    gained = "compared with " + attack.compared if attack.compared else "gains nothing"
+    shown = reason or (f"passed, {gained}" if is_fine else "PASSED")
     _print_row(attack.name, found.step, found.metric, shown)
     if not is_fine:
         yield f"{attack.name}: {reason or 'passed'}"
@@ -152,12 +144,18 @@ def _race(tries: int) -> list[str]:
 
 def _print_row(name: str, step: str, metric: float | None, reason: str) -> None:
     value = "" if metric is None else f"{metric:.3f}"
-    _print(f"{name:{WIDTH}}  {step:9}  {value:>6}  {reason[:160]}")
+    _print(f"{name:{WIDTH}}  {step:8}  {value:>6}  {reason[:160]}")
 
 
 def _print_rates(name: str, outcomes: dict[str, int]) -> None:
     counts = [str(outcomes.get(outcome, 0)) for outcome in ("passed", "cannot tell", "refused")]
     _print(f"{name:{WIDTH}}  {' / '.join(counts)}")
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _print(text: str) -> None:
