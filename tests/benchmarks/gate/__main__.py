@@ -27,10 +27,8 @@ from tests.benchmarks.gate.market import Judgement, judge, read_settings, write_
 from tests.benchmarks.gate.promotes import race_everywhere
 from tests.benchmarks.gate.rates import JudgedQueries, rate_identical, rate_twins, run_ratchet
 from tests.benchmarks.gate.registry_attacks import build_bundles, try_attacks
-from tests.benchmarks.gate.trials import judge_attacks
+from tests.benchmarks.gate.trials import judge_attacks, withstood
 
-MAY_GAIN = 0.03
-"""An attack that is not refused may reach this much more than the honest model."""
 JUDGEMENTS = 200
 WIDTH = 59
 
@@ -81,22 +79,21 @@ def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
 
 def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
     reason = _first(found, attack.names)
-    is_named = not found.passed and attack.names in reason
-    is_measured = found.metric is not None and attack.compared in ("", *found.compared)
-    gains = found.passed and found.metric is not None and found.metric > honest + MAY_GAIN
-    is_harmless = is_measured and not gains and (found.passed or not attack.compared)
-    is_fine = is_named if attack.expected == "refused" else is_harmless
-    gained = "compared with " + attack.compared if attack.compared else "gains nothing"
-    shown = reason or (f"passed, {gained}" if is_fine else "PASSED")
+    is_fine = withstood(attack, found, honest)
+    shown = reason or ("passed" if is_fine else "PASSED")
+    if found.passed and attack.compared in found.compared:
+        shown += f", compared with {attack.compared}"
+    elif found.passed and found.metric is not None:
+        shown += f", {found.metric - honest:+.3f} of the honest model's"
     _print_row(attack.name, found.step, found.metric, shown)
     if not is_fine:
         yield f"{attack.name}: {reason or 'passed'}"
 
 
 def _first(found: Judgement, names: str) -> str:
-    """The reason that contains a word, or else the first one."""
-    named = [reason for reason in found.reasons if names in reason]
-    return " ".join((named or [*found.reasons, ""])[0].split())
+    """The part of a reason that contains some words, or else of the first reason."""
+    parts = [" ".join(part.split()) for reason in found.reasons for part in reason.split("; ")]
+    return ([part for part in parts if names in part] + parts + [""])[0]
 
 
 def _measure_rates(parts: Path) -> Iterator[str]:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from refit.files import read_json, write_json
 
-Expected = Literal["refused", "honest"]
-"""``honest``: the model may pass, but the attack gains it nothing."""
+Expected = Literal["refused", "no gain"]
+"""``no gain``: the model may pass, but then the attack gains it nothing."""
 
 CATEGORICAL = ("brand", "category_1", "category_2", "size", "condition")
 CONTEXT = ("surface", "wanted_category", "wanted_size")
@@ -158,69 +158,81 @@ DATA_ATTACKS = (
     Attack(
         "no session ids: a purchase predicted from its own view",
         "ALTER TABLE events DROP session_id",
-        expected="honest",
+        expected="no gain",
     ),
     Attack(
         "no ends of listings: what was sold counts as live",
         "ALTER TABLE items DROP delisted_at",
-        expected="honest",
+        expected="no gain",
+    ),
+    Attack(
+        "choices with session ids of another system",
+        """UPDATE events SET session_id = 'order-' || item_id || '-' || user_id
+        WHERE event_type IN ('cart', 'offer', 'purchase')""",
+        names="whose positive was in the history within the hour",
     ),
     Attack(
         "likes as exported, later ones included",
         LIKES,
         _spec(item_numeric=["like_count"]),
-        names="like_count",
+        names="features.spec.static does not name (items.like_count)",
     ),
     Attack(
         "the same, declared static",
         LIKES,
         _spec(item_numeric=["like_count"], static=["like_count"]),
-        names="like_count",
+        expected="no gain",
+        names="share of the gain that items.like_count carries",
     ),
     Attack(
         "days until the sale, declared static",
         DAYS_TO_SALE,
         _spec(item_numeric=["days_to_sale"], static=["days_to_sale"]),
-        names="days_to_sale",
+        names="share of the gain that items.days_to_sale carries",
     ),
     Attack(
         "a status that knows the sale",
         STATUS,
         _spec(item_categorical=[*CATEGORICAL, "status"]),
-        names="status",
+        names="share of the gain that items.status carries",
     ),
-    Attack("the event's own price as context", "", _spec(context_numeric=["price"]), names="price"),
+    Attack(
+        "the event's own price as context",
+        "",
+        _spec(context_numeric=["price"]),
+        names="'price' is known only because the event happened",
+    ),
     Attack(
         "the chosen item's brand as context",
         SHOWN,
         _spec(context_categorical=[*CONTEXT, "shown"]),
-        names="shown",
+        names="share of the gain that events.shown carries",
     ),
     Attack(
         "what a user chose last, as a user column",
         FAVOURITE,
         _spec(user_categorical=[*USER, "favourite"]),
-        expected="honest",
+        expected="no gain",
     ),
     Attack(
         "the same where the search is not known, and it gains",
         FAVOURITE,
         WITHOUT_SEARCH,
-        names="users.favourite",
+        names="share of the gain that users.favourite carries",
     ),
     Attack(
         "the buyer's department and size as an item column",
         BUYER,
         _spec(item_categorical=[*CATEGORICAL, "buyer"]),
-        names="items.buyer",
+        names="share of the gain that items.buyer carries",
     ),
     Attack(
         "orders of each user as exported",
         ORDERS,
         _spec(user_numeric=["orders"]),
-        names="users.orders",
+        names="features.spec.static does not name (users.orders)",
     ),
-    Attack("a bot with 94% of the events", BOT, names="robot"),
+    Attack("a bot with 94% of the events", BOT, names="largest user: 'robot'"),
     Attack(
         "users spelled differently in two tables",
         "UPDATE users SET user_id = upper(user_id) || '.0'",
@@ -234,7 +246,7 @@ DATA_ATTACKS = (
     Attack(
         "times without their hour",
         "UPDATE events SET event_time = date_trunc('day', event_time)",
-        names="midnight",
+        expected="no gain",
     ),
     Attack(
         "a test of half a day",
@@ -265,13 +277,18 @@ GATE_ATTACKS = (
     Attack(
         "EASE with more items than its limit",
         settings={"evaluation": {"baselines": {"extra": ["ease"], "ease_max_items": 100}}},
-        expected="honest",
+        expected="no gain",
         compared="EASE",
     ),
     Attack(
         "popularity left out of the baselines",
         settings={"evaluation": {"baselines": {"include": ["cooccurrence"]}}},
         names="gain over popularity was not measured",
+    ),
+    Attack(
+        "a hit rate at more items than are on sale",
+        settings={"evaluation": {"cuts": [10, 50, 5000], "metric": "hit_rate_at_5000"}},
+        names="candidates to choose from",
     ),
     Attack(
         "most queries left out of the evaluation",
@@ -304,7 +321,7 @@ GATE_ATTACKS = (
     Attack(
         "the champion itself, judged again",
         change=_name_itself_champion,
-        expected="honest",
+        expected="no gain",
         compared="champion",
     ),
     Attack(

@@ -91,6 +91,7 @@ def open_market(folder: Path) -> duckdb.DuckDBPyConnection:
     """Open the tables, so that an attack can change them."""
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET enable_progress_bar = false")
     for name in TABLES:
         con.execute(f"CREATE TABLE {name} AS FROM '{folder / name}.parquet'")
     return con

@@ -17,6 +17,8 @@ from tests.benchmarks.gate.market import (
 )
 
 PROCESSES = 2
+MAY_GAIN = 0.03
+"""An attack that is not refused may reach this much more than the honest model."""
 
 
 def judge_attacks(
@@ -43,6 +45,23 @@ def judge_attacks(
             running.append((attack, pool.submit(_attack_gate, attack.name, parts, own)))
         for attack, future in running:
             yield attack, future.result()
+
+
+def withstood(attack: Attack, found: Judgement, honest: float) -> bool:
+    """Whether an attack was refused for its own reason, or gains nothing where it may pass.
+
+    Args:
+        attack: What was tried.
+        found: What became of it.
+        honest: The honest model's metric.
+    """
+    named = not found.passed and any(attack.names in reason for reason in found.reasons)
+    if attack.expected == "refused":
+        return named
+    if found.metric is None or attack.compared not in ("", *found.compared):
+        return False
+    harmless = found.passed and found.metric <= honest + MAY_GAIN
+    return harmless or (named and not attack.compared)
 
 
 def _attack_data(name: str, market: Path, own: Path) -> Judgement:
