@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.evaluation.data import EvaluationData
@@ -60,7 +60,10 @@ def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
     honest = judge(market, {}, parts)
     _print(f"{'attack':{WIDTH}}  {'ended at':8}  {'metric':>6}  reason")
     _print_row(
-        "(none: the honest shop)", honest.step, honest.metric, _first(honest, "") or "passed"
+        "(none: the honest shop)",
+        honest.step,
+        honest.metric,
+        _find_part(honest.reasons, "") or "passed",
     )
     if not honest.passed or honest.metric is None:
         yield "the honest shop does not pass"
@@ -71,14 +74,15 @@ def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
         return
     bundles = build_bundles(parts, root / "bundles")
     for attempt, reason in try_attacks(bundles, root / "registries"):
-        _print_row(attempt.name, "registry", None, reason or "SUCCEEDED")
+        shown = _find_part((reason.replace(f"{root}/", ""),), attempt.names)
+        _print_row(attempt.name, "registry", None, shown or "SUCCEEDED")
         if attempt.names not in reason or not reason:
             yield f"{attempt.name}: {reason or 'succeeded'}"
     yield from _measure_rates(parts)
 
 
 def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
-    reason = _first(found, attack.names)
+    reason = _find_part(found.reasons, attack.names)
     is_fine = withstood(attack, found, honest)
     shown = reason or ("passed" if is_fine else "PASSED")
     if found.passed and attack.compared in found.compared:
@@ -90,9 +94,9 @@ def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
         yield f"{attack.name}: {reason or 'passed'}"
 
 
-def _first(found: Judgement, names: str) -> str:
+def _find_part(reasons: Sequence[str], names: str) -> str:
     """The part of a reason that contains some words, or else of the first reason."""
-    parts = [" ".join(part.split()) for reason in found.reasons for part in reason.split("; ")]
+    parts = [" ".join(part.split()) for reason in reasons for part in reason.split("; ")]
     return ([part for part in parts if names in part] + parts + [""])[0]
 
 

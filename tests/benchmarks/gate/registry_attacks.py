@@ -84,8 +84,7 @@ def _promote_another_verdict(bundles: Bundles, folder: Path) -> None:
     parts = shutil.copytree(bundles.parts, folder / "parts")
     file = parts / "evaluation" / "verdict.json"
     verdict = read_json(file)
-    towers = dict.fromkeys(verdict["subject"], "0" * 64)
-    write_json(file, {**verdict, "subject": towers})
+    write_json(file, {**verdict, "subject": {**verdict["subject"], "model": "0" * 64}})
     _assemble(parts, folder / "bundle")
 
 
@@ -159,7 +158,9 @@ def _corrupt_the_champion(bundles: Bundles, folder: Path) -> None:
 
 ATTACKS = (
     RegistryAttack(
-        "a verdict that judged another model", _promote_another_verdict, "evaluate these parts"
+        "a verdict that judged another model",
+        _promote_another_verdict,
+        "its verdict is on another model",
     ),
     RegistryAttack("a tower that was changed after its verdict", _change_a_tower, "saved_model.pb"),
     RegistryAttack("a refused bundle, promoted all the same", _promote_refused, "worse"),
