@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.benchmarks.gate.market import (
     open_market,
     save_market,
 )
+from tests.benchmarks.gate.workers import name_main
 
 PROCESSES = 2
 MAY_GAIN = 0.03
@@ -36,7 +36,7 @@ def judge_attacks(
     # Two trainings side by side are faster than one with both cores.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, context, _name_main) as pool:
+    with ProcessPoolExecutor(PROCESSES, context, name_main) as pool:
         running: list[tuple[Attack, Future[Judgement]]] = []
         for number, attack in enumerate(a for a in DATA_ATTACKS if only in a.name):
             own = root / f"data-{number}"
@@ -63,11 +63,6 @@ def withstood(attack: Attack, found: Judgement, honest: float) -> bool:
         return False
     harmless = found.passed and found.metric <= honest + MAY_GAIN
     return harmless or (named and not attack.compared)
-
-
-def _name_main() -> None:
-    """DuckDB takes a process whose main module has no file for a person's, and draws bars."""
-    sys.modules["__main__"].__file__ = __file__
 
 
 def _attack_data(name: str, market: Path, own: Path) -> Judgement:
