@@ -57,6 +57,9 @@ def running_s3() -> Iterator[S3Store]:
         "-ip.bind": "127.0.0.1",
         "-s3.config": folder / "s3.json",
         "-volume.max": 20,
+        # Both have a fixed port, which a second store on this machine would not get.
+        "-s3.port.iceberg": 0,
+        "-s3.port.lance": 0,
         **{f"-{name}.port": port for name, port in ports.items()},
         **{f"-{name}.port.grpc": _free_port() for name in ports},
     }
