@@ -19,6 +19,7 @@ class HealthCheck(Settings):
         measured: The number that is compared with the thresholds; None: nothing is compared.
         look, stop: From which value on the state is ``look`` or ``stop``; None: never.
         advice: What it means for the following steps, or what to do about it.
+        setting: The name of its thresholds in ``ingestion.health``; empty where none is theirs.
     """
 
     topic: str
@@ -28,6 +29,7 @@ class HealthCheck(Settings):
     look: float | None = None
     stop: float | None = None
     advice: str = ""
+    setting: str = ""
 
     @property
     def state(self) -> HealthState:

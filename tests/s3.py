@@ -57,6 +57,9 @@ def running_s3() -> Iterator[S3Store]:
         "-ip.bind": "127.0.0.1",
         "-s3.config": folder / "s3.json",
         "-volume.max": 20,
+        # Both have a fixed port, which a second store on this machine would not get.
+        "-s3.port.iceberg": 0,
+        "-s3.port.lance": 0,
         **{f"-{name}.port": port for name, port in ports.items()},
         **{f"-{name}.port.grpc": _free_port() for name in ports},
     }
@@ -114,9 +117,15 @@ def _wait_until_it_answers(store: S3Store, process: subprocess.Popen[bytes], log
 
 @contextmanager
 def in_environment(store: S3Store) -> Iterator[S3Store]:
-    """Set this process's environment so that it and its children reach the store."""
+    """Set this process's environment so that it and its children reach the store.
+
+    What s3fs keeps of other stores is forgotten: its instances do not see a change of environment.
+    """
+    from s3fs import S3FileSystem
+
     before = {name: os.environ.get(name) for name in store.environment()}
     os.environ.update(store.environment())
+    S3FileSystem.clear_instance_cache()
     try:
         yield store
     finally:

@@ -14,7 +14,8 @@ from components.ingestion.schemas import MISSING
 from refit.dataset import RowCounts
 from refit.settings import Settings
 from refit.tabular.advice import UNKNOWN_TYPE, advise
-from refit.tabular.csv_copies import CONTENT, FILE, LINE, PROBLEM, PROBLEMS
+from refit.tabular.csv_copies import CONTENT, FILE, LINE, PROBLEM
+from refit.tabular.line_problems import PROBLEMS
 from refit.tabular.parsing import RAW
 
 REASON = "reason"
@@ -185,7 +186,10 @@ def _describe_violation(name: str, reason: str, count: int, rejected: ir.Table) 
     if reason.startswith(f"{LINE_REASON}:"):
         lines = rows.select(FILE, LINE, CONTENT).limit(3).to_pyarrow().to_pylist()
         examples = [f"line {r[LINE]} of {r[FILE]} ({r[CONTENT][:60]!r})" for r in lines]
-        return Violation(table=name, reason=reason, count=count, examples=tuple(examples))
+        advice = advise(reason, [r[CONTENT] for r in lines])
+        return Violation(
+            table=name, reason=reason, count=count, examples=tuple(examples), advice=advice
+        )
     column, _, problem = reason.partition(": ")
     if column not in rows.columns:
         return Violation(table=name, reason=reason, count=count, examples=())
@@ -194,6 +198,7 @@ def _describe_violation(name: str, reason: str, count: int, rejected: ir.Table) 
         values: list[Any] = kinds.limit(MOST_TYPES)[column].to_pyarrow().to_pylist()
     else:
         values = rows.limit(100)[column].to_pyarrow().to_pylist()
+    values = [str(v).lower() if isinstance(v, bool) else v for v in values if v is not None]
     unique = list(dict.fromkeys(values)) if _are_hashable(values) else values
     shown = dict.fromkeys(
         (repr(value) if isinstance(value, str) else str(value))[:60] for value in unique
@@ -203,7 +208,7 @@ def _describe_violation(name: str, reason: str, count: int, rejected: ir.Table) 
         reason=reason,
         count=count,
         examples=tuple(shown)[: MOST_TYPES if problem == UNKNOWN_TYPE else 3],
-        advice=advise(reason, [str(value) for value in unique if value is not None]),
+        advice=advise(reason, [str(value) for value in unique]),
     )
 
 

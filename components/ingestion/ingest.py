@@ -15,7 +15,6 @@ from components.ingestion.health.check import check_health
 from components.ingestion.health.data import HealthData
 from components.ingestion.health.page import HEALTH_FILES, write_health
 from components.ingestion.health.times import count_days
-from components.ingestion.matching import check_known_users
 from components.ingestion.schemas import UNKNOWN_ITEM
 from components.ingestion.selection import find_unnamed_columns, select_columns
 from components.ingestion.settings import FILES, IngestSettings
@@ -85,9 +84,6 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
                 _check_rejected_shares(cleaned, settings)
                 _check_parts(cleaned["events"].table, split)
                 _check_stops(health)
-                if tables.users is not None:
-                    events, users = cleaned["events"].table, cleaned["users"].table
-                    check_known_users(events, users, settings)
         except DataValidationError as error:
             raise DataValidationError(f"{error}{_save_findings(staging, settings, out)}") from error
         remove(scratch)
@@ -212,14 +208,12 @@ def _check_health(
     folder: Path,
 ) -> tuple[HealthCheck, ...]:
     """Check the data's health, write its page, and log what somebody should look at."""
-    rejected = cleaned["events"].rejected
-    assert rejected is not None  # events are never derived
     data = HealthData(
         events=cleaned["events"].table,
         items=cleaned["items"].table,
         users=cleaned["users"].table,
         versions=cleaned["items"].versions,
-        rejected_events=rejected,
+        rejected={n: t.rejected for n, t in cleaned.items() if t.rejected is not None},
         counts={name: table.counts for name, table in cleaned.items()},
         split=split,
         limits=settings.health,
@@ -241,9 +235,9 @@ def _check_stops(health: Sequence[HealthCheck]) -> None:
     """Raise if a line of the health page stops the run."""
     if stops := stopping(health):
         lines = "\n  ".join(str(check) for check in stops)
+        cures = [f"health:\n  {c.setting}: {{stop: null}}  # if the data is right" for c in stops]
         raise DataValidationError(
-            "the health of the data stops the run (ingestion.health has the thresholds):\n  "
-            + lines
+            f"the health of the data stops the run:\n  {lines}{write_advice(cures)}"
         )
 
 

@@ -1,16 +1,11 @@
-"""Check that the ids of events are spelled as those of items and users."""
+"""Compare how the ids of events are spelled with those of items and users."""
 
 from dataclasses import dataclass
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
-from components.ingestion.settings import IngestSettings
-from refit.errors import DataValidationError
-from refit.tabular.advice import write_advice
-
-SPELLED_DIFFERENTLY = 0.01
-"""From this share of ids on that only agree in another spelling, the spelling is a fault."""
 _EXAMPLES = 3
 
 
@@ -32,18 +27,13 @@ class IdMatch:
     here: tuple[str, ...]
     there: tuple[str, ...]
 
-    @property
-    def share(self) -> float:
-        """The share of the events' ids that are in the other table."""
-        return self.known / self.ids if self.ids else 1.0
-
 
 def match_ids(events: ir.Column, others: ir.Column) -> IdMatch:
     """Compare the ids of events with those of items or users."""
     here = events.name("id").as_table().distinct()
     there = others.name("id").as_table().distinct()
-    unknown = here.anti_join(there, "id").mutate(plain=_plain(ibis._.id))
-    spelled = there.mutate(plain=_plain(ibis._.id)).group_by("plain").agg(other=ibis._.id.min())
+    unknown = here.anti_join(there, "id").mutate(plain=plain_id(ibis._.id))
+    spelled = there.mutate(plain=plain_id(ibis._.id)).group_by("plain").agg(other=ibis._.id.min())
     similar = unknown.join(spelled, "plain").select("id", "other")
     pairs = similar.order_by("id").limit(_EXAMPLES).to_pyarrow().to_pylist()
     ids = int(here.count().to_pyarrow().as_py())
@@ -60,37 +50,19 @@ def match_ids(events: ir.Column, others: ir.Column) -> IdMatch:
     )
 
 
-def check_known_users(events: ir.Table, users: ir.Table, settings: IngestSettings) -> None:
-    """Check that the users of the events are among the users.
-
-    Raises:
-        DataValidationError: Fewer are than the settings allow, or ids are spelled differently.
-    """
-    if not settings.min_known_users:
-        return
-    match = match_ids(events.user_id, users.user_id)
-    count = f"{match.known} of the {match.ids} users with events"
-    found = f"{count} are among the users ({match.share:.1%})"
-    advice = write_advice(["min_known_users: 0  # if the ids are right, else spell them alike"])
-    if match.similar > SPELLED_DIFFERENTLY * match.ids:
-        raise DataValidationError(
-            f"users: {found}, and {match.similar} more only in another spelling: "
-            f"{describe_ids(match, 'users')}{advice}"
-        )
-    if match.share < settings.min_known_users:
-        raise DataValidationError(
-            f"users: {found}, fewer than the {settings.min_known_users:.1%} of min_known_users: "
-            f"{describe_ids(match, 'users')}{advice}"
-        )
-
-
 def describe_ids(match: IdMatch, table: str) -> str:
     """Examples of ids that do not match, from both sides."""
     here, there = (", ".join(map(repr, ids)) for ids in (match.here, match.there))
     return f"the events have {here}, the {table} {there}"
 
 
-def _plain(text: ir.StringValue) -> ir.StringValue:
-    """An id without what tools change: case, spaces, leading zeros and a fraction of zero."""
-    plain = text.strip().lower().re_replace(r"\.0+$", "")
+@ibis.udf.scalar.builtin(name="nfc_normalize")
+def _compose(text: dt.string) -> dt.string:
+    """DuckDB's function: letters and their accents as one character."""
+
+
+def plain_id(text: ir.StringValue) -> ir.StringValue:
+    """An id without what tools change: case, spaces, leading zeros, a fraction of zero, accents."""
+    plain = _compose(text).re_replace(r"^[\s\p{Z}]+|[\s\p{Z}]+$", "")
+    plain = plain.lower().re_replace(r"\.0+$", "")
     return plain.re_replace(r"^0+(.)", r"\1")

@@ -14,12 +14,14 @@ import pandera.ibis as pa
 from pandera.config import ValidationDepth, config_context
 
 from refit.contract import VALID_FROM, Column, EventType
-from refit.tabular.advice import UNKNOWN_TYPE
+from refit.tabular.advice import TOO_EARLY, UNKNOWN_TYPE
 from refit.tabular.parsing import DTYPES, RAW
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 _NOT_BLANK = r"[^\s\p{Z}]"
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST_EVENT = datetime(1990, 1, 1, tzinfo=UTC)
+"""Earlier events are times in a wrong unit, or what a program writes for none."""
 
 UNKNOWN_ITEM = "not among the items"
 MISSING = "missing"
@@ -43,7 +45,10 @@ def build_events_schema(
         "user_id": _ID_CHECKS,
         "item_id": _ID_CHECKS,
         "event_type": [_check(UNKNOWN_TYPE, lambda v: v.isin([e.value for e in EventType]))],
-        "event_time": _time_checks(as_of),
+        "event_time": [
+            _check("is in the future", lambda v: v <= as_of),
+            _check(TOO_EARLY, lambda v: v >= _EARLIEST_EVENT),
+        ],
         "price": [_NOT_NEGATIVE],
     }
     if known_items is not None:

@@ -21,6 +21,7 @@ from refit.tabular.file_format import (
     Signs,
     ThousandsMark,
     TimeUnit,
+    UnevenLines,
     VectorColumns,
     Zone,
     check_marks,
@@ -91,6 +92,10 @@ class IngestSettings(Settings):
         quote: Only for ``files``: around a field of a CSV file; empty where quotes mean nothing.
         escape: Only for ``files``: before a quote within a field of a CSV file; empty where such a
             quote is doubled.
+        uneven_lines: Only for ``files``: ``reject`` the lines of a CSV file that have more or fewer
+            fields than its header, or ``fit`` them: the fields that a line lacks at its end are
+            empty, and empty ones beyond the header are left out. A line of one field among many
+            is rejected in any case.
         decimal: Only for ``files``: before the decimals of a number in text, ``.`` or ``,``.
         thousands: Only for ``files``: between the thousands of a number in text; empty for none.
         currency_signs: Only for ``files``: signs or words that stand before or after a number in
@@ -128,9 +133,6 @@ class IngestSettings(Settings):
         health: Thresholds of the health page of the data.
         rejected_folder: Where a failed run leaves its rejected rows and health page, a folder or a
             URL. Empty: beside the output, which on a cluster is lost with the pod.
-        min_known_users: If users are given, the smallest share of the users with events that must
-            be among them; with fewer, the ids of the two tables are spelled differently. 0: ids
-            are not compared.
         memory_limit: How much DuckDB may hold in memory; the rest is spilled to disk.
         threads: Threads of DuckDB; 0 is one for each core.
     """
@@ -146,6 +148,7 @@ class IngestSettings(Settings):
     delimiter: Mark = ""
     quote: Mark = '"'
     escape: Mark = ""
+    uneven_lines: UnevenLines = "reject"
     decimal: DecimalMark = "."
     thousands: ThousandsMark = ""
     currency_signs: Signs = ()
@@ -168,7 +171,6 @@ class IngestSettings(Settings):
     max_rejected: RejectedShares = RejectedShares()
     max_user_events_per_day: int | None = Field(default=None, ge=1)
     health: HealthSettings = HealthSettings()
-    min_known_users: Share = 0.05
     rejected_folder: str = ""
     memory_limit: MemoryLimit = "2GB"
     threads: ThreadCount = 0

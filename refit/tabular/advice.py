@@ -7,9 +7,11 @@ from difflib import get_close_matches
 from typing import get_args
 
 from refit.tabular.file_format import EventTypeName
+from refit.tabular.line_problems import TOO_FEW, TOO_MANY
 from refit.tabular.parsing import NO_ZONE, NULL_SPELLING, NULL_SPELLINGS, READ_AS
 
 UNKNOWN_TYPE = "unknown event type"
+TOO_EARLY = "before 1990"
 
 _MEANS: Mapping[str, Sequence[str]] = {
     "hide": ("dislike", "block", "report", "dismiss", "notinterested"),
@@ -19,6 +21,7 @@ _MEANS: Mapping[str, Sequence[str]] = {
     "offer": ("bid", "negotiat"),
     "purchase": ("transaction", "buy", "bought", "order", "sale", "sold", "paid", "checkout"),
 }
+_DIGITS_OF_A_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])(\d{6})?$")
 _NUMBER_FORMS: Sequence[tuple[str, Sequence[str]]] = (
     (r"-?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?", ('thousands: ","',)),
     (r"-?\d{1,3}(\.\d{3})+,\d+", ('decimal: ","', 'thousands: "."')),
@@ -27,6 +30,7 @@ _NUMBER_FORMS: Sequence[tuple[str, Sequence[str]]] = (
     (r"-?\d{1,3}(['\u2019]\d{3})+(\.\d+)?", ('thousands: "\'"',)),
     (r"-?\d*,\d+", ('decimal: ","',)),
 )
+_YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 _SIGN = re.compile(r"^[+-]?(?P<before>[^\d\s.,()+-]+)?\s*(?P<number>[+-]?[\d.,'\s\u2019\u00a0]*\d)"
                    r"\s*(?P<after>[^\d\s.,()+-]+)?$")  # fmt: skip
 
@@ -43,6 +47,9 @@ def advise(reason: str, examples: Sequence[str]) -> str:
         NO_ZONE: _advise_zone,
         NULL_SPELLING: _advise_nulls,
         UNKNOWN_TYPE: _advise_event_types,
+        TOO_FEW: _advise_uneven,
+        TOO_MANY: _advise_uneven,
+        TOO_EARLY: lambda values: _advise_time(values) if _are_digits(values) else "",
         f"cannot be read as {READ_AS['time']}": _advise_time,
         f"cannot be read as {READ_AS['number']}": _advise_number,
         f"cannot be read as {READ_AS['vector']}": _advise_nulls,
@@ -66,6 +73,12 @@ def _advise_zone(_: Sequence[str]) -> str:
     return "naive_times: UTC  # or another IANA name, such as Europe/Berlin: what the times mean"
 
 
+def _advise_uneven(examples: Sequence[str]) -> str:
+    if not all(re.match(r"(?!#\s).*[,;\t|]", text, re.DOTALL) for text in examples):
+        return ""  # a remark: it is no row, however many fields it has
+    return "uneven_lines: fit  # if only empty fields at the end of a line are left out, or added"
+
+
 def _advise_nulls(examples: Sequence[str]) -> str:
     nulls = [text.strip() for text in examples if text.strip().lower() in NULL_SPELLINGS]
     if not nulls:
@@ -74,19 +87,26 @@ def _advise_nulls(examples: Sequence[str]) -> str:
 
 
 def _advise_event_types(examples: Sequence[str]) -> str:
+    if all(len(word) > 1 and word[0] == word[-1] == "'" for word in examples):
+        return 'quote: "\'"  # it stands around the fields'
     kinds = ", ".join(get_args(EventTypeName))
     lines = [f"  {_key(word)}: {_guess_event_type(word)}" for word in examples]
     return "\n".join([f"event_types:  # each one of {kinds}", *lines])
 
 
 def _advise_time(examples: Sequence[str]) -> str:
-    if all(re.fullmatch(r"-?\d{6,}(\.\d+)?", text.strip()) for text in examples):
+    are_days = all(_DIGITS_OF_A_DAY.match(text.strip()) for text in examples)
+    if _are_digits(examples) and not are_days:
         return advise_time_unit(float(examples[0])) if examples else ""
     return _advise_nulls(examples) or (
         "# times are ISO 8601, such as 2026-05-01T10:00:00+02:00, or 2026-05-01 10:00:00 and the "
         "IANA name\n# of a zone, such as Europe/Berlin: an abbreviation such as EST has several "
         "meanings"
     )
+
+
+def _are_digits(examples: Sequence[str]) -> bool:
+    return all(re.fullmatch(r"-?\d{6,}(\.\d+)?", text.strip()) for text in examples)
 
 
 def _advise_number(examples: Sequence[str]) -> str:
@@ -114,7 +134,8 @@ def _guess_event_type(word: str) -> str:
 
 
 def _key(word: str) -> str:
-    return word if re.fullmatch(r"[A-Za-z_][\w-]*|\d+", word) else json.dumps(word)
+    is_plain = re.fullmatch(r"[A-Za-z_][\w-]*|\d+", word) and word.lower() not in _YAML_WORDS
+    return word if is_plain else _quoted(word)
 
 
 def _quoted(text: str) -> str:

@@ -10,31 +10,36 @@ import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 import pyarrow as pa
+import pyarrow.compute as compute
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from refit.errors import DataValidationError
 from refit.tabular.advice import write_advice
 from refit.tabular.file_format import FileFormat
+from refit.tabular.line_problems import BEFORE_HEADER, REPEATS_HEADER, TOO_FEW, TOO_MANY
 
 FILE, LINE, CONTENT, PROBLEM = "_file", "_line", "_content", "_problem"
 LINE_COLUMNS = (FILE, LINE, CONTENT, PROBLEM)
 """Columns of the lines that are not rows: where each is, what it holds, what is wrong with it."""
-TOO_FEW, TOO_MANY, BEFORE_HEADER = "too few fields", "too many fields", "stands before the header"
-PROBLEMS = (TOO_FEW, TOO_MANY, BEFORE_HEADER)
+RESERVED = (*LINE_COLUMNS, "_raw", "_place")
+"""Names of columns that Refit adds; columns of the files get other ones."""
 
 _DELIMITERS = ",;\t|"
 _HEAD_LINES = 50
 _BLOCK = 1 << 24
 _GZIP = b"\x1f\x8b"
+_HEADER_AGAIN = -1
+"""Counted instead of the number of fields of a record that repeats the header."""
 _LINE_SCHEMA = pa.schema(
     [(FILE, pa.string()), (LINE, pa.int64()), (CONTENT, pa.string()), (PROBLEM, pa.string())]
 )
@@ -82,29 +87,32 @@ def copy_to_parquet(source: Path, target: Path, form: FileFormat) -> int:
         DataValidationError: The file is in another encoding or format, its quotes do not match, or
             the two parsers count different records; the message names the file and the line.
     """
-    _check_kind(source, form)
     with _explaining_encoding(source, form):
         head = _read_head(source, form)
         widths = _count_records(source, form, head)
     width = len(head.names)
     bad = list(head.before)
+    fitted: list[list[str]] = []
     if any(n not in (0, width) for n in widths):
-        bad += _find_bad_lines(source, form, head)
+        uneven, fitted = _find_uneven(source, form, head)
+        bad += uneven
     schema = pa.schema([(name, pa.string()) for name in name_columns(head.names)])
-    rows, skipped = _copy_rows(source, target, form, head, schema, bad)
     records = sum(n for fields, n in widths.items() if fields != 0)
-    if (rows, skipped) != (widths[width], records - widths[width]):
+    even = widths[width] + widths[_HEADER_AGAIN]
+    with _write_copy(target, schema, fitted, bad, source.name) as writer:
+        rows, skipped = _copy_rows(source, writer, form, head, schema) if records else (0, 0)
+    if (rows, skipped) != (widths[width], records - even):
         raise DataValidationError(
             f"{source}: {records} records after the header, but {rows} rows and {skipped} lines of "
             f"another length were read; check the quotes, or set quote or escape"
         )
-    return rows + len(bad)
+    return rows + len(fitted) + len(bad)
 
 
 def name_columns(header: Sequence[str]) -> list[str]:
     """Names for the fields of a header line, each of them different, whatever their case."""
     names: list[str] = []
-    taken: set[str] = set(LINE_COLUMNS)
+    taken: set[str] = set(RESERVED)
     for position, field in enumerate(header, 1):
         name = base = field.strip() or f"unnamed_{position}"
         number = 2
@@ -124,10 +132,16 @@ def find_repeated_names(source: Path, form: FileFormat) -> set[str]:
 
 def _check_kind(source: Path, form: FileFormat) -> None:
     with source.open("rb") as file:
-        start = file.read(4)
+        start = file.read(5)
     if b"\0" in start and not start.startswith(_GZIP) and _is_utf8(form.encoding):
         raise DataValidationError(_explain_encoding(source, form))
-    kinds = {b"PAR1": "a Parquet file: end its name in .parquet", b"PK\x03\x04": "a zip archive"}
+    kinds = {
+        b"PAR1": "a Parquet file: end its name in .parquet",
+        b'{"': "JSON: export it as CSV or Parquet",
+        b"<!DOC": "a page of HTML, not a table",
+        b"<html": "a page of HTML, not a table",
+        b"PK\x03\x04": "a zip archive or a workbook: unpack it, or export it as CSV",
+    }
     for sign, kind in kinds.items():
         if start.startswith(sign):
             raise DataValidationError(f"{source} is {kind}")
@@ -183,6 +197,7 @@ def _is_utf8(encoding: str) -> bool:
 
 
 def _read_head(source: Path, form: FileFormat) -> _Head:
+    _check_kind(source, form)
     with _open_text(source, form) as text:
         lines = list(islice(text, _HEAD_LINES))
     if lines:
@@ -250,9 +265,10 @@ def _read_records(source: Path, form: FileFormat, head: _Head) -> Iterator[Any]:
 
 def _count_records(source: Path, form: FileFormat, head: _Head) -> Counter[int]:
     """Count the records after the header by their number of fields; 0 are blank lines."""
+    header = list(head.names)
     with _read_records(source, form, head) as reader:
         try:
-            return Counter(map(len, reader))
+            return Counter(_HEADER_AGAIN if fields == header else len(fields) for fields in reader)
         except csv.Error:
             pass
     raise DataValidationError(_explain_quotes(source, form, head))
@@ -280,29 +296,60 @@ def _explain_quotes(source: Path, form: FileFormat, head: _Head) -> str:
     )
 
 
-def _find_bad_lines(source: Path, form: FileFormat, head: _Head) -> list[_BadLine]:
-    """The lines that have another number of fields than the header."""
-    bad, width = [], len(head.names)
+def _find_uneven(
+    source: Path, form: FileFormat, head: _Head
+) -> tuple[list[_BadLine], list[list[str]]]:
+    """The lines that are no rows, and the rows made from lines of another number of fields."""
+    bad: list[_BadLine] = []
+    fitted: list[list[str]] = []
+    header, width = list(head.names), len(head.names)
     with _read_records(source, form, head) as reader:
         first = head.lines + 1
         for fields in reader:
-            if len(fields) not in (0, width):
-                problem = TOO_FEW if len(fields) < width else TOO_MANY
-                bad.append(_BadLine(first, head.delimiter.join(fields), problem))
+            if fields == header:
+                bad.append(_BadLine(first, head.delimiter.join(fields), REPEATS_HEADER))
+            elif len(fields) not in (0, width):
+                # A line of one field among many is a remark, such as "(40 rows)".
+                is_row = len(fields) > 1 or width <= 2
+                if form.uneven_lines == "fit" and is_row and not any(fields[width:]):
+                    fitted.append([*fields, *[""] * width][:width])
+                else:
+                    problem = TOO_FEW if len(fields) < width else TOO_MANY
+                    bad.append(_BadLine(first, head.delimiter.join(fields), problem))
             first = head.lines + reader.line_num + 1
-    return bad
+    return bad, fitted
+
+
+@contextmanager
+def _write_copy(
+    target: Path,
+    schema: pa.Schema,
+    fitted: Sequence[Sequence[str]],
+    bad: Sequence[_BadLine],
+    name: str,
+) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that writes rows; rows made to fit and the lines that are none follow at last."""
+    written = pa.schema([*schema, *_LINE_SCHEMA]) if bad else schema
+    with pq.ParquetWriter(target, written, compression="zstd", compression_level=1) as writer:
+        yield lambda rows: writer.write_table(_fit(rows, written))
+        if fitted:
+            columns = [[value or None for value in column] for column in zip(*fitted, strict=True)]
+            writer.write_table(_fit(pa.table(columns, schema=schema), written))
+        if bad:
+            lines = [
+                {FILE: name, LINE: b.number, CONTENT: b.content, PROBLEM: b.problem} for b in bad
+            ]
+            writer.write_table(_fit(pa.Table.from_pylist(lines, _LINE_SCHEMA), written))
 
 
 def _copy_rows(
     source: Path,
-    target: Path,
+    write: Callable[[pa.Table], None],
     form: FileFormat,
     head: _Head,
     schema: pa.Schema,
-    bad: Sequence[_BadLine],
 ) -> tuple[int, int]:
-    """Copy the rows, then the lines that are none; return how many rows were read and skipped."""
-    written = pa.schema([*schema, *_LINE_SCHEMA]) if bad else schema
+    """Copy the rows but those that repeat the header; return how many were read and skipped."""
     rows, skipped = 0, 0
 
     def skip(_: Any) -> str:
@@ -310,18 +357,23 @@ def _copy_rows(
         skipped += 1
         return "skip"
 
-    with pq.ParquetWriter(target, written, compression="zstd", compression_level=1) as writer:
-        with _open_binary(source) as file:
-            for batch in _read_batches(file, form, head, schema, skip):
-                rows += batch.num_rows
-                writer.write_table(_fit(pa.Table.from_batches([batch]), written))
-        if bad:
-            lines = [
-                {FILE: source.name, LINE: b.number, CONTENT: b.content, PROBLEM: b.problem}
-                for b in bad
-            ]
-            writer.write_table(_fit(pa.Table.from_pylist(lines, _LINE_SCHEMA), written))
+    with _open_binary(source) as file:
+        for batch in _read_batches(file, form, head, schema, skip):
+            table = _without_headers(pa.Table.from_batches([batch]), head)
+            rows += table.num_rows
+            write(table)
     return rows, skipped
+
+
+def _without_headers(rows: pa.Table, head: _Head) -> pa.Table:
+    given = next(i for i, name in enumerate(head.names) if name)
+    if not compute.any(compute.equal(rows.column(given), head.names[given])).as_py():
+        return rows
+    repeats = [
+        compute.fill_null(compute.equal(column, name), not name)
+        for column, name in zip(rows.columns, head.names, strict=True)
+    ]
+    return rows.filter(compute.invert(reduce(compute.and_, repeats)))
 
 
 def _read_batches(

@@ -18,6 +18,7 @@ CONTRACT = {"events": EVENTS, "items": ITEMS, "users": USERS}
 
 EventTypeName = Literal["view", "like", "cart", "offer", "purchase", "hide"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+UnevenLines = Literal["reject", "fit"]
 
 
 def _check_encoding(name: str) -> str:
@@ -137,6 +138,8 @@ class FileFormat(Settings):
         delimiter: Between the fields of a CSV file; empty takes it from the header line.
         quote: Around a field of a CSV file; empty where quotes mean nothing.
         escape: Before a quote within a field; empty where such a quote is doubled.
+        uneven_lines: Whether to reject the lines of a CSV file that have another number of fields
+            than its header, or to fit them.
         decimal: Before the decimals of a number in text.
         thousands: Between the thousands of a number in text; empty for none.
         currency_signs: Signs or words to leave out before or after a number in text.
@@ -153,6 +156,7 @@ class FileFormat(Settings):
     delimiter: Mark = ""
     quote: Mark = '"'
     escape: Mark = ""
+    uneven_lines: UnevenLines = "reject"
     decimal: DecimalMark = "."
     thousands: ThousandsMark = ""
     currency_signs: Signs = ()

@@ -1,5 +1,6 @@
 """Give the columns of a table the contract's names, and say what is there when one is missing."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -83,6 +84,10 @@ def explain_missing(
     """
     contract = CONTRACT[name]
     known = {column.name for column in contract}
+    names_there = [c for c in table.columns if c not in LINE_COLUMNS]
+    if len(names_there) == 1 and (signs := re.findall(r"[^\w\s\"'<>!.-]", names_there[0])):
+        sign = max(signs, key=signs.count)
+        return describe_columns(table), f"delimiter: {json.dumps(sign)}  # between the fields"
     candidates = [c for c in table.columns if c not in {*known, *LINE_COLUMNS}]
     names = dict(form.columns.of(name))
     guessed = {new: _guess(new, candidates) for new in missing}
@@ -181,7 +186,7 @@ def _fold(name: str) -> str:
 def _quote(name: str) -> str:
     if not name:
         return "...  # the name that it has in the files"
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"'
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _same(names: Sequence[str]) -> dict[str, Any]:

@@ -26,12 +26,13 @@ NO_ZONE = "has no time zone"
 NULL_SPELLING = "spelled like null"
 NULL_SPELLINGS = (
     *("null", "nan", "none", "nil", "na", "n/a", "<na>", "nat", "undefined"),
-    *("\\n", "(null)", "[null]", "#n/a"),
+    *("\\n", "(null)", "[null]", "<null>", "#n/a"),
 )
 """Texts, in lower case, that tools write for a missing value."""
 
 _NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity))$"
 _NAN = r"^(?i)[+-]?nan$"
+_SPACED_LIST = r"^\[\s*[\d.eE+-]+(\s+[\d.eE+-]+)+\s*\]$"
 _NO_ELEMENT = r"^\[\s*\]$"
 _MEANS_NULL: Mapping[ColumnKind, str] = {"number": _NAN, "vector": _NO_ELEMENT}
 _SPACES = r"[\s\x{a0}\x{202f}\x{2009}]"
@@ -302,7 +303,11 @@ def _read_epoch(value: ir.NumericValue, unit: TimeUnit) -> ir.Value:
 def _read_vector(value: ir.Value) -> ir.Value:
     kind = value.type()
     if kind.is_string():
-        value = value.try_cast(DTYPES["vector"])
+        # numpy writes no commas; what cannot be read becomes null within a list.
+        spaced = value.strip().re_search(_SPACED_LIST)
+        commas = value.strip().re_replace(r"^\[\s*|\s*\]$", "").re_replace(r"\s+", ",")
+        value = ibis.ifelse(spaced, "[" + commas + "]", value).try_cast(DTYPES["vector"])
+        value = ibis.ifelse(value.filter(lambda each: each.isnull()).length() > 0, None, value)
     elif kind.is_array() and kind.value_type.is_numeric():
         value = value.cast(DTYPES["vector"])
     else:

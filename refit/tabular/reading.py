@@ -12,11 +12,17 @@ import pyarrow.parquet as pq
 
 from refit.errors import DataValidationError
 from refit.progress import log_message
-from refit.tabular.csv_copies import LINE_COLUMNS, copy_to_parquet, find_repeated_names
+from refit.tabular.csv_copies import (
+    LINE_COLUMNS,
+    RESERVED,
+    copy_to_parquet,
+    find_repeated_names,
+)
 from refit.tabular.file_format import FileFormat
 from refit.tabular.table_files import is_parquet, partition_keys
 
 _PLACE = "_place"
+_WHOLE = 2**53
 
 
 def read_files(
@@ -60,7 +66,9 @@ def read_files(
         by_schema.setdefault(columns, []).append(part)
     keys = {part: partition_keys(part, root) if root else {} for part in files}
     groups = [_read_group(con, group, files, keys) for group in by_schema.values()]
-    table = _unite(groups)
+    if files[given[0]] == given[0]:
+        groups = [_rename_reserved(group) for group in groups]
+    table = _unite(_spell_alike(groups, used))
     _say_what_parts_lack(table, groups, list(by_schema.values()))
     _check_rows(table, rows, given)
     return table
@@ -143,6 +151,26 @@ def _read_group(
     return joined.drop(_PLACE, *(c for c in joined.columns if c == f"{_PLACE}_right"))
 
 
+def _rename_reserved(group: ir.Table) -> ir.Table:
+    """Columns of the files that are called like those which Refit adds get other names."""
+    taken = [name for name in group.columns if name in RESERVED]
+    for name in taken:
+        log_message(f"column {name} is read as {name}_2: the name is reserved")
+    return group.rename({f"{name}_2": name for name in taken}) if taken else group
+
+
+def _spell_alike(groups: Sequence[ir.Table], used: Sequence[str]) -> list[ir.Table]:
+    """Give columns whose names differ in case only, from part to part, the same name."""
+    there = [name for group in groups for name in group.columns]
+    names = {name.casefold(): name for name in reversed(there)}
+    names |= {name.casefold(): name for name in used if name in there}
+    spelled = []
+    for group in groups:
+        other = {names[c.casefold()]: c for c in group.columns if names[c.casefold()] != c}
+        spelled.append(group.rename(other) if other else group)
+    return spelled
+
+
 def _unite(groups: Sequence[ir.Table]) -> ir.Table:
     if len(groups) == 1:
         return groups[0]
@@ -153,13 +181,23 @@ def _unite(groups: Sequence[ir.Table]) -> ir.Table:
         *(
             group.select(
                 **{
-                    name: group[name].cast(dtype) if name in group.columns else ibis.null(dtype)
+                    name: _cast(group[name], dtype) if name in group.columns else ibis.null(dtype)
                     for name, dtype in types.items()
                 }
             )
             for group in groups
         )
     )
+
+
+def _cast(value: ir.Value, dtype: dt.DataType) -> ir.Value:
+    """A column as the type of all parts; beside text, the number 12.0 is written 12."""
+    if dtype.is_string() and (value.type().is_floating() or value.type().is_decimal()):
+        is_whole = (value.cast(dt.float64) % 1 == 0) & (value.abs() < _WHOLE)
+        whole = ibis.ifelse(is_whole, value, None).cast(dt.int64)
+        given = ibis.ifelse(value.isnan(), None, value) if value.type().is_floating() else value
+        return ibis.coalesce(whole.cast(dt.string), given.cast(dt.string))
+    return value.cast(dtype)
 
 
 def _common_type(types: Sequence[dt.DataType]) -> dt.DataType:

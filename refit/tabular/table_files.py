@@ -14,9 +14,17 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _KEY = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")
 _NO_DATA = (
     *(".md", ".json", ".yaml", ".yml", ".html", ".pdf", ".log", ".sql", ".sh", ".py"),
-    *(".md5", ".sha256", ".avsc", ".crc", ".png", ".jpg"),
+    *(".md5", ".sha256", ".avsc", ".crc", ".png", ".jpg", ".ini", ".db"),
 )
 """Endings of files that lie beside data and hold none."""
+_LEFT_OUT = "._~"
+"""What the names of files and folders begin with that are no data."""
+_VERSION_WORDS = (
+    *("old", "new", "copy", "backup", "bak", "final", "full", "all", "latest", "export", "dump"),
+    *("data", "table", "part", "csv", "tsv", "txt", "dat", "parquet", "pq", "gz", "zip", "bz2"),
+    *("zst", "xz", "snappy", "xls", "xlsx", "jsonl", "ndjson", "avro", "orc", "feather"),
+)
+"""Words after a table's name with which a file may still be that table."""
 _VERSIONED = ("_delta_log", ".hoodie")
 """Folders of table formats whose files do not all belong to the present table."""
 
@@ -37,11 +45,33 @@ def find_named(folder: Path, name: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.lower() in wanted)
 
 
+def find_similar(folder: Path, name: str) -> list[Path]:
+    """Files and folders that may hold a table, too, by their names, such as ``items_old.csv``.
+
+    Those that ``find_named`` finds, and notes beside data, are not among them.
+    """
+    own = find_named(folder, name)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path not in own and _may_be_called(path, name) and not has_suffix(path, _NO_DATA)
+    )
+
+
+def _may_be_called(path: Path, name: str) -> bool:
+    """Whether a file is called like a table but for numbers, versions and its format."""
+    if path.name[0] in _LEFT_OUT:
+        return False
+    first, *rest = [word for word in re.split(r"[\W_]+", path.name.lower()) if word] or [""]
+    is_more = all(any(c.isdigit() for c in word) or word in _VERSION_WORDS for word in rest)
+    return first in (name, name.removesuffix("s")) and is_more
+
+
 def find_parts(path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Return a file as it is, or the files of a folder that end in one of ``suffixes``, sorted.
 
     Folders such as ``day=2026-01-01`` and ``2026`` below it are read too; files and folders whose
-    names begin with a dot or an underscore are not.
+    names begin with a dot, an underscore or ``~`` are not.
 
     Raises:
         UsageError: There is no such file, or one of which it is not clear whether it belongs.
@@ -78,9 +108,13 @@ def _walk(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
                 f"{folder} is a table of versions ({path.name}): some of its files hold rows that "
                 "were deleted; export the present table to Parquet"
             )
-        if path.name[0] in "._":
+        if path.name[0] in _LEFT_OUT:
             continue
+        if path.is_symlink() and not path.exists():
+            raise UsageError(f"{path} is a link to {path.readlink()}, which does not exist")
         if path.is_dir():
+            if path.resolve() in (folder.resolve(), *folder.resolve().parents):
+                raise UsageError(f"{path} is a link to a folder that it is in; remove the link")
             inside = list(_walk(path, suffixes))
             if inside and not (_KEY.fullmatch(path.name) or path.name.isdigit()):
                 raise UsageError(

@@ -238,7 +238,7 @@ def refreshed(invalid_index: Done, home: Path, market: Path) -> Done:
 
 def test_an_invalid_index_changes_nothing(invalid_index, deployed, home):
     assert invalid_index.code == 3
-    assert "error: the gate refused, nothing was deployed:" in invalid_index.err
+    assert "error: the gate cannot tell, nothing was deployed:" in invalid_index.err
     assert "100000" in invalid_index.err
     assert steps(invalid_index) == ["features", "gate"]
 

@@ -18,7 +18,8 @@ class HealthData:
     Attributes:
         events, items, users: The clean tables; of items in versions, the latest.
         versions: Every version of the items; None where each item has one row.
-        rejected_events: The rejected events as the source has them, with a column of reasons.
+        rejected: Of each table that is given, the rejected rows as the source has them, with a
+            column of reasons.
         counts: What happened to the rows of each table.
         split: The split by time.
         limits: The thresholds.
@@ -31,7 +32,7 @@ class HealthData:
     items: ir.Table
     users: ir.Table
     versions: ir.Table | None
-    rejected_events: ir.Table
+    rejected: Mapping[str, ir.Table]
     counts: Mapping[str, RowCounts]
     split: Split
     limits: HealthSettings
@@ -43,6 +44,11 @@ class HealthData:
     def tables(self) -> dict[str, ir.Table]:
         """The clean tables by name."""
         return {"events": self.events, "items": self.items, "users": self.users}
+
+    def kept_rows(self, topic: str) -> ir.Table:
+        """The rows of the source that were kept: of items in versions, every version."""
+        is_versions = topic == "items" and self.versions is not None
+        return self.versions if is_versions else self.tables()[topic]
 
     def size(self, topic: str) -> int:
         """The number of rows of a clean table."""
@@ -68,6 +74,7 @@ def make_line(
         look=limits.look,
         stop=limits.stop,
         advice=advice,
+        setting=limits.setting,
     )
 
 

@@ -1,10 +1,11 @@
 """Checks of who acts, on what: known users and items, large users and sellers, visits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ibis
 import ibis.expr.types as ir
 
+from components.ingestion.cleaning import REASON
 from components.ingestion.health.data import (
     HealthData,
     inform,
@@ -13,13 +14,12 @@ from components.ingestion.health.data import (
     make_share_line,
     measure,
 )
+from components.ingestion.matching import IdMatch, describe_ids, match_ids, plain_id
 from refit.contract import EventType
 from refit.health import HealthCheck, count_share
+from refit.tabular.parsing import NULL_SPELLING, NULL_SPELLINGS
 
-NULL_LIKE = (
-    *("null", "(null)", "<null>", "none", "nan", "nat", "nil", "undefined", "n/a", "na", "<na>"),
-    *("#n/a", "\\n", "-", "--", ""),
-)
+NULL_LIKE = (*NULL_SPELLINGS, "-", "--")
 """Spellings of a null, in lower case."""
 IDS = {
     "events": ("user_id", "item_id", "session_id"),
@@ -29,6 +29,7 @@ IDS = {
 UNKNOWN_ITEM = "item_id: not among the items"
 MOST_NAMED = 3
 FEW = 30
+_SCIENTIFIC = r"^\d([.,]\d+)?[eE]\+?\d{2,}$"
 
 
 def check_people(data: HealthData) -> Iterator[HealthCheck]:
@@ -36,6 +37,7 @@ def check_people(data: HealthData) -> Iterator[HealthCheck]:
     yield from _check_items_known(data)
     yield from _check_users_known(data)
     yield from _check_null_like(data)
+    yield from _check_spellings(data)
     yield from _check_largest_users(data)
     yield from _check_largest_seller(data)
     yield _check_bought_twice(data)
@@ -48,9 +50,10 @@ def _check_items_known(data: HealthData) -> Iterator[HealthCheck]:
         return
     unknown = data.counts["events"].reasons.get(UNKNOWN_ITEM, 0)
     advice = "these events are rejected; export items and events of the same day"
-    if unknown and "item_id" in data.rejected_events.columns:
-        ids = data.rejected_events.item_id.cast("string").name("id").as_table().drop_null()
-        advice += _compare_spellings(ids, data.items.item_id)
+    rejected = data.rejected["events"]
+    if unknown and "item_id" in rejected.columns:
+        match = match_ids(rejected.item_id.cast("string"), data.items.item_id)
+        advice += _describe_match(match, "items")
     rows_in = data.counts["events"].rows_in
     yield make_share_line(
         "events", "events without a known item", unknown, rows_in, data.limits.unknown_items, advice
@@ -62,13 +65,25 @@ def _check_users_known(data: HealthData) -> Iterator[HealthCheck]:
         return
     events, users = data.events, data.users
     total = data.counts["events"].kept
-    unknown = events.anti_join(users, "user_id").user_id.name("id").as_table()
-    n = int(unknown.count().to_pyarrow().as_py())
+    n = int(events.anti_join(users, "user_id").count().to_pyarrow().as_py())
+    match = match_ids(events.user_id, users.user_id)
     advice = "these users have no features: check how the ids are written in both tables"
-    if n:
-        advice += _compare_spellings(unknown, users.user_id)
+    examples = _describe_match(match, "users") if n else ""
     yield make_share_line(
-        "events", "events without a known user", n, total, data.limits.unknown_users, advice
+        "events",
+        "events without a known user",
+        n,
+        total,
+        data.limits.unknown_users,
+        advice + examples,
+    )
+    yield make_share_line(
+        "events",
+        "users known in another spelling only",
+        match.similar,
+        match.ids,
+        data.limits.misspelt_users,
+        "they differ in case, spaces, leading zeros or a trailing .0: spell them alike" + examples,
     )
     features = [name for name in users.columns if name != "user_id"]
     if not features:
@@ -87,53 +102,86 @@ def _check_users_known(data: HealthData) -> Iterator[HealthCheck]:
     )
 
 
-def _compare_spellings(unknown: ir.Table, known: ir.Column) -> str:
+def _describe_match(match: IdMatch, table: str) -> str:
     """Examples of both sides, and how many unknown ids would match in another spelling."""
-    [example] = unknown.agg(id=unknown.id.min()).to_pyarrow().to_pylist()
-    [other] = known.name("id").as_table().agg(id=known.min()).to_pyarrow().to_pylist()
-    text = f"; events have {example['id']!r}, the table has {other['id']!r}"
-    ids = unknown.distinct()
-    plain = known.name("id").as_table()
-    plain = plain.select(plain=_plain(plain.id)).distinct()
-    same = ids.select(plain=_plain(ids.id)).semi_join(plain, "plain")
-    n, total = (int(t.count().to_pyarrow().as_py()) for t in (same, ids))
-    if n:
+    text = f"; {describe_ids(match, table)}"
+    if match.similar:
         text += (
-            f"; {count_share(n, total)} of the ids are the same but for case, spaces, leading "
-            "zeros or a trailing .0"
+            f"; {count_share(match.similar, match.ids)} of the ids are the same but for case, "
+            "spaces, leading zeros or a trailing .0"
         )
     return text
 
 
-def _plain(ids: ir.StringValue) -> ir.StringValue:
-    return ids.strip().lower().re_replace(r"\.0+$", "").re_replace(r"^0+", "")
-
-
 def _check_null_like(data: HealthData) -> Iterator[HealthCheck]:
-    """Count the ids that are spelled like nulls, and name them."""
+    """Count the ids that are spelled like nulls, kept or rejected, and name them."""
     for topic, table in data.tables().items():
-        ids = [column for column in IDS[topic] if column in table.columns]
-        like = {column: table[column].strip().lower().isin(NULL_LIKE) for column in ids}
-        found = measure(table, **{column: like[column].sum() for column in ids})
-        for column in ids:
-            counts = _count_values(table.filter(like[column])[column]) if found[column] else {}
+        for column in (name for name in IDS[topic] if name in table.columns):
+            counts = _count_null_like(data, topic, column)
             line = make_share_line(
                 topic,
                 f"{column} spelled like a null",
                 sum(counts.values()),
-                data.size(topic),
+                data.counts[topic].rows_in,
                 data.limits.null_like_ids,
-                "each of these spellings counts as one user, item or visit; export nulls as nulls",
+                "ingestion.null_values names the texts that mean null; with an empty list, each "
+                "of them is one user, item or visit",
             )
             named = ", ".join(f"{name!r} {n:,}" for name, n in list(counts.items())[:MOST_NAMED])
             shown = f"{line.shown}: {named}" if counts else line.shown
             yield line.model_copy(update={"shown": shown})
 
 
-def _count_values(values: ir.StringColumn) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
+def _check_spellings(data: HealthData) -> Iterator[HealthCheck]:
+    """Count ids that are probably the same as another one, and those that were rounded."""
+    for topic, column in (("events", "user_id"), ("items", "item_id"), ("items", "seller_id")):
+        table = data.tables()[topic]
+        if column not in table.columns:
+            continue
+        ids = table.filter(table[column].notnull()).group_by(column).agg(n=ibis._.count())
+        ids = ids.mutate(plain=plain_id(ids[column]), rounded=ids[column].re_search(_SCIENTIFIC))
+        found = measure(
+            ids,
+            ids=ids.count(),
+            plain=ids.plain.nunique(),
+            rows=ids.n.sum(),
+            rounded=ids.n.sum(where=ids.rounded),
+        )
+        yield make_share_line(
+            topic,
+            f"{column} in several spellings",
+            found["ids"] - found["plain"],
+            found["ids"],
+            data.limits.ids_in_several_spellings,
+            "they differ from another one in case, spaces, Unicode form, leading zeros or a "
+            "trailing .0 only: are they the same?",
+        )
+        yield make_share_line(
+            topic,
+            f"{column} in scientific notation",
+            found["rounded"] or 0,
+            found["rows"] or 0,
+            data.limits.rounded_ids,
+            "a spreadsheet rounds long numbers, and different ids become the same: export anew",
+        )
+
+
+def _count_null_like(data: HealthData, topic: str, column: str) -> dict[str, int]:
+    """How often each spelling of a null is an id of a kept row, or the cause of a rejected one."""
+    counts = _count_values(data.kept_rows(topic)[column], NULL_LIKE)
+    if f"{column}: {NULL_SPELLING}" in data.counts[topic].reasons:
+        rows = data.rejected[topic]
+        causes = rows.filter(rows[REASON].contains(f"{column}: {NULL_SPELLING}"))
+        rejected = _count_values(causes[column].cast("string").name(column), NULL_LIKE)
+        counts = {id_: counts.get(id_, 0) + rejected.get(id_, 0) for id_ in counts | rejected}
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _count_values(values: ir.StringColumn, spellings: Sequence[str]) -> dict[str, int]:
+    """How often each value occurs that is one of some spellings, in lower case."""
     name = values.get_name()
-    rows = values.value_counts(name="n").order_by(ibis.desc("n"), name)
+    counts = values.value_counts(name="n")  # first, since few values are many rows
+    rows = counts.filter(counts[name].strip().lower().isin(spellings))
     return {row[name]: row["n"] for row in rows.to_pyarrow().to_pylist()}
 
 

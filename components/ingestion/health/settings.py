@@ -1,9 +1,9 @@
 """Thresholds of the health page."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from refit.settings import Settings
 
@@ -18,6 +18,12 @@ class HealthLimits(Settings):
 
     look: float | None = None
     stop: float | None = None
+    _setting: str = PrivateAttr(default="")
+
+    @property
+    def setting(self) -> str:
+        """The name of the pair within the settings; empty for a pair that is none of them."""
+        return self._setting
 
 
 class HealthSettings(Settings):
@@ -40,7 +46,13 @@ class HealthSettings(Settings):
             and ``max_rejected.events`` stops the run.
         unknown_users: Share of events whose user the users table does not have.
         users_without_features: Share of events whose user has no value in any user column.
+        misspelt_users: Share of the users with events that the users table has in another spelling
+            only, such as ``007`` for ``7``.
         null_like_ids: Share of rows whose id is spelled like a null, such as ``NULL`` or ``nan``.
+        ids_in_several_spellings: Share of the users, items or sellers that differ from another one
+            in case, spaces, Unicode form, leading zeros or a trailing ``.0`` only.
+        rounded_ids: Share of rows whose id is a number in scientific notation, as spreadsheets
+            write long ones: different ids become the same.
         duplicates: Share of a table's rows that are duplicates.
         rejected: Share of a table's rows that are rejected; ``max_rejected`` stops the run.
         largest_user: Share of the events of one user: of all events, in train and in test.
@@ -74,9 +86,12 @@ class HealthSettings(Settings):
     full_hours: HealthLimits = HealthLimits(look=0.5)
     no_purchase: HealthLimits = HealthLimits(look=1.0)
     unknown_items: HealthLimits = HealthLimits(look=0.001)
-    unknown_users: HealthLimits = HealthLimits(look=0.05, stop=1.0)
+    unknown_users: HealthLimits = HealthLimits(look=0.05, stop=0.95)
+    misspelt_users: HealthLimits = HealthLimits(look=0.000001, stop=0.01)
     users_without_features: HealthLimits = HealthLimits(look=0.5)
     null_like_ids: HealthLimits = HealthLimits(look=0.000001, stop=0.25)
+    ids_in_several_spellings: HealthLimits = HealthLimits(look=0.000001)
+    rounded_ids: HealthLimits = HealthLimits(look=0.000001, stop=0.25)
     duplicates: HealthLimits = HealthLimits(look=0.05)
     rejected: HealthLimits = HealthLimits(look=0.001)
     largest_user: HealthLimits = HealthLimits(look=0.1, stop=0.9)
@@ -111,3 +126,10 @@ class HealthSettings(Settings):
             else given
             for name, given in values.items()
         }
+
+    @model_validator(mode="after")
+    def _name_the_pairs(self) -> Self:
+        """Give each pair its name, so that a stop can say which setting it is."""
+        for name in type(self).model_fields:
+            getattr(self, name)._setting = name
+        return self

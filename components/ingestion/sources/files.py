@@ -11,9 +11,10 @@ are named in ``columns``, words of other event types in ``event_types``.
 
 CSV: a header line, in UTF-8 with or without a byte order mark, or in ``encoding``. Every field is
 read as text, so that ids keep their leading zeros; an empty field is null, and so are the texts of
-``null_values``. No sign starts a comment. A line with too few or too many fields is a rejected row,
-with its number and its content; lines before the header that begin with ``#`` are, too. All records
-of a file are counted twice, by two parsers, and a difference stops the run.
+``null_values``. No sign starts a comment. A line that repeats the header is a rejected row, with
+its number and its content; so is one with too few or too many fields, unless ``uneven_lines`` is
+``fit``, and one before the header that begins with ``#``. All records of a file are counted twice,
+by two parsers, and a difference stops the run.
 
 Times: ISO 8601 with an offset, or with the IANA name of a zone after it; others need
 ``naive_times`` or, if they are numbers, ``time_unit``. Of a local time that clocks show twice, the
@@ -33,10 +34,11 @@ import ibis.expr.types as ir
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from refit.errors import UsageError
+from refit.progress import log_message
 from refit.tabular.file_format import CONTRACT, REJECT
 from refit.tabular.naming import describe_extra, rename_columns, used_names
 from refit.tabular.reading import read_files
-from refit.tabular.table_files import find_named, find_parts
+from refit.tabular.table_files import find_named, find_parts, find_similar
 
 TERMS = "The user's own files, under the user's own terms."
 NAIVE_TIMES = REJECT
@@ -69,8 +71,15 @@ def find_tables(settings: IngestSettings) -> dict[str, Path]:
                     f"{', '.join(map(str, found))} may all be the {table}; "
                     f"name one of them in ingestion.paths.{table}"
                 )
+            similar = find_similar(root, table)
             if found:
                 tables[table] = found[0]
+            elif similar:
+                raise UsageError(
+                    f"{similar[0]} may be the {table}, and is not read: name it {table}.csv or "
+                    f"{table}.parquet, as its format is, or name it in ingestion.paths.{table}; "
+                    f"if it is something else, move it out of {root}"
+                )
         elif settings.path and table == "events":
             tables[table] = root
     if "events" not in tables:
@@ -83,6 +92,8 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     form = settings.file_format(NAIVE_TIMES)
     tables = {}
     for name, root in find_tables(settings).items():
+        if root.parent == Path(settings.path) and (beside := find_similar(root.parent, name)):
+            log_message(f"{name}: not read: {', '.join(map(str, beside))}")
         used = used_names(name, form)
         table = read_files(con, find_parts(root), form, root if root.is_dir() else None, used)
         tables[name] = rename_columns(table, name, form)

@@ -8,10 +8,11 @@ the same moment. The exit code is 1 if anything is not as it should be.
 """
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.evaluation.data import EvaluationData
@@ -20,91 +21,83 @@ from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import load_model
 from refit.progress import log_message, set_up_logging
-from tests.benchmarks.gate.attacks import DATA_ATTACKS, GATE_ATTACKS, Attack
+from tests.benchmarks.gate.attacks import Attack
 from tests.benchmarks.gate.looks import simulate_tries
-from tests.benchmarks.gate.market import (
-    Judgement,
-    judge,
-    judge_again,
-    open_market,
-    read_settings,
-    save_market,
-    write_market,
-)
+from tests.benchmarks.gate.market import Judgement, judge, read_settings, write_market
 from tests.benchmarks.gate.promotes import race_everywhere
 from tests.benchmarks.gate.rates import JudgedQueries, rate_identical, rate_twins, run_ratchet
 from tests.benchmarks.gate.registry_attacks import build_bundles, try_attacks
+from tests.benchmarks.gate.trials import judge_attacks, withstood
 
-MAY_GAIN = 0.03
-"""An attack that is not refused may reach this much more than the honest model."""
 JUDGEMENTS = 200
-WIDTH = 52
+WIDTH = 59
 
 
 def main() -> int:
     """Run everything, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--promotes", type=int, default=1000, help="tries at the same moment")
+    parser.add_argument("--only", default="", help="only attacks whose name contains this, no rest")
+    parser.add_argument("--seed", type=int, default=7, help="of the simulated shop")
     options = parser.parse_args()
     set_up_logging()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        failures = list(_attack(Path(folder)))
-    failures += _race(options.promotes)
-    _print(f"\n{time.monotonic() - started:.0f} s, {len(failures)} not as they should be")
+        failures = list(_attack(Path(folder), options.seed, options.only))
+    if not options.only:
+        failures += _race(options.promotes)
+    took = f"{time.monotonic() - started:.0f} s, {_processor_seconds():.0f} s of processor time"
+    _print(f"\n{took}, {len(failures)} not as they should be")
     for failure in failures:
         _print(f"  {failure}")
     return bool(failures)
 
 
-def _attack(root: Path) -> Iterator[str]:
-    """Run the honest shop and all attacks; yields what is not as it should be."""
+def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
+    """Run the honest shop and the attacks; yields what is not as it should be."""
     market, parts = root / "market", root / "honest"
-    write_market(market)
+    write_market(market, seed)
     honest = judge(market, {}, parts)
-    _print(f"{'attack':{WIDTH}}  {'ended at':9}  {'metric':>6}  reason")
-    _print_row("(none: the honest shop)", honest.step, honest.metric, _first(honest, ""))
+    _print(f"{'attack':{WIDTH}}  {'ended at':8}  {'metric':>6}  reason")
+    _print_row(
+        "(none: the honest shop)",
+        honest.step,
+        honest.metric,
+        _find_part(honest.reasons, "") or "passed",
+    )
     if not honest.passed or honest.metric is None:
         yield "the honest shop does not pass"
         return
-    for attack in DATA_ATTACKS:
-        yield from _report(attack, _judge_attack(attack, root, market), honest.metric)
-    for attack in GATE_ATTACKS:
-        own = root / attack.name.replace(" ", "-")
-        yield from _report(attack, judge_again(parts, attack.settings, own), honest.metric)
+    for attack, found in judge_attacks(root, market, parts, only):
+        yield from _report(attack, found, honest.metric)
+    if only:
+        return
     bundles = build_bundles(parts, root / "bundles")
     for attempt, reason in try_attacks(bundles, root / "registries"):
-        _print_row(attempt.name, "registry", None, reason or "SUCCEEDED")
+        shown = _find_part((reason.replace(f"{root}/", ""),), attempt.names)
+        _print_row(attempt.name, "registry", None, shown or "SUCCEEDED")
         if attempt.names not in reason or not reason:
             yield f"{attempt.name}: {reason or 'succeeded'}"
     yield from _measure_rates(parts)
 
 
-def _judge_attack(attack: Attack, root: Path, market: Path) -> Judgement:
-    data = root / attack.name.replace(" ", "-")
-    con = open_market(market)
-    if attack.sql:
-        con.execute(attack.sql)
-    save_market(con, data / "market")
-    con.close()
-    return judge(data / "market", attack.settings, data / "steps")
-
-
 def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
-    reason = _first(found, attack.names)
-    is_named = not found.passed and attack.names in reason
-    gains = found.metric is not None and found.metric > honest + MAY_GAIN
-    is_fine = is_named if attack.expected == "refused" else not gains or not found.passed
-    shown = reason or ("passed, gains nothing" if is_fine else "PASSED")
+    reason = _find_part(found.reasons, attack.names)
+    is_fine = withstood(attack, found, honest)
+    shown = reason or ("passed" if is_fine else "PASSED")
+    if found.passed and attack.compared in found.compared:
+        shown += f", compared with {attack.compared}"
+    elif found.passed and found.metric is not None:
+        shown += f", {found.metric - honest:+.3f} of the honest model's"
     _print_row(attack.name, found.step, found.metric, shown)
     if not is_fine:
         yield f"{attack.name}: {reason or 'passed'}"
 
 
-def _first(found: Judgement, names: str) -> str:
-    """The reason that contains a word, or else the first one."""
-    named = [reason for reason in found.reasons if names in reason]
-    return " ".join((named or [*found.reasons, ""])[0].split())
+def _find_part(reasons: Sequence[str], names: str) -> str:
+    """The part of a reason that contains some words, or else of the first reason."""
+    parts = [" ".join(part.split()) for reason in reasons for part in reason.split("; ")]
+    return ([part for part in parts if names in part] + parts + [""])[0]
 
 
 def _measure_rates(parts: Path) -> Iterator[str]:
@@ -152,12 +145,18 @@ def _race(tries: int) -> list[str]:
 
 def _print_row(name: str, step: str, metric: float | None, reason: str) -> None:
     value = "" if metric is None else f"{metric:.3f}"
-    _print(f"{name:{WIDTH}}  {step:9}  {value:>6}  {reason[:160]}")
+    _print(f"{name:{WIDTH}}  {step:8}  {value:>6}  {reason[:160]}")
 
 
 def _print_rates(name: str, outcomes: dict[str, int]) -> None:
     counts = [str(outcomes.get(outcome, 0)) for outcome in ("passed", "cannot tell", "refused")]
     _print(f"{name:{WIDTH}}  {' / '.join(counts)}")
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _print(text: str) -> None:

@@ -16,20 +16,13 @@ from numpy.typing import NDArray
 
 from components.evaluation.bootstrap import Replicates
 from components.evaluation.gate import apply_gate
-from components.evaluation.results import (
-    MODEL,
-    Exposure,
-    IndexResult,
-    Interval,
-    Method,
-    Results,
-    SmokeResult,
-)
+from components.evaluation.results import MODEL, Interval, Results
 from components.evaluation.settings import EvaluationSettings
 from refit.ledger import JudgedWindow, Ledger, Looks, describe_window, draft_judgement
+from tests.components.evaluation.test_gate import results as make_passing
 
 SETTINGS = EvaluationSettings(slice_floors=(), required_baselines=("popularity",), margin=0.0)
-METRIC = SETTINGS.metric
+METRIC, GUARD = SETTINGS.metric, SETTINGS.guard_metric
 USERS, QUERIES, REPLICATES = 400, 1000, 400
 HIT_RATE, TRADED = 0.3, 0.2
 Values = NDArray[np.float64]
@@ -107,32 +100,24 @@ def _measure(user: NDArray[np.int64], model: Values, baseline: Values, seed: int
     drawn = Replicates(user, columns, REPLICATES, seed)
     gain = drawn.difference("model", "baseline", "n")
     guard = Interval(value=0.1, low=0.05, high=0.15)
-    fine = {"exposure": Exposure(coverage=0.5, item_gini=0.5, seller_gini=0.5), "not_finite": 0}
-    metrics = {SETTINGS.guard_metric: guard}
-    return Results(
-        protocol={},
-        n_queries=QUERIES,
-        n_users=drawn.n_users,
-        embedding_version="t",
-        methods=(
-            Method(
-                name=MODEL,
-                kind="model",
-                metrics={METRIC: drawn.mean("model", "n"), **metrics},
-                **fine,
+    measured = {
+        MODEL: {"metrics": {METRIC: drawn.mean("model", "n"), GUARD: guard}},
+        "popularity": {
+            "metrics": {METRIC: drawn.mean("baseline", "n"), GUARD: guard},
+            "gain": {METRIC: gain, GUARD: guard},
+        },
+    }
+    passing = make_passing()
+    return passing.model_copy(
+        update={
+            "n_queries": QUERIES,
+            "n_users": drawn.n_users,
+            "methods": tuple(
+                method.model_copy(update=measured[method.name])
+                for method in passing.methods
+                if method.name in measured
             ),
-            Method(
-                name="popularity",
-                kind="baseline",
-                metrics={METRIC: drawn.mean("baseline", "n"), **metrics},
-                gain={METRIC: gain, SETTINGS.guard_metric: guard},
-                **fine,
-            ),
-        ),
-        index=IndexResult(
-            embedding_version="t", recorded_recall=1.0, recall=1.0, p99_ms=1.0, vector_gap=0.0, n=9
-        ),
-        smoke=SmokeResult(gap=0.0, n=9),
+        }
     )
 
 

@@ -1,5 +1,6 @@
 """A simulated shop as three tables, and one judgement of a model on them, step by step."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Judgement:
         passed: Whether the gate passed it.
         reasons: Why it was refused.
         metric: The model's primary metric on the test queries; None before the evaluation.
+        compared: The methods that were compared with the model.
         seconds: What all steps took.
     """
 
@@ -76,18 +78,20 @@ class Judgement:
     passed: bool
     reasons: tuple[str, ...]
     metric: float | None
+    compared: tuple[str, ...]
     seconds: float
 
 
-def write_market(folder: Path) -> None:
+def write_market(folder: Path, seed: int = 7) -> None:
     """Write the tables of the honest shop, as Parquet."""
-    write_history(SIMULATED, folder)
+    write_history({**SIMULATED, "seed": seed}, folder)
 
 
 def open_market(folder: Path) -> duckdb.DuckDBPyConnection:
     """Open the tables, so that an attack can change them."""
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET enable_progress_bar = false")
     for name in TABLES:
         con.execute(f"CREATE TABLE {name} AS FROM '{folder / name}.parquet'")
     return con
@@ -121,15 +125,24 @@ def judge(data: Path, changes: Mapping[str, Any], out: Path) -> Judgement:
     return _run_steps(data, changes, out, out)
 
 
-def judge_again(honest: Path, changes: Mapping[str, Any], out: Path) -> Judgement:
+def judge_again(parts: Path, changes: Mapping[str, Any], out: Path) -> Judgement:
     """Judge a model that was trained before with other settings of the evaluation.
 
     Args:
-        honest: Folder of the outputs of ``judge``.
+        parts: Folder of the outputs of ``judge``. A bundle in ``champion`` is the champion.
         changes: What the attack sets in the config.
         out: Folder for the evaluation.
     """
-    return _run_steps(None, changes, honest, out)
+    return _run_steps(None, changes, parts, out)
+
+
+def copy_parts(parts: Path, folder: Path) -> None:
+    """Copy the outputs of ``judge`` that an attack may change, and link the others."""
+    folder.mkdir(parents=True)
+    for name in ("dataset", "features"):
+        (folder / name).symlink_to(parts / name)
+    for name in ("model", "index"):
+        shutil.copytree(parts / name, folder / name)
 
 
 def read_settings(changes: Mapping[str, Any]) -> RunSettings:
@@ -142,11 +155,16 @@ def read_settings(changes: Mapping[str, Any]) -> RunSettings:
 
 
 def _run_steps(data: Path | None, changes: Mapping[str, Any], parts: Path, out: Path) -> Judgement:
-    started, step = time.monotonic(), "settings"
+    started, step, champion = time.monotonic(), "settings", parts / "champion"
 
-    def ended(reasons: tuple[str, ...], metric: float | None = None) -> Judgement:
+    def ended(reasons: tuple[str, ...], found: Results | None = None) -> Judgement:
         passed = step == "gate" and not reasons
-        return Judgement(step, passed, reasons, metric, time.monotonic() - started)
+        metric, compared = None, ()
+        if found:
+            model, *others = found.methods
+            metric = model.metrics[settings.evaluation.metric].value
+            compared = tuple(method.name for method in others if method.metrics)
+        return Judgement(step, passed, reasons, metric, compared, time.monotonic() - started)
 
     try:
         where = {"ingestion": {"path": str(data or parts)}}
@@ -167,13 +185,9 @@ def _run_steps(data: Path | None, changes: Mapping[str, Any], parts: Path, out: 
             parts / "model",
             parts / "index",
             out / "evaluation",
+            champion=champion if champion.exists() else None,
         )
         step = "gate"
-        return ended(verdict.reasons, _read_metric(out / "evaluation", settings))
+        return ended(verdict.reasons, Results.parse(read_json(out / "evaluation/metrics.json")))
     except RefitError as error:
         return ended((str(error),))
-
-
-def _read_metric(folder: Path, settings: RunSettings) -> float | None:
-    results = Results.parse(read_json(folder / "metrics.json"))
-    return results.methods[0].metrics[settings.evaluation.metric].value

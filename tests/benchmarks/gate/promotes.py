@@ -22,7 +22,7 @@ from tests.postgres import NEWEST, running_postgres
 from tests.s3 import BUCKET, in_environment, running_s3
 
 WAIT_SECONDS = 120.0
-TRIES_PER_REGISTRY = 100
+TRIES_PER_REGISTRY = 250
 """A registry is replaced by a fresh one after so many tries: each one makes its history longer."""
 
 

@@ -41,14 +41,12 @@ class JudgedQueries:
         ends = np.cumsum(np.bincount(self.user))
         starts = np.concatenate([[0], ends[:-1]])
         present = np.flatnonzero(ends > starts)
-        rows, users, total = [], [], 0
-        while total < n_queries:
-            user = random.choice(present)
-            rows.append(order[starts[user] : ends[user]])
-            users.append(np.full(len(rows[-1]), len(users)))
-            total += len(rows[-1])
-        which = np.concatenate(rows)[:n_queries]
-        return JudgedQueries(np.concatenate(users)[:n_queries], self.hit[which])
+        drawn = random.choice(present, n_queries)
+        sizes = (ends - starts)[drawn]
+        drawn = drawn[: np.searchsorted(np.cumsum(sizes), n_queries) + 1]
+        which = np.concatenate([order[starts[user] : ends[user]] for user in drawn])[:n_queries]
+        users = np.repeat(np.arange(len(drawn)), sizes[: len(drawn)])[:n_queries]
+        return JudgedQueries(users, self.hit[which])
 
 
 def train_again(hit: Hits, changed: float, random: np.random.Generator, loss: float = 0.0) -> Hits:

@@ -25,7 +25,7 @@ class RegistryAttack:
     Attributes:
         name: Its name in the table.
         run: Tries it, in a folder of its own; raises where it is refused.
-        names: A word that the reason must contain.
+        names: Words that the reason must contain.
     """
 
     name: str
@@ -84,8 +84,7 @@ def _promote_another_verdict(bundles: Bundles, folder: Path) -> None:
     parts = shutil.copytree(bundles.parts, folder / "parts")
     file = parts / "evaluation" / "verdict.json"
     verdict = read_json(file)
-    towers = dict.fromkeys(verdict["subject"], "0" * 64)
-    write_json(file, {**verdict, "subject": towers})
+    write_json(file, {**verdict, "subject": {**verdict["subject"], "model": "0" * 64}})
     _assemble(parts, folder / "bundle")
 
 
@@ -131,6 +130,18 @@ def _promote_what_was_rolled_back(bundles: Bundles, folder: Path) -> None:
     registry.promote(bundles.other.bundle_id, BY, REASON)
 
 
+def _go_back(bundles: Bundles, folder: Path) -> None:
+    registry = Registry(folder / "registry")
+    for bundle in (bundles.honest, bundles.other):
+        registry.promote(registry.add(bundle), BY, REASON)
+    registry.promote(bundles.honest.bundle_id, BY, REASON)
+
+
+def _promote_without_a_reason(bundles: Bundles, folder: Path) -> None:
+    registry = Registry(folder / "registry")
+    registry.promote(registry.add(bundles.honest), BY, "")
+
+
 def _promote_over_another_champion(bundles: Bundles, folder: Path) -> None:
     registry = Registry(folder / "registry")
     ids = [registry.add(bundle) for bundle in (bundles.honest, bundles.other)]
@@ -146,20 +157,38 @@ def _corrupt_the_champion(bundles: Bundles, folder: Path) -> None:
 
 
 ATTACKS = (
-    RegistryAttack("a verdict that judged another model", _promote_another_verdict, "verdict"),
+    RegistryAttack(
+        "a verdict that judged another model",
+        _promote_another_verdict,
+        "its verdict is on another model",
+    ),
     RegistryAttack("a tower that was changed after its verdict", _change_a_tower, "saved_model.pb"),
     RegistryAttack("a refused bundle, promoted all the same", _promote_refused, "worse"),
     RegistryAttack(
         "an empty registry taken for a cold start", _start_without_a_champion, "--first-model"
     ),
-    RegistryAttack("a first model beside a champion", _start_first_again, "champion"),
-    RegistryAttack("a lost champion.json taken for a cold start", _lose_the_champion, "champion"),
-    RegistryAttack("a champion.json that is broken", _corrupt_the_champion, "champion.json"),
     RegistryAttack(
-        "a model that was rolled back, promoted again", _promote_what_was_rolled_back, "blocked"
+        "a first model beside a champion", _start_first_again, "leave out --first-model"
     ),
     RegistryAttack(
-        "a promotion that expected another champion", _promote_over_another_champion, "champion"
+        "a lost champion.json taken for a cold start", _lose_the_champion, "champion.json is lost"
+    ),
+    RegistryAttack(
+        "a champion.json that is broken", _corrupt_the_champion, "champion.json is invalid"
+    ),
+    RegistryAttack(
+        "a model that was rolled back, promoted again",
+        _promote_what_was_rolled_back,
+        "its model is blocked",
+    ),
+    RegistryAttack("a model that was superseded, promoted again", _go_back, "it was superseded by"),
+    RegistryAttack(
+        "a promotion that expected another champion",
+        _promote_over_another_champion,
+        "evaluate again",
+    ),
+    RegistryAttack(
+        "a promotion without a reason", _promote_without_a_reason, "a name and a reason"
     ),
 )
 

@@ -202,6 +202,12 @@ def test_a_baseline_is_the_same_without_the_others(tmp_path):
         assert alone[name].chosen == together[name].chosen
 
 
+def test_attributes_have_a_factor_where_every_order_is_equally_good(shop):
+    found = tune_all(shop)["attributes in context"]  # three items, judged by the first ten
+    assert found.chosen["validation"] == 1.0
+    assert found.chosen["factors"]
+
+
 def test_items_without_attributes_or_context_leave_baselines_out(tmp_path):
     spec = FeatureSpec(history_length=3, popularity_half_lives_days=(7.0,))
     manifest = MANIFEST.model_copy(update={"spec": spec, "popularity_values": {}})

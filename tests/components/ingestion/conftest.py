@@ -51,6 +51,11 @@ class Shop:
         }
         return ingest(IngestSettings.parse(values | settings), self.out)
 
+    def ingest_again(self, **settings: Any) -> DatasetManifest:
+        """Ingest into a new folder, which is then the one that is read."""
+        self.out = self.out.with_name(f"{self.out.name}-again")
+        return self.ingest(**settings)
+
     def read(self, name: str) -> list[dict[str, Any]]:
         return pq.read_table(self.out / f"{name}.parquet").to_pylist()
 

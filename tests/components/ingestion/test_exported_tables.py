@@ -15,11 +15,6 @@ from refit.errors import DataValidationError, UsageError
 HEADER = "user_id,item_id,event_type,event_time"
 
 
-def again(shop, **settings):
-    shop.out = shop.out.with_name(f"{shop.out.name}-again")
-    return shop.ingest(**settings)
-
-
 def advice_of(error):
     """The settings that a message says to write."""
     text = str(error.value).partition("write in the config:\n")[2].partition("\nThe rejected")[0]
@@ -31,7 +26,7 @@ def cure(shop, match, **settings):
     strict = {"max_rejected": {"events": 0.01, "items": 0.01, "users": 0.01}}
     with pytest.raises(DataValidationError, match=match) as error:
         shop.ingest(**strict, **settings)
-    return again(shop, **strict, **settings, **advice_of(error)), str(error.value)
+    return shop.ingest_again(**strict, **settings, **advice_of(error)), str(error.value)
 
 
 def as_csv(rows, delimiter=","):
@@ -156,28 +151,9 @@ def test_ids_that_are_spelled_like_null(shop, make_events):
     with pytest.raises(DataValidationError, match="spelled like null: 6 rows") as error:
         shop.ingest(max_rejected={"events": 0.01})
     assert advice_of(error) == {"null_values": nulls}
-    counts = again(shop, null_values=nulls).counts["events"]
+    counts = shop.ingest_again(null_values=nulls).counts["events"]
     assert counts.reasons == {"user_id: missing": 6}
-    assert again(shop, null_values=[]).counts["events"].kept == 12
-
-
-@pytest.mark.parametrize(
-    ("spell", "similar"),
-    [
-        (lambda user: f"{int(user[1:]):03}", True),
-        (lambda user: f"{user[1:]}.0", True),
-        (lambda user: f"USR-{user}", False),
-        (lambda user: f" {user[1:]}", True),
-    ],
-)
-def test_users_whose_ids_are_spelled_in_another_way_stop_the_run(shop, make_events, spell, similar):
-    shop.write("events", [r | {"user_id": r["user_id"][1:]} for r in make_events()])
-    shop.write("users", [{"user_id": spell(f"u{n}"), "age": n} for n in range(4)])
-    with pytest.raises(DataValidationError, match=r"users: 0 of the 4 users with events") as error:
-        shop.ingest()
-    assert ("another spelling" in str(error.value)) is similar
-    assert repr(spell("u0")) in str(error.value)
-    assert again(shop, **advice_of(error)).counts["users"].kept == 4
+    assert shop.ingest_again(null_values=[]).counts["events"].kept == 12
 
 
 def test_ids_as_fractions_are_whole_numbers_in_every_table(shop, make_events):
@@ -204,7 +180,7 @@ def test_columns_that_nothing_uses_do_not_stop_a_run(shop, make_events, items):
     assert set(shop.read("items")[0]) == {"item_id", "price", "huge"}
     assert shop.read("items")[0]["huge"] is None
     with pytest.raises(DataValidationError, match="cannot be read as a string: it holds struct"):
-        again(shop, item_columns=["meta"])
+        shop.ingest_again(item_columns=["meta"])
 
 
 @pytest.mark.parametrize("spec", ["emb_", "emb_*", [f"emb_{n}" for n in range(40)]])
@@ -218,7 +194,7 @@ def test_a_vector_in_columns(shop, make_events, items, spec):
     shop.write("items", rows)
     shop.ingest()
     assert set(shop.read("items")[0]) == {"item_id", "price"}
-    again(shop, vector_columns={"image_embedding": spec})
+    shop.ingest_again(vector_columns={"image_embedding": spec})
     vectors = [row["image_embedding"] for row in shop.read("items")]
     assert vectors == [*values[:4].tolist(), None]
 
@@ -272,7 +248,7 @@ def test_parts_may_differ_in_order_and_types_and_lack_columns(shop, make_events)
     shop.ingest(validation_start="2024-03-03", test_start="2024-03-06")
     assert {row["user_id"] for row in shop.read("events")} == {"7"}
     pq.write_table(pa.Table.from_pylist(text), folder / "2.parquet")
-    assert again(shop).counts["events"].kept == 12
+    assert shop.ingest_again().counts["events"].kept == 12
 
 
 def test_a_part_without_zones_is_not_read_as_utc_beside_one_with_them(shop, make_events):
@@ -304,7 +280,7 @@ def test_two_columns_of_one_name_that_matters_are_refused(shop, make_events):
     rows = make_events(note="x", Note="y")
     shop.write("events", rows)
     (shop.source / "events.csv").unlink()
-    assert again(shop).counts["events"].kept == 12
+    assert shop.ingest_again().counts["events"].kept == 12
 
 
 @pytest.mark.parametrize(
@@ -329,3 +305,126 @@ def test_a_setting_that_another_source_does_not_read_is_an_error(shop, settings)
     (name,) = settings
     with pytest.raises(UsageError, match=f"{name}: only for source 'files'"):
         shop.ingest(source="hm", **settings)
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_lines_that_lack_or_add_empty_fields_are_fitted(shop, make_events, lacking):
+    header, *lines = as_csv([row | {"surface": "home"} for row in make_events()]).split("\n")
+    for n in range(3):
+        lines[n] = lines[n].removesuffix(",home") if lacking else f"{lines[n]},,"
+    shop.write_text("events", "\n".join([header, *lines]))
+    manifest, message = cure(shop, f"line: too {'few' if lacking else 'many'} fields: 3 rows")
+    assert "uneven_lines: fit" in message
+    assert manifest.counts["events"].kept == 12
+    surfaces = [row["surface"] for row in shop.read("events")]
+    assert surfaces == ([None] * 3 if lacking else ["home"] * 3) + ["home"] * 9
+
+
+def test_a_remark_is_never_fitted(shop, make_events):
+    shop.write_text("events", f"{as_csv(make_events())}\n(12 rows affected)\n")
+    assert shop.ingest(uneven_lines="fit").counts["events"].reasons == {"line: too few fields": 1}
+    with pytest.raises(DataValidationError, match="12 rows affected") as error:
+        shop.ingest_again(max_rejected={"events": 0.01})
+    assert "uneven_lines" not in str(error.value)
+
+
+def test_a_header_within_the_file_is_no_row(shop, make_events, items):
+    shop.write("events", make_events())
+    header, *lines = as_csv(items).split("\n")
+    shop.write_text("items", "\n".join([header, *lines[:2], header, *lines[2:], header]))
+    counts = shop.ingest().counts["items"]
+    assert (counts.rows_in, counts.kept) == (7, 5)
+    assert counts.reasons == {"line: repeats the header": 2}
+    assert [row["_line"] for row in shop.read_rejected("items")] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "name", ["items.txt", "items.xlsx", "items_2024-03-01.csv", "item.csv", "Items (1).csv"]
+)
+def test_a_file_that_may_be_a_table_is_not_passed_over(shop, make_events, name):
+    shop.write("events", make_events())
+    (shop.source / name).write_text("item_id\ni0\n")
+    with pytest.raises(UsageError, match=r"may be the items, and is not read.*paths\.items"):
+        shop.ingest()
+    (shop.source / name).unlink()
+    for note in (
+        "items.md",
+        "itemsize.csv",
+        "items.csv.md5",
+        "._items.csv",
+        "()",
+        "items_schema.csv",
+    ):
+        (shop.source / note).write_text("")
+    assert shop.ingest().counts["events"].kept == 12
+
+
+def test_parts_in_other_case_and_with_numbers_as_ids(shop, make_events):
+    rows = [row | {"user_id": "7", "surface": "home"} for row in make_events()]
+    (shop.source / "events").mkdir()
+    for number, part in enumerate((rows[:6], rows[6:])):
+        if number:
+            part = [r | {"user_id": 7.0} for r in part]
+            part = [{"Surface" if k == "surface" else k: v for k, v in r.items()} for r in part]
+        pq.write_table(pa.Table.from_pylist(part), shop.source / "events" / f"{number}.parquet")
+    assert shop.ingest().counts["users"].kept == 1
+    assert {(r["user_id"], r["surface"]) for r in shop.read("events")} == {("7", "home")}
+
+
+def test_columns_called_like_those_that_are_added(shop, make_events):
+    odd = dict.fromkeys(("_raw", "_place", "_file", "_line", "_problem", "reason", "n"), "x")
+    shop.write("events", make_events(**odd))
+    assert shop.ingest().counts["events"].kept == 12
+    shop.source.joinpath("events.parquet").unlink()
+    shop.write_text("events", as_csv(make_events(**odd)))
+    assert shop.ingest_again().counts["events"].kept == 12
+
+
+def test_vectors_as_numpy_writes_them(shop, make_events):
+    shop.write("events", make_events())
+    rows = [f'i{n},"[ 1.   {n}.5\n 3e-1]"' for n in range(5)]
+    shop.write_text("items", "\n".join(["item_id,image_embedding", *rows, "i6,[0.1 ... 0.2]"]))
+    counts = shop.ingest().counts["items"]
+    assert counts.reasons == {"image_embedding: cannot be read as a vector": 1}
+    assert shop.read("items")[2]["image_embedding"] == pytest.approx([1.0, 2.5, 0.3])
+
+
+def test_times_in_a_wrong_unit_are_rejected(shop, make_events):
+    rows = [r | {"event_time": int(r["event_time"].timestamp())} for r in make_events()]
+    shop.write("events", rows)
+    with pytest.raises(DataValidationError, match="event_time: before 1990: 12 rows") as error:
+        shop.ingest(time_unit="ms")
+    assert advice_of(error) == {"time_unit": "s"}
+
+
+def test_the_delimiter_and_the_quote_are_named(shop, make_events):
+    shop.write_text("events", as_csv(make_events(), "^"))
+    cure(shop, "there are: 'user_id\\^item_id")
+    quoted = [{k: f"'{v}'" for k, v in row.items()} for row in make_events()]
+    shop.write_text("events", as_csv(quoted))
+    shop.out = shop.out.with_name("quoted")
+    cure(shop, "unknown event type")
+    assert shop.read("events")[0]["user_id"] == "u0"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"PK\x03\x04\x14", "a zip archive"), (b'{"a": 1}', "JSON"), (b"<html>", "HTML")],
+)
+def test_files_that_are_no_csv(shop, content, kind):
+    (shop.source / "events.csv").write_bytes(content)
+    with pytest.raises(DataValidationError, match=rf"events\.csv is .*{kind}"):
+        shop.ingest()
+
+
+def test_links_that_lead_nowhere_or_back(shop, make_events):
+    folder = shop.source / "events"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(make_events()), folder / "a.parquet")
+    (folder / "b.parquet").symlink_to(folder / "gone")
+    with pytest.raises(UsageError, match="which does not exist"):
+        shop.ingest()
+    (folder / "b.parquet").unlink()
+    (folder / "day=1").symlink_to(folder)
+    with pytest.raises(UsageError, match="a link to a folder that it is in"):
+        shop.ingest()

@@ -32,7 +32,7 @@ NOON = datetime(2024, 3, 4, 12, tzinfo=UTC)
             {"event_time": datetime(2024, 4, 1, 0, 0, 1, tzinfo=UTC)},
             "event_time: is in the future",
         ),
-        ({"event_time": datetime(1969, 12, 31, tzinfo=UTC)}, "event_time: before 1970"),
+        ({"event_time": datetime(1970, 1, 1, tzinfo=UTC)}, "event_time: before 1990"),
         ({"price": -0.01}, "price: negative"),
         ({"price": float("inf")}, "price: not finite"),
     ],
