@@ -139,7 +139,8 @@ def keep_refused(
     return bundle_id
 
 
-def _prune(store: Registry, settings: DeploySettings, needed: set[str]) -> None:
+def _prune(store: Registry, settings: DeploySettings, compared: set[str]) -> None:
+    needed = compared if settings.keep_compared else set()
     for removed in store.prune(settings.keep_bundles, settings.keep_refused, needed):
         log_message(f"removed the old bundle {removed}")
 

@@ -18,12 +18,15 @@ class DeploySettings(FiniteSettings):
             removed.
         keep_refused: Number of newest bundles to keep among those that the gate refused, so that a
             person can promote one of them; they do not count as ``keep_bundles``.
+        keep_compared: Whether to keep also the bundles that the new one was compared with, since
+            the gate compares later ones with the best of them.
     """
 
     target: Literal["local", "seldon"] = "local"
     by: str = Field(default="pipeline", min_length=1)
     keep_bundles: int = Field(default=20, ge=2)
     keep_refused: int = Field(default=5, ge=0)
+    keep_compared: bool = True
 
 
 class RolloutSettings(FiniteSettings):

@@ -133,6 +133,20 @@ def test_old_bundles_are_removed_but_a_roll_back_remains_possible(tmp_path, regi
     assert store.rollback("ann", "worse").bundle_id == deployed[-2]
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_bundle_that_was_compared_with_is_kept_unless_a_setting_says_no(
+    tmp_path, registry, keeps
+):
+    settings = DeploySettings(keep_bundles=2, keep_compared=keeps)
+    parts = write_run(tmp_path / "run")
+    first = champion = deploy(settings, **parts, registry=registry, first_model=True)
+    metrics = {"methods": [{"kind": "champion", "extension": first}]}
+    (parts["evaluation"] / "metrics.json").write_text(json.dumps(metrics))
+    for _ in range(3):
+        champion = deploy(settings, **parts, registry=registry, champion=champion)
+    assert (first in Registry(registry).list()) is keeps
+
+
 def test_on_a_cluster_a_bundle_that_passed_is_proposed_and_not_promoted(tmp_path, registry):
     parts = write_run(tmp_path / "run")
     old = deploy(DeploySettings(), **parts, registry=registry, first_model=True)
