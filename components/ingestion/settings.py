@@ -13,6 +13,7 @@ from refit.settings import Settings
 from refit.tables import MemoryLimit, ThreadCount
 from refit.tabular.file_format import (
     ColumnNames,
+    DateOrder,
     DecimalMark,
     Encoding,
     EventTypeNames,
@@ -103,6 +104,8 @@ class IngestSettings(Settings):
         null_values: Only for ``files``: texts that mean null in any column, such as ``[NULL,
             N/A]``. None: only an empty field means null, and an id that is spelled like a null
             is rejected. An empty list keeps such ids.
+        date_order: Only for ``files``: the order of day, month and year in text, such as ``dmy``
+            for ``31/12/2026``. The default reads ``2026-12-31`` and ``2026/12/31``.
         time_unit: Only for ``files``: the unit of times that are numbers, counted from 1970. None:
             such times are rejected.
         vector_columns: Only for ``files``: the columns that together are one vector, by the
@@ -153,6 +156,7 @@ class IngestSettings(Settings):
     thousands: ThousandsMark = ""
     currency_signs: Signs = ()
     null_values: tuple[str, ...] | None = None
+    date_order: DateOrder = "ymd"
     time_unit: TimeUnit | None = None
     vector_columns: VectorColumns = {}
     start: UtcTime | None = None

@@ -22,6 +22,7 @@ _MEANS: Mapping[str, Sequence[str]] = {
     "purchase": ("transaction", "buy", "bought", "order", "sale", "sold", "paid", "checkout"),
 }
 _DIGITS_OF_A_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])(\d{6})?$")
+_DATE_WITH_YEAR_LAST = re.compile(r"\s*(?P<first>\d{1,2})[-./](?P<second>\d{1,2})[-./]\d{4}\b")
 _NUMBER_FORMS: Sequence[tuple[str, Sequence[str]]] = (
     (r"-?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?", ('thousands: ","',)),
     (r"-?\d{1,3}(\.\d{3})+,\d+", ('decimal: ","', 'thousands: "."')),
@@ -98,11 +99,24 @@ def _advise_time(examples: Sequence[str]) -> str:
     are_days = all(_DIGITS_OF_A_DAY.match(text.strip()) for text in examples)
     if _are_digits(examples) and not are_days:
         return advise_time_unit(float(examples[0])) if examples else ""
-    return _advise_nulls(examples) or (
-        "# times are ISO 8601, such as 2026-05-01T10:00:00+02:00, or 2026-05-01 10:00:00 and the "
-        "IANA name\n# of a zone, such as Europe/Berlin: an abbreviation such as EST has several "
+    return (
+        _advise_nulls(examples)
+        or _advise_date_order(examples)
+        or "# times are ISO 8601, such as 2026-05-01T10:00:00+02:00, or 2026-05-01 10:00:00 and "
+        "the IANA name\n# of a zone, such as Europe/Berlin: an abbreviation such as EST has several "
         "meanings"
     )
+
+
+def _advise_date_order(examples: Sequence[str]) -> str:
+    dates = [found for text in examples if (found := _DATE_WITH_YEAR_LAST.match(text))]
+    if not dates:
+        return ""
+    if any(int(date["first"]) > 12 for date in dates):
+        return "date_order: dmy  # the day stands first"
+    if any(int(date["second"]) > 12 for date in dates):
+        return "date_order: mdy  # the month stands first"
+    return f"date_order: dmy  # or mdy: what {dates[0][0].strip()} means"
 
 
 def _are_digits(examples: Sequence[str]) -> bool:

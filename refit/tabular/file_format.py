@@ -18,6 +18,7 @@ CONTRACT = {"events": EVENTS, "items": ITEMS, "users": USERS}
 
 EventTypeName = Literal["view", "like", "cart", "offer", "purchase", "hide"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+DateOrder = Literal["ymd", "dmy", "mdy"]
 UnevenLines = Literal["reject", "fit"]
 
 
@@ -145,6 +146,7 @@ class FileFormat(Settings):
         currency_signs: Signs or words to leave out before or after a number in text.
         null_values: Texts that mean null. None: an empty field only, and an id that is spelled
             like a null is rejected.
+        date_order: Order of day, month and year in text, separated by "-", "/" or ".".
         time_unit: Unit of times that are numbers, counted from 1970. None: they are rejected.
         naive_times: The IANA name of the zone of times without one, or ``reject``.
         vector_columns: The columns that together are one vector, by the vector's name.
@@ -161,6 +163,7 @@ class FileFormat(Settings):
     thousands: ThousandsMark = ""
     currency_signs: Signs = ()
     null_values: tuple[str, ...] | None = None
+    date_order: DateOrder = "ymd"
     time_unit: TimeUnit | None = None
     naive_times: Zone = REJECT
     vector_columns: VectorColumns = {}

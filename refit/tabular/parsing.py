@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 
 from refit.contract import Column, ColumnKind
 from refit.progress import log_message
-from refit.tabular.file_format import REJECT, FileFormat, TimeUnit
+from refit.tabular.file_format import REJECT, DateOrder, FileFormat, TimeUnit
 
 RAW = "_raw"
 """A struct column with the raw row, which is written where a row is rejected."""
@@ -38,6 +38,15 @@ _MEANS_NULL: Mapping[ColumnKind, str] = {"number": _NAN, "vector": _NO_ELEMENT}
 _SPACES = r"[\s\x{a0}\x{202f}\x{2009}]"
 _DAY = r"\d{4}-\d{1,2}-\d{1,2}"
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?"
+_DATE: Mapping[DateOrder, tuple[str, str]] = {
+    "ymd": (r"^(\d{4})[./](\d{1,2})[./](\d{1,2})([Tt ]|$)", r"\1-\2-\3\4"),
+    "dmy": (r"^(\d{1,2})[-./](\d{1,2})[-./](\d{4})([Tt ]|$)", r"\3-\2-\1\4"),
+    "mdy": (r"^(\d{1,2})[-./](\d{1,2})[-./](\d{4})([Tt ]|$)", r"\3-\1-\2\4"),
+}
+"""Dates that are not ISO 8601, and how to write them so."""
+_TWELVE_HOURS = (
+    rf"^({_DAY})[T ]+(0?[1-9]|1[0-2])((?::\d{{2}}){{1,2}}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?(.*)$"
+)
 _LOCAL_AND_ZONE = rf"^({_DAY}(?:[Tt ]{_CLOCK})?)\s*(.*)$"
 _ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:?\d\d)?)$"
 """The usual form of a time with a zone; other forms take several times as long to read."""
@@ -243,6 +252,7 @@ def _read_aware(value: ir.StringValue, form: FileFormat) -> ir.Value:
     """The time of a text with an offset from UTC, the name of a zone, or a unit."""
     text = value.strip()
     usual = ibis.ifelse(text.re_search(_ISO), text, None).try_cast(DTYPES["time"])
+    text = _as_iso(text, form)
     local, zone = _local_time(text), text.re_extract(_LOCAL_AND_ZONE, 2)
     has_clock = local.contains(":")
     offset = ibis.cases(
@@ -265,6 +275,16 @@ def _read_aware(value: ir.StringValue, form: FileFormat) -> ir.Value:
     return ibis.coalesce(usual, found)  # of a row that the first reads, nothing else is computed
 
 
+def _as_iso(text: ir.StringValue, form: FileFormat) -> ir.StringValue:
+    """A text with its date in the order of ISO 8601 and a clock of 24 hours."""
+    text = text.re_replace(*_DATE[form.date_order])
+    hour = text.re_extract(_TWELVE_HOURS, 2).try_cast(dt.int64) % 12
+    hour += ibis.ifelse(text.re_extract(_TWELVE_HOURS, 4).lower() == "p", 12, 0)
+    clock = " " + hour.cast(dt.string).lpad(2, "0") + text.re_extract(_TWELVE_HOURS, 3)
+    day, rest = text.re_extract(_TWELVE_HOURS, 1), text.re_extract(_TWELVE_HOURS, 5)
+    return ibis.ifelse(text.re_search(_TWELVE_HOURS), day + clock + rest, text)
+
+
 def _local_time(text: ir.StringValue) -> ir.StringValue:
     """The day and the clock's time of a text, to the microsecond; empty for another text."""
     local = text.re_extract(_LOCAL_AND_ZONE, 1)
@@ -275,7 +295,7 @@ def _as_naive(value: ir.Value, form: FileFormat) -> ir.Value:
     """The local time of a value without a zone; null for any other value."""
     kind = value.type()
     if kind.is_string():
-        text = value.strip()
+        text = _as_iso(value.strip(), form)
         is_naive = text.re_extract(_LOCAL_AND_ZONE, 2) == ""
         local = ibis.ifelse(is_naive, _local_time(text), None)
         return ibis.ifelse(text.re_search(_ISO), None, local).try_cast("timestamp(6)")

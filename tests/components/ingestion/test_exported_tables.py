@@ -428,3 +428,18 @@ def test_links_that_lead_nowhere_or_back(shop, make_events):
     (folder / "day=1").symlink_to(folder)
     with pytest.raises(UsageError, match="a link to a folder that it is in"):
         shop.ingest()
+
+
+@pytest.mark.parametrize(
+    ("time", "order"),
+    [("{d:%d/%m/%Y %H:%M:%S}", "dmy"), ("{d:%m/%d/%Y %I:%M:%S %p}", "mdy")],
+)
+def test_dates_with_the_year_last_name_the_setting_and_are_read(shop, make_events, time, order):
+    events = [e | {"event_time": time.format(d=e["event_time"])} for e in make_events()]
+    shop.write("events", events)
+    with pytest.raises(DataValidationError) as error:
+        shop.ingest(naive_times="UTC")
+    assert "date_order: dmy" in str(error.value)
+    assert shop.ingest(naive_times="UTC", date_order=order).counts["events"].kept == len(events)
+    times = sorted(row["event_time"] for row in shop.read("events"))
+    assert times == sorted(e["event_time"] for e in make_events())

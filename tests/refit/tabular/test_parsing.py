@@ -54,7 +54,6 @@ def test_a_time_with_a_zone_is_that_time(text, naive_times):
         "2026-01-01 05:30:00 IST",
         "2026-01-01 00:00:00 foo",
         "2026-01-01 00:00:00 Foo/Bar",
-        "2026-01-01 01:00 PM",
         "01/01/2026 00:00",
         "20260101000000",
         "1767225600",
@@ -88,6 +87,37 @@ def test_numbers_are_times_in_the_given_unit(unit, as_text):
     number = int(moment.timestamp()) * factor + (458 * factor // 1000 if unit != "s" else 0)
     given = [str(number)] if as_text else [number]
     assert read("time", given, time_unit=unit) == ([moment], [[]])
+
+
+NOON = datetime(2026, 12, 31, 12, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "order", "moment"),
+    [
+        ("31/12/2026 12:05", "dmy", NOON),
+        ("31.12.2026 12:05:00", "dmy", NOON),
+        ("12-31-2026 12:05", "mdy", NOON),
+        ("12/31/2026 12:05 PM", "mdy", NOON),
+        ("12/31/2026 12:05:00 am", "mdy", NOON - timedelta(hours=12)),
+        ("1/2/2026 9:05 p.m.", "dmy", datetime(2026, 2, 1, 21, 5, tzinfo=UTC)),
+        ("1/2/2026 9:05 PM", "mdy", datetime(2026, 1, 2, 21, 5, tzinfo=UTC)),
+        ("31/12/2026 13:05 Europe/Berlin", "dmy", NOON),
+        ("31/12/2026T13:05:00+01:00", "dmy", NOON),
+        ("2026-12-31 12:05", "dmy", NOON),
+        ("2026/12/31 12:05", "ymd", NOON),
+        ("31/12/2026", "dmy", NOON.replace(hour=0, minute=0)),
+        ("31/12/2026", "mdy", None),
+        ("31/12/2026 12:05", "ymd", None),
+        ("31/12/26 12:05", "dmy", None),
+        ("31/12/2026 13:05 PM", "dmy", None),
+        ("31/12/2026 0:05 PM", "dmy", None),
+    ],
+)
+def test_dates_in_another_order(text, order, moment):
+    values, ((*reasons,),) = read("time", [text], date_order=order, naive_times="UTC")
+    assert values == [moment]
+    assert reasons == ([] if moment else ["x: cannot be read as a time"])
 
 
 def test_numbers_beyond_the_calendar_are_no_times():
