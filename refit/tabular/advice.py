@@ -103,8 +103,8 @@ def _advise_time(examples: Sequence[str]) -> str:
         _advise_nulls(examples)
         or _advise_date_order(examples)
         or "# times are ISO 8601, such as 2026-05-01T10:00:00+02:00, or 2026-05-01 10:00:00 and "
-        "the IANA name\n# of a zone, such as Europe/Berlin: an abbreviation such as EST has several "
-        "meanings"
+        "the IANA name\n# of a zone, such as Europe/Berlin: an abbreviation such as EST has "
+        "several meanings"
     )
 
 
