@@ -12,7 +12,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from components.evaluation.data import EvaluationData
@@ -24,7 +25,7 @@ from refit.progress import log_message, set_up_logging
 from tests.benchmarks.gate.attacks import Attack
 from tests.benchmarks.gate.looks import simulate_tries
 from tests.benchmarks.gate.market import Judgement, judge, read_settings, write_market
-from tests.benchmarks.gate.promotes import race_everywhere
+from tests.benchmarks.gate.promotes import Race, race_everywhere
 from tests.benchmarks.gate.rates import JudgedQueries, rate_identical, rate_twins, run_ratchet
 from tests.benchmarks.gate.registry_attacks import build_bundles, try_attacks
 from tests.benchmarks.gate.trials import judge_attacks, withstood
@@ -43,9 +44,10 @@ def main() -> int:
     set_up_logging()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        failures = list(_attack(Path(folder), options.seed, options.only))
-    if not options.only:
-        failures += _race(options.promotes)
+        parts = Path(folder) / "honest"
+        failures = list(_attack(Path(folder), parts, options.seed, options.only))
+        if not options.only and (parts / "model").exists():
+            failures += _measure_decisions(parts, options.promotes)
     took = f"{time.monotonic() - started:.0f} s, {_processor_seconds():.0f} s of processor time"
     _print(f"\n{took}, {len(failures)} not as they should be")
     for failure in failures:
@@ -53,9 +55,9 @@ def main() -> int:
     return bool(failures)
 
 
-def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
+def _attack(root: Path, parts: Path, seed: int, only: str) -> Iterator[str]:
     """Run the honest shop and the attacks; yields what is not as it should be."""
-    market, parts = root / "market", root / "honest"
+    market = root / "market"
     write_market(market, seed)
     honest = judge(market, {}, parts)
     _print(f"{'attack':{WIDTH}}  {'ended at':8}  {'metric':>6}  reason")
@@ -78,7 +80,6 @@ def _attack(root: Path, seed: int, only: str) -> Iterator[str]:
         _print_row(attempt.name, "registry", None, shown or "SUCCEEDED")
         if attempt.names not in reason or not reason:
             yield f"{attempt.name}: {reason or 'succeeded'}"
-    yield from _measure_rates(parts)
 
 
 def _report(attack: Attack, found: Judgement, honest: float) -> Iterator[str]:
@@ -98,6 +99,14 @@ def _find_part(reasons: Sequence[str], names: str) -> str:
     """The part of a reason that contains some words, or else of the first reason."""
     parts = [" ".join(part.split()) for reason in reasons for part in reason.split("; ")]
     return ([part for part in parts if names in part] + parts + [""])[0]
+
+
+def _measure_decisions(parts: Path, tries: int) -> Iterator[str]:
+    """Measure rates, and let promotions race meanwhile, which mostly wait for each other."""
+    with ThreadPoolExecutor(1) as thread:
+        races = thread.submit(race_everywhere, tries)
+        yield from _measure_rates(parts)
+        yield from _report_races(races.result())
 
 
 def _measure_rates(parts: Path) -> Iterator[str]:
@@ -132,15 +141,12 @@ def _read_queries(parts: Path, settings: EvaluationSettings) -> JudgedQueries:
     return JudgedQueries(data.log.user[queries.queries.rows].astype("int64"), hits)
 
 
-def _race(tries: int) -> list[str]:
-    """Promotions at the same moment; returns what is not as it should be."""
+def _report_races(races: Mapping[str, Race]) -> Iterator[str]:
     _print("\npromotions at the same moment: tries with exactly one winner")
-    failures = []
-    for place, race in race_everywhere(tries).items():
+    for place, race in races.items():
         _print(f"{place:{WIDTH}}  {race.one_winner:,} of {race.tries:,}")
         if not race.is_perfect:
-            failures.append(f"promotions at the same moment in {place}: {race}")
-    return failures
+            yield f"promotions at the same moment in {place}: {race}"
 
 
 def _print_row(name: str, step: str, metric: float | None, reason: str) -> None:
