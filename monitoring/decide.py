@@ -21,6 +21,8 @@ class PolicyState(Settings):
         alerted: ``subject/statistic`` of results that an unresolved alert already reports.
         faults: ``subject/statistic`` of results whose drift signals a broken feed, as the drift
             metrics declare it; counts when the policy names none.
+        unreadable: One sentence for each feed that was given and could not be read. No decision
+            can rest on what is not there: it is an alert, and no refit.
     """
 
     now: datetime
@@ -29,6 +31,7 @@ class PolicyState(Settings):
     new_events: int | None = None
     alerted: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def decide(
@@ -48,7 +51,7 @@ def decide(
     windows = sorted({result.window.end for result in results})
     if not windows:
         reason = "nothing was measured: no window has a single result"
-        return _decision(policy, Action.ALERT, [reason], state), ()
+        return _decision(policy, Action.ALERT, [reason, *state.unreadable], state), ()
     series = _series(results)
     drifting = [name for name, each in series.items() if _drifts(policy, each, windows)]
     unmeasured = [
@@ -69,6 +72,9 @@ def decide(
     concerning = tuple(
         series[name][-1] for name in dict.fromkeys([*drifting, *unmeasured, *faults])
     )
+    if state.unreadable:
+        reasons += ["no refit: a feed cannot be read", *state.unreadable]
+        return _decision(policy, Action.ALERT, reasons, state), concerning
     if not drifting and not unmeasured:
         reasons.append(
             f"no result drifted in {policy.windows_needed} of the last "

@@ -15,6 +15,7 @@ from scipy.special import ndtri, stdtrit
 from monitoring import tables
 from monitoring.settings import MeasureSettings
 from refit.drift import DriftResult, DriftState, Window
+from refit.errors import DataValidationError
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class _Outcomes:
         start, end = (
             pa.scalar(t, pa.timestamp("us", tz="UTC")) for t in (window.start, window.end + reach)
         )
+        if self.events is None:
+            raise DataValidationError("there are no outcomes")
         outcomes = ds.dataset(str(self.events), format="parquet").to_table(
             columns=["request_id", "event_time"],
             filter=(ds.field("event_time") >= start)

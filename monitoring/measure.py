@@ -1,7 +1,7 @@
 """Measure: compare windows of the prediction log, and of the data behind it, with the reference."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ class MonitoredData:
             window's rows are its new listings; without, all items belong to the last window.
         index: Index folder of the current live stock; it belongs to the window that contains its
             ``as_of``, or to the last window when that is later.
+        unreadable: Why ``log``, ``events`` or ``items`` could not be read, though it was given.
     """
 
     log: Path
     events: Path | None = None
     items: Path | None = None
     index: Path | None = None
+    unreadable: Mapping[str, RefitError] = field(default_factory=dict)
 
 
 def daily_windows(end: datetime, count: int, days: float = 1.0) -> list[Window]:
@@ -132,6 +134,8 @@ def read_window(
     found: dict[str, WindowTable] = {}
     for name, read in readers.items():
         try:
+            if name in data.unreadable:
+                raise data.unreadable[name]
             table = read()
         except Exception as error:
             table = None, f"{type(error).__name__}: {error}"

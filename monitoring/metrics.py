@@ -20,9 +20,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
-from monitoring.database import Database
 from monitoring.store import ALERTS, DECISIONS, REFITS, RESULTS, Refit, RefitState, has_tables
 from refit.alert import Alert, AlertStatus, DriftDecision
+from refit.database import Database
 from refit.drift import DriftResult, DriftState
 from refit.errors import RefitError
 from refit.progress import log_message

@@ -138,6 +138,9 @@ def _decide(
             for result in alert.results
         ),
         faults=_list_faults(reference),
+        unreadable=tuple(
+            f"the {name} cannot be read: {error}" for name, error in inputs.data.unreadable.items()
+        ),
     )
     return decide(policy, store.results(embedding_version, windows), state)
 

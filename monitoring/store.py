@@ -29,8 +29,8 @@ from sqlalchemy import (
     update,
 )
 
-from monitoring.database import PATIENCE_SECONDS, Database
 from refit.alert import Alert, AlertStatus, DriftDecision
+from refit.database import PATIENCE_SECONDS, Database
 from refit.drift import DriftResult
 from refit.errors import UsageError
 from refit.settings import Settings

@@ -6,16 +6,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.ingestion.settings import IngestSettings
+from components.monitoring.feed_settings import FeedSettings
 from pipelines.home import Home
 from pipelines.settings import RunSettings
 from refit.registry import Registry
 from refit.settings import Settings
+from refit.tabular.file_format import REJECT
 
 
 def continuous_training_arguments(
-    settings: RunSettings, home: Home, reason: str = ""
+    settings: RunSettings, home: Home, reason: str = "", first_model: bool = False
 ) -> dict[str, Any]:
-    """Parameters of continuous_training, with the data's fingerprint and the current champion."""
+    """Parameters of continuous_training, with the data's fingerprint and the current champion.
+
+    Raises:
+        UsageError: There is no champion, and it is not the first model, or there is one and it is.
+    """
     fingerprint = _fingerprint(settings)
     return {
         "ingestion": to_json(settings.ingestion),
@@ -27,10 +34,28 @@ def continuous_training_arguments(
         "deployment": to_json(settings.deployment),
         "data_fingerprint": fingerprint,
         "registry": home.registry,
-        "champion": Registry(home.registry).champion_id(),
+        "champion": Registry(home.registry).starting_champion(first_model),
         "checkpoint_folder": str(home.checkpoints),
         "webhook": settings.webhook,
         "reason": reason,
+        "first_model": first_model,
+    }
+
+
+def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
+    """Parameters of backtest, with the data's fingerprint and the current champion."""
+    return {
+        "ingestion": to_json(settings.ingestion),
+        "features": to_json(settings.features),
+        "training": to_json(settings.training),
+        "indexing": to_json(settings.indexing),
+        "evaluation": to_json(settings.evaluation),
+        "backtest": to_json(settings.backtest),
+        "data_fingerprint": _fingerprint(settings),
+        "registry": home.registry,
+        "champion": Registry(home.registry).champion_id(),
+        "checkpoint_folder": str(home.checkpoints),
+        "webhook": settings.webhook,
     }
 
 
@@ -81,8 +106,20 @@ def drift_monitoring_arguments(
         "items": str(items.absolute()) if items else "",
         "refit_command": list(refit_command),
         "refit_run": "",
+        "feeds": to_json(describe_feeds(settings.ingestion)),
         "webhook": settings.webhook,
     }
+
+
+def describe_feeds(ingestion: IngestSettings) -> FeedSettings:
+    """How the files of outcomes and items are written: as those that ingestion reads."""
+    return FeedSettings(
+        form=ingestion.file_format(REJECT),
+        number_columns=ingestion.number_columns,
+        max_rejected=ingestion.max_rejected.model_dump(),
+        memory_limit=ingestion.memory_limit,
+        threads=ingestion.threads,
+    )
 
 
 def to_json(settings: Settings) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipelines.local import COMPILED_FOLDER
 
-PIPELINES = ("continuous_training", "index_refresh", "drift_monitoring")
+PIPELINES = ("continuous_training", "index_refresh", "drift_monitoring", "backtest")
 
 
 def compile_pipelines(folder: Path = COMPILED_FOLDER) -> list[Path]:

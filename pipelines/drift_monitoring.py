@@ -22,6 +22,7 @@ def drift_monitoring(
     refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
     webhook: str = "",
     refit_run: str = "",
+    feeds: str = "{}",
 ) -> None:
     """Monitor what the champion answered lately; see ``watch_drift`` for the parameters.
 
@@ -42,6 +43,7 @@ def drift_monitoring(
             items=items,
             refit_command=refit_command,
             refit_run=refit_run,
+            feeds=feeds,
         )
         watched.set_caching_options(False)
     configure_steps()

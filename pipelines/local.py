@@ -32,10 +32,22 @@ PIPELINE_STEPS = {
         "features",
         "train",
         "index",
+        "champion",
         "evaluate",
         "gate",
         "calibrate",
         "deploy",
+    ),
+    "backtest": (
+        "plan",
+        "ingest",
+        "features",
+        "train",
+        "index",
+        "champion",
+        "evaluate",
+        "summarize",
+        "judge",
     ),
     "index_refresh": ("ingest", "features", "gate", "deploy"),
     "drift_monitoring": ("monitor",),
@@ -188,6 +200,11 @@ def _run(
     )
     write_json(folder / OUTCOME_FILE, outcome.model_dump(mode="json"))
     return outcome
+
+
+def has_started(home: Home, run_id: str) -> bool:
+    """Whether there is a run of this name, which ``run_locally`` continues."""
+    return bool(run_id) and (home.runs / run_id / ARGUMENTS_FILE).exists()
 
 
 def list_runs(home: Home) -> list[RunOutcome]:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from components.deployment.settings import DeploySettings
+from components.evaluation.leak_settings import check_intended
 from components.evaluation.settings import EvaluationSettings
 from components.features.settings import FeatureSettings
 from components.indexing.settings import IndexSettings
@@ -17,6 +18,7 @@ from monitoring.drift_metrics import require_known
 from monitoring.settings import MonitorSettings
 from pipelines.loading import LoadedSettings, load_settings, read_document
 from pipelines.scale import ScaledSettings
+from refit.backtest import BacktestSettings
 from refit.errors import UsageError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -36,6 +38,7 @@ class RunSettings(ScaledSettings):
         training: The towers and their training.
         indexing: The index over the live listings.
         evaluation: How a model is evaluated, and what the gate demands.
+        backtest: Which earlier windows ``refit backtest`` goes through, and what it demands.
         deployment: How a bundle goes live.
         monitoring: How drift is measured, and what it may start.
     """
@@ -49,6 +52,7 @@ class RunSettings(ScaledSettings):
     training: TrainSettings = TrainSettings()
     indexing: IndexSettings = IndexSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    backtest: BacktestSettings = BacktestSettings()
     deployment: DeploySettings = DeploySettings()
     monitoring: MonitorSettings = MonitorSettings()
 
@@ -58,6 +62,11 @@ class RunSettings(ScaledSettings):
         # Here and not in MeasureSettings: a reference can be read where a metric is not installed.
         require_known(monitoring.measure.metric_names)
         return monitoring
+
+    @model_validator(mode="after")
+    def _know_intended_groups(self) -> Self:
+        check_intended(self.evaluation.leaks, self.features.spec)
+        return self
 
 
 def list_configs() -> dict[str, str]:

@@ -16,14 +16,15 @@ from refit.dataset import DatasetManifest
 from refit.errors import RefitError
 from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
 from refit.settings import Settings
+from refit.subject import INDEX_VERDICT_FILE, MODEL_PARTS, VerdictSubject
 from refit.verdict import Verdict
 
 MANIFEST_FILE = "manifest.json"
 VERDICT_FILE = "verdict.json"
-MODEL_PARTS = ("query_tower", "item_tower", "features.json", "model.json")
 FOLDERS = ("query_tower", "item_tower", "index", "reference", "evaluation")
 PAIRED = ("model.json", "index/index.json", "reference/thresholds.json")
 """The files that contain the ``embedding_version`` of the towers they belong to."""
+UNNAMED = "its verdict does not name what it judged"
 
 
 class BundleManifest(Settings):
@@ -52,6 +53,12 @@ class BundleManifest(Settings):
     settings: dict[str, Any] = {}
     packages: dict[str, str] = {}
     checksums: dict[str, str]
+
+    @property
+    def index_fingerprint(self) -> str:
+        """Hash of the checksums of the index's data; its manifest has times of measurement."""
+        files = {name for name in self.checksums if name.startswith("index/")} - set(PAIRED)
+        return fingerprint({name: self.checksums[name] for name in files})
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,31 @@ class Bundle:
 
     def read_verdict(self) -> Verdict | None:
         """Read the gate's verdict; None if the bundle has none."""
-        path = self.evaluation / VERDICT_FILE
-        return Verdict.parse(read_json(path)) if path.is_file() else None
+        return _read_verdict(self.evaluation / VERDICT_FILE)
+
+    def find_unjudged(self) -> str:
+        """Why the verdicts in the bundle are not about its own parts; "" if they are.
+
+        The evaluation's verdict must be on these towers and data. The index must be the one that
+        it judged, or one that a passed verdict of its own judged with these towers.
+        """
+        actual = VerdictSubject.of_checksums(
+            self.manifest.checksums, self.manifest.dataset_fingerprint
+        )
+        verdict = self.read_verdict()
+        if verdict is None or verdict.subject is None:
+            return UNNAMED
+        others = verdict.subject.differences(actual)
+        if others == ("index",) and self._has_judged_index(actual):
+            others = ()
+        return f"its verdict is on another {' and another '.join(others)}" if others else ""
+
+    def _has_judged_index(self, actual: VerdictSubject) -> bool:
+        """Whether a passed verdict in the index folder is on this index, with these towers."""
+        verdict = _read_verdict(self.index / INDEX_VERDICT_FILE)
+        if verdict is None or not verdict.passed or verdict.subject is None:
+            return False
+        return not {"model", "index"} & {*verdict.subject.differences(actual)}
 
 
 def assemble_bundle(
@@ -135,6 +165,9 @@ def assemble_bundle(
         _check_pairing(draft)
         manifest = _describe(draft, dataset, settings or {})
         write_json(draft / MANIFEST_FILE, manifest.model_dump(mode="json"))
+        fault = Bundle(draft, manifest).find_unjudged()
+        if fault and fault != UNNAMED:
+            raise RefitError(f"{evaluation / VERDICT_FILE}: {fault}; evaluate these parts")
         path = out_root / manifest.bundle_id
         with write_atomically(path) as staging:
             draft.rename(staging)
@@ -189,6 +222,10 @@ def _check_pairing(path: Path) -> None:
             raise _broken(
                 path / name, f"has embedding_version {actual}, but the model has {expected}"
             )
+
+
+def _read_verdict(path: Path) -> Verdict | None:
+    return Verdict.parse(read_json(path)) if path.is_file() else None
 
 
 def _describe(

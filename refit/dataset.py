@@ -4,23 +4,30 @@ from datetime import datetime
 from pathlib import Path
 
 from refit.files import read_json, write_json
+from refit.health import HealthCheck
 from refit.settings import Settings
 
 EVENTS_FILE = "events.parquet"
 ITEMS_FILE = "items.parquet"
+ITEM_VERSIONS_FILE = "item_versions.parquet"
+"""Every version of every item, by item and ``valid_from``; only where items come in versions.
+
+``items.parquet`` then holds the latest version of each.
+"""
 USERS_FILE = "users.parquet"
 EARLIER_FILE = "earlier.parquet"
-"""Purchases and hides from before the window: ``user_id``, ``item_id``, ``event_type``,
-``event_time``. The eligibility rules need them however old they are.
+"""Purchases and hides from before the window, or over the cap of a user's events: ``user_id``,
+``item_id``, ``event_type``, ``event_time``. The eligibility rules need them however old they are.
 """
 REJECTED_FOLDER = "rejected"
 MANIFEST_FILE = "manifest.json"
 
 
 class RowCounts(Settings):
-    """Row counts of one table; rows_in = kept + rejected + duplicates.
+    """Row counts of one table; rows_in = kept + rejected + duplicates + capped.
 
     Attributes:
+        capped: Valid events over ``ingestion.max_user_events_per_day``.
         outside: Rows of the source before or after the window; not part of rows_in.
         reasons: Number of rejected rows by reason; a row may have several reasons.
     """
@@ -29,6 +36,7 @@ class RowCounts(Settings):
     kept: int
     rejected: int
     duplicates: int
+    capped: int = 0
     outside: int = 0
     reasons: dict[str, int] = {}
 
@@ -48,6 +56,7 @@ class DatasetManifest(Settings):
     Attributes:
         fingerprint: SHA-256 of source files, settings and window; the cache key of later steps.
         context_columns: Event columns beyond the contract that are known at the request.
+        health: The lines of the health page.
     """
 
     source: str
@@ -58,6 +67,7 @@ class DatasetManifest(Settings):
     fingerprint: str
     context_columns: tuple[str, ...] = ()
     user_columns: tuple[str, ...] = ()
+    health: tuple[HealthCheck, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "DatasetManifest":

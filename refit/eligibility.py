@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import PositiveFloat, field_validator
 
 from refit.columns import Cells, Column, Flags, Labels, Longs, Numbers, Wanted
 from refit.errors import DataValidationError, RefitError, UsageError
@@ -44,13 +44,17 @@ class MarketSettings(Settings):
     """What kind of market it is; evaluation and server read it from the same features.json.
 
     Attributes:
-        stock: ``one_of_a_kind``: an item that a user has bought is never shown to them again.
-            ``replenishable``: it may be, because there is more of it.
+        stock: ``one_of_a_kind``: an item that a user has bought is never shown to them again, and a
+            purchase ends its listing. ``replenishable``: it may be shown again, because there is
+            more of it.
+        gone_after_days: An item without an event for so many days is taken for gone until its next
+            event. None: never; then only ``delisted_at`` tells what was withdrawn.
         rules: Further eligibility rules, by name, or by dotted name such as
             ``acme.refit.adults_only``.
     """
 
     stock: Literal["one_of_a_kind", "replenishable"] = "one_of_a_kind"
+    gone_after_days: PositiveFloat | None = None
     rules: tuple[str, ...] = ()
 
     @field_validator("rules")

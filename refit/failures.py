@@ -219,6 +219,13 @@ def _explain_memory(error: BaseException) -> RefitError:
     )
 
 
+def _explain_exhausted(error: BaseException) -> RefitError:
+    """Explain TensorFlow's error about a resource: memory or the disk."""
+    if "No space left" in str(error):
+        return _BY_ERRNO[errno.ENOSPC][0](_BY_ERRNO[errno.ENOSPC][2])
+    return _explain_memory(error)
+
+
 def _explain_import(error: ImportError) -> RefitError:
     return UsageError(
         f"a package of this environment is missing or broken: {_text(error)}; "
@@ -400,7 +407,7 @@ _LIBRARIES: tuple[tuple[str, tuple[str, ...], Explain], ...] = (
     ("duckdb", ("Error",), _explain_duckdb),
     ("_duckdb", ("Error",), _explain_duckdb),
     ("pyarrow", ("ArrowInvalid",), _explain_data_file),
-    ("tensorflow", ("ResourceExhaustedError",), _explain_memory),
+    ("tensorflow", ("ResourceExhaustedError",), _explain_exhausted),
     ("subprocess", ("CalledProcessError", "TimeoutExpired"), _explain_process),
 )
 """The explanation of a library's errors, by module and class; subclasses are included."""

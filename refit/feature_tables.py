@@ -1,12 +1,13 @@
 """Read the features folder: catalogue, item snapshots and examples, as arrays.
 
 Layout: ``items.parquet`` (row number = item_index), ``snapshots/<i>.parquet``,
-``examples/<split>.parquet``, ``histories.parquet``, ``purchases.parquet``, ``hides.parquet`` and
-``features.json``.
+``examples/<split>.parquet``, ``histories.parquet``, ``away.parquet``, ``purchases.parquet``,
+``hides.parquet`` and ``features.json``; ``versions.parquet`` where items come in versions.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from refit.errors import DataValidationError
+
 CATALOGUE_FILE = "items.parquet"
+VERSIONS_FILE = "versions.parquet"
+"""Older versions of the items: ``item_index``, ``version_until`` and the catalogue's columns.
+
+The catalogue has the latest. At the time of a snapshot, an item is its first version whose
+``version_until`` is not earlier, and the latest after all of them: the next version holds strictly
+after ``version_until``. Rows are by item and time.
+"""
+VERSION_UNTIL = "version_until"
+AWAY_FILE = "away.parquet"
+"""When an item was not on sale in between: ``item_index``, ``gone_at``, ``back_at``, by item.
+
+It is on sale at ``gone_at`` itself, and again only after ``back_at``.
+"""
 HISTORIES_FILE = "histories.parquet"
 PURCHASES_FILE = "purchases.parquet"
 HIDES_FILE = "hides.parquet"
@@ -47,6 +63,8 @@ def snapshot_file(i: int) -> str:
 @dataclass(frozen=True)
 class ItemTable:
     """The catalogue of M items; an item's row number is its item_index.
+
+    ``read_contents`` adds rows of older versions.
 
     Attributes:
         table: [M] rows, as written.
@@ -82,6 +100,108 @@ class ItemTable:
 def read_catalogue(folder: Path) -> ItemTable:
     """Read the catalogue of a features folder."""
     return ItemTable(pq.read_table(folder / CATALOGUE_FILE))
+
+
+@dataclass(frozen=True)
+class ItemVersions:
+    """Which row of ``read_contents`` describes an item at the time of a snapshot.
+
+    Attributes:
+        n_items: Number M of items; their latest versions are the first M rows.
+        item: [V] item indices of the older versions, ascending.
+        until: [V] the last moment at which each is read, in microseconds since 1970, ascending for
+            each item.
+    """
+
+    n_items: int
+    item: NDArray[np.int32]
+    until: NDArray[np.int64]
+
+    def rows_at(
+        self, items: NDArray[np.integer[Any]], times: int | NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Rows of the items as they were strictly before a time of a snapshot.
+
+        Args:
+            items: Item indices of any shape; -1 stays -1.
+            times: Microseconds since 1970, one for all or of a shape that fits the items'.
+        """
+        if not len(self.item):
+            return items
+        first = np.searchsorted(self._keys, self._key(items, times))
+        place = np.minimum(first, len(self.item) - 1)
+        is_older = (self.item[place] == items) & (first < len(self.item))
+        return np.where(is_older, self.n_items + place, items).astype(np.int64)
+
+    @cached_property
+    def _times(self) -> NDArray[np.int64]:
+        return np.unique(self.until)
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        return self._key(self.item, self.until)
+
+    def _key(
+        self, items: NDArray[np.integer[Any]], times: int | NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """One number for item and time, in the same order; the product of both may be too large."""
+        rank = np.searchsorted(self._times, times)
+        return items.astype(np.int64) * (len(self._times) + 1) + rank
+
+
+def read_versions(folder: Path) -> ItemVersions:
+    """Read which versions a features folder has; none where items do not come in versions."""
+    n_items = pq.read_metadata(folder / CATALOGUE_FILE).num_rows
+    path = folder / VERSIONS_FILE
+    if not path.is_file():
+        return ItemVersions(n_items, np.empty(0, np.int32), np.empty(0, np.int64))
+    table = pq.read_table(path, columns=["item_index", VERSION_UNTIL])
+    until = table[VERSION_UNTIL].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    return ItemVersions(n_items, table["item_index"].to_numpy(), until.to_numpy())
+
+
+def read_contents(folder: Path) -> ItemTable:
+    """Read the catalogue of M items, followed by the V older versions of ``read_versions``."""
+    catalogue, path = read_catalogue(folder), folder / VERSIONS_FILE
+    if not path.is_file():
+        return catalogue
+    older = pq.read_table(path).select(catalogue.names)
+    return ItemTable(pa.concat_tables([catalogue.table, older], promote_options="default"))
+
+
+@dataclass(frozen=True)
+class Away:
+    """G pauses in which an item was not on sale, see ``AWAY_FILE``.
+
+    Attributes:
+        item: [G] item indices, ascending.
+        gone_at, back_at: [G] microseconds since 1970.
+    """
+
+    item: NDArray[np.int32]
+    gone_at: NDArray[np.int64]
+    back_at: NDArray[np.int64]
+
+    def throughout(self, start: int, end: int) -> NDArray[np.int32]:
+        """The items that are away from one time until another, exclusive."""
+        return self.item[(self.gone_at <= start) & (self.back_at >= end)]
+
+
+def read_away(folder: Path) -> Away:
+    """Read the pauses of a features folder.
+
+    Raises:
+        DataValidationError: The features were built without them.
+    """
+    path = folder / AWAY_FILE
+    if not path.is_file():
+        raise DataValidationError(f"{path} does not exist; run the feature step again")
+    table = pq.read_table(path)
+    times = (
+        table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+        for name in ("gone_at", "back_at")
+    )
+    return Away(table["item_index"].to_numpy().astype(np.int32), *times)
 
 
 def read_snapshot(

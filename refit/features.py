@@ -4,22 +4,30 @@ Tower inputs are named by side: ``item_<column>``, ``context_<column>``, ``user_
 A missing string is "", a missing number is NaN; the towers learn a value for both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from refit.contract import EventType
+from refit.contract import KNOWN_AFTER, KNOWN_AT_END, EventType
 from refit.dataset import DatasetManifest
 from refit.eligibility import MarketSettings
 from refit.errors import UsageError
 from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
+from refit.health import HealthCheck
 from refit.settings import Settings
 
 Inputs = dict[str, NDArray[Any]]
@@ -33,13 +41,21 @@ class FeatureSpec(Settings):
     Attributes:
         item_categorical, item_numeric, item_text: Item columns of the item tower.
         item_vector: The item column with a fixed-size vector, if any.
-        context_categorical, context_numeric: Event columns that are known at the request.
+        context_categorical, context_numeric: Event columns that are known at the request, before
+            anything is chosen. The event's own price is not, since it names the item.
         user_categorical, user_numeric: User columns of the query tower.
+        static: Item and user columns whose values are today's and are taken for the values of any
+            moment before. The gate refuses a model whose towers read a number or a time that is
+            not named here, since it may be a count, or a price that was changed: such a column
+            knows the future. What comes in versions (``valid_from``) and changes needs no name.
         history_length: Number of the latest earlier events that the query tower reads.
-        history_within_visit: Whether these include events of the same visit (``session_id``, where
-            known). If not, a history ends at the start of the visit, as for a user who has just
-            arrived; otherwise a purchase is "predicted" from a view of the same item a minute
-            before.
+        history_within_visit: Whether these include events of the same visit. If not, a history ends
+            at the start of the visit, as for a user who has just arrived, in training, evaluation
+            and on the server; otherwise a purchase is "predicted" from a view of the same item a
+            minute before. A visit is a session (``session_id``).
+        visit_gap_minutes: Events without a ``session_id`` belong to one visit as long as the user
+            is never idle for longer than this. The server, which knows no sessions, takes a user's
+            latest events for the running visit by the same rule.
         popularity_half_lives_days: Each half-life gives its own decayed counts.
         popularity_by: Context columns by whose values an item's events are also counted.
         popularity_values: Maximum number of values of such a column; the most frequent are used.
@@ -58,8 +74,10 @@ class FeatureSpec(Settings):
     context_numeric: tuple[str, ...] = ()
     user_categorical: tuple[str, ...] = ()
     user_numeric: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
     history_length: int = Field(default=20, ge=1)
     history_within_visit: bool = False
+    visit_gap_minutes: PositiveFloat = 30.0
     popularity_half_lives_days: tuple[PositiveFloat, ...] = (7.0, 60.0)
     popularity_by: tuple[str, ...] = ()
     popularity_values: int = Field(default=64, ge=1)
@@ -74,6 +92,51 @@ class FeatureSpec(Settings):
         if EventType.HIDE in types:
             raise ValueError("hide shows no interest; leave it out")
         return types
+
+    @field_validator("context_categorical", "context_numeric", "popularity_by")
+    @classmethod
+    def _check_known_at_request(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if after := [name for name in names if name in KNOWN_AFTER]:
+            raise ValueError(
+                f"{after[0]!r} is known only because the event happened, not at the request; "
+                "leave it out"
+            )
+        return names
+
+    @field_validator("item_categorical", "item_numeric", "item_text")
+    @classmethod
+    def _check_known_while_listed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if after := [name for name in names if name in KNOWN_AT_END]:
+            raise ValueError(f"{after[0]!r} is known only when the listing has ended; leave it out")
+        return names
+
+    @model_validator(mode="after")
+    def _check_static(self) -> Self:
+        if unused := [name for name in self.static if name not in self._of_items_and_users]:
+            raise ValueError(f"static: no item or user column of the spec is {unused[0]!r}")
+        return self
+
+    @property
+    def _of_items_and_users(self) -> tuple[str, ...]:
+        of_items = (*self.item_categorical, *self.item_numeric, *self.item_text)
+        return (*of_items, *self.user_categorical, *self.user_numeric)
+
+    def find_undeclared(self, changing: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+        """The columns that the towers read, may change over time, and ``static`` does not name.
+
+        Args:
+            changing: By table, ``items`` and ``users``, the columns that hold numbers or times.
+        """
+        read = {
+            "items": (*self.item_categorical, *self.item_numeric, *self.item_text),
+            "users": (*self.user_categorical, *self.user_numeric),
+        }
+        return tuple(
+            f"{table}.{name}"
+            for table, names in read.items()
+            for name in dict.fromkeys(names)
+            if name in changing[table] and name not in self.static
+        )
 
     def check_columns(
         self, items: Sequence[str], events: Sequence[str], users: Sequence[str]
@@ -117,6 +180,11 @@ class FeaturesManifest(Settings):
         dataset_fingerprint: The dataset that the features were built from.
         dataset: The manifest of that dataset, for reports.
         market: Settings of the market, with its eligibility rules.
+        health: What was assumed where the data do not say it, with how much rests on it.
+        undeclared: Columns that the towers read, may change over time, and ``spec.static`` does not
+            name, such as ``items.like_count``. None: nobody looked.
+        versioned: Columns that the towers read as they were at the moment, since they change from
+            version to version, such as ``items.price``. Not written where there are none.
     """
 
     spec: FeatureSpec
@@ -126,6 +194,21 @@ class FeaturesManifest(Settings):
     snapshots: tuple[datetime, ...] = ()
     dataset_fingerprint: str = ""
     dataset: DatasetManifest | None = None
+    health: tuple[HealthCheck, ...] = ()
+    undeclared: tuple[str, ...] | None = None
+    versioned: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_versions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without versions, a manifest and its fingerprints are what they were before them."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if value or name != "versioned"}
+
+    @property
+    def snapshot_times(self) -> NDArray[np.int64]:
+        """[S] time of each snapshot in microseconds since 1970."""
+        times = pa.array(self.snapshots, pa.timestamp("us", "UTC"))
+        return np.asarray(times.cast(pa.int64()).to_numpy())
 
     @property
     def popularity_size(self) -> int:

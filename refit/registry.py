@@ -2,44 +2,63 @@
 
 A local folder and an object store (any fsspec URL) have the same layout::
 
-    bundles/<bundle_id>/...   immutable
-    champion.json             the latest Promotion; a promotion replaces this file
-    history.jsonl             all Promotions, oldest first: the audit trail
-    candidate.json            the latest Proposal, if bundles go live by a rollout
-    rollouts/<id>.json        the RolloutDecision of each finished rollout
+    bundles/<bundle_id>/...    immutable; bundles that the gate refused are among them
+    champion.json              the latest Promotion; a promotion replaces this file
+    history.jsonl              all Promotions, oldest first: the audit trail
+    candidate.json             the latest Proposal, if bundles go live by a rollout
+    rollouts/<id>.json         the RolloutDecision of each finished rollout
+    rollouts/<id>.started      exists once a rollout has a canary
+    unblocked.jsonl            all Unblocks, oldest first
+    coordination.json          names a database, where the store has no conditional writes
 
 champion.json is authoritative. If a writer is killed before it appended to the history, the next
-reader or writer takes the missing line from champion.json.
+reader or writer takes the missing line from champion.json. Files are changed by compare and set,
+see ``refit.shared_files``: of two promotions that expect the same champion exactly one succeeds.
 """
 
-import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
 from refit.files import remove, write_atomically
 from refit.progress import log_message
-from refit.rollout import Proposal, RolloutDecision
+from refit.rollout import Block, Proposal, RolloutDecision, Unblock
 from refit.settings import Settings
+from refit.shared_files import (
+    DatabaseFiles,
+    FolderFiles,
+    PlainFiles,
+    S3Files,
+    Seen,
+    SharedFiles,
+    s3_code,
+)
+from refit.verdict import Verdict
 
 CHAMPION_FILE = "champion.json"
 HISTORY_FILE = "history.jsonl"
 CANDIDATE_FILE = "candidate.json"
+UNBLOCKED_FILE = "unblocked.jsonl"
+COORDINATION_FILE = "coordination.json"
 ROLLOUTS_FOLDER = "rollouts"
-LOCK_FILE = ".lock"
-LOCK_EXPIRES_SECONDS = 60.0
+CHANGE_ATTEMPTS = 1000
 LEFTOVER_SECONDS = 86_400.0
 DEFAULT_CACHE = Path.home() / ".cache" / "refit" / "bundles"
+
+Role = Literal["champion", "previous", "candidate", "blocked", "refused", "superseded", ""]
 
 
 class Promotion(Settings):
@@ -52,7 +71,8 @@ class Promotion(Settings):
         previous: The bundle that a roll back would return to; None if there is none.
         at: Time of the change.
         by, reason: Author and reason.
-        forced: Whether it was promoted without a passed verdict.
+        forced: Whether a person promoted a bundle that was refused or superseded.
+        blocks: The model that a roll back took out of service.
     """
 
     number: int
@@ -63,6 +83,17 @@ class Promotion(Settings):
     by: str
     reason: str
     forced: bool = False
+    blocks: Block | None = None
+
+
+class Coordination(Settings):
+    """How writers of a registry agree, where its store has no conditional writes.
+
+    Attributes:
+        database: ``postgresql+psycopg://USER@HOST/DATABASE``.
+    """
+
+    database: str
 
 
 class Registry:
@@ -127,14 +158,50 @@ class Registry:
             self._download(bundle_id, local)
         return load_bundle(local)
 
+    def read_file(self, bundle_id: str, name: str) -> str | None:
+        """Read one file of a bundle, without its checksum; None if there is none.
+
+        Args:
+            bundle_id: A bundle of this registry.
+            name: The file's path inside the bundle.
+        """
+        return self._read(f"bundles/{bundle_id}/{name}")
+
+    def coordinate(self, database: str) -> None:
+        """Name the database by which all writers of this registry agree.
+
+        Call it while nothing else writes. The password is read from PGPASSWORD.
+
+        Raises:
+            UsageError: It is no PostgreSQL database, holds a password, or the registry is a folder.
+            ServiceUnreachable: The database or the store cannot be used.
+        """
+        if self.is_local:
+            raise UsageError(f"{self.root} is a folder, which needs no database")
+        plain = PlainFiles(self.fs, self.root)
+        with self._translated_errors():
+            files = DatabaseFiles(plain, database, self.root)
+            if self._read(COORDINATION_FILE) is None:
+                files.forget()  # what was current there before somebody did without it
+            text = Coordination(database=database).model_dump_json(indent=2) + "\n"
+            plain.write(COORDINATION_FILE, text)
+        self.__dict__.pop("_files", None)
+
     def champion(self) -> Promotion | None:
         """The promotion of the current champion; None if nothing was promoted yet.
 
         Raises:
-            RefitError: champion.json is invalid.
+            RefitError: champion.json is invalid, or it is lost.
+            ServiceUnreachable: The store does not answer, or has no such bucket.
         """
-        text = self._read(CHAMPION_FILE)
-        return None if text is None else self._parse(Promotion, text, CHAMPION_FILE)
+        champion = self._latest_promotion()
+        if champion is None and (last := self._last_known_champion()):
+            raise RefitError(
+                f"{self._at(CHAMPION_FILE)} is lost: bundles were promoted here, the last one was "
+                f"{last}. Restore the file, or name the champion again: refit bundles promote "
+                f"{last} --force --reason REASON"
+            )
+        return champion
 
     def champion_id(self) -> str:
         """Id of the champion; "" if nothing was promoted yet."""
@@ -150,100 +217,215 @@ class Registry:
         if champion := self.champion_id():
             return champion
         raise UsageError(
-            f"no champion in {self.root} yet: train one with refit run continuous_training, or "
-            "promote a bundle with refit bundles promote"
+            f"no champion in {self.root} yet: train one with refit run continuous_training "
+            "--first-model, or promote a bundle with refit bundles promote"
         )
 
-    def promote(self, bundle_id: str, by: str, reason: str, force: bool = False) -> Promotion:
+    def starting_champion(self, first_model: bool) -> str:
+        """Id of the champion that a training starts from, "" for a first model.
+
+        Args:
+            first_model: Whether somebody has said that this is the first model.
+
+        Raises:
+            UsageError: There is no champion and it is not said to be the first model, or there is
+                one although it is.
+        """
+        champion = self.champion_id()
+        if first_model and champion:
+            raise UsageError(
+                f"there is a champion in {self.root} already, {champion}: leave out --first-model"
+            )
+        if not first_model and not champion:
+            raise UsageError(
+                f"there is no champion in {self.root}: pass --first-model if this is the first, "
+                "otherwise check which registry the command reads (--home, --registry, or registry "
+                "in the cluster file)"
+            )
+        return champion
+
+    def promote(
+        self,
+        bundle_id: str,
+        by: str,
+        reason: str,
+        force: bool = False,
+        expected: str | None = None,
+    ) -> Promotion:
         """Make a bundle the champion; has no effect if it already is.
 
         Args:
             bundle_id: A bundle of this registry.
             by: Author, recorded in the audit trail: a user or a pipeline run.
             reason: Recorded in the audit trail.
-            force: Promote even without a passed verdict.
+            force: Promote even a bundle that was refused, superseded or never judged, and even if
+                champion.json is lost.
+            expected: Id of the champion that it replaces, "" for none: with another champion
+                nothing changes. None replaces whichever there is.
 
         Raises:
-            GateRefused: The bundle's verdict is missing or did not pass.
+            GateRefused: The bundle's verdict is missing or did not pass, it is blocked or was
+                superseded, or the champion is not the expected one.
             UsageError: The bundle does not exist, or ``by`` or ``reason`` is empty.
         """
-        refusal = self._refusal(bundle_id)
-        if refusal and not force:
-            raise GateRefused(
-                f"bundle {bundle_id} is not promoted: {refusal}. "
-                "To promote it anyway, force it and give a reason."
-            )
-        with self._lock():
-            champion = self.champion()
+        _check_audit(by, reason)
+        forced = self._check_bundle(bundle_id, force, "promoted")
+
+        def change(champion: Promotion | None) -> Promotion | None:
             if champion and champion.bundle_id == bundle_id:
-                return champion
-            previous = champion.bundle_id if champion else None
-            forced = bool(refusal)
-            return self._change("promote", bundle_id, previous, by, reason, forced)
+                return None
+            current = champion.bundle_id if champion else ""
+            if expected is not None and current != expected:
+                raise GateRefused(explain_other_champion(expected, current))
+            return self._next(champion, "promote", bundle_id, current or None, by, reason, forced)
+
+        promotion = self._change(change, force)
+        if not self._holds(bundle_id):
+            raise RefitError(
+                f"{bundle_id} was removed from the registry while it was promoted: name another "
+                "champion with refit bundles promote"
+            )
+        return promotion
 
     def rollback(self, by: str, reason: str) -> Promotion:
         """Make the champion's predecessor champion again; each call goes one champion back.
+
+        The model that served is blocked: it cannot be promoted until a person lifts the block.
 
         Raises:
             UsageError: There is no predecessor, or ``by`` or ``reason`` is empty.
             RefitError: The predecessor is corrupt or was pruned.
         """
+        _check_audit(by, reason)
         champion = self.champion()
         if champion is None or champion.previous is None:
             raise UsageError("there is no earlier champion to roll back to")
-        target = self.get(champion.previous).bundle_id
-        with self._lock():
-            if self.champion() != champion:
+        target = self.get(champion.previous)
+        why = f"{champion.bundle_id} was rolled back by {by}: {reason}"
+        block = self.new_block(champion.bundle_id, why, target.manifest)
+
+        def change(current: Promotion | None) -> Promotion:
+            if current != champion:
                 raise RefitError("the champion was changed by another process; try again")
-            earlier = [p for p in self.history() if p.bundle_id == target]
+            earlier = [p for p in self.history() if p.bundle_id == target.bundle_id]
             previous = earlier[-1].previous if earlier else None
-            return self._change("rollback", target, previous, by, reason, forced=False)
+            to = target.bundle_id
+            return self._next(champion, "rollback", to, previous, by, reason, False, block)
 
-    def propose(self, bundle_id: str, champion: str, by: str, reason: str) -> Proposal:
-        """Propose a bundle for a rollout; replaces an earlier proposal.
+        return self._change(change, force=False)
 
-        Has no effect if the same bundle is already proposed and its rollout has not ended.
+    def new_block(self, bundle_id: str, why: str, instead: BundleManifest | None = None) -> Block:
+        """A block of a bundle's model.
+
+        Args:
+            bundle_id: The bundle that is taken out of service.
+            why: By whom, and for which reason.
+            instead: Manifest of the bundle that serves instead. What both share is not blocked:
+                with the same towers only the index is, and with the same index only the bundle.
+        """
+        block = Block(block_id=uuid.uuid4().hex, bundle_id=bundle_id, why=why)
+        try:
+            found = self._read_manifest(bundle_id)
+        except RefitError:
+            return block  # without a manifest the bundle can still be named
+        version, index = found.embedding_version, found.index_fingerprint
+        if instead is None or instead.embedding_version != version:
+            return block.model_copy(update={"embedding_version": version})
+        if instead.index_fingerprint == index:
+            return block
+        changes = {"embedding_version": version, "index_fingerprint": index}
+        return block.model_copy(update=changes)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that nobody has lifted, oldest first."""
+        changes: tuple[Promotion | RolloutDecision, ...] = (*self.history(), *self.decisions())
+        lines = (self._read(UNBLOCKED_FILE) or "").splitlines()
+        lifted = {self._parse(Unblock, line, UNBLOCKED_FILE).block_id for line in lines}
+        made = [c for c in changes if c.blocks and c.blocks.block_id not in lifted]
+        return tuple(c.blocks for c in sorted(made, key=lambda c: c.at) if c.blocks)
+
+    def unblock(self, bundle_id: str, by: str, reason: str) -> tuple[Block, ...]:
+        """Lift the blocks of a bundle's model.
+
+        Raises:
+            UsageError: It is not blocked, or ``by`` or ``reason`` is empty.
+        """
+        _check_audit(by, reason)
+        manifest = self._read_manifest(bundle_id)
+        lifted = tuple(b for b in self.blocks() if b.bundle_id == bundle_id or b.covers(manifest))
+        if not lifted:
+            raise UsageError(f"{bundle_id} is not blocked")
+        now = datetime.now(UTC)
+        lines = "".join(
+            Unblock(
+                block_id=block.block_id, bundle_id=bundle_id, at=now, by=by, reason=reason
+            ).model_dump_json()
+            + "\n"
+            for block in lifted
+        )
+        self._update(UNBLOCKED_FILE, lambda text: (text or "") + lines)
+        log_message(f"{bundle_id} is no longer blocked (by {by}: {reason})")
+        return lifted
+
+    def propose(
+        self, bundle_id: str, champion: str, by: str, reason: str, force: bool = False
+    ) -> Proposal:
+        """Propose a bundle for a rollout.
+
+        An earlier proposal that has no canary yet is superseded, which is recorded. Has no effect
+        if the same bundle is already proposed and its rollout has not ended.
 
         Args:
             bundle_id: A bundle of this registry.
             champion: Id of the champion that its gate compared it with, "" if there was none.
             by: Author, recorded in the audit trail: a user or a pipeline run.
             reason: Recorded in the audit trail.
+            force: Propose even a bundle that was refused or superseded.
 
         Raises:
-            GateRefused: The bundle's verdict is missing or did not pass.
+            GateRefused: The bundle's verdict is missing or did not pass, it is blocked, or it was
+                superseded.
             UsageError: The bundle does not exist, or ``by`` or ``reason`` is empty.
         """
-        if refusal := self._refusal(bundle_id):
-            raise GateRefused(f"bundle {bundle_id} is not rolled out: {refusal}")
+        forced = self._check_bundle(bundle_id, force, "rolled out")
         _check_audit(by, reason)
-        with self._lock():
-            current = self.candidate()
+        for _ in range(CHANGE_ATTEMPTS):
+            seen = self._see(CANDIDATE_FILE)
+            current = self._undecided(seen.text)
             if current and current.bundle_id == bundle_id and current.champion == champion:
                 return current
             proposal = Proposal(
-                bundle_id=bundle_id, champion=champion, at=datetime.now(UTC), by=by, reason=reason
+                bundle_id=bundle_id,
+                champion=champion,
+                at=datetime.now(UTC),
+                by=by,
+                reason=reason,
+                forced=forced,
             )
-            self._write(CANDIDATE_FILE, proposal.model_dump_json(indent=2) + "\n")
-        log_message(f"{bundle_id} is proposed by {by}: {reason}")
-        return proposal
+            if current and self._read(_started(current)) is None:
+                self.decide(_supersede(current, proposal, self._latest_promotion()))
+            if self._replace(CANDIDATE_FILE, _as_json(proposal), seen):
+                log_message(f"{bundle_id} is proposed by {by}: {reason}")
+                return proposal
+        raise self._too_busy(CANDIDATE_FILE)
 
     def candidate(self) -> Proposal | None:
         """The proposal whose rollout has not ended; None if there is none."""
-        text = self._read(CANDIDATE_FILE)
-        proposal = None if text is None else self._parse(Proposal, text, CANDIDATE_FILE)
-        if proposal is None or self.decision(proposal.rollout_id):
-            return None
-        return proposal
+        return self._undecided(self._read(CANDIDATE_FILE))
+
+    def begin(self, proposal: Proposal) -> None:
+        """Record that a proposal's rollout has begun; from then on no other one supersedes it."""
+        self._replace(_started(proposal), "", Seen(None))
 
     def decide(self, decision: RolloutDecision) -> RolloutDecision:
         """Store the decision of a rollout. If there is one already, it is returned unchanged."""
-        with self._lock():
-            existing = self.decision(decision.rollout_id)
-            if existing is None:
-                name = f"{ROLLOUTS_FOLDER}/{decision.rollout_id}.json"
-                self._write(name, decision.model_dump_json(indent=2) + "\n")
-        return existing or decision
+        name = f"{ROLLOUTS_FOLDER}/{decision.rollout_id}.json"
+        if self._replace(name, _as_json(decision), Seen(None)):
+            return decision
+        existing = self.decision(decision.rollout_id)
+        if existing is None:
+            raise self._too_busy(name)
+        return existing
 
     def decision(self, rollout_id: str) -> RolloutDecision | None:
         """The decision of a rollout; None if it has not ended."""
@@ -262,37 +444,82 @@ class Registry:
     def history(self) -> tuple[Promotion, ...]:
         """All changes of the champion, oldest first."""
         # The champion is read first: a concurrent promotion is then in the history.
-        champion = self.champion()
-        promotions = self._read_history()
-        if champion and all(p.number != champion.number for p in promotions):
-            return (*promotions, champion)
-        return promotions
+        return _complete(self._read_history(), self._latest_promotion())
 
-    def prune(self, keep: int) -> tuple[str, ...]:
+    def roles(self) -> dict[str, Role]:
+        """What each bundle is now, oldest bundle first.
+
+        ``previous`` is what a roll back returns to. ``superseded`` is a bundle that a later one
+        replaced, as champion or before its rollout began.
+        """
+        champion, candidate, blocks = self._latest_promotion(), self.candidate(), self.blocks()
+        superseded, roles = self._superseded(), {}
+        for bundle_id in self.list():
+            role: Role = ""
+            if champion and bundle_id == champion.bundle_id:
+                role = "champion"
+            elif champion and bundle_id == champion.previous:
+                role = "previous"
+            elif candidate and bundle_id == candidate.bundle_id:
+                role = "candidate"
+            elif blocks and any(b.covers(self._read_manifest(bundle_id)) for b in blocks):
+                role = "blocked"
+            elif self._was_refused(bundle_id):
+                role = "refused"
+            elif bundle_id in superseded:
+                role = "superseded"
+            roles[bundle_id] = role
+        return roles
+
+    def prune(
+        self, keep: int, keep_refused: int | None = None, needed: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Remove the oldest bundles except champion, candidate and the champion's predecessor.
 
         In a local folder, remains of killed writers are removed too, once they are a day old.
 
         Args:
             keep: Number of newest bundles that are not removed.
+            keep_refused: Number of newest refused bundles that are not removed; None counts them
+                like the others.
+            needed: Ids of further bundles that are not removed.
 
         Returns:
             Ids of the removed bundles.
         """
-        with self._lock():
-            champion = self.champion()
-            needed = {champion.bundle_id, champion.previous} if champion else set()
-            if candidate := self.candidate():
-                needed |= {candidate.bundle_id}
-            ids = self.list()
-            removed = tuple(i for i in ids[: max(len(ids) - keep, 0)] if i not in needed)
-            for bundle_id in removed:
-                # Without its manifest a partially removed bundle is not listed.
-                self.fs.rm_file(self._at("bundles", bundle_id, MANIFEST_FILE))
-                self.fs.rm(self._at("bundles", bundle_id), recursive=True)
-            if self.is_local:
-                self._remove_incomplete()
+        ids = self.list()
+        refused = [] if keep_refused is None else [i for i in ids if self._was_refused(i)]
+        others = [i for i in ids if i not in refused]
+        old = {*others[: max(len(others) - keep, 0)]}
+        old |= {*refused[: max(len(refused) - (keep_refused or 0), 0)]}
+        old -= {*needed}
+        removed = tuple(i for i in ids if i in old and self._remove_bundle(i))
+        if self.is_local:
+            self._remove_incomplete()
         return removed
+
+    def _remove_bundle(self, bundle_id: str) -> bool:
+        """Remove a bundle unless it is needed; returns whether it was removed.
+
+        Without its manifest a bundle is not listed, and not promoted. Whether it is needed is read
+        after that, so that a promotion at the same time either finds it missing or keeps it.
+        """
+        if bundle_id in self._needed():
+            return False
+        manifest = self._at("bundles", bundle_id, MANIFEST_FILE)
+        with self._translated_errors():
+            content = self.fs.cat_file(manifest)
+            self.fs.rm_file(manifest)
+            if bundle_id in self._needed():
+                self.fs.pipe_file(manifest, content)
+                return False
+            self.fs.rm(self._at("bundles", bundle_id), recursive=True)
+        return True
+
+    def _needed(self) -> set[str]:
+        champion, candidate = self.champion(), self.candidate()
+        needed = {champion.bundle_id, champion.previous or ""} if champion else set()
+        return needed | ({candidate.bundle_id} if candidate else set())
 
     def _remove_incomplete(self) -> None:
         for path in Path(self._at("bundles")).glob("*"):
@@ -301,17 +528,50 @@ class Registry:
                 remove(path)
 
     def _change(
+        self, change: Callable[[Promotion | None], Promotion | None], force: bool
+    ) -> Promotion:
+        """Replace the champion by compare and set.
+
+        Args:
+            change: Returns the promotion that follows the champion, or None for no change.
+            force: Whether champion.json may be lost.
+        """
+        for _ in range(CHANGE_ATTEMPTS):
+            seen = self._see(CHAMPION_FILE)
+            champion = self._parse_champion(seen.text)
+            if champion is None and not force:
+                self.champion()  # raises if it is lost
+            promotion = change(champion)
+            if promotion is None and champion:
+                if self._read(CHAMPION_FILE) is None:  # lost, and known to the database
+                    self._replace(CHAMPION_FILE, _as_json(champion), seen)
+                return champion
+            if promotion is None:
+                break
+            self._append_to_history(champion)  # a line that a killed writer did not append
+            if self._replace(CHAMPION_FILE, _as_json(promotion), seen):
+                self._append_to_history(promotion)
+                log_message(
+                    f"champion is now {promotion.bundle_id} "
+                    f"({promotion.action} by {promotion.by}: {promotion.reason})"
+                )
+                return promotion
+        raise self._too_busy(CHAMPION_FILE)
+
+    def _next(
         self,
+        champion: Promotion | None,
         action: Literal["promote", "rollback"],
         bundle_id: str,
         previous: str | None,
         by: str,
         reason: str,
         forced: bool,
+        blocks: Block | None = None,
     ) -> Promotion:
-        _check_audit(by, reason)
-        history = self.history()
-        promotion = Promotion(
+        """The promotion that follows the champion's."""
+        history = _complete(self._read_history(), champion)
+        return Promotion(
             number=history[-1].number + 1 if history else 1,
             action=action,
             bundle_id=bundle_id,
@@ -320,26 +580,99 @@ class Registry:
             by=by,
             reason=reason,
             forced=forced,
+            blocks=blocks,
         )
-        self._write_history(history)  # includes a line that a killed writer did not append
-        self._write(CHAMPION_FILE, promotion.model_dump_json(indent=2) + "\n")
-        self._write_history((*history, promotion))
-        log_message(f"champion is now {bundle_id} ({action} by {by}: {reason})")
-        return promotion
+
+    def _latest_promotion(self) -> Promotion | None:
+        return self._parse_champion(self._read(CHAMPION_FILE))
+
+    def _parse_champion(self, text: str | None) -> Promotion | None:
+        return None if text is None else self._parse(Promotion, text, CHAMPION_FILE)
+
+    def _last_known_champion(self) -> str:
+        """The last bundle that became champion, by all records but champion.json; "" if none."""
+        if history := self._read_history():
+            return history[-1].bundle_id
+        promoted = [d.bundle_id for d in self.decisions() if d.action == "promote"]
+        return promoted[-1] if promoted else ""
 
     def _read_history(self) -> tuple[Promotion, ...]:
         lines = (self._read(HISTORY_FILE) or "").splitlines()
         return tuple(self._parse(Promotion, line, HISTORY_FILE) for line in lines)
 
-    def _write_history(self, promotions: tuple[Promotion, ...]) -> None:
-        self._write(HISTORY_FILE, "".join(p.model_dump_json() + "\n" for p in promotions))
+    def _append_to_history(self, promotion: Promotion | None) -> None:
+        if promotion is None:
+            return
+        line = promotion.model_dump_json(exclude_defaults=True) + "\n"
 
-    def _refusal(self, bundle_id: str) -> str:
-        """Why the bundle's verdict does not allow a promotion; "" if it does."""
-        verdict = self.get(bundle_id).read_verdict()
-        if verdict is None:
-            return "it has no verdict"
-        return "" if verdict.passed else "; ".join(verdict.reasons) or "its verdict did not pass"
+        def append(text: str | None) -> str:
+            lines = (text or "").splitlines()
+            written = (self._parse(Promotion, each, HISTORY_FILE) for each in lines)
+            known = any(each.number == promotion.number for each in written)
+            return (text or "") + ("" if known else line)
+
+        self._update(HISTORY_FILE, append)
+
+    def _undecided(self, text: str | None) -> Proposal | None:
+        """The proposal of candidate.json if its rollout has not ended."""
+        proposal = None if text is None else self._parse(Proposal, text, CANDIDATE_FILE)
+        if proposal is None or self.decision(proposal.rollout_id):
+            return None
+        return proposal
+
+    def _check_bundle(self, bundle_id: str, force: bool, what: str) -> bool:
+        """Check that a bundle may serve; returns whether it may only because it is forced.
+
+        Raises:
+            GateRefused: It may not.
+        """
+        bundle = self.get(bundle_id)
+        for block in self.blocks():
+            if block.covers(bundle.manifest):
+                raise GateRefused(
+                    f"bundle {bundle_id} is not {what}: its model is blocked, {block.why}. To lift "
+                    f"the block: refit bundles unblock {bundle_id} --reason REASON"
+                )
+        refusal = _refusal(bundle)
+        if not refusal and bundle_id != self._latest_id():
+            by = self._superseded().get(bundle_id)
+            refusal = f"it was superseded by {by}" if by else ""
+        if refusal and not force:
+            raise GateRefused(
+                f"bundle {bundle_id} is not {what}: {refusal}. "
+                f"To have it {what} anyway, force it and give a reason."
+            )
+        return bool(refusal)
+
+    def _latest_id(self) -> str:
+        """Id of the champion by champion.json alone; "" if that is missing."""
+        champion = self._latest_promotion()
+        return champion.bundle_id if champion else ""
+
+    def _superseded(self) -> dict[str, str]:
+        """Bundles that a later one replaced, and which one."""
+        changes: tuple[Promotion | RolloutDecision, ...] = (*self.history(), *self.decisions())
+        serving, superseded = "", {}
+        for change in sorted(changes, key=lambda change: change.at):
+            if isinstance(change, RolloutDecision):
+                if change.action == "supersede":
+                    superseded[change.bundle_id] = change.superseded_by
+                continue
+            if change.action == "promote" and serving and serving != change.bundle_id:
+                superseded[serving] = change.bundle_id
+            serving = change.bundle_id
+            superseded.pop(serving, None)
+        return superseded
+
+    def _was_refused(self, bundle_id: str) -> bool:
+        text = self._read(f"bundles/{bundle_id}/evaluation/verdict.json")
+        return text is not None and not self._parse(Verdict, text, bundle_id).passed
+
+    def _read_manifest(self, bundle_id: str) -> BundleManifest:
+        text = self._read(f"bundles/{bundle_id}/{MANIFEST_FILE}")
+        if text is None:
+            raise UsageError(f"no bundle {bundle_id!r} in {self.root}")
+        return self._parse(BundleManifest, text, f"bundles/{bundle_id}/{MANIFEST_FILE}")
 
     def _parse[T: Settings](self, kind: type[T], text: str, name: str) -> T:
         try:
@@ -359,15 +692,48 @@ class Registry:
         with self._translated_errors():
             try:
                 return bytes(self.fs.cat_file(self._at(name))).decode()
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if s3_code(error) == "NoSuchBucket":
+                    raise ServiceUnreachable(f"there is no bucket for {self.root}") from None
                 return None
 
-    def _write(self, name: str, text: str) -> None:
+    @cached_property
+    def _files(self) -> SharedFiles:
+        """How this registry's files are changed."""
         if self.is_local:
-            with write_atomically(Path(self._at(name))) as staging:
-                staging.write_text(text, encoding="utf-8")
-        else:
-            self.fs.pipe_file(self._at(name), text.encode())
+            return FolderFiles(Path(self.root))
+        plain = PlainFiles(self.fs, self.root.rstrip("/"))
+        if (text := self._read(COORDINATION_FILE)) is not None:
+            coordination = self._parse(Coordination, text, COORDINATION_FILE)
+            return DatabaseFiles(plain, coordination.database, self.root)
+        if isinstance(self.fs, MemoryFileSystem):
+            return plain
+        if "s3" in self.fs.protocol:
+            return S3Files(self.fs, self.root.rstrip("/"))
+        raise UsageError(
+            f"the store of {self.root} has no conditional writes that Refit knows: name a "
+            "PostgreSQL database for this registry: refit bundles coordinate DATABASE"
+        )
+
+    def _see(self, name: str) -> Seen:
+        with self._translated_errors():
+            return self._files.read(name)
+
+    def _replace(self, name: str, text: str, seen: Seen) -> bool:
+        with self._translated_errors():
+            return self._files.replace(name, text, seen)
+
+    def _update(self, name: str, change: Callable[[str | None], str]) -> None:
+        """Change a file by compare and set, until no other writer comes between."""
+        for _ in range(CHANGE_ATTEMPTS):
+            seen = self._see(name)
+            text = change(seen.text)
+            if text == seen.text or self._replace(name, text, seen):
+                return
+        raise self._too_busy(name)
+
+    def _too_busy(self, name: str) -> ServiceUnreachable:
+        return ServiceUnreachable(f"{self._at(name)} is changed by others all the time; try again")
 
     def _download(self, bundle_id: str, target: Path) -> None:
         source = self._at("bundles", bundle_id)
@@ -389,37 +755,55 @@ class Registry:
                 raise
             raise ServiceUnreachable(f"registry {self.root} cannot be reached: {error}") from error
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Allow one writer at a time; in an object store the lock of a killed writer expires."""
-        if self.is_local:
-            Path(self.root).mkdir(parents=True, exist_ok=True)
-            with Path(self._at(LOCK_FILE)).open("w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-            return
-        path = self._at(LOCK_FILE)
-        while not self._create(path):
-            time.sleep(0.1)
-        try:
-            yield
-        finally:
-            self.fs.rm_file(path)
 
-    def _create(self, path: str) -> bool:
-        try:
-            self.fs.pipe_file(path, str(time.time()).encode(), mode="create")
-        except FileExistsError:
-            self._expire(path)
-            return False
-        return True
+def explain_other_champion(expected: str, current: str) -> str:
+    """Why a bundle that was compared with one champion does not replace another."""
+    return (
+        f"the evaluation compared with {expected or 'no champion'}, but the champion is now "
+        f"{current or 'none'}; evaluate again"
+    )
 
-    def _expire(self, path: str) -> None:
-        try:
-            if time.time() - float(self.fs.cat_file(path)) > LOCK_EXPIRES_SECONDS:
-                self.fs.rm_file(path)
-        except FileNotFoundError:
-            return
+
+def _complete(history: tuple[Promotion, ...], champion: Promotion | None) -> tuple[Promotion, ...]:
+    """The history with the champion's line, which a killed writer may not have appended."""
+    if champion and all(p.number != champion.number for p in history):
+        return (*history, champion)
+    return history
+
+
+def _refusal(bundle: Bundle) -> str:
+    """Why a bundle's verdict does not allow a promotion; "" if it does."""
+    verdict = bundle.read_verdict()
+    if verdict is None:
+        return "it has no verdict"
+    if verdict.passed:
+        return bundle.find_unjudged()
+    return "; ".join(verdict.reasons) or "its verdict did not pass"
+
+
+def _started(proposal: Proposal) -> str:
+    return f"{ROLLOUTS_FOLDER}/{proposal.rollout_id}.started"
+
+
+def _supersede(earlier: Proposal, later: Proposal, champion: Promotion | None) -> RolloutDecision:
+    reason = f"superseded by {later.bundle_id}, which {later.by} proposed: {later.reason}"
+    return RolloutDecision(
+        rollout_id=earlier.rollout_id,
+        bundle_id=earlier.bundle_id,
+        champion=earlier.champion,
+        action="supersede",
+        verdict=Verdict(passed=False, reasons=(reason,), measurements={}, checks=()),
+        last_promotion=champion.number if champion else 0,
+        started_at=later.at,
+        at=later.at,
+        by=later.by,
+        superseded_by=later.bundle_id,
+    )
+
+
+def _as_json(record: Settings) -> str:
+    """A record as written: without defaults, so that older readers know every name."""
+    return record.model_dump_json(indent=2, exclude_defaults=True) + "\n"
 
 
 def _check_audit(by: str, reason: str) -> None:

@@ -64,6 +64,12 @@ class Settings(BaseModel):
         raise UsageError(describe_faults(faults, source or cls.__name__, places))
 
 
+class FiniteSettings(Settings):
+    """Settings with thresholds: none can be infinite or NaN, which would switch a check off."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
 def describe_faults(faults: Sequence[Fault], source: str, places: Places) -> str:
     """The text of an error: one line for each fault."""
     lines = [fault.describe(places) for fault in faults]

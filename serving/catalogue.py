@@ -123,6 +123,8 @@ class Catalogue:
 
         Args:
             request: Its history, if it has one, replaces the stored one; unknown items are skipped.
+                The events of the running visit are left out, as in training, unless
+                ``spec.history_within_visit`` is set.
             now: The time of the request, from which the age of an event is computed.
             fresh_content: Content vectors of listings newer than the bundle, by item id.
         """
@@ -132,6 +134,9 @@ class Catalogue:
             if request.history is None
             else self._given(request.history, fresh_content)
         )
+        if not spec.history_within_visit:
+            running = count_running_visit(times, now, spec.visit_gap_minutes)
+            vectors, types, times = vectors[running:], types[running:], times[running:]
         kept = min(len(types), spec.history_length)
         content = np.zeros((1, spec.history_length, self.content.shape[1]), dtype=np.float32)
         ages = np.zeros((1, spec.history_length), dtype=np.float32)
@@ -263,6 +268,19 @@ class Popularity:
             if rows is not None and scores is not None and scores.sum() > 0:
                 total[rows] += weight * scores / scores.sum()
         return total
+
+
+def count_running_visit(times: NDArray[np.float64], now: datetime, gap_minutes: float) -> int:
+    """The number of leading events that belong to the visit in which a request is made.
+
+    Args:
+        times: Unix seconds, latest first.
+        now: The time of the request.
+        gap_minutes: A visit ends when its user is idle for longer.
+    """
+    idle = -np.diff(times, prepend=now.timestamp())
+    ended = np.flatnonzero(idle > gap_minutes * 60)
+    return int(ended[0]) if len(ended) else len(times)
 
 
 def top(scores: Scores, k: int) -> Rows:

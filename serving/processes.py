@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from refit.errors import ServiceUnreachable, UsageError
-from serving.parent_watch import ParentWatch, signal_group
+from refit.parent_watch import ParentWatch, signal_group
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder with Refit's packages."""

@@ -63,7 +63,9 @@ class Request(_Part):
 
     Attributes:
         user_id: The user, whose stored history, purchases, hides and own listings are used.
-        history: Recent events of the user, in any order; if given, replaces the stored history.
+        history: Recent events of the user, in any order; if given, replaces the stored history. The
+            towers see those from before the running visit, unless the features were built with
+            ``history_within_visit``.
         context: Values of the context columns of the feature spec.
         k: Number of items to return.
         exclude: Items that must not be returned.

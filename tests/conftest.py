@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import NEWEST, RELEASES, Postgres, running_postgres
+from tests.s3 import S3Store, in_environment, running_s3
 
 pytest_plugins = ["tests.machine.fixtures"]
 
@@ -47,6 +48,20 @@ def postgres(
     server = start_postgres(NEWEST)
     monkeypatch.setenv("PGPASSWORD", server.password)
     return server
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[S3Store]:
+    """An S3 store, started when it is first asked for."""
+    with running_s3() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(s3_store: S3Store) -> Iterator[S3Store]:
+    """An S3 store that this process's environment names, with the bucket ``refit``."""
+    with in_environment(s3_store):
+        yield s3_store
 
 
 @pytest.fixture(params=["sqlite", *RELEASES])

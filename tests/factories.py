@@ -5,6 +5,7 @@ every query says in its context where on the circle it wants something (``want_x
 model that returns just that ranks the chosen item first, always.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from refit.eligibility import MarketSettings
 from refit.feature_tables import (
+    AWAY_FILE,
     CATALOGUE_FILE,
     HIDES_FILE,
     HISTORIES_FILE,
@@ -28,6 +30,7 @@ from refit.feature_tables import (
 from refit.features import FeaturesManifest, FeatureSpec
 from refit.files import checksum, write_json
 from refit.index import INDEX_FILE, ITEMS_FILE, VECTORS_FILE, IndexManifest
+from refit.subject import VerdictSubject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UTC_TIME = pa.timestamp("us", "UTC")
@@ -48,6 +51,7 @@ MANIFEST = FeaturesManifest(
     popularity_values={"occasion": OCCASIONS},
     vector_size=0,
     dataset_fingerprint="f00",
+    undeclared=(),
 )
 
 
@@ -94,7 +98,8 @@ def write_features(
 
     Args:
         folder: Where to.
-        items: By item index: ``item_id`` and any column; ``known_at`` and ``gone_at`` in days.
+        items: By item index: ``item_id`` and any column; ``known_at`` and ``gone_at`` in days, and
+            ``away``: pairs of days between which the item was not on sale.
         examples: By split, rows with ``user_id``, ``item`` and ``at`` in days, and what else is
             known; histories are made of the earlier rows of all splits. Without ``requests`` those
             are the rows of the test. ``hides`` are what users have hidden.
@@ -106,6 +111,7 @@ def write_features(
     (folder / "examples").mkdir()
     manifest.model_copy(update={"snapshots": tuple(day(s) for s in snapshots)}).write(folder)
     pq.write_table(_items(items, manifest.spec), folder / CATALOGUE_FILE)
+    pq.write_table(_away(items), folder / AWAY_FILE)
     rows = sorted(
         ({"split": split, **row} for split in SPLITS for row in examples[split]),
         key=lambda row: (row["at"], row["user_id"], row["item"]),
@@ -195,7 +201,8 @@ def make_model(
     Args:
         folder: Where to.
         manifest: The features' manifest; the spec must be that of this module, or like it.
-        kind: ``perfect`` wants what the query says; ``random`` knows nothing; ``nan`` is broken.
+        kind: ``perfect`` wants what the query says; ``last`` wants the latest item of the history;
+            ``random`` knows nothing; ``nan`` is broken.
         dimension: Vector size of the random towers.
     """
     import tensorflow as tf
@@ -228,11 +235,13 @@ def make_model(
 
     def embed_item(inputs: dict[str, Any]) -> dict[str, Any]:
         content = tf.stack([inputs["item_x"], inputs["item_y"]], axis=1)
-        embedding = content if kind == "perfect" else noise(inputs["item_id"], "i")
+        embedding = content if kind in ("perfect", "last") else noise(inputs["item_id"], "i")
         return {"embedding": embedding * _nan(kind), "content": content}
 
     def embed_query(inputs: dict[str, Any]) -> dict[str, Any]:
         wanted = tf.stack([inputs["context_want_x"], inputs["context_want_y"]], axis=1)
+        if kind == "last":
+            return {"embedding": inputs["history_content"][:, 0]}
         lengths = tf.reduce_sum(inputs["history_age_days"], axis=1)
         names = tf.strings.join([tf.strings.as_string(lengths), tf.strings.as_string(wanted[:, 0])])
         return {"embedding": wanted if kind == "perfect" else noise(names, "q")}
@@ -252,7 +261,9 @@ def make_model(
         tf.saved_model.save(module, str(path), signatures={"serving_default": concrete})
     manifest.write(folder)
     embedding_version = checksum(folder / "item_tower")[:8] + checksum(folder / "query_tower")[:8]
-    write_json(folder / "model.json", {"embedding_version": embedding_version})
+    trained_until = manifest.snapshots[1] if len(manifest.snapshots) > 1 else day(0.0)
+    written = {"embedding_version": embedding_version, "trained_until": trained_until.isoformat()}
+    write_json(folder / "model.json", written)
     return folder
 
 
@@ -299,14 +310,33 @@ def make_index(
     return folder
 
 
+def name_subject(parts: Path, model: Path | None = None) -> None:
+    """Write into the verdict of hand-made parts that it judged them, as a gate does."""
+    verdict = parts / "evaluation" / "verdict.json"
+    if not verdict.is_file():
+        return
+    subject = VerdictSubject.of_folders(model or parts / "model", parts / "index")
+    write_json(verdict, json.loads(verdict.read_text()) | {"subject": subject.model_dump()})
+
+
 def _nan(kind: str) -> float:
     return float("nan") if kind == "nan" else 1.0
+
+
+def _away(items: Sequence[Mapping[str, Any]]) -> pa.Table:
+    rows = [
+        {"item_index": i, "gone_at": day(gone), "back_at": day(back)}
+        for i, one in enumerate(items)
+        for gone, back in one.get("away", ())
+    ]
+    schema = pa.schema([("item_index", pa.int32()), ("gone_at", UTC_TIME), ("back_at", UTC_TIME)])
+    return pa.Table.from_pylist(rows, schema)
 
 
 def _items(items: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> pa.Table:
     names = list(dict.fromkeys(name for item in items for name in item))
     columns: dict[str, Any] = {}
-    for name in ("seller_id", *(n for n in names if n not in ("known_at", "gone_at"))):
+    for name in ("seller_id", *(n for n in names if n not in ("known_at", "gone_at", "away"))):
         values = [item.get(name) for item in items]
         number = name in spec.item_numeric or name == "price"
         columns[name] = pa.array(values, pa.float64() if number else pa.string())

@@ -1,7 +1,8 @@
 """Compare a canary with the baseline, at any time and as often as needed.
 
 The baseline is the main predictor, which serves the champion. Each measure is a proportion of a
-predictor's answers: errors, slow answers, fallbacks, answers without an outcome. Each proportion
+predictor's answers: errors, slow answers, fallbacks, answers without a click or without a purchase.
+Each proportion
 gets a *confidence sequence*: an interval that contains the true value at all sample sizes
 simultaneously with probability ``1 - error``. The comparison may therefore be repeated after every
 request and stopped at any time, without the inflated error of repeated fixed-sample tests.
@@ -18,8 +19,12 @@ Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annal
 between the differences of their bounds. The error is divided among both predictors and all
 measures, so that all bounds of a rollout hold simultaneously.
 
-Answers are assumed to be independent. Answers to one user are not entirely, which makes the
-intervals somewhat too narrow: increase ``min_requests`` if few users send many requests.
+Answers to one person are not independent: who buys little buys little after every answer. Clicks
+and purchases are therefore counted by person, and both counts of a proportion are divided by its
+design effect: the variance of the proportion over people, relative to that of as many independent
+answers (Rao and Scott, "A simple method for the analysis of clustered binary data", Biometrics 48,
+1992); see ``components.deployment.quality``. Errors, slow answers and fallbacks are faults of a
+server, not of a person, and are counted as they are.
 """
 
 import math
@@ -68,7 +73,9 @@ class PredictorMetrics(Settings):
         pods: Number of ready pods.
         restarts: Number of container restarts.
         errors, fallbacks, slow: Proportions of its requests.
-        misses: Answers without an outcome, among those that are old enough.
+        no_click, no_purchase: Answers without this outcome among those that are old enough, as an
+            effective number of independent answers.
+        users: Number of people among these answers; None if unknown.
     """
 
     bundle_id: str
@@ -77,7 +84,9 @@ class PredictorMetrics(Settings):
     errors: Proportion = Proportion()
     fallbacks: Proportion = Proportion()
     slow: Proportion = Proportion()
-    misses: Proportion = Proportion()
+    no_click: Proportion = Proportion()
+    no_purchase: Proportion = Proportion()
+    users: int | None = None
 
 
 class CanaryVerdict(Settings):
@@ -87,11 +96,13 @@ class CanaryVerdict(Settings):
         action: Promote, roll back, or hold: continue to compare.
         reasons: Why it is rolled back or held; empty if it is promoted.
         verdict: The measurements and thresholds.
+        is_worse: Whether the canary was shown to be worse, which is more than not shown to be good.
     """
 
     action: Action
     reasons: tuple[str, ...]
     verdict: Verdict
+    is_worse: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,11 @@ class _Measure:
     baseline: Proportion
     canary: Proportion
     relative: bool = False
+
+    @property
+    def n(self) -> float:
+        """The smaller number of answers of the two predictors."""
+        return min(self.baseline.total or 0, self.canary.total or 0)
 
     @property
     def problem(self) -> str:
@@ -134,27 +150,40 @@ def compare_canary(
     baseline: PredictorMetrics,
     canary: PredictorMetrics,
     expired: bool,
+    days: float,
 ) -> CanaryVerdict:
     """Decide whether to promote the canary, roll it back, or hold.
 
-    A canary is promoted when every measure is shown to be within its limit and both predictors have
-    answered enough requests. Missing values, NaN and too few requests hold. It is rolled back when
-    one measure is shown to exceed its limit, when its containers restart too often, or when the
-    deadline has passed before it could be promoted.
+    A canary is promoted when every measure is shown to be within its limit, both predictors have
+    answered enough requests and people, and the comparison has lasted long enough. Missing values,
+    NaN and too little evidence hold. It is rolled back when one measure is shown to exceed its
+    limit, when its containers restart too often, or when the deadline has passed before it could be
+    promoted.
 
     Args:
         settings: The limits.
         baseline: Metrics of the predictor that serves the champion.
         canary: Metrics of the predictor that serves the candidate.
         expired: Whether the deadline has passed.
+        days: How long the comparison has lasted, in days.
     """
     measures = tuple(_measures(settings, baseline, canary))
     error = settings.confidence_error / (2 * len(measures))
-    checks, violations = [], []
+    checks = [
+        Check(name="whole days of comparison", measured=int(days), at_least=settings.min_days)
+    ]
+    users = _count_users(baseline, canary)
+    if settings.outcomes:
+        name = "people whose clicks and purchases are compared"
+        checks.append(Check(name=name, measured=users, at_least=settings.min_users))
+    violations = []
     for measure in measures:
         bounds = None if measure.problem else measure.difference(error)
         checks.append(_check(settings, measure, bounds))
-        if bounds and bounds[0] > measure.allowed:
+        is_thin = measure.relative and (
+            (users or 0) < settings.min_users or measure.n < settings.min_requests
+        )
+        if bounds and bounds[0] > measure.allowed and not is_thin:
             violations.append(
                 f"{measure.name} is at least {bounds[0]:.4g}, {measure.allowed:.4g} is allowed"
             )
@@ -163,13 +192,18 @@ def compare_canary(
     verdict = Verdict.of(checks)
     if violations:
         return CanaryVerdict(
-            action="roll_back", reasons=tuple(violations), verdict=_failed(verdict, violations)
+            action="roll_back",
+            reasons=tuple(violations),
+            verdict=verdict.refused_for(violations),
+            is_worse=True,
         )
     if verdict.passed:
         return CanaryVerdict(action="promote", reasons=(), verdict=verdict)
     if expired:
         reasons = ("the deadline has passed without sufficient evidence", *verdict.reasons)
-        return CanaryVerdict(action="roll_back", reasons=reasons, verdict=_failed(verdict, reasons))
+        return CanaryVerdict(
+            action="roll_back", reasons=reasons, verdict=verdict.refused_for(reasons)
+        )
     return CanaryVerdict(action="hold", reasons=verdict.reasons, verdict=verdict)
 
 
@@ -208,23 +242,31 @@ def _measures(
         "increase in fallbacks", settings.fallback_increase, baseline.fallbacks, canary.fallbacks
     )
     yield _Measure("increase in slow answers", settings.slow_increase, baseline.slow, canary.slow)
-    if settings.quality_drop is not None:
-        yield _Measure(
-            "loss of quality", settings.quality_drop, baseline.misses, canary.misses, relative=True
-        )
+    for name, tolerance, missed in (
+        ("loss of clicks", settings.click_tolerance, (baseline.no_click, canary.no_click)),
+        (
+            "loss of purchases",
+            settings.purchase_tolerance,
+            (baseline.no_purchase, canary.no_purchase),
+        ),
+    ):
+        if tolerance is not None:
+            yield _Measure(name, tolerance, *missed, relative=True)
+
+
+def _count_users(baseline: PredictorMetrics, canary: PredictorMetrics) -> int | None:
+    """The smaller number of people of the two predictors; None if one is unknown."""
+    if baseline.users is None or canary.users is None:
+        return None
+    return min(baseline.users, canary.users)
 
 
 def _check(settings: RolloutSettings, measure: _Measure, bounds: Interval | None) -> Check:
-    totals = (measure.baseline.total, measure.canary.total)
     return Check(
         name=f"{measure.name} at worst",
         measured=bounds[1] if bounds else None,
         at_most=measure.allowed,
-        n=int(min(n or 0 for n in totals)) if bounds else None,
+        n=int(measure.n) if bounds else None,
         needs_n=settings.min_requests,
         why=measure.problem,
     )
-
-
-def _failed(verdict: Verdict, reasons: tuple[str, ...] | list[str]) -> Verdict:
-    return verdict.model_copy(update={"passed": False, "reasons": tuple(reasons)})

@@ -17,6 +17,7 @@ def deploy_bundle(
     registry: str,
     champion: str = "",
     reason: str = "",
+    first_model: bool = False,
 ) -> str:
     """Assemble a bundle from steps that passed the gate, and promote or propose it.
 
@@ -31,6 +32,7 @@ def deploy_bundle(
         registry: Folder or URL of the registry.
         champion: Id of the bundle that the evaluation compared with.
         reason: Recorded in the audit trail.
+        first_model: Whether there is no champion because this is the first model.
 
     Returns:
         The bundle's id.
@@ -53,8 +55,55 @@ def deploy_bundle(
             registry=registry,
             champion=champion,
             reason=reason,
+            first_model=first_model,
         )
     return str(metadata["bundle_id"])
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def keep_refused_bundle(
+    settings: str,
+    features: dsl.Input[dsl.Dataset],
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    index: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Input[dsl.Artifact],
+    reference: dsl.Input[dsl.Artifact],
+    registry: str,
+) -> str:
+    """Add a bundle that its gate refused to the registry, so that a person can promote it.
+
+    Args:
+        settings: DeploySettings as JSON.
+        features: Output folder of the feature step.
+        dataset: Output folder of the ingestion step.
+        model: Output folder of the training step.
+        index: Output folder of the indexing step.
+        evaluation: Output folder of the evaluation step.
+        reference: The drift reference.
+        registry: Folder or URL of the registry.
+
+    Returns:
+        The bundle's id.
+    """
+    from pathlib import Path
+
+    from components.deployment.promote import keep_refused
+    from components.deployment.settings import DeploySettings
+    from components.step import running
+
+    with running("keep") as metadata:
+        metadata["refused_bundle_id"] = keep_refused(
+            DeploySettings.parse_json(settings),
+            features=Path(features.path),
+            dataset=Path(dataset.path),
+            model=Path(model.path),
+            index=Path(index.path),
+            evaluation=Path(evaluation.path),
+            reference=Path(reference.path),
+            registry=registry,
+        )
+    return str(metadata["refused_bundle_id"])
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
@@ -88,6 +137,7 @@ def deploy_refreshed_index(
 
     with running("deploy") as metadata:
         bundle = Registry(registry).get(champion)
+        verdict = bundle.read_verdict()
         metadata["bundle_id"] = deploy(
             DeploySettings.parse_json(settings),
             features=Path(features.path),
@@ -99,5 +149,6 @@ def deploy_refreshed_index(
             registry=registry,
             champion=champion,
             reason=f"index refreshed, towers of {champion}",
+            force=verdict is None or not verdict.passed,
         )
     return str(metadata["bundle_id"])

@@ -1,17 +1,32 @@
-"""Live quality of the predictors in a rollout: answers without an outcome, by request id."""
+"""Live quality of the predictors in a rollout: answers without an outcome, counted by person."""
 
 from datetime import datetime, timedelta
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from components.deployment.canary import Proportion
 from components.deployment.settings import RolloutSettings
 from refit.errors import ServiceUnreachable
+from refit.settings import Settings
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
+
+
+class LiveQuality(Settings):
+    """Answers of one bundle without an outcome.
+
+    Attributes:
+        users: Number of people who were answered; None if unknown.
+        misses: Answers without each outcome, by its name, as effective numbers.
+    """
+
+    users: int | None = None
+    misses: dict[str, Proportion] = {}
 
 
 def count_misses(
@@ -21,14 +36,14 @@ def count_misses(
     bundles: tuple[str, ...],
     since: datetime,
     until: datetime,
-) -> dict[str, Proportion]:
-    """Count the answers of [since, until) without an outcome, by bundle.
+) -> dict[str, LiveQuality]:
+    """Count the answers of [since, until) without each outcome, by bundle.
 
     The predictors answer during the same period, so that recent answers, whose outcomes may still
     follow, affect both alike.
 
     Args:
-        settings: The event types that count as an outcome.
+        settings: The outcomes and their event types.
         predictions: Folder or URL of the prediction log.
         outcomes: Folder, file or URL of events with the request id of the preceding answer;
             "" for none.
@@ -37,28 +52,73 @@ def count_misses(
         until: Answers from this time on are too recent.
 
     Returns:
-        A proportion for each bundle; unknown if the log or the outcomes are missing or empty.
+        The quality of each bundle; unknown if the log or the outcomes are missing or empty.
 
     Raises:
         ServiceUnreachable: The log or the outcomes could not be read.
     """
+    unknown = dict.fromkeys(bundles, LiveQuality())
     if not predictions or not outcomes or since >= until:
-        return dict.fromkeys(bundles, Proportion())
+        return unknown
     day = timedelta(days=1)
     days = [f"date={since + day * n:%Y-%m-%d}" for n in range((until - since).days + 2)]
-    answers = _read(predictions, ["request_id", "bundle_id", "time"], days, "time", since, until)
+    columns = ["request_id", "bundle_id", "user_id", "time"]
+    answers = _read(predictions, columns, days, "time", since, until)
     events = _read(outcomes, ["request_id", "event_type", "event_time"], [], "event_time", since)
     if answers is None or events is None:
-        return dict.fromkeys(bundles, Proportion())
-    is_outcome = pc.is_in(events["event_type"], pa.array(settings.outcome_events, pa.string()))
-    hits = pc.unique(events.filter(is_outcome)["request_id"])
-    return {bundle: _proportion(answers, hits, bundle) for bundle in bundles}
+        return unknown
+    hits = {
+        name: pc.unique(
+            events.filter(pc.is_in(events["event_type"], pa.array(types, pa.string())))[
+                "request_id"
+            ]
+        )
+        for name, types in settings.outcomes.items()
+    }
+    return {bundle: _count(answers, hits, bundle) for bundle in bundles}
 
 
-def _proportion(answers: pa.Table, hits: pa.Array, bundle: str) -> Proportion:
-    ids = pc.unique(answers.filter(pc.equal(answers["bundle_id"], bundle))["request_id"])
-    n_hits = pc.sum(pc.is_in(ids, hits)).as_py() or 0
-    return Proportion(bad=len(ids) - n_hits, total=len(ids)) if len(ids) else Proportion()
+def _count(answers: pa.Table, hits: dict[str, pa.Array], bundle: str) -> LiveQuality:
+    own = answers.filter(pc.equal(answers["bundle_id"], bundle))
+    own = own.group_by("request_id").aggregate([("user_id", "min")])  # each answer once
+    if not own.num_rows:
+        return LiveQuality()
+    # Nobody knows who got an answer without a user: it counts as a person of its own.
+    person = pc.coalesce(
+        own["user_id_min"], pc.binary_join_element_wise("?", own["request_id"], "")
+    )
+    people = person.combine_chunks().dictionary_encode()
+    n_people = len(people.dictionary)
+    number = people.indices.to_numpy()
+    sizes = np.bincount(number, minlength=n_people)
+    misses = {}
+    for name, found in hits.items():
+        missed = ~pc.is_in(own["request_id"], found).to_numpy()
+        bad = np.bincount(number, missed.astype(np.float64), minlength=n_people)
+        effect = design_effect(bad, sizes)
+        misses[name] = Proportion(bad=bad.sum() / effect, total=sizes.sum() / effect)
+    return LiveQuality(users=n_people, misses=misses)
+
+
+def design_effect(bad: NDArray[np.float64], sizes: NDArray[np.int64]) -> float:
+    """Variance of a proportion over people, relative to that of independent answers; at least 1.
+
+    The variance is that of a ratio of two sums over people, linearized. Source: Rao and Scott,
+    "A simple method for the analysis of clustered binary data", Biometrics 48, 1992. Where it
+    cannot be estimated, since all answers are alike or there is one person, all answers to a person
+    count as one: the effect is then that of an intra-class correlation of 1 (Kish, 1965).
+
+    Args:
+        bad: [P] bad answers of each person.
+        sizes: [P] answers of each person.
+    """
+    n, people = float(sizes.sum()), len(sizes)
+    p = float(bad.sum()) / n
+    if people < 2 or p in (0.0, 1.0):
+        return float((sizes.astype(np.float64) ** 2).sum() / n)
+    residuals = bad - p * sizes
+    variance = people / (people - 1) * float((residuals**2).sum()) / n**2
+    return max(1.0, variance / (p * (1 - p) / (n - 1)))
 
 
 def _read(

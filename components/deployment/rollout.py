@@ -41,12 +41,12 @@ from components.deployment.manifests import (
     with_main_only,
     with_state,
 )
-from components.deployment.quality import count_misses
+from components.deployment.quality import LiveQuality, count_misses
 from components.deployment.settings import RolloutSettings
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from refit.progress import log_message
 from refit.registry import Registry
-from refit.rollout import Proposal, RolloutDecision
+from refit.rollout import Block, Proposal, RolloutDecision
 from refit.settings import Settings
 from refit.verdict import Verdict
 
@@ -184,8 +184,13 @@ class Rollouts:
             decision=decision,
         )
 
-    def abort(self, by: str, reason: str) -> RolloutProgress:
+    def abort(self, by: str, reason: str, is_worse: bool = False) -> RolloutProgress:
         """Abort the active rollout; the champion keeps serving.
+
+        Args:
+            by: Author, recorded in the registry.
+            reason: Recorded in the registry.
+            is_worse: Whether to block the candidate's model, as a roll back does.
 
         Raises:
             UsageError: No rollout is active, or the bundle is already being promoted.
@@ -196,7 +201,9 @@ class Rollouts:
         if candidate is None:
             raise UsageError("no rollout is active")
         started = state.started_at if state else self._clock()
-        decision = self._decide(candidate, started, f"aborted by {by}: {reason}", by)
+        objection = f"aborted by {by}: {reason}"
+        block = self._new_block(candidate, objection) if is_worse else None
+        decision = self._decide(candidate, started, objection, by, block)
         if decision.action == "promote":
             raise UsageError(
                 f"{candidate.bundle_id} is already being promoted; to undo the promotion: "
@@ -217,7 +224,7 @@ class Rollouts:
         live = self.cluster.read()
         state = RolloutState.of(live)
         if state and self.registry.decision(state.proposal.rollout_id) is None:
-            return self.abort(by, reason)
+            return self.abort(by, reason, is_worse=True)
         champion = self.registry.champion_id()
         if state or bundle_of(main_of(live)) in ("", champion):
             champion = self.registry.rollback(by, reason).bundle_id
@@ -294,8 +301,9 @@ class Rollouts:
             return RolloutProgress(phase="idle", message=message, bundle_id=candidate.bundle_id)
         self._check_quality_settings()
         now = self._clock()
-        if not champion:
-            self.registry.promote(candidate.bundle_id, candidate.by, candidate.reason)
+        if not champion and candidate.champion == "":
+            # Only a run that was said to train the first model proposes one without a champion.
+            self._promote(candidate, expected="")
             champion = candidate.bundle_id
             self._remove_canary(live, champion)
         if candidate.bundle_id == champion:
@@ -305,6 +313,7 @@ class Rollouts:
             compared = candidate.champion or "no champion"
             refusal = f"its gate compared it with {compared}, but the champion is {champion}"
             return self._finished(self._decide(candidate, now, refusal, "rollout"))
+        self.registry.begin(candidate)
         state = RolloutState(proposal=candidate, champion=champion, started_at=now)
         self._split(ONLY_MAIN)
         self._apply_canary(live, state, champion)
@@ -316,11 +325,11 @@ class Rollouts:
         )
 
     def _check_quality_settings(self) -> None:
-        if self.settings.quality_drop is not None and not (self._predictions and self._outcomes):
+        if self.settings.outcomes and not (self._predictions and self._outcomes):
             raise UsageError(
                 "live quality cannot be compared without predictions and outcomes, so no rollout "
                 "could ever be promoted: set both in the cluster file, or disable the comparison "
-                "with rollout.quality_drop: null"
+                "with rollout.click_tolerance: null and rollout.purchase_tolerance: null"
             )
 
     def _advance(self, live: Manifest, state: RolloutState) -> RolloutProgress:
@@ -364,19 +373,30 @@ class Rollouts:
 
     def _compare(self, state: RolloutState) -> tuple[dict[str, PredictorMetrics], CanaryVerdict]:
         pods = [pod for pod in self.cluster.pods() if not pod.terminating]
-        misses = self._count_misses(state)
+        quality = self._count_misses(state)
         predictors = {}
         for name, bundle_id in ((MAIN, state.champion), (CANARY, state.bundle_id)):
             own = [p for p in pods if p.predictor == name and p.bundle_id == bundle_id]
-            predictors[name] = self._measure(state, own, bundle_id, misses)
-        expired = self._clock() - state.started_at >= timedelta(hours=self.settings.deadline_hours)
+            predictors[name] = self._measure(state, own, bundle_id, quality)
+        now = self._clock()
+        expired = now - state.started_at >= timedelta(hours=self.settings.deadline_hours)
+        lasted = now - (state.comparison_started_at or now)
         return predictors, compare_canary(
-            self.settings, predictors[MAIN], predictors[CANARY], expired
+            self.settings,
+            predictors[MAIN],
+            predictors[CANARY],
+            expired,
+            days=lasted / timedelta(days=1),
         )
 
     def _measure(
-        self, state: RolloutState, pods: list[Pod], bundle_id: str, misses: Mapping[str, Proportion]
+        self,
+        state: RolloutState,
+        pods: list[Pod],
+        bundle_id: str,
+        quality: Mapping[str, LiveQuality],
     ) -> PredictorMetrics:
+        own = quality.get(bundle_id, LiveQuality())
         ready = [pod for pod in pods if pod.ready]
         counts = Counts()
         if state.comparison_started_at:
@@ -391,11 +411,13 @@ class Rollouts:
             errors=counts.error_rate,
             fallbacks=counts.fallback_rate,
             slow=counts.slow_rate,
-            misses=misses.get(bundle_id, Proportion()),
+            no_click=own.misses.get("clicks", Proportion()),
+            no_purchase=own.misses.get("purchases", Proportion()),
+            users=own.users,
         )
 
-    def _count_misses(self, state: RolloutState) -> dict[str, Proportion]:
-        if self.settings.quality_drop is None or state.comparison_started_at is None:
+    def _count_misses(self, state: RolloutState) -> dict[str, LiveQuality]:
+        if not self.settings.outcomes or state.comparison_started_at is None:
             return {}
         try:
             return count_misses(
@@ -413,7 +435,7 @@ class Rollouts:
     def _carry_out(
         self, live: Manifest, state: RolloutState, decision: RolloutDecision
     ) -> RolloutProgress:
-        if decision.action == "roll_back":
+        if decision.action != "promote":
             if self._operator_lacks_canary(live, state):
                 return self._progress(
                     "starting", "waiting for the operator to list the canary", state, decision
@@ -421,8 +443,7 @@ class Rollouts:
             self._remove_canary(live, self.registry.champion_id() or state.champion)
             return self._finished(decision)
         if not self._was_promoted(decision):
-            proposal = state.proposal
-            self.registry.promote(proposal.bundle_id, proposal.by, proposal.reason)
+            self._promote(state.proposal, expected=state.champion)
         champion = self.registry.champion_id()
         if champion != decision.bundle_id:
             # The champion has been changed since, for example rolled back.
@@ -440,6 +461,11 @@ class Rollouts:
             return self._progress("promoting", waiting, state, decision)
         self._remove_canary(live, champion)
         return self._finished(decision)
+
+    def _promote(self, proposal: Proposal, expected: str) -> None:
+        self.registry.promote(
+            proposal.bundle_id, proposal.by, proposal.reason, proposal.forced, expected
+        )
 
     def _apply_canary(self, live: Manifest, state: RolloutState, main: str) -> None:
         canary = predictor_of(live, CANARY)
@@ -526,7 +552,11 @@ class Rollouts:
         predictors: dict[str, PredictorMetrics],
         comparison: CanaryVerdict,
     ) -> RolloutDecision:
-        """Store the decision of a comparison."""
+        """Store the decision of a comparison; a model that is shown to be worse is blocked."""
+        block = None
+        if comparison.is_worse:
+            why = f"its canary was rolled back: {'; '.join(comparison.reasons)}"
+            block = self._new_block(state.proposal, why)
         return self.registry.decide(
             RolloutDecision(
                 rollout_id=state.proposal.rollout_id,
@@ -539,11 +569,22 @@ class Rollouts:
                 started_at=state.started_at,
                 at=self._clock(),
                 by="rollout",
+                blocks=block,
             )
         )
 
+    def _new_block(self, proposal: Proposal, why: str) -> Block:
+        champion = self.registry.champion_id()
+        instead = self.registry.get(champion).manifest if champion else None
+        return self.registry.new_block(proposal.bundle_id, why, instead)
+
     def _decide(
-        self, proposal: Proposal, started: datetime, objection: str, by: str
+        self,
+        proposal: Proposal,
+        started: datetime,
+        objection: str,
+        by: str,
+        blocks: Block | None = None,
     ) -> RolloutDecision:
         """Store a decision without a comparison: roll back because of an objection, or promote."""
         reasons = (objection,) if objection else ()
@@ -558,6 +599,7 @@ class Rollouts:
                 started_at=started,
                 at=self._clock(),
                 by=by,
+                blocks=blocks,
             )
         )
 
@@ -581,7 +623,7 @@ class Rollouts:
 def _counts(metrics: PredictorMetrics) -> dict[str, float | None]:
     """Bad answers of each measure, and ``<measure>_total``."""
     counts = {}
-    for name in ("errors", "fallbacks", "slow", "misses"):
+    for name in ("errors", "fallbacks", "slow", "no_click", "no_purchase"):
         proportion: Proportion = getattr(metrics, name)
         counts[name], counts[f"{name}_total"] = proportion.bad, proportion.total
     return counts

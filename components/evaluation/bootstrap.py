@@ -71,4 +71,5 @@ def _interval(point: float, drawn: Values) -> Interval:
     if not np.isfinite(point) or not len(finite):
         return Interval()
     low, high = np.percentile(finite, [LOW, HIGH])
-    return Interval(value=point, low=float(low), high=float(high))
+    error = float(finite.std(ddof=1)) if len(finite) > 1 else None
+    return Interval(value=point, low=float(low), high=float(high), se=error)

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.evaluation.data import CandidateSnapshot, EvaluationData, Longs, Queries
+from components.evaluation.data import CandidateSnapshot, EvaluationData, Ints, Longs, Queries
 from refit.columns import Column, Flags, Labels, Wanted
-from refit.feature_tables import strings
+from refit.feature_tables import Away, strings
 from refit.item_lists import NO_ITEMS, ItemLists
 
 
@@ -26,15 +26,20 @@ class CandidateItems:
     def __init__(self, data: EvaluationData, snapshot: CandidateSnapshot) -> None:
         catalogue = data.catalogue
         self._catalogue, self._items = catalogue, snapshot.items
+        self._contents = data.content_rows(snapshot)
         self._known_at = catalogue.known_at[snapshot.items]
         self._gone_at = catalogue.gone_at[snapshot.items]
         self.sellers: Labels = catalogue.sellers.take(snapshot.items)
+        position = self.positions(catalogue.away.item)
+        here = position >= 0
+        away = catalogue.away
+        self._away = Away(position[here].astype(np.int32), away.gone_at[here], away.back_at[here])
 
     def __len__(self) -> int:
         return len(self._items)
 
     def not_live_at(self, times: Longs) -> Flags | None:
-        """[B, C] whether an item is not listed yet at the time, or gone before it; None if none is.
+        """[B, C] whether an item is not listed yet, away, or gone at the time; None if none is.
 
         An item that the query's own event removes from sale is still live at that time.
         """
@@ -46,9 +51,17 @@ class CandidateItems:
         if self._gone_at.min() < times.max():
             gone = self._gone_at[None, :] < times[:, None]
             flags = gone if flags is None else flags | gone
+        away = self._away
+        paused = (away.gone_at < times.max()) & (away.back_at >= times.min())
+        if paused.any():
+            flags = np.zeros((len(times), len(self)), dtype=np.bool_) if flags is None else flags
+            gone_at, back_at = away.gone_at[paused], away.back_at[paused]
+            gone = (gone_at < times[:, None]) & (times[:, None] <= back_at)
+            position, first = np.unique(away.item[paused], return_index=True)
+            flags[:, position] |= np.logical_or.reduceat(gone, first, axis=1)
         return flags
 
-    def positions(self, items: Longs) -> Longs:
+    def positions(self, items: Longs | Ints) -> Longs:
         """[P] positions of item indices among the candidates, -1 for an item that is not one."""
         if not len(self):
             return np.full(len(items), -1, dtype=np.int64)
@@ -56,8 +69,8 @@ class CandidateItems:
         return np.where(self._items[position] == items, position, -1)
 
     def column(self, name: str) -> Column:
-        """[C] an item column."""
-        return self._catalogue.column(name).take(self._items)
+        """[C] an item column, as it was at the snapshot."""
+        return self._catalogue.column(name).take(self._contents)
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,16 @@ from refit.feature_tables import (
     PURCHASES_FILE,
     REQUESTS,
     SPLITS,
+    Away,
+    ItemVersions,
     PaddedHistories,
     examples_file,
     pad_histories,
     pad_lists,
-    read_catalogue,
+    read_away,
+    read_contents,
     read_snapshot,
+    read_versions,
 )
 from refit.features import FeaturesManifest, FeatureSpec
 from refit.item_lists import UserItems
@@ -57,17 +61,23 @@ class ItemCatalogue:
     """All items; row number = item index.
 
     Attributes:
-        table: Every column of the catalogue.
+        table: Every column of the catalogue, in the latest version of each item.
+        contents: [R] ``table`` with the older versions after it; N rows where there are none.
+        versions: Which row of ``contents`` describes an item at the time of a snapshot.
         item_id: [N] ids.
         sellers: [N] the user id of each item's seller.
         known_at, gone_at: [N] first and last time at which the item is live, in microseconds.
+        away: When items were not live in between.
     """
 
     table: pa.Table
+    contents: pa.Table
+    versions: ItemVersions
     item_id: NDArray[Any]
     sellers: Labels
     known_at: Longs
     gone_at: Longs
+    away: Away
     _columns: dict[str, Column] = field(default_factory=dict)
 
     @property
@@ -76,9 +86,9 @@ class ItemCatalogue:
         return len(self.item_id)
 
     def column(self, name: str) -> Column:
-        """[N] a column in the form that eligibility rules read."""
+        """[R] a column of ``contents`` in the form that eligibility rules read."""
         if name not in self._columns:
-            self._columns[name] = read_column(self.table[name])
+            self._columns[name] = read_column(self.contents[name])
         return self._columns[name]
 
 
@@ -92,6 +102,8 @@ class ExampleLog:
         user, item, time, weight, snapshot: [M] one entry per example.
         event_type: [M] the type of each example's event.
         last_item: [M] the latest item of the history, -1 if the history is empty.
+        content: [M] row of ``ItemCatalogue.contents`` with each example's item as it was then.
+        last_content: [M] the same of ``last_item``.
         starts: First row of each split, then the number of rows.
     """
 
@@ -104,6 +116,8 @@ class ExampleLog:
     snapshot: Ints
     event_type: Coded
     last_item: Ints
+    content: Longs
+    last_content: Longs
     starts: tuple[int, int, int, int]
 
     def before(self, time: int) -> int:
@@ -192,7 +206,7 @@ class EvaluationData:
         self.manifest = FeaturesManifest.read(folder)
         self.rules = Rules.load(self.manifest.market)
         tables = [_read_split(folder, split) for split in SPLITS]
-        self.catalogue = _read_catalogue(read_catalogue(folder).table, self.rules)
+        self.catalogue = _read_catalogue(folder, self.rules)
         self._read_log(tables)
         length = self.manifest.spec.history_length
         self.queries = {
@@ -221,7 +235,9 @@ class EvaluationData:
         return requests
 
     def _read_log(self, tables: Sequence[pa.Table]) -> None:
-        self.log = _read_log(tables, self.spec, self.rules)
+        self.log = _read_log(
+            tables, self.spec, self.rules, self.catalogue.versions, self.snapshot_times
+        )
         purchases, hides = (
             _read_user_items(self.folder / name, self.log.user_ids)
             for name in (PURCHASES_FILE, HIDES_FILE)
@@ -231,7 +247,7 @@ class EvaluationData:
     @cached_property
     def snapshot_times(self) -> Longs:
         """[S] time of each snapshot."""
-        return np.array([_microseconds(t) for t in self.manifest.snapshots], dtype=np.int64)
+        return self.manifest.snapshot_times
 
     def split_start(self, split: str) -> int:
         """Time of a split's first snapshot; ``seen`` items have an event before it."""
@@ -244,6 +260,15 @@ class EvaluationData:
         time = int(self.snapshot_times[snapshot])
         candidates = CandidateSnapshot(snapshot, time, items, age, popularity)
         return candidates if keep is None else candidates.take(keep[items])
+
+    def content_rows(self, snapshot: CandidateSnapshot) -> Longs:
+        """[C] rows of ``catalogue.contents`` with a snapshot's candidates as they were then."""
+        return self.catalogue.versions.rows_at(snapshot.items, snapshot.time)
+
+    def rows_of_items(self, items: Ints, queries: "Queries") -> Longs:
+        """[n, L] rows of ``catalogue.contents`` with items [n, L] as they were for each query."""
+        times = self.snapshot_times[self.log.snapshot[queries.rows]]
+        return self.catalogue.versions.rows_at(items, times[:, None])
 
 
 def code_strings(column: pa.ChunkedArray, most: int, counted: int | None = None) -> Coded:
@@ -296,7 +321,13 @@ def _read_split(folder: Path, split: str) -> pa.Table:
     return table
 
 
-def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> ExampleLog:
+def _read_log(
+    tables: Sequence[pa.Table],
+    spec: FeatureSpec,
+    rules: Rules,
+    versions: ItemVersions,
+    snapshot_times: Longs,
+) -> ExampleLog:
     rules.check_columns("query", tables[-1].column_names)
     context = (
         *spec.context_categorical,
@@ -316,30 +347,40 @@ def _read_log(tables: Sequence[pa.Table], spec: FeatureSpec, rules: Rules) -> Ex
             "the examples are not in order of time; run the feature step again"
         )
     bounds = np.cumsum([0, *(t.num_rows for t in tables)])
+    item, snapshot = _array(joined["item_index"], np.int32), _array(joined["snapshot"], np.int32)
+    last_item = np.concatenate(
+        [pad_lists(t[HISTORY_COLUMNS[0]], 1, np.int32(-1))[:, 0] for t in tables]
+    )
+    read_at = snapshot_times[snapshot]
     return ExampleLog(
         table=joined.select(names),
         user_ids=np.array(user.dictionary.to_pylist(), dtype=object),
         user=user.indices.to_numpy(zero_copy_only=False).astype(np.int32),
-        item=_array(joined["item_index"], np.int32),
+        item=item,
         time=time,
         weight=_array(joined["weight"], np.float32),
-        snapshot=_array(joined["snapshot"], np.int32),
+        snapshot=snapshot,
         event_type=code_strings(joined["event_type"], len(EventType)),
-        last_item=np.concatenate(
-            [pad_lists(t[HISTORY_COLUMNS[0]], 1, np.int32(-1))[:, 0] for t in tables]
-        ),
+        last_item=last_item,
+        content=versions.rows_at(item, read_at),
+        last_content=versions.rows_at(last_item, read_at),
         starts=(int(bounds[0]), int(bounds[1]), int(bounds[2]), int(bounds[3])),
     )
 
 
-def _read_catalogue(items: pa.Table, rules: Rules) -> ItemCatalogue:
+def _read_catalogue(folder: Path, rules: Rules) -> ItemCatalogue:
+    contents, versions = read_contents(folder).table, read_versions(folder)
+    items = contents.slice(0, versions.n_items)
     rules.check_columns("item", items.column_names)
     return ItemCatalogue(
         table=items,
+        contents=contents,
+        versions=versions,
         item_id=np.array(items["item_id"].to_pylist(), dtype=object),
         sellers=Labels.of(items["seller_id"]),
         known_at=_times(items["known_at"], null=0),
         gone_at=_times(items["gone_at"], null=NEVER),
+        away=read_away(folder),
     )
 
 
@@ -372,7 +413,3 @@ def _array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
 def _times(column: pa.ChunkedArray, null: int | None = None) -> Longs:
     times = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
     return _array(times if null is None else pc.fill_null(times, null), np.int64)
-
-
-def _microseconds(time: Any) -> int:
-    return int(pa.scalar(time, pa.timestamp("us", "UTC")).cast(pa.int64()).as_py())

@@ -1,25 +1,34 @@
 """The evaluation step: rank, measure, compare, apply the gate, write the results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from components.evaluation.beyond_accuracy import BeyondAccuracy
 from components.evaluation.bootstrap import Replicates
 from components.evaluation.data import (
+    DAY,
     CandidateSnapshot,
     EvaluationData,
+    Flags,
     Floats,
     Ints,
     Longs,
     Queries,
 )
+from components.evaluation.earlier import EarlierChampion
 from components.evaluation.examples import draw_examples
-from components.evaluation.gate import apply_gate
+from components.evaluation.freshness import measure_freshness, read_seen_until
 from components.evaluation.index_check import check_index
+from components.evaluation.leaks import hunt_leaks
+from components.evaluation.looks import judge
 from components.evaluation.metrics import coverage, exposure, gini, per_query
+from components.evaluation.own_features import open_own_features
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
 from components.evaluation.ranking import (
@@ -30,12 +39,12 @@ from components.evaluation.ranking import (
     build_evaluation_set,
     rank,
 )
+from components.evaluation.recency import measure_positive_in_history
 from components.evaluation.report import write_report
 from components.evaluation.results import (
     CHAMPION,
     MODEL,
     Exposure,
-    Interval,
     Method,
     Results,
     SliceResult,
@@ -52,13 +61,45 @@ from components.evaluation.towers import (
 from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
 from refit.errors import RefitError
 from refit.files import remove, write_atomically, write_json
+from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.progress import Meter, log_message, timed
+from refit.subject import VerdictSubject
 from refit.verdict import Verdict
 
 METRICS_FILE = "metrics.json"
 VERDICT_FILE = "verdict.json"
 PREDICTIONS_FILE = "predictions.parquet"
-SMOKE_QUERIES = 16
+SMOKE_ROWS = 16
+EXCUSE = "; to compare without it, excuse it with a reason in evaluation.excused_bundles"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A bundle that the model must not be worse than.
+
+    Attributes:
+        name: Its name in the results.
+        folder: The bundle's folder; None if it cannot be read.
+        why: Why it cannot be read.
+        features: What the features step wrote for it; None if nothing.
+    """
+
+    name: str
+    bundle_id: str
+    folder: Path | None
+    why: str = ""
+    features: Path | None = None
+
+    def load(self, data: EvaluationData) -> tuple[Scorer, datetime] | str:
+        """Its towers, and the end of the data that it has seen; or why it is not comparable."""
+        if self.folder is None:
+            return self.why
+        own = open_own_features(data, self.folder, self.features) if self.features else None
+        scorer = own or load_champion(data, self.folder)
+        if isinstance(scorer, str):
+            return scorer
+        seen_until = read_seen_until(self.folder)
+        return (scorer, seen_until) if seen_until else "it does not say when its training ended"
 
 
 def evaluate(
@@ -68,10 +109,13 @@ def evaluate(
     index: Path,
     out: Path,
     champion: Path | None = None,
+    champion_features: Path | None = None,
+    earlier: EarlierChampion | None = None,
+    registry: str = "",
 ) -> Verdict:
     """Evaluate a model on the test split and write the evaluation folder, atomically.
 
-    The folder holds metrics.json, verdict.json, report.html, report.md, pictures/ and
+    The folder holds metrics.json, verdict.json, report.html, report.md, health.json, pictures/ and
     predictions.parquet. Item features are those of the snapshots in the features folder: one at the
     start of the test, or several in the course of it.
 
@@ -82,6 +126,10 @@ def evaluate(
         index: Index folder that was built with the model.
         out: The evaluation folder; an existing one is replaced.
         champion: Bundle folder of the champion to compare with, if there is one.
+        champion_features: What the features step wrote for a champion with another feature spec.
+        earlier: A better one of the last champions, if there is one.
+        registry: Folder or URL of the registry, whose ledger counts the looks at the test window
+            and keeps this one. Without it nothing is counted, and the report says so.
 
     Raises:
         DataValidationError: A split is empty, or the features are incomplete.
@@ -89,9 +137,23 @@ def evaluate(
         RefitError: A baseline failed.
     """
     baselines = load_baselines(settings.baselines)
-    with SmokeTest(settings, model) as smoke:
-        verdict = _evaluate(settings, baselines, features, model, index, out, champion, smoke)
-    log_message("the gate passed the model" if verdict.passed else "the gate refused the model")
+    with ExitStack() as stack:
+        smoke = {
+            tower: stack.enter_context(SmokeTest(settings, model, tower))
+            for tower in (QUERY_TOWER, ITEM_TOWER)
+        }
+        champions = []
+        if champion:
+            champions.append(
+                Champion(CHAMPION, champion.name, champion, features=champion_features)
+            )
+        if earlier:
+            name = f"the best of the last {settings.best_of_last}"
+            champions.append(Champion(name, earlier.bundle_id, earlier.folder, earlier.why))
+        verdict = _evaluate(
+            settings, baselines, features, model, index, out, champions, smoke, registry
+        )
+    log_message(f"the gate: {verdict.outcome}")
     for reason in verdict.reasons:
         log_message(f"  {reason}")
     return verdict
@@ -104,8 +166,9 @@ def _evaluate(
     model: Path,
     index: Path,
     out: Path,
-    champion: Path | None,
-    smoke: SmokeTest,
+    champions: Sequence[Champion],
+    smoke: Mapping[str, SmokeTest],
+    registry: str,
 ) -> Verdict:
     with timed("read the features"):
         data = EvaluationData(features)
@@ -120,24 +183,39 @@ def _evaluate(
     )
     towers = load_model(data, model)
     vectors = towers.embed_queries(evaluation_set.queries)
-    few = np.arange(min(SMOKE_QUERIES, len(evaluation_set.queries)))
-    smoke.send(towers.query_inputs(evaluation_set.queries.take(few)), vectors[few])
-    methods, rankings = _rank_all(settings, baselines, data, evaluation_set, towers, champion)
+    few = np.arange(min(SMOKE_ROWS, len(evaluation_set.queries)))
+    query_inputs = towers.query_inputs(evaluation_set.queries.take(few))
+    smoke[QUERY_TOWER].send(query_inputs, {"embedding": vectors[few]})
+    snapshot = evaluation_set.groups[-1].snapshot
+    item_inputs = towers.item_inputs(snapshot.take(np.arange(min(SMOKE_ROWS, len(snapshot.items)))))
+    smoke[ITEM_TOWER].send(item_inputs, towers.run_item_tower(item_inputs))
+    methods, rankings = _rank_all(settings, baselines, data, evaluation_set, towers, champions)
     with timed("bootstrapped the intervals"):
         measured, slices, n_users = _measure(settings, evaluation_set, methods, rankings)
+    with timed("measured what each group of inputs is worth"):
+        leaks = hunt_leaks(settings, evaluation_set, towers, rankings)
     results = Results(
         protocol=_describe(settings, data, evaluation_set),
         n_queries=len(evaluation_set.queries),
         n_users=n_users,
+        queries_per_day=_queries_per_day(evaluation_set),
         left_out=evaluation_set.left_out,
         removed=dict(rankings[MODEL].removed),
         embedding_version=read_embedding_version(model),
         methods=measured,
         slices=slices,
         index=check_index(index, data, towers, vectors),
-        smoke=smoke.result(),
+        freshness=measure_freshness(
+            settings, data, model, index, data.log.time[evaluation_set.queries.rows]
+        ),
+        smoke={tower: test.result() for tower, test in smoke.items()},
+        leaks=leaks,
+        positive_in_history=measure_positive_in_history(evaluation_set),
+        undeclared=data.manifest.undeclared,
     )
-    verdict = apply_gate(settings, results)
+    champion = champions[0].folder if champions else None
+    subject = VerdictSubject.of_folders(model, index, settings)
+    results, verdict = judge(settings, results, data, subject, registry, champion)
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
@@ -151,7 +229,7 @@ def _evaluate(
             settings,
         )
         pictures = draw_pictures(folder / "pictures", settings, results)
-        write_report(folder, settings, results, verdict, examples, pictures, data.manifest.dataset)
+        write_report(folder, settings, results, verdict, examples, pictures, data.manifest)
         remove(out)
     return verdict
 
@@ -162,7 +240,7 @@ def _rank_all(
     data: EvaluationData,
     evaluation_set: EvaluationSet,
     towers: TowerScorer,
-    champion: Path | None,
+    champions: Sequence[Champion],
 ) -> tuple[list[Method], dict[str, Ranking]]:
     """Rank with the model, the champion and every baseline, all by the same code.
 
@@ -185,16 +263,22 @@ def _rank_all(
         methods.append(method)
 
     add(Method(name=MODEL, kind="model"), towers)
-    if champion is not None:
-        loaded = load_champion(data, champion)
+    for champion in champions:
+        method = Method(name=champion.name, kind="champion", extension=champion.bundle_id)
+        loaded = champion.load(data)
         if isinstance(loaded, str):
-            add(Method(name=CHAMPION, kind="champion", not_run=f"not comparable: {loaded}"), None)
+            way_out = "" if champion.name == CHAMPION else EXCUSE
+            why = f"not comparable: {loaded}{way_out}"
+            add(method.model_copy(update={"not_run": why}), None)
         else:
-            add(Method(name=CHAMPION, kind="champion"), loaded)
+            scorer, seen_until = loaded
+            method = method.model_copy(update={"seen_until": seen_until.isoformat()})
+            add(method, scorer)
     for baseline, outcome in tune_baselines(baselines, data, settings):
         method = Method(name=baseline.name, kind="baseline", extension=baseline.extension)
         if isinstance(outcome, NotRun):
-            add(method.model_copy(update={"not_run": outcome.reason}), None)
+            excused = settings.baselines.excused.get(baseline.extension, "")
+            add(method.model_copy(update={"not_run": outcome.reason, "excused": excused}), None)
             continue
         add(method.model_copy(update={"tuned": dict(outcome.chosen)}), outcome.scorer)
         broken = rankings[baseline.name].not_finite
@@ -233,6 +317,8 @@ def _measure(
     """Metrics, paired gains and slices from the same bootstrap replicates; the number of users."""
     values = {name: per_query(r.rank, settings.cuts) for name, r in rankings.items()}
     slices = cut_slices(evaluation_set, settings)
+    users = evaluation_set.data.log.user[evaluation_set.queries.rows]
+    unseen = {m.name: _unseen(evaluation_set, m) for m in methods if m.seen_until}
     columns: dict[str, Any] = {"n": np.ones(len(evaluation_set.queries))}
     for name, metrics in values.items():
         columns |= {f"{name}/{metric}": value for metric, value in metrics.items()}
@@ -240,35 +326,98 @@ def _measure(
         columns[f"{part}/n"] = flags.astype(np.float64)
         for name, metrics in values.items():
             columns[f"{part}/{name}"] = metrics[settings.metric] * flags
-    users = evaluation_set.data.log.user[evaluation_set.queries.rows]
+    for name, flags in unseen.items():
+        columns |= dict(_unseen_columns(name, flags, values, slices, settings.metric))
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
+    beyond = BeyondAccuracy(settings, evaluation_set)
 
     def finish(method: Method) -> Method:
         if method.name not in rankings:
             return method
-        names = values[method.name]
-        gain: dict[str, Interval] = {}
-        if method.name != MODEL:
-            gain = {
-                m: replicates.difference(f"{MODEL}/{m}", f"{method.name}/{m}", "n") for m in names
+        found: dict[str, Any] = {
+            "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in values[method.name]},
+            "exposure": _exposure(evaluation_set, rankings[method.name].top),
+            "beyond": beyond.measure(rankings[method.name]),
+        }
+        if method.kind == "champion":
+            found |= _compare_unseen(method.name, values[method.name], replicates)
+            found["n_compared"] = int(unseen[method.name].sum())
+            found["users_compared"] = len(np.unique(users[unseen[method.name]]))
+        elif method.name != MODEL:
+            found["gain"] = {
+                m: replicates.difference(f"{MODEL}/{m}", f"{method.name}/{m}", "n")
+                for m in values[method.name]
             }
-        return method.model_copy(
-            update={
-                "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in names},
-                "gain": gain,
-                "exposure": _exposure(evaluation_set, rankings[method.name].top),
-            }
-        )
+        return method.model_copy(update=found)
 
     slice_results = tuple(
         SliceResult(
             name=part,
             n=int(flags.sum()),
+            n_users=len(np.unique(users[flags])),
             metrics={name: replicates.mean(f"{part}/{name}", f"{part}/n") for name in values},
+            gain={
+                name: replicates.difference(
+                    f"{name}, unseen/{part}/{MODEL}",
+                    f"{name}, unseen/{part}/{name}",
+                    f"{name}, unseen/{part}/n",
+                )
+                for name in unseen
+            },
         )
         for part, flags in slices.items()
     )
     return tuple(finish(method) for method in methods), slice_results, replicates.n_users
+
+
+def _unseen(evaluation_set: EvaluationSet, champion: Method) -> Flags:
+    """[n] whether the query comes after everything that the champion was trained and tuned on."""
+    seen_until = datetime.fromisoformat(champion.seen_until).timestamp() * 1e6
+    flags: Flags = evaluation_set.data.log.time[evaluation_set.queries.rows] >= seen_until
+    return flags
+
+
+def _unseen_columns(
+    champion: str,
+    flags: Flags,
+    values: Mapping[str, Mapping[str, Any]],
+    slices: Mapping[str, Flags],
+    metric: str,
+) -> Iterator[tuple[str, Any]]:
+    """The model's and a champion's metrics on the queries that the champion has not seen."""
+    yield f"{champion}, unseen/n", flags.astype(np.float64)
+    for name in (MODEL, champion):
+        for each, value in values[name].items():
+            yield f"{champion}, unseen/{name}/{each}", value * flags
+    for part, of_part in slices.items():
+        both = flags & of_part
+        yield f"{champion}, unseen/{part}/n", both.astype(np.float64)
+        for name in (MODEL, champion):
+            yield f"{champion}, unseen/{part}/{name}", values[name][metric] * both
+
+
+def _compare_unseen(
+    champion: str, metrics: Iterable[str], replicates: Replicates
+) -> dict[str, Any]:
+    prefix = f"{champion}, unseen"
+    n = f"{prefix}/n"
+    return {
+        "gain": {
+            m: replicates.difference(f"{prefix}/{MODEL}/{m}", f"{prefix}/{champion}/{m}", n)
+            for m in metrics
+        },
+        "compared": {m: replicates.mean(f"{prefix}/{champion}/{m}", n) for m in metrics},
+    }
+
+
+def _queries_per_day(evaluation_set: EvaluationSet) -> float | None:
+    """Queries that a day of the test window gave, before they were thinned out."""
+    data = evaluation_set.data
+    times = data.log.time[data.queries["test"].rows]
+    days = float(times.max() - times.min()) / DAY
+    judged = len(evaluation_set.queries)
+    left_out = sum(evaluation_set.left_out.values())
+    return len(times) * judged / (judged + left_out) / days if days > 0 else None
 
 
 def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:

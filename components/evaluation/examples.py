@@ -59,12 +59,12 @@ def draw_examples(
     return [_example(evaluation_set, rankings, int(i)) for i in (*hits, *misses)]
 
 
-def describe_item(catalogue: ItemCatalogue, item: int) -> str:
-    """An item's attributes in one line."""
+def describe_item(catalogue: ItemCatalogue, content: int) -> str:
+    """The attributes of a row of ``catalogue.contents`` in one line."""
     row = {
-        name: catalogue.table[name][item].as_py()
+        name: catalogue.contents[name][content].as_py()
         for name in (*SHOWN, "price")
-        if name in catalogue.table.column_names
+        if name in catalogue.contents.column_names
     }
     category = next((row[c] for c in SHOWN[2:5] if row.get(c)), None)
     size = row.get("size")
@@ -81,8 +81,11 @@ def _example(evaluation_set: EvaluationSet, rankings: Mapping[str, Ranking], i: 
     row = int(queries.rows[i])
     positive = int(data.log.item[row])
 
+    read_at = int(data.snapshot_times[data.log.snapshot[row]])
+
     def show(item: int) -> Shown:
-        words = describe_item(data.catalogue, item)
+        content = data.catalogue.versions.rows_at(np.array(item), read_at)
+        words = describe_item(data.catalogue, int(content))
         return Shown(str(data.catalogue.item_id[item]), words, item == positive)
 
     past = list(dict.fromkeys(int(j) for j in queries.history.item[i] if j >= 0))

@@ -88,10 +88,9 @@ def tune_attributes(validation: ValidationSet) -> tuple[Factors, float]:
     alone = validation.score(NaiveBayesScorer(naive_bayes, (popular,)))
     pool.sort(key=lambda factor: -_measure(validation, (factor,), alone))
     starts: tuple[Factors, ...] = ((), (popular,), in_context)
-    return max(
-        (_select(validation, start, pool[:POOL_SIZE]) for start in starts),
-        key=lambda selected: selected[1],
-    )
+    selected = [_select(validation, start, pool[:POOL_SIZE]) for start in starts]
+    # Where every order is equally good, selection from nothing ends with nothing.
+    return max((some for some in selected if some[0]), key=lambda some: some[1])
 
 
 def fit_factors(validation: ValidationSet, factors: Factors, metric: float) -> Tuned:

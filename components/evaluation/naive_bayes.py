@@ -76,13 +76,13 @@ class NaiveBayesPopularity:
 
     Attributes:
         contexts: By context column, the codes [M] of the examples.
-        attributes: By item attribute, the codes [N] of the items.
+        attributes: By item attribute, the codes [R] of the rows of ``ItemCatalogue.contents``.
     """
 
     def __init__(self, data: EvaluationData, max_values: int, number_bins: int) -> None:
         self.data = data
         self._decayed = lru_cache(maxsize=8)(self._decay)
-        log, items = data.log, data.catalogue.table
+        log, items = data.log, data.catalogue.contents
         self.attributes: dict[str, Coded] = {
             name: code_column(items[name], max_values, number_bins)
             for name in attribute_columns(data)
@@ -93,7 +93,7 @@ class NaiveBayesPopularity:
             for name in log.table.column_names
         }
         for name, coded in self.attributes.items():
-            codes = np.append(coded.codes, np.int32(len(coded.values)))[log.last_item]
+            codes = np.append(coded.codes, np.int32(len(coded.values)))[log.last_content]
             self.contexts[LATEST + name] = Coded(codes, (*coded.values, "no history"))
 
     def score(
@@ -209,7 +209,8 @@ class NaiveBayesPopularity:
             now = _bin_ages(snapshot.time - catalogue.known_at[snapshot.items])
             return at_event, now, len(LISTING_AGE_EDGES) + 1
         coded = self.attributes[factor.attribute]
-        return coded.codes[items], coded.codes[snapshot.items], len(coded.values)
+        now = coded.codes[self.data.content_rows(snapshot)]
+        return coded.codes[log.content[rows]], now, len(coded.values)
 
 
 @dataclass(frozen=True)

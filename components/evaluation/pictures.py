@@ -1,10 +1,10 @@
-"""The report's figures: methods and slices with their 95% intervals."""
+"""The report's figures: methods, slices and groups of inputs with their 95% intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.results import Interval, Method, Results
+from components.evaluation.results import Interval, LeakResults, Method, Results
 from components.evaluation.settings import EvaluationSettings
 
 MODEL_COLOUR = "#0b5cad"
@@ -16,7 +16,7 @@ MARKS = {"model": "D", "champion": "s", "baseline": "o"}
 
 
 def draw_pictures(folder: Path, settings: EvaluationSettings, results: Results) -> list[Path]:
-    """Draw the figures of methods and slices into a new folder.
+    """Draw the figures of methods, slices and groups of inputs into a new folder.
 
     Returns:
         Their paths, in the order of the report.
@@ -25,6 +25,8 @@ def draw_pictures(folder: Path, settings: EvaluationSettings, results: Results) 
     pictures = [_draw_methods(folder / "methods.png", settings, results)]
     if results.slices:
         pictures.append(_draw_slices(folder / "slices.png", settings, results))
+    if results.leaks.groups:
+        pictures.append(_draw_leaks(folder / "leaks.png", settings, results.leaks))
     return pictures
 
 
@@ -63,6 +65,27 @@ def _draw_slices(path: Path, settings: EvaluationSettings, results: Results) -> 
     panel.set_xlim(left=0)
     _tidy(panel, len(slices))
     _legend(panel, compared)
+    return _save(figure, path)
+
+
+def _draw_leaks(path: Path, settings: EvaluationSettings, leaks: LeakResults) -> Path:
+    groups = sorted(leaks.groups, key=lambda group: _value(group.fall))
+    figure = _figure(10.0, 1.2 + 0.3 * len(groups))
+    panel = figure.subplots()
+    for y, group in enumerate(groups):
+        fall = group.fall
+        if fall.value is None or fall.low is None or fall.high is None:
+            continue
+        colour = OTHER_COLOUR if group.limited else MODEL_COLOUR
+        panel.barh(y, fall.value, height=0.6, color=colour)
+        panel.plot([fall.low, fall.high], [y, y], color=INK, linewidth=1.2)
+    if leaks.gain.value is not None and leaks.gain.value > 0:
+        limit = settings.leaks.max_share * leaks.gain.value
+        panel.axvline(limit, color=OTHER_COLOUR, linewidth=1.0, linestyle=":")
+    panel.set_yticks(range(len(groups)), [group.name for group in groups], fontsize=9)
+    title = f"fall of {settings.metric.replace('_', ' ')} without each group of inputs"
+    panel.set_title(title, fontsize=11, color=INK, loc="left")
+    _tidy(panel, len(groups))
     return _save(figure, path)
 
 

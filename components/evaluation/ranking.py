@@ -158,7 +158,22 @@ def build_evaluation_set(
         raise DataValidationError(
             f"the {split} split has no query that can be evaluated: {left_out}"
         )
-    return _without(found, reasons != "", left_out)
+    return leave_out(found, reasons != "", left_out)
+
+
+def leave_out(
+    evaluation_set: EvaluationSet, removed: Flags, left_out: dict[str, int]
+) -> EvaluationSet:
+    """The evaluation set without the queries of a mask [n]."""
+    number = np.cumsum(~removed) - 1
+    groups = []
+    for group in evaluation_set.groups:
+        kept = ~removed[group.queries]
+        if kept.any():
+            numbers = number[group.queries[kept]]
+            groups.append(CandidateGroup(group.snapshot, numbers, group.positive[kept]))
+    queries = evaluation_set.queries.take(~removed)
+    return EvaluationSet(evaluation_set.data, queries, tuple(groups), left_out)
 
 
 def build_request_set(data: EvaluationData, most: int) -> EvaluationSet:
@@ -302,21 +317,6 @@ def _find_reasons(evaluation_set: EvaluationSet, seen: Flags | None) -> NDArray[
     if seen is not None:
         reasons[~seen[data.log.item[queries.rows]]] = NOT_SEEN
     return reasons
-
-
-def _without(
-    evaluation_set: EvaluationSet, removed: Flags, left_out: dict[str, int]
-) -> EvaluationSet:
-    """The evaluation set without the queries of a mask [n]."""
-    number = np.cumsum(~removed) - 1
-    groups = []
-    for group in evaluation_set.groups:
-        kept = ~removed[group.queries]
-        if kept.any():
-            numbers = number[group.queries[kept]]
-            groups.append(CandidateGroup(group.snapshot, numbers, group.positive[kept]))
-    queries = evaluation_set.queries.take(~removed)
-    return EvaluationSet(evaluation_set.data, queries, tuple(groups), left_out)
 
 
 def _seen_items(data: EvaluationData, split: str) -> Flags:

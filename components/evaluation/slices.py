@@ -51,7 +51,7 @@ def _by_value(evaluation_set: EvaluationSet, column: str, most: int) -> Iterator
 
 
 def _by_price(evaluation_set: EvaluationSet, bands: int) -> Iterator[tuple[str, Flags]]:
-    table = evaluation_set.data.catalogue.table
+    table = evaluation_set.data.catalogue.contents
     if PRICE not in table.column_names:
         return
     prices = numbers(table[PRICE])[_positives(evaluation_set)]
@@ -65,7 +65,7 @@ def _by_price(evaluation_set: EvaluationSet, bands: int) -> Iterator[tuple[str, 
 
 
 def _column(evaluation_set: EvaluationSet, name: str) -> NDArray[np.object_] | None:
-    items, context = evaluation_set.data.catalogue.table, evaluation_set.data.log.table
+    items, context = evaluation_set.data.catalogue.contents, evaluation_set.data.log.table
     if name in items.column_names:
         return strings(items[name])[_positives(evaluation_set)]
     if name in context.column_names:
@@ -73,5 +73,6 @@ def _column(evaluation_set: EvaluationSet, name: str) -> NDArray[np.object_] | N
     return None
 
 
-def _positives(evaluation_set: EvaluationSet) -> NDArray[np.int32]:
-    return evaluation_set.data.log.item[evaluation_set.queries.rows]
+def _positives(evaluation_set: EvaluationSet) -> NDArray[np.int64]:
+    """Rows of the catalogue's contents with the positive items as they were."""
+    return evaluation_set.data.log.content[evaluation_set.queries.rows]

@@ -1,4 +1,4 @@
-"""Smoke test: the query tower in a model server process, queried over PredictionService.
+"""Smoke test: a tower in a model server process, queried over PredictionService.
 
 The command that starts the server is a setting (``refit.model_server``): Refit's stand-in by
 default, or TensorFlow Serving where an image has it.
@@ -16,18 +16,17 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from components.evaluation.data import Floats
 from components.evaluation.results import SmokeResult
 from components.evaluation.settings import EvaluationSettings
 from refit.features import Inputs
 from refit.model_server import fill_in
+from refit.parent_watch import ParentWatch
 from refit.progress import timed
-
-MODEL_NAME = "query_tower"
+from refit.towers import Outputs
 
 
 class SmokeTest:
-    """Compares the answers of a model server with those of the model in this process.
+    """Compares a model server's answers for one tower with those of the tower in this process.
 
     The server starts in the background when the test is created, and is stopped at the end of the
     context.
@@ -35,12 +34,13 @@ class SmokeTest:
     Args:
         settings: The server's command and its limits.
         model: Model folder.
+        tower: Name of the tower, and of its folder.
     """
 
-    def __init__(self, settings: EvaluationSettings, model: Path) -> None:
-        self._request: Future[tuple[Inputs, Floats]] = Future()
+    def __init__(self, settings: EvaluationSettings, model: Path, tower: str) -> None:
+        self._request: Future[tuple[Inputs, Outputs]] = Future()
         self._background = ThreadPoolExecutor(1)
-        self._result = self._background.submit(_run, settings, model, self._request)
+        self._result = self._background.submit(_run, settings, model / tower, self._request)
 
     def __enter__(self) -> Self:
         return self
@@ -49,12 +49,12 @@ class SmokeTest:
         self._request.cancel()
         self._background.shutdown()
 
-    def send(self, inputs: Inputs, expected: Floats) -> None:
+    def send(self, inputs: Inputs, expected: Outputs) -> None:
         """Send one request to the server, as soon as it is up.
 
         Args:
-            inputs: Query tower inputs of a few queries.
-            expected: [n, D] vectors that the tower returned in this process.
+            inputs: The tower's inputs for a few queries or items.
+            expected: What the tower returned in this process: [n, D] by the name of the output.
         """
         self._request.set_result((inputs, expected))
 
@@ -64,22 +64,29 @@ class SmokeTest:
 
 
 def _run(
-    settings: EvaluationSettings, model: Path, request: Future[tuple[Inputs, Floats]]
+    settings: EvaluationSettings, tower: Path, request: Future[tuple[Inputs, Outputs]]
 ) -> SmokeResult:
     if not settings.smoke_test:
         return SmokeResult(why="the settings name no model server")
     try:
         with (
-            timed("tested the model in a model server"),
-            _server(settings.smoke_test, model / MODEL_NAME) as (process, port, output),
+            timed(f"tested the {tower.name} in a model server"),
+            _server(settings.smoke_test, tower) as (process, port, output),
         ):
             inputs, expected = request.result()
-            vectors = _predict(process, port, inputs, settings.smoke_test_seconds, output)
+            answer = _predict(
+                process, port, tower.name, inputs, settings.smoke_test_seconds, output
+            )
     except Exception as error:
         return SmokeResult(why=f"{type(error).__name__}: {error}")
-    if vectors.shape != expected.shape:
-        return SmokeResult(why=f"the server returned {vectors.shape}, not {expected.shape}")
-    return SmokeResult(gap=float(np.abs(vectors - expected).max()), n=len(expected))
+    gaps = []
+    for name, values in expected.items():
+        found = answer.get(name)
+        if found is None or found.shape != values.shape:
+            shape = None if found is None else found.shape
+            return SmokeResult(why=f"the server returned {name} {shape}, not {values.shape}")
+        gaps.append(float(np.abs(found - values).max()))
+    return SmokeResult(gap=max(gaps), n=min(map(len, expected.values())))
 
 
 @contextmanager
@@ -88,10 +95,14 @@ def _server(
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, IO[bytes]]]:
     """A running model server, its port, and the file that receives its output."""
     port = _free_port()
-    with TemporaryFile() as output:
+    with TemporaryFile() as output, ParentWatch() as watch:
         process = subprocess.Popen(
-            fill_in(command, port, MODEL_NAME, path), stdout=output, stderr=output
+            fill_in(command, port, path.name, path),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
+        watch.watch(process.pid)
         try:
             yield process, port, output
         finally:
@@ -104,8 +115,13 @@ def _server(
 
 
 def _predict(
-    process: subprocess.Popen[bytes], port: int, inputs: Inputs, seconds: float, output: IO[bytes]
-) -> Floats:
+    process: subprocess.Popen[bytes],
+    port: int,
+    name: str,
+    inputs: Inputs,
+    seconds: float,
+    output: IO[bytes],
+) -> Outputs:
     """Query the server; retried until it has loaded the model.
 
     Raises:
@@ -116,17 +132,17 @@ def _predict(
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     request = predict_pb2.PredictRequest()
-    request.model_spec.name = MODEL_NAME
+    request.model_spec.name = name
     request.model_spec.signature_name = "serving_default"
-    for name, values in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    for key, values in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
     until = time.monotonic() + seconds
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         while True:
             try:
                 answer = stub.Predict(request, timeout=max(1.0, until - time.monotonic()))
-                return tf.make_ndarray(answer.outputs["embedding"])
+                return {key: tf.make_ndarray(value) for key, value in answer.outputs.items()}
             except grpc.RpcError as error:
                 if process.poll() is not None:
                     raise RuntimeError(f"the model server ended: {_tail(output)}") from None

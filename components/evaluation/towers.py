@@ -18,7 +18,7 @@ from components.evaluation.data import (
 from components.evaluation.ranking import ScoreBlock
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import PaddedHistories, numbers, strings, vectors
-from refit.features import FeaturesManifest, Inputs, item_inputs, query_inputs
+from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
 from refit.files import read_json
 from refit.towers import load_tower, run_tower
 
@@ -66,16 +66,44 @@ class TowerScorer:
         other._data, other._embedded = data, None
         return other
 
+    @property
+    def spec(self) -> FeatureSpec:
+        """The inputs of these towers."""
+        return self._manifest.spec
+
+    @property
+    def item_columns(self) -> Inputs:
+        """The item inputs without age and popularity: [R] rows of ``ItemCatalogue.contents``."""
+        return self._static
+
+    def with_items(self, changed: Inputs) -> "TowerScorer":
+        """The same towers over a catalogue in which some of ``item_columns`` are others."""
+        other = copy(self)
+        other._static, other._embedded = self._static | changed, None
+        return other
+
+    def embed_inputs(self, inputs: Inputs) -> Floats:
+        """[n, D] vectors of query tower inputs; see ``query_inputs``."""
+        return run_tower(self._query_tower, inputs)["embedding"]
+
     def embed_items(self, snapshot: CandidateSnapshot) -> Floats:
         """[C, D] vectors of a snapshot's candidates."""
+        return self.run_item_tower(self.item_inputs(snapshot))["embedding"]
+
+    def item_inputs(self, snapshot: CandidateSnapshot) -> Inputs:
+        """Item tower inputs of a snapshot's candidates."""
         popularity = self._popularity(snapshot)
-        return self._run_items(snapshot.items, snapshot.age_days, popularity)["embedding"]
+        rows = self._data.content_rows(snapshot)
+        return self._inputs_of(rows, snapshot.age_days, popularity)
+
+    def run_item_tower(self, inputs: Inputs) -> dict[str, Any]:
+        """Every output of the item tower."""
+        return run_tower(self._item_tower, inputs)
 
     def embed_queries(self, queries: Queries) -> Floats:
         """[n, D] vectors of the queries; those of the last call are kept."""
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
-            inputs = self.query_inputs(queries)
-            self._embedded = (queries.rows, run_tower(self._query_tower, inputs)["embedding"])
+            self._embedded = (queries.rows, self.embed_inputs(self.query_inputs(queries)))
         return self._embedded[1]
 
     def query_inputs(self, queries: Queries) -> Inputs:
@@ -86,34 +114,33 @@ class TowerScorer:
             spec,
             _columns(table, spec.context_categorical, spec.context_numeric),
             _columns(table, spec.user_categorical, spec.user_numeric),
-            self._embed_history(past),
+            self.embed_history(queries),
             past.event_type,
             past.age_days,
         )
 
-    def _embed_history(self, past: PaddedHistories) -> Floats:
+    def embed_history(self, queries: Queries) -> Floats:
         """[n, L, C] content vectors, which depend neither on age nor on popularity; 0 padded."""
-        items = np.unique(past.item[past.item >= 0]).astype(np.int32)
-        if not len(items):
-            items = np.zeros(1, dtype=np.int32)
-        age = np.zeros(len(items), dtype=np.float32)
-        popularity = np.zeros((len(items), self._manifest.popularity_size), dtype=np.float32)
-        content = self._run_items(items, age, popularity)["content"]
-        padded = past.item < 0
-        found = content[np.searchsorted(items, np.where(padded, items[0], past.item))]
+        past = _latest(queries.history, self._manifest.spec.history_length)
+        rows = self._data.rows_of_items(past.item, queries)
+        padded = rows < 0
+        used = np.unique(rows[~padded])
+        if not len(used):
+            used = np.zeros(1, dtype=rows.dtype)
+        age = np.zeros(len(used), dtype=np.float32)
+        popularity = np.zeros((len(used), self._manifest.popularity_size), dtype=np.float32)
+        content = self.run_item_tower(self._inputs_of(used, age, popularity))["content"]
+        found = content[np.searchsorted(used, np.where(padded, used[0], rows))]
         found[padded] = 0.0
         return found
 
-    def _run_items(self, items: Any, age_days: Floats, popularity: Floats) -> dict[str, Any]:
-        inputs = {name: values[items] for name, values in self._static.items()}
-        return run_tower(
-            self._item_tower,
-            inputs | {"item_age_days": age_days, "item_popularity": popularity},
-        )
+    def _inputs_of(self, rows: Any, age_days: Floats, popularity: Floats) -> Inputs:
+        inputs = {name: values[rows] for name, values in self._static.items()}
+        return inputs | {"item_age_days": age_days, "item_popularity": popularity}
 
     def _read_items(self) -> Inputs:
-        """The item inputs that do not change over time, for the whole catalogue."""
-        spec, table = self._manifest.spec, self._data.catalogue.table
+        """See ``item_columns``."""
+        spec, table = self._manifest.spec, self._data.catalogue.contents
         columns = _columns(
             table, ("item_id", *spec.item_categorical, *spec.item_text), spec.item_numeric
         )
@@ -181,7 +208,7 @@ def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
             f"the champion takes {spec.history_length} history items, "
             f"the features have {ours.history_length}"
         )
-    for name in ("event_weights", "history_within_visit"):
+    for name in ("event_weights", "history_within_visit", "visit_gap_minutes"):
         if getattr(spec, name) != getattr(ours, name):
             return f"the champion's features have another {name}"
     for column in spec.popularity_by:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,32 +14,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.features import tables
+from components.features.listings import check_listings
 from components.features.popularity import DecayedCounts, popularity_at
 from components.features.settings import FeatureSettings
 from components.features.tables import DAY_US, DatasetTables, SnapshotOf, microseconds
+from components.features.versions import find_versioned, older_versions
+from components.features.visits import check_visits
 from refit.dataset import Split
 from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import (
+    AWAY_FILE,
     CATALOGUE_FILE,
     HIDES_FILE,
     HISTORIES_FILE,
     PURCHASES_FILE,
     REQUESTS,
     SPLITS,
+    VERSIONS_FILE,
     examples_file,
+    read_away,
     snapshot_file,
 )
 from refit.features import FEATURES_FILE, FeaturesManifest, FeatureSpec
 from refit.files import remove, write_atomically
+from refit.health import HealthCheck, stopping
 from refit.progress import log_message, timed
 from refit.tables import open_tables
 
 EVENTS_PER_BATCH = 1 << 18
+OF_THE_COMPARISON = ("target_events", "snapshot_every_days")
+"""What decides the queries of an evaluation, and the moments of their candidates."""
 
 
 def build_features(
-    settings: FeatureSettings, dataset: Path, out: Path, like: Path | None = None
+    settings: FeatureSettings,
+    dataset: Path,
+    out: Path,
+    like: Path | None = None,
+    has_examples: bool = False,
 ) -> FeaturesManifest:
     """Write the point-in-time tables of a dataset folder to ``out``, atomically.
 
@@ -49,6 +63,8 @@ def build_features(
         like: A folder with the features.json that a model was trained with. Its spec, market and
             counted values are kept, and only what an index needs is written: the catalogue, one
             snapshot at the end, the histories, purchases and hides.
+        has_examples: With ``like``: write all tables, with the queries, the moments and the market
+            of ``settings``, so that the model can be compared with one of these settings.
 
     Raises:
         UsageError: The spec or an eligibility rule names columns that do not exist, or a rule
@@ -58,6 +74,9 @@ def build_features(
     _refuse_foreign(out)
     kept = FeaturesManifest.read(like) if like else None
     spec, market = (kept.spec, kept.market) if kept else (settings.spec, settings.market)
+    if has_examples:
+        shared = {name: getattr(settings.spec, name) for name in OF_THE_COMPARISON}
+        spec, market = spec.model_copy(update=shared), settings.market
     rules = Rules.load(market)
     out.parent.mkdir(parents=True, exist_ok=True)
     limits = (settings.memory_limit, settings.threads)
@@ -67,7 +86,7 @@ def build_features(
         write_atomically(out) as folder,
     ):
         source = tables.open_dataset(con, spec, rules, dataset)
-        manifest = _write(source, settings, market, folder, kept)
+        manifest = _write(source, settings, market, folder, kept, has_examples or not kept)
         remove(out)
     return manifest
 
@@ -89,26 +108,45 @@ def _write(
     market: MarketSettings,
     folder: Path,
     kept: FeaturesManifest | None,
+    has_examples: bool,
 ) -> FeaturesManifest:
     folder.mkdir()
     split = source.manifest.split
     with timed("numbered the events of each user"):
-        items = tables.catalogue(source)
+        listings = tables.find_all_listings(source, market)
+        items = tables.catalogue(source, listings)
         events = tables.numbered_events(source, items)
         blocks = tables.history_blocks(source, events)
-    windows = [] if kept else _windows(split, source.spec, settings.frozen_at_cut)
+    versioned = find_versioned(source)
+    undeclared = tables.find_undeclared(source, versioned)
+    health = (
+        *check_visits(events, source.spec),
+        *check_listings(listings, market, items, source.events, split.end),
+        _check_undeclared(undeclared),
+    )
+    _report(health, stops=kept is None)
+    windows = _windows(split, source.spec, settings.frozen_at_cut) if has_examples else []
     values = kept.popularity_values if kept else tables.popularity_values(source)
+    in_order = items.order_by("item_index").drop("item_index", "first_us", "last_event")
+    _copy(source, in_order, folder / CATALOGUE_FILE)
+    if source.versions is not None:
+        with timed("wrote the older versions of the items"):
+            counts = partial(_count_snapshots, windows, split.end)
+            older = older_versions(source, items, listings, counts)
+            _copy(source, older, folder / VERSIONS_FILE)
     manifest = FeaturesManifest(
         spec=source.spec,
         market=market,
         popularity_values=values,
-        vector_size=_vector_size(items, source.spec, kept),
+        vector_size=_vector_size(source, folder, kept),
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
         dataset_fingerprint=source.manifest.fingerprint,
         dataset=source.manifest,
+        health=health,
+        undeclared=undeclared,
+        versioned=versioned,
     )
-    in_order = items.order_by("item_index").drop("item_index", "first_us")
-    _copy(source, in_order, folder / CATALOGUE_FILE)
+    _copy(source, tables.away_items(items, listings), folder / AWAY_FILE)
     with timed("wrote the histories"):
         # No rule reads the purchases where bought items may be recommended again.
         purchases = source.purchases.filter(ibis.literal(market.hides_bought))
@@ -130,6 +168,25 @@ def _write(
     return manifest
 
 
+def _check_undeclared(undeclared: Sequence[str]) -> HealthCheck:
+    return HealthCheck(
+        topic="assumptions",
+        name="numbers and times whose past values are not known",
+        shown=", ".join(undeclared) or "none",
+        measured=len(undeclared),
+        look=1,
+        advice="today's value may know the future, as a count of likes does, and the gate refuses"
+        " the model; name in features.spec.static what never changes, leave out the rest",
+    )
+
+
+def _report(health: Sequence[HealthCheck], stops: bool) -> None:
+    for check in health:
+        log_message(str(check))
+    if stops and (stopped := stopping(health)):
+        raise DataValidationError("; ".join(str(check) for check in stopped))
+
+
 def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Window]:
     bounds = (split.start, split.validation_start, split.test_start, split.end)
     every = timedelta(microseconds=round(spec.snapshot_every_days * DAY_US))
@@ -148,6 +205,16 @@ def _windows(split: Split, spec: FeatureSpec, frozen_at_cut: bool) -> list[_Wind
         windows.append(_Window(name, start, end, times, numbers))
         first += n
     return windows
+
+
+def _count_snapshots(
+    windows: Sequence[_Window], end: datetime, at_us: ir.IntegerValue
+) -> ir.IntegerValue:
+    """How many snapshots, that of the end among them, there are at or before a time."""
+    n = (at_us >= microseconds(end)).cast("int64")
+    for window in windows:
+        n += window.numbers.count_until(at_us, len(window.snapshots))
+    return n
 
 
 def _write_examples(
@@ -229,6 +296,7 @@ def _write_snapshots(
     columns = lifetimes.to_pyarrow()
     known_us = columns["known_us"].to_numpy()
     gone_us = columns["gone_us"].fill_null(np.iinfo(np.int64).max).to_numpy()
+    away = read_away(folder)
     orphans = _orphans(source, items, folder, len(times_us))
     spec = source.spec
     widths = [len(manifest.popularity_values[column]) for column in spec.popularity_by]
@@ -240,6 +308,7 @@ def _write_snapshots(
         is_now = i + 1 == len(times_us)
         known = known_us <= times_us[i] if is_now else known_us < times_us[i + 1]
         live = known & (gone_us > times_us[i])
+        live[away.throughout(times_us[i], times_us[i] if is_now else times_us[i + 1])] = False
         live[orphans[i]] = True
         index = np.flatnonzero(live).astype(np.int32)
         age_days = np.maximum(times_us[i] - known_us[index], 0) / DAY_US
@@ -263,18 +332,24 @@ def _orphans(
     found = [source.con.read_parquet(path) for path in written if path.exists()]
     if not found:
         return [np.empty(0, np.int32)] * snapshots
-    rows = tables.orphans(items, found).order_by("snapshot").to_pyarrow()
+    away = source.con.read_parquet(folder / AWAY_FILE)
+    rows = tables.orphans(items, away, found).order_by("snapshot").to_pyarrow()
     snapshot, item_index = rows["snapshot"].to_numpy(), rows["item_index"].to_numpy()
     bounds = np.searchsorted(snapshot, np.arange(1, snapshots))
     return np.split(item_index, bounds)
 
 
-def _vector_size(items: ir.Table, spec: FeatureSpec, kept: FeaturesManifest | None) -> int:
+def _vector_size(source: DatasetTables, folder: Path, kept: FeaturesManifest | None) -> int:
+    spec, found = source.spec, set[int]()
     if not spec.item_vector:
         return 0
-    lengths = items[spec.item_vector].length()
-    found = items.select(n=lengths).filter(lengths.notnull()).distinct().to_pyarrow()["n"]
-    sizes: Sequence[int] = sorted(found.to_pylist())
+    for path in (folder / CATALOGUE_FILE, folder / VERSIONS_FILE):
+        if path.exists():
+            items = source.con.read_parquet(path)
+            lengths = items[spec.item_vector].length()
+            rows = items.select(n=lengths).filter(lengths.notnull()).distinct().to_pyarrow()
+            found |= {*rows["n"].to_pylist()}
+    sizes: Sequence[int] = sorted(found)
     if kept and sizes in ([], [kept.vector_size]):
         return kept.vector_size
     if kept or len(sizes) != 1:

@@ -1,4 +1,4 @@
-"""The feature step as a Kubeflow Pipelines component."""
+"""The feature step as Kubeflow Pipelines components."""
 
 from kfp import dsl
 
@@ -37,3 +37,39 @@ def build_feature_tables(
         )
         metadata["snapshots"] = len(manifest.snapshots)
         features.metadata["snapshots"] = len(manifest.snapshots)
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def build_champion_tables(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    champion_features: dsl.Output[dsl.Dataset],
+    registry: str,
+    champion: str = "",
+) -> None:
+    """Write the champion's own features, if its feature spec is another than the new model's.
+
+    Args:
+        settings: FeatureSettings as JSON.
+        dataset: The ingestion step's folder.
+        champion_features: Output folder: a record, and the features if they are needed.
+        registry: Folder or URL of the bundles.
+        champion: Id of the champion's bundle; empty if there is none yet.
+    """
+    from pathlib import Path
+
+    from components.features.champion import build_champion_features
+    from components.features.settings import FeatureSettings
+    from components.step import running
+    from refit.registry import Registry
+
+    with running("champion") as metadata:
+        record = build_champion_features(
+            FeatureSettings.parse_json(settings),
+            Path(dataset.path),
+            Path(champion_features.path),
+            Registry(registry).get(champion).path if champion else None,
+            champion,
+        )
+        metadata["needed"] = record.needed
+        champion_features.metadata["needed"] = record.needed

@@ -5,7 +5,7 @@ user's events strictly before a time, and a history is the ``history_length`` ev
 position.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -16,15 +16,18 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
 
-from refit.contract import EventType
+from components.features.listings import Listings, find_listings
+from components.features.visits import mark_visits
+from refit.contract import KNOWN_AFTER, VALID_FROM, EventType
 from refit.dataset import (
     EARLIER_FILE,
     EVENTS_FILE,
+    ITEM_VERSIONS_FILE,
     ITEMS_FILE,
     USERS_FILE,
     DatasetManifest,
 )
-from refit.eligibility import Rules
+from refit.eligibility import MarketSettings, Rules
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
@@ -41,6 +44,7 @@ RESERVED = {
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // MICROSECOND
+EVER_US = np.iinfo(np.int64).min
 
 
 def microseconds(time: datetime) -> int:
@@ -61,6 +65,7 @@ class DatasetTables:
         rules: The eligibility rules of the market; the columns that they read are kept.
         purchases, hides: Who bought or hid which item, and when, also before the window.
             ``events`` does not contain the hides.
+        versions: Every version of the items; None where each item has one row.
         context: Event columns that the examples hold, those of the spec first.
         user: User columns that the examples and histories hold.
     """
@@ -74,6 +79,7 @@ class DatasetTables:
     hides: ir.Table
     items: ir.Table
     users: ir.Table
+    versions: ir.Table | None
     context: tuple[str, ...]
     user: tuple[str, ...]
 
@@ -84,8 +90,8 @@ def open_dataset(
     """Open a dataset folder and check that it has the columns of the spec and of the rules.
 
     Raises:
-        UsageError: The spec or a rule names a column that does not exist, or the spec names one
-            that two tables share.
+        UsageError: The spec or a rule names a column that does not exist, a rule reads one that is
+            not known at the request, or the spec names one that two tables share.
     """
     manifest = DatasetManifest.read(folder)
     events, items, users = (
@@ -94,6 +100,11 @@ def open_dataset(
     spec.check_columns(items.columns, events.columns, users.columns)
     rules.check_columns("item", items.columns)
     rules.check_columns("query", {*events.columns, *users.columns})
+    if after := sorted(KNOWN_AFTER & {*rules.query_columns}):
+        raise UsageError(
+            f"an eligibility rule reads {after[0]!r} of a query, which is known only because the"
+            " event happened, not at the request"
+        )
     of_events = [name for name in rules.query_columns if name in events.columns]
     of_users = [name for name in rules.query_columns if name not in events.columns]
     in_spec = (*spec.context_categorical, *spec.context_numeric, *spec.popularity_by)
@@ -113,46 +124,62 @@ def open_dataset(
         ever.filter(ever.event_type == kind.value) for kind in (EventType.PURCHASE, EventType.HIDE)
     )
     events = events.filter(events.event_type != EventType.HIDE.value)
+    path = folder / ITEM_VERSIONS_FILE
+    versions = con.read_parquet(path) if path.exists() else None
     return DatasetTables(
-        con, spec, rules, manifest, events, purchases, hides, items, users, context, user
+        con, spec, rules, manifest, events, purchases, hides, items, users, versions, context, user
     )
 
 
-def catalogue(source: DatasetTables) -> ir.Table:
+def find_all_listings(source: DatasetTables, market: MarketSettings) -> Listings:
+    """When the listings of the dataset began and ended."""
+    end = source.manifest.split.end
+    items = source.items if source.versions is None else source.versions
+    return find_listings(source.con, market, items, source.events, source.purchases, end)
+
+
+def content_kinds(source: DatasetTables) -> dict[str, str]:
+    """The type of each item column that the catalogue keeps."""
+    items, spec = source.items, source.spec
+    levels = tuple(name for name in items.columns if name.startswith("category_"))
+    numeric = {*spec.item_numeric, "price"}
+    numeric |= {name for name in source.rules.item_columns if items[name].type().is_numeric()}
+    kept = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *DISPLAYED, *levels)
+    # Filters compare numbers with those of a request, so that they keep every digit here.
+    kinds = {
+        name: "float64" if name in numeric else "string"
+        for name in dict.fromkeys((*kept, *source.rules.item_columns))
+        if name in items.columns
+    }
+    return kinds | ({spec.item_vector: "array<float32>"} if spec.item_vector else {})
+
+
+def catalogue(source: DatasetTables, listings: Listings) -> ir.Table:
     """Materialise the catalogue: the kept item columns, with ``item_index``.
 
     Items are numbered in the order in which they became known, so that later data does not change
     the number of an item. An item becomes known when it is listed, or at its first event if that is
     earlier (an item that was listed again, or has no time); without either, at the end.
     """
-    items, spec = source.items, source.spec
+    items = source.items
     first = source.events.group_by("item_id").agg(
-        first_event=lambda t: t.event_time.min(), first_us=lambda t: t.at_us.min()
+        first_event=lambda t: t.event_time.min(),
+        first_us=lambda t: t.at_us.min(),
+        last_event=lambda t: t.event_time.max(),
     )
+    times = listings.items.select("item_id", began_at="listed_at", ended_at="gone_at")
     table = items.left_join(first, "item_id").drop("item_id_right")
-    never = ibis.null("timestamp('UTC')")
-    listed = table.listed_at if "listed_at" in items.columns else never
-    gone = table.delisted_at if "delisted_at" in items.columns else never
-    levels = tuple(name for name in items.columns if name.startswith("category_"))
-    numeric = {*spec.item_numeric, "price"}
-    numeric |= {name for name in source.rules.item_columns if table[name].type().is_numeric()}
-    kept = (*spec.item_categorical, *spec.item_numeric, *spec.item_text, *DISPLAYED, *levels)
-    # Filters compare numbers with those of a request, so that they keep every digit here.
-    columns = {
-        name: table[name].cast("float64" if name in numeric else "string")
-        for name in dict.fromkeys((*kept, *source.rules.item_columns))
-        if name in items.columns
-    }
-    if spec.item_vector:
-        columns[spec.item_vector] = table[spec.item_vector].cast("array<float32>")
+    table = table.left_join(times, "item_id").drop("item_id_right")
+    columns = {name: table[name].cast(kind) for name, kind in content_kinds(source).items()}
     seller = table.seller_id if "seller_id" in items.columns else ibis.null("string")
     table = table.select(
         item_id=table.item_id.cast("string"),
         seller_id=seller.cast("string"),
         **columns,
-        known_at=ibis.least(listed, table.first_event).fill_null(source.manifest.split.end),
-        gone_at=gone,
+        known_at=ibis.least(table.began_at, table.first_event).fill_null(source.manifest.split.end),
+        gone_at=table.ended_at,
         first_us=table.first_us,
+        last_event=table.last_event,
     )
     order = ibis.window(order_by=[table.known_at, table.item_id])
     table = table.mutate(item_index=ibis.row_number().over(order).cast("int32"))
@@ -162,8 +189,8 @@ def catalogue(source: DatasetTables) -> ir.Table:
 def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
     """Materialise the events with ``item_index``, and their ``position`` and ``earlier`` per user.
 
-    ``opens_visit`` marks the first event of a visit: of a session, or of a user's day for events
-    without a session. ``follows_answer`` marks events that follow a recommendation.
+    ``opens_visit`` marks the first event of a visit, see ``visits.mark_visits``.
+    ``follows_answer`` marks events that follow a recommendation.
 
     Raises:
         DataValidationError: The items table does not have the item of an event.
@@ -188,21 +215,11 @@ def numbered_events(source: DatasetTables, items: ir.Table) -> ir.Table:
         weight=_weight(events, source.spec),
         position=ibis.row_number().over(group_by=events.user_id, order_by=by_time),
         earlier=ibis.rank().over(of_user),
-        visit=_visit(events),
+        session_key=_session(events),
         follows_answer=_follows_answer(events),
         user_first_us=events.at_us.min().over(group_by=events.user_id),
     )
-    day = ranked.event_time.date().cast("string")
-    of_session_or_day = ibis.window(
-        group_by=[ranked.user_id, ranked.visit, ranked.visit.isnull().ifelse(day, "")],
-        order_by=ranked.position,
-    )
-    ranked = ranked.mutate(opens_visit=ibis.row_number().over(of_session_or_day) == 0)
-    if not source.spec.history_within_visit:
-        of_session = ibis.window(group_by=[ranked.user_id, ranked.visit])
-        at_start = ranked.earlier.min().over(of_session)
-        ranked = ranked.mutate(earlier=ranked.visit.isnull().ifelse(ranked.earlier, at_start))
-    ranked = ranked.drop("visit")
+    ranked = mark_visits(ranked, source.spec)
     known = items.select("item_id", "item_index", item_first_us="first_us")
     return source.con.create_table(
         "numbered", ranked.inner_join(known, "item_id").drop("item_id"), temp=True
@@ -260,7 +277,7 @@ def examples(
     start_us, end_us = microseconds(start), microseconds(end)
     rows = events.filter(events.at_us >= start_us, events.at_us < end_us)
     rows = with_history(rows, blocks, source.spec.history_length)
-    rows = rows.left_join(_user_columns(source), "user_id").drop("user_id_right")
+    rows = _with_user_columns(source, rows)
     item, event_type, age = HISTORY_COLUMNS
     rows = rows.select(
         "user_id",
@@ -307,6 +324,11 @@ class SnapshotOf:
             return ibis.literal(self.first, "int32")
         return (self.first + (at_us - self.start_us) // self.every_us).cast("int32")
 
+    def count_until(self, at_us: ir.IntegerValue, n: int) -> ir.IntegerValue:
+        """How many of the window's ``n`` snapshots are at or before any time."""
+        every_us = self.every_us or DAY_US  # without steps n is 1, and any step will do
+        return ((at_us - self.start_us) // every_us + 1).clip(0, n).cast("int64")
+
 
 def histories(
     source: DatasetTables, events: ir.Table, blocks: ir.Table, others: ir.Table
@@ -322,7 +344,9 @@ def histories(
     counts = events.group_by("user_id").agg(earlier=events.count())
     without_events = others.distinct().anti_join(counts, "user_id")
     counts = counts.union(without_events.mutate(earlier=ibis.literal(0, "int64")))
-    users = _user_columns(source).outer_join(counts, "user_id")
+    versions = _user_columns(source)
+    latest = versions.filter(versions.until_us.isnull()).drop("since_us", "until_us")
+    users = latest.outer_join(counts, "user_id")
     users = users.mutate(user_id=ibis.coalesce(users.user_id, users.user_id_right))
     users = users.mutate(earlier=users.earlier.fill_null(0)).drop("user_id_right")
     rows = with_history(users, blocks, source.spec.history_length)
@@ -379,15 +403,32 @@ def weighted_events(
     )
 
 
-def orphans(items: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
+def away_items(items: ir.Table, listings: Listings) -> ir.Table:
+    """When items were not on sale in between, see ``AWAY_FILE``."""
+    numbers = items.select("item_id", "item_index")
+    away = listings.away.inner_join(numbers, "item_id")
+    columns = ("item_index", "gone_at", "back_at")
+    return away.select(*columns).order_by(*columns)
+
+
+def orphans(items: ir.Table, away: ir.Table, written: Sequence[ir.Table]) -> ir.Table:
     """Items of examples that are not live at the time, by snapshot, which must contain them."""
     rows = reduce(
         lambda left, right: left.union(right),
         [table.select("snapshot", "item_index", "event_time") for table in written],
     )
+    columns = ("snapshot", "item_index")
+    while_away = rows.inner_join(
+        away,
+        [
+            rows.item_index == away.item_index,
+            rows.event_time >= away.gone_at,
+            rows.event_time <= away.back_at,
+        ],
+    )
     rows = rows.inner_join(items.select("item_index", "known_at", "gone_at"), "item_index")
     outside = (rows.event_time < rows.known_at) | (rows.event_time >= rows.gone_at)
-    return rows.filter(outside).select("snapshot", "item_index").distinct()
+    return rows.filter(outside).select(*columns).union(while_away.select(*columns)).distinct()
 
 
 def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
@@ -403,6 +444,20 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
     return rows.left_join(named, keys).drop(f"{side}_user", f"{side}_block")
 
 
+def find_undeclared(source: DatasetTables, versioned: Collection[str]) -> tuple[str, ...]:
+    """See ``FeatureSpec.find_undeclared``; what comes in versions needs no declaration."""
+    users = set() if VALID_FROM in source.users.columns else _changing(source.users)
+    changing = {"items": _changing(source.items), "users": users}
+    found = source.spec.find_undeclared(changing)
+    return tuple(name for name in found if name not in versioned)
+
+
+def _changing(table: ir.Table) -> set[str]:
+    """The columns that hold numbers or times."""
+    kinds = table.schema().items()
+    return {name for name, kind in kinds if kind.is_numeric() or kind.is_temporal()}
+
+
 def _user_columns(source: DatasetTables) -> ir.Table:
     users = source.users
 
@@ -412,7 +467,32 @@ def _user_columns(source: DatasetTables) -> ir.Table:
         is_number = name not in source.spec.user_categorical and users[name].type().is_numeric()
         return "float64" if is_number else "string"
 
-    return users.select("user_id", **{name: users[name].cast(kind(name)) for name in source.user})
+    columns = {name: users[name].cast(kind(name)) for name in source.user}
+    if VALID_FROM not in users.columns:
+        never = ibis.null("int64")
+        return users.select("user_id", **columns, since_us=never, until_us=never)
+    # Without valid_from a row holds ever since.
+    since_us = epoch_us(users[VALID_FROM].cast("timestamp('UTC')")).fill_null(EVER_US)
+    versions = users.select("user_id", **columns, since_us=since_us)
+    versions = versions.filter(versions.since_us < microseconds(source.manifest.split.end))
+    of_user = ibis.window(group_by="user_id", order_by="since_us")
+    return versions.mutate(until_us=versions.since_us.lead().over(of_user))
+
+
+def _with_user_columns(source: DatasetTables, rows: ir.Table) -> ir.Table:
+    """Add the user columns as they were strictly before each row's ``at_us``."""
+    versions = _user_columns(source)
+    joined = rows.left_join(
+        versions,
+        [
+            rows.user_id == versions.user_id,
+            versions.since_us.isnull() | (versions.since_us < rows.at_us),
+            versions.until_us.isnull() | (versions.until_us >= rows.at_us),
+        ]
+        if VALID_FROM in source.users.columns
+        else "user_id",
+    )
+    return joined.drop("user_id_right", "since_us", "until_us")
 
 
 def _kind(source: DatasetTables, column: str) -> str:
@@ -423,8 +503,11 @@ def _kind(source: DatasetTables, column: str) -> str:
     return "float32" if source.events[column].type().is_numeric() else "string"
 
 
-def _visit(events: ir.Table) -> ir.Value:
-    return events.session_id if "session_id" in events.columns else ibis.null("string")
+def _session(events: ir.Table) -> ir.Value:
+    """The session of each event; null where it is not known."""
+    if "session_id" not in events.columns:
+        return ibis.null("string")
+    return events.session_id.cast("string").nullif("")
 
 
 def _follows_answer(events: ir.Table) -> ir.Value:

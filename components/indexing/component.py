@@ -61,16 +61,20 @@ def reindex_listings(
     from components.indexing.settings import IndexSettings
     from components.indexing.validate import validate_index
     from components.step import running
+    from refit.files import write_json
     from refit.progress import log_message
     from refit.registry import Registry
+    from refit.subject import INDEX_VERDICT_FILE
 
     with running("gate") as metadata:
         parsed = IndexSettings.parse_json(settings)
         bundle = Registry(registry).get(champion)
         out = Path(index.path)
         index.metadata["n_live"] = build_index(parsed, Path(features.path), bundle.path, out).n_live
-        verdict = validate_index(parsed.validation, out, bundle.index)
+        verdict = validate_index(parsed.validation, out, bundle)
+        write_json(out / INDEX_VERDICT_FILE, verdict.model_dump(mode="json"))
         metadata["passed"] = verdict.passed
+        metadata["outcome"] = verdict.outcome
         metadata["reasons"] = list(verdict.reasons)
         for reason in verdict.reasons:
             log_message(f"[gate] {reason}")

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from components.indexing.settings import IndexValidationSettings
+from refit.bundle import Bundle
 from refit.index import IndexManifest
+from refit.subject import VerdictSubject
 from refit.verdict import Check, Verdict
 
 
-def validate_index(settings: IndexValidationSettings, index: Path, champion_index: Path) -> Verdict:
+def validate_index(settings: IndexValidationSettings, index: Path, champion: Bundle) -> Verdict:
     """Check a refreshed index against the champion's.
 
     The towers are the champion's own, which were evaluated. What can be wrong is the data behind
@@ -16,9 +18,9 @@ def validate_index(settings: IndexValidationSettings, index: Path, champion_inde
     Args:
         settings: The thresholds.
         index: The refreshed index folder.
-        champion_index: The index folder of the champion's bundle.
+        champion: The champion's bundle.
     """
-    new, old = IndexManifest.read(index), IndexManifest.read(champion_index)
+    new, old = IndexManifest.read(index), IndexManifest.read(champion.index)
     age = (new.as_of - old.as_of).total_seconds() / 3600.0
     return Verdict.of(
         (
@@ -47,5 +49,6 @@ def validate_index(settings: IndexValidationSettings, index: Path, champion_inde
                 measured=new.latency_ms.get("p99"),
                 at_most=settings.max_p99_ms,
             ),
-        )
+        ),
+        VerdictSubject.of_folders(champion.path, index, settings),
     )

@@ -10,11 +10,19 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from components.ingestion.parsing import RAW
+from components.ingestion.schemas import MISSING
 from refit.dataset import RowCounts
 from refit.settings import Settings
+from refit.tabular.advice import UNKNOWN_TYPE, advise
+from refit.tabular.csv_copies import CONTENT, FILE, LINE, PROBLEM
+from refit.tabular.line_problems import PROBLEMS
+from refit.tabular.parsing import RAW
 
 REASON = "reason"
+LINE_REASON = "line"
+"""What the reasons to reject a line that is no row begin with."""
+MOST_TYPES = 20
+"""So many unknown event types are named."""
 _REASON_SEPARATOR = "; "
 _RANK = "_rank"
 
@@ -26,9 +34,12 @@ class Violation(Settings):
     reason: str
     count: int
     examples: tuple[str, ...]
+    advice: str = ""
+    """The lines of a config that may cure it."""
 
     def __str__(self) -> str:
-        examples = f", such as {', '.join(self.examples)}" if self.examples else ""
+        such_as = ", which are" if self.reason.endswith(UNKNOWN_TYPE) else ", such as"
+        examples = f"{such_as} {', '.join(self.examples)}" if self.examples else ""
         return f"{self.table}: {self.reason}: {self.count} rows{examples}"
 
 
@@ -47,7 +58,10 @@ class ValidatedTable:
     @property
     def is_invalid(self) -> ir.BooleanValue:
         """Whether a row failed any check."""
-        return reduce(or_, (failed.fill_null(False) for failed in self.violations.values()))
+        checks = [failed.fill_null(False) for failed in self.violations.values()]
+        while len(checks) > 1:  # pairs of pairs: a chain of hundreds would be too deep to compile
+            checks = [reduce(or_, checks[i : i + 2]) for i in range(0, len(checks), 2)]
+        return checks[0]
 
     def select_valid(self) -> ir.Table:
         """Select the rows that passed every check, without ``RAW``."""
@@ -69,6 +83,34 @@ class Deduplicated:
 
     rows: ir.Table
     duplicates: int
+
+
+def find_causes(
+    rows: ir.Table,
+    unreadable: Mapping[str, ir.BooleanValue],
+    violations: Mapping[str, ir.BooleanValue],
+) -> dict[str, ir.BooleanValue]:
+    """Every check, without the failures that only follow from another one.
+
+    A value that cannot be read is not missing, and a line that is no row has no values at all.
+
+    Args:
+        rows: A parsed table.
+        unreadable: Values that cannot be read, see ``find_unreadable``.
+        violations: Rows that break the contract, see ``find_violations``.
+    """
+    causes = {**unreadable, **violations}
+    for reason in violations:
+        column, _, problem = reason.partition(": ")
+        same = [failed for name, failed in unreadable.items() if name.startswith(f"{column}: ")]
+        if problem == MISSING and same:
+            causes[reason] = violations[reason] & ~reduce(or_, (f.fill_null(False) for f in same))
+    raw = rows[RAW]
+    if PROBLEM not in raw.type().names:
+        return causes
+    problem = raw[PROBLEM]
+    lines = {f"{LINE_REASON}: {each}": problem == each for each in PROBLEMS}
+    return lines | {reason: failed & problem.isnull() for reason, failed in causes.items()}
 
 
 def drop_duplicates(
@@ -105,12 +147,7 @@ def describe_violations(
     counts = reasons.as_table().group_by(REASON).agg(n=lambda t: t.count()).to_pyarrow()
     by_reason = {row[REASON]: row["n"] for row in counts.to_pylist()}
     return [
-        Violation(
-            table=name,
-            reason=reason,
-            count=by_reason[reason],
-            examples=_find_examples(rejected, reason),
-        )
+        _describe_violation(name, reason, by_reason[reason], rejected)
         for reason in validated.violations
         if reason in by_reason
     ]
@@ -125,13 +162,15 @@ def check_row_counts(name: str, counts: RowCounts) -> None:
     """Check that every row of a table is accounted for.
 
     Raises:
-        AssertionError: rows_in is not kept + rejected + duplicates, which is a bug in Refit.
+        AssertionError: rows_in is not kept + rejected + duplicates + capped, which is a bug in
+            Refit.
     """
-    accounted = counts.kept + counts.rejected + counts.duplicates
+    accounted = counts.kept + counts.rejected + counts.duplicates + counts.capped
     if counts.rows_in != accounted:
         raise AssertionError(
             f"{name}: {counts.rows_in} rows were read, but {counts.kept} kept + {counts.rejected} "
-            f"rejected + {counts.duplicates} duplicates are {accounted}"
+            f"rejected + {counts.duplicates} duplicates + {counts.capped} over the cap are "
+            f"{accounted}"
         )
 
 
@@ -142,11 +181,36 @@ def write(con: ibis.BaseBackend, table: ir.Table, path: Path) -> ir.Table:
     return con.read_parquet(path)
 
 
-def _find_examples(rejected: ir.Table, reason: str) -> tuple[str, ...]:
-    column = reason.partition(":")[0]
-    if column not in rejected.columns:
-        return ()
+def _describe_violation(name: str, reason: str, count: int, rejected: ir.Table) -> Violation:
     rows = rejected.filter(rejected[REASON].split(_REASON_SEPARATOR).contains(reason))
-    values: list[Any] = rows.limit(100)[column].to_pyarrow().to_pylist()
-    texts = (repr(value) if isinstance(value, str) else str(value) for value in values)
-    return tuple(dict.fromkeys(text[:60] for text in texts))[:3]
+    if reason.startswith(f"{LINE_REASON}:"):
+        lines = rows.select(FILE, LINE, CONTENT).limit(3).to_pyarrow().to_pylist()
+        examples = [f"line {r[LINE]} of {r[FILE]} ({r[CONTENT][:60]!r})" for r in lines]
+        advice = advise(reason, [r[CONTENT] for r in lines])
+        return Violation(
+            table=name, reason=reason, count=count, examples=tuple(examples), advice=advice
+        )
+    column, _, problem = reason.partition(": ")
+    if column not in rows.columns:
+        return Violation(table=name, reason=reason, count=count, examples=())
+    if problem == UNKNOWN_TYPE:
+        kinds = rows.group_by(column).agg(n=lambda t: t.count()).order_by(ibis.desc("n"), column)
+        values: list[Any] = kinds.limit(MOST_TYPES)[column].to_pyarrow().to_pylist()
+    else:
+        values = rows.limit(100)[column].to_pyarrow().to_pylist()
+    values = [str(v).lower() if isinstance(v, bool) else v for v in values if v is not None]
+    unique = list(dict.fromkeys(values)) if _are_hashable(values) else values
+    shown = dict.fromkeys(
+        (repr(value) if isinstance(value, str) else str(value))[:60] for value in unique
+    )
+    return Violation(
+        table=name,
+        reason=reason,
+        count=count,
+        examples=tuple(shown)[: MOST_TYPES if problem == UNKNOWN_TYPE else 3],
+        advice=advise(reason, [str(value) for value in unique]),
+    )
+
+
+def _are_hashable(values: Sequence[Any]) -> bool:
+    return not any(isinstance(value, list | dict) for value in values)

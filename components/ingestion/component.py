@@ -29,10 +29,44 @@ def ingest_data(
     with running("ingest") as metadata:
         manifest = ingest(IngestSettings.parse_json(settings), Path(dataset.path))
         metadata["counts"] = {name: counts.model_dump() for name, counts in manifest.counts.items()}
+        metadata["health_page"] = str(Path(dataset.path) / "health.html")
         dataset.metadata["fingerprint"] = manifest.fingerprint
         dataset.metadata["submitted_fingerprint"] = fingerprint
         dataset.metadata["source"] = manifest.source
         dataset.metadata["simulated"] = manifest.simulated
+
+
+@dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
+def plan_backtest(
+    settings: str, ingestion: str, training: str, fingerprint: str, registry: str, champion: str
+) -> list[dict[str, str]]:
+    """Plan the fits of a backtest: one for each cut and seed.
+
+    Args:
+        settings: BacktestSettings as JSON.
+        ingestion: IngestSettings as JSON.
+        training: TrainSettings as JSON.
+        fingerprint: Fingerprint of the data: the step runs again when they change.
+        registry: Where bundles are kept.
+        champion: Id of the champion; empty if there is none.
+    """
+    import json
+
+    from components.ingestion.backtest import plan_fits
+    from components.ingestion.settings import IngestSettings
+    from components.step import running
+    from refit.backtest import BacktestSettings
+
+    with running("plan") as metadata:
+        fits = plan_fits(
+            BacktestSettings.parse_json(settings),
+            IngestSettings.parse_json(ingestion),
+            json.loads(training),
+            registry,
+            champion,
+        )
+        metadata["cuts"] = [fit.cut for fit in fits]
+    return [fit.model_dump() for fit in fits]
 
 
 @dsl.component(base_image=MAIN_IMAGE, install_kfp_package=False)
@@ -42,6 +76,8 @@ def find_start(
     fingerprint: str = "",
     champion: str = "",
     needs_champion: bool = False,
+    first_model: bool = False,
+    deploys: bool = True,
 ) -> NamedTuple("Start", [("fingerprint", str), ("champion", str)]):  # type: ignore[valid-type]
     """Find the data's fingerprint and the champion, on a cluster, where only steps can read both.
 
@@ -50,7 +86,10 @@ def find_start(
         registry: Where bundles are kept.
         fingerprint: Fingerprint of the data when it is known; empty computes it from the files.
         champion: Id of the bundle to beat when it is known; empty looks it up.
-        needs_champion: Whether to fail when there is no champion.
+        needs_champion: Whether the run keeps the champion's towers, so that there must be one.
+        first_model: Whether the run trains the first model. If not, there must be a champion to
+            beat; if so, there must be none.
+        deploys: Whether the run may deploy a model; if not, there may or may not be a champion.
     """
     from components.ingestion.fingerprint import fingerprint_source
     from components.ingestion.settings import IngestSettings
@@ -61,8 +100,12 @@ def find_start(
     with running("start") as metadata:
         found = fingerprint or fingerprint_source(IngestSettings.parse_json(settings))
         bundles = Registry(registry)
-        look_up = bundles.needed_champion_id if needs_champion else bundles.champion_id
-        bundle = champion or look_up()
+        if not champion and needs_champion:
+            champion = bundles.needed_champion_id()
+        if not champion and not deploys:
+            bundle = bundles.champion_id()
+        else:
+            bundle = champion or bundles.starting_champion(first_model)
         metadata["fingerprint"], metadata["champion"] = found, bundle
         log_message(f"[start] data {found[:12]}, champion {bundle or 'none'}")
     return (found, bundle)

@@ -11,6 +11,7 @@ from refit import __version__
 from refit.errors import UsageError
 from refit.extensions import naming
 from refit.files import checksum, fingerprint
+from refit.tabular.table_files import name_with_keys
 
 _DOES_NOT_SHAPE_THE_DATA = {"path", "paths", "rejected_folder", "memory_limit", "threads"}
 
@@ -39,7 +40,7 @@ def fingerprint_source(settings: IngestSettings) -> str:
             )
         return fingerprint(
             {
-                "files": [f"{path.name}:{checksum(path)}" for path in files],
+                "files": [f"{name_with_keys(path)}:{checksum(path)}" for path in files],
                 "source": checksum(_find_code(source)),
                 "settings": local.model_dump(mode="json", exclude=_DOES_NOT_SHAPE_THE_DATA),
                 "version": __version__,

@@ -1,6 +1,5 @@
 """Functions for sources: find files, read them as tables, check their columns."""
 
-import gzip
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import ibis.expr.types as ir
 
 from components.ingestion.settings import IngestSettings
 from refit.errors import DataValidationError, UsageError
-
-SUFFIXES = (".parquet", ".csv", ".csv.gz")
+from refit.tabular.file_format import FileFormat
+from refit.tabular.reading import read_files
 
 
 def find_file(settings: IngestSettings, *names: str) -> Path:
@@ -49,55 +48,18 @@ def find_all_files(settings: IngestSettings, names: Sequence[str], origin: str) 
     return paths
 
 
-def find_parts(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """Return a file as it is, or the files of a folder that end in one of ``suffixes``, sorted.
-
-    Raises:
-        UsageError: There is no such file.
-    """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
-    if path.is_file():
-        return [path]
-    parts = sorted(p for p in path.iterdir() if p.name.endswith(suffixes))
-    if not parts:
-        raise UsageError(f"{path} holds no {' or '.join(suffixes)} file")
-    return parts
-
-
 def read_parts(con: ibis.BaseBackend, parts: Sequence[Path], delimiter: str = "") -> ir.Table:
     """Read Parquet or CSV files as one table; every column of a CSV file is text.
 
     Args:
         con: An ibis connection to DuckDB.
         parts: The files; columns are matched by name.
-        delimiter: Between the fields of a CSV file; empty detects it from the first line.
+        delimiter: Between the fields of a CSV file; empty takes it from the header line.
 
     Raises:
-        DataValidationError: A file is empty or in UTF-16, or both formats occur.
+        DataValidationError: A file is empty, broken or not in UTF-8, or both formats occur.
     """
-    for part in parts:
-        with part.open("rb") as file:
-            start = file.read(2)
-        if not start:
-            raise DataValidationError(f"{part} is empty: 0 bytes")
-        if start in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataValidationError(f"{part} is in UTF-16; save it as UTF-8")
-    are_parquet = {part.suffix == ".parquet" for part in parts}
-    if len(are_parquet) > 1:
-        raise DataValidationError(f"{parts[0].parent} holds both Parquet and CSV; keep one of them")
-    names = [str(part) for part in parts]
-    if are_parquet == {True}:
-        return con.read_parquet(names, union_by_name=True)
-    return con.read_csv(
-        names,
-        header=True,
-        all_varchar=True,
-        union_by_name=True,
-        delim=delimiter or _detect_delimiter(parts[0]),
-        quote='"',
-        escape='"',
-    )
+    return read_files(con, parts, FileFormat(delimiter=delimiter))
 
 
 def require_columns(table: ir.Table, columns: Iterable[str], path: Path) -> None:
@@ -111,11 +73,3 @@ def require_columns(table: ir.Table, columns: Iterable[str], path: Path) -> None
         raise DataValidationError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(table.columns)}"
         )
-
-
-def _detect_delimiter(path: Path) -> str:
-    """Count in the header line only: DuckDB's own detection would hide broken lines."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline()
-    return max(",;\t|", key=header.count)

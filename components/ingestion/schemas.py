@@ -7,17 +7,26 @@ one query for each check, which is slow on a large table.
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pandera.ibis as pa
 from pandera.config import ValidationDepth, config_context
 
-from components.ingestion.parsing import DTYPES
-from refit.contract import Column, EventType
+from refit.contract import VALID_FROM, Column, EventType
+from refit.tabular.advice import TOO_EARLY, UNKNOWN_TYPE
+from refit.tabular.parsing import DTYPES, RAW
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 _NOT_BLANK = r"[^\s\p{Z}]"
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST_EVENT = datetime(1990, 1, 1, tzinfo=UTC)
+"""Earlier events are times in a wrong unit, or what a program writes for none."""
+
+UNKNOWN_ITEM = "not among the items"
+MISSING = "missing"
+"""Reasons that follow from others, see ``cleaning.find_causes``."""
+TWICE = "the item has several rows of this time with different values"
 
 Rule = Callable[[ir.Value], ir.BooleanValue]
 
@@ -35,14 +44,15 @@ def build_events_schema(
     rules = {
         "user_id": _ID_CHECKS,
         "item_id": _ID_CHECKS,
-        "event_type": [
-            _check("unknown event type", lambda v: v.isin([e.value for e in EventType]))
+        "event_type": [_check(UNKNOWN_TYPE, lambda v: v.isin([e.value for e in EventType]))],
+        "event_time": [
+            _check("is in the future", lambda v: v <= as_of),
+            _check(TOO_EARLY, lambda v: v >= _EARLIEST_EVENT),
         ],
-        "event_time": _time_checks(as_of),
         "price": [_NOT_NEGATIVE],
     }
     if known_items is not None:
-        known = _check("not among the items", lambda v: v.isin(known_items))
+        known = _check(UNKNOWN_ITEM, lambda v: v.isin(known_items))
         rules["item_id"] = [*_ID_CHECKS, known]
     return _build_schema(columns, rules)
 
@@ -63,6 +73,7 @@ def build_items_schema(
         "seller_id": _ID_CHECKS,
         "price": [_NOT_NEGATIVE],
         "listed_at": _time_checks(as_of),
+        VALID_FROM: [*_time_checks(as_of), pa.Check(_is_one_version, error=TWICE)],
         "delisted_at": [pa.Check(_is_after_listing, error="before listed_at")],
         "image_embedding": [
             _check(
@@ -75,12 +86,13 @@ def build_items_schema(
     }
     if currency:
         rules["currency"] = [_check(f"not {currency}", lambda v: v == currency)]
+    return _build_schema(columns, rules, never_null=(VALID_FROM,))
+
+
+def build_users_schema(columns: Sequence[Column], as_of: datetime) -> pa.DataFrameSchema:
+    """Build the schema of a valid user; times later than ``as_of`` are in the future."""
+    rules = {"user_id": _ID_CHECKS, VALID_FROM: _time_checks(as_of)}
     return _build_schema(columns, rules)
-
-
-def build_users_schema(columns: Sequence[Column]) -> pa.DataFrameSchema:
-    """Build the schema of a valid user."""
-    return _build_schema(columns, {"user_id": _ID_CHECKS})
 
 
 def find_column_errors(name: str, table: ir.Table, columns: Sequence[Column]) -> list[str]:
@@ -111,21 +123,21 @@ def find_violations(table: ir.Table, schema: pa.DataFrameSchema) -> dict[str, ir
         if name not in table.columns:
             continue
         if not column.nullable:
-            violations[f"{name}: missing"] = table[name].isnull()
+            violations[f"{name}: {MISSING}"] = table[name].isnull()
         for check in column.checks:
             violations[f"{name}: {check.error}"] = ~check(table, name).check_output
     return violations
 
 
 def _build_schema(
-    columns: Sequence[Column], rules: dict[str, list[pa.Check]]
+    columns: Sequence[Column], rules: dict[str, list[pa.Check]], never_null: Sequence[str] = ()
 ) -> pa.DataFrameSchema:
     return pa.DataFrameSchema(
         {
             column.name: pa.Column(
                 None if column.kind == "vector" else DTYPES[column.kind],  # pandera knows no lists
                 [*rules.get(column.name, []), *([_FINITE] if column.kind == "number" else [])],
-                nullable=not column.required,
+                nullable=not column.required and column.name not in never_null,
                 required=column.required,
             )
             for column in columns
@@ -148,6 +160,15 @@ def _is_after_listing(data: pa.IbisData) -> ir.BooleanValue:
     if "listed_at" not in table.columns:
         return table.delisted_at.notnull()
     return table.delisted_at >= table.listed_at
+
+
+def _is_one_version(data: pa.IbisData) -> ir.BooleanValue:
+    """Whether all rows of an item with the same ``valid_from`` are the same."""
+    table = data.table
+    of_time = ibis.window(group_by=["item_id", VALID_FROM])
+    values = ibis.struct({name: table[name] for name in table.columns if name != RAW}).hash()
+    is_one = values.min().over(of_time) == values.max().over(of_time)
+    return is_one | table[VALID_FROM].isnull()
 
 
 def _time_checks(as_of: datetime) -> list[pa.Check]:

@@ -3,16 +3,35 @@
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Annotated, Any, Self
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from components.ingestion.health.settings import HealthSettings
 from components.ingestion.sources import SOURCES
 from refit.errors import UsageError
 from refit.settings import Settings
 from refit.tables import MemoryLimit, ThreadCount
+from refit.tabular.file_format import (
+    ColumnNames,
+    DateOrder,
+    DecimalMark,
+    Encoding,
+    EventTypeNames,
+    FileFormat,
+    Mark,
+    Signs,
+    ThousandsMark,
+    TimeUnit,
+    UnevenLines,
+    VectorColumns,
+    Zone,
+    check_marks,
+)
 
-REJECT = "reject"
+MOST_DAYS = 36_500
+"""A hundred years: the window of any data, and little enough to be subtracted from any date."""
+FILES = "files"
+"""The source that reads the user's own files; the settings of their format are for it alone."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -65,7 +84,33 @@ class IngestSettings(Settings):
         paths: Only for ``files``: tables that are not in ``path`` under their own name; URLs too.
         options: Only for sources that define options of their own: the values of those options.
         simulated: Only for ``simulated``: the settings of the simulated marketplace.
-        delimiter: Between the fields of a CSV file; empty detects it.
+        columns: Only for ``files``: the columns of the contract that have other names in the files.
+        event_types: Only for ``files``: the contract's event type of each word or number that the
+            files use, such as ``{transaction: purchase, 3: view}``.
+        encoding: Only for ``files``: of CSV files, such as ``utf-8``, ``cp1252`` or ``utf-16``.
+        delimiter: Only for ``files``: between the fields of a CSV file; empty takes the sign that
+            the header line holds most often.
+        quote: Only for ``files``: around a field of a CSV file; empty where quotes mean nothing.
+        escape: Only for ``files``: before a quote within a field of a CSV file; empty where such a
+            quote is doubled.
+        uneven_lines: Only for ``files``: ``reject`` the lines of a CSV file that have more or fewer
+            fields than its header, or ``fit`` them: the fields that a line lacks at its end are
+            empty, and empty ones beyond the header are left out. A line of one field among many
+            is rejected in any case.
+        decimal: Only for ``files``: before the decimals of a number in text, ``.`` or ``,``.
+        thousands: Only for ``files``: between the thousands of a number in text; empty for none.
+        currency_signs: Only for ``files``: signs or words that stand before or after a number in
+            text, such as ``[£, EUR]``; they are left out.
+        null_values: Only for ``files``: texts that mean null in any column, such as ``[NULL,
+            N/A]``. None: only an empty field means null, and an id that is spelled like a null
+            is rejected. An empty list keeps such ids.
+        date_order: Only for ``files``: the order of day, month and year in text, such as ``dmy``
+            for ``31/12/2026``. The default reads ``2026-12-31`` and ``2026/12/31``.
+        time_unit: Only for ``files``: the unit of times that are numbers, counted from 1970. None:
+            such times are rejected.
+        vector_columns: Only for ``files``: the columns that together are one vector, by the
+            vector's name: what their names begin with, a pattern with ``*``, or a list, such as
+            ``{image_embedding: emb_}``. They are taken in the order of their numbers.
         start: Earlier events are left out. None: the time of the first event.
         end: Events from this time on are left out. None: ``as_of``, else midnight after the last
             event.
@@ -84,8 +129,13 @@ class IngestSettings(Settings):
         currency: ISO 4217 code of all prices: an item without a currency gets it, an item in
             another one is rejected. Empty: currencies are not checked.
         max_rejected: The largest share of rejected rows with which the run continues.
-        rejected_folder: Where a failed run leaves its rejected rows, a folder or a URL. Empty:
-            beside the output, which on a cluster is lost with the pod.
+        max_user_events_per_day: Of each user's events of a UTC day, only the first this many are
+            kept, so that a bot does not make up most of the data. The others are counted, and
+            written to ``rejected/events_over_cap.parquet``; the purchases and hides among them
+            still count for the eligibility rules. None: all are kept.
+        health: Thresholds of the health page of the data.
+        rejected_folder: Where a failed run leaves its rejected rows and health page, a folder or a
+            URL. Empty: beside the output, which on a cluster is lost with the pod.
         memory_limit: How much DuckDB may hold in memory; the rest is spilled to disk.
         threads: Threads of DuckDB; 0 is one for each core.
     """
@@ -95,21 +145,36 @@ class IngestSettings(Settings):
     paths: Paths = Paths()
     options: dict[str, Any] = {}
     simulated: dict[str, Any] = {}
-    delimiter: str = ""
+    columns: ColumnNames = ColumnNames()
+    event_types: EventTypeNames = {}
+    encoding: Encoding = "utf-8"
+    delimiter: Mark = ""
+    quote: Mark = '"'
+    escape: Mark = ""
+    uneven_lines: UnevenLines = "reject"
+    decimal: DecimalMark = "."
+    thousands: ThousandsMark = ""
+    currency_signs: Signs = ()
+    null_values: tuple[str, ...] | None = None
+    date_order: DateOrder = "ymd"
+    time_unit: TimeUnit | None = None
+    vector_columns: VectorColumns = {}
     start: UtcTime | None = None
     end: UtcTime | None = None
     as_of: UtcTime | None = None
     validation_start: UtcTime | None = None
     test_start: UtcTime | None = None
-    validation_days: int | None = Field(default=None, ge=1)
-    test_days: int | None = Field(default=None, ge=1)
-    naive_times: str | None = None
+    validation_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
+    test_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
+    naive_times: Zone = None
     context_columns: tuple[str, ...] | None = None
     item_columns: tuple[str, ...] | None = None
     user_columns: tuple[str, ...] | None = None
     number_columns: tuple[str, ...] = ()
     currency: str = Field(default="", pattern=r"^([A-Z]{3})?$")
     max_rejected: RejectedShares = RejectedShares()
+    max_user_events_per_day: int | None = Field(default=None, ge=1)
+    health: HealthSettings = HealthSettings()
     rejected_folder: str = ""
     memory_limit: MemoryLimit = "2GB"
     threads: ThreadCount = 0
@@ -121,13 +186,6 @@ class IngestSettings(Settings):
             raise ValueError(SOURCES.explain_unknown(name))
         return name
 
-    @field_validator("naive_times")
-    @classmethod
-    def _is_zone(cls, zone: str | None) -> str | None:
-        if zone not in (None, REJECT) and zone not in available_timezones():
-            raise ValueError(f"must be {REJECT!r} or the IANA name of a time zone")
-        return zone
-
     @field_validator("simulated")
     @classmethod
     def _is_a_marketplace(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +196,31 @@ class IngestSettings(Settings):
         except UsageError as error:
             raise ValueError(str(error).removeprefix("SimulationSettings: ")) from None
         return values
+
+    @model_validator(mode="after")
+    def _describes_files(self) -> Self:
+        check_marks(self.delimiter, self.quote, self.decimal, self.thousands)
+        given = [
+            name
+            for name in ("paths", *_FORMAT)
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if given and self.source != FILES:
+            raise ValueError(
+                f"{', '.join(given)}: only for source {FILES!r}; {self.source!r} does not read it"
+            )
+        return self
+
+    def file_format(self, naive_times: str) -> FileFormat:
+        """How the source's files are written.
+
+        Args:
+            naive_times: The zone of times without one, where the settings name none.
+        """
+        values = {name: getattr(self, name) for name in _FORMAT}
+        if self.source != FILES:
+            values["null_values"] = ()  # its module knows how it spells null
+        return FileFormat(**values, naive_times=self.naive_times or naive_times)
 
     @model_validator(mode="after")
     def _has_one_split(self) -> Self:
@@ -153,3 +236,7 @@ class IngestSettings(Settings):
         if any(b >= later for b, later in pairwise(bounds)):
             raise ValueError("needs start < validation_start < test_start < end")
         return self
+
+
+_FORMAT = tuple(name for name in FileFormat.model_fields if name != "naive_times")
+"""Settings that describe the files of ``files``."""

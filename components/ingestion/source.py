@@ -20,8 +20,9 @@ class RawTables:
 
     Attributes:
         events: One row for each event.
-        items: One row for each listing. None: the listings are derived from the events that are
-            kept, each column of ``derived_item_columns`` with its first value that is not null.
+        items: One row for each listing, or with ``valid_from`` one for each change. None: the
+            listings are derived from the events that are kept, each column of
+            ``derived_item_columns`` with its first value that is not null.
         users: One row for each user. None: the users who have an event that is kept.
         context_columns: Event columns beyond the contract that the source offers.
         item_columns: Item columns beyond the contract that the source offers.

@@ -1,14 +1,17 @@
 """Clean events, items and users: the rules of each table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
 import pandera.ibis as pa
 
+from components.ingestion.activity import cap_events
 from components.ingestion.cleaning import (
     ValidatedTable,
     Violation,
@@ -16,9 +19,9 @@ from components.ingestion.cleaning import (
     count_rows,
     describe_violations,
     drop_duplicates,
+    find_causes,
     write,
 )
-from components.ingestion.parsing import find_unreadable, parse
 from components.ingestion.schemas import (
     build_events_schema,
     build_items_schema,
@@ -26,23 +29,34 @@ from components.ingestion.schemas import (
     find_column_errors,
     find_violations,
 )
+from components.ingestion.selection import explain_column_errors
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
-from refit.contract import EVENTS, ITEMS, USERS, Column, ColumnKind, EventType
-from refit.dataset import EARLIER_FILE, REJECTED_FOLDER, RowCounts
-from refit.errors import DataValidationError, UsageError
+from refit.contract import EVENTS, ITEMS, USERS, VALID_FROM, Column, ColumnKind, EventType
+from refit.dataset import (
+    EARLIER_FILE,
+    ITEM_VERSIONS_FILE,
+    ITEMS_FILE,
+    REJECTED_FOLDER,
+    RowCounts,
+)
+from refit.errors import DataValidationError
+from refit.tabular.advice import write_advice
+from refit.tabular.file_format import FileFormat
+from refit.tabular.parsing import find_unreadable, parse
+from refit.tabular.versions import keep_latest
 
 MIDNIGHT = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
 KEYS = {
     "events": ("user_id", "item_id", "event_type", "event_time"),
-    "items": ("item_id",),
-    "users": ("user_id",),
+    "items": ("item_id", VALID_FROM),
+    "users": ("user_id", VALID_FROM),
 }
 """Rows of a table that agree in these columns are duplicates."""
 SORTED_BY = {
     "events": ("event_time", "user_id", "item_id", "event_type"),
-    "items": ("item_id",),
-    "users": ("user_id",),
+    "items": ("item_id", VALID_FROM),
+    "users": ("user_id", VALID_FROM),
 }
 
 
@@ -53,18 +67,20 @@ class IngestionContext:
     Attributes:
         con: An ibis connection to DuckDB.
         settings: Settings of the step.
-        naive_times: The IANA name of the zone of times without one, or ``reject``.
+        form: How the source's files are written.
         as_of: Later times are in the future.
         end: End of the window, exclusive.
         folder: The dataset folder that is being written.
+        unnamed_columns: For each table, the columns that are kept though no setting names them.
     """
 
     con: ibis.BaseBackend
     settings: IngestSettings
-    naive_times: str
+    form: FileFormat
     as_of: datetime
     end: datetime
     folder: Path
+    unnamed_columns: Mapping[str, Sequence[str]]
 
     def is_after_window(self, time: ir.TimestampValue) -> ir.BooleanValue:
         """Whether a time is after the window, but not in the future."""
@@ -104,41 +120,28 @@ class CleanedTable:
         rows: The same rows, with the columns that were not written.
         counts: What happened to the rows of the source.
         violations: Why rows were rejected.
+        rejected: The rejected rows as the source has them; None for a derived table.
+        over_cap: The events over the cap, if there are any.
+        versions: Every version of the items, if they come in versions; ``table`` has the latest.
     """
 
     table: ir.Table
     rows: ir.Table
     counts: RowCounts
     violations: Sequence[Violation] = ()
-
-
-def select_columns(tables: RawTables, settings: IngestSettings) -> RawTables:
-    """Keep those columns beyond the contract that the settings name.
-
-    Raises:
-        UsageError: The settings name a column that the source does not offer.
-    """
-    selected = {}
-    for name in ("context_columns", "item_columns", "user_columns"):
-        offered, wanted = getattr(tables, name), getattr(settings, name)
-        unknown = sorted(set(wanted or ()) - set(offered))
-        if unknown:
-            raise UsageError(
-                f"{name}: source {settings.source!r} has no {', '.join(unknown)}; "
-                f"it offers {', '.join(offered) or 'none'}"
-            )
-        selected[name] = offered if wanted is None else wanted
-    return replace(tables, **selected)
+    rejected: ir.Table | None = None
+    over_cap: ir.Table | None = None
+    versions: ir.Table | None = None
 
 
 def find_end(
-    settings: IngestSettings, events: ir.Table, naive_times: str, as_of: datetime
+    settings: IngestSettings, events: ir.Table, form: FileFormat, as_of: datetime
 ) -> datetime:
     """Return the end of the window: that of the settings, else midnight after the last event."""
     if settings.end or settings.as_of or "event_time" not in events.columns:
         return settings.end or as_of
     (column,) = (column for column in EVENTS if column.name == "event_time")
-    time = parse(events, [column], naive_times).event_time
+    time = parse(events, [column], form).event_time
     if not time.type().is_timestamp():
         return as_of
     last = time.max(where=time <= as_of).to_pyarrow().as_py()
@@ -163,14 +166,14 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
             ("users", tables.users, USERS, tables.user_columns),
         )
     )
-    _check_structure([table for table in (events, items, users) if table])
+    _check_structure(run, [table for table in (events, items, users) if table])
 
     cleaned = {}
     if items:
         cleaned["items"] = _clean_items(run, items)
     known_items = cleaned["items"].table.item_id if items else None
     cleaned["events"] = _clean_events(run, events, known_items, tables.context_columns)
-    _write_earlier(run, events.rows)
+    _write_earlier(run, events.rows, cleaned["events"].over_cap)
     if not items:
         derived = _derive_items(cleaned["events"].rows, tables.derived_item_columns)
         cleaned["items"] = _write_derived(run, "items", derived)
@@ -193,7 +196,10 @@ def _parse(
     numbers = run.settings.number_columns
     beyond = [known.get(column) or _describe(raw, column, numbers) for column in extra]
     columns = tuple(dict.fromkeys((*contract, *beyond)))
-    return ParsedTable(name, parse(raw, columns, run.naive_times), columns)
+    rows = parse(raw, columns, run.form)
+    unnamed = [c.name for c in beyond if c.kind == "number" and c.name in run.unnamed_columns[name]]
+    infinite = {c: ibis.ifelse(rows[c].isinf(), None, rows[c]) for c in unnamed}
+    return ParsedTable(name, rows.mutate(**infinite) if infinite else rows, columns)
 
 
 def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
@@ -207,29 +213,43 @@ def _describe(raw: ir.Table, name: str, numbers: Sequence[str]) -> Column:
     return Column(name=name, kind=kind, meaning="kept beyond the contract")
 
 
-def _check_structure(tables: Sequence[ParsedTable]) -> None:
-    errors = []
+def _check_structure(run: IngestionContext, tables: Sequence[ParsedTable]) -> None:
+    errors, advice = [], []
     for table in tables:
-        errors += find_column_errors(table.name, table.rows, table.columns)
+        found = find_column_errors(table.name, table.rows, table.columns)
+        more, lines = explain_column_errors(table.name, table.rows, table.columns, run.form)
+        errors += [*found, *more]
+        advice += lines
         if not count_rows(table.rows):
             errors.append(f"{table.name}: there are no rows")
     if errors:
-        raise DataValidationError("the source breaks the contract:\n  " + "\n  ".join(errors))
+        listed = "\n  ".join(errors)
+        raise DataValidationError(
+            f"the source breaks the contract:\n  {listed}{write_advice(advice)}"
+        )
 
 
 def _clean_items(run: IngestionContext, items: ParsedTable) -> CleanedTable:
-    has_times = items.has("listed_at")
+    has_times, has_versions = items.has("listed_at"), items.has(VALID_FROM)
     length = 0
     if items.has("image_embedding"):
         length = items.rows.image_embedding.length().mode().to_pyarrow().as_py() or 0
-    return _clean(
+    times = [items.rows[name] for name in ("listed_at", VALID_FROM) if items.has(name)]
+    after = [run.is_after_window(time).fill_null(False) for time in times]
+    cleaned = _clean(
         run,
         items,
         build_items_schema(items.columns, run.as_of, run.settings.currency, length),
-        outside=run.is_after_window(items.rows.listed_at) if has_times else None,
-        newest_by="listed_at" if has_times else "",
+        outside=reduce(or_, after) if after else None,
+        newest_by="listed_at" if has_times and not has_versions else "",
         finish=lambda rows: _finish_items(run, rows),
+        file=ITEM_VERSIONS_FILE if has_versions else "",
     )
+    if not has_versions:
+        return cleaned
+    latest = keep_latest(cleaned.table, "item_id").order_by("item_id")
+    table = write(run.con, latest, run.folder / ITEMS_FILE)
+    return replace(cleaned, table=table, versions=cleaned.table)
 
 
 def _finish_items(run: IngestionContext, rows: ir.Table) -> ir.Table:
@@ -257,12 +277,13 @@ def _clean_events(
         events,
         build_events_schema(events.columns, run.as_of, known_items),
         outside=run.is_after_window(time) | run.is_before_window(time),
+        cap=run.settings.max_user_events_per_day,
         finish=lambda rows: rows.select(*(name for name in rows.columns if name in kept)),
     )
 
 
-def _write_earlier(run: IngestionContext, events: ir.Table) -> None:
-    """Write the purchases and hides from before the window; see ``refit.dataset``."""
+def _write_earlier(run: IngestionContext, events: ir.Table, over_cap: ir.Table | None) -> None:
+    """Write the purchases and hides from before the window and over the cap."""
     types = [kind.value for kind in (EventType.PURCHASE, EventType.HIDE)]
     earlier = events.filter(
         run.is_before_window(events.event_time),
@@ -271,12 +292,21 @@ def _write_earlier(run: IngestionContext, events: ir.Table) -> None:
         events.item_id.notnull(),
     )
     columns = ("user_id", "item_id", "event_type", "event_time")
-    unique = earlier.select(*columns).distinct().order_by(*columns)
+    earlier = earlier.select(*columns)
+    if over_cap is not None:
+        also = over_cap.filter(over_cap.event_type.isin(types)).select(*columns)
+        earlier = earlier.union(also.cast(earlier.schema()))
+    unique = earlier.distinct().order_by(*columns)
     write(run.con, unique, run.folder / EARLIER_FILE)
 
 
 def _clean_users(run: IngestionContext, users: ParsedTable) -> CleanedTable:
-    return _clean(run, users, build_users_schema(users.columns))
+    return _clean(
+        run,
+        users,
+        build_users_schema(users.columns, run.as_of),
+        outside=run.is_after_window(users.rows[VALID_FROM]) if users.has(VALID_FROM) else None,
+    )
 
 
 def _clean(
@@ -285,7 +315,9 @@ def _clean(
     schema: pa.DataFrameSchema,
     outside: ir.BooleanValue | None = None,
     newest_by: str = "",
+    cap: int | None = None,
     finish: Callable[[ir.Table], ir.Table] = lambda rows: rows,
+    file: str = "",
 ) -> CleanedTable:
     """Reject invalid rows, drop duplicates, write the rest, and count.
 
@@ -295,32 +327,43 @@ def _clean(
         schema: The schema of a valid row.
         outside: Rows outside the window; they are left out and counted separately.
         newest_by: A time column: of the rows with the same key, the latest is kept.
+        cap: The largest number of rows of one user and day that are kept; None keeps all.
         finish: Applied to the rows before they are written.
+        file: The file that they are written to; empty for that of the table.
     """
     name, all_rows = table.name, count_rows(table.rows)
     rows = table.rows if outside is None else table.rows.filter(~outside.fill_null(False))
     rows_in = all_rows if outside is None else count_rows(rows)
-    unreadable = find_unreadable(rows, table.columns, run.naive_times)
-    validated = ValidatedTable(rows, unreadable | find_violations(rows, schema))
+    unreadable = find_unreadable(rows, table.columns, run.form)
+    checks = find_causes(rows, unreadable, find_violations(rows, schema))
+    unnamed = set(run.unnamed_columns[name])  # what nobody names rejects no row
+    checks = {why: failed for why, failed in checks.items() if why.split(":")[0] not in unnamed}
+    validated = ValidatedTable(rows, checks)
     # Materialised, since every later query would check all rows again.
     valid = run.con.create_table(f"valid_{name}", validated.select_valid(), temp=True)
     path = run.folder / REJECTED_FOLDER / f"{name}.parquet"
     all_valid = count_rows(valid) == rows_in
     rejected = write(run.con, validated.select_rejected().limit(0 if all_valid else None), path)
     violations = [] if all_valid else describe_violations(name, validated, rejected)
-    unique = drop_duplicates(run.con, valid, KEYS[name], newest_by)
-    finished = finish(unique.rows).order_by(SORTED_BY[name])
-    written = write(run.con, finished, run.folder / f"{name}.parquet")
+    key, order = (
+        [column for column in columns[name] if column in valid.columns]
+        for columns in (KEYS, SORTED_BY)
+    )
+    unique = drop_duplicates(run.con, valid, key, newest_by)
+    capped = cap_events(run.con, unique.rows, cap, run.folder)
+    finished = finish(capped.rows).order_by(order)
+    written = write(run.con, finished, run.folder / (file or f"{name}.parquet"))
     counts = RowCounts(
         rows_in=rows_in,
         kept=count_rows(written),
         rejected=count_rows(rejected),
         duplicates=unique.duplicates,
+        capped=capped.count,
         outside=all_rows - rows_in,
         reasons={violation.reason: violation.count for violation in violations},
     )
     check_row_counts(name, counts)
-    return CleanedTable(written, unique.rows, counts, violations)
+    return CleanedTable(written, capped.rows, counts, violations, rejected, capped.left_out)
 
 
 def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:
@@ -335,7 +378,8 @@ def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:
 
 
 def _write_derived(run: IngestionContext, name: str, rows: ir.Table) -> CleanedTable:
-    table = write(run.con, rows.order_by(SORTED_BY[name]), run.folder / f"{name}.parquet")
+    order = [column for column in SORTED_BY[name] if column in rows.columns]
+    table = write(run.con, rows.order_by(order), run.folder / f"{name}.parquet")
     n = count_rows(table)
     counts = RowCounts(rows_in=n, kept=n, rejected=0, duplicates=0)
     return CleanedTable(table, table, counts)

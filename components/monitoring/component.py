@@ -58,6 +58,7 @@ def watch_drift(
     items: str = "",
     refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
     refit_run: str = "",
+    feeds: str = "{}",
 ) -> str:
     """Measure drift, decide, raise an alert, and start the refit that is due, once.
 
@@ -75,17 +76,20 @@ def watch_drift(
         workspace: Evidently workspace.
         results: What was measured, as JSON.
         report: The alert's page, or the page of all alerts.
-        outcomes: Events with the request_id of the answers they follow, Parquet.
-        items: The current items table.
+        outcomes: Events with the request_id of the answers they follow, Parquet or CSV.
+        items: The current items table, likewise. One that cannot be read is an alert, after which
+            the step fails.
         refit_command: Command that starts a refit on this machine.
         refit_run: RunRequest that starts one on a cluster, as JSON; with neither, a refit that is
             due is only reported.
+        feeds: FeedSettings as JSON: how the files of outcomes and items are written.
     """
     import shutil
     import tempfile
     from pathlib import Path
 
     from components.kubeflow import RunRequest
+    from components.monitoring.feed_settings import FeedSettings
     from components.monitoring.launch import command_launcher, kfp_launcher
     from components.monitoring.sources import end_of_last_window, find_sources
     from components.step import running
@@ -102,19 +106,21 @@ def watch_drift(
         launch = command_launcher(refit_command) if refit_command else None
         if refit_run:
             launch = kfp_launcher(RunRequest.parse_json(refit_run), bundles)
+        inputs = find_sources(
+            parsed.measure,
+            bundles,
+            Path(folder),
+            champion=champion,
+            log=log,
+            outcomes=outcomes,
+            items=items,
+            until=end,
+            windows=windows,
+            feeds=FeedSettings.parse_json(feeds),
+        )
         outcome = monitor(
             parsed,
-            find_sources(
-                parsed.measure,
-                bundles,
-                Path(folder),
-                champion=champion,
-                log=log,
-                outcomes=outcomes,
-                items=items,
-                until=end,
-                windows=windows,
-            ),
+            inputs,
             SqlStore(store),
             Path(pages),
             now=end,
@@ -130,4 +136,6 @@ def watch_drift(
         metadata["alert_id"] = outcome.alert.alert_id if outcome.alert else ""
         metadata["page"] = str(Path(pages) / page)
         metadata["refit"] = outcome.refit.model_dump(mode="json") if outcome.refit else None
+        for name, error in inputs.data.unreadable.items():
+            raise type(error)(f"the {name} cannot be read, see alert {page}: {error}") from error
     return str(metadata["action"])

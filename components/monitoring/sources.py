@@ -1,14 +1,17 @@
 """Find what one run of the monitor measures: bundle, time, prediction log and tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+from components.monitoring.feed_settings import FeedSettings
+from components.monitoring.feeds import read_feed
 from monitoring.measure import MonitoredData, daily_windows
 from monitoring.monitor import MonitorInputs
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
-from refit.errors import UsageError
+from refit.errors import RefitError, UsageError
 from refit.registry import Registry
 from refit.remote import download, is_url
 
@@ -26,6 +29,7 @@ def find_sources(
     items: str,
     until: datetime,
     windows: int,
+    feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
 ) -> MonitorInputs:
     """Find what to measure; what is behind a URL is copied into ``folder``.
 
@@ -43,27 +47,47 @@ def find_sources(
         items: The current items table, a path or URL; empty for none.
         until: End of the last window.
         windows: The number of windows.
+        feeds: How the files of outcomes and items are written.
+
+    Returns:
+        What to measure; a feed that cannot be read is in ``unreadable``, with the reason.
 
     Raises:
-        UsageError: There is no champion, or a named table does not exist.
-        ServiceUnreachable: What is behind a URL could not be read.
+        UsageError: There is no champion.
     """
     bundle = registry.get(champion or registry.needed_champion_id())
     since = f"date={Reference.read(bundle.reference).manifest.end:%Y-%m-%d}"
-    local_log = _fetch(log, folder / "log", lambda name: not _is_before(name, since))
-    if local_log is None:
-        raise UsageError(f"there is no prediction log at {log}")
+    unreadable: dict[str, RefitError] = {}
+    with _noting("log", unreadable):
+        local_log = _fetch(log, folder / "log", lambda name: not _is_before(name, since))
+        if local_log is None or not local_log.exists():
+            raise UsageError(f"there is no prediction log at {log}")
+    tables: dict[str, Path] = {}
+    for table, place in (("events", outcomes), ("items", items)):
+        with _noting(table, unreadable):
+            if found := _fetch(place, folder / f"{table}-copy"):
+                tables[table] = read_feed(table, found, folder / table, feeds)
     return MonitorInputs(
         bundle_id=bundle.bundle_id,
         reference=bundle.reference,
         data=MonitoredData(
-            log=local_log,
-            events=_fetch(outcomes, folder / "outcomes"),
-            items=_fetch(items, folder / "items"),
+            log=folder / "no-log" if "log" in unreadable else local_log,
+            events=tables.get("events"),
+            items=tables.get("items"),
             index=bundle.index,
+            unreadable=unreadable,
         ),
         windows=daily_windows(until, windows, settings.window_days),
     )
+
+
+@contextmanager
+def _noting(name: str, unreadable: dict[str, RefitError]) -> Iterator[None]:
+    """Keep the error of a feed: the monitor raises an alert for it, and ends with it."""
+    try:
+        yield
+    except RefitError as error:
+        unreadable[name] = error
 
 
 def end_of_last_window(until: str, window_days: float) -> datetime:
@@ -91,7 +115,7 @@ def _is_before(name: PurePosixPath, first_day: str) -> bool:
 def _fetch(
     place: str, folder: Path, wanted: Callable[[PurePosixPath], bool] = lambda name: True
 ) -> Path | None:
-    """The local path of a Parquet file or of a folder of them; None for no place."""
+    """The local path of a file or of a folder; None for no place."""
     if not is_url(place):
         return Path(place) if place else None
-    return download(place, folder, lambda name: name.suffix == ".parquet" and wanted(name))
+    return download(place, folder, wanted)

@@ -1,7 +1,7 @@
 """Training batches, built with NumPy from memory-mapped examples.
 
-The catalogue and a few item snapshots are in memory. Examples are encoded once, into files of
-fixed-width columns, from which each batch reads its rows.
+The catalogue, with the versions of its items, and a few item snapshots are in memory. Examples are
+encoded once, into files of fixed-width columns, from which each batch reads its rows.
 """
 
 from collections import OrderedDict
@@ -25,11 +25,13 @@ from components.training.settings import TrainSettings
 from refit.errors import DataValidationError
 from refit.feature_tables import (
     ItemTable,
+    ItemVersions,
     examples_file,
     iter_examples,
     numbers,
     pad_histories,
     read_snapshot,
+    read_versions,
     strings,
 )
 from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
@@ -44,7 +46,10 @@ Batch = dict[str, NDArray[Any]]
 def encode_catalogue(
     encoder: ItemEncoder, manifest: FeaturesManifest, catalogue: ItemTable
 ) -> Batch:
-    """Encode every item once: arrays [M, ...] with the names of ``ItemEncoder``'s outputs."""
+    """Encode every item once: arrays [M, ...] with the names of ``ItemEncoder``'s outputs.
+
+    A catalogue of ``read_contents`` has a row of its own for each older version.
+    """
     spec = manifest.spec
     n = len(catalogue)
     columns: dict[str, Any] = {
@@ -166,17 +171,25 @@ class Snapshot:
         item: [N] item indices, ascending.
         age_days: [N] days since listing.
         popularity: [N, P] decayed counts.
+        time: In microseconds since 1970.
+        versions: Which versions of the items there are.
     """
 
     item: NDArray[np.int32]
     age_days: NDArray[np.float32]
     popularity: NDArray[np.float32]
+    time: int
+    versions: ItemVersions
 
     def rows_of(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
         """Row of each item in the snapshot; -1 where it is not live."""
         rows = np.searchsorted(self.item, items)
         found = np.isin(items, self.item)
         return np.where(found, rows, -1)
+
+    def content_rows(self, items: NDArray[np.int32]) -> NDArray[Any]:
+        """Rows of the encoded catalogue with the items as they were; -1 stays -1."""
+        return self.versions.rows_at(items, self.time)
 
 
 class Snapshots:
@@ -193,6 +206,8 @@ class Snapshots:
         self, manifest: FeaturesManifest, folder: Path, limit_mb: int, known_only: bool = False
     ) -> None:
         self.days = np.array([t.timestamp() / 86_400 for t in manifest.snapshots])
+        self.versions = read_versions(folder)
+        self._times = manifest.snapshot_times
         self._folder = folder
         self._free_bytes = limit_mb << 20
         self._known_only = known_only
@@ -214,10 +229,9 @@ class Snapshots:
 
     def _read(self, i: int) -> Snapshot:
         item, age_days, popularity = read_snapshot(self._folder, i)
-        if not self._known_only:
-            return Snapshot(item, age_days, popularity)
-        known = popularity.any(axis=1)
-        return Snapshot(item[known], age_days[known], popularity[known])
+        known = popularity.any(axis=1) if self._known_only else slice(None)
+        time = int(self._times[i])
+        return Snapshot(item[known], age_days[known], popularity[known], time, self.versions)
 
 
 class Batches:
@@ -313,10 +327,11 @@ class Batches:
         not_candidates = np.setdiff1d(history[history >= 0], candidates)
         items = np.concatenate([candidates, not_candidates])
         row_of_history = _positions(items, history)
+        rows_of_items = snapshot.content_rows(items)
         label = np.searchsorted(candidates, positives).astype(np.int32)
         probability = shares.probability(candidates, len(rows), len(snapshot.item), settings)
         return {
-            **{f"item/{k}": v[items] for k, v in self._catalogue.items()},
+            **{f"item/{k}": v[rows_of_items] for k, v in self._catalogue.items()},
             **{f"query/{k}": v[rows] for k, v in examples.codes.items()},
             "age_days": snapshot.age_days[live],
             "popularity": snapshot.popularity[live],

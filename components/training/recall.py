@@ -1,5 +1,7 @@
 """Validation recall with full ranking, computed outside of Keras metrics."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -61,12 +63,15 @@ class RecallMeter:
         ranks = np.empty(len(self._rows), dtype=np.int64)
         for number in np.unique(snapshot_of):
             snapshot = self._snapshots[int(number)]
-            embeddings = self._embed(content, snapshot.item, snapshot.age_days, snapshot.popularity)
+            rows_of_items = snapshot.content_rows(snapshot.item)
+            embeddings = self._embed(content, rows_of_items, snapshot.age_days, snapshot.popularity)
             at = np.flatnonzero(snapshot_of == number)
             for part in np.array_split(at, -(-len(at) // QUERIES_AT_ONCE)):
                 rows = self._rows[part]
                 label = snapshot.rows_of(self._examples.item[rows])
-                ranks[part] = self._rank(*self._queries(rows, content), embeddings, label).numpy()
+                history = snapshot.content_rows(self._examples.history[rows])
+                queries = self._queries(rows, history, content)
+                ranks[part] = self._rank(*queries, embeddings, label).numpy()
         return ranks
 
     def recall_at(self, k: int) -> float:
@@ -90,10 +95,9 @@ class RecallMeter:
         return tf.shape(scores, tf.int64)[1] - 1 - below
 
     def _queries(
-        self, rows: NDArray[np.int64], content: NDArray[np.float32]
+        self, rows: NDArray[np.int64], history: NDArray[Any], content: NDArray[np.float32]
     ) -> tuple[Batch, NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         examples = self._examples
-        history = examples.history[rows]
         vectors = content[np.maximum(history, 0)] * (history >= 0)[:, :, None]
         return (
             {name: codes[rows] for name, codes in examples.codes.items()},
@@ -115,7 +119,7 @@ class RecallMeter:
     def _embed(
         self,
         content: NDArray[np.float32],
-        items: NDArray[np.int32],
+        items: NDArray[Any],
         age_days: NDArray[np.float32],
         popularity: NDArray[np.float32],
     ) -> tf.Tensor:

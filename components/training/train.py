@@ -111,13 +111,13 @@ class _Run:
         from components.training.batches import Snapshots
         from components.training.towers import check_embedding_size
         from components.training.vocabulary import check_popularity_columns
-        from refit.feature_tables import read_catalogue
+        from refit.feature_tables import read_contents
 
         check_popularity_columns(manifest)
         self.embedding_size = check_embedding_size(settings, manifest)
         self.settings, self.manifest = settings, manifest
         self._features, self._spill, self._checkpoint = features, spill, checkpoint
-        self._catalogue = read_catalogue(features)
+        self._contents = read_contents(features)
         self._snapshots = Snapshots(
             manifest, features, settings.snapshot_cache_mb, settings.known_items_only
         )
@@ -141,7 +141,7 @@ class _Run:
             vocabulary = learn_vocabulary(
                 manifest,
                 self._features,
-                self._catalogue,
+                self._contents,
                 splits,
                 self._snapshots[latest].popularity,
                 settings.vocabulary_size,
@@ -151,7 +151,7 @@ class _Run:
             examples = write_examples(
                 model.query_tower.encode, manifest, self._features, splits, self._spill / name
             )
-            catalogue = encode_catalogue(model.item_tower.encode, manifest, self._catalogue)
+            catalogue = encode_catalogue(model.item_tower.encode, manifest, self._contents)
             meter = None
             if validate:
                 held_out = write_examples(
@@ -169,7 +169,9 @@ class _Run:
                     settings.validation_examples,
                     settings.seed,
                 )
-        log_message(f"{name}: {len(examples):,} examples, {len(self._catalogue):,} items")
+        log_message(
+            f"{name}: {len(examples):,} examples, {self._snapshots.versions.n_items:,} items"
+        )
         fit_checkpoint = Checkpoint(
             self._checkpoint, name, f"{self._key} {epochs}", settings.resume
         )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit.errors import UsageError
-from refit.feature_tables import ItemTable, iter_examples, numbers, strings
+from refit.feature_tables import ItemTable, iter_examples, numbers, read_versions, strings
 from refit.features import FeaturesManifest
 
 MISSING = ""
@@ -66,12 +66,12 @@ def learn_vocabulary(
     """Learn vocabulary and scales in one pass over the examples of ``splits``.
 
     Items are weighted by their number of examples. Values and scales are then those of the items
-    that users act on, and later items have no influence.
+    that users act on, in the versions that the examples read; what is later has no influence.
 
     Args:
         manifest: Of the features folder.
         folder: The features folder.
-        catalogue: Its items.
+        catalogue: Its items, with their older versions.
         splits: The splits whose examples are read.
         popularity: [N, P] counts of the latest training snapshot.
         limit: At most this many values per column; item ids are not limited.
@@ -84,10 +84,13 @@ def learn_vocabulary(
     counts: dict[str, Counter[str]] = {name: Counter() for name in text}
     moments = {name: np.zeros(3) for name in numeric}
     n_examples_of = np.zeros(len(catalogue), dtype=np.int64)
-    columns = [*dict.fromkeys([*text.values(), *numeric.values()]), "item_index"]
+    versions = read_versions(folder)
+    columns = [*dict.fromkeys([*text.values(), *numeric.values()]), "item_index", "snapshot"]
     for split in splits:
         for batch in iter_examples(folder, split, ROWS_AT_ONCE, columns):
-            n_examples_of += np.bincount(batch["item_index"].to_numpy(), minlength=len(catalogue))
+            times = manifest.snapshot_times[batch["snapshot"].to_numpy()]
+            rows = versions.rows_at(batch["item_index"].to_numpy(), times)
+            n_examples_of += np.bincount(rows, minlength=len(catalogue))
             for name, column in text.items():
                 counts[name].update(_count(batch[column]))
             for name, column in numeric.items():

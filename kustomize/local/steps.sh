@@ -186,7 +186,7 @@ open_ports() {
 train_first() {
     local name_file=$state/run
     [[ -s $name_file ]] || date -u +first-training-%Y%m%dT%H%M%S >"$name_file"
-    if ! "$root/.venv/bin/refit" submit continuous_training --config "$REFIT_CONFIG" \
+    if ! "$root/.venv/bin/refit" submit continuous_training --first-model --config "$REFIT_CONFIG" \
         --cluster "$cluster_file" --run-id "$(<"$name_file")" --wait; then
         rm "$name_file"
         print_exports

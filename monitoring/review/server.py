@@ -17,8 +17,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from monitoring.database import PLACES, parse_place
 from monitoring.metrics import StoreCollector
+from refit.database import PLACES, parse_place
 from refit.errors import UsageError
 from refit.progress import log_message, set_up_logging
 from refit.signals import end_on_sigterm

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.alerts import alerts
+from pipelines.cli.backtest import backtest
 from pipelines.cli.bundles import bundles
 from pipelines.cli.cancel import cancel_run
 from pipelines.cli.demo import demo
@@ -18,6 +19,7 @@ from pipelines.cli.monitor import monitor
 from pipelines.cli.retry import retry_run
 from pipelines.cli.rollout import rollout
 from pipelines.cli.run import run_pipeline
+from pipelines.cli.runs import runs
 from pipelines.cli.schedule import schedule_pipeline
 from pipelines.cli.serve import recommend, serve
 from pipelines.cli.simulate import simulate
@@ -57,6 +59,7 @@ Exit codes:
 """,
 )
 app.command("run")(run_pipeline)
+app.command("backtest")(backtest)
 app.command("submit")(submit_pipeline)
 app.command("schedule")(schedule_pipeline)
 app.command("status")(show_status)
@@ -72,6 +75,7 @@ app.command("doctor")(check_setup)
 app.add_typer(alerts, name="alerts")
 app.add_typer(bundles, name="bundles")
 app.add_typer(rollout, name="rollout")
+app.add_typer(runs, name="runs")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""refit bundles: list, show, promote, roll back."""
+"""refit bundles: list, show, promote, roll back, unblock."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,11 +31,13 @@ ByOption = Annotated[str, typer.Option(help="Your name; kept in the audit trail.
 def list_bundles(
     home: HomeOption = None, registry: RegistryOption = "", as_json: JsonOption = False
 ) -> None:
-    """List the bundles, oldest first."""
+    """List the bundles, oldest first, each with its role.
+
+    A refused bundle did not pass its gate. A superseded one was replaced by a later one. Both need
+    refit bundles promote --force. A blocked one was rolled back and needs refit bundles unblock.
+    """
     store = Registry(Home.at(home, registry).registry)
-    champion = store.champion()
-    marks = {champion.previous: "previous", champion.bundle_id: "champion"} if champion else {}
-    rows = [{"bundle_id": name, "role": marks.get(name, "")} for name in store.list()]
+    rows = [{"bundle_id": name, "role": role} for name, role in store.roles().items()]
     if as_json:
         write_json(rows)
     else:
@@ -79,7 +81,7 @@ def show_bundle(
             ("trained on", f"{manifest.trained_from} .. {manifest.trained_until}"),
             ("dataset", manifest.dataset_fingerprint[:12]),
             ("files", len(manifest.checksums)),
-            ("verdict", "none" if verdict is None else "passed" if verdict.passed else "refused"),
+            ("verdict", "none" if verdict is None else verdict.outcome),
         ],
     )
     for reason in verdict.reasons if verdict else ():
@@ -91,7 +93,9 @@ def promote(
     bundle_id: BundleArgument,
     reason: ReasonOption,
     by: ByOption = "",
-    force: Annotated[bool, typer.Option(help="Promote without a passed verdict.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Promote a bundle that was refused or superseded.")
+    ] = False,
     home: HomeOption = None,
     registry: RegistryOption = "",
     cluster: ClusterOption = None,
@@ -100,7 +104,8 @@ def promote(
     """Make a bundle the champion.
 
     A running server loads it within seconds. On a cluster the pods are replaced one by one,
-    without a canary. To compare it with the champion first, use refit rollout start.
+    without a canary. To compare it with the champion first, use refit rollout start. --force is
+    kept in the audit trail. It does not lift a block; refit bundles unblock does.
     """
     if cluster:
         rollouts = open_rollouts(cluster)
@@ -122,7 +127,8 @@ def roll_back(
 ) -> None:
     """Make the previous champion the champion again.
 
-    Nothing is trained, and the change is kept in the audit trail. On a cluster, a rollout in
+    Nothing is trained, and the change is kept in the audit trail. The model that served is blocked:
+    it is not deployed again until refit bundles unblock lifts the block. On a cluster, a rollout in
     progress is aborted instead. After a kill, run it again.
     """
     if cluster:
@@ -132,6 +138,43 @@ def roll_back(
         return
     promotion = Registry(Home.at(home, registry).registry).rollback(by, reason)
     write_line(f"champion: {promotion.bundle_id}")
+
+
+@bundles.command("unblock")
+def unblock(
+    bundle_id: BundleArgument,
+    reason: ReasonOption,
+    by: ByOption = "",
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+) -> None:
+    """Lift the block of a model that was rolled back.
+
+    It can then be promoted again. The lifting is kept in the registry.
+    """
+    Registry(Home.at(home, registry).registry).unblock(bundle_id, by, reason)
+    write_line(f"{bundle_id} is no longer blocked")
+
+
+@bundles.command("coordinate")
+def coordinate(
+    database: Annotated[
+        str,
+        typer.Argument(
+            help="postgresql+psycopg://USER@HOST/DATABASE; its password is in PGPASSWORD."
+        ),
+    ],
+    home: HomeOption = None,
+    registry: RegistryOption = "",
+) -> None:
+    """Name a database by which all writers of a registry agree.
+
+    Only needed for an object store without conditional writes; Refit says so. Call it while nothing
+    else writes to the registry.
+    """
+    store = Registry(Home.at(home, registry).registry)
+    store.coordinate(database)
+    write_line(f"changes of {store.root} are agreed upon in {database}")
 
 
 @bundles.command("history")

@@ -34,11 +34,19 @@ RegistryOption = Annotated[
     ),
 ]
 
+FirstModelOption = Annotated[
+    bool,
+    typer.Option(
+        "--first-model",
+        help="continuous_training: this is the registry's first model, there is no champion yet.",
+    ),
+]
+
 
 def _check_store(place: str) -> str:
     """Refuse a URL with a password before anything shows the URL."""
     if place:
-        from monitoring.database import parse_place
+        from refit.database import parse_place
 
         parse_place(place)
     return place

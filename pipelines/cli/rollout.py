@@ -57,16 +57,19 @@ def start(
     bundle_id: BundleArgument,
     reason: ReasonOption,
     by: ByOption = "",
+    force: Annotated[
+        bool, typer.Option(help="Propose a bundle that was refused or superseded.")
+    ] = False,
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Propose a bundle, and start its rollout.
 
-    It is compared with today's champion.
+    It is compared with today's champion. A proposal that still waits for its canary is superseded.
     """
     rollouts = open_rollouts(cluster)
     registry = rollouts.registry
-    registry.propose(bundle_id, registry.champion_id(), by, reason)
+    registry.propose(bundle_id, registry.needed_champion_id(), by, reason, force)
     show_progress(rollouts.reconcile(), as_json)
 
 
@@ -134,15 +137,25 @@ def show_progress(progress: "RolloutProgress", as_json: bool) -> None:
     if progress.predictors:
         write_table(
             progress.bundle_id,
-            ("predictor", "bundle", "pods", "failed", "fallbacks", "slow", "without outcome"),
+            (
+                "predictor",
+                "bundle",
+                "pods",
+                "failed",
+                "fallbacks",
+                "slow",
+                "no click",
+                "no purchase",
+            ),
             ((name, *_describe(metrics)) for name, metrics in progress.predictors.items()),
         )
     write_line(f"{progress.phase}: {progress.message}")
 
 
 def _describe(metrics: "PredictorMetrics") -> tuple[str, ...]:
-    proportions = (metrics.errors, metrics.fallbacks, metrics.slow, metrics.misses)
-    return (metrics.bundle_id, str(metrics.pods), *map(_format, proportions))
+    faults = (metrics.errors, metrics.fallbacks, metrics.slow)
+    quality = (metrics.no_click, metrics.no_purchase)
+    return (metrics.bundle_id, str(metrics.pods), *map(_format, (*faults, *quality)))
 
 
 def _format(proportion: "Proportion") -> str:

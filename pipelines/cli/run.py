@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.live import reporting
-from pipelines.cli.options import ConfigOption, HomeOption, JsonOption, RegistryOption, SetOption
+from pipelines.cli.options import (
+    ConfigOption,
+    FirstModelOption,
+    HomeOption,
+    JsonOption,
+    RegistryOption,
+    SetOption,
+)
 from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.cli.print_config import (
     ChangedOption,
@@ -15,8 +22,10 @@ from pipelines.cli.print_config import (
     print_settings,
 )
 from pipelines.home import Home
-from pipelines.local import PIPELINE_STEPS, RunOutcome, list_runs, run_locally
+from pipelines.local import PIPELINE_STEPS, RunOutcome, has_started, list_runs, run_locally
 from refit.errors import GateRefused, UsageError
+from refit.files import read_json
+from refit.health import HealthCheck, summarize_health
 
 RUNNABLE = ("continuous_training", "index_refresh")
 
@@ -38,6 +47,7 @@ def run_pipeline(
     run_id: Annotated[
         str, typer.Option(help="Name of the run; a finished run of this name is not run again.")
     ] = "",
+    first_model: FirstModelOption = False,
     print_config: PrintConfigOption = False,
     changed: ChangedOption = False,
     as_json: JsonOption = False,
@@ -46,12 +56,13 @@ def run_pipeline(
 
     The local runner of Kubeflow Pipelines runs each step in its own process. continuous_training
     ingests the data, trains and evaluates a model, and promotes the new bundle when its gate
-    passes. index_refresh indexes today's listings with the champion's towers. After a kill, the
+    passes. It needs a champion to beat; the first model of a registry needs --first-model.
+    index_refresh indexes today's listings with the champion's towers. After a kill, the
     same command resumes: finished steps come from the cache, training resumes from its checkpoint.
 
     Try:
 
-      refit run --config renttherunway --set ingestion.path=data/renttherunway
+      refit run --first-model --config renttherunway --set ingestion.path=data/renttherunway
 
       refit run index_refresh --config my.yaml --json
     """
@@ -68,16 +79,19 @@ def run_pipeline(
         raise UsageError(f"no pipeline {pipeline!r} to run: there are {', '.join(RUNNABLE)}")
     settings, place = loaded.settings, Home.at(home, registry)
     with reporting(pipeline, PIPELINE_STEPS[pipeline], as_json) as reporter:
-        if pipeline == "continuous_training":
+        if has_started(place, run_id):
+            arguments = {}  # it continues with those that it started with
+        elif pipeline == "continuous_training":
             check_extensions(settings)
-            arguments = continuous_training_arguments(settings, place, reason)
+            arguments = continuous_training_arguments(settings, place, reason, first_model)
         else:
             arguments = index_refresh_arguments(settings, place)
         outcome = run_locally(
             pipeline, arguments, place, use_cache=cache, reporter=reporter, run_id=run_id
         )
     _show(outcome, as_json)
-    outcome.raise_if_failed()
+    if outcome.metadata("gate").get("passed") is not False:
+        outcome.raise_if_failed()
     raise_if_refused(outcome)
 
 
@@ -90,9 +104,23 @@ def raise_if_refused(outcome: RunOutcome) -> None:
     gate = outcome.metadata("gate")
     if not gate.get("passed"):
         reasons = "\n  ".join(gate.get("reasons", ())) or "the gate did not run"
-        raise GateRefused(f"the gate refused, nothing was deployed:\n  {reasons}")
+        decided = "cannot tell" if gate.get("outcome") == "cannot tell" else "refused"
+        raise GateRefused(
+            f"the gate {decided}, nothing was deployed:\n  {reasons}{_describe_kept(outcome)}"
+        )
     if "bundle_id" not in outcome.metadata("deploy"):
         raise GateRefused("the gate passed but no bundle was deployed; see the run's log")
+
+
+def _describe_kept(outcome: RunOutcome) -> str:
+    """What became of the bundle that the gate refused; "" if the pipeline keeps none."""
+    if kept := outcome.metadata("keep").get("refused_bundle_id"):
+        return (
+            f"\n{kept} is kept as refused; to promote it all the same: "
+            f"refit bundles promote {kept} --force --reason REASON"
+        )
+    failed = [record for record in outcome.steps if record.exit_code]
+    return f"\nthe refused bundle was not kept: {failed[-1].error}" if failed else ""
 
 
 def show_local_runs(home: Path | None, as_json: bool) -> None:
@@ -110,7 +138,7 @@ def show_local_runs(home: Path | None, as_json: bool) -> None:
                 f"{outcome.started_at:%Y-%m-%d %H:%M:%S}",
                 f"{outcome.seconds:.0f}",
                 _outcome(outcome.succeeded),
-                {True: "passed", False: "refused"}.get(outcome.metadata("gate").get("passed"), "-"),  # type: ignore[arg-type]
+                outcome.metadata("gate").get("outcome", "-"),
                 outcome.metadata("deploy").get("bundle_id", "-"),
             )
             for outcome in outcomes
@@ -121,6 +149,13 @@ def show_local_runs(home: Path | None, as_json: bool) -> None:
 
 def _outcome(succeeded: bool) -> str:
     return "succeeded" if succeeded else "failed"
+
+
+def _show_health(path: Path) -> None:
+    """Write the lines of the data's health that are not ok, and how many are."""
+    if path.exists():
+        for line in summarize_health(HealthCheck.parse(values) for values in read_json(path)):
+            write_line(line)
 
 
 def _show(outcome: RunOutcome, as_json: bool) -> None:
@@ -135,7 +170,10 @@ def _show(outcome: RunOutcome, as_json: bool) -> None:
             for record in outcome.steps
         ),
     )
-    if report := outcome.metadata("gate").get("evaluation"):
-        write_line(f"report: {report}/report.html")
+    if evaluation := outcome.metadata("gate").get("evaluation"):
+        write_line(f"report: {evaluation}/report.html")
+        _show_health(Path(evaluation) / "health.json")
+    if page := outcome.metadata("ingest").get("health_page"):
+        write_line(f"health page: {page}")
     if bundle := outcome.metadata("deploy").get("bundle_id"):
         write_line(f"champion: {bundle}")

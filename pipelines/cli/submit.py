@@ -11,7 +11,7 @@ from pipelines.cli.cluster import (
     show_run,
     wait_for_end,
 )
-from pipelines.cli.options import ConfigOption, JsonOption, SetOption
+from pipelines.cli.options import ConfigOption, FirstModelOption, JsonOption, SetOption
 from pipelines.cli.output import write_progress
 from pipelines.cli.print_config import (
     ChangedOption,
@@ -61,6 +61,7 @@ def submit_pipeline(
     ] = "",
     windows: WindowsOption = 1,
     refit: RefitOption = True,
+    first_model: FirstModelOption = False,
     wait: WaitOption = False,
     print_config: PrintConfigOption = False,
     changed: ChangedOption = False,
@@ -74,7 +75,7 @@ def submit_pipeline(
 
     Try:
 
-      refit submit --config my.yaml --cluster my-cluster.yaml --wait
+      refit submit --first-model --config my.yaml --cluster my-cluster.yaml --wait
 
       refit submit index_refresh --config my.yaml --cluster my-cluster.yaml --json
     """
@@ -97,6 +98,7 @@ def submit_pipeline(
         until=until,
         windows=windows,
         refit=refit,
+        first_model=first_model,
     )
     place, api = open_cluster(cluster, endpoint)
     run, started = submit(api, place, submission, run_id)

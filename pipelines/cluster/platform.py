@@ -10,6 +10,8 @@ from typing import Any
 
 from pipelines.cluster.settings import IDEMPOTENT_STEPS, ClusterSettings
 
+CUTS_AT_ONCE = 2
+"""Trainings of a backtest that a cluster runs at a time."""
 _PLATFORM: ContextVar[ClusterSettings | None] = ContextVar("platform", default=None)
 
 
@@ -47,6 +49,8 @@ def resolve_start(
     registry: Any,
     champion: Any,
     needs_champion: bool = False,
+    first_model: Any = False,
+    deploys: bool = True,
 ) -> Any:
     """The data's fingerprint and the champion that a run starts from.
 
@@ -66,9 +70,16 @@ def resolve_start(
         registry=registry,
         champion=champion,
         needs_champion=needs_champion,
+        first_model=first_model,
+        deploys=deploys,
     )
     start.set_caching_options(False)
     return start.outputs["fingerprint"], start.outputs["champion"]
+
+
+def at_once() -> int:
+    """How many cuts of a backtest are fitted at a time: one on one machine."""
+    return 1 if _PLATFORM.get() is None else CUTS_AT_ONCE
 
 
 def configure_steps() -> None:

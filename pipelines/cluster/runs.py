@@ -105,8 +105,9 @@ def raise_for_end(run: PipelineRun, read: Callable[[str], str]) -> None:
         raise RefitError(f"run {run.name} {run.state.lower()} outside its steps{why}")
     gate = next((name for name in GATES if name in steps), None)
     if gate and not any(map(run.has_done, DEPLOYING)):
-        reasons = "\n  ".join(_gate_reasons(gate, read))
-        raise GateRefused(f"the gate refused, nothing was deployed:\n  {reasons}")
+        decided, reasons = _read_gate(gate, read)
+        lines = "\n  ".join(reasons)
+        raise GateRefused(f"the gate {decided}, nothing was deployed:\n  {lines}")
 
 
 def _raise_failure(run: PipelineRun, step: str, read: Callable[[str], str]) -> None:
@@ -143,14 +144,16 @@ def read_failure(log: str) -> tuple[str, int]:
     return text.rstrip(), codes[-1] if codes else 1
 
 
-def _gate_reasons(gate: str, read: Callable[[str], str]) -> list[str]:
+def _read_gate(gate: str, read: Callable[[str], str]) -> tuple[str, list[str]]:
+    """What a gate that did not pass decided, and why, from its log."""
     try:
         log = read(gate)
     except RefitError as error:
-        return [f"its reasons could not be read: {error}"]
+        return "refused", [f"its reasons could not be read: {error}"]
     texts = [found["text"] for line in log.splitlines() if (found := _GATE.match(line))]
-    reasons = [text for text in texts if not text.startswith(("started", "done in", "refused"))]
-    return reasons or ["the gate gave no reason"]
+    decided = "cannot tell" if "cannot tell" in texts else "refused"
+    reasons = [text for text in texts if not text.startswith(("started", "done in", decided))]
+    return decided, reasons or ["the gate gave no reason"]
 
 
 def log_reader(api: Kubeflow, cluster: ClusterSettings, run: PipelineRun) -> Callable[[str], str]:

@@ -19,14 +19,19 @@ EXAMPLE = Path(__file__).parent / "configs" / "example.yaml"
 
 IDEMPOTENT_STEPS = (
     "find_start",
+    "plan_backtest",
     "ingest_data",
     "build_feature_tables",
+    "build_champion_tables",
     "train_towers",
     "index_listings",
     "reindex_listings",
     "evaluate_model",
+    "summarize_fit",
+    "judge_backtest",
     "gate",
     "calibrate_drift",
+    "keep_refused_bundle",
 )
 """Steps that may run twice: they read, and write whole artifacts of their own."""
 OTHER_STEPS = ("deploy_bundle", "deploy_refreshed_index", "watch_drift", "report_run")
@@ -288,7 +293,7 @@ class ClusterSettings(ScaledSettings):
     def _check_alert_store(self) -> None:
         if not self.alert_store:
             return
-        from monitoring.database import POSTGRESQL, parse_place
+        from refit.database import POSTGRESQL, parse_place
 
         try:
             driver = parse_place(self.alert_store).drivername

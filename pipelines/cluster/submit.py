@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
-from pipelines.arguments import to_json
+from pipelines.arguments import describe_feeds, to_json
 from pipelines.cluster.compile import compile_for
 from pipelines.cluster.cron import EXAMPLE as CRON_EXAMPLE
 from pipelines.cluster.cron import check_cron
@@ -28,6 +28,7 @@ SETTINGS_OF = {
         "deployment",
     ),
     "index_refresh": ("ingestion", "features", "indexing", "deployment"),
+    "backtest": ("ingestion", "features", "training", "indexing", "evaluation", "backtest"),
     "drift_monitoring": ("monitoring",),
 }
 """The parts of the settings that are parameters of each pipeline."""
@@ -47,6 +48,7 @@ class Submission:
             run.
         windows: Number of windows of a drift monitoring.
         refit: Whether a drift monitoring may start a refit.
+        first_model: Whether a continuous training trains the registry's first model.
     """
 
     pipeline: str
@@ -57,6 +59,7 @@ class Submission:
     until: str = ""
     windows: int = 1
     refit: bool = True
+    first_model: bool = False
 
 
 def submit(
@@ -108,7 +111,7 @@ def schedule(
 
 def _own_schedule(cluster: ClusterSettings, pipeline: str) -> str:
     _check_pipeline(pipeline)
-    cron: str = getattr(cluster.schedules, pipeline)
+    cron: str = getattr(cluster.schedules, pipeline, "")
     if not cron:
         raise UsageError(
             f"schedules.{pipeline} of the cluster file is empty: give --cron; {CRON_EXAMPLE}"
@@ -155,6 +158,8 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
             "backend 2.0 cannot call a webhook when a run has ended: leave webhook empty, "
             "and use refit status --cluster"
         )
+    if submission.pipeline == "backtest" and cluster.backend == "2.0":
+        raise UsageError("backend 2.0 cannot collect the cuts of a backtest: run it on a newer one")
     deployment = settings.deployment.model_copy(update={"target": cluster.target})
     settings = settings.model_copy(update={"deployment": deployment})
     arguments: dict[str, Any] = {
@@ -164,8 +169,11 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
     if submission.pipeline == "drift_monitoring":
         return arguments | _monitoring_arguments(cluster, submission)
     arguments["data_fingerprint"] = submission.data_version
+    if submission.pipeline == "backtest":
+        return arguments | {"checkpoint_folder": cluster.checkpoints}
     if submission.pipeline == "continuous_training":
         arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": submission.reason}
+        arguments["first_model"] = submission.first_model
     return arguments
 
 
@@ -187,4 +195,5 @@ def _monitoring_arguments(cluster: ClusterSettings, submission: Submission) -> d
         "pages": f"{cluster.monitoring}/pages",
         "workspace": f"{cluster.monitoring}/evidently",
         "refit_run": "",
+        "feeds": to_json(describe_feeds(submission.settings.ingestion)),
     }

@@ -108,7 +108,8 @@ class Demo:
             scenario = open_scenario(self.settings)
             self.unit = scenario.unit
         with self._timed(TRAIN):
-            trained = self._command("run", "continuous_training", *self._data_options(scenario))
+            first = ("run", "continuous_training", "--first-model")
+            trained = self._command(*first, *self._data_options(scenario))
         self._add_run(trained, None, "the first training")
         if not self.bundles[-1]["passed"]:
             return self._write(scenario)
@@ -222,7 +223,7 @@ class Demo:
         outcome = (
             f"passed its gate and is bundle {bundle_id}"
             if verdict.passed
-            else f"was refused by its gate: {verdict.reasons[0]}"
+            else f"was not promoted, {verdict.outcome}: {verdict.reasons[0]}"
         )
         self._add_line(day, f"The model of {name} {outcome}.", page, "Report")
 

@@ -108,7 +108,10 @@ def check_registry(url: str) -> Iterator[CheckResult]:
             "another one with refit bundles promote",
         )
     elif not bundles:
-        yield ok("registry", f"{url} can be read and has no bundles yet (refit run adds one)")
+        yield ok(
+            "registry",
+            f"{url} can be read and has no bundles yet (refit run --first-model adds one)",
+        )
     else:
         yield ok("registry", f"{url} has {len(bundles)} bundles, champion {champion or 'none'}")
 
@@ -117,8 +120,8 @@ def check_alert_store(place: str) -> Iterator[CheckResult]:
     """Check that the alert store can be read; nothing is created."""
     from sqlalchemy import inspect
 
-    from monitoring.database import Database, parse_place
     from monitoring.store import has_tables
+    from refit.database import Database, parse_place
 
     url = parse_place(place)
     if url.drivername == "sqlite" and not Path(url.database or "").exists():

@@ -63,7 +63,9 @@ ROLLOUT = {
     "fallback_increase": 0.1,
     "slow_ms": 5000,
     "slow_increase": 0.3,
-    "quality_drop": None,
+    "min_days": 0,
+    "click_tolerance": None,
+    "purchase_tolerance": None,
     "poll_seconds": 2,
     "deadline_hours": 0.25,
 }
@@ -144,7 +146,7 @@ def patches() -> list[Manifest]:
 def test_a_killed_training_resumes_and_its_bundle_goes_live(
     cluster: Cluster, refit: RefitCommand, registry: Registry, client: RecommenderClient
 ) -> None:
-    started = refit.read("submit", "--config", CONFIG, "--run-id", "first")
+    started = refit.read("submit", "--config", CONFIG, "--run-id", "first", "--first-model")
     kill(cluster, wait_for_log(cluster, refit, "first", "train_towers", "epoch 2"))
     wait_for("the run's failure", lambda: state_of(refit, "first") == "FAILED", 120, pause=2)
     retried = refit("retry", "first", "--wait")

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from monitoring.database import Database
 from monitoring.store import RefitState, SqlStore
+from refit.database import Database
 from refit.errors import ServiceUnreachable
 from tests.cluster.alert_store import PASSWORD, AlertStore, install_alert_store
 from tests.machine.commands import wait_for

@@ -41,7 +41,10 @@ SETTINGS = RolloutSettings(
     fallback_increase=0.05,
     slow_ms=2000,
     slow_increase=0.3,
-    quality_drop=0.5,
+    min_users=2,
+    min_days=0,
+    click_tolerance=0.5,
+    purchase_tolerance=None,
     outcome_minutes=0,
     deadline_hours=0.25,
 )

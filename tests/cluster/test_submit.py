@@ -66,7 +66,7 @@ def test_a_training_succeeds_and_stores_verdict_and_report(
     registry: Registry,
     name: str,
 ) -> None:
-    status = refit.read(*TRAINING, "--run-id", name)
+    status = refit.read(*TRAINING, "--first-model", "--run-id", name)
     run = PipelineRun(kfp_backend, status["run_id"])
     assert run.state == "SUCCEEDED"
     assert {step["state"] for step in status["steps"]} == {"SUCCEEDED"}

@@ -56,8 +56,9 @@ def installed(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def refit_run(
     home: Path, environment: dict[str, str], folder: Path, *arguments: object
 ) -> subprocess.CompletedProcess[str]:
+    first = [] if (home / "registry" / "champion.json").exists() else ["--first-model"]
     return subprocess.run(
-        [PYTHON, "-m", "pipelines.cli", "run", *map(str, arguments)],
+        [PYTHON, "-m", "pipelines.cli", "run", *first, *map(str, arguments)],
         env={**environment, "REFIT_HOME": str(home)},
         cwd=folder,
         capture_output=True,

@@ -99,7 +99,8 @@ def test_roll_back(reader: Reader, shell: Shell):
     code, said = shell.run("refit run index_refresh --config shop/shop.yaml")
     assert code == 0, said
     _, listed = shell.run("refit bundles list --json")
-    old, new = (bundle["bundle_id"] for bundle in json.loads(listed))
+    by_role = {bundle["role"]: bundle["bundle_id"] for bundle in json.loads(listed)}
+    old, new = by_role["previous"], by_role["champion"]
     reader.follow(read_commands("how-to/roll-back.md"), BUNDLE_A=old, BUNDLE_B=new)
 
 

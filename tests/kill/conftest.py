@@ -55,7 +55,9 @@ def run(home: Home, config: Path) -> Callable[..., RefitProcess]:
     """Start ``refit run``."""
 
     def start(run_id: str) -> RefitProcess:
-        arguments = ("--config", config, "--run-id", run_id, "--reason", run_id)
+        arguments: list[object] = ["--config", config, "--run-id", run_id, "--reason", run_id]
+        if Registry(home.registry).champion() is None:
+            arguments.append("--first-model")
         return RefitProcess(home.folder, "run", "continuous_training", *arguments)
 
     return start

@@ -13,6 +13,7 @@ import pytest
 
 from refit.bundle import load_bundle
 from refit.registry import Registry
+from tests.factories import name_subject
 
 ROOT = Path(__file__).parent.parent.parent
 KILLS = 20
@@ -56,6 +57,7 @@ def parts(tmp_path: Path) -> Path:
     for name, content in files.items():
         (tmp_path / "parts" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "parts" / name).write_bytes(content)
+    name_subject(tmp_path / "parts")
     return tmp_path / "parts"
 
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from monitoring import metrics
-from monitoring.database import parse_place
 from pipelines.cluster.settings import EXAMPLE, ClusterSettings
 from refit import __version__
+from refit.database import parse_place
 from serving.settings import RecommenderSettings
 from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
 from tests.kustomize.pods import pod_specs

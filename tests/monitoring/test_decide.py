@@ -32,6 +32,15 @@ def test_drift_counts_when_it_persists(states, action):
     assert run(series(QUERY, *states)).action is action
 
 
+@pytest.mark.parametrize("states", [(OK, OK, OK), (OK, DRIFT, DRIFT)])
+def test_a_feed_that_cannot_be_read_is_an_alert_and_never_a_refit(states):
+    reason = "the events cannot be read: naive times"
+    state = FREE.model_copy(update={"unreadable": (reason,), "alerted": ("/".join(QUERY),)})
+    decision = run(series(QUERY, *states), state)
+    assert (decision.action, decision.reasons[-1]) == (Action.ALERT, reason)
+    assert run((), state).reasons[-1] == reason
+
+
 @pytest.mark.parametrize(
     ("state", "policy", "reason"),
     [

@@ -10,11 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring.alerts import resolve
-from monitoring.database import Database
 from monitoring.metrics import StoreCollector
 from monitoring.review.server import main, make_server
 from monitoring.store import DECISIONS, SCHEMA, SCHEMA_VERSION, RefitState, SqlStore
 from refit.alert import AlertStatus
+from refit.database import Database
 from tests.monitoring.alerts import (
     BRAND,
     DRIFT,

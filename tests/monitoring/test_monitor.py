@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 
@@ -18,7 +19,7 @@ from monitoring.refits import carry_out, resume_refits
 from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
 from refit.alert import Action
-from refit.errors import GateRefused
+from refit.errors import DataValidationError, GateRefused
 from refit.files import read_json
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
 from tests.monitoring.conftest import SETTINGS
@@ -48,6 +49,19 @@ def run_monitor(marketplace, launch, settings=MONITOR):
     store, pages = SqlStore(marketplace.root / "store.sqlite"), marketplace.root / "pages"
     outcome = monitor(settings, inputs(marketplace), store, pages, marketplace.end, launch)
     return store, outcome
+
+
+def test_a_feed_that_cannot_be_read_is_an_alert_in_the_store(marketplace):
+    marketplace.run(Market(), 2)
+    error = DataValidationError("/feeds/outcomes: event_time: has no time zone")
+    given = inputs(marketplace, 1)
+    data = replace(given.data, events=None, unreadable={"events": error})
+    store, pages = SqlStore(marketplace.root / "store.sqlite"), marketplace.root / "pages"
+    outcome = monitor(MONITOR, replace(given, data=data), store, pages, marketplace.end)
+    assert outcome.decision.action is Action.ALERT
+    (kept,) = store.alerts()
+    assert "has no time zone" in kept.decision.reasons[-1]
+    assert "has no time zone" in (pages / kept.report).read_text()
 
 
 class Tags(HTMLParser):

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import inspect
 
 from monitoring.alerts import acknowledge, list_alerts, resolve, show_alert
-from monitoring.database import Database, parse_place
 from monitoring.store import ALERTS, SCHEMA, SCHEMA_VERSION, ClaimLost, RefitState, SqlStore
 from refit.alert import AlertStatus
+from refit.database import Database, parse_place
 from refit.errors import ServiceUnreachable, UsageError
 from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, alert, series
 

@@ -51,7 +51,7 @@ def parameters(pipeline: str) -> tuple[set[str], set[str]]:
 
 
 def test_continuous_training_gets_every_parameter(settings, home):
-    given = continuous_training_arguments(settings, home, reason="drift")
+    given = continuous_training_arguments(settings, home, "drift", first_model=True)
     known, _ = parameters("continuous_training")
     assert set(given) == known
     assert given["reason"] == "drift"
@@ -61,7 +61,7 @@ def test_continuous_training_gets_every_parameter(settings, home):
 
 
 def test_settings_are_passed_whole(settings, home):
-    given = continuous_training_arguments(settings, home)
+    given = continuous_training_arguments(settings, home, first_model=True)
     for name in ("ingestion", "features", "training", "indexing", "evaluation", "monitoring"):
         kind = RunSettings.model_fields[name].annotation
         assert kind.parse_json(given[name]) == getattr(settings, name)
@@ -70,15 +70,16 @@ def test_settings_are_passed_whole(settings, home):
 def test_the_same_settings_are_the_same_arguments(settings, home):
     """Otherwise nothing would ever come from the cache."""
     again = RunSettings.parse(settings.model_dump(mode="json"))
-    assert continuous_training_arguments(settings, home) == continuous_training_arguments(
-        again, home
+    one, other = (
+        continuous_training_arguments(s, home, first_model=True) for s in (settings, again)
     )
+    assert one == other
 
 
 def test_other_data_are_another_fingerprint(home):
     one, other = (
         continuous_training_arguments(
-            read_settings("simulated", [f"ingestion.simulated.seed={seed}"]), home
+            read_settings("simulated", [f"ingestion.simulated.seed={seed}"]), home, first_model=True
         )["data_fingerprint"]
         for seed in (1, 2)
     )
@@ -86,7 +87,15 @@ def test_other_data_are_another_fingerprint(home):
 
 
 def test_the_champion_is_a_parameter(settings, home, champion):
-    assert continuous_training_arguments(settings, home)["champion"] == champion
+    given = continuous_training_arguments(settings, home)
+    assert (given["champion"], given["first_model"]) == (champion, False)
+    with pytest.raises(UsageError, match=f"a champion in .* already, {champion}"):
+        continuous_training_arguments(settings, home, first_model=True)
+
+
+def test_without_a_champion_a_training_is_the_first_only_if_it_says_so(settings, home):
+    with pytest.raises(UsageError, match=r"no champion in .*pass --first-model if this is the"):
+        continuous_training_arguments(settings, home)
 
 
 def test_index_refresh_gets_every_parameter(settings, home, champion):

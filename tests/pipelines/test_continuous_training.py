@@ -24,7 +24,10 @@ from refit.registry import Registry
 
 pytestmark = pytest.mark.timeout(900)
 
-STEPS = ["ingest", "features", "train", "index", "evaluate", "gate", "calibrate", "deploy"]
+STEPS = [
+    *("ingest", "features", "train", "index"),
+    *("champion", "evaluate", "gate", "calibrate", "deploy"),
+]
 
 
 class Done(NamedTuple):
@@ -72,7 +75,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def killed(home: Path, market: Path) -> list[str]:
     """The output of a run whose runner, and nothing else, was killed during training."""
     with subprocess.Popen(
-        command("--config", market),
+        command("--config", market, "--first-model"),
         env=environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -92,7 +95,8 @@ def killed(home: Path, market: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def deployed(killed: list[str], home: Path, market: Path) -> Done:
-    return run(home, "--config", market, "--run-id", "first", "--reason", "to see")
+    first = ("--first-model", "--run-id", "first", "--reason", "to see")
+    return run(home, "--config", market, *first)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,7 @@ def test_a_passed_gate_deploys(deployed, home):
     assert bundle.read_verdict().passed
     assert deployed.outcome.metadata("gate") == {
         "passed": True,
+        "outcome": "passed",
         "reasons": [],
         "evaluation": deployed.outcome.metadata("gate")["evaluation"],
     }
@@ -141,7 +146,7 @@ def test_the_output_of_a_run(deployed):
 
 
 def test_a_finished_run_is_not_run_again(deployed, home, market):
-    again = run(home, "--config", market, "--run-id", "first")
+    again = run(home, "--config", market, "--run-id", "first", "--first-model")
     assert (again.code, again.err) == (0, "")
     assert again.outcome == deployed.outcome
 
@@ -152,7 +157,16 @@ def test_a_refusal_deploys_nothing(refused, deployed, home):
     assert refused.outcome.metadata("gate")["passed"] is False
     champion = Registry(Home.at(home).registry).champion()
     assert champion.bundle_id == deployed.outcome.metadata("deploy")["bundle_id"]
-    assert len(Registry(Home.at(home).registry).list()) == 1
+
+
+def test_a_refused_bundle_is_kept_whole(refused, deployed, home):
+    registry = Registry(Home.at(home).registry)
+    kept = refused.outcome.metadata("keep")["refused_bundle_id"]
+    assert registry.roles()[kept] == "refused"
+    assert f"refit bundles promote {kept} --force" in refused.err
+    bundle = load_bundle(registry.get(kept).path)
+    assert not bundle.read_verdict().passed
+    assert (bundle.reference / "thresholds.json").is_file()
 
 
 def test_a_refusal_gives_its_reasons(refused):
@@ -165,7 +179,7 @@ def test_a_refusal_gives_its_reasons(refused):
 
 
 def test_only_what_changed_runs_again(refused):
-    assert steps(refused) == ["evaluate", "gate"]
+    assert steps(refused) == ["champion", "evaluate", "gate", "calibrate", "keep"]
 
 
 def test_the_branch_behind_a_gate_that_refused_does_not_run(refused, deployed):
@@ -174,7 +188,8 @@ def test_the_branch_behind_a_gate_that_refused_does_not_run(refused, deployed):
     )
     assert "'deploy-bundle'" in ran
     assert "'deploy-bundle'" not in skipped
-    assert "'calibrate-drift'" not in skipped
+    assert "'keep-refused-bundle'" in skipped
+    assert "'keep-refused-bundle'" not in ran
 
 
 def test_status_lists_both_runs(refused, home):
@@ -195,7 +210,8 @@ def broken_data(tmp_path: Path) -> Iterator[Path]:
 
 def test_invalid_data_end_with_the_error_of_the_step(broken_data, configs, tmp_path):
     config = configs / "valid" / "least.yaml"
-    done = run(tmp_path, "--config", config, "--set", f"ingestion.path={broken_data}")
+    path = f"ingestion.path={broken_data}"
+    done = run(tmp_path, "--config", config, "--first-model", "--set", path)
     assert done.code == 4
     assert steps(done) == ["ingest"]
     before, error = done.err.split("error: step ingest failed: ")
@@ -203,7 +219,7 @@ def test_invalid_data_end_with_the_error_of_the_step(broken_data, configs, tmp_p
     assert "events: column 'event_type' is missing" in error
     assert log == f"full log: {done.outcome.folder / LOG_FILE}"
     assert len(before.splitlines()) < 12
-    assert len(error.splitlines()) < 8
+    assert len(error.splitlines()) < 10
     assert "Traceback" not in done.err
     assert done.outcome.steps[-1].metadata["state"] == "FAILED"
     assert not Path(Home.at(tmp_path).registry).exists()
@@ -222,7 +238,7 @@ def refreshed(invalid_index: Done, home: Path, market: Path) -> Done:
 
 def test_an_invalid_index_changes_nothing(invalid_index, deployed, home):
     assert invalid_index.code == 3
-    assert "error: the gate refused, nothing was deployed:" in invalid_index.err
+    assert "error: the gate cannot tell, nothing was deployed:" in invalid_index.err
     assert "100000" in invalid_index.err
     assert steps(invalid_index) == ["features", "gate"]
 
@@ -235,4 +251,23 @@ def test_an_index_refresh_keeps_the_towers(refreshed, deployed, home):
     assert champion.previous == deployed.outcome.metadata("deploy")["bundle_id"]
     new, old = registry.get(champion.bundle_id), registry.get(champion.previous)
     assert new.manifest.embedding_version == old.manifest.embedding_version
-    assert len(registry.list()) == 2
+    assert len(registry.list()) == 3  # one of them was refused
+
+
+def test_a_run_without_a_champion_ends_before_it_trains(market, tmp_path):
+    done = run(tmp_path, "--config", market)
+    assert done.code == 2
+    assert "there is no champion in" in done.err
+    assert "pass --first-model if this is the first" in done.err
+    assert done.outcome is None
+
+
+def test_a_forced_champion_can_be_reindexed(refreshed, refused, home, market):
+    registry = Registry(Home.at(home).registry)
+    kept = refused.outcome.metadata("keep")["refused_bundle_id"]
+    registry.promote(kept, "ann", "it is better than its numbers", force=True)
+    done = run(home, "index_refresh", "--config", market)
+    assert done.code == 0, done.err
+    champion = registry.champion()
+    assert (champion.previous, champion.forced) == (kept, True)
+    assert "index refreshed" in champion.reason

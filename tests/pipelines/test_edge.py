@@ -50,7 +50,7 @@ def is_one_line(err: str) -> bool:
 def test_a_place_that_cannot_be_written(refit, request, place, code, words, command):
     folder = request.getfixturevalue(place)
     options = {
-        "run": ("--home", folder),
+        "run": ("--first-model", "--home", folder),
         "simulate": (folder / "market", "--days", 1),
         "demo": ("--out", folder / "demo"),
         "alerts list": ("--home", folder),

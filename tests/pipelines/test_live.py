@@ -337,7 +337,8 @@ def broken_data(tmp_path: Path) -> Path:
 
 def test_a_run_that_fails_ends_as_in_a_pipe(broken_data, configs, tmp_path):
     config = configs / "valid" / "least.yaml"
-    words = ("run", "--config", config, "--set", f"ingestion.path={broken_data}")
+    path = f"ingestion.path={broken_data}"
+    words = ("run", "--first-model", "--config", config, "--set", path)
     home = {"REFIT_HOME": str(tmp_path / "home")}
     with TerminalCommand(*words, size=(200, 40), variables=home) as command:
         command.wait_for(lambda screen: "▶ ingest" in screen)
@@ -353,7 +354,7 @@ def test_a_run_that_fails_ends_as_in_a_pipe(broken_data, configs, tmp_path):
 
 
 def test_ctrl_c_ends_a_run_and_its_steps(configs, tmp_path):
-    words = ("run", "--config", configs / "valid" / "tiny_market.yaml")
+    words = ("run", "--first-model", "--config", configs / "valid" / "tiny_market.yaml")
     home = {"REFIT_HOME": str(tmp_path / "home")}
     with TerminalCommand(*words, size=(100, 40), variables=home) as command:
         command.wait_for(lambda screen: "▶ ingest" in screen)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from refit.bundle import Bundle, assemble_bundle
+from tests.factories import name_subject
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def make_parts(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
+        name_subject(root)
         return {part: root / part for part in ("model", "index", "reference", "evaluation")}
 
     return make

@@ -5,6 +5,9 @@ import pytest
 
 from refit.bundle import assemble_bundle, load_bundle
 from refit.errors import RefitError
+from refit.files import write_json
+from refit.subject import VerdictSubject
+from refit.verdict import Check, Verdict
 
 
 def test_an_assembled_bundle_loads_with_its_parts(make_bundle):
@@ -28,6 +31,9 @@ def test_a_bundle_can_replace_the_model_folder_if_only_the_index_is_new(make_bun
     (old.path.parent / "index").mkdir()
     new_index = old.path.parent / "index" / "index.json"
     new_index.write_text(json.dumps({"embedding_version": "t1", "as_of": "2025-04-01T00:00:00Z"}))
+    judged = VerdictSubject.of_folders(old.path, new_index.parent)
+    passed = Verdict.of([Check(name="n", measured=1.0, at_least=1.0)], judged)
+    write_json(new_index.parent / "verdict.json", passed.model_dump(mode="json"))
     new = assemble_bundle(
         model=old.path,
         index=new_index.parent,

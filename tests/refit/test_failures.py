@@ -139,6 +139,12 @@ def allocate_too_much() -> None:
     np.zeros((10**9, 10**9))
 
 
+def save_to_a_full_disk() -> None:
+    import tensorflow as tf
+
+    tf.io.write_file("/dev/full", b"x")
+
+
 CASES: list[tuple[Callable[..., None], int, str]] = [
     (write_to_a_full_device, 1, "no space is left on a disk"),
     (lambda folder: (folder / "missing").read_text(), 2, "missing does not exist: check the path"),
@@ -167,6 +173,7 @@ CASES: list[tuple[Callable[..., None], int, str]] = [
     (lambda: b"\xff".decode(), 2, "is not UTF-8 text"),
     (lambda: subprocess.run([sys.executable, "-c", "exit(3)"], check=True), 1, "ended with code 3"),
     (allocate_too_much, 1, "memory is used up"),
+    (save_to_a_full_disk, 1, "no space is left on a disk"),
 ]
 
 

@@ -48,6 +48,22 @@ def test_a_later_proposal_replaces_an_earlier_one(registry, make_bundle):
     registry.propose(first, "", "ann", "better")
     registry.propose(second, "", "ann", "better still")
     assert registry.candidate().bundle_id == second
+    (record,) = registry.decisions()
+    assert (record.action, record.bundle_id, record.superseded_by) == ("supersede", first, second)
+    assert "better still" in record.verdict.reasons[0]
+    assert registry.roles() == {first: "superseded", second: "candidate"}
+    with pytest.raises(GateRefused, match=f"superseded by {second}"):
+        registry.propose(first, "", "ann", "after all")
+    assert registry.propose(first, "", "ann", "after all", force=True).forced
+
+
+def test_a_rollout_that_has_begun_is_not_superseded(registry, make_bundle):
+    first, second = (registry.add(make_bundle(note=n)) for n in "ab")
+    begun = registry.propose(first, "", "ann", "better")
+    registry.begin(begun)
+    registry.propose(second, "", "ann", "better still")
+    assert registry.decision(begun.rollout_id) is None
+    assert registry.candidate().bundle_id == second
 
 
 def test_a_second_decision_does_not_replace_the_first(registry, make_bundle):

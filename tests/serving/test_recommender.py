@@ -2,6 +2,7 @@ import json
 import shutil
 import socket
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ from serving.request import RequestError
 from serving.towers import TowerClient
 from tests.serving import tiny
 from tests.serving.tiny import ITEMS, LIVE, NOW, PRICES, every_item, ids
+
+
+def before(minutes: float) -> str:
+    """The time so many minutes before the request."""
+    return (datetime.fromisoformat(NOW) - timedelta(minutes=minutes)).isoformat()
 
 
 def sold_by(user_id: str) -> set[str]:
@@ -85,7 +91,7 @@ def test_hidden_items_are_never_returned(serve):
 
 def test_a_hide_is_not_part_of_the_history(serve):
     recommender = serve()
-    hide = {"item_id": "item-100", "event_type": "hide", "event_time": NOW}
+    hide = {"item_id": "item-100", "event_type": "hide", "event_time": before(60)}
     with_hide = recommender.recommend({"history": [hide], "time": NOW})
     assert ids(with_hide) == ids(recommender.recommend({"hidden": ["item-100"], "time": NOW}))
 
@@ -163,8 +169,8 @@ def test_the_history_of_a_request_replaces_the_stored_one(serve):
     recommender = serve()
     # Of other brands than user-1's own history.
     history = [
-        {"item_id": "item-100", "event_type": "view", "event_time": NOW},
-        {"item_id": "unheard-of", "event_type": "view", "event_time": NOW},
+        {"item_id": "item-100", "event_type": "view", "event_time": before(60)},
+        {"item_id": "unheard-of", "event_type": "view", "event_time": before(60)},
     ]
     stored = recommender.recommend({"user_id": "user-1", "time": NOW})
     given = recommender.recommend({"user_id": "user-1", "time": NOW, "history": history})
@@ -173,6 +179,28 @@ def test_the_history_of_a_request_replaces_the_stored_one(serve):
     assert ids(stored) != ids(given) != ids(none)
     own = sold_by("user-1")
     assert [i for i in ids(alone) if i not in own] == [i for i in ids(given) if i in ids(alone)]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "kept"),
+    [((), 0), ((5,), 0), ((5, 34), 0), ((5, 36), 1), ((31, 40), 2), ((0, 29, 58, 90), 1)],
+)
+def test_the_running_visit_is_not_part_of_the_history(serve, minutes, kept):
+    """As in training; 30 minutes of inactivity end a visit."""
+    recommender = serve()
+    history = [
+        {"item_id": f"item-{100 + i}", "event_type": "purchase", "event_time": before(ago)}
+        for i, ago in enumerate(minutes)
+    ]
+    without = history[len(history) - kept :]
+    bought = [past["item_id"] for past in history]
+    body = {"k": 500, "time": NOW, "exclude": bought}
+    answer = recommender.recommend({**body, "history": history})
+    assert answer["items"] == recommender.recommend({**body, "history": without})["items"]
+    if without:
+        assert answer["items"] != recommender.recommend({**body, "history": []})["items"]
+    shown = ids(recommender.recommend({"k": 500, "time": NOW, "history": history}))
+    assert not {*bought} & {*shown}, "what was bought a minute ago is not shown again"
 
 
 def test_every_answer_is_logged(serve, tmp_path, bundle):

@@ -218,6 +218,7 @@ def test_answers_continue_while_the_model_server_restarts(server, client, until)
     assert answer["fallback"] in ("tower_unreachable", "breaker_open")
     assert ids(answer)[0] == "item-0"
     assert client.status()["towers"] != "available"
+    until(lambda: not server.model_server.is_running())
     with pytest.raises(RefitError, match="model server has ended"):
         server.check()
     assert "refit_fallbacks_total{" in requests.get(server.metrics_url, timeout=10).text
@@ -249,13 +250,15 @@ def test_a_new_champion_takes_over_without_a_failed_request(
     threads = [threading.Thread(target=ask, args=(k,)) for k in ("rest", "rest", "grpc")]
     for thread in threads:
         thread.start()
-    until(lambda: all(len(answers) > 10 for answers in seen.values()))
-    tiny.promote(folder / "registry", other_bundle)
-    new = (other_bundle.bundle_id, None)
-    until(lambda: all(answers[-1] == new for answers in seen.values()), 60)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        until(lambda: all(len(answers) > 10 for answers in seen.values()))
+        tiny.promote(folder / "registry", other_bundle)
+        new = (other_bundle.bundle_id, None)
+        until(lambda: all(answers[-1] == new for answers in seen.values()), 60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not failures
     for answers in seen.values():
         assert set(answers) == {(bundle.bundle_id, None), new}

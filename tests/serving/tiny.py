@@ -17,6 +17,7 @@ from refit.files import checksum, write_json
 from refit.index import IndexManifest
 from refit.registry import Registry
 from serving.processes import Process
+from tests.factories import name_subject
 
 N_LIVE, N_GONE, N_USERS, D, C = 200, 5, 30, 16, 8
 AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
@@ -236,6 +237,7 @@ def make_bundle(root: Path, model: Path, seed: int = 0, dimension: int = D) -> B
     write_json(parts / "reference" / "thresholds.json", {"embedding_version": embedding_version})
     verdict = {"passed": True, "reasons": [], "measurements": {}, "checks": []}
     write_json(parts / "evaluation" / "verdict.json", verdict)
+    name_subject(parts, model)
     return assemble_bundle(
         model=model,
         index=index,
@@ -248,7 +250,7 @@ def make_bundle(root: Path, model: Path, seed: int = 0, dimension: int = D) -> B
 def promote(registry: Path, bundle: Bundle) -> None:
     store = Registry(registry)
     store.add(bundle)
-    store.promote(bundle.bundle_id, by="a test", reason="it is wanted")
+    store.promote(bundle.bundle_id, by="a test", reason="it is wanted", force=True)
 
 
 def start_model_server(port: int, log: Path) -> Process:

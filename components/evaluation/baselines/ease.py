@@ -12,26 +12,38 @@ from components.evaluation.item_similarity import (
     users_before_test,
     users_before_validation,
 )
-from components.evaluation.tuning import NoOptions, NotRun, Tuned, ValidationSet
+from components.evaluation.sparse_ease import fit_sparse_ease
+from components.evaluation.tuning import NoOptions, Tuned, ValidationSet
 
 NAME = "EASE"
 NEEDS = ()
 
 
-def tune(validation: ValidationSet, options: NoOptions) -> Tuned | NotRun:
+def tune(validation: ValidationSet, options: NoOptions) -> Tuned:
     """Choose the penalty, the history's decay and the share of popularity.
 
-    Not run where the matrix over the items with events would be too large.
+    Where the matrix over the items with events would be too large, its sparse form is used.
     """
     grid = validation.settings.baselines
     n_items = max(
         len(items_with_events(validation.shared(users)))
         for users in (users_before_validation, users_before_test)
     )
-    if n_items > grid.ease_max_items:
-        limit = f"{n_items:,} items with events, the limit is {grid.ease_max_items:,}"
-        return NotRun(f"too large: {limit}")
-    return tune_similarity(validation, "lambda", grid.ease_lambdas, fit_ease)
+    if n_items <= grid.ease_max_items:
+        return tune_similarity(validation, "lambda", grid.ease_lambdas, fit_ease)
+    fitted: dict[int, dict[float, Similarity]] = {}
+
+    def fit(users: Any, penalty: float) -> Similarity:
+        if id(users) not in fitted:  # one pass gives the matrices of all penalties
+            fitted.clear()
+            found = fit_sparse_ease(
+                users, grid.ease_lambdas, grid.ease_neighbours, grid.ease_most_items
+            )
+            fitted[id(users)] = dict(zip(grid.ease_lambdas, found, strict=True))
+        return fitted[id(users)][penalty]
+
+    tuned = tune_similarity(validation, "lambda", grid.ease_lambdas, fit)
+    return Tuned(tuned.scorer, {"neighbours": grid.ease_neighbours, **tuned.chosen})
 
 
 def fit_ease(users: Any, penalty: float) -> Similarity:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import ibis
 
-from components.ingestion.reading import find_parts, read_parts, require_columns
+from components.ingestion.reading import read_parts, require_columns
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables
 from refit.errors import UsageError
+from refit.tabular.table_files import find_parts
 
 TERMS = (
     "MerRec (Mercari, Hugging Face mercari-us/merrec): CC BY-NC 4.0, non-commercial; "

@@ -11,12 +11,14 @@ from components.deployment.canary import (
 )
 from components.deployment.settings import RolloutSettings
 
-SETTINGS = RolloutSettings(min_requests=100, quality_drop=None)
+SETTINGS = RolloutSettings(
+    min_requests=100, min_users=50, click_tolerance=None, purchase_tolerance=None
+)
 INVALID = (math.nan, math.inf, -math.inf, -1.0, None)
 
 
 def metrics(
-    n: float | None, errors=0, fallbacks=0, slow=0, misses=0, restarts=0
+    n: float | None, errors=0, fallbacks=0, slow=0, misses=0, restarts=0, users=1000
 ) -> PredictorMetrics:
     return PredictorMetrics(
         bundle_id="b",
@@ -25,13 +27,17 @@ def metrics(
         errors=Proportion(bad=errors, total=n),
         fallbacks=Proportion(bad=fallbacks, total=n),
         slow=Proportion(bad=slow, total=n),
-        misses=Proportion(bad=misses, total=n),
+        no_click=Proportion(bad=misses, total=n),
+        no_purchase=Proportion(bad=misses, total=n),
+        users=users,
     )
 
 
-def compare(baseline: PredictorMetrics, canary: PredictorMetrics, expired=False, **changes) -> str:
+def compare(
+    baseline: PredictorMetrics, canary: PredictorMetrics, expired=False, days=1.0, **changes
+) -> str:
     settings = SETTINGS.model_copy(update=changes)
-    return compare_canary(settings, baseline, canary, expired).action
+    return compare_canary(settings, baseline, canary, expired, days).action
 
 
 def test_a_sequence_without_bad_answers_has_a_closed_form():
@@ -117,24 +123,73 @@ def test_quality_is_relative_to_the_baseline():
     """If 5% of the baseline's answers have an outcome, a quarter is 1.25 points."""
     baseline = metrics(900_000, misses=855_000)
     similar, halved = metrics(100_000, misses=95_500), metrics(100_000, misses=97_500)
-    assert compare(baseline, similar, quality_drop=0.25) == "promote"
-    assert compare(baseline, halved, quality_drop=0.25) == "roll_back"
+    assert compare(baseline, similar, click_tolerance=0.25) == "promote"
+    assert compare(baseline, halved, click_tolerance=0.25) == "roll_back"
     assert compare(baseline, halved) == "promote"
 
 
+def test_clicks_and_purchases_are_compared_apart():
+    """Better clicks do not pay for lost purchases, and the other way round."""
+    fine, lost = (100_000.0, 95_000.0), (100_000.0, 99_000.0)
+    tolerances = {"click_tolerance": 0.25, "purchase_tolerance": 0.25}
+    baseline = metrics(900_000, misses=855_000)
+    for clicks, purchases, action in (
+        (fine, fine, "promote"),
+        (fine, lost, "roll_back"),
+        (lost, fine, "roll_back"),
+    ):
+        canary = metrics(100_000).model_copy(
+            update={
+                "no_click": Proportion(bad=clicks[1], total=clicks[0]),
+                "no_purchase": Proportion(bad=purchases[1], total=purchases[0]),
+            }
+        )
+        assert compare(baseline, canary, **tolerances) == action
+    assert compare(baseline, canary, click_tolerance=None, purchase_tolerance=0.25) == "promote"
+
+
+def test_a_comparison_lasts_whole_days():
+    assert compare(metrics(9000), metrics(5000), days=1.99, min_days=2) == "hold"
+    assert compare(metrics(9000), metrics(5000), days=2.0, min_days=2) == "promote"
+    # A fault is no reason to wait.
+    worse = metrics(5000, errors=5000)
+    assert compare(metrics(9000), worse, days=0.0, min_days=2) == "roll_back"
+
+
+def test_the_quality_of_few_people_holds():
+    baseline = metrics(900_000, misses=855_000)
+    for misses in (95_000, 97_500):
+        few = metrics(100_000, misses=misses, users=49)
+        assert compare(baseline, few, click_tolerance=0.25) == "hold"
+        unknown = few.model_copy(update={"users": None})
+        assert compare(baseline, unknown, click_tolerance=0.25) == "hold"
+
+
+def test_a_deadline_before_the_comparison_may_end_is_an_error():
+    with pytest.raises(ValueError, match="min_days"):
+        RolloutSettings(min_days=2, deadline_hours=48)
+
+
+def test_only_a_canary_that_is_shown_to_be_worse_is_called_worse():
+    worse = compare_canary(SETTINGS, metrics(5000), metrics(100, errors=100), False, 1.0)
+    late = compare_canary(SETTINGS, metrics(5000), metrics(10), True, 1.0)
+    assert (worse.action, worse.is_worse) == ("roll_back", True)
+    assert (late.action, late.is_worse) == ("roll_back", False)
+
+
 def test_unknown_quality_holds():
-    canary = metrics(5000).model_copy(update={"misses": Proportion()})
-    assert compare(metrics(9000), canary, quality_drop=0.25) == "hold"
+    canary = metrics(5000).model_copy(update={"no_click": Proportion()})
+    assert compare(metrics(9000), canary, click_tolerance=0.25) == "hold"
     only_misses = metrics(9000, misses=9000)
-    assert compare(only_misses, only_misses, quality_drop=0.25) == "hold"
+    assert compare(only_misses, only_misses, click_tolerance=0.25) == "hold"
 
 
 def test_reasons_name_the_measure_the_predictor_and_the_problem():
     baseline = metrics(9000).model_copy(update={"slow": Proportion()})
-    reasons = " ".join(compare_canary(SETTINGS, baseline, metrics(5000), False).reasons)
+    reasons = " ".join(compare_canary(SETTINGS, baseline, metrics(5000), False, 1.0).reasons)
     assert "slow answers" in reasons
     assert "the value of the baseline is missing" in reasons
-    worse = compare_canary(SETTINGS, metrics(5000), metrics(100, errors=100), False)
+    worse = compare_canary(SETTINGS, metrics(5000), metrics(100, errors=100), False, 1.0)
     assert "increase in errors is at least" in worse.reasons[0]
     assert not worse.verdict.passed
 
@@ -143,11 +198,12 @@ def test_reasons_name_the_measure_the_predictor_and_the_problem():
 def test_a_missing_invalid_or_insufficient_proportion_never_promotes(seed):
     """Random metrics with one invalid proportion are not promoted, whatever the others are."""
     rng = random.Random(seed)
-    settings = SETTINGS.model_copy(update={"quality_drop": 0.5})
-    fields = ("errors", "fallbacks", "slow", "misses")
+    tolerances = {"click_tolerance": 0.5, "purchase_tolerance": 0.5}
+    settings = SETTINGS.model_copy(update=tolerances)
+    fields = ("errors", "fallbacks", "slow", "no_click", "no_purchase")
     for _ in range(150):
         pair = [metrics(rng.randrange(100, 10**6)) for _ in range(2)]
-        valid = compare_canary(settings, pair[0], pair[1], False)
+        valid = compare_canary(settings, pair[0], pair[1], False, 1.0)
         side, name = rng.randrange(2), rng.choice(fields)
         proportion = getattr(pair[side], name)
         invalid = rng.choice(
@@ -160,7 +216,7 @@ def test_a_missing_invalid_or_insufficient_proportion_never_promotes(seed):
         )
         pair[side] = pair[side].model_copy(update={name: invalid})
         for expired in (False, True):
-            comparison = compare_canary(settings, pair[0], pair[1], expired)
+            comparison = compare_canary(settings, pair[0], pair[1], expired, 1.0)
             assert comparison.action != "promote"
             assert not comparison.verdict.passed
             comparison.verdict.model_dump_json()

@@ -19,12 +19,20 @@ from components.deployment.manifests import (
 from components.deployment.rollout import Rollouts, RolloutState
 from components.deployment.settings import RolloutSettings
 from refit.bundle import assemble_bundle
-from refit.errors import GateRefused, UsageError
+from refit.errors import GateRefused, RefitError, UsageError
 from refit.registry import Registry
+from refit.shared_files import Seen
 from tests.components.deployment.test_promote import write_run
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-SETTINGS = RolloutSettings(quality_drop=None, min_requests=100, deadline_hours=1, share=10)
+SETTINGS = RolloutSettings(
+    click_tolerance=None,
+    purchase_tolerance=None,
+    min_requests=100,
+    min_days=0,
+    deadline_hours=1,
+    share=10,
+)
 
 
 class Killed(BaseException):
@@ -156,10 +164,11 @@ class KilledRegistry(Registry):
 
     cluster: SimulatedCluster
 
-    def _write(self, name: str, text: str) -> None:
+    def _replace(self, name: str, text: str, seen: Seen) -> bool:
         self.cluster.maybe_kill()
-        super()._write(name, text)
+        replaced = super()._replace(name, text, seen)
         self.cluster.maybe_kill()
+        return replaced
 
 
 class Clock:
@@ -259,6 +268,47 @@ def test_a_bad_candidate_is_removed_at_once(cluster, rollouts, registry, old, ne
     assert decision.action == "roll_back"
     assert "increase in fallbacks is at least" in decision.verdict.reasons[0]
     assert rollouts.reconcile().phase == "idle"
+
+
+def test_a_model_whose_canary_was_worse_is_blocked(cluster, rollouts, registry, old, new):
+    compare(rollouts, registry, old, new)
+    cluster.serve(50, fallbacks=50)
+    rollouts.reconcile()
+    with pytest.raises(GateRefused, match="increase in fallbacks"):
+        registry.propose(new, old, "pipeline", "it passed the gate")
+
+
+def test_a_proposal_during_a_rollout_waits_for_its_end(
+    cluster, rollouts, registry, add, clock, old, new
+):
+    compare(rollouts, registry, old, new)
+    later = add("later")
+    registry.propose(later, old, "pipeline", "it passed the gate")
+    assert rollouts.reconcile().bundle_id == new
+    clock.now += timedelta(hours=1)
+    assert rollouts.reconcile().phase == "rolled back"
+    assert [d.action for d in registry.decisions()] == ["roll_back"]
+    assert rollouts.reconcile().bundle_id == later
+
+
+def test_the_comparison_lasts_the_whole_days_of_the_settings(cluster, registry, clock, old, new):
+    settings = SETTINGS.model_copy(update={"min_days": 1, "deadline_hours": 48})
+    rollouts = Rollouts(settings, cluster, registry, clock=clock)
+    compare(rollouts, registry, old, new)
+    cluster.serve(5000)
+    clock.now += timedelta(hours=23)
+    held = rollouts.reconcile()
+    assert (held.phase, "whole days" in held.message) == ("comparing", True)
+    clock.now += timedelta(hours=1)
+    assert rollouts.reconcile().phase == "promoting"
+
+
+def test_a_lost_champion_starts_no_rollout(cluster, rollouts, registry, old, new):
+    registry.propose(new, "", "pipeline", "a first model")
+    registry.fs.rm_file(f"{registry.root}/champion.json")
+    with pytest.raises(RefitError, match="is lost"):
+        rollouts.reconcile()
+    assert cluster.served == {"main": old}
 
 
 def test_a_candidate_that_never_becomes_ready_is_rolled_back_at_the_deadline(
@@ -464,6 +514,9 @@ def test_without_routes_no_canary_starts_but_a_roll_back_works(
     monkeypatch.setattr(cluster, "split", find_none)
     rollouts.roll_back("ann", "the routes are gone")
     assert cluster.served == {"main": old}
+    with pytest.raises(GateRefused, match="the routes are gone"):
+        registry.propose(new, old, "pipeline", "once more")
+    registry.unblock(new, "ann", "it was not the model")
     registry.propose(new, old, "pipeline", "once more")
     with pytest.raises(NotFoundError):
         rollouts.reconcile()
@@ -503,8 +556,8 @@ def test_quality_that_cannot_be_measured_is_an_error_before_the_canary(
     cluster, registry, clock, old, new
 ):
     registry.propose(new, old, "pipeline", "it passed the gate")
-    settings = SETTINGS.model_copy(update={"quality_drop": 0.2})
-    with pytest.raises(UsageError, match="quality_drop: null"):
+    settings = SETTINGS.model_copy(update={"click_tolerance": 0.2})
+    with pytest.raises(UsageError, match="click_tolerance: null"):
         Rollouts(settings, cluster, registry, clock=clock).reconcile()
     assert cluster.served == {"main": old}
 

@@ -9,19 +9,28 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.evaluation.data import EvaluationData
-from components.evaluation.evaluate import evaluate
+from components.evaluation.evaluate import Champion, evaluate
+from components.evaluation.freshness import measure_freshness
 from components.evaluation.index_check import check_index
+from components.evaluation.leak_settings import LeakSettings
 from components.evaluation.predictions import write_predictions
-from components.evaluation.ranking import build_evaluation_set
+from components.evaluation.ranking import build_evaluation_set, rank
 from components.evaluation.results import Results
-from components.evaluation.settings import BaselineSettings, EvaluationSettings, SliceFloor
+from components.evaluation.settings import (
+    BaselineSettings,
+    EvaluationSettings,
+    FreshnessSettings,
+    SliceFloor,
+)
 from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
-from components.evaluation.towers import load_champion, load_model
+from components.evaluation.towers import TowerScorer, load_champion, load_model
+from refit.champion_features import ChampionFeatures
 from refit.dataset import DatasetManifest, RowCounts, Split
-from refit.errors import DataValidationError, UsageError
+from refit.errors import DataValidationError, RefitError, UsageError
 from refit.features import FeaturesManifest
-from refit.files import read_json
+from refit.files import read_json, write_json
+from refit.ledger import Ledger
 from refit.prediction import PREDICTION_SCHEMA
 from refit.verdict import Verdict
 from tests.factories import (
@@ -47,6 +56,7 @@ SETTINGS = EvaluationSettings(
     prediction_queries=50,
     max_index_p99_ms=10_000.0,
     baselines=BaselineSettings(tuning_queries=100),
+    leaks=LeakSettings(intended=("items.x", "items.y", "events.want_x", "events.want_y")),
 )
 NO_SERVER = SETTINGS.model_copy(update={"smoke_test": ()})
 
@@ -81,8 +91,8 @@ def test_a_perfect_model_passes_with_everything_at_one(passed):
     model = results.methods[0]
     for name, found in model.metrics.items():
         assert (name, found.value, found.low, found.high) == (name, 1.0, 1.0, 1.0)
-    assert results.smoke.n > 0
-    assert results.smoke.gap < 1e-6
+    assert set(results.smoke) == {"query_tower", "item_tower"}
+    assert all(smoke.n > 0 and smoke.gap < 1e-6 for smoke in results.smoke.values())
     champion = next(m for m in results.methods if m.kind == "champion")
     assert champion.metrics["hit_rate_at_5"].value < 0.5
     assert champion.gain["hit_rate_at_5"].low > 0
@@ -93,6 +103,7 @@ def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
     _, out = passed
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert names == {
+        "health.json",
         "metrics.json",
         "verdict.json",
         "report.html",
@@ -100,6 +111,7 @@ def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
         "predictions.parquet",
         "pictures/methods.png",
         "pictures/slices.png",
+        "pictures/leaks.png",
     }
     page = (out / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
@@ -109,6 +121,8 @@ def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
         assert text.index("Passed") < text.index("Checks of the gate")
         assert "popularity in context" in text
         assert "not recorded with the features" in text
+        assert "What each group of inputs is worth" in text
+        assert "events.want_x" in text
 
 
 def test_predictions_are_the_answers_of_the_model(passed, folders):
@@ -192,6 +206,43 @@ def test_a_random_model_is_refused_and_its_folder_replaces_the_old_one(folders, 
     assert "Refused" in (out / "report.html").read_text()
 
 
+def test_every_judgement_is_kept_and_a_second_model_is_a_second_look(folders, tmp_path):
+    registry = str(tmp_path / "registry")
+    champion = folders["perfect"]
+
+    def judge(kind, **more):
+        settings = NO_SERVER.model_copy(update=more)
+        parts = (folders["features"], folders[kind], folders["random_index"])
+        evaluate(settings, *parts, tmp_path / "e", champion, registry=registry)
+        return Results.parse(read_json(tmp_path / "e/metrics.json")).looks
+
+    assert judge("random").number == 1
+    assert judge("nan", seed=8).number == 2
+    assert "This is look 2 at this test window" in (tmp_path / "e/report.html").read_text()
+    assert "This is look 2 at this test window" in (tmp_path / "e/report.md").read_text()
+    assert judge("random", max_queries=100).number == 1, "the same model again"
+    first, second, third = Ledger(registry).read()
+    assert {one.result for one in (first, second, third)} == {"refused"}
+    assert any("gain over popularity" in reason for reason in first.reasons)
+    assert first.window == second.window == third.window
+    assert first.window.queries > 100
+    assert first.model == third.model != second.model
+    assert first.settings != third.settings
+    assert first.champion == read_json(champion / "model.json")["embedding_version"]
+    assert first.value < 1.0
+    assert first.gains["champion"] < 0
+
+
+def test_without_a_ledger_that_can_be_read_there_is_no_verdict(folders, tmp_path):
+    registry = tmp_path / "registry"
+    (registry / "ledger").mkdir(parents=True)
+    (registry / "ledger" / "torn.json").write_text("{")
+    parts = (folders["features"], folders["random"], folders["random_index"])
+    with pytest.raises(RefitError, match=r"torn.json is not a judgement"):
+        evaluate(NO_SERVER, *parts, tmp_path / "e", registry=str(registry))
+    assert not (tmp_path / "e").exists()
+
+
 def test_broken_towers_are_refused(folders, tmp_path):
     verdict = evaluate(
         NO_SERVER, folders["features"], folders["nan"], folders["index"], tmp_path / "e"
@@ -221,6 +272,12 @@ def changed_champion(folders, tmp_path, **spec):
     return champion
 
 
+def load_champion_on(data, bundle, own):
+    """The scorer of a champion that has features of its own, or why it is not comparable."""
+    loaded = Champion("champion", bundle.name, bundle, features=own).load(data)
+    return loaded if isinstance(loaded, str) else loaded[0]
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
@@ -232,6 +289,37 @@ def changed_champion(folders, tmp_path, **spec):
 )
 def test_a_champion_with_other_inputs_is_not_comparable(folders, data, tmp_path, spec, why):
     assert why in load_champion(data, changed_champion(folders, tmp_path, **spec))
+
+
+def test_a_champion_with_another_spec_is_judged_on_its_own_features(folders, tmp_path):
+    """The model's features have shorter histories and other weights; the ranks are the same."""
+    ours = shutil.copytree(folders["features"], tmp_path / "ours")
+    spec = MANIFEST.spec.model_copy(update={"history_length": 1, "event_weights": {"view": 1.0}})
+    manifest = FeaturesManifest.read(ours)
+    manifest.model_copy(update={"spec": spec}).write(ours)
+    data = EvaluationData(ours)
+    assert "3 history items" in load_champion(data, folders["perfect"])
+    own = tmp_path / "own"
+    shutil.copytree(folders["features"], own / "tables")
+    ChampionFeatures(champion="b1", needed=True).write(own)
+    scorer = load_champion_on(data, folders["perfect"], own)
+    judged, alone = build_evaluation_set(data, "test"), EvaluationData(folders["features"])
+    ranks = rank(scorer, judged, 5).rank
+    expected = rank(load_model(alone, folders["perfect"]), build_evaluation_set(alone, "test"), 5)
+    assert ranks.tolist() == expected.rank.tolist()
+
+
+def test_a_champion_whose_own_features_lack_queries_is_not_comparable(folders, data, tmp_path):
+    own = tmp_path / "own"
+    tables = shutil.copytree(folders["features"], own / "tables")
+    examples = pq.read_table(tables / "examples" / "test.parquet")
+    pq.write_table(examples[1:], tables / "examples" / "test.parquet")
+    ChampionFeatures(champion="b1", needed=True).write(own)
+    assert "lack the query" in load_champion_on(data, folders["perfect"], own)
+    ChampionFeatures(champion="b1", needed=True, problem="no column 'fabric'").write(own)
+    assert "no column 'fabric'" in load_champion_on(data, folders["perfect"], own)
+    ChampionFeatures(champion="b1").write(own)
+    assert isinstance(load_champion_on(data, folders["perfect"], own), TowerScorer)
 
 
 def test_a_missing_champion_is_not_comparable(data, tmp_path):
@@ -292,8 +380,8 @@ def test_a_model_server_that_ends_is_not_measured(folders, tmp_path):
         (("{python}", "-c", "import time; time.sleep(60)"), "UNAVAILABLE"),
     ):
         settings = SETTINGS.model_copy(update={"smoke_test": command, "smoke_test_seconds": 2.0})
-        with SmokeTest(settings, folders["perfect"]) as smoke:
-            smoke.send(inputs, expected)
+        with SmokeTest(settings, folders["perfect"], "query_tower") as smoke:
+            smoke.send(inputs, {"embedding": expected})
             found = smoke.result()
         assert found.gap is None
         assert why in found.why
@@ -335,3 +423,66 @@ def test_the_page_describes_the_dataset(folders, tmp_path):
     assert "no real people or goods" in page
     assert "made &lt;up&gt;" in page
     assert "10 kept of 12" in page
+
+
+def champion_trained_until(folders, tmp_path, moment):
+    champion = shutil.copytree(folders["random"], tmp_path / "champion")
+    written = read_json(champion / "model.json") | {"trained_until": moment}
+    write_json(champion / "model.json", written)
+    return champion
+
+
+def find_champion(folders, champion, out):
+    verdict = evaluate(
+        NO_SERVER, folders["features"], folders["perfect"], folders["index"], out, champion
+    )
+    return verdict, Results.parse(read_json(out / "metrics.json")).of_kind("champion")[0]
+
+
+def test_a_champion_is_compared_on_queries_that_it_has_not_seen(folders, data, tmp_path):
+    times = data.log.time[data.queries["test"].rows]
+    middle = int(np.median(times))
+    moment = datetime.fromtimestamp(middle / 1e6, UTC).isoformat()
+    champion = champion_trained_until(folders, tmp_path, moment)
+    _, found = find_champion(folders, champion, tmp_path / "e")
+    n_queries = len(build_evaluation_set(data, "test").queries)
+    assert found.n_compared == (times >= middle).sum() < n_queries
+    assert found.compared.keys() == found.metrics.keys()
+    seen = f"{n_queries - found.n_compared} queries that it has seen are not compared"
+    assert seen in (tmp_path / "e" / "report.md").read_text()
+
+
+def test_a_champion_that_has_seen_every_query_cannot_be_judged(folders, tmp_path):
+    champion = champion_trained_until(folders, tmp_path, "2027-01-01T00:00:00+00:00")
+    verdict, found = find_champion(folders, champion, tmp_path / "e")
+    assert found.n_compared == 0
+    assert "queries that it has not seen is 0, at least 100" in " | ".join(verdict.reasons)
+
+
+def test_a_champion_that_does_not_say_what_it_has_seen_is_not_comparable(folders, tmp_path):
+    champion = champion_trained_until(folders, tmp_path, "")
+    verdict = evaluate(
+        NO_SERVER, folders["features"], folders["perfect"], folders["index"], tmp_path / "e",
+        champion,
+    )  # fmt: skip
+    assert "it does not say when its training ended" in " | ".join(verdict.reasons)
+
+
+def test_an_identical_twin_differs_by_nothing_and_passes(folders, tmp_path):
+    verdict, found = find_champion(folders, folders["perfect"], tmp_path / "e")
+    gain = found.gain["hit_rate_at_5"]
+    assert (gain.value, gain.low, gain.high, gain.se) == (0.0, 0.0, 0.0, 0.0)
+    assert "champion" not in " | ".join(verdict.reasons)
+
+
+def test_ages_are_counted_from_the_end_of_the_data_or_from_now(folders, data, tmp_path):
+    times = data.log.time[data.queries["test"].rows]
+    given = (data, folders["perfect"], folders["index"], times)
+    found = measure_freshness(SETTINGS, *given)
+    assert found.test_days == 0.0
+    assert found.overlap_days < 0
+    fresh = FreshnessSettings(as_of="now")
+    now = measure_freshness(SETTINGS.model_copy(update={"freshness": fresh}), *given)
+    days = (datetime.now(UTC) - datetime.fromisoformat(found.as_of)).days
+    assert now.test_days == pytest.approx(days, abs=1)
+    assert now.model_days > found.model_days

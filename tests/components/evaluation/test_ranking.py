@@ -116,6 +116,24 @@ def test_only_items_live_at_the_time_of_the_query_are_candidates(tmp_path):
     assert found.top.tolist() == [[4, 1, 0, -1, -1]]
 
 
+def test_an_item_is_no_candidate_while_it_is_away(tmp_path):
+    items = [
+        item(0, away=[(12.0, 13.0)]),
+        item(1, away=[(22.0, 24.0), (25.5, 27.0)]),  # away before, and again after
+        item(2, away=[(24.0, 26.0)]),
+        item(3, away=[(24.0, 25.0)]),  # comes back with this event
+        item(4, away=[(25.0, 26.0)]),  # goes with this event
+    ]
+    evaluation_set = build(tmp_path / "f", items, [example("ann", 0, 25.0)])
+    assert rank(Fixed([0, 1, 9, 9, 2]), evaluation_set, 5).top.tolist() == [[4, 1, 0, -1, -1]]
+
+
+def test_an_item_that_comes_back_with_the_event_itself_is_left_out(tmp_path):
+    examples = [example("ann", 0, 25.0), example("bob", 1, 26.0)]
+    evaluation_set = build(tmp_path / "f", [item(0, away=[(21.0, 25.0)]), item(1)], examples)
+    assert evaluation_set.left_out == {"not_live": 1}
+
+
 def test_an_item_sold_by_this_event_is_live(tmp_path):
     evaluation_set = build(
         tmp_path / "f", [item(0, gone_at=25.0), item(1)], [example("ann", 0, 25.0)]

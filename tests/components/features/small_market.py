@@ -1,5 +1,6 @@
 """A small random market with every edge case, and a slow, direct computation of its features."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,9 @@ SPEC = FeatureSpec(
     context_numeric=("age",),
     user_categorical=("country",),
     user_numeric=("height",),
+    static=("price", "height"),
     history_length=4,
+    visit_gap_minutes=200,  # events are three hours apart or more
     popularity_half_lives_days=(2.0, 30.0),
     popularity_by=("size", "age"),
     popularity_values=3,
@@ -74,12 +77,13 @@ def make_events(
         user = int(rng.integers(12))
         at = start + timedelta(hours=3 * int(rng.integers(ticks)))
         item_id, kind = f"i{rng.integers(22)}", str(rng.choice(["view", "like", "purchase"]))
+        has_session = user % 2 and not (user % 3 == 0 and kind == "purchase")
         rows[user, item_id, kind, at] = {
             "user_id": f"u{user}",
             "item_id": item_id,
             "event_type": kind,
             "event_time": at,
-            "session_id": f"s{user}-{at:%Y%m%d}" if user % 2 else None,
+            "session_id": f"s{user}-{at:%Y%m%d}" if has_session else None,
             "size": rng.choice(["S", "M", "L", "XL", "XXL", "", None]),
             "occasion": rng.choice(["work", "party", None]),
             "age": rng.choice([25.0, 30.1, 33.0, 40.0, 55.0, None]),
@@ -110,10 +114,12 @@ def write_dataset(
         "event_time": TIME,
         "listed_at": TIME,
         "delisted_at": TIME,
+        "seen_at": TIME,
+        "valid_from": TIME,
         "image_embedding": pa.list_(pa.float32()),
     }
     for name, rows in (("events", events), ("items", items), ("users", users)):
-        numbers = {"price", "age", "height"}
+        numbers = {"price", "age", "height", "like_count"}
         schema = pa.schema(
             [
                 (c, kinds.get(c, pa.float64() if c in numbers else pa.string()))
@@ -147,6 +153,7 @@ class SlowFeatures:
         self, settings: FeatureSettings, events: list[Row], items: list[Row], users: list[Row]
     ) -> None:
         self.spec, self.frozen = settings.spec, settings.frozen_at_cut
+        self.market = settings.market
         self.events = [e for e in events if e["event_time"] < SPLIT.end]
         self.users = {u["user_id"]: u for u in users}
         self.items = sorted(
@@ -178,14 +185,34 @@ class SlowFeatures:
 
     def history(self, event: Row) -> list[Row]:
         until = event["event_time"]
-        if not self.spec.history_within_visit and event.get("session_id"):
-            visit = [
-                e["event_time"]
-                for e in self.events
-                if (e["user_id"], e["session_id"]) == (event["user_id"], event["session_id"])
-            ]
-            until = min(visit)
+        if not self.spec.history_within_visit:
+            until = min(self._start(e) for e in self._visit(event))
         return self.latest(event["user_id"], until)
+
+    def _visit(self, event: Row) -> list[Row]:
+        """Events of the same session; without one, the event itself."""
+        if not event.get("session_id"):
+            return [event]
+        key = (event["user_id"], event["session_id"])
+        return [e for e in self.events if (e["user_id"], e["session_id"]) == key]
+
+    def _run(self, event: Row) -> list[Row]:
+        """The events of the same user around it, without a long gap between two of them."""
+        own = [e for e in self.events if e["user_id"] == event["user_id"]]
+        own.sort(key=lambda e: e["event_time"])
+        runs: list[list[Row]] = [[]]
+        for e in own:
+            gap = timedelta(minutes=self.spec.visit_gap_minutes)
+            if runs[-1] and e["event_time"] - runs[-1][-1]["event_time"] > gap:
+                runs.append([])
+            runs[-1].append(e)
+        return next(run for run in runs if any(e is event for e in run))
+
+    def _start(self, event: Row) -> datetime:
+        """When its run began, if that has an event without a session; else its own time."""
+        run = self._run(event)
+        alone = any(not e.get("session_id") for e in run)
+        return run[0]["event_time"] if alone else event["event_time"]
 
     def latest(self, user: str, until: datetime) -> list[Row]:
         before = [e for e in self.events if e["user_id"] == user and e["event_time"] < until]
@@ -193,13 +220,11 @@ class SlowFeatures:
         return before[::-1][: self.spec.history_length]
 
     def opens_visit(self, event: Row) -> bool:
-        def visit(e: Row) -> tuple[str, str]:
-            return e["user_id"], e.get("session_id") or f"{e['event_time']:%Y%m%d}"
-
         def order(e: Row) -> tuple[datetime, str, str]:
             return e["event_time"], e["item_id"], e["event_type"]
 
-        return event is min((e for e in self.events if visit(e) == visit(event)), key=order)
+        visit = self._visit(event) if event.get("session_id") else self._run(event)
+        return event is min(visit, key=order)
 
     def examples(self, window: int, requests: bool = False) -> list[Row]:
         start, end = self.bounds[window], self.bounds[window + 1]
@@ -241,13 +266,47 @@ class SlowFeatures:
         (name, value) = next(iter(same.items()))
         return any(e[name] == value and e["event_time"] < time for e in self.events)
 
+    def ends(self, item: Row) -> list[datetime]:
+        """Every time at which a listing of the item ended."""
+        stated = [item["delisted_at"]] if item["delisted_at"] else []
+        mine = [e for e in self.events if e["item_id"] == item["item_id"]]
+        bought = [e["event_time"] for e in mine if e["event_type"] == "purchase"]
+        return stated + bought if self.market.hides_bought else stated
+
+    def gone_at(self, item: Row) -> datetime | None:
+        start = item["listed_at"] or datetime.min.replace(tzinfo=UTC)
+        found = [end for end in self.ends(item) if end >= start]
+        if self.market.gone_after_days and (active := self._active(item)):
+            silent = active[-1] + self.market.gone_after_days * DAY
+            found += [silent] if silent <= SPLIT.end else []
+        return min(found, default=None)
+
+    def pauses(self, item: Row) -> list[tuple[datetime, datetime]]:
+        """When the item was not on sale in between."""
+        start = item["listed_at"]
+        before = [end for end in self.ends(item) if start and end < start]
+        found = [(min(before), start)] if before else []
+        if self.market.gone_after_days:
+            longest = self.market.gone_after_days * DAY
+            active = self._active(item)
+            pairs = itertools.pairwise(active)
+            found += [(one + longest, two) for one, two in pairs if one + longest < two]
+        return found
+
+    def _active(self, item: Row) -> list[datetime]:
+        times = {e["event_time"] for e in self.events if e["item_id"] == item["item_id"]}
+        return sorted(times | ({item["listed_at"]} if item["listed_at"] else set()))
+
     def live(self, i: int) -> set[int]:
         start = self.snapshots[i]
         now = i + 1 == len(self.snapshots)
         found = set()
         for n, item in enumerate(self.items):
             known = item["known_at"] <= start if now else item["known_at"] < self.snapshots[i + 1]
-            gone = item["delisted_at"] is not None and item["delisted_at"] <= start
+            gone_at = self.gone_at(item)
+            gone = gone_at is not None and gone_at <= start
+            until = start if now else self.snapshots[i + 1]
+            gone |= any(one <= start and two >= until for one, two in self.pauses(item))
             if known and not gone:
                 found.add(n)
         asked = [row for window in range(3) for row in self.examples(window)]

@@ -10,9 +10,10 @@ import pytest
 from components.features.build import build_features
 from components.features.settings import FeatureSettings
 from refit.dataset import DatasetManifest
+from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
-from refit.features import FeaturesManifest
+from refit.features import FeaturesManifest, FeatureSpec
 from tests.components.features.small_market import (
     DAY,
     SPEC,
@@ -71,6 +72,9 @@ def plain(rows: list[Row]) -> list[Row]:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_every_table_agrees_with_its_definition(tmp_path: Path, seed: int, frozen: bool) -> None:
     config = settings(frozen, history_within_visit=bool(seed % 2))
+    stock = "one_of_a_kind" if seed < 2 else "replenishable"
+    kind = MarketSettings(stock=stock, gone_after_days=(None, 2.5)[seed % 2])
+    config = config.model_copy(update={"market": kind})
     tables = market(seed)
     folder = build(tmp_path, config, *tables)
     slow = SlowFeatures(config, *tables)
@@ -78,6 +82,11 @@ def test_every_table_agrees_with_its_definition(tmp_path: Path, seed: int, froze
 
     catalogue = read_catalogue(folder)
     assert list(catalogue.strings("item_id")) == [item["item_id"] for item in slow.items]
+    gone_at = catalogue.table["gone_at"].to_pylist()
+    assert gone_at == [slow.gone_at(item) for item in slow.items]
+    away = pq.read_table(folder / "away.parquet").to_pylist()
+    pauses = [(i, *pause) for i, item in enumerate(slow.items) for pause in slow.pauses(item)]
+    assert sorted((r["item_index"], r["gone_at"], r["back_at"]) for r in away) == sorted(pauses)
     assert list(manifest.snapshots) == slow.snapshots
     for window, split in ((0, "train"), (1, "validation"), (2, "test"), (2, "requests")):
         found = rows_of(folder, split)
@@ -250,16 +259,67 @@ def test_events_after_a_recommendation_are_in_training_but_not_in_evaluation(
     assert 1 in everything["test"]
 
 
-def test_without_sessions_a_visit_is_a_day_of_a_user(tmp_path: Path) -> None:
-    views = [event("y", 17.2, "view"), event("x", 17.4, "view"), event("x", 18.1, "view")]
-    other = event("x", 17.5, "view", user="b")
+def minutes(number: float) -> float:
+    """So many minutes after day 17, in days."""
+    return 17 + number / (24 * 60)
+
+
+def test_without_sessions_a_visit_ends_with_a_gap(tmp_path: Path) -> None:
+    views = [event("y", minutes(at), "view") for at in (20, 50, 81)]
+    other = event("x", minutes(60), "view", user="b")
     items = [item("x", 0), item("y", 0), item("z", 0)]
-    folder = build(tmp_path, settings(), [*EACH_SPLIT, *views, other], items, USERS)
+    config = settings(visit_gap_minutes=30)
+    folder = build(tmp_path, config, [*EACH_SPLIT, *views, other], items, USERS)
     found = [
-        (row["user_id"], row["event_type"], (row["event_time"] - START) / DAY)
+        (row["user_id"], row["event_type"], row["event_time"] - START - 17 * DAY)
         for row in rows_of(folder, "requests")
     ]
-    assert found == [("a", "purchase", 17.0), ("b", "view", 17.5), ("a", "view", 18.1)]
+    assert found == [
+        ("a", "purchase", timedelta(0)),
+        ("b", "view", timedelta(minutes=60)),
+        ("a", "view", timedelta(minutes=81)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("view", "purchase", "known"),
+    [
+        pytest.param(None, None, ["z", "z", "z"], id="never known"),
+        pytest.param("visit", "visit", ["z", "z", "z"], id="always known"),
+        pytest.param(None, "visit", ["z", "z", "z"], id="view without"),
+        pytest.param("visit", "", ["z", "z", "z"], id="purchase without"),
+        pytest.param("one", "two", ["y", "z", "z", "z"], id="split by the shop"),
+    ],
+)
+def test_a_purchase_is_not_predicted_from_its_own_visit(
+    tmp_path: Path, view: str | None, purchase: str | None, known: list[str]
+) -> None:
+    """A view of y, then ten minutes later a purchase; z was bought before."""
+    earlier = [{**event("z", day), "session_id": f"{day}"} for day in (1, 13, 16.9)]
+    viewed = {**event("y", minutes(0), "view"), "session_id": view}
+    bought = {**event("x", minutes(10)), "session_id": purchase}
+    items = [item("x", 0), item("y", 0), item("z", 0)]
+    config = settings(visit_gap_minutes=30)
+    folder = build(tmp_path, config, [*earlier, viewed, bought], items, USERS)
+    (found,) = (r for r in rows_of(folder, "test") if r["event_time"] == bought["event_time"])
+    ids = read_catalogue(folder).strings("item_id")
+    assert [ids[i] for i in found["history_item"]] == known
+
+
+def test_what_visits_rest_on_is_stated(tmp_path: Path) -> None:
+    rows = [*EACH_SPLIT, event("y", minutes(10), "view"), event("x", minutes(20), "view")]
+    named = [{**row, "session_id": f"s{i}"} for i, row in enumerate(rows)]
+    items = [item("x", 0), item("y", 0), item("z", 0)]
+    for name, events, shown, states in (
+        ("without", rows, "5 of 5 (100.0%); their 3 visits are assumed", ["look", "ok"]),
+        ("split", named, "0 of 5 (0.0%)", ["ok", "look"]),
+    ):
+        config = settings(visit_gap_minutes=30)
+        health = FeaturesManifest.read(
+            build(tmp_path, config, events, items, USERS, name=name)
+        ).health
+        assert health[0].shown.startswith(shown)
+        assert [check.state for check in health[:2]] == states
 
 
 def test_a_changed_history_is_detected(tmp_path: Path) -> None:
@@ -300,6 +360,7 @@ def item(name: str, listed: float | None = None, gone: float | None = None) -> R
     }
 
 
+FOUR = ("user_id", "item_id", "event_type", "event_time")
 EACH_SPLIT = [event("z", 1), event("z", 13), event("z", 17)]
 USERS = [{"user_id": "a", "country": None, "height": None}]
 
@@ -331,6 +392,71 @@ def test_an_item_is_in_snapshots_until_it_is_sold_and_in_that_of_its_examples(
         "never": [last],
         "end": list(range(last)),
     }
+
+
+def live_at_the_end(folder: Path) -> set[str]:
+    return {*named(folder, len(FeaturesManifest.read(folder).snapshots) - 1)}
+
+
+def test_a_purchase_ends_a_listing_where_stock_is_one_of_a_kind(tmp_path: Path) -> None:
+    items = [item("x", 0), item("again", 15), item("z", 0)]
+    events = [event("x", 6), event("x", 9, "view"), event("again", 6), *EACH_SPLIT]
+    unique = build(tmp_path, settings(), events, items, USERS, name="unique")
+    assert live_at_the_end(unique) == {"again"}, "listed again on day 15"
+    assert [c.shown for c in FeaturesManifest.read(unique).health if "already" in c.name] == [
+        "2 of 5 (40.0%)"
+    ], "z was bought three times"
+    away = pq.read_table(unique / "away.parquet").to_pylist()
+    assert [(row["gone_at"], row["back_at"]) for row in away] == [
+        (START + 6 * DAY, START + 15 * DAY)
+    ]
+    again = settings().model_copy(update={"market": MarketSettings(stock="replenishable")})
+    folder = build(tmp_path, again, events, items, USERS, name="again")
+    assert live_at_the_end(folder) == {"x", "again", "z"}
+
+
+def test_purchases_from_before_the_window_end_listings(tmp_path: Path) -> None:
+    items = [item("x", -9), item("z", 0)]
+    dataset = write_dataset(
+        tmp_path / "d", EACH_SPLIT, items, USERS, [{k: event("x", -5)[k] for k in FOUR}]
+    )
+    build_features(settings(), dataset, tmp_path / "f")
+    assert "x" not in live_at_the_end(tmp_path / "f")
+
+
+def test_an_item_is_taken_for_gone_after_silence_until_its_next_event(tmp_path: Path) -> None:
+    market = MarketSettings(stock="replenishable", gone_after_days=3)
+    config = settings(snapshot_every_days=1.0).model_copy(update={"market": market})
+    items = [item("x", 0), item("z", 0)]
+    events = [event("x", 8.5, "view"), *EACH_SPLIT]
+    folder = build(tmp_path, config, events, items, USERS)
+    last = len(FeaturesManifest.read(folder).snapshots) - 1
+    live = [i for i in range(last + 1) if "x" in named(folder, i)]
+    assert live == [0, 1, 2, 8, 9, 10, 11]
+    (ends,) = (c for c in FeaturesManifest.read(folder).health if "end is assumed" in c.name)
+    assert ends.shown == "2 of 2 (100.0%): 2 without an event for 3 days"
+
+
+def test_listings_that_nothing_ends_are_refused_once_most_are_silent(tmp_path: Path) -> None:
+    stale = [{k: v for k, v in item(f"s{i}", 0).items() if k != "delisted_at"} for i in range(3)]
+    fresh = [
+        {**one, "item_id": f"f{i}", "listed_at": START + 18 * DAY} for i, one in enumerate(stale)
+    ]
+    sold = {**stale[0], "item_id": "z"}
+    few = [stale[0], *fresh, sold]
+    health = FeaturesManifest.read(
+        build(tmp_path, settings(), EACH_SPLIT, few, USERS, name="few")
+    ).health
+    (silent,) = (check for check in health if "14 days" in check.name)
+    assert (silent.shown, silent.state) == ("1 of 4 (25.0%)", "look")
+    most = [*stale, fresh[0], sold]
+    with pytest.raises(
+        DataValidationError, match=r"75\.0%.* set features\.market\.gone_after_days"
+    ):
+        build(tmp_path, settings(), EACH_SPLIT, most, USERS, name="most")
+    for market in (MarketSettings(gone_after_days=99), MarketSettings(stock="replenishable")):
+        config = settings().model_copy(update={"market": market})
+        build(tmp_path, config, EACH_SPLIT, most, USERS, name=market.stock)
 
 
 def test_without_optional_columns(tmp_path: Path) -> None:
@@ -368,6 +494,64 @@ def test_wrong_column_lists_the_right_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no column 'colour'; they have: .*brand"):
         build(tmp_path, settings(item_categorical=("colour",)), *market(0))
     assert not (tmp_path / "features-a").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ({"context_numeric": ("price",)}, "'price' is known only because the event happened"),
+        ({"popularity_by": ("item_id",)}, "'item_id' is known only because"),
+        ({"context_categorical": ("request_id",)}, "'request_id' is known only because"),
+        ({"item_categorical": ("delisted_at",)}, "'delisted_at' is known only when the listing"),
+        ({"static": ("like_count",)}, "static: no item or user column .*'like_count'"),
+    ],
+)
+def test_what_is_known_only_afterwards_is_no_input(spec: dict[str, object], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        FeatureSpec.parse(spec)
+
+
+def test_numbers_and_times_that_are_not_declared_static_are_named(tmp_path: Path) -> None:
+    events, items, users = market(0)
+    items = [{**one, "like_count": 3.0, "seen_at": START} for one in items]
+    named = {"item_categorical": ("brand", "seen_at"), "item_numeric": ("price", "like_count")}
+    dataset = write_dataset(tmp_path / "d", events, items, users)
+    for static, undeclared in (
+        (("price", "height"), ("items.seen_at", "items.like_count")),
+        (("like_count", "seen_at"), ("items.price", "users.height")),
+        (("price", "height", "like_count", "seen_at"), ()),
+    ):
+        manifest = build_features(settings(**named, static=static), dataset, tmp_path / "f")
+        assert manifest.undeclared == undeclared
+        assert manifest.health[-1].state == ("look" if undeclared else "ok")
+
+
+def test_user_columns_are_those_of_the_moment(tmp_path: Path) -> None:
+    """A version that begins with the event itself is not known yet."""
+    versions = [(None, "DE", 1.0), (13.5, "FR", 2.0), (17.0, "IT", 3.0), (25.0, "SE", 4.0)]
+    users = [
+        {
+            "user_id": "a",
+            "valid_from": None if since is None else START + since * DAY,
+            "country": country,
+            "height": height,
+        }
+        for since, country, height in versions
+    ]
+    events = [*EACH_SPLIT, event("z", 17.5), event("z", 17.6, user="b")]
+    config = settings(static=("price",))
+    folder = build(tmp_path, config, events, [item("z", 0)], users)
+    manifest = FeaturesManifest.read(folder)
+    assert manifest.undeclared == ()
+    assert manifest.versioned == ("users.country", "users.height")
+    rows = [row for split in SPLITS for row in rows_of(folder, split)]
+    found = [(row["user_id"], row["country"], row["height"]) for row in rows]
+    assert found == [
+        *(("a", "DE", 1.0), ("a", "DE", 1.0), ("a", "FR", 2.0), ("a", "IT", 3.0)),
+        ("b", None, None),
+    ]
+    latest = pq.read_table(folder / "histories.parquet").to_pylist()
+    assert [(row["user_id"], row["country"]) for row in latest] == [("a", "IT"), ("b", None)]
 
 
 def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from refit.dataset import DatasetManifest, RowCounts
 from refit.errors import DataValidationError, UsageError
 from refit.remote import upload
 
-from .conftest import AS_OF, DAY_0
+from .conftest import AS_OF, DAY_0, LENIENT
 
 
 def test_tables_are_typed_sorted_and_split(shop, make_events, items):
@@ -51,6 +51,73 @@ def test_tables_are_typed_sorted_and_split(shop, make_events, items):
         "items": 5,
         "users": 4,
     }
+
+
+def test_every_version_of_a_user_is_kept(shop, make_events):
+    versions = [(None, 30), (DAY_0, 31), (DAY_0, 31), (AS_OF + timedelta(days=1), 32)]
+    shop.write("events", make_events())
+    shop.write(
+        "users", [{"user_id": "u0", "valid_from": since, "age": age} for since, age in versions]
+    )
+    counts = shop.ingest().counts["users"]
+    assert sorted(row["age"] for row in shop.read("users")) == [30, 31]
+    assert (counts.kept, counts.duplicates, counts.rejected) == (2, 1, 1), "one is in the future"
+
+
+def test_every_version_of_an_item_is_kept_and_the_latest_is_its_row(shop, make_events, items):
+    start = DAY_0 - timedelta(days=1)
+    later = [{**items[0], "price": 5.0, "valid_from": DAY_0 + timedelta(days=n)} for n in (3, 1, 3)]
+    later[1]["price"] = 7.0
+    shop.write("events", make_events())
+    shop.write("items", [*later, *({**item, "valid_from": start} for item in items)])
+    manifest = shop.ingest()
+    counts = manifest.counts["items"]
+    assert (counts.kept, counts.duplicates, counts.rejected) == (len(items) + 2, 1, 0)
+    latest = shop.read("items")
+    assert [row["item_id"] for row in latest] == sorted(item["item_id"] for item in items)
+    assert "valid_from" not in latest[0]
+    assert latest[0]["price"] == 5.0
+    versions = [row for row in shop.read("item_versions") if row["item_id"] == "i0"]
+    assert [row["price"] for row in versions] == [items[0]["price"], 7.0, 5.0]
+    lines = {check.name: check.shown for check in manifest.health}
+    assert lines["items with one version"] == "4 of 5 (80.0%)"
+    assert lines["changes between versions"] == "2: price 2"
+    assert lines["items listed before their first version"] == "0 of 5 (0.0%)"
+
+
+def test_versions_of_items_that_cannot_be_ordered_are_rejected(shop, make_events, items):
+    first = [{**item, "valid_from": DAY_0 - timedelta(days=1)} for item in items]
+    faulty = [
+        *({**items[0], "price": float(n), "valid_from": DAY_0} for n in (1, 2)),
+        {**items[1], "valid_from": None},
+        {**items[2], "valid_from": AS_OF + timedelta(days=1)},
+    ]
+    shop.write("events", make_events())
+    shop.write("items", [*first, *faulty])
+    counts = shop.ingest(max_rejected={"items": 1.0}).counts["items"]
+    assert counts.reasons == {
+        "valid_from: missing": 1,
+        "valid_from: is in the future": 1,
+        "valid_from: the item has several rows of this time with different values": 2,
+    }
+    assert (counts.kept, counts.rejected) == (len(items), 4)
+    assert pq.read_table(shop.out / "rejected/items.parquet").num_rows == 4
+
+
+def test_a_version_after_the_window_is_left_out(shop, make_events, items):
+    times = (DAY_0 - timedelta(days=1), datetime(2024, 3, 12, tzinfo=UTC))
+    shop.write("events", make_events())
+    shop.write("items", [{**item, "valid_from": time} for item in items for time in times])
+    counts = shop.ingest(end="2024-03-12").counts["items"]
+    assert (counts.kept, counts.outside) == (len(items), len(items))
+
+
+def test_items_without_versions_have_no_file_and_no_line_of_them(shop, make_events, items):
+    shop.write("events", make_events())
+    shop.write("items", items)
+    manifest = shop.ingest()
+    assert not (shop.out / "item_versions.parquet").exists()
+    assert not [check.name for check in manifest.health if "version" in check.name]
 
 
 def test_items_and_users_are_derived_when_not_given(shop, make_events):
@@ -151,7 +218,7 @@ def test_an_interrupted_run_leaves_nothing(shop, make_events, monkeypatch):
     def die(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest_module, "_split_events", die)
+    monkeypatch.setattr(ingest_module, "_find_split", die)
     with pytest.raises(KeyboardInterrupt):
         shop.ingest()
     assert [path.name for path in shop.out.parent.iterdir()] == ["source"]
@@ -168,8 +235,8 @@ def test_a_dataset_holds_no_scratch(shop, make_events):
     shop.write("events", make_events())
     shop.ingest()
     assert sorted(path.name for path in shop.out.iterdir()) == [
-        *("earlier.parquet", "events.parquet", "items.parquet", "manifest.json"),
-        *("rejected", "users.parquet"),
+        *("earlier.parquet", "events.parquet", "health.html", "health.json", "items.parquet"),
+        *("manifest.json", "rejected", "users.parquet"),
     ]
 
 
@@ -294,6 +361,7 @@ def test_manifest_carries_the_fingerprint_of_the_submission(shop, make_events):
     shop.write("events", make_events())
     values = {"as_of": AS_OF, "validation_start": "2024-03-08", "test_start": "2024-03-10"}
     loose = {"events": 0.9, "items": 0.9, "users": 0.9}
+    values |= {"health": LENIENT}
     assert shop.ingest().fingerprint == fingerprint_source(
         IngestSettings.parse(
             {"source": "files", "path": str(shop.source), "max_rejected": loose} | values

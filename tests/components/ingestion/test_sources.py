@@ -15,11 +15,13 @@ from simulation.history import write_history
 
 DAYS = [datetime(2017, 6, day) for day in range(1, 11)]
 SPLIT = {"validation_start": "2017-06-05", "test_start": "2017-06-08"}
+ONE_USER = {"largest_user": {"stop": None}}
+"""The hand-made rows of some sources are of one user."""
 
 
 def _ingest(tmp_path, source, path=None, **settings):
     root = tmp_path / "source" if path is None else path
-    values = {"source": source, "path": str(root)} | SPLIT | settings
+    values = {"source": source, "path": str(root), "health": ONE_USER} | SPLIT | settings
     return ingest(IngestSettings.parse(values), tmp_path / "dataset")
 
 
@@ -257,7 +259,7 @@ def test_merrec(tmp_path, source):
 def test_an_unknown_event_type_of_merrec_is_rejected_under_its_name(tmp_path, source):
     _write_merrec(source, event_id="item_share")
     with pytest.raises(
-        DataValidationError, match="unknown event type: 10 rows, such as 'item_share'"
+        DataValidationError, match="unknown event type: 10 rows, which are 'item_share'"
     ):
         _ingest(tmp_path, "merrec")
 

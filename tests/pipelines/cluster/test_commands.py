@@ -108,16 +108,17 @@ def test_a_failing_step_gives_its_error_and_its_code(on_cluster, backend, experi
     assert last == "full log: refit logs bad ingest_data"
 
 
-def test_a_refusal_is_3_with_the_gates_reasons(on_cluster, backend, experiment):
+@pytest.mark.parametrize("decided", ["refused", "cannot tell"])
+def test_a_refusal_is_3_with_the_gates_reasons(on_cluster, backend, experiment, decided):
     backend.logs["g"] = (
-        "10:00:00 [gate] started\n10:00:00 [gate] refused\n10:00:00 [gate] too few\n"
+        f"10:00:00 [gate] started\n10:00:00 [gate] {decided}\n10:00:00 [gate] too few\n"
     )
     steps = (("evaluate-model", "SUCCEEDED", ""), ("gate", "SUCCEEDED", "g"))
     backend.add_run("weak", "SUCCEEDED", *steps, ("deploy-bundle", "SKIPPED", ""))
     backend.kept["runs"][next(iter(backend.kept["runs"]))]["experiment_id"] = experiment
     said = on_cluster("submit", "--run-id", "weak", "--wait")
     assert said.code == 3
-    assert said.err.endswith("the gate refused, nothing was deployed:\n  too few\n")
+    assert said.err.endswith(f"the gate {decided}, nothing was deployed:\n  too few\n")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Self
 
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.05
@@ -34,6 +35,12 @@ class ParentWatch:
         assert pipe is not None  # it was asked for
         pipe.write(f"{group}\n".encode())
         pipe.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the watcher and leave the group alone; safe to repeat."""

@@ -1,4 +1,4 @@
-"""The database behind the alert store: a SQLite file, or PostgreSQL.
+"""A database that several processes share: a SQLite file, or PostgreSQL.
 
 A path or a URL names it and holds no password: PostgreSQL's own library reads that from the
 environment variable PGPASSWORD, so that it is in no setting, log line or pipeline.
@@ -22,13 +22,15 @@ PLACES = "a path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 WRITERS_LOCK = int.from_bytes(b"refit")
 PATIENCE_SECONDS = 30.0
+ALERT_STORE = "the alert store"
 
 
-def parse_place(place: str | Path) -> URL:
-    """Parse the place of an alert store.
+def parse_place(place: str | Path, what: str = ALERT_STORE) -> URL:
+    """Parse the place of a database.
 
     Args:
         place: A path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/DATABASE``.
+        what: What the database is, for errors.
 
     Raises:
         UsageError: It is none of these, or holds a password; the message does not repeat it.
@@ -38,17 +40,17 @@ def parse_place(place: str | Path) -> URL:
     try:
         url = make_url(str(place))
     except (ArgumentError, ValueError):
-        raise UsageError(f"the alert store's URL cannot be read: give {PLACES}") from None
+        raise UsageError(f"the URL of {what} cannot be read: give {PLACES}") from None
     if url.drivername == "sqlite" and url.database and not (url.host or url.query):
         return url.set(database=str(Path(url.database).absolute()))
     # A password that contains a slash is parsed as part of the database, which then contains "@".
     if url.password or "@" in (url.database or "") or any("password" in key for key in url.query):
         raise UsageError(
-            "the alert store's URL is shown in logs and pipelines and must hold no password: leave "
-            "it out, and put it into the environment variable PGPASSWORD"
+            f"the URL of {what} is shown in logs and pipelines and must hold no password: leave it "
+            "out, and put it into the environment variable PGPASSWORD"
         )
     if url.drivername not in POSTGRESQL:
-        raise UsageError(f"an alert store cannot be a {url.drivername} database: give {PLACES}")
+        raise UsageError(f"{what} cannot be a {url.drivername} database: give {PLACES}")
     return url
 
 
@@ -59,6 +61,7 @@ class Database:
         place: See ``parse_place``.
         read_only: Never create a SQLite file, nor write to it.
         patience_seconds: How long to wait for a server, and for other writers.
+        what: What the database is, for errors.
 
     Raises:
         UsageError: The place cannot be read.
@@ -69,8 +72,9 @@ class Database:
         place: str | Path,
         read_only: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
+        what: str = ALERT_STORE,
     ) -> None:
-        self._place, url = place, parse_place(place)
+        self._place, self._what, url = place, what, parse_place(place, what)
         if url.drivername == "sqlite":
             self._kind = _open_sqlite(url, read_only, patience_seconds)
         else:
@@ -110,7 +114,7 @@ class Database:
         except DBAPIError as error:
             why, _, _ = str(error.orig).partition("\nLINE ")  # our own SQL follows
             raise ServiceUnreachable(
-                f"the alert store {self._place} cannot be used: {' '.join(why.split())}; "
+                f"{self._what} {self._place} cannot be used: {' '.join(why.split())}; "
                 f"{self._kind.advice}"
             ) from None
 

@@ -1,0 +1,1 @@
+"""Tables as people export them: find their files, read them, and cast their columns."""
