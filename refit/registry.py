@@ -690,6 +690,7 @@ class Registry:
 
     def _read(self, name: str) -> str | None:
         with self._translated_errors():
+            self.fs.invalidate_cache()  # s3fs looks for the file in a listing that it has kept
             try:
                 return bytes(self.fs.cat_file(self._at(name))).decode()
             except FileNotFoundError as error:

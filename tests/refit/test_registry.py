@@ -219,6 +219,16 @@ def test_a_store_that_ignores_conditions_is_refused(tmp_path, s3, make_bundle, m
     assert registry.champion() is None
 
 
+def test_what_was_written_after_a_listing_is_found(tmp_path, s3, make_bundle):
+    registry = Registry(f"s3://{BUCKET}/{tmp_path.name}", cache=tmp_path / "cache")
+    first, second = (registry.add(make_bundle(note=note)) for note in "ab")
+    registry.promote(first, "ann", "new", expected="")
+    registry.fs.ls(registry.root)
+    registry.propose(second, first, "ann", "better")
+    assert registry.candidate().bundle_id == second
+    assert registry.champion_id() == first
+
+
 def test_a_missing_bucket_is_no_empty_registry(s3, tmp_path):
     registry = Registry("s3://nowhere/registry", cache=tmp_path)
     with pytest.raises(ServiceUnreachable, match="no bucket"):
