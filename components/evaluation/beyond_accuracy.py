@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.candidates import CandidateItems
-from components.evaluation.data import Floats, Ints, Longs
+from components.evaluation.data import DAY, Coded, Floats, Ints, Longs
 from components.evaluation.ranking import CandidateGroup, EvaluationSet, Ranking, spread
 from components.evaluation.results import Beyond, ExposureShare, ReliabilityBin
 from components.evaluation.settings import BeyondSettings, EvaluationSettings
+from refit.contract import EventType
 from refit.feature_tables import numbers, strings, vectors
 
 Values = NDArray[np.float64]
@@ -62,6 +63,11 @@ class BeyondAccuracy:
         keep("diversity", *_diversity(self._set, top))
         parts, age_days = _count_parts(self._settings.beyond, self._set, top, self._static)
         keep("age_days", age_days, "no listing that was shown has an age")
+        keep(
+            "days_to_sale",
+            days_to_sale(self._set, top),
+            "no item that was shown was bought later in the test window",
+        )
         for name, part, reason in (
             ("new_listings", NEW, "no live item is new, by evaluation.beyond.new_days"),
             ("small_sellers", SMALL, "the items have no sellers, or none is small"),
@@ -105,6 +111,35 @@ def novelty(top: Ints, bits: Values) -> float | None:
     """
     shown = top[top >= 0]
     return float(bits[shown].mean()) if len(shown) else None
+
+
+def days_to_sale(evaluation_set: EvaluationSet, top: Ints) -> float | None:
+    """Median days until an item that was shown is bought by anybody.
+
+    Of those that are bought later in the test window; None if none is. All methods are cut off at
+    the same end, so that they can be compared with each other, not with the market.
+
+    Args:
+        evaluation_set: The test queries.
+        top: [n, k] items shown, -1 for none.
+    """
+    log, rows = evaluation_set.data.log, evaluation_set.queries.rows
+    bought = np.flatnonzero(log.event_type.codes == _code_of(log.event_type, EventType.PURCHASE))
+    times = np.unique(log.time[bought])
+    size = len(times) + 1
+    sale = np.unique(
+        log.item[bought].astype(np.int64) * size + times.searchsorted(log.time[bought])
+    )
+    shown = np.where(top >= 0, top.astype(np.int64), -2) * size
+    place = sale.searchsorted(shown + times.searchsorted(log.time[rows], "right")[:, None])
+    found = np.append(sale, -size)[place]
+    is_sold = found // size == shown // size
+    days = (np.append(times, 0)[found % size] - log.time[rows][:, None])[is_sold] / DAY
+    return float(np.median(days)) if len(days) else None
+
+
+def _code_of(column: Coded, value: str) -> int:
+    return column.values.index(value) if value in column.values else -2
 
 
 def diversity_of_vectors(top: Ints | Longs, vector: Floats) -> float | None:

@@ -16,6 +16,7 @@ BEYOND_NAMES = (
     "novelty",
     "diversity",
     "age_days",
+    "days_to_sale",
     "new_listings",
     "small_sellers",
     "size_parity",
@@ -254,12 +255,13 @@ class EvaluationSettings(FiniteSettings):
         replicates, seed: Bootstrap replicates over users, and the seed of all sampling.
         examples: Example queries in the report.
         prediction_queries: At most this many visits get reference predictions, evenly over time.
-        beyond: What is measured beyond accuracy: novelty, diversity, new listings, small sellers,
-            parity of sizes and prices, calibration.
+        beyond: What is measured beyond accuracy: novelty, diversity, time to sale, new listings,
+            small sellers, parity of sizes and prices, calibration.
         bounds: Further demands of the gate on the model, by measurement, such as
             ``novelty_at_10: {at_least: 4}``: a metric, or one of ``novelty``, ``diversity``,
-            ``age_days``, ``new_listings``, ``small_sellers``, ``size_parity``, ``price_parity`` and
-            ``calibration_error`` at the shortest cut. What was not measured fails.
+            ``age_days``, ``days_to_sale``, ``new_listings``, ``small_sellers``, ``size_parity``,
+            ``price_parity`` and ``calibration_error`` at the shortest cut. What was not measured
+            fails.
         looks: How judgements on the same test window are counted.
         baselines: Which baselines run, and their grids.
         leaks: How far the metric may rest on inputs that may hold what came later.

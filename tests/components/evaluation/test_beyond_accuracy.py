@@ -115,6 +115,8 @@ def test_shares_of_exposure_against_shares_of_stock(tmp_path):
     assert values["size_parity_at_2"] == pytest.approx(4 / 7)
     assert values["price_parity_at_2"] == pytest.approx(2 / 7)
     assert values["age_days_at_2"] == pytest.approx((6 * 35 + 5) / 7)
+    # Item 1 is bought a day after its first list, item 3 two days after; the others at once.
+    assert values["days_to_sale_at_2"] == pytest.approx(1.5)
     assert set(found.why) == {"calibration_error_at_2"} or not found.why
 
 
