@@ -103,19 +103,60 @@ def read_catalogue(folder: Path) -> ItemTable:
 
 
 @dataclass(frozen=True)
+class ItemTimes:
+    """V moments of items, to be searched for the next one of an item.
+
+    Attributes:
+        item: [V] item indices, ascending.
+        time: [V] microseconds since 1970, ascending for each item.
+    """
+
+    item: NDArray[np.int32]
+    time: NDArray[np.int64]
+
+    def find_next(
+        self, items: NDArray[np.integer[Any]], times: int | NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The place of each item's first moment that is not before a time; -1 where it has none.
+
+        Args:
+            items: Item indices of any shape.
+            times: Microseconds since 1970, one for all or of a shape that fits the items'.
+        """
+        if not len(self.item):
+            return np.full(np.broadcast(items, times).shape, -1, dtype=np.int64)
+        first = np.searchsorted(self._keys, self._key(items, times))
+        place = np.minimum(first, len(self.item) - 1)
+        is_there = (self.item[place] == items) & (first < len(self.item))
+        return np.where(is_there, place, -1)
+
+    @cached_property
+    def _distinct(self) -> NDArray[np.int64]:
+        return np.unique(self.time)
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        return self._key(self.item, self.time)
+
+    def _key(
+        self, items: NDArray[np.integer[Any]], times: int | NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """One number for item and time, in the same order; the product of both may be too large."""
+        rank = np.searchsorted(self._distinct, times)
+        return items.astype(np.int64) * (len(self._distinct) + 1) + rank
+
+
+@dataclass(frozen=True)
 class ItemVersions:
     """Which row of ``read_contents`` describes an item at the time of a snapshot.
 
     Attributes:
         n_items: Number M of items; their latest versions are the first M rows.
-        item: [V] item indices of the older versions, ascending.
-        until: [V] the last moment at which each is read, in microseconds since 1970, ascending for
-            each item.
+        until: [V] the last moment at which each older version is read.
     """
 
     n_items: int
-    item: NDArray[np.int32]
-    until: NDArray[np.int64]
+    until: ItemTimes
 
     def rows_at(
         self, items: NDArray[np.integer[Any]], times: int | NDArray[np.int64]
@@ -126,27 +167,10 @@ class ItemVersions:
             items: Item indices of any shape; -1 stays -1.
             times: Microseconds since 1970, one for all or of a shape that fits the items'.
         """
-        if not len(self.item):
+        if not len(self.until.item):
             return items
-        first = np.searchsorted(self._keys, self._key(items, times))
-        place = np.minimum(first, len(self.item) - 1)
-        is_older = (self.item[place] == items) & (first < len(self.item))
-        return np.where(is_older, self.n_items + place, items).astype(np.int64)
-
-    @cached_property
-    def _times(self) -> NDArray[np.int64]:
-        return np.unique(self.until)
-
-    @cached_property
-    def _keys(self) -> NDArray[np.int64]:
-        return self._key(self.item, self.until)
-
-    def _key(
-        self, items: NDArray[np.integer[Any]], times: int | NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """One number for item and time, in the same order; the product of both may be too large."""
-        rank = np.searchsorted(self._times, times)
-        return items.astype(np.int64) * (len(self._times) + 1) + rank
+        place = self.until.find_next(items, times)
+        return np.where(place < 0, items, self.n_items + place).astype(np.int64)
 
 
 def read_versions(folder: Path) -> ItemVersions:
@@ -154,10 +178,10 @@ def read_versions(folder: Path) -> ItemVersions:
     n_items = pq.read_metadata(folder / CATALOGUE_FILE).num_rows
     path = folder / VERSIONS_FILE
     if not path.is_file():
-        return ItemVersions(n_items, np.empty(0, np.int32), np.empty(0, np.int64))
+        return ItemVersions(n_items, ItemTimes(np.empty(0, np.int32), np.empty(0, np.int64)))
     table = pq.read_table(path, columns=["item_index", VERSION_UNTIL])
     until = table[VERSION_UNTIL].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-    return ItemVersions(n_items, table["item_index"].to_numpy(), until.to_numpy())
+    return ItemVersions(n_items, ItemTimes(table["item_index"].to_numpy(), until.to_numpy()))
 
 
 def read_contents(folder: Path) -> ItemTable:

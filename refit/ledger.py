@@ -24,7 +24,6 @@ from pathlib import Path, PurePosixPath
 from statistics import NormalDist
 from typing import Any, Literal
 
-import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ from pydantic import Field
 
 from refit.errors import RefitError, ServiceUnreachable
 from refit.files import write_atomically
+from refit.remote import open_store
 from refit.settings import Settings
 
 LEDGER_FOLDER = "ledger"
@@ -232,7 +232,7 @@ class Ledger:
     """
 
     def __init__(self, registry: str | Path) -> None:
-        self.fs, root = fsspec.core.url_to_fs(str(registry))
+        self.fs, root = open_store(str(registry))
         self.root = f"{root.rstrip('/')}/{LEDGER_FOLDER}"
 
     def begin(self, draft: Judgement, settings: LookSettings) -> tuple[Judgement, Looks]:
@@ -278,7 +278,6 @@ class Ledger:
             ServiceUnreachable: The registry does not answer.
         """
         with self._translated_errors():
-            self.fs.invalidate_cache()
             paths = sorted(self.fs.glob(f"{self.root}/*.json"))
             texts = self.fs.cat(paths) if paths else {}
         return tuple(_parse(path, texts[path]) for path in sorted(texts))

@@ -27,7 +27,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -35,6 +34,7 @@ from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
 from refit.files import remove, write_atomically
 from refit.progress import log_message
+from refit.remote import open_store
 from refit.rollout import Block, Proposal, RolloutDecision, Unblock
 from refit.settings import Settings
 from refit.shared_files import (
@@ -105,7 +105,7 @@ class Registry:
     """
 
     def __init__(self, url: str | Path, cache: Path = DEFAULT_CACHE) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(str(url))
+        self.fs, self.root = open_store(str(url))
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.cache = cache
 
@@ -134,7 +134,6 @@ class Registry:
     def list(self) -> tuple[str, ...]:
         """Ids of all complete bundles, oldest first."""
         with self._translated_errors():
-            self.fs.invalidate_cache()
             manifests = self.fs.glob(self._at("bundles", "*", MANIFEST_FILE))
         ids = (PurePosixPath(path).parent.name for path in manifests)
         return tuple(sorted(name for name in ids if not name.startswith(".")))
@@ -436,7 +435,6 @@ class Registry:
     def decisions(self) -> tuple[RolloutDecision, ...]:
         """The decisions of all rollouts, oldest first."""
         with self._translated_errors():
-            self.fs.invalidate_cache()
             paths = sorted(self.fs.glob(self._at(ROLLOUTS_FOLDER, "*.json")))
         decisions = (self.decision(PurePosixPath(path).stem) for path in paths)
         return tuple(one for one in decisions if one)
@@ -685,12 +683,10 @@ class Registry:
 
     def _holds(self, bundle_id: str) -> bool:
         with self._translated_errors():
-            self.fs.invalidate_cache()
             return bool(self.fs.exists(self._at("bundles", bundle_id, MANIFEST_FILE)))
 
     def _read(self, name: str) -> str | None:
         with self._translated_errors():
-            self.fs.invalidate_cache()  # s3fs looks for the file in a listing that it has kept
             try:
                 return bytes(self.fs.cat_file(self._at(name))).decode()
             except FileNotFoundError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 
@@ -33,8 +34,7 @@ def download(
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        files, root = fsspec.core.url_to_fs(url)
-        files.invalidate_cache()
+        files, root = open_store(url)
         if files.isfile(root):
             copy = folder / PurePosixPath(root).name
             files.get_file(root, str(copy))
@@ -53,6 +53,19 @@ def download(
     return folder
 
 
+def open_store(url: str) -> tuple[Any, str]:
+    """The file system of a path or a URL, and the place in it.
+
+    It keeps no listings: other processes write to the same place, and s3fs looks for a file in a
+    listing that it has kept before it asks the store.
+
+    Raises:
+        ValueError, ImportError: No installed library supports the URL.
+    """
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return files, str(root)
+
+
 def upload(folder: Path, url: str) -> None:
     """Copy the files of a local folder to a folder at a URL.
 
@@ -61,7 +74,7 @@ def upload(folder: Path, url: str) -> None:
         ServiceUnreachable: The files could not be written.
     """
     try:
-        files, root = fsspec.core.url_to_fs(url)
+        files, root = open_store(url)
         files.makedirs(root, exist_ok=True)
         files.put(f"{folder}/", f"{root.rstrip('/')}/", recursive=True)
     except (ValueError, ImportError) as error:

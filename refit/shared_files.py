@@ -83,7 +83,6 @@ class PlainFiles:
 
     def read(self, name: str) -> Seen:
         """Read a file."""
-        self._fs.invalidate_cache()  # s3fs looks for the file in a listing that it has kept
         try:
             return Seen(bytes(self._fs.cat_file(f"{self._root}/{name}")).decode())
         except FileNotFoundError:

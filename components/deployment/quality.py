@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from components.deployment.canary import Proportion
 from components.deployment.settings import RolloutSettings
 from refit.errors import ServiceUnreachable
+from refit.remote import open_store
 from refit.settings import Settings
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
@@ -131,8 +131,7 @@ def _read(
 ) -> pa.Table | None:
     """Rows of [since, until) of a Parquet file or folder; None if there is no file."""
     try:
-        fs, root = fsspec.core.url_to_fs(url)
-        fs.invalidate_cache()
+        fs, root = open_store(url)
         patterns = [f"{root}/{one}/*.parquet" for one in days] or [f"{root}/**/*.parquet"]
         paths = [root] if fs.isfile(root) else [p for one in patterns for p in fs.glob(one)]
         paths = [path for path in paths if not path.rsplit("/", 1)[-1].startswith((".", "_"))]

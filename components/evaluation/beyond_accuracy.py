@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.candidates import CandidateItems
-from components.evaluation.data import DAY, Coded, Floats, Ints, Longs
+from components.evaluation.data import DAY, ExampleLog, Floats, Ints, Longs
 from components.evaluation.ranking import CandidateGroup, EvaluationSet, Ranking, spread
 from components.evaluation.results import Beyond, ExposureShare, ReliabilityBin
 from components.evaluation.settings import BeyondSettings, EvaluationSettings
 from refit.contract import EventType
-from refit.feature_tables import numbers, strings, vectors
+from refit.feature_tables import ItemTimes, numbers, strings, vectors
 
 Values = NDArray[np.float64]
 NEW, SMALL, SIZE, PRICE = "new listings", "small sellers", "size", "price"
@@ -45,6 +45,8 @@ class BeyondAccuracy:
             data.log.user[:before], data.log.item[:before], data.catalogue.size
         )
         self._static = _static_parts(settings.beyond, evaluation_set)
+        self._sales = find_sales(data.log)
+        self._times = data.log.time[evaluation_set.queries.rows]
 
     def measure(self, ranking: Ranking) -> Beyond:
         """Measure a method's lists."""
@@ -65,7 +67,7 @@ class BeyondAccuracy:
         keep("age_days", age_days, "no listing that was shown has an age")
         keep(
             "days_to_sale",
-            days_to_sale(self._set, top),
+            days_to_sale(top, self._times, self._sales),
             "no item that was shown was bought later in the test window",
         )
         for name, part, reason in (
@@ -113,33 +115,32 @@ def novelty(top: Ints, bits: Values) -> float | None:
     return float(bits[shown].mean()) if len(shown) else None
 
 
-def days_to_sale(evaluation_set: EvaluationSet, top: Ints) -> float | None:
+def find_sales(log: ExampleLog) -> ItemTimes:
+    """When each item was bought, by item and time."""
+    purchase = EventType.PURCHASE.value
+    values = log.event_type.values
+    code = values.index(purchase) if purchase in values else -1
+    rows = np.flatnonzero(log.event_type.codes == code)
+    rows = rows[np.lexsort((log.time[rows], log.item[rows]))]
+    return ItemTimes(log.item[rows], log.time[rows])
+
+
+def days_to_sale(top: Ints, times: Longs, sales: ItemTimes) -> float | None:
     """Median days until an item that was shown is bought by anybody.
 
     Of those that are bought later in the test window; None if none is. All methods are cut off at
     the same end, so that they can be compared with each other, not with the market.
 
     Args:
-        evaluation_set: The test queries.
         top: [n, k] items shown, -1 for none.
+        times: [n] when they were shown, in microseconds.
+        sales: The purchases.
     """
-    log, rows = evaluation_set.data.log, evaluation_set.queries.rows
-    bought = np.flatnonzero(log.event_type.codes == _code_of(log.event_type, EventType.PURCHASE))
-    times = np.unique(log.time[bought])
-    size = len(times) + 1
-    sale = np.unique(
-        log.item[bought].astype(np.int64) * size + times.searchsorted(log.time[bought])
-    )
-    shown = np.where(top >= 0, top.astype(np.int64), -2) * size
-    place = sale.searchsorted(shown + times.searchsorted(log.time[rows], "right")[:, None])
-    found = np.append(sale, -size)[place]
-    is_sold = found // size == shown // size
-    days = (np.append(times, 0)[found % size] - log.time[rows][:, None])[is_sold] / DAY
-    return float(np.median(days)) if len(days) else None
-
-
-def _code_of(column: Coded, value: str) -> int:
-    return column.values.index(value) if value in column.values else -2
+    place = sales.find_next(top, times[:, None] + 1)
+    later = place >= 0
+    if not later.any():
+        return None
+    return float(np.median((sales.time[place] - times[:, None])[later])) / DAY
 
 
 def diversity_of_vectors(top: Ints | Longs, vector: Floats) -> float | None:

@@ -445,9 +445,8 @@ def _join_block(rows: ir.Table, blocks: ir.Table, side: str) -> ir.Table:
 
 
 def find_undeclared(source: DatasetTables, versioned: Collection[str]) -> tuple[str, ...]:
-    """See ``FeatureSpec.find_undeclared``; what comes in versions needs no declaration."""
-    users = set() if VALID_FROM in source.users.columns else _changing(source.users)
-    changing = {"items": _changing(source.items), "users": users}
+    """See ``FeatureSpec.find_undeclared``; what changes between versions needs no word."""
+    changing = {"items": _changing(source.items), "users": _changing(source.users)}
     found = source.spec.find_undeclared(changing)
     return tuple(name for name in found if name not in versioned)
 

@@ -84,11 +84,11 @@ def learn_vocabulary(
     counts: dict[str, Counter[str]] = {name: Counter() for name in text}
     moments = {name: np.zeros(3) for name in numeric}
     n_examples_of = np.zeros(len(catalogue), dtype=np.int64)
-    versions = read_versions(folder)
+    versions, snapshot_times = read_versions(folder), manifest.snapshot_times
     columns = [*dict.fromkeys([*text.values(), *numeric.values()]), "item_index", "snapshot"]
     for split in splits:
         for batch in iter_examples(folder, split, ROWS_AT_ONCE, columns):
-            times = manifest.snapshot_times[batch["snapshot"].to_numpy()]
+            times = snapshot_times[batch["snapshot"].to_numpy()]
             rows = versions.rows_at(batch["item_index"].to_numpy(), times)
             n_examples_of += np.bincount(rows, minlength=len(catalogue))
             for name, column in text.items():

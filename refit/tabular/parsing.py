@@ -252,7 +252,7 @@ def _read_aware(value: ir.StringValue, form: FileFormat) -> ir.Value:
     """The time of a text with an offset from UTC, the name of a zone, or a unit."""
     text = value.strip()
     usual = ibis.ifelse(text.re_search(_ISO), text, None).try_cast(DTYPES["time"])
-    text = _as_iso(text, form)
+    text = _as_iso(_unusual(text), form)
     local, zone = _local_time(text), text.re_extract(_LOCAL_AND_ZONE, 2)
     has_clock = local.contains(":")
     offset = ibis.cases(
@@ -275,6 +275,11 @@ def _read_aware(value: ir.StringValue, form: FileFormat) -> ir.Value:
     return ibis.coalesce(usual, found)  # of a row that the first reads, nothing else is computed
 
 
+def _unusual(text: ir.StringValue) -> ir.StringValue:
+    """Null where a text has the usual form, which costs nothing further then."""
+    return ibis.ifelse(text.re_search(_ISO), None, text)
+
+
 def _as_iso(text: ir.StringValue, form: FileFormat) -> ir.StringValue:
     """A text with its date in the order of ISO 8601 and a clock of 24 hours."""
     text = text.re_replace(*_DATE[form.date_order])
@@ -295,10 +300,10 @@ def _as_naive(value: ir.Value, form: FileFormat) -> ir.Value:
     """The local time of a value without a zone; null for any other value."""
     kind = value.type()
     if kind.is_string():
-        text = _as_iso(value.strip(), form)
+        text = _as_iso(_unusual(value.strip()), form)
         is_naive = text.re_extract(_LOCAL_AND_ZONE, 2) == ""
         local = ibis.ifelse(is_naive, _local_time(text), None)
-        return ibis.ifelse(text.re_search(_ISO), None, local).try_cast("timestamp(6)")
+        return local.try_cast("timestamp(6)")
     if kind.is_date() or (kind.is_timestamp() and not kind.timezone):
         return value.cast("timestamp(6)")
     return ibis.null("timestamp(6)")

@@ -61,8 +61,10 @@ def withstood(attack: Attack, found: Judgement, honest: float) -> bool:
         return named
     if found.metric is None or attack.compared not in ("", *found.compared):
         return False
-    harmless = found.passed and found.metric <= honest + MAY_GAIN
-    return harmless or (named and not attack.compared)
+    harmless = found.metric <= honest + MAY_GAIN
+    if attack.compared:
+        return harmless and found.passed
+    return harmless or (bool(attack.names) and named)
 
 
 def _attack_data(name: str, market: Path, own: Path) -> Judgement:

@@ -13,7 +13,7 @@ from components.features.settings import FeatureSettings
 from refit.dataset import ITEM_VERSIONS_FILE
 from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError
-from refit.feature_tables import ItemVersions, read_contents, read_versions
+from refit.feature_tables import ItemTimes, ItemVersions, read_contents, read_versions
 from refit.features import FeaturesManifest
 from tests.components.features.small_market import (
     DAY,
@@ -216,7 +216,7 @@ def test_versions_say_when_a_listing_ends_and_begins_again(
 
 
 def test_rows_are_found_for_many_items_and_times_at_once() -> None:
-    versions = ItemVersions(3, np.array([0, 0, 2], np.int32), np.array([10, 20, 10], np.int64))
+    versions = ItemVersions(3, ItemTimes(np.array([0, 0, 2], np.int32), np.array([10, 20, 10])))
     items = np.array([[0, 1, 2, -1]] * 4, np.int32)
     times = np.array([[10], [11], [20], [21]], np.int64)
     assert versions.rows_at(items, times).tolist() == [
