@@ -554,6 +554,18 @@ def test_user_columns_are_those_of_the_moment(tmp_path: Path) -> None:
     assert [(row["user_id"], row["country"]) for row in latest] == [("a", "IT"), ("b", None)]
 
 
+def test_a_number_of_users_that_never_changes_needs_the_word(tmp_path: Path) -> None:
+    """Versions alone prove nothing: it is perhaps today's number, joined to every version."""
+    users = [
+        {"user_id": "a", "valid_from": START + day * DAY, "country": country, "height": 1.0}
+        for day, country in ((1, "DE"), (13, "FR"))
+    ]
+    folder = build(tmp_path, settings(static=("price",)), list(EACH_SPLIT), [item("z", 0)], users)
+    manifest = FeaturesManifest.read(folder)
+    assert manifest.versioned == ("users.country",)
+    assert manifest.undeclared == ("users.height",)
+
+
 def test_a_name_that_two_tables_share_is_refused(tmp_path: Path) -> None:
     events, items, users = market(0)
     users = [{**user, "size": "S"} for user in users]
