@@ -16,21 +16,25 @@ class ChangeNote:
         keeps: What does not change.
         hurts: Whether a recommender that was trained before the change becomes worse, compared with
             a perfect one.
+        strongest: The largest strength that it may have.
     """
 
     does: str
     moves: tuple[str, ...]
     keeps: str
     hurts: bool
+    strongest: float = 1.0
 
 
 CHANGES: dict[str, ChangeNote] = {
     "new_category_wave": ChangeNote(
         does="A new category_1 ('outdoor', with its own brands and its own region of style) takes "
-        "half of the new listings and half of the visits.",
+        "half of the new listings and half of the visits; strength 0.2 is a tenth, 0.4 a fifth, "
+        "1.8 nine of ten.",
         moves=("listing embedding", "query embedding", "wanted_category", "category and brand mix"),
         keeps="Listings and taste in the old categories.",
         hurts=True,
+        strongest=1.8,
     ),
     "taste_shift": ChangeNote(
         does="The style in fashion is drawn again in every category, and the style that a shopper "
@@ -52,6 +56,7 @@ CHANGES: dict[str, ChangeNote] = {
         moves=("price", "price band mix", "sales"),
         keeps="Style, brands, categories, taste.",
         hurts=False,
+        strongest=3.0,
     ),
     "new_sellers_flood": ChangeNote(
         does="New sellers add 1.5 times the usual number of listings: worn, plain and "
@@ -59,6 +64,23 @@ CHANGES: dict[str, ChangeNote] = {
         moves=("number of listings and sellers", "condition mix", "listing embedding"),
         keeps="The listings of other sellers; taste.",
         hurts=True,
+        strongest=3.0,
+    ),
+    "market_slump": ChangeNote(
+        does="The whole market buys 20% less, whatever it is shown; strength 2 is 40% less.",
+        moves=("purchase rate of every list, recommended or not",),
+        keeps="Visits, searches, views, likes, listings, taste: no recommender sells more.",
+        hurts=False,
+        strongest=4.0,
+    ),
+    "season_jump": ChangeNote(
+        does="The season is 60 days ahead from one day to the next, as after a sudden change of "
+        "the weather: in what shoppers look for, and in what is listed. It needs "
+        "``season_strength``.",
+        moves=("wanted_category", "query embedding", "category mix of listings and answers"),
+        keeps="Taste within each category, prices, rates.",
+        hurts=False,
+        strongest=2.0,
     ),
     "column_gone_null": ChangeNote(
         does="An upstream fault: one column of every new listing is null; strength is the share "

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit.errors import UsageError
+from simulation import calendar
 from simulation.rows import Rows
 from simulation.scenario import (
     CATEGORIES,
@@ -33,6 +34,8 @@ EVENT_TYPES = ("view", "like", "cart", "offer", "purchase")
 THRESHOLDS = np.array([0.7, 2.8, 4.0, 5.7, 6.3], dtype=np.float32)
 SECONDS_AFTER_VIEW = np.array([0, 6, 15, 25, 60])
 SECONDS_PER_SLOT = 12
+DELAY_SPREAD = 0.85
+"""Standard deviation of the logarithm of the time from a decision to its purchase."""
 NOT_SHOWN = np.float32(-50.0)
 """The utility of an empty slot."""
 VISIT_MICROSECONDS = 1_800_000_000
@@ -103,6 +106,8 @@ class LiveListings(Rows):
             appeal.
         log_price: [N] logarithm of the price over the typical price of the category.
         listed_at, delisted_at: [N] microseconds since the first midnight.
+        reserved: [N] whether somebody has decided to buy it on an earlier day.
+        delay: [N] microseconds from the decision to buy it to the purchase.
     """
 
     item: Ints
@@ -117,6 +122,8 @@ class LiveListings(Rows):
     log_price: Floats
     listed_at: Ints
     delisted_at: Ints
+    reserved: NDArray[np.bool_]
+    delay: Ints
 
 
 def live_listings_of_day(scenario: Scenario, stock: Stock, day: int) -> LiveListings:
@@ -147,14 +154,24 @@ def live_listings_of_day(scenario: Scenario, stock: Stock, day: int) -> LiveList
         log_price=np.log(here.price) - scenario.log_price[here.category],
         listed_at=here.listed_at,
         delisted_at=here.delisted_at,
+        reserved=here.sold,
+        delay=_purchase_delays(scenario, len(live), day),
     )
+
+
+def _purchase_delays(scenario: Scenario, n: int, day: int) -> Ints:
+    """[n] microseconds from a decision of a day to the purchase."""
+    median = scenario.settings.purchase_delay_hours
+    if not median:
+        return np.zeros(n, dtype=np.int64)
+    spread = DELAY_SPREAD * scenario.stream("delays", day).normal(size=n)
+    return np.asarray(median * 3_600_000_000 * np.exp(spread), dtype=np.int64)
 
 
 def visits_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Visits:
     """Draw the visits of a day: shoppers, times and requests."""
     rng = scenario.stream("visits", day)
-    weekday = 1.0 + 0.2 * (((scenario.settings.start.weekday() + day) % 7) >= 5)
-    n = int(rng.poisson(scenario.settings.visits_per_day * weekday / 1.057))
+    n = int(rng.poisson(calendar.visits(scenario.settings, day)))
     share = np.cumsum(shoppers.activity)
     shopper = np.searchsorted(share / share[-1], rng.random(n))
     hours = np.where(rng.random(n) < 0.35, rng.normal(12.5, 2.5, n), rng.normal(20, 2, n)) % 24
@@ -227,12 +244,16 @@ def examination_chance(length: int) -> Floats:
     return np.asarray(1.0 / (1.0 + 0.1 * np.arange(length)), dtype=np.float32)
 
 
-def chance_of_sale(value: Floats) -> NDArray[np.float64]:
-    """[...] chance that a list with true utilities ``value`` [..., L] ends in a purchase."""
+def chance_of_sale(value: Floats, conversion: float = 1.0) -> NDArray[np.float64]:
+    """[...] chance that a list with true utilities ``value`` [..., L] ends in a purchase.
+
+    ``conversion`` is the day's factor on the chance that a viewed listing is bought.
+    """
     bought = (
         examination_chance(value.shape[-1])
         * event_chance(value, VIEW)
         * event_chance(value, PURCHASE)
+        * np.float32(conversion)
     )
     return np.asarray(1.0 - np.prod(1.0 - bought.astype(np.float64), axis=-1))
 
@@ -262,6 +283,7 @@ def simulate_interactions(
     listings: LiveListings,
     visits: Visits,
     slots: Ints,
+    conversion: float = 1.0,
 ) -> Interactions:
     """Simulate what each visit does with the list that it is shown.
 
@@ -272,6 +294,7 @@ def simulate_interactions(
         visits: V visits.
         slots: [V, L] rows of the live listings shown; -1 for an empty slot or a listing that is
             not live.
+        conversion: The day's factor on the chance that a viewed listing is bought.
     """
     n, length = slots.shape
     luck = rng.random((len(EVENT_TYPES), n, length), dtype=np.float32)
@@ -280,16 +303,18 @@ def simulate_interactions(
     visit, rank = np.nonzero(viewed)
     slot, view_value, view_luck = slots[viewed], value[viewed], luck[:, viewed]
 
-    buys = view_luck[PURCHASE] < event_chance(view_value, PURCHASE)
+    chances = {kind: event_chance(view_value, kind) for kind in range(len(EVENT_TYPES))}
+    chances[PURCHASE] *= np.float32(conversion)
+    buys = view_luck[PURCHASE] < chances[PURCHASE]
     first_purchase = np.full(n, length)
     np.minimum.at(first_purchase, visit[buys], rank[buys])
     before_purchase = rank <= first_purchase[visit]
-    offers = view_luck[OFFER] < event_chance(view_value, OFFER)
+    offers = view_luck[OFFER] < chances[OFFER]
     discount = np.where(offers, 0.75 + 0.2 * view_luck[CART], 1.0).astype(np.float32)
     view_time = visits.time[visit] + rank * (SECONDS_PER_SLOT * 1_000_000)
     parts = []
     for kind in range(len(EVENT_TYPES)):
-        occurs = view_luck[kind] < event_chance(view_value, kind)
+        occurs = view_luck[kind] < chances[kind]
         rows = before_purchase & (occurs if kind != VIEW else True)
         time = view_time[rows] + SECONDS_AFTER_VIEW[kind] * 1_000_000
         factor = discount[rows] if kind >= OFFER else np.ones(len(time), dtype=np.float32)

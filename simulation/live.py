@@ -73,12 +73,16 @@ class LiveDay:
         self._shoppers = shoppers
         self._day = day
         self._past_events = past_events
+        self._conversion = scenario.conversion(day)
         self._interactions = [organic]
         self._slot_of = {item: slot for slot, item in enumerate(listings.item.tolist())}
+        self._decided_at = np.where(listings.reserved, -_NEVER, _NEVER)
         self._sold_at = np.full(len(listings), _NEVER)
         self._reported = np.zeros(len(listings), dtype=np.bool_)
         bought = organic.kind == choice.PURCHASE
-        np.minimum.at(self._sold_at, organic.slot[bought], organic.time[bought])
+        np.minimum.at(self._decided_at, organic.slot[bought], organic.time[bought])
+        decided = (self._decided_at < _NEVER) & ~listings.reserved
+        self._sold_at[decided] = self._decided_at[decided] + listings.delay[decided]
         self._organic = organic.take(np.argsort(organic.time, kind="stable"))
         self._recent: dict[int, list[Interactions]] = {}
 
@@ -133,20 +137,26 @@ class LiveDay:
         slots[: len(shown)] = self._mask_unavailable(visit, shown)
         rng = self._scenario.stream(f"request {row}", self._day)
         new = choice.simulate_interactions(
-            rng, self._shoppers, self.listings, visit, slots[None, :]
+            rng, self._shoppers, self.listings, visit, slots[None, :], self._conversion
         )
         new.visit[:] = row
-        new = new.take(new.time <= self._sold_at[new.slot])
         bought = new.kind == choice.PURCHASE
-        self._sold_at[new.slot[bought]] = new.time[bought]
+        until = np.where(bought, self._decided_at[new.slot], self._sold_at[new.slot])
+        new = new.take(new.time <= until)
+        bought = new.kind == choice.PURCHASE
+        sold = new.slot[bought]
+        self._decided_at[sold] = new.time[bought]
+        self._sold_at[sold] = new.time[bought] + self.listings.delay[sold]
         self._interactions.append(new)
         self._recent.setdefault(int(visit.shopper[0]), []).append(new)
 
-        value = self.utilities(visit)
+        time, value = int(visit.time[0]), self.utilities(visit)
         available = self.available(visit)
+        available = available[self._decided_at[available] > time]
         best = -np.sort(-value[available])[:k]
         viewed = choice.event_chance(value[available], choice.VIEW)
         bought = viewed * choice.event_chance(value[available], choice.PURCHASE)
+        bought *= np.float32(self._conversion)
         examined = choice.examination_chance(k)
         self.answers.append(
             ScoredAnswer(
@@ -154,9 +164,11 @@ class LiveDay:
                 request_id=request_id,
                 shown=len(shown),
                 not_on_sale=int((slots[: len(shown)] < 0).sum()),
-                chance_of_sale=self._chance_of_sale(value, slots),
-                organic_chance=self._chance_of_sale(value, self._mask_unavailable(visit, organic)),
-                perfect_chance=float(choice.chance_of_sale(best)),
+                chance_of_sale=self._chance_of_sale(value, slots, time),
+                organic_chance=self._chance_of_sale(
+                    value, self._mask_unavailable(visit, organic), time
+                ),
+                perfect_chance=float(choice.chance_of_sale(best, self._conversion)),
                 random_chance=float(1 - np.prod(1 - examined * bought.mean())),
             )
         )
@@ -220,19 +232,23 @@ class LiveDay:
         live = choice.mask_unavailable(self.listings, visit, slots[None, :])[0]
         return np.where((live >= 0) & (self._sold_at[live] > visit.time[0]), live, -1)
 
-    def _chance_of_sale(self, value: Floats, slots: Ints) -> float:
-        shown = np.where(slots >= 0, value[slots], choice.NOT_SHOWN)
-        return float(choice.chance_of_sale(shown))
+    def _chance_of_sale(self, value: Floats, slots: Ints, time: int) -> float:
+        can_be_bought = (slots >= 0) & (self._decided_at[slots] > time)
+        shown = np.where(can_be_bought, value[slots], choice.NOT_SHOWN)
+        return float(choice.chance_of_sale(shown, self._conversion))
 
     def _history(self, shopper: int, time: int) -> list[dict[str, Any]]:
         """The shopper's latest events strictly before a time, newest first."""
         own = (self.visits.shopper[self._organic.visit] == shopper) & (self._organic.time < time)
         parts = [self._organic.take(own), *self._recent.get(shopper, [])]
         today = parts[0].joined_with(*parts[1:])
-        today = today.take((today.time < time) & (today.time <= self._sold_at[today.slot]))
+        delay = np.where(today.kind == choice.PURCHASE, self.listings.delay[today.slot], 0)
+        known_at = today.time + delay
+        known = (known_at < time) & (known_at <= self._sold_at[today.slot])
+        today, known_at = today.take(known), known_at[known]
         item, kind, when = self._past_events(shopper)
         item = np.concatenate([item, self.listings.item[today.slot]])
-        kind, when = np.concatenate([kind, today.kind]), np.concatenate([when, today.time])
+        kind, when = np.concatenate([kind, today.kind]), np.concatenate([when, known_at])
         latest = np.argsort(-when, kind="stable")[:HISTORY_LENGTH]
         start = self._scenario.settings.starts_at
         return [

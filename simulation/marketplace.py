@@ -99,6 +99,7 @@ class Marketplace:
         self.day = 0
         self._popularity = np.zeros(len(self.stock))
         self._sessions = 0
+        self._late: EventLog | None = None
         self._request_ids: list[str] = []
         self._start_us = int(settings.starts_at.timestamp()) * 1_000_000
         days = []
@@ -212,7 +213,10 @@ class Marketplace:
         browsed = organic.copy()
         browsed[requesting] = -1
         rng = self.scenario.stream("reactions", self.day)
-        interactions = choice.simulate_interactions(rng, self.shoppers, listings, visits, browsed)
+        conversion = self.scenario.conversion(self.day)
+        interactions = choice.simulate_interactions(
+            rng, self.shoppers, listings, visits, browsed, conversion
+        )
         self.today = LiveDay(
             self.scenario,
             self.shoppers,
@@ -235,6 +239,7 @@ class Marketplace:
         sessions = self._sessions
         log = self._close(today.listings, today.visits, today.interactions(), request)
         bought = log.session[log.kind == choice.PURCHASE] - sessions
+        log = self._report(log)
         self._log = self._log.joined_with(log)
         listed = np.flatnonzero((self.stock.listed_at >= start) & (self.stock.listed_at < end))
         delisted = np.flatnonzero(
@@ -264,8 +269,11 @@ class Marketplace:
         listings, visits = self._open()
         slots = self._organic_lists(listings, visits)
         rng = self.scenario.stream("reactions", self.day)
-        interactions = choice.simulate_interactions(rng, self.shoppers, listings, visits, slots)
-        return self._close(listings, visits, interactions)
+        conversion = self.scenario.conversion(self.day)
+        interactions = choice.simulate_interactions(
+            rng, self.shoppers, listings, visits, slots, conversion
+        )
+        return self._report(self._close(listings, visits, interactions))
 
     def _open(self) -> tuple[LiveListings, Visits]:
         """Add the day's shoppers and listings; return its live listings and visits."""
@@ -332,15 +340,18 @@ class Marketplace:
         ordered = np.lexsort((interactions.kind, interactions.slot, interactions.time))
         rows = interactions.take(ordered)
         bought = rows.kind == choice.PURCHASE
-        sold_at = np.full(len(listings), np.iinfo(np.int64).max)
-        np.minimum.at(sold_at, rows.slot[bought], rows.time[bought])
-        kept = rows.time < sold_at[rows.slot]
-        sale = np.flatnonzero(bought & (rows.time == sold_at[rows.slot]))
+        decides = bought & ~listings.reserved[rows.slot]
+        decided_at = np.full(len(listings), np.iinfo(np.int64).max)
+        np.minimum.at(decided_at, rows.slot[decides], rows.time[decides])
+        sold = decided_at < np.iinfo(np.int64).max
+        sold_at = np.where(sold, decided_at + listings.delay * sold, decided_at)
+        kept = ~bought & (rows.time < sold_at[rows.slot])
+        sale = np.flatnonzero(decides & (rows.time == decided_at[rows.slot]))
         sale = sale[np.unique(rows.slot[sale], return_index=True)[1]]  # a tie sells once
         kept[sale] = True
+        rows.time[sale] = sold_at[rows.slot[sale]]
         rows = rows.take(kept)
 
-        sold = sold_at < np.iinfo(np.int64).max
         self.stock.delisted_at[listings.item[sold]] = sold_at[sold]
         self.stock.sold[listings.item[sold]] = True
         item = listings.item[rows.slot]
@@ -363,6 +374,17 @@ class Marketplace:
         )
         self._sessions += len(visits)
         self.day += 1
+        return log.take(np.lexsort((log.item, log.shopper, log.time)))
+
+    def _report(self, log: EventLog) -> EventLog:
+        """Of the events decided on the day that was closed, and those that were late, the known."""
+        if not self.settings.purchase_delay_hours:
+            return log
+        if self._late is not None:
+            log = self._late.joined_with(log)
+        is_late = log.time >= self.day * MICROSECONDS_PER_DAY
+        self._late = log.take(is_late)
+        log = log.take(~is_late)
         return log.take(np.lexsort((log.item, log.shopper, log.time)))
 
     def _events(self, log: EventLog) -> pa.Table:

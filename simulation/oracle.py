@@ -45,7 +45,10 @@ class Oracle:
     ) -> float:
         """True chance that a list of items, best first, ends in a purchase."""
         value = self.utilities(user_id, context, items, time)
-        return float(choice.chance_of_sale(np.nan_to_num(value, nan=float(choice.NOT_SHOWN))))
+        day = (time - self.market.settings.starts_at).days
+        conversion = self.market.scenario.conversion(day)
+        shown = np.nan_to_num(value, nan=float(choice.NOT_SHOWN))
+        return float(choice.chance_of_sale(shown.astype(np.float32), conversion))
 
     def best(self, user_id: str, context: Context, k: int, time: datetime) -> list[str]:
         """The k available items of highest true utility, best first."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation import calendar
 from simulation.settings import MarketChange, SimulationSettings
 
 Floats = NDArray[np.float32]
@@ -111,6 +112,8 @@ CRAZE_UTILITY = 2.5
 CRAZE_SUPPLY = 3.0
 FLOOD = 1.5
 INFLATION = 2.0
+SLUMP = 0.2
+SEASON_JUMP_DAYS = 60
 
 
 class Scenario:
@@ -147,6 +150,8 @@ class Scenario:
         self.new_direction = new_direction
         self.encoder = rng.normal(0, 1 / np.sqrt(N_STYLE), (N_STYLE, settings.vector_size))
         self.encoder_rotation = np.linalg.qr(rng.normal(size=(settings.vector_size,) * 2))[0]
+        weekends = self.stream("weekends").normal(size=(2, n_categories))
+        self.weekend_demand, self.weekend_supply = settings.weekend_mix * weekends
 
     def stream(self, name: str, day: int = 0) -> np.random.Generator:
         """A random generator for one purpose and day; draws of one do not affect another."""
@@ -165,18 +170,30 @@ class Scenario:
     def season(self, day: int, lead: int = 0) -> Floats:
         """[C] log demand of each category_2, ``lead`` days later."""
         peaks = np.array([c.peak for c in CATEGORIES])
-        phase = 2 * np.pi * (_day_of_year(self.settings, day) + lead - peaks) / 365.25
+        ahead = lead + SEASON_JUMP_DAYS * self.strength("season_jump", day)
+        phase = 2 * np.pi * (_day_of_year(self.settings, day) + ahead - peaks) / 365.25
         return (0.7 * self.settings.season_strength * np.cos(phase)).astype(np.float32)
 
     def supply(self, day: int) -> NDArray[np.float64]:
         """[C] share of new listings of each category_2."""
-        share = np.array([c.share for c in CATEGORIES]) * np.exp(self.season(day, lead=10))
+        log_supply = self.season(day, lead=10) + self.weekend(day) * self.weekend_supply
+        share = np.array([c.share for c in CATEGORIES]) * np.exp(log_supply)
         return self._with_wave(share, day)
 
     def demand(self, day: int, preference: Floats) -> NDArray[np.float64]:
         """[V, C] chance that a visit is for each category_2, given ``preference`` [V, C]."""
-        share = np.exp(preference.astype(np.float64) + self.season(day))
+        weekend = self.weekend(day) * self.weekend_demand
+        share = np.exp(preference.astype(np.float64) + self.season(day) + weekend)
         return self._with_wave(share, day)
+
+    def weekend(self, day: int) -> float:
+        """How much a day is a weekend, 0 to 1."""
+        return calendar.weekend(self.settings, day)
+
+    def conversion(self, day: int) -> float:
+        """Factor on every chance of a purchase on a day."""
+        slump = SLUMP * self.strength("market_slump", day)
+        return calendar.conversion(self.settings, day) * (1.0 - slump)
 
     def _with_wave(self, share: NDArray[np.float64], day: int) -> NDArray[np.float64]:
         wave = NEW_CATEGORY_SHARE * self.strength("new_category_wave", day)

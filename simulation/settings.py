@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from refit.errors import UsageError
 from refit.settings import Settings
@@ -17,13 +17,14 @@ class MarketChange(Settings):
     Attributes:
         name: One of ``simulation.changes.CHANGES``.
         day: The first day on which it is in effect; 0 is the first simulated day.
-        strength: From 0 (no effect) to 1 (as documented with the change).
+        strength: 0 is no effect, 1 the one documented with the change; some may be stronger, up to
+            their ``strongest``.
         column: Only for ``column_gone_null``: the item column that becomes null.
     """
 
     name: str
     day: int = Field(ge=0)
-    strength: float = Field(default=1.0, gt=0.0, le=1.0)
+    strength: float = Field(default=1.0, gt=0.0)
     column: str = "brand"
 
     @field_validator("name")
@@ -33,6 +34,14 @@ class MarketChange(Settings):
             raise ValueError(f"unknown change; known changes: {', '.join(sorted(CHANGES))}")
         return name
 
+    @field_validator("strength")
+    @classmethod
+    def _is_possible(cls, strength: float, info: ValidationInfo) -> float:
+        note = CHANGES.get(info.data.get("name", ""))
+        if note and strength > note.strongest:
+            raise ValueError(f"strength is at most {note.strongest:g} for this change")
+        return strength
+
     @field_validator("column")
     @classmethod
     def _can_be_null(cls, column: str) -> str:
@@ -41,6 +50,10 @@ class MarketChange(Settings):
                 f"this column cannot become null; choose from {', '.join(NULLABLE_COLUMNS)}"
             )
         return column
+
+
+Rate = Annotated[float, Field(gt=0.0)]
+WeekdayRates = tuple[Rate, Rate, Rate, Rate, Rate, Rate, Rate]
 
 
 class SimulationSettings(Settings):
@@ -58,7 +71,16 @@ class SimulationSettings(Settings):
             the organic ranking.
         list_length: Number of slots of an organic list.
         lifetime_days: Mean time until an unsold listing is withdrawn.
-        season_strength: 0 is a market without seasons, 1 has the full effect.
+        season_strength: 0 is a market without seasons; 1 multiplies the demand for a category by
+            two in its season and halves it half a year later.
+        weekday_visits, weekday_listings: Relative rates of the weekdays, Monday first.
+        weekend_mix: How different the categories are that people look for and list on weekends:
+            standard deviation of the logarithm of their demand, and of their supply.
+        weekend_conversion: Factor on every chance of a purchase on weekends.
+        visits_growth, listings_growth: Growth in 30 days, such as 0.05.
+        purchase_delay_hours: Median time from the decision to buy to the purchase; the listing is
+            on sale until then, but nobody else can buy it. The times are log-normal: one in ten
+            takes three times as long. 0 is at once.
         vector_size: Length of the simulated image vector.
         vector_noise: Standard deviation of the vector's noise; that of its signal is about 0.6.
         changes: The changes, each with its day.
@@ -74,7 +96,14 @@ class SimulationSettings(Settings):
     requests_per_day: int = Field(default=300, ge=0)
     list_length: int = Field(default=16, ge=1)
     lifetime_days: float = Field(default=15.0, ge=1.0)
-    season_strength: float = Field(default=1.0, ge=0.0, le=1.0)
+    season_strength: float = Field(default=1.0, ge=0.0, le=2.0)
+    weekday_visits: WeekdayRates = (1.0, 1.0, 1.0, 1.0, 1.0, 1.2, 1.2)
+    weekday_listings: WeekdayRates = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    weekend_mix: float = Field(default=0.0, ge=0.0, le=2.0)
+    weekend_conversion: float = Field(default=1.0, gt=0.0, le=2.0)
+    visits_growth: float = Field(default=0.0, gt=-1.0, le=1.0)
+    listings_growth: float = Field(default=0.0, gt=-1.0, le=1.0)
+    purchase_delay_hours: float = Field(default=0.0, ge=0.0)
     vector_size: int = Field(default=32, ge=8)
     vector_noise: float = Field(default=0.3, ge=0.0)
     changes: tuple[MarketChange, ...] = ()
@@ -94,8 +123,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "listings_per_day": 800.0,
         "visits_per_day": 2800.0,
     },
+    "living": {
+        "weekday_visits": (0.95, 0.9, 0.92, 0.95, 1.0, 1.2, 1.35),
+        "weekday_listings": (1.0, 0.9, 0.9, 0.95, 0.95, 1.15, 1.35),
+        "weekend_mix": 0.4,
+        "weekend_conversion": 0.9,
+        "visits_growth": 0.03,
+        "listings_growth": 0.03,
+        "purchase_delay_hours": 2.0,
+    },
 }
-"""Named sizes: ``demo`` (a few thousand events a day), ``large`` (1M events)."""
+"""Named markets: ``demo`` (a few thousand events a day), ``large`` (1M events), ``living`` (the
+demo with weekdays that differ, growth, and purchases that are reported hours later)."""
 
 
 def read_settings(values: Mapping[str, Any]) -> SimulationSettings:

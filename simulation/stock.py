@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from simulation import calendar
 from simulation.changes import NULLABLE_COLUMNS
 from simulation.rows import Rows, labels
 from simulation.scenario import (
@@ -77,7 +78,8 @@ def stock_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Stock:
     """
     settings = scenario.settings
     rng = scenario.stream("stock", day)
-    mean = settings.listings_per_day * (0.6 * settings.lifetime_days if day < 0 else 1.0)
+    at_start = 0.6 * settings.lifetime_days * settings.listings_per_day
+    mean = at_start if day < 0 else calendar.listings(settings, day)
     usual = _draw(scenario, rng, day, shoppers, int(rng.poisson(mean)), flood=False)
     if not flood_listings(scenario, day):
         return usual

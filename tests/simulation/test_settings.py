@@ -21,7 +21,7 @@ def test_presets_can_be_overridden() -> None:
         ({"n_shopers": 5}, "did you mean 'n_shoppers'"),
         ({"days": 0}, "days"),
         ({"changes": [{"name": "taste_shift", "day": -1}]}, "changes.0.day"),
-        ({"changes": [{"name": "taste_shift", "day": 1, "strength": 2}]}, "strength"),
+        ({"changes": [{"name": "taste_shift", "day": 1, "strength": 2}]}, "strength is at most 1"),
         (
             {"changes": [{"name": "column_gone_null", "day": 1, "column": "item_id"}]},
             "cannot become null",
