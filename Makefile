@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -55,6 +55,9 @@ test-kill: setup  ## kill -9 at random moments, then look for torn files; takes 
 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)
+
+bench-drift: setup  ## judge the monitor where the truth is known: one table; takes up to an hour
+	@$(RUN) -m tests.benchmarks.drift $(ARGS)
 
 test-cluster: setup  ## start a real Kubernetes and run the cluster tests; needs root and Go; ARGS="--tier cluster" for tier 1
 	@$(RUN) -m tests.cluster $(ARGS)

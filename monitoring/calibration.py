@@ -1,80 +1,90 @@
-"""Calibration: a drift metric's thresholds on one subject, from data in which nothing drifts."""
+"""Calibration: what a drift metric learns from the reference of one subject.
 
-import math
-from collections.abc import Sequence
+Rows become features; the reference keeps their mean by day, in units in which distances are taken,
+and how they vary within a day. ``monitoring.expectation`` compares a window with that.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtrit
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import csr_array
 
 from monitoring.drift_metrics import DriftMetric, Parameters, load_metric
-from monitoring.frame import Array, Encoded, Frame
+from monitoring.expectation import DAYS_OF_WEEK, Days, Floats, Noise
+from monitoring.frame import Array, Encoded, Frame, combine, is_list, to_dense
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import Subject
 from refit.errors import DataValidationError, RefitError
 from refit.extensions import naming
 from refit.settings import Settings
 
-
-class Threshold(Settings):
-    """The calibrated threshold for results on ``n`` rows.
-
-    Attributes:
-        value: Larger values are drift: the largest of the floor and the two bounds below.
-        bootstrap_bound: The (1 - false alarm rate) quantile over bootstrap samples of the
-            reference.
-        between_day_bound: Bound on how much one block of the reference differs from the others,
-            at the same rate; None with fewer blocks than ``minimum_blocks``.
-    """
-
-    n: int
-    value: float
-    bootstrap_bound: float
-    between_day_bound: float | None = None
+_RIDGE = 0.05
+"""Share of the mean variance that is added to each feature's, before distances are standardised:
+features that hardly vary in the reference would outweigh all others."""
+_LEAST_VARIANCE = 1e-6
+"""Added where nothing varies: there any change is drift, but not how numbers are rounded."""
+_PARAMETER = "parameter:"
+ITEMS = "item_ids"
+CLUSTERS = ("user_id", "seller_id")
+"""The first of them that a table has names who its rows belong to."""
 
 
-class CalibratedMetric(Settings):
-    """One drift metric of one subject, with its thresholds.
+class MetricEntry(Settings):
+    """One drift metric of one subject, as the reference's manifest names it.
 
     Attributes:
         subject: As in a DriftResult, such as ``query-embedding`` or ``input:items.price``.
         statistic: Name of the drift metric.
         table: ``answers``, ``listings``, ``items`` or ``events``.
         column: A column of that table.
-        parameters: What the metric learned from the reference, see ``monitoring.drift_metrics``.
-        thresholds: By ascending n; a result on fewer rows than the first is insufficient data.
-        false_alarm_rate, trials, floor: What the thresholds were calibrated with.
-        blocks: Blocks of the reference that the between-day bound rests on.
+        file: The arrays of its ``CalibratedMetric``, within the reference folder.
         n_reference: Usable rows of the reference.
+        days: Days of the reference with such rows.
+        floor: The smallest value that does harm.
+        is_fault: Whether its drift signals a broken feed.
     """
 
     subject: str
     statistic: str
     table: str
     column: str
-    parameters: Parameters = ()
-    thresholds: tuple[Threshold, ...] = ()
-    false_alarm_rate: float = 0.0
-    trials: int = 0
-    blocks: int = 0
-    n_reference: int = 0
+    file: str
+    n_reference: int
+    days: int
     floor: float = 0.0
+    is_fault: bool = False
 
     @property
     def name(self) -> str:
         """``subject/statistic``, as the policy's patterns match it."""
         return f"{self.subject}/{self.statistic}"
 
-    @property
-    def needs_n(self) -> int:
-        """The fewest rows that a result may rest on."""
-        return self.thresholds[0].n
 
-    @property
-    def largest_n(self) -> int:
-        """The most rows that the thresholds were calibrated for."""
-        return self.thresholds[-1].n
+@dataclass(frozen=True)
+class CalibratedMetric:
+    """A drift metric of one subject with what it learned from the reference.
+
+    Attributes:
+        entry: Its names.
+        parameters: What ``fit`` of the drift metric learned.
+        centre: [p] the reference's mean features.
+        axes: [p, q] from features less the centre to the units in which distances are taken.
+        noise: How rows vary within a day, in these units.
+        reference: The reference's days.
+        slot_noise: How single recommended items vary, over how rows do; 0 where rows list none.
+    """
+
+    entry: MetricEntry
+    parameters: Parameters
+    centre: Floats
+    axes: Floats
+    noise: Noise
+    reference: Days
+    slot_noise: float = 0.0
 
     def load(self) -> DriftMetric:
         """The drift metric itself.
@@ -82,56 +92,83 @@ class CalibratedMetric(Settings):
         Raises:
             UsageError: It cannot be loaded here.
         """
-        return load_metric(self.statistic)
+        return load_metric(self.entry.statistic)
 
     def encode(self, frame: Frame) -> Encoded:
-        """The usable rows of a table as the drift metric reads them, and their positions.
+        """[m, p] features of the usable rows of a table, and their positions.
 
         Raises:
             UsageError: The drift metric cannot be loaded here.
             DataValidationError: The column cannot be measured.
+            ValueError: A feature is not a finite number.
         """
-        return self.load().encode(frame, self.column, self.parameters)
+        return self.load().encode(frame, self.entry.column, self.parameters)
 
-    def threshold_at(self, n: int) -> float:
-        """The threshold for ``n`` rows, on a log-log line between the calibrated sizes."""
-        sizes = np.log([threshold.n for threshold in self.thresholds])
-        values = np.log([max(threshold.value, 1e-12) for threshold in self.thresholds])
-        return float(np.exp(np.interp(math.log(max(n, 1)), sizes, values)))
+    def place(self, mean: Floats) -> Floats:
+        """[q] mean features in the units in which distances are taken."""
+        placed: Floats = (mean - self.centre) @ self.axes
+        return placed
+
+    def count_effective(self, frame: Frame, positions: Array) -> float:
+        """How many independent rows the rows at some positions are worth.
+
+        Answers of one day show the same few items again and again: what is recommended varies with
+        these items too, not only with the requests.
+        """
+        shared = self.slot_noise * find_repetition(frame, positions) if self.slot_noise else 0.0
+        return 1 / (1 / len(positions) + shared)
+
+    def write(self, path: Path) -> None:
+        """Write the arrays to a file."""
+        arrays: dict[str, Any] = dict(
+            centre=self.centre,
+            axes=self.axes,
+            noise=np.array([self.noise.trace, self.noise.trace_of_square]),
+            slot_noise=np.array(self.slot_noise),
+            means=self.reference.means,
+            n=self.reference.n,
+            at=self.reference.at,
+            slot=self.reference.slot,
+            age=self.reference.age,
+            **{_PARAMETER + name: np.asarray(value) for name, value in self.parameters.items()},
+        )
+        np.savez(path, **arrays)
+
+    @classmethod
+    def read(cls, entry: MetricEntry, folder: Path) -> "CalibratedMetric":
+        """Read the metric of an entry from a reference folder."""
+        with np.load(folder / entry.file) as arrays:
+            parameters = {
+                name.removeprefix(_PARAMETER): arrays[name]
+                for name in arrays.files
+                if name.startswith(_PARAMETER)
+            }
+            days = Days(*(arrays[name] for name in ("means", "n", "at", "slot", "age")))
+            noise = Noise(*map(float, arrays["noise"]))
+            centre, axes, slot_noise = (arrays[n] for n in ("centre", "axes", "slot_noise"))
+            return cls(entry, parameters, centre, axes, noise, days, float(slot_noise))
 
 
 def calibrate(
-    subject: Subject,
-    metric: DriftMetric,
-    frame: Frame,
-    settings: MeasureSettings,
-    blocks: Sequence[tuple[Array, Array]],
+    subject: Subject, metric: DriftMetric, frame: Frame, settings: MeasureSettings, file: str = ""
 ) -> CalibratedMetric:
-    """Find the thresholds above which a drift metric reports drift.
-
-    A metric's value varies where nothing drifts, for two reasons: chance, and differences between
-    days. Chance: both samples are drawn from the reference, with replacement and at their own
-    sizes (a split without replacement would shrink the reference, and most metrics grow when a
-    sample shrinks: the threshold would be too high to find anything). Days: blocks of the
-    reference are compared with the rest; the bound is the Student prediction bound for one more
-    such block. So windows much larger than the reference's blocks gain no power from their size:
-    give a reference with as many answers a day as the windows have.
+    """Learn from the reference what a drift metric of a subject looks like where nothing drifts.
 
     Args:
         subject: What is measured.
         metric: By which drift metric.
         frame: The reference table.
-        settings: Rates, sizes and trials.
-        blocks: Pairs of (rest, block) row positions within ``frame``.
+        settings: Length of a window, fewest rows, floors.
+        file: Where the arrays will be written, within the reference folder.
 
     Raises:
         DataValidationError: The metric cannot measure the column, or the reference has too few
             usable rows.
-        RefitError: The metric failed, or returned a value that is not finite.
+        RefitError: The metric failed, or returned a feature that is not finite.
     """
     advice = "correct it, or remove it from monitoring.measure"
     with naming(f"drift metric {metric.name!r} on {subject.name}", advice, _is_explained):
-        return _calibrate(subject, metric, frame, settings, blocks)
+        return _calibrate(subject, metric, frame, settings, file)
 
 
 def _is_explained(error: Exception) -> bool:
@@ -139,160 +176,149 @@ def _is_explained(error: Exception) -> bool:
 
 
 def _calibrate(
-    subject: Subject,
-    metric: DriftMetric,
-    frame: Frame,
-    settings: MeasureSettings,
-    blocks: Sequence[tuple[Array, Array]],
+    subject: Subject, metric: DriftMetric, frame: Frame, settings: MeasureSettings, file: str
 ) -> CalibratedMetric:
-    parameters = tuple(metric.fit(frame, subject.column, settings))
-    rows, positions = metric.encode(frame, subject.column, parameters)
+    parameters = metric.fit(frame, subject.column, settings)
+    features, positions = metric.encode(frame, subject.column, parameters)
+    rows = to_dense(features)
     if len(rows) < settings.minimum_rows:
         raise DataValidationError(f"{len(rows)} usable rows, {settings.minimum_rows} are needed")
-    sizes = _sizes(settings.minimum_rows, settings.sample_size)
-    by_chance = _upper_quantile(
-        _bootstrap(metric, rows, sizes, settings), settings.false_alarm_rate
-    )
-    row_of = np.full(len(frame), -1, dtype=np.int64)
-    row_of[positions] = np.arange(len(positions))
-    differences, block_rows = _compare_blocks(metric, rows, row_of, settings, blocks)
-    by_day = _between_day_bounds(differences, block_rows, sizes, by_chance, settings)
-    floor = settings.floors.get(metric.name, metric.floor)
-    thresholds = tuple(
-        Threshold(
-            n=n,
-            value=max(floor, chance, 0.0 if by_day is None else by_day[i]),
-            bootstrap_bound=chance,
-            between_day_bound=None if by_day is None else by_day[i],
-        )
-        for i, (n, chance) in enumerate(zip(sizes, by_chance.tolist(), strict=True))
-    )
-    return CalibratedMetric(
+    centre = rows.mean(axis=0, dtype=np.float64)
+    covariance = np.cov(rows, rowvar=False, dtype=np.float64).reshape(len(centre), -1)
+    axes = _find_axes(covariance, metric.standardised)
+    noise = _find_noise(covariance, axes, len(rows))
+    entry = MetricEntry(
         subject=subject.name,
         statistic=metric.name,
         table=subject.table,
         column=subject.column,
-        parameters=parameters,
-        thresholds=thresholds,
-        false_alarm_rate=settings.false_alarm_rate,
-        trials=settings.trials,
-        blocks=0 if by_day is None else len(differences),
+        file=file,
         n_reference=len(rows),
-        floor=floor,
+        days=0,
+        floor=settings.floors.get(metric.name, metric.floor),
+        is_fault=metric.signals_fault(subject.name),
     )
+    found = CalibratedMetric(entry, parameters, centre, axes, noise, _no_days(axes.shape[1]))
+    found = replace(found, noise=noise.times(_find_design_effect(found, frame, rows, positions)))
+    if ITEMS in frame.names and is_list(frame.column(subject.column)) and subject.kind == "mix":
+        found = replace(found, slot_noise=_find_slot_noise(found, metric, frame))
+    days = summarise_days(found, frame, rows, positions, settings)
+    return replace(found, entry=entry.model_copy(update={"days": len(days)}), reference=days)
 
 
-def day_blocks(frame: Frame, settings: MeasureSettings) -> list[tuple[Array, Array]]:
-    """Each stretch of ``window_days`` against the rest of the reference."""
-    number = _block_numbers(frame, settings)
-    pairs = [
-        (np.flatnonzero(number != b), np.flatnonzero(number == b)) for b in _known_blocks(number)
-    ]
-    return [(rest, block) for rest, block in pairs if len(block) and len(rest)]
+def _find_noise(covariance: Floats, axes: Floats, n: int) -> Noise:
+    placed = axes.T @ covariance @ axes
+    # A feature that never varies in the reference still varies by a row in a window.
+    least = 1 / n / len(covariance)
+    return Noise(float(np.trace(placed)) + least, float(np.square(placed).sum()) + least**2)
 
 
-def half_splits(frame: Frame, settings: MeasureSettings) -> list[tuple[Array, Array]]:
-    """Random halves of the listing days against each other.
+def _find_design_effect(
+    found: CalibratedMetric, frame: Frame, rows: Array, positions: Array
+) -> float:
+    """How much more the mean of a day varies than that of as many independent rows.
 
-    The live stock of two moments shares most of its items and has the same mix of ages, so whole
-    days are assigned to two halves: one day against the rest would measure age, not drift.
+    The rows of one person, or of one seller, on one day are alike. Source: Kish, Survey Sampling,
+    1965.
     """
-    number = _block_numbers(frame, settings)
-    known = _known_blocks(number)
-    if len(known) < settings.minimum_blocks:
-        return []
-    random = np.random.default_rng(settings.seed)
-    splits = []
-    for _ in range(20):
-        half = random.permutation(known)[: len(known) // 2]
-        in_half = np.isin(number, half)
-        splits.append((np.flatnonzero(~in_half & (number >= 0)), np.flatnonzero(in_half)))
-    return splits
+    by = next((name for name in CLUSTERS if name in frame.names), None)
+    if by is None:
+        return 1.0
+    codes = combine(frame.column(by).take(pa.array(positions))).dictionary_encode().indices
+    who = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    alone = who < 0
+    who = np.where(alone, who.max(initial=0) + 1 + np.arange(len(who)), who)
+    day = np.nan_to_num(np.floor(frame.day[positions])).astype(np.int64)
+    day -= day.min(initial=0)
+    pair = who * (int(day.max(initial=0)) + 1) + day
+    _, cluster = np.unique(pair, return_inverse=True)
+    count = int(cluster.max()) + 1
+    member = csr_array((np.ones(len(rows), np.float32), (cluster, np.arange(len(rows)))))
+    sums = member @ ((rows - found.centre.astype(np.float32)) @ found.axes.astype(np.float32))
+    together = float(np.square(sums).sum()) / len(rows)
+    return max(1.0, together / found.noise.trace) if count < len(rows) else 1.0
 
 
-def _block_numbers(frame: Frame, settings: MeasureSettings) -> NDArray[np.int64]:
-    number = np.floor(frame.day / settings.window_days).astype(np.int64)
-    return np.where(frame.day < 0, -1, number)
+def _find_slot_noise(found: CalibratedMetric, metric: DriftMetric, frame: Frame) -> float:
+    """How much single values of a column of lists vary, over how much the rows do."""
+    values = pc.list_flatten(frame.column(found.entry.column))
+    slots = Frame(pa.table({found.entry.column: values}), np.full(len(values), np.nan))
+    features, _ = metric.encode(slots, found.entry.column, found.parameters)
+    spread = np.square((to_dense(features) - found.centre) @ found.axes).sum(axis=1).mean()
+    return float(spread) / found.noise.trace
 
 
-def _known_blocks(number: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.unique(number[number >= 0])
+def find_repetition(frame: Frame, positions: Array) -> float:
+    """The probability that two slots of these rows, drawn with replacement, show the same item."""
+    items = pc.list_flatten(frame.column(ITEMS).take(pa.array(positions)))
+    counts = pc.value_counts(items).field("counts").to_numpy(zero_copy_only=False)
+    return float(np.square(counts / max(counts.sum(), 1)).sum())
 
 
-def _bootstrap(
-    metric: DriftMetric, rows: Array, sizes: Sequence[int], settings: MeasureSettings
-) -> Array:
-    """[trials, sizes] the metric's values where both samples are drawn from the same rows."""
-    random = np.random.default_rng(settings.seed)
-
-    def draw(n: int) -> Any:
-        return metric.summarise(rows[random.integers(len(rows), size=n)])
-
-    values = np.empty((settings.trials, len(sizes)))
-    for trial in range(settings.trials):
-        reference = draw(len(rows))
-        values[trial] = [metric.check(metric.compare(reference, draw(n))) for n in sizes]
-    return values
+def _find_axes(covariance: Floats, standardised: bool) -> Floats:
+    size = len(covariance)
+    if not standardised:
+        return np.eye(size)
+    ridge = max(_RIDGE * float(np.trace(covariance)) / size, _LEAST_VARIANCE)
+    values, basis = np.linalg.eigh(covariance + ridge * np.eye(size))
+    axes: Floats = basis / np.sqrt(values)
+    return axes
 
 
-def _compare_blocks(
-    metric: DriftMetric,
+def _no_days(width: int) -> Days:
+    none = np.empty(0)
+    return Days(np.empty((0, width)), none, none, none.astype(np.int64), none)
+
+
+def summarise_days(
+    metric: CalibratedMetric,
+    frame: Frame,
     rows: Array,
-    row_of: NDArray[np.int64],
+    positions: Array,
     settings: MeasureSettings,
-    blocks: Sequence[tuple[Array, Array]],
-) -> tuple[list[float], int]:
-    """The metric's value for every block that is large enough, and the median size of a block.
+) -> Days:
+    """The mean features of each window's length of the reference.
 
-    ``row_of`` gives the position in ``rows`` of each row of the table, -1 where it is not usable.
+    Blocks with fewer rows than a result needs are joined with their neighbours; rows whose day is
+    unknown are left out, unless no day is known: then all are one block.
     """
-    random = np.random.default_rng(settings.seed)
-    values, counts = [], []
-    for rest, block in blocks:
-        if len(block) > settings.sample_size:
-            block = random.choice(block, settings.sample_size, replace=False)
-        there, here = (usable[usable >= 0] for usable in (row_of[rest], row_of[block]))
-        if len(here) >= settings.minimum_rows and len(there) >= settings.minimum_rows:
-            values.append(metric.measure(rows[there], rows[here]))
-            counts.append(len(here))
-    return values, int(np.median(counts)) if counts else 0
+    day = frame.day[positions]
+    known = np.isfinite(day)
+    if not known.any():
+        day, known = np.zeros(len(day)), np.ones(len(day), dtype=bool)
+    rows, positions = rows[known], positions[known]
+    block = np.floor(day[known] / settings.window_days).astype(np.int64)
+    code, sizes = _join_small_blocks(block, settings.minimum_rows)
+    order = np.argsort(code, kind="stable")
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    sums = np.add.reduceat(rows[order].astype(np.float64), starts, axis=0)
+    at = np.add.reduceat(block[order].astype(np.float64), starts) / sizes * settings.window_days
+    n = [
+        metric.count_effective(frame, positions[order[start:end]])
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    slots = np.array([find_slot(time, settings) for time in at])
+    means = (sums / sizes[:, None] - metric.centre) @ metric.axes
+    return Days(means, np.array(n), at, slots, np.zeros(len(sizes)))
 
 
-def _between_day_bounds(
-    values: Sequence[float],
-    block_rows: int,
-    sizes: Sequence[int],
-    by_chance: Array,
-    settings: MeasureSettings,
-) -> list[float] | None:
-    """By size, the Student prediction bound for one more block of a reference without drift.
-
-    It holds for windows as large as a block. For smaller ones chance is added. For larger ones it
-    stays the same: which part of a block's value is chance and which is the day cannot be
-    separated well enough to lower it.
-    """
-    count = len(values)
-    if count < settings.minimum_blocks:
-        return None
-    quantile = float(stdtrit(count - 1, 1 - settings.false_alarm_rate))
-    spread = float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / count)
-    bound = float(np.mean(values)) + quantile * spread
-    at_block = float(np.interp(block_rows, sizes, by_chance))
-    return [bound + max(0.0, float(chance) - at_block) for chance in by_chance]
+def find_slot(at: float, settings: MeasureSettings) -> int:
+    """The place in the week of a window that starts ``at`` days since 1970."""
+    return int(np.floor((at % DAYS_OF_WEEK) / settings.window_days + 1e-6))
 
 
-def _upper_quantile(values: Array, rate: float) -> Array:
-    """By column, the order statistic that a further draw exceeds with probability ``rate``."""
-    trials = len(values)
-    rank = min(trials, math.ceil((1 - rate) * (trials + 1))) - 1
-    return np.sort(values, axis=0)[rank]
-
-
-def _sizes(smallest: int, largest: int) -> list[int]:
-    """Sizes from smallest to largest, each at most four times the one before.
-
-    Between these sizes thresholds are so close to a log-log line that more sizes add nothing.
-    """
-    steps = max(1, math.ceil(math.log(max(largest, smallest) / smallest, 4)))
-    sizes = np.geomspace(smallest, max(largest, smallest), steps + 1)
-    return sorted({round(size) for size in sizes})
+def _join_small_blocks(block: Array, least: int) -> tuple[Array, Array]:
+    """[n] a code for each row's block, ascending in time, and the blocks' sizes."""
+    numbers, inverse, counts = np.unique(block, return_inverse=True, return_counts=True)
+    joined = np.zeros(len(numbers), dtype=np.int64)
+    total, current = 0, 0
+    for position, count in enumerate(counts):
+        if total >= least:
+            current, total = current + 1, 0
+        joined[position] = current
+        total += int(count)
+    if total < least and current:  # the last block joins the one before
+        joined[joined == current] = current - 1
+    code = joined[inverse]
+    return code, np.bincount(code)

@@ -4,10 +4,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
+from monitoring.budget import Evidence
+from monitoring.explain.actions import advise_action
+from monitoring.faults import PREFIX
+from monitoring.faults.causes import name_faults
+from monitoring.harm import Harm
 from monitoring.settings import PolicySettings
-from refit.alert import Action, DriftDecision
+from refit.alert import Action, Alert, AlertStatus, DriftDecision, Severity
 from refit.drift import DriftResult, DriftState, Window
+from refit.incident import Cause, Incident
 from refit.settings import Settings
+
+_MOST_NAMED = 6
+"""Results that a decision's reasons describe; the alert has them all."""
+UNRESOLVED = (AlertStatus.OPEN, AlertStatus.ACKNOWLEDGED)
 
 
 class PolicyState(Settings):
@@ -18,92 +28,253 @@ class PolicyState(Settings):
         active_refit: The key of a refit that is requested or running; empty when there is none.
         last_refit_at: When the latest refit was requested.
         new_events: Events that the bundle has not seen; None when that is unknown.
-        alerted: ``subject/statistic`` of results that an unresolved alert already reports.
+        alerts: Alerts of these towers.
+        refused: Alerts whose refit the gate refused.
         faults: ``subject/statistic`` of results whose drift signals a broken feed, as the drift
             metrics declare it; counts when the policy names none.
         unreadable: One sentence for each feed that was given and could not be read. No decision
             can rest on what is not there: it is an alert, and no refit.
+        evidence: The evidence of all results together; None for the policy ``windows``.
+        harm: What waiting costs; None where that is unknown.
+        hurts: Whether live quality fell; None where it was not measured.
     """
 
     now: datetime
     active_refit: str = ""
     last_refit_at: datetime | None = None
     new_events: int | None = None
-    alerted: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+    refused: tuple[Alert, ...] = ()
     faults: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+    harm: Harm | None = None
+    hurts: bool | None = None
+
+    @property
+    def unresolved(self) -> tuple[Alert, ...]:
+        """Alerts that a person has not closed."""
+        return tuple(alert for alert in self.alerts if alert.status in UNRESOLVED)
 
 
-def decide(
+class Findings(Settings):
+    """What the results say, before any action is chosen.
+
+    Attributes:
+        windows: Ends of all windows, ascending.
+        drifting: ``subject/statistic`` of results that drift, by the policy's kind.
+        named: Named faults of feeds in the newest window.
+        broken: Other results in the newest window whose drift signals a broken feed.
+        unmeasured: Results without a value for too long, with the reason.
+        latest: The latest result of each name.
+    """
+
+    windows: tuple[datetime, ...]
+    drifting: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    unmeasured: dict[str, str] = {}
+    latest: dict[str, DriftResult] = {}
+
+    @property
+    def concerning(self) -> tuple[DriftResult, ...]:
+        """The results that an alert is about."""
+        names = dict.fromkeys([*self.named, *self.drifting, *self.broken, *self.unmeasured])
+        return tuple(self.latest[name] for name in names if name in self.latest)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not (self.drifting or self.named or self.unmeasured)
+
+
+def find_drift(
     policy: PolicySettings, results: Sequence[DriftResult], state: PolicyState
-) -> tuple[DriftDecision, tuple[DriftResult, ...]]:
-    """Decide on one action, with every reason for it and against a stronger one.
+) -> Findings:
+    """What the results say.
 
     Args:
         policy: The rules.
         results: Of the latest windows, from this run and earlier ones, in any order.
-        state: What else the decision depends on.
-
-    Returns:
-        The decision, and the results that it rests on: the latest of each that persistently
-        drifts or has insufficient data, and drift in the newest window that signals a fault.
+        state: What else counts.
     """
     windows = sorted({result.window.end for result in results})
     if not windows:
-        reason = "nothing was measured: no window has a single result"
-        return _decision(policy, Action.ALERT, [reason, *state.unreadable], state), ()
+        return Findings(windows=())
     series = _series(results)
-    drifting = [name for name, each in series.items() if _drifts(policy, each, windows)]
-    unmeasured = [
-        name
-        for name, each in series.items()
-        if _is_unmeasured(policy, each) and not _matches(name, policy.waived)
-    ]
     newest = windows[-1]
-    faults = [
+    drifting_now = {
         name
         for name, each in series.items()
-        if _signals_fault(policy, state, name)
-        and any(r.state is DriftState.DRIFT for r in each if r.window.end == newest)
+        if each[-1].window.end == newest and each[-1].state is DriftState.DRIFT
+    }
+    # Results without a probability, such as the share of fallbacks, have limits of their own.
+    counted = [
+        name for name, each in series.items() if state.evidence is None or each[-1].p_value is None
     ]
-    reasons = [_describe_drift(policy, name, series[name], windows) for name in drifting]
-    reasons += _describe_unmeasured(policy, {name: series[name][-1].why for name in unmeasured})
-    triggers = [name for name in drifting if _matches(name, policy.refit_on)]
-    concerning = tuple(
-        series[name][-1] for name in dict.fromkeys([*drifting, *unmeasured, *faults])
+    drifting = [name for name in counted if _persists(policy, series[name], windows)]
+    if state.evidence is not None and state.evidence.is_enough:
+        drifting += [name for name in state.evidence.leading if name in series]
+        drifting += sorted(drifting_now - set(drifting))
+    named = sorted(r.name for r in name_faults(series[name][-1] for name in drifting_now))
+    return Findings(
+        windows=tuple(windows),
+        drifting=tuple(name for name in drifting if not name.startswith(PREFIX)),
+        named=tuple(named),
+        broken=tuple(
+            name
+            for name in sorted(drifting_now)
+            if name not in named and _signals_fault(policy, state, name)
+        ),
+        unmeasured={
+            name: each[-1].why
+            for name, each in series.items()
+            if _is_unmeasured(policy, each) and not _matches(name, policy.waived)
+        },
+        latest={name: each[-1] for name, each in series.items()},
     )
+
+
+def decide(
+    policy: PolicySettings,
+    findings: Findings,
+    state: PolicyState,
+    incident: Incident | None = None,
+) -> DriftDecision:
+    """Decide on one action, with every reason for it and against a stronger one.
+
+    Args:
+        policy: The rules.
+        findings: What the results say.
+        state: What else the decision depends on.
+        incident: The story of the drifting results, when there are any.
+    """
+    if not findings.windows:
+        reason = "nothing was measured: no window has a single result"
+        return _decide_on(policy, Action.ALERT, [reason, *state.unreadable], state)
+    reasons = list(_describe(policy, findings, state))
     if state.unreadable:
         reasons += ["no refit: a feed cannot be read", *state.unreadable]
-        return _decision(policy, Action.ALERT, reasons, state), concerning
-    if not drifting and not unmeasured:
-        reasons.append(
-            f"no result drifted in {policy.windows_needed} of the last "
-            f"{policy.windows_considered} windows"
-        )
-        reasons += [f"{name} drifts in the newest window only" for name in faults]
-        return _decision(policy, Action.NOTHING, reasons, state), concerning
-    if drifting and not triggers:
-        reasons.append("no refit: the policy starts none for this drift (refit_on)")
-    if not drifting:
-        reasons.append("no refit: nothing drifts, but what was not measured may have drifted")
-    objections = _objections(policy, state, faults) if triggers else []
-    reasons += objections
-    if triggers and not objections:
-        reasons.append(f"a refit is due for {', '.join(triggers)}; nothing prevents it")
-        return _decision(policy, Action.REFIT, reasons, state), concerning
-    if set(drifting) | set(unmeasured) <= set(state.alerted):
-        reasons.append("an unresolved alert already reports all of this")
-        return _decision(policy, Action.NOTHING, reasons, state), concerning
-    return _decision(policy, Action.ALERT, reasons, state), concerning
+        return _decide_on(policy, Action.ALERT, reasons, state)
+    if findings.is_quiet:
+        reasons.append(_describe_quiet(policy, state))
+        reasons += [f"{name} drifts in the newest window only" for name in findings.broken]
+        return _decide_on(policy, Action.NOTHING, reasons, state)
+    wanted, why = _choose_action(policy, findings, state, incident)
+    reasons += why
+    if wanted is Action.REFIT:
+        objections = _object_to_refit(policy, findings, state, incident)
+        reasons += objections
+        if not objections:
+            return _decide_on(policy, Action.REFIT, reasons, state)
+        wanted = Action.ALERT
+    if wanted in (Action.ALERT, Action.WAIT) and _is_known(policy, findings, state):
+        reasons.append("an unresolved alert already reports all of this, and nothing got worse")
+        return _decide_on(policy, Action.NOTHING, reasons, state)
+    return _decide_on(policy, wanted, reasons, state)
 
 
-def _objections(policy: PolicySettings, state: PolicyState, faults: Sequence[str]) -> list[str]:
+def rate_severity(findings: Findings, state: PolicyState) -> Severity:
+    """How soon a person must look.
+
+    A page where people buy less or nothing can be measured; a warning for a broken feed and for
+    what is not measured; otherwise information.
+    """
+    fell = [
+        name
+        for name in findings.drifting
+        if name.startswith("live:") and findings.latest[name].state is DriftState.DRIFT
+    ]
+    if fell or state.unreadable or not findings.windows:
+        return Severity.PAGE
+    return Severity.WARN if findings.named or findings.unmeasured else Severity.INFO
+
+
+def find_worse(policy: PolicySettings, findings: Findings, alert: Alert) -> list[DriftResult]:
+    """Results that an unresolved alert does not tell yet, or that have become much worse."""
+    told = {result.name: result for result in alert.results}
+    return [
+        result
+        for result in findings.concerning
+        if result.name not in told or _is_worse(policy, told[result.name], result)
+    ]
+
+
+def _is_worse(policy: PolicySettings, before: DriftResult, now: DriftResult) -> bool:
+    if now.state is DriftState.OK:
+        return False
+    if before.state is not now.state:
+        return True
+    return bool(before.value and now.value and now.value >= policy.worse * before.value)
+
+
+def _choose_action(
+    policy: PolicySettings,
+    findings: Findings,
+    state: PolicyState,
+    incident: Incident | None,
+) -> tuple[Action, list[str]]:
+    """The action that the cause asks for, with the reason."""
+    if findings.named:
+        return Action.QUARANTINE, [
+            f"{', '.join(findings.named)}: the days of a broken feed are left out of training "
+            "until a person releases them"
+        ]
+    if not findings.drifting:
+        return Action.ALERT, [
+            "no refit: nothing drifts, but what was not measured may have drifted"
+        ]
+    if policy.kind == "windows":
+        triggers = [name for name in findings.drifting if _matches(name, policy.refit_on)]
+        if not triggers:
+            return Action.ALERT, ["no refit: the policy starts none for this drift (refit_on)"]
+        return Action.REFIT, [f"a refit is due for {', '.join(triggers)}"]
+    if incident is None or incident.cause is Cause.UNKNOWN:
+        return _weigh(policy, state)
+    advice = advise_action(incident, state.hurts)
+    told = f"{incident.cause}: {advice.sentence.rstrip('.')}"
+    if advice.action is Action.REFIT:
+        action, why = _weigh(policy, state)
+        return action, [told, *why]
+    return advice.action, [told]
+
+
+def _weigh(policy: PolicySettings, state: PolicyState) -> tuple[Action, list[str]]:
+    """Compare what waiting costs with what a refit costs."""
+    if state.harm is None:
+        return Action.WAIT, ["no refit: what waiting costs is not known"]
+    saved = state.harm.purchases * policy.recovered
+    price = (
+        f"{policy.refit_cost:.3g} purchases ({policy.refit_minutes:g} machine minutes at "
+        f"{policy.purchases_per_minute:g})"
+    )
+    if saved > policy.refit_cost:
+        return Action.REFIT, [
+            state.harm.because,
+            f"a refit is expected to win back {saved:.3g} purchases and costs {price}",
+        ]
+    return Action.WAIT, [
+        state.harm.because,
+        f"no refit: it would win back {saved:.3g} purchases and costs {price}; labels will decide",
+    ]
+
+
+def _object_to_refit(
+    policy: PolicySettings, findings: Findings, state: PolicyState, incident: Incident | None
+) -> list[str]:
     """Every reason not to start a refit now."""
     against = []
-    if faults:
+    broken = [*findings.named, *findings.broken]
+    if broken:
         against.append(
-            f"no refit: drift of {', '.join(faults)} signals a broken feed, and a model trained on "
+            f"no refit: drift of {', '.join(broken)} signals a broken feed, and a model trained on "
             "broken data is worse than an old one; fix the feed first"
+        )
+    unknown = [name for name in findings.unmeasured if name.startswith(PREFIX)]
+    if unknown:
+        against.append(
+            f"no refit: {', '.join(unknown)} was not measured, so a feed may be broken; see "
+            "policy.waived"
         )
     if not policy.enabled:
         against.append("no refit: the kill switch is on (enabled: false)")
@@ -113,6 +284,11 @@ def _objections(policy: PolicySettings, state: PolicyState, faults: Sequence[str
         until = state.last_refit_at + timedelta(hours=policy.cooldown_hours)
         if state.now < until:
             against.append(f"no refit: cooldown until {until:%Y-%m-%d %H:%M} UTC")
+    if (refused := _find_refused(policy, findings, state)) is not None:
+        against.append(
+            f"no refit: the gate refused one on this evidence (alert {refused.alert_id}); it is "
+            f"tried again after {policy.retry_days:g} days, or when something else drifts"
+        )
     if state.new_events is None:
         against.append("no refit: the number of new events is unknown")
     elif state.new_events < policy.minimum_new_events:
@@ -122,12 +298,36 @@ def _objections(policy: PolicySettings, state: PolicyState, faults: Sequence[str
     return against
 
 
-def _decision(
+def _find_refused(policy: PolicySettings, findings: Findings, state: PolicyState) -> Alert | None:
+    """An alert on at least the same drift whose refit the gate refused lately."""
+    oldest = state.now - timedelta(days=policy.retry_days)
+    for alert in state.refused:
+        told = {result.name for result in alert.results}
+        if alert.created_at >= oldest and set(findings.drifting) <= told:
+            return alert
+    return None
+
+
+def _is_known(policy: PolicySettings, findings: Findings, state: PolicyState) -> bool:
+    """Whether unresolved alerts tell everything that there is to tell."""
+    told = {r.name for alert in state.unresolved for r in alert.results}
+    names = {*findings.named, *findings.drifting, *findings.unmeasured}
+    if not names <= told:
+        return False
+    return not any(find_worse(policy, findings, alert) for alert in state.unresolved[:1])
+
+
+def _decide_on(
     policy: PolicySettings, action: Action, reasons: Sequence[str], state: PolicyState
 ) -> DriftDecision:
     every = list(reasons)
-    if policy.dry_run and action is Action.REFIT:
-        every.append("dry run: the refit is reported, not started")
+    acts = action not in (Action.NOTHING, Action.ALERT, Action.WAIT)
+    if acts and policy.dry_run:
+        every.append(f"dry run: the {action} is reported, not carried out")
+    elif acts and action not in policy.automatic:
+        every.append(f"a person decides: {action} is not automatic (policy.automatic)")
+    elif acts and not policy.enabled:
+        every.append(f"the kill switch is on (enabled: false): {action} is not carried out")
     return DriftDecision(action=action, reasons=tuple(every), at=state.now, dry_run=policy.dry_run)
 
 
@@ -149,7 +349,7 @@ def _select_recent(
     return [result for result in each if result.window.end in recent]
 
 
-def _drifts(
+def _persists(
     policy: PolicySettings, each: Sequence[DriftResult], windows: Sequence[datetime]
 ) -> bool:
     recent = _select_recent(policy, each, windows)
@@ -157,8 +357,14 @@ def _drifts(
 
 
 def _is_unmeasured(policy: PolicySettings, each: Sequence[DriftResult]) -> bool:
-    last = each[-policy.insufficient_data_windows :]
-    return len(last) == policy.insufficient_data_windows and all(
+    """Whether nothing was measured for too long, or nothing could be judged for much longer.
+
+    A rate is measured before there are enough earlier windows to compare it with.
+    """
+    measured = each[-1].level is not None
+    needed = policy.judgement_windows if measured else policy.insufficient_data_windows
+    last = each[-needed:]
+    return len(last) == needed and all(
         result.state is DriftState.INSUFFICIENT_DATA for result in last
     )
 
@@ -171,15 +377,28 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _describe_drift(
-    policy: PolicySettings, name: str, each: Sequence[DriftResult], windows: Sequence[datetime]
-) -> str:
-    recent = _select_recent(policy, each, windows)
-    drifted = [r for r in recent if r.state is DriftState.DRIFT]
-    last = drifted[-1]
+def _describe(policy: PolicySettings, findings: Findings, state: PolicyState) -> list[str]:
+    reasons = [findings.latest[name].detail for name in findings.named]
+    if findings.drifting and state.evidence is not None:
+        reasons.append(state.evidence.describe())
+    for name in findings.drifting[:_MOST_NAMED]:
+        result = findings.latest[name]
+        if result.value is not None and result.threshold is not None:
+            state_of = "drifts" if result.state is DriftState.DRIFT else "drifted before"
+            reasons.append(
+                f"{name} {state_of}: {result.value:.3g}, threshold {result.threshold:.3g}"
+            )
+    if more := findings.drifting[_MOST_NAMED:]:
+        reasons.append(f"and {len(more)} other results drift")
+    return reasons + _describe_unmeasured(policy, findings.unmeasured)
+
+
+def _describe_quiet(policy: PolicySettings, state: PolicyState) -> str:
+    if state.evidence is not None:
+        return f"no alert: {state.evidence.describe()}"
     return (
-        f"{name} drifted in {len(drifted)} of the last {policy.windows_considered} windows, "
-        f"most recently {last.value:.3g} over its threshold of {last.threshold:.3g}"
+        f"no result drifted in {policy.windows_needed} of the last "
+        f"{policy.windows_considered} windows"
     )
 
 

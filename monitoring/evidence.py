@@ -1,19 +1,24 @@
 """Evidence of an alert: queries and listings that moved most, shares that changed, pictures."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from monitoring.calibration import CalibratedMetric
-from monitoring.frame import Array, Frame, count_values, read_vectors
-from monitoring.measure import MonitoredData, read_window
+from monitoring.frame import Frame, read_vectors, require_vector_length, to_dense
+from monitoring.panel import rank_panel, show_panel
 from monitoring.reference import Reference
 from monitoring.review.charts import draw_metric
-from monitoring.review.evidence import AlertEvidence, MetricEvidence, ValueShare
+from monitoring.review.evidence import AlertEvidence, MetricEvidence, PanelQuery, ValueShare
+from monitoring.review.maps import collect_maps
 from monitoring.settings import MeasureSettings
+from monitoring.tables import stratify
+from monitoring.windows import MonitoredData, WindowReader
 from refit.drift import DriftResult, Window
 from refit.progress import log_message
 
@@ -31,13 +36,19 @@ def collect_evidence(
 
     What cannot be collected is left out, with a line in the log.
     """
-    rows = read_window(settings, reference, data, window, is_last=True)
-    frames = {name: frame for name, (frame, _) in rows.items() if frame is not None}
+    rows = WindowReader(settings, reference, data).read(window, is_last=True)
+    frames = {
+        name: frame.take(np.sort(stratify(frame.day, settings.sample_rows, settings.seed)))
+        for name, (frame, _) in rows.items()
+        if frame is not None
+    }
     found: dict[str, Any] = {}
     for name, find in (
         ("queries", _find_moved_queries),
         ("listings", _find_moved_listings),
         ("shares", _find_changed_shares),
+        ("maps", collect_maps),
+        ("panel", lambda reference, frames: _show_panel(settings, reference, data)),
     ):
         try:
             found[name] = tuple(find(reference, frames))
@@ -48,55 +59,64 @@ def collect_evidence(
     return AlertEvidence(window=window, metrics=metrics, **found)
 
 
+def _show_panel(
+    settings: MeasureSettings, reference: Reference, data: MonitoredData
+) -> list[PanelQuery]:
+    found = rank_panel(settings, reference, data)
+    return [] if isinstance(found, str) or not found.change else show_panel(found)
+
+
 def _describe_metrics(
     reference: Reference, frames: Mapping[str, Frame], names: set[str]
 ) -> Iterator[tuple[str, MetricEvidence]]:
-    for calibrated in reference.manifest.metrics:
-        if calibrated.name not in names:
+    for calibrated in reference.metrics:
+        name = calibrated.entry.name
+        if name not in names:
             continue
         picture = caption = ""
         try:
             metric = calibrated.load()
-            meaning, action = metric.advise(calibrated.subject)
+            meaning, action = metric.advise(calibrated.entry.subject)
         except Exception as error:
-            log_message(f"no runbook of {calibrated.name}: {type(error).__name__}: {error}")
+            log_message(f"no runbook of {name}: {type(error).__name__}: {error}")
             continue
         try:
-            if metric.draw is not None and calibrated.table in frames:
+            if metric.draw is not None and calibrated.entry.table in frames:
                 picture, caption = _draw(calibrated, reference, frames)
         except Exception as error:
-            log_message(f"no picture of {calibrated.name}: {type(error).__name__}: {error}")
+            log_message(f"no picture of {name}: {type(error).__name__}: {error}")
         evidence = MetricEvidence(
             unit=metric.unit, meaning=meaning, action=action, picture=picture, caption=caption
         )
-        yield calibrated.name, evidence
+        yield name, evidence
 
 
 def _draw(
     calibrated: CalibratedMetric, reference: Reference, frames: Mapping[str, Frame]
 ) -> tuple[str, str]:
+    table = calibrated.entry.table
     there, here = (
-        calibrated.encode(side[calibrated.table])[0] for side in (reference.frames, frames)
+        to_dense(calibrated.encode(side[table])[0]) for side in (reference.frames, frames)
     )
     if not len(here):
         return "", ""
-    return draw_metric(calibrated.load(), there, here, calibrated.parameters, calibrated.name)
+    name = calibrated.entry.name
+    return draw_metric(calibrated.load(), there, here, calibrated.parameters, name)
 
 
 def _find_moved_queries(
     reference: Reference, frames: Mapping[str, Frame]
 ) -> Iterable[dict[str, str]]:
     frame = frames["answers"]
-    there = reference.frames["answers"].column("query_embedding")
-    for row in _find_most_moved(there, frame.column("query_embedding")):
-        categories = frame.columns.get("category_1", np.full(len(frame), None))[row : row + 1]
-        most = count_values(categories).most_common(3)
+    rows = frame.take(_find_most_moved(reference.frames["answers"], frame, "query_embedding"))
+    for answer in rows.table.to_pylist():
+        counts = Counter(value for value in answer.get("category_1") or () if value)
+        most = ", ".join(f"{value} {n}×" for value, n in counts.most_common(3))
         yield {
-            "request": str(frame.column("request_id")[row]),
-            "user": str(frame.column("user_id")[row] or "(new)"),
-            "context": str(frame.column("context")[row]),
-            "recommended": ", ".join(f"{value} {n}×" for value, n in most)
-            or ", ".join(frame.column("item_ids")[row][:3]),
+            "request": str(answer["request_id"]),
+            "user": str(answer["user_id"] or "(new)"),
+            "context": str(answer["context"]),
+            "recommended": most or ", ".join(answer["item_ids"][:3]),
         }
 
 
@@ -106,13 +126,9 @@ def _find_moved_listings(
     if "listings" not in frames:
         return
     frame = frames["listings"]
-    there = reference.frames["listings"].column("embedding")
-    for row in _find_most_moved(there, frame.column("embedding")):
-        yield {
-            name: _format(cells[row])
-            for name, cells in frame.columns.items()
-            if name != "embedding"
-        }
+    rows = frame.take(_find_most_moved(reference.frames["listings"], frame, "embedding"))
+    for listing in rows.table.drop_columns(["embedding"]).to_pylist():
+        yield {name: _format(value) for name, value in listing.items()}
 
 
 def _format(value: Any) -> str:
@@ -121,31 +137,34 @@ def _format(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _find_most_moved(reference: Array, current: Array, most: int = 5) -> list[int]:
+def _find_most_moved(
+    reference: Frame, current: Frame, column: str, most: int = 5
+) -> NDArray[np.int64]:
     """Rows of ``current`` that have close neighbours there and none in ``reference``."""
-    length = len(next(v for v in reference if v is not None))
-    there, (rows, positions) = read_vectors(reference, length)[0], read_vectors(current, length)
+    length = require_vector_length(reference, column)
+    there, _ = read_vectors(reference.column(column), length)
+    rows, positions = read_vectors(current.column(column), length)
     if len(rows) <= NEIGHBOURS or len(there) <= NEIGHBOURS:
-        return []
+        return np.empty(0, dtype=np.int64)
     far = cKDTree(there).query(rows, NEIGHBOURS)[0][:, -1]
     near = cKDTree(rows).query(rows, NEIGHBOURS + 1)[0][:, -1]
-    return [int(row) for row in positions[np.argsort(near - far)[:most]]]
+    found: NDArray[np.int64] = positions[np.argsort(near - far)[:most]]
+    return found
 
 
 def _find_changed_shares(reference: Reference, frames: Mapping[str, Frame]) -> Iterable[ValueShare]:
     shares = []
-    for calibrated in reference.manifest.metrics:
-        if calibrated.table not in frames:
+    for calibrated in reference.metrics:
+        table = calibrated.entry.table
+        if table not in frames:
             continue
-        before, now = (
-            _list_shares(calibrated, side[calibrated.table]) for side in (reference.frames, frames)
-        )
+        before, now = (_list_shares(calibrated, side[table]) for side in (reference.frames, frames))
         if not now:
             continue
-        where = "recommended" if calibrated.table == "answers" else f"in {calibrated.table}"
+        where = "recommended" if table == "answers" else f"in {table}"
         shares += [
             ValueShare(
-                column=f"{calibrated.column} {where}",
+                column=f"{calibrated.entry.column} {where}",
                 value=value,
                 before=before.get(value, 0.0),
                 now=now.get(value, 0.0),
@@ -164,8 +183,8 @@ def _list_shares(calibrated: CalibratedMetric, frame: Frame) -> Mapping[str, flo
         list_shares = calibrated.load().list_shares
         if list_shares is None:
             return {}
-        shares = list_shares(frame, calibrated.column, calibrated.parameters)
+        shares = list_shares(frame, calibrated.entry.column, calibrated.parameters)
         return {value: share for value, share in shares.items() if math.isfinite(share)}
     except Exception as error:
-        log_message(f"no shares of {calibrated.name}: {type(error).__name__}: {error}")
+        log_message(f"no shares of {calibrated.entry.name}: {type(error).__name__}: {error}")
         return {}

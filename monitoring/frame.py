@@ -1,42 +1,51 @@
-"""Frame: sampled rows as named columns, and functions that read the cells of a column.
+"""Frame: rows of a table with the day of each, and functions that read whole columns at once.
 
 A cell holds a number, a string, a list of values or a vector. A cell is missing when it is null,
 NaN or "", and a vector is missing when it has another length than expected or is not finite.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit.errors import DataValidationError
 
 Array = NDArray[Any]
 Encoded = tuple[Array, NDArray[np.int64]]
-"""Encoded rows, the first axis being rows, and their positions within the frame."""
+"""Features of rows, the first axis being rows, and their positions within the frame.
+
+They may be a SciPy sparse array, which ``to_dense`` makes a dense one.
+"""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Columns of equal length.
+    """Rows of a table.
 
     Attributes:
-        columns: Arrays [n] by name; strings, lists and vectors are object arrays.
-        day: [n] the day number of each row, -1 where it is unknown.
+        table: The columns.
+        day: [n] days since 1970 of each row, with fractions; NaN where it is unknown.
         lacking: Columns that could not be built, with the reason.
     """
 
-    columns: Mapping[str, Array]
-    day: NDArray[np.int64]
+    table: pa.Table
+    day: NDArray[np.float64]
     lacking: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.day)
+        return self.table.num_rows
 
-    def column(self, name: str) -> Array:
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.table.column_names)
+
+    def column(self, name: str) -> pa.Array:
         """The column ``name``.
 
         Raises:
@@ -44,23 +53,75 @@ class Frame:
         """
         if name in self.lacking:
             raise DataValidationError(self.lacking[name])
-        if name not in self.columns:
-            have = ", ".join(sorted(self.columns)) or "no columns"
+        if name not in self.table.column_names:
+            have = ", ".join(sorted(self.table.column_names)) or "no columns"
             raise DataValidationError(f"column {name!r} is missing; there are: {have}")
-        return self.columns[name]
+        return combine(self.table[name])
+
+    def take(self, rows: NDArray[np.int64]) -> "Frame":
+        """The rows at some positions."""
+        return Frame(self.table.take(pa.array(rows)), self.day[rows], self.lacking)
 
 
-def is_missing(cells: Array, length: int | None = None) -> NDArray[np.bool_]:
-    """[n] which cells are missing; with ``length`` the cells are vectors."""
-    if cells.dtype != object:
-        return np.isnan(cells) if cells.dtype.kind == "f" else np.zeros(len(cells), dtype=bool)
-    return np.fromiter((_is_missing(cell, length) for cell in cells), bool, len(cells))
+def to_dense(features: Any) -> Array:
+    """[m, p] features, whether they are sparse or not."""
+    dense: Array = features.toarray() if hasattr(features, "toarray") else features
+    return dense
 
 
-def _is_missing(value: Any, length: int | None = None) -> bool:
-    if length is not None:
-        return value is None or len(value) != length or not np.isfinite(value).all()
-    return value is None or (isinstance(value, float) and value != value) or value == ""
+def mean_features(features: Any) -> NDArray[np.float64]:
+    """[p] the mean of features [m, p], summed in double precision."""
+    if hasattr(features, "indices"):
+        sums = np.bincount(features.indices, features.data, minlength=features.shape[1])
+        return np.asarray(sums, dtype=np.float64) / features.shape[0]
+    return np.asarray(features.mean(axis=0, dtype=np.float64))
+
+
+def combine(cells: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column in one piece, dictionaries and long strings as plain strings."""
+    if isinstance(cells, pa.ChunkedArray):
+        cells = cells.combine_chunks()
+        if isinstance(cells, pa.ChunkedArray):  # pyarrow keeps empty columns chunked
+            cells = pa.concat_arrays(cells.chunks) if cells.chunks else pa.array([], cells.type)
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        cells = cells.dictionary_decode()
+    if pa.types.is_large_string(cells.type) or pa.types.is_string_view(cells.type):
+        cells = cells.cast(pa.string())
+    return cells
+
+
+def is_number(cells: pa.Array) -> bool:
+    """Whether a column holds numbers."""
+    kind = cells.type
+    return bool(
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def is_list(cells: pa.Array) -> bool:
+    """Whether a column holds lists."""
+    kind = cells.type
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def is_vector(cells: pa.Array) -> bool:
+    """Whether a column holds lists of numbers."""
+    return is_list(cells) and is_number(pa.array([], cells.type.value_type))
+
+
+def find_missing(cells: pa.Array, length: int = 0) -> NDArray[np.bool_]:
+    """[n] which cells are missing; with ``length`` the cells are vectors of that length."""
+    if length:
+        found = np.ones(len(cells), dtype=bool)
+        found[read_vectors(cells, length)[1]] = False
+        return found
+    missing = pc.is_null(cells, nan_is_null=True)
+    if pa.types.is_string(cells.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(cells, ""), False))
+    return np.asarray(missing.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def read_numbers(frame: Frame, column: str) -> Encoded:
@@ -69,52 +130,34 @@ def read_numbers(frame: Frame, column: str) -> Encoded:
     Raises:
         DataValidationError: The column is missing or does not hold numbers.
     """
+    cells = frame.column(column)
     try:
-        numbers = np.asarray(frame.column(column), dtype=np.float64)
-    except (TypeError, ValueError):
+        numbers = pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataValidationError(f"column {column!r} does not hold numbers") from None
     positions = np.flatnonzero(np.isfinite(numbers))
     return numbers[positions], positions
 
 
-def read_vectors(cells: Array, length: int) -> Encoded:
-    """[m, length] the vectors that are not missing, and their positions."""
-    positions = np.flatnonzero(~is_missing(cells, length))
-    if not len(positions):
-        return np.empty((0, length)), positions
-    return np.stack(list(cells[positions])).astype(np.float64), positions
+def read_vectors(cells: pa.Array, length: int) -> Encoded:
+    """[m, length] float32 the vectors that are not missing, and their positions."""
+    if not is_list(cells):
+        return np.empty((0, length), dtype=np.float32), np.empty(0, dtype=np.int64)
+    fits = pc.fill_null(pc.equal(pc.list_value_length(cells), length), False)
+    positions = np.flatnonzero(fits.to_numpy(zero_copy_only=False))
+    chosen = cells if len(positions) == len(cells) else cells.take(pa.array(positions))
+    flat = pc.cast(pc.list_flatten(chosen), pa.float32(), safe=False)
+    rows = flat.to_numpy(zero_copy_only=False).reshape(-1, length)
+    finite = np.isfinite(rows).all(axis=1)
+    return (rows, positions) if finite.all() else (rows[finite], positions[finite])
 
 
-def list_values(cell: Any) -> list[Any]:
-    """The values of a cell that holds one or a list of them, without missing ones."""
-    cells = cell if isinstance(cell, list | tuple | np.ndarray) else (cell,)
-    return [value for value in cells if not _is_missing(value)]
-
-
-def count_values(cells: Array) -> Counter[str]:
-    """How often each value occurs, as strings."""
-    counts: Counter[str] = Counter()
-    for cell in cells:
-        counts.update(str(value) for value in list_values(cell))
-    return counts
-
-
-def share_values(cells: Array) -> dict[str, float]:
-    """The share of each value among all values."""
-    counts = count_values(cells)
-    total = counts.total()
-    return {value: count / total for value, count in counts.items()}
-
-
-def find_frequent_values(cells: Array, most: int) -> tuple[str, ...]:
-    """The ``most`` most frequent values, the most frequent first."""
-    return tuple(value for value, _ in count_values(cells).most_common(most))
-
-
-def find_vector_length(cells: Array) -> int:
+def find_vector_length(cells: pa.Array) -> int:
     """The most frequent length of the vectors in a column, 0 where it holds none."""
-    lengths = Counter(len(cell) for cell in cells if isinstance(cell, np.ndarray))
-    return lengths.most_common(1)[0][0] if lengths else 0
+    if not is_vector(cells):
+        return 0
+    lengths = pc.value_counts(pc.drop_null(pc.list_value_length(cells))).to_pylist()
+    return int(max(lengths, key=lambda each: each["counts"])["values"]) if lengths else 0
 
 
 def require_vector_length(frame: Frame, column: str) -> int:
@@ -129,10 +172,42 @@ def require_vector_length(frame: Frame, column: str) -> int:
     return length
 
 
-def pad_rows(rows: Sequence[Sequence[int]], width: int) -> Encoded:
-    """[m, width] the rows that are not empty, padded with -1, and their positions."""
-    codes = np.full((len(rows), width), -1, dtype=np.int64)
-    for position, row in enumerate(rows):
-        codes[position, : len(row)] = row[:width]
-    positions = np.flatnonzero((codes >= 0).any(axis=1))
-    return codes[positions], positions
+def list_values(cells: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """The values of all cells as strings, without missing ones, and the row of each.
+
+    A cell holds one value or a list of them.
+    """
+    if is_list(cells):
+        rows = pc.list_parent_indices(cells).to_numpy(zero_copy_only=False)
+        values = combine(pc.list_flatten(cells))
+    else:
+        rows, values = np.arange(len(cells)), cells
+    there = np.flatnonzero(~find_missing(values))
+    if len(there) < len(values):
+        values, rows = values.take(pa.array(there)), rows[there]
+    return values if pa.types.is_string(values.type) else pc.cast(values, pa.string()), rows
+
+
+def count_values(cells: pa.Array) -> dict[str, int]:
+    """How often each value occurs, as strings, the most frequent first."""
+    counts = pc.value_counts(list_values(cells)[0]).to_pylist()
+    counts.sort(key=lambda each: (-each["counts"], each["values"]))
+    return {each["values"]: each["counts"] for each in counts}
+
+
+def share_values(cells: pa.Array) -> dict[str, float]:
+    """The share of each value among all values."""
+    counts = count_values(cells)
+    total = sum(counts.values())
+    return {value: count / total for value, count in counts.items()}
+
+
+def find_frequent_values(cells: pa.Array, most: int) -> list[str]:
+    """The ``most`` most frequent values, the most frequent first."""
+    return list(count_values(cells))[:most]
+
+
+def code_values(values: pa.Array, vocabulary: Array) -> NDArray[np.int64]:
+    """[n] the position of each value in the vocabulary, -1 for those that are not in it."""
+    codes = pc.index_in(values, value_set=pa.array(vocabulary.tolist(), pa.string()))
+    return np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,278 +1,280 @@
-"""Measure: compare windows of the prediction log, and of the data behind it, with the reference."""
+"""Measure: compare windows of the prediction log, and of the data behind it, with earlier days."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from monitoring import tables
-from monitoring.calibration import CalibratedMetric
-from monitoring.frame import Frame
+from monitoring.calibration import CalibratedMetric, MetricEntry, find_slot
+from monitoring.expectation import Comparison, Days, Floats, compare, fit_variogram
+from monitoring.faults.check import check_feeds
+from monitoring.frame import Array, Frame, mean_features, to_dense
 from monitoring.live_quality import measure_live_quality
-from monitoring.reference import Reference
+from monitoring.panel import measure_panel
+from monitoring.quality.settings import QualitySettings
+from monitoring.reference import TABLES, Reference
 from monitoring.settings import MeasureSettings
+from monitoring.summary import WindowSummary
+from monitoring.windows import MonitoredData, WindowReader, WindowTable
 from refit.drift import DriftResult, DriftState, Window
 from refit.errors import DataValidationError, RefitError, UsageError
 
-WindowTable = tuple[Frame | None, str]
-"""A window's rows and a detail to report with them; or None and the reason why there are none."""
+if TYPE_CHECKING:
+    from monitoring.reports.drift import Outcome
+
+EXTREMES = 3
+"""So many rows of a window alone are no drift."""
 
 
 @dataclass(frozen=True)
-class MonitoredData:
-    """Where the data of a run of the monitor is.
+class Measurement:
+    """The results of some windows, and what later windows need to know of them."""
 
-    Attributes:
-        log: Prediction log: a folder, or one Parquet file.
-        events: Parquet of events in contract columns; their ``request_id`` makes them outcomes.
-        items: Parquet of the current items table in contract columns. With ``listed_at`` a
-            window's rows are its new listings; without, all items belong to the last window.
-        index: Index folder of the current live stock; it belongs to the window that contains its
-            ``as_of``, or to the last window when that is later.
-        unreadable: Why ``log``, ``events`` or ``items`` could not be read, though it was given.
-    """
-
-    log: Path
-    events: Path | None = None
-    items: Path | None = None
-    index: Path | None = None
-    unreadable: Mapping[str, RefitError] = field(default_factory=dict)
-
-
-def daily_windows(end: datetime, count: int, days: float = 1.0) -> list[Window]:
-    """The last ``count`` windows of ``days`` length before ``end``, oldest first."""
-    length = timedelta(days=days)
-    starts = [end - length * back for back in range(count, 0, -1)]
-    return [Window(start=start, end=start + length) for start in starts]
+    results: tuple[DriftResult, ...]
+    summaries: tuple[WindowSummary, ...]
 
 
 def measure(
     settings: MeasureSettings,
-    reference: Path,
+    reference: Reference,
     data: MonitoredData,
     windows: Sequence[Window],
     workspace: Path | None = None,
-) -> list[DriftResult]:
-    """Compare every window with the reference.
+    history: Sequence[WindowSummary] = (),
+    quality: QualitySettings | None = None,
+) -> Measurement:
+    """Compare every window with what the reference and earlier windows lead to expect.
 
     Nothing that could not be measured is ok: too few rows, a missing column, an empty window, a
     drift metric that cannot be loaded or that fails is insufficient data, with the reason.
 
     Args:
-        settings: Sampling and live quality; metrics and thresholds are the reference's own.
-        reference: Reference folder, see ``build_reference``.
+        settings: Sampling; metrics are the reference's own.
+        reference: What is expected, see ``build_reference``.
         data: What to measure.
         windows: The windows to measure, oldest first.
-        workspace: Evidently workspace folder; gets one run per window, in project ``refit``.
+        workspace: Evidently workspace folder; gets one run per window and table, in project
+            ``refit``.
+        history: Of windows of the same towers that were measured before.
+        quality: How live quality is measured; None for the defaults.
 
     Raises:
         UsageError: No windows were given.
-        RefitError: The reference cannot be read.
     """
     if not windows:
         raise UsageError("no windows were given to measure")
-    from monitoring import evidently_report
-
-    opened = Reference.read(reference)
-    embedding_version = opened.manifest.embedding_version
-    # What the thresholds rest on cannot be changed afterwards.
-    frozen = ("depth", "mix_columns", "sample_size")
-    calibrated = opened.manifest.settings
+    # What the reference was built with cannot be changed afterwards.
+    frozen = ("depth", "mix_columns", "window_days")
+    calibrated = reference.manifest.settings
     settings = settings.model_copy(update={name: getattr(calibrated, name) for name in frozen})
-    live = measure_live_quality(settings, data.log, data.events, embedding_version, windows)
-    references: dict[str, Any] = {}
-    results: list[DriftResult] = []
-    snapshots = []
-    for window in windows:
-        rows = read_window(settings, opened, data, window, is_last=window == windows[-1])
-        levels = [result for result in live if result.window == window]
-        sides, measured = _encode(opened, rows, window, references)
-        without_value = [r for r in (*measured, *levels) if r.value is None]
-        notes = {
-            "embedding_version": embedding_version,
-            DriftState.INSUFFICIENT_DATA: ", ".join(result.name for result in without_value),
-        }
-        snapshot, values, errors = evidently_report.run_window(sides, levels, window, notes)
-        for metric, _, current in sides:
-            n, detail = current.stats().row_count, rows[metric.table][1]
-            value = values.get(metric.name)
-            why = errors.get(metric.name, "Evidently returned no value") if value is None else ""
-            measured.append(_to_result(metric, opened, window, value, n, why, detail))
-        snapshots.append(snapshot)
-        results += measured + levels
-    if workspace is not None:
-        evidently_report.add_to_workspace(workspace, snapshots)
-    return results
-
-
-def read_window(
-    settings: MeasureSettings,
-    reference: Reference,
-    data: MonitoredData,
-    window: Window,
-    is_last: bool,
-) -> dict[str, WindowTable]:
-    """Every table that has rows for a window; of a table that cannot be read, the reason.
-
-    Args:
-        settings: Sample sizes and columns.
-        reference: An opened reference.
-        data: Where the tables are.
-        window: The window.
-        is_last: Whether it is the newest of the run; it also gets data that carries no time.
-    """
-    readers: dict[str, Callable[[], WindowTable | None]] = {
-        "answers": lambda: _read_answers(settings, reference, data, window),
-        "listings": lambda: _read_listings(settings, reference, data, window, is_last),
-        "items": lambda: _read_items(settings, data, window, is_last),
-        "events": lambda: _read_events(settings, data, window),
-    }
-    found: dict[str, WindowTable] = {}
-    for name, read in readers.items():
-        try:
-            if name in data.unreadable:
-                raise data.unreadable[name]
-            table = read()
-        except Exception as error:
-            table = None, f"{type(error).__name__}: {error}"
-        if table is not None:
-            found[name] = table
-    return found
-
-
-def _read_answers(
-    settings: MeasureSettings, reference: Reference, data: MonitoredData, window: Window
-) -> WindowTable:
-    stock = [reference.attributes]
-    if data.items is not None:
-        wanted = {"item_id", "price", *settings.mix_columns}
-        names = [n for n in pq.read_schema(data.items).names if n in wanted]
-        stock.append(pq.read_table(data.items, columns=names))
-    edges = reference.manifest.price_edges
-    attributes = tables.Attributes.of(stock, settings.mix_columns, edges)
-    answers = tables.read_answers(
-        data.log,
-        window,
-        reference.manifest.embedding_version,
-        settings.sample_size,
+    towers = reference.manifest.embedding_version
+    live = measure_live_quality(
         settings,
-        attributes,
+        data.log,
+        data.events,
+        towers,
+        windows,
+        quality=quality,
+        items=data.items,
+        index=data.index,
     )
-    left_out = []
-    if answers.foreign:
-        left_out.append(f"{answers.foreign} answers of other towers")
-    if answers.fallbacks:
-        left_out.append(f"{answers.fallbacks} fallbacks")
-    return answers.frame, f"left out: {' and '.join(left_out)}" if left_out else ""
-
-
-def _read_listings(
-    settings: MeasureSettings,
-    reference: Reference,
-    data: MonitoredData,
-    window: Window,
-    is_last: bool,
-) -> WindowTable | None:
-    if data.index is None:
-        return (None, "no index of the current stock was given") if is_last else None
-    embedding_version, as_of, stock, vectors = tables.read_listings(data.index)
-    if as_of is None:
-        return (None, "the index does not name its time (as_of)") if is_last else None
-    if as_of <= window.start:
-        old = f"the index is of {as_of:%Y-%m-%d %H:%M}, before this window: run index_refresh"
-        return (None, old) if is_last else None
-    if as_of > window.end and not is_last:
-        return None
-    if embedding_version != reference.manifest.embedding_version:
-        return None, (
-            f"the index was built with towers {embedding_version}, the reference with "
-            f"{reference.manifest.embedding_version}: vectors of other towers cannot be compared"
+    feeds = check_feeds(settings, reference, data, windows)
+    reader = WindowReader(settings, reference, data)
+    results: list[DriftResult] = []
+    summaries: list[WindowSummary] = []
+    snapshots: list[Any] = []
+    for window in windows:
+        rows = reader.read(window, is_last=window == windows[-1])
+        earlier = [s for s in (*history, *summaries) if s.window.end <= window.start]
+        levels = [result for result in live if result.window == window]
+        broken = [result for result in feeds if result.window == window]
+        if "listings" in rows:  # an index came
+            levels.append(measure_panel(settings, reference, data, window))
+        measured = _WindowMeasurement(
+            settings, reference, window, earlier, described=workspace is not None
         )
-    days = np.full(stock.num_rows, -1, dtype=np.int64)
-    return tables.listings_frame(stock, vectors, days, settings.sample_size, settings), ""
+        for name in TABLES:
+            if name in rows:
+                measured.add_table(name, rows[name], levels if name == "answers" else ())
+        results += [*measured.results, *levels, *broken]
+        summaries += measured.summaries
+        snapshots += measured.snapshots
+    if workspace is not None:
+        from monitoring.reports.workspace import add_to_workspace
+
+        subjects = {result.subject for result in live}
+        add_to_workspace(workspace, snapshots, reference.manifest.metrics, subjects)
+    return Measurement(tuple(results), tuple(summaries))
 
 
-def _read_items(
-    settings: MeasureSettings, data: MonitoredData, window: Window, is_last: bool
-) -> WindowTable | None:
-    if data.items is None:
-        return None, "no items table was given"
-    timed = "listed_at" in pq.read_schema(data.items).names
-    if not timed and not is_last:
-        return None
-    return (
-        tables.read_table(data.items, "listed_at", window, settings.sample_size, settings)[0],
-        "new listings" if timed else "all items",
+@dataclass
+class _WindowMeasurement:
+    """The measurement of one window in progress, table by table."""
+
+    settings: MeasureSettings
+    reference: Reference
+    window: Window
+    earlier: Sequence[WindowSummary]
+    described: bool
+    results: list[DriftResult] = field(default_factory=list)
+    summaries: list[WindowSummary] = field(default_factory=list)
+    snapshots: list[Any] = field(default_factory=list)
+    _rows: dict[str, int] = field(default_factory=dict)
+
+    def add_table(self, name: str, table: WindowTable, levels: Sequence[DriftResult]) -> None:
+        """Measure a table in one Evidently report; ``levels`` are shown beside it."""
+        from monitoring.reports.drift import run_report
+
+        frame, detail = table
+        metrics = [m for m in self.reference.metrics if m.entry.table == name]
+        if frame is None or not len(frame):
+            why = detail if frame is None else "0 usable rows"
+            self.results += [self._to_result(m.entry, None, why) for m in metrics]
+            return
+        shown = {r.subject: r.level for r in levels if r.level is not None}
+        # On matrices this small several threads only wait for each other.
+        with threadpool_limits(1):
+            snapshot, outcomes, errors = run_report(
+                metrics,
+                self._compare,
+                self.reference.frames[name],
+                frame,
+                self.settings.false_alarm_rate,
+                shown,
+                self.described,
+                timestamp=self.window.end,
+                name=f"{self.window.start:%Y-%m-%d %H:%M} {name}",
+                metadata={"embedding_version": self.reference.manifest.embedding_version},
+                tags=[name],
+            )
+        self.snapshots.append(snapshot)
+        for metric in metrics:
+            outcome = outcomes.get(metric.entry.name)
+            error = errors.get(metric.entry.name)
+            why = str(error) if isinstance(error, RefitError) else repr(error)
+            result = self._to_result(metric.entry, outcome, why if error else detail)
+            self.results.append(result)
+            if outcome is not None:
+                drifted = result.state is DriftState.DRIFT
+                here = outcome.comparison.window
+                self.summaries.append(summarise_window(metric.entry, self.window, here, drifted))
+
+    def _compare(self, metric: CalibratedMetric, frame: Frame) -> Comparison:
+        """Compare a window's rows with what is expected.
+
+        Raises:
+            RefitError: The metric cannot be loaded, or the rows cannot be measured.
+        """
+        features, positions = metric.encode(frame)
+        n, least = len(positions), self.settings.minimum_rows
+        self._rows[metric.entry.name] = n
+        if n < least:
+            raise DataValidationError(f"{n} usable rows, {least} are needed")
+        here = _summarise(self.settings, metric, frame, features, positions, self.window)
+        days = metric.reference.joined_with(to_earlier_days(self.settings, metric, self.earlier))
+        variogram = fit_variogram(days, metric.noise)
+        compared = compare(days, metric.noise, variogram, here)
+        if compared.p_value > self.settings.false_alarm_rate:
+            return compared
+        without = here.replace_means(_leave_out_extremes(metric, features, compared)[None])
+        robust = compare(days, metric.noise, variogram, without)
+        return replace(compared, p_value=max(compared.p_value, robust.p_value))
+
+    def _to_result(self, entry: MetricEntry, outcome: "Outcome | None", note: str) -> DriftResult:
+        state, value, threshold = DriftState.INSUFFICIENT_DATA, None, None
+        if outcome is not None:
+            value = outcome.value
+            threshold = outcome.threshold
+            is_drift = not outcome.is_probable and value >= entry.floor
+            state = DriftState.DRIFT if is_drift else DriftState.OK
+        return DriftResult(
+            subject=entry.subject,
+            statistic=entry.statistic,
+            value=value,
+            threshold=threshold,
+            p_value=outcome.p_value if outcome else None,
+            n_reference=entry.n_reference,
+            n_current=self._rows.get(entry.name, 0),
+            window=self.window,
+            state=state,
+            embedding_version=self.reference.manifest.embedding_version,
+            why="" if outcome else note,
+            detail=note if outcome else "",
+        )
+
+
+def summarise_window(
+    entry: MetricEntry, window: Window, here: Days, drifted: bool
+) -> WindowSummary:
+    """What later windows need to know of a measured window."""
+    return WindowSummary(
+        subject=entry.subject,
+        statistic=entry.statistic,
+        window=window,
+        mean=tuple(here.means[0].tolist()),
+        n=float(here.n[0]),
+        age=float(here.age[0]),
+        drifted=drifted,
     )
 
 
-def _read_events(settings: MeasureSettings, data: MonitoredData, window: Window) -> WindowTable:
-    if data.events is None:
-        return None, "no events were given"
-    size = settings.sample_size
-    return tables.read_table(data.events, "event_time", window, size, settings)[0], ""
-
-
-def _encode(
-    reference: Reference,
-    rows: Mapping[str, WindowTable],
-    window: Window,
-    references: dict[str, Any],
-) -> tuple[list[Any], list[DriftResult]]:
-    """What can be measured, as Evidently data sets; and results for what cannot be."""
-    from monitoring.evidently_report import to_dataset
-
-    sides: list[Any] = []
-    insufficient: list[DriftResult] = []
-    for metric in reference.manifest.metrics:
-        if metric.table not in rows:
-            continue
-        n = 0
-        try:
-            frame, why = rows[metric.table]
-            if frame is None:
-                raise DataValidationError(why)
-            current = metric.encode(frame)[0]
-            n = len(current)
-            if n < metric.needs_n:
-                raise DataValidationError(f"{n} usable rows, {metric.needs_n} are needed")
-            if metric.name not in references:
-                there = metric.encode(reference.frames[metric.table])[0]
-                references[metric.name] = to_dataset(there)
-            sides.append((metric, references[metric.name], to_dataset(current)))
-        except Exception as error:
-            why = str(error) if isinstance(error, RefitError) else repr(error)
-            insufficient.append(_to_result(metric, reference, window, None, n, why))
-    return sides, insufficient
-
-
-def _to_result(
+def _summarise(
+    settings: MeasureSettings,
     metric: CalibratedMetric,
-    reference: Reference,
+    frame: Frame,
+    features: Array,
+    positions: Array,
     window: Window,
-    value: float | None,
-    n: int,
-    why: str,
-    detail: str = "",
-) -> DriftResult:
-    threshold = metric.threshold_at(n)
-    state = DriftState.INSUFFICIENT_DATA
-    if value is not None:
-        state = DriftState.DRIFT if value > threshold else DriftState.OK
-    return DriftResult(
-        subject=metric.subject,
-        statistic=metric.statistic,
-        value=value,
-        threshold=threshold if value is not None else None,
-        n_reference=metric.n_reference,
-        n_current=n,
-        window=window,
-        state=state,
-        embedding_version=reference.manifest.embedding_version,
-        why=why,
-        detail=detail if value is not None else "",
+) -> Days:
+    """A window as a single day."""
+    start = window.start.timestamp() / tables.SECONDS_A_DAY
+    age = 0.0
+    if "index_age" in frame.names:
+        age = float(pc.mean(frame.column("index_age").take(positions)).as_py())
+    mean = metric.place(mean_features(features))
+    return Days(
+        mean[None],
+        np.array([metric.count_effective(frame, positions)]),
+        np.array([start]),
+        np.array([find_slot(start, settings)]),
+        np.array([age]),
+    )
+
+
+def _leave_out_extremes(metric: CalibratedMetric, features: Any, compared: Comparison) -> Floats:
+    """[q] the mean without the few rows that moved it most: no drift may rest on them alone.
+
+    Where the reference has hardly a row of a kind, one such row in a window is no rarity.
+    """
+    moved = metric.axes @ (compared.window.means[0] - compared.expected)
+    reach = np.asarray(features @ moved)
+    most = np.argpartition(reach, -EXTREMES)[-EXTREMES:]
+    n = len(reach)
+    rest = mean_features(features) * n - to_dense(features[most]).sum(axis=0, dtype=np.float64)
+    return metric.place(rest / (n - EXTREMES))
+
+
+def to_earlier_days(
+    settings: MeasureSettings, metric: CalibratedMetric, earlier: Sequence[WindowSummary]
+) -> Days:
+    """Earlier windows of a metric that did not drift, the latest of ``reference_days``."""
+    own = [
+        s
+        for s in earlier
+        if (s.subject, s.statistic) == (metric.entry.subject, metric.entry.statistic)
+        and not s.drifted
+    ]
+    own = own[-round(settings.reference_days / settings.window_days) :]
+    start = np.array([s.window.start.timestamp() / tables.SECONDS_A_DAY for s in own])
+    return Days(
+        np.array([s.mean for s in own]).reshape(len(own), metric.axes.shape[1]),
+        np.array([s.n for s in own]),
+        start,
+        np.array([find_slot(at, settings) for at in start], dtype=np.int64),
+        np.array([s.age for s in own]),
     )

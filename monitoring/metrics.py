@@ -5,7 +5,8 @@
 ``refit_monitor_decided_timestamp_seconds``    time of the monitor's last decision
 ``refit_monitor_bundle_timestamp_seconds``     when the bundle it monitored was built; ``bundle_id``
 ``refit_monitor_drift_results``                results of the newest window, by ``state``
-``refit_monitor_unresolved_alerts``            alerts, by ``about``: drift or insufficient data
+``refit_monitor_unresolved_alerts``            alerts, by ``about`` (drift or insufficient data) and
+                                               ``severity``; those that are muted are left out
 ``refit_monitor_last_refit``                   1 for the ``state`` of the last refit, else 0
 ``refit_monitor_last_refit_timestamp_seconds`` when that refit was requested
 =============================================  ===================================================
@@ -21,14 +22,12 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from monitoring.store import ALERTS, DECISIONS, REFITS, RESULTS, Refit, RefitState, has_tables
-from refit.alert import Alert, AlertStatus, DriftDecision
+from refit.alert import Alert, AlertStatus, DriftDecision, Severity
+from refit.bundle import find_build_time
 from refit.database import Database
 from refit.drift import DriftResult, DriftState
 from refit.errors import RefitError
 from refit.progress import log_message
-
-STAMP = "%Y%m%dT%H%M%S%fZ"
-"""The time at the start of a bundle's id: when it was built."""
 
 
 class StoreCollector(Collector):
@@ -83,11 +82,8 @@ def _decisions(db: Connection) -> Iterator[GaugeMetricFamily]:
 
 def _built_at(bundle_id: str) -> float:
     """Seconds since 1970; NaN, for which no alert fires, where the id holds no time."""
-    try:
-        built = datetime.strptime(bundle_id.split("-")[0], STAMP)
-    except ValueError:
-        return nan
-    return built.replace(tzinfo=UTC).timestamp()
+    built = find_build_time(bundle_id)
+    return nan if built is None else built.timestamp()
 
 
 def _results(db: Connection) -> GaugeMetricFamily:
@@ -104,14 +100,25 @@ def _results(db: Connection) -> GaugeMetricFamily:
 
 def _alerts(db: Connection) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
-        "refit_monitor_unresolved_alerts", "Alerts that are not resolved.", labels=["about"]
+        "refit_monitor_unresolved_alerts",
+        "Alerts that are neither resolved nor muted.",
+        labels=["about", "severity"],
     )
-    alerts = [Alert.parse_json(body) for body in db.scalars(select(ALERTS.c.body))]
-    unresolved = [alert for alert in alerts if alert.status is not AlertStatus.RESOLVED]
+    unresolved = select(ALERTS.c.body).where(ALERTS.c.status != AlertStatus.RESOLVED)
+    alerts = [Alert.parse_json(body) for body in db.scalars(unresolved)]
+    now = datetime.now(UTC)
+    heard = [each for each in alerts if each.muted_until is None or each.muted_until <= now]
     for state in (DriftState.DRIFT, DriftState.INSUFFICIENT_DATA):
-        about = [a for a in unresolved if any(r.state is state for r in a.results)]
-        family.add_metric([state], len(about))
+        about = [each.severity for each in heard if state in _what_about(each)]
+        for severity in Severity:
+            family.add_metric([state, severity], about.count(severity))
     return family
+
+
+def _what_about(alert: Alert) -> set[DriftState]:
+    """What an alert is about; drift, where its results drifted in earlier windows only."""
+    states = {result.state for result in alert.results} - {DriftState.OK}
+    return states or {DriftState.DRIFT}
 
 
 def _refits(db: Connection) -> Iterator[GaugeMetricFamily]:

@@ -8,20 +8,43 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from monitoring.alerts import UNRESOLVED, refresh_pages
-from monitoring.decide import PolicyState, decide
-from monitoring.evidence import collect_evidence
-from monitoring.measure import MonitoredData, measure
+from monitoring.alerts import HISTORY_WINDOWS, MONITOR, escalate, make_entry, refresh_pages
+from monitoring.budget import DAYS_PER_MONTH, Evidence, collect_evidence
+from monitoring.decide import (
+    Findings,
+    PolicyState,
+    decide,
+    find_drift,
+    find_worse,
+    rate_severity,
+)
+from monitoring.evidence import collect_evidence as show_evidence
+from monitoring.explain import collect_context, explain
+from monitoring.faults.causes import find_quarantines
+from monitoring.harm import estimate_harm
+from monitoring.measure import measure
+from monitoring.orders import Means, Refresh, carry_out_orders
 from monitoring.reference import Reference
 from monitoring.refits import Launch, carry_out, resume_refits
 from monitoring.review.pages import write_index
 from monitoring.settings import MonitorSettings
-from monitoring.store import UNDER_WAY, AlertStore, Refit
-from refit.alert import Action, Alert, DriftDecision
+from monitoring.store import (
+    UNDER_WAY,
+    AlertStore,
+    Order,
+    OrderRequest,
+    Refit,
+    RefitState,
+    WrongState,
+)
+from monitoring.summary import WindowSummary
+from monitoring.windows import MonitoredData
+from refit.alert import Action, Alert, AlertStatus, DriftDecision
 from refit.drift import DriftResult, DriftState, Window
-from refit.errors import RefitError
 from refit.files import write_json
+from refit.incident import Cause, Incident
 from refit.progress import log_message
+from refit.quarantine import Quarantine
 
 
 @dataclass(frozen=True)
@@ -33,12 +56,14 @@ class MonitorInputs:
         reference: Its reference folder.
         data: Prediction log, events, items and index.
         windows: The windows to measure, oldest first; all of them are over.
+        notes: Sentences that the reasons of the decision begin with.
     """
 
     bundle_id: str
     reference: Path
     data: MonitoredData
     windows: Sequence[Window]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,12 +75,34 @@ class MonitorOutcome:
         decision: The decision.
         alert: The alert that was raised, or the one of an earlier run for the same window.
         refit: The refit that this run claimed.
+        evidence: What the results together say that something drifts.
+        incident: The story of what drifts.
     """
 
     results: tuple[DriftResult, ...]
     decision: DriftDecision
     alert: Alert | None
     refit: Refit | None
+    evidence: Evidence | None = None
+    incident: Incident | None = None
+
+    def list_evidence(self, most: int = 15) -> list[tuple[str, float, float | None]]:
+        """Results by their part of the evidence, each with its probability without drift."""
+        if self.evidence is None:
+            return []
+        newest = {result.name: result.p_value for result in self.results}
+        leading = list(self.evidence.shares.items())[:most]
+        return [(name, share, newest.get(name)) for name, share in leading]
+
+    def tell_story(self) -> list[str]:
+        """The incident in sentences; none when nothing drifts."""
+        if self.incident is None:
+            return []
+        return [
+            f"{self.incident.cause}: {self.incident.summary}",
+            *self.incident.evidence,
+            *(f"ruled out: {line}" for line in self.incident.ruled_out),
+        ]
 
 
 def monitor(
@@ -66,6 +113,7 @@ def monitor(
     now: datetime,
     launch: Launch | None = None,
     workspace: Path | None = None,
+    refresh: Refresh | None = None,
 ) -> MonitorOutcome:
     """Measure, decide, and act on the decision.
 
@@ -80,6 +128,8 @@ def monitor(
         now: The time of the decision, UTC.
         launch: Starts a refit; without it the alert names the refit that is due.
         workspace: Evidently workspace folder.
+        refresh: Starts a refresh of the index; without it a refresh that is due is kept as a
+            request, which the review application carries out.
 
     Raises:
         UsageError: There are no windows.
@@ -88,24 +138,64 @@ def monitor(
     """
     if launch is not None:
         resume_refits(settings, store, pages, launch)
-    results = measure(settings.measure, inputs.reference, inputs.data, inputs.windows, workspace)
-    store.add_results(results)
     reference = Reference.read(inputs.reference)
-    decision, concerning = _decide(settings, inputs, reference, store, now)
+    towers = reference.manifest.embedding_version
+    measured = measure(
+        settings.measure,
+        reference,
+        inputs.data,
+        inputs.windows,
+        workspace,
+        accept_resolved(store.summaries(towers), store.alerts(towers)),
+        settings.quality,
+    )
+    store.add_results(measured.results)
+    store.add_summaries(towers, measured.summaries)
+    policy = settings.policy
+    history = store.results(towers, HISTORY_WINDOWS)
+    state = _read_state(settings, inputs, reference, store, history, now)
+    findings = find_drift(policy, history, state)
+    incident = _explain(settings, inputs, reference, store, findings, history, state)
+    decision = decide(policy, findings, state, incident)
+    reasons = (*inputs.notes, *decision.reasons)
+    decision = decision.model_copy(update={"reasons": reasons})
     store.add_decision(inputs.bundle_id, decision)
     log_message(f"monitor: {decision.action}: {decision.reasons[-1]}")
     if decision.action is Action.NOTHING:
         write_index(pages, store.alerts(), store.refits())
-        return MonitorOutcome(tuple(results), decision, None, None)
-    alert = _raise_alert(settings, inputs, reference, store, pages, decision, concerning)
+        return MonitorOutcome(measured.results, decision, None, None, state.evidence, incident)
+    alert = _tell(settings, inputs, reference, store, pages, decision, findings, state, incident)
     refit = None
-    if decision.action is Action.REFIT and not decision.dry_run and launch is not None:
-        refit = _claim_refit(settings, store, alert, now)
-    if refit is not None and launch is not None:
-        refit = carry_out(settings, store, pages, refit, launch)
-    else:
+    if decision.is_carried_out(policy.automatic) and policy.enabled:
+        refit = _act(settings, store, pages, alert, findings, incident, decision, launch, refresh)
+    if refit is None:
         refresh_pages(store, pages, alert.alert_id)
-    return MonitorOutcome(tuple(results), decision, store.alert(alert.alert_id), refit)
+    told = store.alert(alert.alert_id)
+    return MonitorOutcome(measured.results, decision, told, refit, state.evidence, incident)
+
+
+def accept_resolved(
+    summaries: Sequence[WindowSummary], alerts: Sequence[Alert]
+) -> list[WindowSummary]:
+    """Windows that drifted count as normal once a person has resolved the alert about them.
+
+    Those of an upstream fault never do: what a broken feed wrote is not what to expect.
+    """
+    accepted: dict[str, datetime] = {}
+    for alert in alerts:
+        is_fault = alert.incident is not None and alert.incident.cause is Cause.UPSTREAM_FAULT
+        if alert.status is AlertStatus.RESOLVED and not is_fault:
+            for result in alert.results:
+                accepted[result.name] = max(
+                    accepted.get(result.name, result.window.end), result.window.end
+                )
+    return [
+        summary.model_copy(update={"drifted": False})
+        if summary.drifted
+        and summary.window.end <= accepted.get(summary.name, summary.window.start)
+        else summary
+        for summary in summaries
+    ]
 
 
 def count_new_events(events: Path | None, since: datetime) -> int | None:
@@ -116,45 +206,172 @@ def count_new_events(events: Path | None, since: datetime) -> int | None:
     return int(ds.dataset(str(events), format="parquet").count_rows(filter=after))
 
 
-def _decide(
+def _read_state(
     settings: MonitorSettings,
     inputs: MonitorInputs,
     reference: Reference,
     store: AlertStore,
+    results: Sequence[DriftResult],
     now: datetime,
-) -> tuple[DriftDecision, tuple[DriftResult, ...]]:
-    policy, embedding_version = settings.policy, reference.manifest.embedding_version
-    windows = max(policy.windows_considered, policy.insufficient_data_windows)
-    refits = store.refits()
-    state = PolicyState(
+) -> PolicyState:
+    towers = reference.manifest.embedding_version
+    refits, alerts = store.refits(), store.alerts(towers)
+    refused = {refit.alert_id for refit in refits if refit.state is RefitState.REFUSED}
+    newest = [r for r in results if r.window == inputs.windows[-1]]
+    evidence = None
+    if settings.policy.kind == "expected cost":
+        month = now - timedelta(days=DAYS_PER_MONTH)
+        evidence = collect_evidence(
+            settings.policy,
+            settings.measure,
+            results,
+            _find_starts(store, alerts),
+            sum(alert.created_at >= month for alert in alerts),
+        )
+    return PolicyState(
         now=now,
         active_refit=next((r.key for r in refits if r.state in UNDER_WAY), ""),
         last_refit_at=refits[-1].requested_at if refits else None,
         new_events=count_new_events(inputs.data.events, reference.manifest.end),
-        alerted=tuple(
-            result.name
-            for alert in store.alerts(embedding_version)
-            if alert.status in UNRESOLVED
-            for result in alert.results
-        ),
+        alerts=tuple(alerts),
+        refused=tuple(alert for alert in store.alerts() if alert.alert_id in refused),
         faults=_list_faults(reference),
         unreadable=tuple(
             f"the {name} cannot be read: {error}" for name, error in inputs.data.unreadable.items()
         ),
+        evidence=evidence,
+        harm=estimate_harm(settings.policy, newest, settings.measure.window_days),
+        hurts=_has_fallen(newest),
     )
-    return decide(policy, store.results(embedding_version, windows), state)
+
+
+def _explain(
+    settings: MonitorSettings,
+    inputs: MonitorInputs,
+    reference: Reference,
+    store: AlertStore,
+    findings: Findings,
+    history: Sequence[DriftResult],
+    state: PolicyState,
+) -> Incident | None:
+    """The story of what drifts; None when nothing does."""
+    if not findings.drifting and not findings.named:
+        return None
+    starts = _find_starts(store, state.alerts)
+    counted = [r for r in history if r.name not in starts or r.window.end > starts[r.name]]
+    if not counted:
+        return None
+    earlier = store.summaries(reference.manifest.embedding_version)
+    context = collect_context(settings.measure, reference, inputs.data, counted, earlier)
+    return explain(counted, state.evidence, context)
+
+
+def _has_fallen(newest: Sequence[DriftResult]) -> bool | None:
+    """Whether a live rate fell in the newest window; None where none was measured."""
+    known = [r for r in newest if r.subject.startswith("live:") and r.statistic == "drop"]
+    states = [r.state for r in known if r.state is not DriftState.INSUFFICIENT_DATA]
+    return DriftState.DRIFT in states if states else None
+
+
+def _find_starts(store: AlertStore, alerts: Sequence[Alert]) -> dict[str, datetime]:
+    """By result, when its evidence begins again: an alert about it was resolved."""
+    starts: dict[str, datetime] = {}
+    for alert in alerts:
+        if alert.status is not AlertStatus.RESOLVED:
+            continue
+        at = max((r.window.end for r in alert.results), default=alert.created_at)
+        for result in alert.results:
+            starts[result.name] = max(starts.get(result.name, at), at)
+    return starts
 
 
 def _list_faults(reference: Reference) -> tuple[str, ...]:
     """Names of the results whose drift signals a broken feed, as the drift metrics declare it."""
-    faults = []
-    for calibrated in reference.manifest.metrics:
-        try:
-            if calibrated.load().signals_fault(calibrated.subject):
-                faults.append(calibrated.name)
-        except RefitError:  # its results are insufficient data, and carry the reason
-            continue
-    return tuple(faults)
+    return tuple(entry.name for entry in reference.manifest.metrics if entry.is_fault)
+
+
+def _act(
+    settings: MonitorSettings,
+    store: AlertStore,
+    pages: Path,
+    alert: Alert,
+    findings: Findings,
+    incident: Incident | None,
+    decision: DriftDecision,
+    launch: Launch | None,
+    refresh: Refresh | None,
+) -> Refit | None:
+    """Carry out a decision; returns the refit that this run claimed, if there is one."""
+    if decision.action is Action.QUARANTINE:
+        quarantine_days(store, alert, findings, incident, decision.at)
+    if decision.action is Action.REFRESH:
+        order_refresh(store, alert, decision)
+        if refresh is not None:
+            carry_out_orders(settings, store, pages, Means(launch=launch, refresh=refresh))
+    if decision.action is Action.REFIT and launch is not None:
+        refit = _claim_refit(settings, store, alert, decision.at)
+        if refit is not None:
+            return carry_out(settings, store, pages, refit, launch)
+    return None
+
+
+def quarantine_days(
+    store: AlertStore,
+    alert: Alert,
+    findings: Findings,
+    incident: Incident | None,
+    at: datetime,
+) -> list[Quarantine]:
+    """Leave the days of a broken feed out of training; returns the new quarantines.
+
+    Those of the named faults; without one, those of the feed that the incident names, since it
+    began.
+    """
+    named = [findings.latest[name] for name in findings.named]
+    found = find_quarantines(named, alert.alert_id)
+    end = findings.windows[-1]
+    table = incident.feed.split(".")[0] if incident is not None and not found else ""
+    if incident is not None and table in ("items", "events"):
+        found = [
+            Quarantine(
+                quarantine_id="",
+                table=table,
+                start=incident.began,
+                reason=incident.summary,
+                alert_id=alert.alert_id,
+            )
+        ]
+    added = []
+    for each in found:
+        # One for each window: a fault that goes on adds its next day at the next run.
+        quarantine = each.model_copy(
+            update={"quarantine_id": f"{each.table}-{end:%Y%m%dT%H%M}", "end": end}
+        )
+        name, reason = quarantine.quarantine_id, quarantine.reason
+        entry = make_entry("quarantine", name, MONITOR, reason, MONITOR, at, alert.alert_id)
+        if store.add_quarantine(quarantine, entry):
+            added.append(quarantine)
+    return added
+
+
+def order_refresh(store: AlertStore, alert: Alert, decision: DriftDecision) -> None:
+    """Ask for a refresh of the index, unless one is under way."""
+    reason = decision.reasons[-1]
+    request = OrderRequest(
+        request_id=f"{alert.alert_id}-{decision.at:%Y%m%dT%H%M}-refresh",
+        order=Order.REFRESH,
+        alert_id=alert.alert_id,
+        by=MONITOR,
+        reason=reason,
+        at=decision.at,
+    )
+    entry = make_entry(
+        Order.REFRESH, alert.alert_id, MONITOR, reason, MONITOR, decision.at, alert.alert_id
+    )
+    try:
+        store.add_order(request, entry)
+    except WrongState as known:
+        log_message(f"monitor: {known}")
 
 
 def _claim_refit(
@@ -172,16 +389,36 @@ def _claim_refit(
     return refit
 
 
-def _raise_alert(
+def _tell(
     settings: MonitorSettings,
     inputs: MonitorInputs,
     reference: Reference,
     store: AlertStore,
     pages: Path,
     decision: DriftDecision,
-    concerning: Sequence[DriftResult],
+    findings: Findings,
+    state: PolicyState,
+    incident: Incident | None,
 ) -> Alert:
-    """Keep the alert; its id follows from bundle and window, so that two runs raise it once."""
+    """Raise an alert, or add what became worse to the unresolved one of the same cause."""
+    severity = rate_severity(findings, state)
+    known = _find_alert(state, incident)
+    if known is not None:
+        worse = find_worse(settings.policy, findings, known)
+        if worse:
+            names = ", ".join(result.name for result in worse)
+            log_message(f"alert {known.alert_id} escalates: {names}")
+            return escalate(
+                store,
+                known.alert_id,
+                severity,
+                decision.at,
+                names,
+                results=worse,
+                incident=incident,
+                decision=decision,
+            )
+        return known
     window = inputs.windows[-1]
     alert_id = f"{inputs.bundle_id}-{window.end:%Y%m%dT%H%M}"
     alert = Alert(
@@ -189,16 +426,30 @@ def _raise_alert(
         created_at=decision.at,
         bundle_id=inputs.bundle_id,
         embedding_version=reference.manifest.embedding_version,
-        results=tuple(concerning),
+        results=findings.concerning,
         decision=decision,
         report=f"{alert_id}.html",
+        severity=severity,
+        incident=incident,
     )
     if store.add_alert(alert):
-        evidence = collect_evidence(settings.measure, reference, inputs.data, window, concerning)
+        evidence = show_evidence(
+            settings.measure, reference, inputs.data, window, findings.concerning
+        )
         write_json(pages / f"{alert_id}.json", evidence.model_dump(mode="json"))
-        drifted = sum(result.state is DriftState.DRIFT for result in concerning)
+        drifted = sum(result.state is DriftState.DRIFT for result in alert.results)
         log_message(
             f"alert {alert_id}: {drifted} results drifted, "
-            f"{len(concerning) - drifted} have insufficient data"
+            f"{len(alert.results) - drifted} others concern it"
         )
     return store.alert(alert_id)
+
+
+def _find_alert(state: PolicyState, incident: Incident | None) -> Alert | None:
+    """The newest unresolved alert of the same cause; of any cause where the cause is unknown."""
+    for alert in state.unresolved:
+        if incident is None or alert.incident is None:
+            return alert
+        if alert.incident.cause in (incident.cause, Cause.UNKNOWN):
+            return alert
+    return None

@@ -1,39 +1,41 @@
-"""The reference: samples of data in which nothing drifts, and thresholds calibrated on them.
+"""The reference: data in which nothing drifts, and what the drift metrics learned from it.
 
-A reference folder holds ``thresholds.json`` (the calibrated metrics and their settings) and
-samples as Parquet: ``answers`` (query embeddings, scores and what was recommended, by day),
-``listings`` (embeddings of the live stock), ``items``, ``events`` and ``attributes`` (columns of
-the live stock, which name what was recommended). It is written in one rename.
+A reference folder holds ``thresholds.json`` (the metrics and their settings), ``metrics/`` (what
+each learned) and samples as Parquet: ``answers`` (query embeddings, scores and what was
+recommended), ``listings`` (embeddings of the live stock), ``items``, ``events`` and ``attributes``
+(columns of the live stock, which name what was recommended). It is written in one rename.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
-from monitoring.calibration import CalibratedMetric, calibrate, day_blocks, half_splits
+from monitoring.calibration import CalibratedMetric, MetricEntry, calibrate
 from monitoring.drift_metrics import load_metric
-from monitoring.frame import Array, Frame
+from monitoring.faults.known import write_known
+from monitoring.frame import Frame, combine
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import choose_metrics, list_subjects
 from refit.dataset import EVENTS_FILE, ITEMS_FILE, DatasetManifest
 from refit.drift import Window
-from refit.errors import DataValidationError
+from refit.errors import DataValidationError, RefitError, UsageError
 from refit.files import read_json, write_atomically, write_json
 from refit.progress import log_message, timed
 from refit.settings import Settings
 
 THRESHOLDS_FILE = "thresholds.json"
+METRICS_FOLDER = "metrics"
+_DAY = "_day"
 TABLES = ("answers", "listings", "items", "events")
 
 
@@ -46,6 +48,9 @@ class ReferenceManifest(Settings):
         settings: What the thresholds were calibrated with.
         price_edges: Ascending bounds between the price bands.
         rows: Sampled rows by table.
+        context_columns: Columns of the events that describe a request.
+        organic_events: Whether only events that did not follow from an answer are measured; false
+            where there are hardly any.
         metrics: One for each drift metric of each subject.
     """
 
@@ -55,7 +60,9 @@ class ReferenceManifest(Settings):
     settings: MeasureSettings
     price_edges: tuple[float, ...]
     rows: dict[str, int]
-    metrics: tuple[CalibratedMetric, ...]
+    context_columns: tuple[str, ...] = ()
+    organic_events: bool = False
+    metrics: tuple[MetricEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,27 @@ class Reference:
         """Open a reference folder.
 
         Raises:
-            RefitError: It is missing or cannot be read.
+            RefitError: It is missing, cannot be read, or was built by another state of Refit.
         """
-        return cls(folder, ReferenceManifest.parse(read_json(folder / THRESHOLDS_FILE)))
+        written = read_json(folder / THRESHOLDS_FILE)
+        try:
+            manifest = ReferenceManifest.parse(written)
+        except UsageError as error:
+            raise RefitError(
+                f"{folder} was built by another state of Refit, which measured drift in another "
+                "way: build a new bundle with refit run"
+            ) from error
+        return cls(folder, manifest)
 
     @cached_property
     def frames(self) -> Mapping[str, Frame]:
         """The sampled tables by name."""
         return {name: _read_frame(self.folder / f"{name}.parquet") for name in TABLES}
+
+    @cached_property
+    def metrics(self) -> tuple[CalibratedMetric, ...]:
+        """The calibrated metrics, in the order of the manifest."""
+        return tuple(CalibratedMetric.read(e, self.folder) for e in self.manifest.metrics)
 
     @cached_property
     def attributes(self) -> pa.Table:
@@ -93,7 +113,7 @@ def build_reference(
     embedding_version: str,
     out: Path,
 ) -> ReferenceManifest:
-    """Write a reference folder with calibrated thresholds.
+    """Write a reference folder.
 
     Args:
         settings: How drift will be measured.
@@ -123,7 +143,7 @@ def build_reference(
     everything = pq.read_table(dataset / ITEMS_FILE)
     attributes = tables.Attributes.of((everything, stock), settings.mix_columns, edges)
     answers = tables.read_answers(
-        predictions, None, embedding_version, settings.reference_size, settings, attributes
+        predictions, None, embedding_version, settings.reference_rows, settings, attributes
     )
     if len(answers.frame) < settings.minimum_rows:
         raise DataValidationError(
@@ -131,26 +151,22 @@ def build_reference(
             f"({answers.foreign} of others, {answers.fallbacks} fallbacks); a reference needs "
             f"{settings.minimum_rows}: evaluate these towers on a longer test window"
         )
-    sources = {
-        name: (dataset / file, column)
-        for name, file, column in (
-            ("items", ITEMS_FILE, "listed_at"),
-            ("events", EVENTS_FILE, "event_time"),
-        )
-    }
+    days = _listing_days(stock, everything)
+    rows = settings.reference_rows
     frames = {
-        "answers": answers.frame,
-        "listings": tables.listings_frame(
-            stock, vectors, _listing_days(stock, everything), settings.reference_size, settings
-        ),
-    } | {
-        name: tables.read_table(path, column, recent, settings.reference_size, settings)[0]
-        for name, (path, column) in sources.items()
+        "answers": replace(answers.frame, table=_without_age(answers.frame.table)),
+        "listings": tables.listings_frame(stock, vectors, days, rows, settings),
+        "items": tables.read_table(dataset / ITEMS_FILE, "listed_at", recent, rows, settings),
+        "events": tables.read_table(dataset / EVENTS_FILE, "event_time", recent, rows, settings),
     }
+    organic = tables.select_organic(frames["events"])
+    if is_organic := len(organic) >= settings.minimum_rows:
+        frames["events"] = organic
     # On matrices this small several threads only wait for each other: ten times slower when busy.
-    with timed("thresholds calibrated"), threadpool_limits(1):
+    with timed("metrics calibrated"), threadpool_limits(1):
         metrics = _calibrate_all(frames, manifest.context_columns, settings)
     start, last = _span(predictions, embedding_version)
+    samples = {name: _sample(frame, settings) for name, frame in frames.items()}
     reference = ReferenceManifest(
         embedding_version=embedding_version,
         start=start,
@@ -158,16 +174,32 @@ def build_reference(
         settings=settings,
         price_edges=edges,
         rows={name: len(frame) for name, frame in frames.items()},
-        metrics=metrics,
+        context_columns=tuple(manifest.context_columns),
+        organic_events=is_organic,
+        metrics=tuple(metric.entry for metric in metrics),
     )
     with write_atomically(out) as staging:
-        staging.mkdir()
-        for name, frame in frames.items():
-            pq.write_table(_to_table(frame), staging / f"{name}.parquet")
+        (staging / METRICS_FOLDER).mkdir(parents=True)
+        for metric in metrics:
+            metric.write(staging / metric.entry.file)
+        for name, frame in samples.items():
+            day = pa.array(frame.day)
+            pq.write_table(frame.table.append_column(_DAY, day), staging / f"{name}.parquet")
+        write_known(staging, dataset, recent, settings)
         pq.write_table(_known_columns(stock, settings), staging / "attributes.parquet")
         write_json(staging / THRESHOLDS_FILE, reference.model_dump(mode="json"))
     log_message(f"reference: {len(metrics)} metrics over {reference.rows}")
     return reference
+
+
+def _sample(frame: Frame, settings: MeasureSettings) -> Frame:
+    return frame.take(np.sort(tables.stratify(frame.day, settings.sample_rows, settings.seed)))
+
+
+def _without_age(answers: pa.Table) -> pa.Table:
+    """Offline answers come from an index of their own moment."""
+    age = answers.column_names.index("index_age")
+    return answers.set_column(age, "index_age", pa.array(np.zeros(answers.num_rows)))
 
 
 def _calibrate_all(
@@ -180,23 +212,21 @@ def _calibrate_all(
         RefitError: A metric failed.
     """
     metrics = {name: load_metric(name) for name in settings.metric_names}
-    blocks = {name: day_blocks(frame, settings) for name, frame in frames.items()}
-    blocks["listings"] = half_splits(frames["listings"], settings)
     calibrated: list[CalibratedMetric] = []
     reasons: dict[tuple[str, str], str] = {}
     subjects = list_subjects(frames, context_columns, settings)
     for subject, name in choose_metrics(subjects, settings):
+        file = f"{METRICS_FOLDER}/{len(calibrated)}.npz"
         try:
-            done = calibrate(
-                subject, metrics[name], frames[subject.table], settings, blocks[subject.table]
-            )
+            done = calibrate(subject, metrics[name], frames[subject.table], settings, file)
         except DataValidationError as error:
             log_message(f"no metric {name} of {subject.name}: {error}")
             reasons[subject.name, name] = str(error)
         else:
             calibrated.append(done)
     for extra in settings.extra_metrics:
-        if not any(m.statistic == extra.metric and extra.measures(m.subject) for m in calibrated):
+        entries = [m.entry for m in calibrated]
+        if not any(e.statistic == extra.metric and extra.measures(e.subject) for e in entries):
             whys = [
                 f"{subject}: {why}"
                 for (subject, name), why in reasons.items()
@@ -220,13 +250,12 @@ def _price_edges(stock: pa.Table, settings: MeasureSettings) -> tuple[float, ...
     return tuple(float(edge) for edge in np.unique(np.quantile(prices, inner)))
 
 
-def _listing_days(stock: pa.Table, everything: pa.Table) -> Array:
-    """[n] the day on which each live item was listed, -1 where it is unknown."""
+def _listing_days(stock: pa.Table, everything: pa.Table) -> NDArray[np.float64]:
+    """[n] the day on which each live item was listed, NaN where it is unknown."""
     if "listed_at" not in everything.column_names:
-        return np.full(stock.num_rows, -1, dtype=np.int64)
-    listed = everything["listed_at"]
-    days = dict(zip(everything["item_id"].to_pylist(), tables.to_days(listed), strict=True))
-    return np.array([days.get(i, -1) for i in stock["item_id"].to_pylist()], dtype=np.int64)
+        return np.full(stock.num_rows, np.nan)
+    row = pc.index_in(combine(stock["item_id"]), value_set=combine(everything["item_id"]))
+    return tables.to_days(everything["listed_at"].take(row))
 
 
 def _span(predictions: Path, embedding_version: str) -> tuple[datetime, datetime]:
@@ -242,23 +271,6 @@ def _known_columns(stock: pa.Table, settings: MeasureSettings) -> pa.Table:
     return stock.select([name for name in stock.column_names if name in wanted])
 
 
-def _to_table(frame: Frame) -> pa.Table:
-    columns: dict[str, Any] = {name: _arrow(cells) for name, cells in frame.columns.items()}
-    return pa.table({**columns, "_day": pa.array(frame.day)})
-
-
-def _arrow(cells: Array) -> pa.Array:
-    if cells.dtype != object:
-        return pa.array(cells)
-    values = [v.tolist() if isinstance(v, np.ndarray) else v for v in cells]
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if v is None else json.dumps(v, default=str) for v in values])
-
-
 def _read_frame(path: Path) -> Frame:
     table = pq.read_table(path)
-    days = table["_day"].to_numpy()
-    columns = {name: tables.to_column(table[name]) for name in table.column_names if name != "_day"}
-    return Frame(columns, days)
+    return Frame(table.drop_columns([_DAY]), tables.to_numbers(table[_DAY]))

@@ -57,7 +57,11 @@ def carry_out(
     refit = store.set_refit(refit, RefitState.RUNNING)
     _update_alert(store, refit)
     refresh_pages(store, pages, alert.alert_id)
-    with _holding_claim(store, refit, settings.lease_seconds):
+    with holding_claim(
+        lambda: store.renew_refit(refit, settings.lease_seconds),
+        f"refit {refit.key}",
+        settings.lease_seconds,
+    ):
         try:
             state, outcome = RefitState.SUCCEEDED, launch(refit, alert)
         except UnderWay as elsewhere:
@@ -70,10 +74,25 @@ def carry_out(
             state, outcome = RefitState.REFUSED, str(refusal)
         except Exception as error:
             state, outcome = RefitState.FAILED, f"{type(error).__name__}: {error}"
-    refit = store.set_refit(refit, state, outcome)
-    _update_alert(store, refit)
+    try:
+        refit = store.set_refit(refit, state, outcome)
+    except ClaimLost:  # a person stopped it, or another process has taken it over
+        refit = next(each for each in store.refits() if each.key == refit.key)
+    else:
+        _update_alert(store, refit)
     refresh_pages(store, pages, alert.alert_id)
     log_message(f"monitor: refit {refit.key} {refit.state}: {refit.outcome}")
+    return refit
+
+
+def stop(store: AlertStore, key: str, by: str, reason: str) -> Refit:
+    """End a refit under way; the process that runs it finds its claim lost, and ends the run.
+
+    Raises:
+        WrongState: No refit of this key is under way.
+    """
+    refit = store.stop_refit(key, f"by {by}: {reason}")
+    _update_alert(store, refit)
     return refit
 
 
@@ -86,22 +105,31 @@ def _update_alert(store: AlertStore, refit: Refit) -> None:
     )
 
 
+def is_ours(store: AlertStore, refit: Refit) -> bool:
+    """Whether a refit is under way and still the claim's; a store that is away says yes."""
+    try:
+        found = next((each for each in store.refits() if each.key == refit.key), None)
+    except ServiceUnreachable:
+        return True
+    return found is not None and found.state in UNDER_WAY and found.owner == refit.owner
+
+
 @contextmanager
-def _holding_claim(store: AlertStore, refit: Refit, lease_seconds: float) -> Iterator[None]:
-    """Renew a claim in the background while the refit runs."""
+def holding_claim(renew: Callable[[], None], what: str, lease_seconds: float) -> Iterator[None]:
+    """Renew a claim in the background while the block runs."""
     done = threading.Event()
 
-    def renew() -> None:
+    def keep() -> None:
         while not done.wait(lease_seconds / 3):
             try:
-                store.renew_refit(refit, lease_seconds)
+                renew()
             except ClaimLost as lost:
                 log_message(f"monitor: {lost}")
                 return
             except ServiceUnreachable as error:  # try again, the claim may still be ours
-                log_message(f"monitor: refit {refit.key}: {error}")
+                log_message(f"monitor: {what}: {error}")
 
-    thread = threading.Thread(target=renew, daemon=True)
+    thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try:
         yield

@@ -1,9 +1,13 @@
 """Settings of the monitor: how drift is measured and calibrated, and what follows from it."""
 
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from monitoring.faults.settings import FaultSettings
+from monitoring.quality.settings import QualitySettings
+from refit.alert import Action
 from refit.settings import Settings
 
 
@@ -21,12 +25,12 @@ class MetricsByKind(Settings):
         text: Any other column.
     """
 
-    embedding: tuple[str, ...] = ("frechet",)
-    score: tuple[str, ...] = ("wasserstein",)
-    mix: tuple[str, ...] = ("jensenshannon",)
+    embedding: tuple[str, ...] = ("mean_shift", "new_region")
+    score: tuple[str, ...] = ("quantile_shares",)
+    mix: tuple[str, ...] = ("value_shares",)
     concentration: tuple[str, ...] = ("concentration",)
-    number: tuple[str, ...] = ("null_share", "wasserstein")
-    category: tuple[str, ...] = ("null_share", "new_values", "jensenshannon")
+    number: tuple[str, ...] = ("null_share", "quantile_shares")
+    category: tuple[str, ...] = ("null_share", "new_values", "value_shares")
     vector: tuple[str, ...] = ("null_share", "vector_norm", "centroid_shift")
     text: tuple[str, ...] = ("null_share",)
 
@@ -55,16 +59,20 @@ class MeasureSettings(Settings):
     Attributes:
         metrics: The drift metrics of each kind of subject.
         extra_metrics: Further drift metrics of some subjects.
-        floors: Overrides of the metrics' own floors, by metric: the smallest value worth an
-            alert; no threshold lies below it.
-        false_alarm_rate: Nominal share of results that report drift where there is none.
-        trials: Bootstrap samples that each threshold rests on.
-        sample_size: Rows of a window that are measured, at most; bounds memory and sensitivity.
-        reference_size: Rows of each reference table that are kept, at most.
+        floors: Overrides of the metrics' own floors, by metric: the smallest value that does
+            harm; no threshold lies below it. What days differ by anyway needs no floor.
+        false_alarm_rate: Nominal share of results that report drift where there is none. An alert
+            needs more than one such result, see ``alerts_per_month`` of the policy.
+        window_rows: Rows of a window's table that are measured, at most; bounds memory.
+        reference_rows: Rows of a reference table that are measured, at most.
+        sample_rows: Rows of each table that are kept for examples, pictures and Evidently, at most.
         minimum_rows: A result on fewer rows is insufficient data.
         window_days: Length of a window; calibration cuts the reference into blocks of it.
-        minimum_blocks: With fewer blocks there is no between-day bound.
-        reference_days: Items and events of the last days of the data set are the reference.
+        reference_days: Items and events of the last days of the data set are the reference; of
+            earlier windows, those of so many days count beside it.
+        index_days: With an older index, listings are insufficient data.
+        panel_change: A larger share of the lists of a fixed panel of queries that changed, over
+            items that both indexes hold, is drift.
         depth: How many of an answer's items count as recommended.
         mix_columns: Item columns whose mix among recommended items is measured.
         concentration_columns: Those of them whose values come and go, as sellers do: measured is
@@ -72,35 +80,29 @@ class MeasureSettings(Settings):
         unknown_items: With a larger share of recommended items unknown, their mix is not measured.
         price_bands: The number of price bands; each holds equally many items of the live stock.
         largest_vocabulary: Columns with more values count as text; a mix pools the rarer ones.
-        outcome_hours: An event counts as an answer's outcome up to this long after it.
-        click_events, purchase_events: The event types of the two outcome rates.
-        baseline_windows: A bundle's first windows set the level of live quality.
-        fallback_share: A larger share of fallback answers is drift.
-        seed: Seed of sampling and of the bootstrap.
+        faults: How the feeds are checked for named faults.
+        seed: Seed of sampling.
     """
 
     metrics: MetricsByKind = MetricsByKind()
     extra_metrics: tuple[ExtraMetric, ...] = ()
     floors: dict[str, float] = {}
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=0.5)
-    trials: int = Field(default=199, ge=19)
-    sample_size: int = Field(default=2000, ge=50)
-    reference_size: int = Field(default=8000, ge=100)
+    window_rows: int = Field(default=200_000, ge=50)
+    reference_rows: int = Field(default=400_000, ge=100)
+    sample_rows: int = Field(default=4000, ge=50)
     minimum_rows: int = Field(default=50, ge=2)
     window_days: float = Field(default=1.0, gt=0)
-    minimum_blocks: int = Field(default=5, ge=3)
     reference_days: float = Field(default=28.0, gt=0)
+    index_days: float = Field(default=7.0, gt=0)
+    panel_change: float = Field(default=0.5, gt=0, le=1)
     depth: int = Field(default=10, ge=1)
     mix_columns: tuple[str, ...] = ("category_1", "brand", "price_band", "seller_id")
     concentration_columns: tuple[str, ...] = ("seller_id",)
     unknown_items: float = Field(default=0.1, ge=0, lt=1)
     price_bands: int = Field(default=5, ge=2)
     largest_vocabulary: int = Field(default=200, ge=2)
-    outcome_hours: float = Field(default=24.0, gt=0)
-    click_events: tuple[str, ...] = ("view", "like", "cart", "offer", "purchase")
-    purchase_events: tuple[str, ...] = ("purchase",)
-    baseline_windows: int = Field(default=5, ge=1)
-    fallback_share: float = Field(default=0.05, ge=0, lt=1)
+    faults: FaultSettings = FaultSettings()
     seed: int = 0
 
     @property
@@ -125,18 +127,36 @@ class PolicySettings(Settings):
     """What follows from results. Patterns are shell patterns over ``subject/statistic``.
 
     Attributes:
-        windows_needed, windows_considered: Drift in N of the last M windows is persistent.
-        refit_on: Persistent drift of these may start a refit; all other drift only alerts.
+        kind: ``expected cost`` alerts on the evidence of all results together and refits where
+            waiting costs more; ``windows`` counts windows of single results.
+        alerts_per_month: ``expected cost``: false alerts that all results together may raise in a
+            month of 30 days, see ``monitoring.budget``.
+        windows_needed, windows_considered: ``windows``: drift in N of the last M is persistent.
+        refit_on: ``windows``: persistent drift of these may start a refit; all other only alerts.
+        refit_minutes, purchases_per_minute: ``expected cost``: what a refit costs: minutes of
+            machine time, and how many purchases such a minute is worth.
+        horizon_days: ``expected cost``: how long a loss lasts if nobody acts.
+        recovered: ``expected cost``: the share of a loss that a refit wins back.
+        assumed_loss: ``expected cost``: the share of purchases that is assumed lost where the
+            model meets what it has never seen, while live quality is not known.
+        automatic: Actions that are carried out; the others are only recommended.
         faults: Results whose drift signals a broken feed; while one drifts in the newest window,
             no refit starts. None takes what the drift metrics declare themselves.
         waived: Results that this installation cannot have; their lack of data is no alert.
-        insufficient_data_windows: This many windows in a row without a value are an alert.
+        insufficient_data_windows: This many windows in a row in which a result was not measured are
+            an alert.
+        judgement_windows: So are this many in which a rate was measured, and could not be judged
+            because there was too little to compare it with.
         cooldown_hours: The shortest time between two refits.
+        retry_days: A refit that the gate refused is not tried again on the same evidence before.
         minimum_new_events: A refit needs this many events that the bundle has not seen.
-        dry_run: Decide and alert, but start no refit.
-        enabled: The kill switch: false means no refit at all; alerts continue.
+        worse: An unresolved alert escalates when a result reaches this multiple of its value.
+        dry_run: Decide and alert, but carry out nothing.
+        enabled: The kill switch: false means no action at all; alerts continue.
     """
 
+    kind: Literal["expected cost", "windows"] = "expected cost"
+    alerts_per_month: float = Field(default=0.5, gt=0, le=30)
     windows_needed: int = Field(default=2, ge=1)
     windows_considered: int = Field(default=3, ge=1)
     refit_on: tuple[str, ...] = (
@@ -147,13 +167,27 @@ class PolicySettings(Settings):
         "live:click-rate/*",
         "live:purchase-rate/*",
     )
+    refit_minutes: float = Field(default=60.0, gt=0)
+    purchases_per_minute: float = Field(default=0.05, ge=0)
+    horizon_days: float = Field(default=7.0, gt=0)
+    recovered: float = Field(default=0.5, gt=0, le=1)
+    assumed_loss: float = Field(default=0.3, ge=0, le=1)
+    automatic: tuple[Action, ...] = (Action.REFIT, Action.REFRESH, Action.QUARANTINE)
     faults: tuple[str, ...] | None = None
     waived: tuple[str, ...] = ()
     insufficient_data_windows: int = Field(default=3, ge=1)
+    judgement_windows: int = Field(default=14, ge=1)
     cooldown_hours: float = Field(default=72.0, ge=0)
+    retry_days: float = Field(default=14.0, ge=0)
     minimum_new_events: int = Field(default=1000, ge=0)
+    worse: float = Field(default=1.5, gt=1)
     dry_run: bool = False
     enabled: bool = True
+
+    @property
+    def refit_cost(self) -> float:
+        """What a refit costs, in purchases."""
+        return self.refit_minutes * self.purchases_per_minute
 
 
 class MonitorSettings(Settings):
@@ -161,6 +195,7 @@ class MonitorSettings(Settings):
 
     Attributes:
         measure: How drift is measured and calibrated.
+        quality: What an outcome is, and how a fall of live quality is told from chance.
         policy: When drift raises an alert, and when it starts a refit.
         lease_seconds: A claimed refit whose owner has not renewed its claim for this long is
             taken over by the next run.
@@ -168,6 +203,7 @@ class MonitorSettings(Settings):
     """
 
     measure: MeasureSettings = MeasureSettings()
+    quality: QualitySettings = QualitySettings()
     policy: PolicySettings = PolicySettings()
     lease_seconds: float = Field(default=30.0, gt=0)
     maximum_attempts: int = Field(default=3, ge=1)

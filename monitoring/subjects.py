@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from monitoring.frame import Frame, count_values, find_vector_length, is_missing
+from monitoring.frame import Frame, count_values, find_missing, find_vector_length, is_number
 from monitoring.settings import MeasureSettings
 from refit.contract import EVENTS, ITEMS, Column
 from refit.errors import DataValidationError, UsageError
@@ -47,7 +47,7 @@ def list_subjects(
         Subject("scores", "answers", "score", "score"),
     ]
     for column in settings.mix_columns:
-        if column in frames["answers"].columns:
+        if column in frames["answers"].names:
             kind: SubjectKind = "mix"
             if column in settings.concentration_columns:
                 kind = "concentration"
@@ -120,14 +120,14 @@ def _measured(contract: Iterable[Column]) -> list[str]:
 
 def _find_kind(frame: Frame, column: str, settings: MeasureSettings) -> SubjectKind | None:
     """The kind of an input column; None where it is not there or holds no value."""
-    if column not in frame.columns:
+    if column not in frame.names:
         return None
-    cells = frame.columns[column]
+    cells = frame.column(column)
     length = find_vector_length(cells)
-    if is_missing(cells, length or None).all():
+    if find_missing(cells, length).all():
         return None
     if length:
         return "vector"
-    if cells.dtype != object:
+    if is_number(cells):
         return "number"
     return "category" if len(count_values(cells)) <= settings.largest_vocabulary else "text"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +17,27 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from monitoring.frame import Array, Frame
+from monitoring.frame import Array, Frame, combine, find_missing
 from monitoring.settings import MeasureSettings
+from refit.bundle import find_build_time
 from refit.drift import Window
 from refit.errors import DataValidationError
 from refit.files import read_json
 from refit.prediction import PREDICTION_SCHEMA
 
-DAY = 86_400_000_000
-"""Microseconds in a day."""
-LISTING_COLUMNS = ("item_id", "category_1", "brand", "price")
-ANSWER_COLUMNS = ("request_id", "user_id", "context", "query_embedding", "item_ids", "scores")
+SECONDS_A_DAY = 86_400
+REQUEST = "request_id"
+LISTING_COLUMNS = ("item_id", "category_1", "brand", "price", "title")
+ANSWER_COLUMNS = (
+    "request_id",
+    "user_id",
+    "bundle_id",
+    "time",
+    "context",
+    "query_embedding",
+    "item_ids",
+    "scores",
+)
 
 
 @dataclass(frozen=True)
@@ -103,40 +112,69 @@ def read_answers(
 
     The frame holds one row per answer: ``request_id``, ``user_id``, ``context``,
     ``query_embedding``, ``item_ids`` and ``scores`` (the first ``depth``), ``score`` (their
-    mean), and for each mix column the list of its values among those items.
+    mean), ``index_age`` in days, and for each mix column the list of its values among those items.
     """
-    narrow = read_log(log, ("request_id", "embedding_version", "time", "fallback"), window)
-    own = np.asarray(pc.equal(narrow["embedding_version"], embedding_version))
-    fallback = own & np.asarray(pc.is_valid(narrow["fallback"]))
+    narrow = read_log(log, ("embedding_version", "time", "fallback"), window)
+    own = np.asarray(pc.equal(narrow["embedding_version"], embedding_version), dtype=bool)
+    fallback = own & np.asarray(pc.is_valid(narrow["fallback"]), dtype=bool)
     rows = np.flatnonzero(own & ~fallback)
-    days = to_days(narrow["time"])
-    sampled = np.sort(rows[stratify(days[rows], size, settings.seed)])
-    wide = read_log(log, ANSWER_COLUMNS, window, sampled)
-    frame = _answers_frame(wide, days[sampled], settings, attributes)
+    if len(rows) > size:
+        rows = np.sort(rows[stratify(to_days(narrow["time"])[rows], size, settings.seed)])
+    wide = read_log(log, ANSWER_COLUMNS, window, None if len(rows) == len(own) else rows)
+    frame = _answers_frame(wide, settings, attributes)
     return Answers(frame, narrow.num_rows, int((~own).sum()), int(fallback.sum()))
 
 
-def _answers_frame(
-    table: pa.Table, days: NDArray[np.int64], settings: MeasureSettings, attributes: "Attributes"
-) -> Frame:
-    columns = {
-        name: to_objects(table[name])
-        for name in ("request_id", "user_id", "context", "query_embedding")
-    }
-    depth = settings.depth
-    items = [ids[:depth] for ids in table["item_ids"].to_pylist()]
-    scores = [np.array(s[:depth], dtype=np.float64) for s in table["scores"].to_pylist()]
-    columns["item_ids"], columns["scores"] = _cells(items), _cells(scores)
-    columns["score"] = np.array([s.mean() if len(s) else np.nan for s in scores])
-    listed = [item_id for ids in items for item_id in ids]
-    unknown = sum(item_id not in attributes.known for item_id in listed)
+def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attributes") -> Frame:
+    names = ("request_id", "user_id", "context", "query_embedding")
+    columns = {name: combine(table[name]) for name in names}
+    items, scores = (
+        pc.list_slice(combine(table[name]), 0, settings.depth) for name in ("item_ids", "scores")
+    )
+    columns |= {"item_ids": items, "scores": scores, "score": _mean_of_lists(scores)}
+    columns["index_age"] = pa.array(find_index_ages(table))
+    listed = combine(pc.list_flatten(items))
+    row = attributes.find(listed)
+    unknown = int((row < 0).sum())
+    lacking = {}
     if unknown > settings.unknown_items * len(listed):
         why = f"{unknown} of {len(listed)} recommended items are not in the items table"
-        return Frame(columns, days, dict.fromkeys(settings.mix_columns, why))
-    for name in settings.mix_columns:
-        if name in attributes.columns:
-            columns[name] = _cells([attributes.look_up(name, ids) for ids in items])
-    return Frame(columns, days)
+        lacking = dict.fromkeys(settings.mix_columns, why)
+    else:
+        for name in settings.mix_columns:
+            if name in attributes.columns:
+                values = attributes.columns[name].take(pa.array(row, mask=row < 0))
+                columns[name] = pa.ListArray.from_arrays(_find_offsets(items), values)
+    return Frame(pa.table(columns), to_days(table["time"]), lacking)
+
+
+def _find_offsets(lists: pa.Array) -> pa.Array:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+
+
+def _mean_of_lists(lists: pa.Array) -> pa.Array:
+    """[n] the mean of each list; NaN where it is empty."""
+    parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    values = pc.list_flatten(lists).to_numpy(zero_copy_only=False)
+    counts = np.bincount(parents, minlength=len(lists))
+    sums = np.bincount(parents, weights=values, minlength=len(lists))
+    return pa.array(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+
+
+def find_index_ages(answers: pa.Table) -> NDArray[np.float64]:
+    """[n] days from when an answer's bundle was built to the answer; 0 where that is unknown."""
+    bundles = combine(answers["bundle_id"]).dictionary_encode()
+    built = np.array([_built_on(name) for name in bundles.dictionary.to_pylist()], dtype=np.float64)
+    if not len(built):
+        return np.zeros(answers.num_rows)
+    ages = to_days(answers["time"]) - built[bundles.indices.to_numpy(zero_copy_only=False)]
+    return np.where(np.isfinite(ages), np.maximum(ages, 0.0), 0.0)
+
+
+def _built_on(bundle_id: str) -> float:
+    built = find_build_time(bundle_id)
+    return np.nan if built is None else built.timestamp() / SECONDS_A_DAY
 
 
 @dataclass(frozen=True)
@@ -144,41 +182,44 @@ class Attributes:
     """Columns of items, from which the mix of recommended items is computed.
 
     Attributes:
-        known: Ids of all items in the tables.
-        columns: By column, the value of each item.
+        ids: Ids of all items.
+        columns: By column, the value of each item, in the order of the ids.
     """
 
-    known: set[str]
-    columns: dict[str, dict[str, Any]]
+    ids: pa.Array
+    columns: dict[str, pa.Array]
 
-    def look_up(self, column: str, item_ids: Sequence[str]) -> list[Any]:
-        """The column's value of each item; None where it is unknown."""
-        values = self.columns[column]
-        return [values.get(item_id) for item_id in item_ids]
+    def find(self, item_ids: pa.Array) -> NDArray[np.int64]:
+        """[n] the row of each item, -1 where it is unknown."""
+        rows = pc.fill_null(pc.index_in(item_ids, value_set=self.ids), -1)
+        return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
 
     @classmethod
     def of(
         cls, tables: Sequence[pa.Table], columns: Sequence[str], price_edges: Sequence[float]
     ) -> "Attributes":
         """Attributes from items tables; for a repeated item the later table's values count."""
-        known: set[str] = set()
-        found: dict[str, dict[str, Any]] = {}
-        for table in tables:
-            ids = table["item_id"].to_pylist()
-            known.update(ids)
-            for name in columns:
-                if name == "price_band" and "price" in table.column_names and price_edges:
-                    values = price_bands(to_numbers(table["price"]), price_edges)
-                elif name in table.column_names:
-                    values = table[name].to_pylist()
-                else:
-                    continue
-                found.setdefault(name, {}).update(zip(ids, values, strict=True))
-        return cls(known, found)
+        selected = [_select_attributes(table, columns, price_edges) for table in tables]
+        # The first of equal ids is found, so the latest table comes first.
+        joined = pa.concat_tables(reversed(selected), promote_options="permissive")
+        there = [name for name in joined.column_names if name != "item_id"]
+        return cls(combine(joined["item_id"]), {name: combine(joined[name]) for name in there})
 
 
-def price_bands(prices: NDArray[np.float64], edges: Sequence[float]) -> list[str | None]:
-    """Names of the bands of prices, such as ``10 to 25``; None where there is no price."""
+def _select_attributes(
+    table: pa.Table, columns: Sequence[str], price_edges: Sequence[float]
+) -> pa.Table:
+    found: dict[str, pa.Array] = {"item_id": combine(table["item_id"])}
+    for name in columns:
+        if name == "price_band" and "price" in table.column_names and price_edges:
+            found[name] = price_bands(to_numbers(table["price"]), price_edges)
+        elif name in table.column_names:
+            found[name] = combine(table[name])
+    return pa.table(found)
+
+
+def price_bands(prices: NDArray[np.float64], edges: Sequence[float]) -> pa.Array:
+    """[n] names of the bands of prices, such as ``10 to 25``; null where there is no price."""
     bounds = [f"{edge:.4g}" for edge in edges]
     names = [
         f"under {bounds[0]}",
@@ -186,10 +227,7 @@ def price_bands(prices: NDArray[np.float64], edges: Sequence[float]) -> list[str
         f"{bounds[-1]} and more",
     ]
     bands = np.searchsorted(np.asarray(edges), prices, side="right")
-    return [
-        names[band] if np.isfinite(price) else None
-        for band, price in zip(bands, prices, strict=True)
-    ]
+    return pa.array(names).take(pa.array(bands, mask=~np.isfinite(prices)))
 
 
 def read_listings(index: Path) -> tuple[str, datetime | None, pa.Table, NDArray[np.float32]]:
@@ -215,82 +253,79 @@ def read_listings(index: Path) -> tuple[str, datetime | None, pa.Table, NDArray[
 def listings_frame(
     items: pa.Table,
     vectors: NDArray[np.float32],
-    days: NDArray[np.int64],
+    days: NDArray[np.float64],
     size: int,
     settings: MeasureSettings,
 ) -> Frame:
-    """A sample of the live stock: ``embedding`` and the columns that describe a listing."""
-    sampled = np.sort(stratify(days, size, settings.seed))
-    columns = {
-        name: to_column(items[name])[sampled]
-        for name in LISTING_COLUMNS
-        if name in items.column_names
-    }
-    return Frame({**columns, "embedding": _cells(list(vectors[sampled]))}, days[sampled])
+    """A sample of listings: ``embedding`` and the columns that describe a listing."""
+    rows = np.sort(stratify(days, size, settings.seed))
+    chosen = np.asarray(vectors[rows], dtype=np.float32)
+    offsets = pa.array(np.arange(len(rows) + 1) * vectors.shape[1], pa.int32())
+    embedding = pa.ListArray.from_arrays(offsets, pa.array(chosen.ravel()))
+    names = [name for name in LISTING_COLUMNS if name in items.column_names]
+    table = items.select(names).take(pa.array(rows)).append_column("embedding", embedding)
+    return Frame(table, days[rows])
 
 
 def read_table(
-    path: Path, time_column: str, window: Window | None, size: int, settings: MeasureSettings
-) -> tuple[Frame, int]:
-    """A sample of an items or events table, and the number of rows it was drawn from.
+    path: Path,
+    time_column: str,
+    window: Window | None,
+    size: int,
+    settings: MeasureSettings,
+    columns: Sequence[str] | None = None,
+) -> Frame:
+    """An items or events table; a sample of ``size`` rows where it is larger.
 
     Without a window all rows count; without the time column too, and their days are unknown.
     """
     table = ds.dataset(str(path), format="parquet")
     timed = time_column in table.schema.names
+    names = [n for n in table.schema.names if columns is None or n in (*columns, time_column)]
     within = _within(time_column, window) if timed else None
-    if timed:
-        days = to_days(table.to_table(columns=[time_column], filter=within)[time_column])
+    count = table.count_rows(filter=within)
+    if count <= size:
+        rows = table.to_table(columns=names, filter=within)
     else:
-        days = np.full(table.count_rows(), -1, dtype=np.int64)
-    sampled = np.sort(stratify(days, size, settings.seed))
-    rows = table.scanner(filter=within).take(pa.array(sampled))
-    columns = {name: to_column(rows[name]) for name in rows.column_names}
-    return Frame(columns, days[sampled]), len(days)
+        days = np.zeros(count)
+        if timed:
+            days = to_days(table.to_table(columns=[time_column], filter=within)[time_column])
+        chosen = pa.array(np.sort(stratify(days, size, settings.seed)))
+        rows = table.scanner(columns=names, filter=within).take(chosen)
+    days = to_days(rows[time_column]) if timed else np.full(rows.num_rows, np.nan)
+    return Frame(rows, days)
 
 
-def stratify(days: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
+def select_organic(events: Frame) -> Frame:
+    """Events that did not follow from an answer, as those that models are trained on.
+
+    What people do with the answers changes with every model, and is live quality.
+    """
+    if REQUEST not in events.names:
+        return events
+    own = find_missing(events.column(REQUEST))
+    return events if own.all() else events.take(np.flatnonzero(own))
+
+
+def stratify(days: NDArray[np.float64], size: int, seed: int) -> NDArray[np.int64]:
     """Positions of at most ``size`` rows: the same number from each day, while it has that many."""
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(days))
     if len(days) <= size:
         return shuffled
-    by_day = shuffled[np.argsort(days[shuffled], kind="stable")]
-    _, starts, counts = np.unique(days[by_day], return_index=True, return_counts=True)
-    rank = np.arange(len(days)) - np.repeat(starts, counts)
+    day = np.nan_to_num(np.floor(days), nan=-1.0)
+    by_day = shuffled[np.argsort(day[shuffled], kind="stable")]
+    _, starts, counts = np.unique(day[by_day], return_index=True, return_counts=True)
+    rank = np.arange(len(day)) - np.repeat(starts, counts)
     return by_day[np.argsort(rank, kind="stable")[:size]]
 
 
-def to_days(times: pa.ChunkedArray) -> NDArray[np.int64]:
-    """[n] days since 1970 (UTC) of timestamps; -1 where there is none."""
+def to_days(times: pa.ChunkedArray) -> NDArray[np.float64]:
+    """[n] days since 1970 (UTC) of timestamps, with fractions; NaN where there is none."""
     stamps = pc.cast(pc.cast(times, pa.timestamp("us", tz="UTC")), pa.int64())
-    return np.asarray(pc.fill_null(stamps, -DAY).to_numpy(), dtype=np.int64) // DAY
+    return to_numbers(stamps) / (SECONDS_A_DAY * 1e6)
 
 
 def to_numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
     """[n] a numeric column, with NaN for null."""
-    return np.asarray(pc.cast(values, pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def to_objects(values: pa.ChunkedArray) -> Array:
-    """[n] a column as Python objects, vectors as arrays."""
-    inner = getattr(values.type, "value_type", None)
-    if inner is not None and (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
-        return _cells([None if v is None else np.asarray(v, float) for v in values.to_pylist()])
-    return _cells(values.to_pylist())
-
-
-def to_column(values: pa.ChunkedArray) -> Array:
-    """[n] a column: numbers as floats, everything else as objects."""
-    kind = values.type
-    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-        return to_numbers(values)
-    return to_objects(values)
-
-
-def _cells(values: Sequence[Any]) -> Array:
-    """[n] an object array with one value per cell, also where the values are lists."""
-    cells = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):
-        cells[position] = value
-    return cells
+    return np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(), dtype=np.float64)

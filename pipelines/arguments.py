@@ -1,17 +1,16 @@
 """The parameters of each pipeline, from settings."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.ingestion.purpose import learn_from, serve_from
 from components.ingestion.settings import IngestSettings
 from components.monitoring.feed_settings import FeedSettings
 from pipelines.home import Home
 from pipelines.settings import RunSettings
 from refit.registry import Registry
-from refit.settings import Settings
 from refit.tabular.file_format import REJECT
 
 
@@ -20,18 +19,21 @@ def continuous_training_arguments(
 ) -> dict[str, Any]:
     """Parameters of continuous_training, with the data's fingerprint and the current champion.
 
+    What is in quarantine now is left out.
+
     Raises:
         UsageError: There is no champion, and it is not the first model, or there is one and it is.
     """
-    fingerprint = _fingerprint(settings)
+    ingestion = learn_from(settings.ingestion, Registry(home.registry).quarantines())
+    fingerprint = _fingerprint(ingestion)
     return {
-        "ingestion": to_json(settings.ingestion),
-        "features": to_json(settings.features),
-        "training": to_json(settings.training),
-        "indexing": to_json(settings.indexing),
-        "evaluation": to_json(settings.evaluation),
-        "monitoring": to_json(settings.monitoring),
-        "deployment": to_json(settings.deployment),
+        "ingestion": ingestion.to_json(),
+        "features": settings.features.to_json(),
+        "training": settings.training.to_json(),
+        "indexing": settings.indexing.to_json(),
+        "evaluation": settings.evaluation.to_json(),
+        "monitoring": settings.monitoring.to_json(),
+        "deployment": settings.deployment.to_json(),
         "data_fingerprint": fingerprint,
         "registry": home.registry,
         "champion": Registry(home.registry).starting_champion(first_model),
@@ -43,15 +45,19 @@ def continuous_training_arguments(
 
 
 def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
-    """Parameters of backtest, with the data's fingerprint and the current champion."""
+    """Parameters of backtest, with the data's fingerprint and the current champion.
+
+    What is in quarantine now is left out.
+    """
+    ingestion = learn_from(settings.ingestion, Registry(home.registry).quarantines())
     return {
-        "ingestion": to_json(settings.ingestion),
-        "features": to_json(settings.features),
-        "training": to_json(settings.training),
-        "indexing": to_json(settings.indexing),
-        "evaluation": to_json(settings.evaluation),
-        "backtest": to_json(settings.backtest),
-        "data_fingerprint": _fingerprint(settings),
+        "ingestion": ingestion.to_json(),
+        "features": settings.features.to_json(),
+        "training": settings.training.to_json(),
+        "indexing": settings.indexing.to_json(),
+        "evaluation": settings.evaluation.to_json(),
+        "backtest": settings.backtest.to_json(),
+        "data_fingerprint": _fingerprint(ingestion),
         "registry": home.registry,
         "champion": Registry(home.registry).champion_id(),
         "checkpoint_folder": str(home.checkpoints),
@@ -62,15 +68,18 @@ def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
     """Parameters of index_refresh, which keeps the champion's towers and feature spec.
 
+    It trains nothing, and reads what is in quarantine too.
+
     Raises:
         UsageError: There is no champion yet.
     """
+    ingestion = serve_from(settings.ingestion)
     return {
-        "ingestion": to_json(settings.ingestion),
-        "features": to_json(settings.features),
-        "indexing": to_json(settings.indexing),
-        "deployment": to_json(settings.deployment),
-        "data_fingerprint": _fingerprint(settings),
+        "ingestion": ingestion.to_json(),
+        "features": settings.features.to_json(),
+        "indexing": settings.indexing.to_json(),
+        "deployment": settings.deployment.to_json(),
+        "data_fingerprint": _fingerprint(ingestion),
         "registry": home.registry,
         "champion": Registry(home.registry).needed_champion_id(),
         "webhook": settings.webhook,
@@ -93,7 +102,7 @@ def drift_monitoring_arguments(
         UsageError: There is no champion to monitor.
     """
     return {
-        "monitoring": to_json(settings.monitoring),
+        "monitoring": settings.monitoring.to_json(),
         "registry": home.registry,
         "champion": Registry(home.registry).needed_champion_id(),
         "log": str(home.predictions),
@@ -106,7 +115,8 @@ def drift_monitoring_arguments(
         "items": str(items.absolute()) if items else "",
         "refit_command": list(refit_command),
         "refit_run": "",
-        "feeds": to_json(describe_feeds(settings.ingestion)),
+        "refresh_run": "",
+        "feeds": describe_feeds(settings.ingestion).to_json(),
         "webhook": settings.webhook,
     }
 
@@ -122,12 +132,7 @@ def describe_feeds(ingestion: IngestSettings) -> FeedSettings:
     )
 
 
-def to_json(settings: Settings) -> str:
-    """Settings as the JSON of one parameter: kfp's dict parameters cannot hold null."""
-    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
-
-
-def _fingerprint(settings: RunSettings) -> str:
+def _fingerprint(ingestion: IngestSettings) -> str:
     from components.ingestion.fingerprint import fingerprint_source
 
-    return fingerprint_source(settings.ingestion)
+    return fingerprint_source(ingestion)

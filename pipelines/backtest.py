@@ -40,7 +40,7 @@ def backtest(
         webhook: URL that is called when the run has ended, empty for none.
     """
     with report_end("backtest", webhook):
-        fingerprint, champion = resolve_start(
+        ingestion, fingerprint, champion = resolve_start(
             ingestion, data_fingerprint, registry, champion, deploys=False
         )
         plan = plan_backtest(

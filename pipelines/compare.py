@@ -40,7 +40,7 @@ class ComparedRun(Settings):
     rows: dict[str, int] = {}
 
 
-class Comparison(Settings):
+class RunComparison(Settings):
     """Runs side by side.
 
     Attributes:
@@ -69,7 +69,7 @@ class Comparison(Settings):
         return {title: rows for title, rows in titles.items() if rows}
 
 
-def compare_runs(names: Sequence[str], home: Home) -> Comparison:
+def compare_runs(names: Sequence[str], home: Home) -> RunComparison:
     """Put runs side by side.
 
     Args:
@@ -86,7 +86,7 @@ def compare_runs(names: Sequence[str], home: Home) -> Comparison:
     for name in list(differing):
         if len({json.dumps(run.settings.get(name), sort_keys=True) for run in known}) < 2:
             del differing[name]
-    return Comparison(
+    return RunComparison(
         names=tuple(run.name for run in runs),
         metrics=_side_by_side([run.metrics for run in runs]),
         settings={
@@ -99,7 +99,7 @@ def compare_runs(names: Sequence[str], home: Home) -> Comparison:
     )
 
 
-def write_comparison(comparison: Comparison, path: Path) -> None:
+def write_comparison(comparison: RunComparison, path: Path) -> None:
     """Write a comparison as one self-contained HTML page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

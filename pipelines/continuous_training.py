@@ -52,7 +52,7 @@ def continuous_training(
             not say so fails before it trains.
     """
     with report_end("continuous_training", webhook):
-        fingerprint, champion = resolve_start(
+        ingestion, fingerprint, champion = resolve_start(
             ingestion, data_fingerprint, registry, champion, first_model=first_model
         )
         data = ingest_data(settings=ingestion, fingerprint=fingerprint)

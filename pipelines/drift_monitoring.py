@@ -23,6 +23,7 @@ def drift_monitoring(
     webhook: str = "",
     refit_run: str = "",
     feeds: str = "{}",
+    refresh_run: str = "",
 ) -> None:
     """Monitor what the champion answered lately; see ``watch_drift`` for the parameters.
 
@@ -44,6 +45,7 @@ def drift_monitoring(
             refit_command=refit_command,
             refit_run=refit_run,
             feeds=feeds,
+            refresh_run=refresh_run,
         )
         watched.set_caching_options(False)
     configure_steps()

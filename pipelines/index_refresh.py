@@ -33,7 +33,7 @@ def index_refresh(
         webhook: URL that is called when the run has ended, empty for none.
     """
     with report_end("index_refresh", webhook):
-        fingerprint, champion = resolve_start(
+        ingestion, fingerprint, champion = resolve_start(
             ingestion, data_fingerprint, registry, champion, needs_champion=True
         )
         data = ingest_data(settings=ingestion, fingerprint=fingerprint)

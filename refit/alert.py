@@ -1,18 +1,35 @@
 """The Alert: drift results under review, from the decision to the outcome."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
 from refit.drift import DriftResult
+from refit.incident import Incident
 from refit.settings import Settings
 
 
 class Action(StrEnum):
-    """The policy's decision about a set of results."""
+    """The policy's decision about a set of results.
+
+    ``alert`` only tells a person; ``wait`` tells them that labels will decide.
+    """
 
     NOTHING = "nothing"
     ALERT = "alert"
+    WAIT = "wait"
+    REFRESH = "refresh"
+    QUARANTINE = "quarantine"
+    ROLL_BACK = "roll back"
     REFIT = "refit"
+
+
+class Severity(StrEnum):
+    """How soon a person must look; the same words as the labels of the Prometheus alerts."""
+
+    INFO = "info"
+    WARN = "warn"
+    PAGE = "page"
 
 
 class DriftDecision(Settings):
@@ -29,6 +46,10 @@ class DriftDecision(Settings):
     reasons: tuple[str, ...]
     at: datetime
     dry_run: bool = False
+
+    def is_carried_out(self, automatic: Sequence[Action]) -> bool:
+        """Whether the action follows by itself, given those that do."""
+        return self.action in automatic and not self.dry_run
 
 
 class AlertStatus(StrEnum):
@@ -55,6 +76,10 @@ class Alert(Settings):
         note: The reviewer's explanation.
         refit_run: Name of the refit's run; empty without one.
         outcome: How the refit ended.
+        severity: How soon a person must look; it only rises while the alert is unresolved.
+        incident: The story of the results, when one was found.
+        muted_until: No notification is sent before this time.
+        escalated_at: When a worse change was last added to the alert.
     """
 
     alert_id: str
@@ -70,3 +95,29 @@ class Alert(Settings):
     note: str = ""
     refit_run: str = ""
     outcome: str = ""
+    severity: Severity = Severity.WARN
+    incident: Incident | None = None
+    muted_until: datetime | None = None
+    escalated_at: datetime | None = None
+
+
+class AuditEntry(Settings):
+    """Something that a person, or the monitor, did; entries are never changed.
+
+    Attributes:
+        at: When, UTC.
+        by: Who: a name, or ``monitor``.
+        role: ``viewer``, ``on-call`` or ``monitor``.
+        did: Such as ``acknowledge``, ``release quarantine`` or ``roll back``.
+        subject: Id of what it was done to: an alert, a quarantine, a refit or a bundle.
+        reason: Why, in the person's words.
+        alert_id: The alert that it was about; empty when there is none.
+    """
+
+    at: datetime
+    by: str
+    role: str
+    did: str
+    subject: str
+    reason: str = ""
+    alert_id: str = ""

@@ -228,6 +228,15 @@ def _read_verdict(path: Path) -> Verdict | None:
     return Verdict.parse(read_json(path)) if path.is_file() else None
 
 
+def find_build_time(bundle_id: str) -> datetime | None:
+    """When a bundle was built, from its id; None where the id holds no time."""
+    try:
+        built = datetime.strptime(bundle_id.split("-")[0], "%Y%m%dT%H%M%S%fZ")
+    except ValueError:
+        return None
+    return built.replace(tzinfo=UTC)
+
+
 def _describe(
     path: Path, dataset: DatasetManifest | None, settings: Mapping[str, Any]
 ) -> BundleManifest:

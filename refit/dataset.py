@@ -5,6 +5,7 @@ from pathlib import Path
 
 from refit.files import read_json, write_json
 from refit.health import HealthCheck
+from refit.quarantine import QuarantinedDays
 from refit.settings import Settings
 
 EVENTS_FILE = "events.parquet"
@@ -16,20 +17,22 @@ ITEM_VERSIONS_FILE = "item_versions.parquet"
 """
 USERS_FILE = "users.parquet"
 EARLIER_FILE = "earlier.parquet"
-"""Purchases and hides from before the window, or over the cap of a user's events: ``user_id``,
-``item_id``, ``event_type``, ``event_time``. The eligibility rules need them however old they are.
+"""Purchases and hides from before the window, over the cap of a user's events, or in quarantine:
+``user_id``, ``item_id``, ``event_type``, ``event_time``. The eligibility rules need all of them.
 """
 REJECTED_FOLDER = "rejected"
 MANIFEST_FILE = "manifest.json"
 
 
 class RowCounts(Settings):
-    """Row counts of one table; rows_in = kept + rejected + duplicates + capped.
+    """Row counts of one table; rows_in = kept + rejected + duplicates + capped + quarantined.
 
     Attributes:
         capped: Valid events over ``ingestion.max_user_events_per_day``.
+        quarantined: Rows of periods in quarantine, and events on items that are left out.
         outside: Rows of the source before or after the window; not part of rows_in.
         reasons: Number of rejected rows by reason; a row may have several reasons.
+        quarantine_reasons: Likewise of the rows in quarantine.
     """
 
     rows_in: int
@@ -37,8 +40,15 @@ class RowCounts(Settings):
     rejected: int
     duplicates: int
     capped: int = 0
+    quarantined: int = 0
     outside: int = 0
     reasons: dict[str, int] = {}
+    quarantine_reasons: dict[str, int] = {}
+
+    @property
+    def checked(self) -> int:
+        """Rows that were checked against the contract: all but those in quarantine."""
+        return self.rows_in - self.quarantined
 
 
 class Split(Settings):
@@ -57,6 +67,7 @@ class DatasetManifest(Settings):
         fingerprint: SHA-256 of source files, settings and window; the cache key of later steps.
         context_columns: Event columns beyond the contract that are known at the request.
         health: The lines of the health page.
+        quarantined: The periods that were left out, whether or not they held rows.
     """
 
     source: str
@@ -68,6 +79,7 @@ class DatasetManifest(Settings):
     context_columns: tuple[str, ...] = ()
     user_columns: tuple[str, ...] = ()
     health: tuple[HealthCheck, ...] = ()
+    quarantined: tuple[QuarantinedDays, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "DatasetManifest":

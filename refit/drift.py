@@ -26,7 +26,7 @@ class DriftResult(Settings):
 
     Attributes:
         subject: What was measured, e.g. ``query-embedding`` or ``scores``.
-        statistic: Name of the drift metric, e.g. ``frechet``.
+        statistic: Name of the drift metric, e.g. ``mean_shift``.
         value: The metric's value; None when there was insufficient data.
         threshold: Larger values are drift; None if ``value`` is.
         n_reference, n_current: Number of usable rows of the reference and of the window.
@@ -36,6 +36,7 @@ class DriftResult(Settings):
         why: The reason for insufficient data, written for the person on call.
         level: The measured rate itself, if the value is a change of a rate.
         interval: 95% confidence interval of the level.
+        p_value: Probability of at least this value where nothing drifts; None if unknown.
         detail: Further information, e.g. how many rows were left out.
     """
 
@@ -51,6 +52,7 @@ class DriftResult(Settings):
     why: str = ""
     level: float | None = None
     interval: tuple[float, float] | None = None
+    p_value: float | None = None
     detail: str = ""
 
     @property

@@ -13,8 +13,16 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("query_embedding", pa.list_(pa.float32())),  # null if the tower did not answer
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("fallback", pa.string()),  # the reason for a fallback, else null
+        # the reason for an answer by popularity, else null; HOLDOUT is no failure
+        pa.field("fallback", pa.string()),
         pa.field("latency_ms", pa.float32()),
     ]
 )
 """One row per answer. Outcomes are events with the ``request_id`` of the answer."""
+
+HOLDOUT = "holdout"
+"""The ``fallback`` of an answer to a person who gets popularity for comparison, by setting."""
+
+PROPENSITIES = pa.field("propensities", pa.list_(pa.float32()))
+"""An optional column of a log of serving that explores: the probability with which each of
+``item_ids`` was shown where it was shown, in (0, 1]. Logs without it remain readable."""

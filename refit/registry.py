@@ -9,6 +9,7 @@ A local folder and an object store (any fsspec URL) have the same layout::
     rollouts/<id>.json         the RolloutDecision of each finished rollout
     rollouts/<id>.started      exists once a rollout has a canary
     unblocked.jsonl            all Unblocks, oldest first
+    quarantines.json           the Quarantines in force, which training leaves out
     coordination.json          names a database, where the store has no conditional writes
 
 champion.json is authoritative. If a writer is killed before it appended to the history, the next
@@ -34,6 +35,7 @@ from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
 from refit.files import remove, write_atomically
 from refit.progress import log_message
+from refit.quarantine import PublishedQuarantines, Quarantine
 from refit.remote import open_store
 from refit.rollout import Block, Proposal, RolloutDecision, Unblock
 from refit.settings import Settings
@@ -52,6 +54,7 @@ CHAMPION_FILE = "champion.json"
 HISTORY_FILE = "history.jsonl"
 CANDIDATE_FILE = "candidate.json"
 UNBLOCKED_FILE = "unblocked.jsonl"
+QUARANTINES_FILE = "quarantines.json"
 COORDINATION_FILE = "coordination.json"
 ROLLOUTS_FOLDER = "rollouts"
 CHANGE_ATTEMPTS = 1000
@@ -366,6 +369,35 @@ class Registry:
         log_message(f"{bundle_id} is no longer blocked (by {by}: {reason})")
         return lifted
 
+    def quarantines(self) -> tuple[Quarantine, ...]:
+        """The quarantines in force, as they were last published; none if nobody ever did.
+
+        Raises:
+            RefitError: The file is invalid.
+            ServiceUnreachable: The store does not answer.
+        """
+        return self._parse_quarantines(self._read(QUARANTINES_FILE))
+
+    def publish_quarantines(
+        self, change: Callable[[tuple[Quarantine, ...]], Collection[Quarantine]]
+    ) -> tuple[Quarantine, ...]:
+        """Replace the published quarantines by compare and set; returns those in force now.
+
+        Args:
+            change: Takes the published ones and returns those that are in force. It is called again
+                when another writer came between, and must then read its own source again.
+        """
+        found: list[tuple[Quarantine, ...]] = []
+
+        def update(text: str | None) -> str:
+            new = change(self._parse_quarantines(text))
+            found.append(tuple(sorted(new, key=lambda each: (each.start, each.quarantine_id))))
+            published = PublishedQuarantines(quarantines=found[-1])
+            return _as_json(published) if found[-1] or text is not None else ""
+
+        self._update(QUARANTINES_FILE, update)
+        return found[-1]
+
     def propose(
         self, bundle_id: str, champion: str, by: str, reason: str, force: bool = False
     ) -> Proposal:
@@ -587,6 +619,17 @@ class Registry:
     def _parse_champion(self, text: str | None) -> Promotion | None:
         return None if text is None else self._parse(Promotion, text, CHAMPION_FILE)
 
+    def _parse_quarantines(self, text: str | None) -> tuple[Quarantine, ...]:
+        if text is None:
+            return ()
+        try:
+            return self._parse(PublishedQuarantines, text, QUARANTINES_FILE).quarantines
+        except RefitError as error:
+            raise RefitError(
+                f"{error}\nNothing is trained without it. Restore the file, or remove it and run "
+                "refit monitor, which writes it again from the alert store"
+            ) from None
+
     def _last_known_champion(self) -> str:
         """The last bundle that became champion, by all records but champion.json; "" if none."""
         if history := self._read_history():
@@ -721,11 +764,14 @@ class Registry:
             return self._files.replace(name, text, seen)
 
     def _update(self, name: str, change: Callable[[str | None], str]) -> None:
-        """Change a file by compare and set, until no other writer comes between."""
+        """Change a file by compare and set, until no other writer comes between.
+
+        No file is made for an empty text.
+        """
         for _ in range(CHANGE_ATTEMPTS):
             seen = self._see(name)
             text = change(seen.text)
-            if text == seen.text or self._replace(name, text, seen):
+            if text == (seen.text or "") or self._replace(name, text, seen):
                 return
         raise self._too_busy(name)
 

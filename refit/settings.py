@@ -32,6 +32,10 @@ class Settings(BaseModel):
             raise UsageError(f"{cls.__name__} must be a JSON object, not {text[:60]!r}")
         return cls.parse(values)
 
+    def to_json(self) -> str:
+        """Settings as the JSON of one parameter of a pipeline; the same ones are the same text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
     @classmethod
     def parse(
         cls, values: Mapping[str, Any], places: Places | None = None, source: str = ""

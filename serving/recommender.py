@@ -1,5 +1,6 @@
 """The recommender: one request in, one answer out, always from one bundle."""
 
+import hashlib
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
+from refit.prediction import HOLDOUT
 from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
@@ -39,6 +41,14 @@ class Query:
 
     vector: NDArray[np.float32] | None
     fallback: Fallback | None = None
+
+
+def is_held_out(user_id: str | None, share: float, salt: str) -> bool:
+    """Whether a person gets popularity for comparison; always the same for the same person."""
+    if user_id is None or not share:
+        return False
+    digest = hashlib.sha256(f"{salt}:{user_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
 
 
 class Recommender:
@@ -98,7 +108,8 @@ class Recommender:
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
-            ``fallback`` (None, or the reason why the model was not used).
+            ``fallback`` (None, or the reason why the model was not used; ``holdout`` is no
+            failure).
 
         Raises:
             RequestError: The request is invalid.
@@ -118,7 +129,8 @@ class Recommender:
         request = parse_request(body)
         snapshot.catalogue.check(request)
         now = self._now(request)
-        query = self._embed(snapshot, request, now)
+        held = is_held_out(request.user_id, self.settings.holdout_share, self.settings.holdout_salt)
+        query = Query(None) if held else self._embed(snapshot, request, now)
         if query.vector is None:
             found = snapshot.popular(request, now)
         else:
@@ -126,6 +138,9 @@ class Recommender:
         items = found.items
         milliseconds = (time.perf_counter() - started) * 1000
         self._count(query, found, milliseconds)
+        if held:
+            self.counters.add("refit_holdout_answers")
+        failure = query.fallback.value if query.fallback else None
         prediction = Prediction(
             request_id=request.request_id or uuid.uuid4().hex,
             bundle_id=snapshot.bundle_id,
@@ -136,7 +151,7 @@ class Recommender:
             query_embedding=None if query.vector is None else query.vector.tolist(),
             item_ids=[item_id for item_id, _ in items],
             scores=[score for _, score in items],
-            fallback=query.fallback.value if query.fallback else None,
+            fallback=HOLDOUT if held else failure,
             latency_ms=milliseconds,
         )
         self._log.put(prediction)
@@ -208,6 +223,8 @@ class Recommender:
         """Initialise the counters that rollouts compare, so that they are exported as 0."""
         self.counters.add("refit_requests", 0)
         self.counters.add("refit_errors", 0)
+        if self.settings.holdout_share:
+            self.counters.add("refit_holdout_answers", 0)
         for reason in Fallback:
             self.counters.add("refit_fallbacks", 0, reason=reason.value)
 

@@ -28,6 +28,10 @@ class RecommenderSettings(Settings):
         stock_folder: Folder with the files of the stock feed; None serves the stock of the bundle.
         cache: Folder for bundles of a remote registry; the model server must be able to read it.
         allow_replay: Use the ``time`` of a request as now; for simulations and back-tests.
+        holdout_share: Share of people who always get popularity, so that the monitor can tell a
+            fall of the market from one of the model. Whose turn it is follows from a hash of the
+            person, the same in every process; people who are not known get the model.
+        holdout_salt: Another text draws other people.
         tower_deadline_ms: How long an answer waits for the query tower before it falls back.
         load_timeout_s: How long the model server may take to load a bundle's towers.
         breaker_failures: Number of consecutive failures after which the breaker opens.
@@ -48,6 +52,8 @@ class RecommenderSettings(Settings):
     stock_folder: Path | None = None
     cache: Path | None = None
     allow_replay: bool = False
+    holdout_share: float = Field(0.0, ge=0, le=0.5)
+    holdout_salt: str = "refit"
     tower_deadline_ms: float = Field(250.0, gt=0)
     load_timeout_s: float = Field(120.0, gt=0)
     breaker_failures: int = Field(3, ge=1)

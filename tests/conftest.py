@@ -60,8 +60,14 @@ def s3_store() -> Iterator[S3Store]:
 @pytest.fixture
 def s3(s3_store: S3Store) -> Iterator[S3Store]:
     """An S3 store that this process's environment names, with the bucket ``refit``."""
+    from fsspec import get_filesystem_class
+
+    files = get_filesystem_class("s3")
     with in_environment(s3_store):
+        # Clients are kept for the whole process, and keep the address that they began with.
+        files.clear_instance_cache()
         yield s3_store
+        files.clear_instance_cache()
 
 
 @pytest.fixture(params=["sqlite", *RELEASES])

@@ -30,7 +30,7 @@ IMPORTED_LATE = {
             "towers",
         )
     ),
-    "monitoring.evidently_report",
+    *(f"monitoring.reports.{name}" for name in ("datasets", "drift", "workspace")),
 }
 """Modules made of TensorFlow or Evidently: functions import them once there is work to do."""
 OF_WRITERS = "refit.database"

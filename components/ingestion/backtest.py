@@ -15,7 +15,6 @@ from components.ingestion.tables import find_end
 from refit.backtest import BacktestSettings, PlannedFit
 from refit.errors import UsageError
 from refit.registry import Registry
-from refit.settings import Settings
 from refit.tables import open_tables
 
 
@@ -60,7 +59,7 @@ def plan_fits(
                 PlannedFit(
                     cut=(end - step * number).isoformat(),
                     seed=str(values["seed"]),
-                    ingestion=_to_json(moved),
+                    ingestion=moved.to_json(),
                     training=json.dumps(values, sort_keys=True),
                     champion=champion if state == "compared" else "",
                     champion_state=state,
@@ -105,7 +104,3 @@ def _move(settings: IngestSettings, end: datetime, back: timedelta) -> IngestSet
             "because ingestion.start is later: take fewer backtest.cuts, or an earlier start"
         )
     return settings.model_copy(update=changes)
-
-
-def _to_json(settings: Settings) -> str:
-    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)

@@ -1,6 +1,6 @@
 """Split the rows of a table into kept, rejected and duplicates, and account for every row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -58,10 +58,7 @@ class ValidatedTable:
     @property
     def is_invalid(self) -> ir.BooleanValue:
         """Whether a row failed any check."""
-        checks = [failed.fill_null(False) for failed in self.violations.values()]
-        while len(checks) > 1:  # pairs of pairs: a chain of hundreds would be too deep to compile
-            checks = [reduce(or_, checks[i : i + 2]) for i in range(0, len(checks), 2)]
-        return checks[0]
+        return is_any(self.violations.values())
 
     def select_valid(self) -> ir.Table:
         """Select the rows that passed every check, without ``RAW``."""
@@ -83,6 +80,14 @@ class Deduplicated:
 
     rows: ir.Table
     duplicates: int
+
+
+def is_any(checks: Iterable[ir.BooleanValue]) -> ir.BooleanValue:
+    """Whether any of some checks is true; a null is not."""
+    parts = [check.fill_null(False) for check in checks] or [ibis.literal(False)]
+    while len(parts) > 1:  # pairs of pairs: a chain of hundreds would be too deep to compile
+        parts = [reduce(or_, parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    return parts[0]
 
 
 def find_causes(
@@ -162,15 +167,15 @@ def check_row_counts(name: str, counts: RowCounts) -> None:
     """Check that every row of a table is accounted for.
 
     Raises:
-        AssertionError: rows_in is not kept + rejected + duplicates + capped, which is a bug in
-            Refit.
+        AssertionError: rows_in is not the sum of the others, which is a bug in Refit.
     """
     accounted = counts.kept + counts.rejected + counts.duplicates + counts.capped
+    accounted += counts.quarantined
     if counts.rows_in != accounted:
         raise AssertionError(
             f"{name}: {counts.rows_in} rows were read, but {counts.kept} kept + {counts.rejected} "
-            f"rejected + {counts.duplicates} duplicates + {counts.capped} over the cap are "
-            f"{accounted}"
+            f"rejected + {counts.duplicates} duplicates + {counts.capped} over the cap + "
+            f"{counts.quarantined} in quarantine are {accounted}"
         )
 
 

@@ -78,28 +78,39 @@ def find_start(
     needs_champion: bool = False,
     first_model: bool = False,
     deploys: bool = True,
-) -> NamedTuple("Start", [("fingerprint", str), ("champion", str)]):  # type: ignore[valid-type]
-    """Find the data's fingerprint and the champion, on a cluster, where only steps can read both.
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Start", [("ingestion", str), ("fingerprint", str), ("champion", str)]
+):
+    """Find what a run starts from, on a cluster, where only steps can read data and registry.
+
+    These are the ingestion settings, which leave out what is in quarantine now, the data's
+    fingerprint and the champion.
 
     Args:
         settings: IngestSettings as JSON.
         registry: Where bundles are kept.
         fingerprint: Fingerprint of the data when it is known; empty computes it from the files.
         champion: Id of the bundle to beat when it is known; empty looks it up.
-        needs_champion: Whether the run keeps the champion's towers, so that there must be one.
+        needs_champion: Whether the run keeps the champion's towers, so that there must be one. It
+            trains nothing, and reads what is in quarantine too.
         first_model: Whether the run trains the first model. If not, there must be a champion to
             beat; if so, there must be none.
         deploys: Whether the run may deploy a model; if not, there may or may not be a champion.
     """
     from components.ingestion.fingerprint import fingerprint_source
+    from components.ingestion.purpose import learn_from, serve_from
     from components.ingestion.settings import IngestSettings
     from components.step import running
     from refit.progress import log_message
     from refit.registry import Registry
 
     with running("start") as metadata:
-        found = fingerprint or fingerprint_source(IngestSettings.parse_json(settings))
-        bundles = Registry(registry)
+        bundles, ingestion = Registry(registry), IngestSettings.parse_json(settings)
+        if needs_champion:
+            ingestion = serve_from(ingestion)
+        else:
+            ingestion = learn_from(ingestion, bundles.quarantines())
+        found = fingerprint or fingerprint_source(ingestion)
         if not champion and needs_champion:
             champion = bundles.needed_champion_id()
         if not champion and not deploys:
@@ -107,5 +118,6 @@ def find_start(
         else:
             bundle = champion or bundles.starting_champion(first_model)
         metadata["fingerprint"], metadata["champion"] = found, bundle
+        metadata["quarantined"] = [days.quarantine_id for days in ingestion.quarantined]
         log_message(f"[start] data {found[:12]}, champion {bundle or 'none'}")
-    return (found, bundle)
+    return (ingestion.to_json(), found, bundle)

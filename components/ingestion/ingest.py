@@ -15,6 +15,7 @@ from components.ingestion.health.check import check_health
 from components.ingestion.health.data import HealthData
 from components.ingestion.health.page import HEALTH_FILES, write_health
 from components.ingestion.health.times import count_days
+from components.ingestion.quarantined import measure_loss
 from components.ingestion.schemas import UNKNOWN_ITEM
 from components.ingestion.selection import find_unnamed_columns, select_columns
 from components.ingestion.settings import FILES, IngestSettings
@@ -31,12 +32,15 @@ from refit.extensions import naming
 from refit.files import read_json, remove, write_atomically, write_json
 from refit.health import HealthCheck, stopping, summarize_health
 from refit.progress import log_message, timed
+from refit.quarantine import describe_release
 from refit.remote import is_url, upload
 from refit.tables import is_about_data, open_tables
 from refit.tabular.advice import write_advice
 from refit.tabular.parsing import NO_ZONE
 
 VIOLATIONS_FILE = "violations.json"
+MOST_IN_QUARANTINE = 0.5
+"""The largest share of train, validation or test that may be in quarantine."""
 
 
 def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
@@ -82,7 +86,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
                 split = _find_split(cleaned, settings, end)
                 health = _check_health(cleaned, tables, settings, split, staging)
                 _check_rejected_shares(cleaned, settings)
-                _check_parts(cleaned["events"].table, split)
+                _check_parts(cleaned["events"], split, settings)
                 _check_stops(health)
         except DataValidationError as error:
             raise DataValidationError(f"{error}{_save_findings(staging, settings, out)}") from error
@@ -97,6 +101,7 @@ def ingest(settings: IngestSettings, out: Path) -> DatasetManifest:
             context_columns=tables.context_columns,
             user_columns=tables.user_columns,
             health=health,
+            quarantined=settings.quarantined,
         )
         manifest.write(staging)
     return manifest
@@ -118,6 +123,7 @@ def _log_counts(cleaned: Mapping[str, CleanedTable]) -> None:
             f"{name}: {counts.rows_in} rows in = {counts.kept} kept + {counts.rejected} rejected"
             f" + {counts.duplicates} duplicates"
             + (f" + {counts.capped} over the cap" if counts.capped else "")
+            + (f" + {counts.quarantined} in quarantine" if counts.quarantined else "")
             + f" ({counts.outside} outside the window)"
         )
         for violation in table.violations:
@@ -140,7 +146,7 @@ def _check_rejected_shares(cleaned: Mapping[str, CleanedTable], settings: Ingest
         ]
         if share > limits[name] and shown:
             errors.append(
-                f"{name}: {counts.rejected} of {counts.rows_in} rows ({share:.1%}) were rejected, "
+                f"{name}: {counts.rejected} of {counts.checked} rows ({share:.1%}) were rejected, "
                 f"more than the {limits[name]:.1%} of max_rejected.{name}"
             )
             for violation in shown:
@@ -166,7 +172,7 @@ def _show_ids(items: CleanedTable) -> str:
 
 
 def _rejected_share(table: CleanedTable) -> float:
-    return table.counts.rejected / max(table.counts.rows_in, 1)
+    return table.counts.rejected / max(table.counts.checked, 1)
 
 
 def _find_split(
@@ -180,7 +186,10 @@ def _find_split(
     events = cleaned["events"].table
     if not count_rows(events):
         _check_rejected_shares(cleaned, settings)
-        raise DataValidationError("no event is left: the window from start to end is empty")
+        raise DataValidationError(
+            "no event is left: the window from start to end is empty"
+            + _explain_quarantine(cleaned["events"].counts.quarantined, settings, end)
+        )
     test_start = settings.test_start or end - timedelta(days=settings.test_days or 0)
     validation_start = settings.validation_start or test_start - timedelta(
         days=settings.validation_days or 0
@@ -221,6 +230,7 @@ def _check_health(
         has_users=tables.users is not None,
         most_per_day=settings.max_user_events_per_day,
         max_rejected=settings.max_rejected.model_dump(),
+        quarantined=settings.quarantined,
     )
     with timed("checked the health of the data"):
         days = count_days(data.events)
@@ -241,26 +251,49 @@ def _check_stops(health: Sequence[HealthCheck]) -> None:
         )
 
 
-def _check_parts(events: ir.Table, split: Split) -> None:
-    """Raise if train, validation or test has no event."""
+def _check_parts(cleaned: CleanedTable, split: Split, settings: IngestSettings) -> None:
+    """Raise if train, validation or test has no event, or most of it is in quarantine."""
+    events, left_out = cleaned.table, cleaned.left_out
     parts = {
         "train": (split.start, split.validation_start),
         "validation": (split.validation_start, split.test_start),
         "test": (split.test_start, split.end),
     }
-    empty = []
+    empty, lost = [], []
     for name, (begin, until) in parts.items():
         time = events.event_time
         n = count_rows(events.filter((time >= begin) & (time < until)))
+        if left_out is not None:
+            n_lost, share = measure_loss(settings.quarantined, events, left_out, begin, until)
+            if share > MOST_IN_QUARANTINE or (n_lost and not n):
+                lost.append(
+                    f"most of {name} ({begin.isoformat()} to {until.isoformat()}) is left out"
+                    + _explain_quarantine(n_lost, settings, until)
+                )
         log_message(f"{name}: {n} events from {begin:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC")
         if not n:
             empty.append(f"{name} ({begin.isoformat()} to {until.isoformat()})")
+    if lost:
+        raise DataValidationError("; ".join(lost))
     if empty:
         first, last = _find_span(events)
         raise DataValidationError(
             f"no event in {' and '.join(empty)}; the events range from {first.isoformat()} "
             f"to {last.isoformat()}"
         )
+
+
+def _explain_quarantine(n: int, settings: IngestSettings, until: datetime) -> str:
+    """The quarantines that leave out ``n`` events of a time, and how to release them."""
+    if not n:
+        return ""
+    found = [each for each in settings.quarantined if each.start < until]
+    reasons = "; ".join(dict.fromkeys(f"{each.table}: {each.reason}" for each in found))
+    release = describe_release(tuple(each.quarantine_id for each in found))
+    return (
+        f": {n:,} events are in quarantine ({reasons}). Where the data is right, {release}; "
+        "otherwise move the split with ingestion.end, validation_days and test_days"
+    )
 
 
 def _save_findings(folder: Path, settings: IngestSettings, out: Path) -> str:

@@ -1,14 +1,14 @@
 """Settings of the ingestion step."""
 
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.ingestion.health.settings import HealthSettings
 from components.ingestion.sources import SOURCES
 from refit.errors import UsageError
+from refit.quarantine import QuarantinedDays, UtcTime
 from refit.settings import Settings
 from refit.tables import MemoryLimit, ThreadCount
 from refit.tabular.file_format import (
@@ -33,14 +33,6 @@ MOST_DAYS = 36_500
 FILES = "files"
 """The source that reads the user's own files; the settings of their format are for it alone."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def _to_utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-
-
-UtcTime = Annotated[datetime, AfterValidator(_to_utc)]
-"""A time; a date is read as its midnight, and a time without a zone as UTC."""
 
 
 class RejectedShares(Settings):
@@ -133,6 +125,10 @@ class IngestSettings(Settings):
             kept, so that a bot does not make up most of the data. The others are counted, and
             written to ``rejected/events_over_cap.parquet``; the purchases and hides among them
             still count for the eligibility rules. None: all are kept.
+        quarantined: Periods of the items, by ``listed_at``, or of the events, by ``event_time``,
+            whose rows are left out. Each run that trains adds the quarantines in force, which the
+            registry names; ``index_refresh`` reads all rows, whatever is given here. The rows are
+            in ``rejected/``, and do not count against ``max_rejected``.
         health: Thresholds of the health page of the data.
         rejected_folder: Where a failed run leaves its rejected rows and health page, a folder or a
             URL. Empty: beside the output, which on a cluster is lost with the pod.
@@ -174,6 +170,7 @@ class IngestSettings(Settings):
     currency: str = Field(default="", pattern=r"^([A-Z]{3})?$")
     max_rejected: RejectedShares = RejectedShares()
     max_user_events_per_day: int | None = Field(default=None, ge=1)
+    quarantined: tuple[QuarantinedDays, ...] = ()
     health: HealthSettings = HealthSettings()
     rejected_folder: str = ""
     memory_limit: MemoryLimit = "2GB"

@@ -20,7 +20,15 @@ from components.ingestion.cleaning import (
     describe_violations,
     drop_duplicates,
     find_causes,
+    is_any,
     write,
+)
+from components.ingestion.quarantined import (
+    Causes,
+    find_event_causes,
+    find_item_causes,
+    find_lost_items,
+    leave_out,
 )
 from components.ingestion.schemas import (
     build_events_schema,
@@ -122,6 +130,7 @@ class CleanedTable:
         violations: Why rows were rejected.
         rejected: The rejected rows as the source has them; None for a derived table.
         over_cap: The events over the cap, if there are any.
+        left_out: The rows in quarantine, if there are any; typed, without vectors.
         versions: Every version of the items, if they come in versions; ``table`` has the latest.
     """
 
@@ -131,6 +140,7 @@ class CleanedTable:
     violations: Sequence[Violation] = ()
     rejected: ir.Table | None = None
     over_cap: ir.Table | None = None
+    left_out: ir.Table | None = None
     versions: ir.Table | None = None
 
 
@@ -168,12 +178,14 @@ def clean_tables(run: IngestionContext, tables: RawTables) -> dict[str, CleanedT
     )
     _check_structure(run, [table for table in (events, items, users) if table])
 
-    cleaned = {}
+    cleaned, known_items, lost_items = {}, None, None
     if items:
         cleaned["items"] = _clean_items(run, items)
-    known_items = cleaned["items"].table.item_id if items else None
-    cleaned["events"] = _clean_events(run, events, known_items, tables.context_columns)
-    _write_earlier(run, events.rows, cleaned["events"].over_cap)
+        known_items = cleaned["items"].table.item_id
+        lost_items = find_lost_items(run.con, cleaned["items"].left_out, cleaned["items"].table)
+    causes = find_event_causes(run.settings.quarantined, lost_items)
+    cleaned["events"] = _clean_events(run, events, known_items, tables.context_columns, causes)
+    _write_earlier(run, events.rows, cleaned["events"].over_cap, causes)
     if not items:
         derived = _derive_items(cleaned["events"].rows, tables.derived_item_columns)
         cleaned["items"] = _write_derived(run, "items", derived)
@@ -244,6 +256,7 @@ def _clean_items(run: IngestionContext, items: ParsedTable) -> CleanedTable:
         newest_by="listed_at" if has_times and not has_versions else "",
         finish=lambda rows: _finish_items(run, rows),
         file=ITEM_VERSIONS_FILE if has_versions else "",
+        causes=find_item_causes(run.settings.quarantined, items.rows.columns),
     )
     if not has_versions:
         return cleaned
@@ -269,6 +282,7 @@ def _clean_events(
     events: ParsedTable,
     known_items: ir.Column | None,
     context: Sequence[str],
+    causes: Causes,
 ) -> CleanedTable:
     time = events.rows.event_time
     kept = {*(column.name for column in EVENTS), *context}
@@ -278,15 +292,19 @@ def _clean_events(
         build_events_schema(events.columns, run.as_of, known_items),
         outside=run.is_after_window(time) | run.is_before_window(time),
         cap=run.settings.max_user_events_per_day,
+        causes=causes,
         finish=lambda rows: rows.select(*(name for name in rows.columns if name in kept)),
     )
 
 
-def _write_earlier(run: IngestionContext, events: ir.Table, over_cap: ir.Table | None) -> None:
-    """Write the purchases and hides from before the window and over the cap."""
+def _write_earlier(
+    run: IngestionContext, events: ir.Table, over_cap: ir.Table | None, causes: Causes
+) -> None:
+    """Write the purchases and hides from before the window, over the cap and in quarantine."""
     types = [kind.value for kind in (EventType.PURCHASE, EventType.HIDE)]
+    is_inside = ~run.is_after_window(events.event_time) & (events.event_time <= run.as_of)
     earlier = events.filter(
-        run.is_before_window(events.event_time),
+        run.is_before_window(events.event_time) | (is_any(causes(events).values()) & is_inside),
         events.event_type.isin(types),
         events.user_id.notnull(),
         events.item_id.notnull(),
@@ -318,6 +336,7 @@ def _clean(
     cap: int | None = None,
     finish: Callable[[ir.Table], ir.Table] = lambda rows: rows,
     file: str = "",
+    causes: Causes = lambda rows: {},
 ) -> CleanedTable:
     """Reject invalid rows, drop duplicates, write the rest, and count.
 
@@ -330,10 +349,13 @@ def _clean(
         cap: The largest number of rows of one user and day that are kept; None keeps all.
         finish: Applied to the rows before they are written.
         file: The file that they are written to; empty for that of the table.
+        causes: Which rows are in quarantine; they are left out before they are checked.
     """
     name, all_rows = table.name, count_rows(table.rows)
     rows = table.rows if outside is None else table.rows.filter(~outside.fill_null(False))
     rows_in = all_rows if outside is None else count_rows(rows)
+    apart = leave_out(run.con, name, rows, causes, run.folder)
+    rows = apart.rows
     unreadable = find_unreadable(rows, table.columns, run.form)
     checks = find_causes(rows, unreadable, find_violations(rows, schema))
     unnamed = set(run.unnamed_columns[name])  # what nobody names rejects no row
@@ -342,7 +364,7 @@ def _clean(
     # Materialised, since every later query would check all rows again.
     valid = run.con.create_table(f"valid_{name}", validated.select_valid(), temp=True)
     path = run.folder / REJECTED_FOLDER / f"{name}.parquet"
-    all_valid = count_rows(valid) == rows_in
+    all_valid = count_rows(valid) == rows_in - apart.count
     rejected = write(run.con, validated.select_rejected().limit(0 if all_valid else None), path)
     violations = [] if all_valid else describe_violations(name, validated, rejected)
     key, order = (
@@ -359,11 +381,15 @@ def _clean(
         rejected=count_rows(rejected),
         duplicates=unique.duplicates,
         capped=capped.count,
+        quarantined=apart.count,
+        quarantine_reasons=dict(apart.reasons),
         outside=all_rows - rows_in,
         reasons={violation.reason: violation.count for violation in violations},
     )
     check_row_counts(name, counts)
-    return CleanedTable(written, capped.rows, counts, violations, rejected, capped.left_out)
+    return CleanedTable(
+        written, capped.rows, counts, violations, rejected, capped.left_out, apart.left_out
+    )
 
 
 def _derive_items(events: ir.Table, columns: Sequence[str]) -> ir.Table:

@@ -59,6 +59,7 @@ def watch_drift(
     refit_command: list = [],  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default
     refit_run: str = "",
     feeds: str = "{}",
+    refresh_run: str = "",
 ) -> str:
     """Measure drift, decide, raise an alert, and start the refit that is due, once.
 
@@ -83,17 +84,23 @@ def watch_drift(
         refit_run: RunRequest that starts one on a cluster, as JSON; with neither, a refit that is
             due is only reported.
         feeds: FeedSettings as JSON: how the files of outcomes and items are written.
+        refresh_run: RunRequest that refreshes the index on a cluster, as JSON. Like ``refit_run``
+            it is kept in the store, where the review application finds it.
     """
     import shutil
     import tempfile
+    from functools import partial
     from pathlib import Path
 
     from components.kubeflow import RunRequest
     from components.monitoring.feed_settings import FeedSettings
     from components.monitoring.launch import command_launcher, kfp_launcher
+    from components.monitoring.means import cluster_refresh, command_refresh
     from components.monitoring.sources import end_of_last_window, find_sources
     from components.step import running
     from monitoring.monitor import monitor
+    from monitoring.quarantines import publish_quarantines
+    from monitoring.refits import is_ours
     from monitoring.settings import MonitorSettings
     from monitoring.store import SqlStore
     from refit.files import write_json
@@ -103,9 +110,19 @@ def watch_drift(
         parsed = MonitorSettings.parse_json(settings)
         bundles = Registry(registry)
         end = end_of_last_window(until, parsed.measure.window_days)
-        launch = command_launcher(refit_command) if refit_command else None
+        alert_store, launch, refresh = SqlStore(store), None, None
+        if refit_command:
+            launch = command_launcher(refit_command, partial(is_ours, alert_store))
+            names = {"continuous_training": "index_refresh"}
+            refresh = command_refresh([names.get(word, word) for word in refit_command])
         if refit_run:
             launch = kfp_launcher(RunRequest.parse_json(refit_run), bundles)
+            alert_store.keep_run_request("continuous_training", refit_run)
+        if refresh_run:
+            refresh = cluster_refresh(RunRequest.parse_json(refresh_run))
+            alert_store.keep_run_request("index_refresh", refresh_run)
+        if publish_quarantines(alert_store, bundles):
+            launch = None  # a refit would learn from what is in quarantine
         inputs = find_sources(
             parsed.measure,
             bundles,
@@ -117,22 +134,27 @@ def watch_drift(
             until=end,
             windows=windows,
             feeds=FeedSettings.parse_json(feeds),
+            quarantines=alert_store.quarantines(),
         )
         outcome = monitor(
             parsed,
             inputs,
-            SqlStore(store),
+            alert_store,
             Path(pages),
             now=end,
             launch=launch,
             workspace=Path(workspace),
+            refresh=refresh,
         )
+        metadata["unpublished"] = publish_quarantines(alert_store, bundles)
         write_json(Path(results.path), [r.model_dump(mode="json") for r in outcome.results])
         page = outcome.alert.report if outcome.alert else "index.html"
         shutil.copyfile(Path(pages) / page, report.path)
         metadata["action"] = str(outcome.decision.action)
         metadata["reasons"] = list(outcome.decision.reasons)
         metadata["results"] = results.path
+        metadata["evidence"] = outcome.list_evidence()
+        metadata["story"] = outcome.tell_story()
         metadata["alert_id"] = outcome.alert.alert_id if outcome.alert else ""
         metadata["page"] = str(Path(pages) / page)
         metadata["refit"] = outcome.refit.model_dump(mode="json") if outcome.refit else None

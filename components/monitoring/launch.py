@@ -3,7 +3,10 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, wait_for
 from monitoring.refits import Launch, UnderWay
@@ -21,31 +24,103 @@ DEPLOYING = "deploy-bundle"
 """The step that runs only when the gate has passed."""
 
 
-def command_launcher(command: Sequence[str]) -> Launch:
+POLL_SECONDS = 2.0
+"""Between two looks at whether a refit is still wanted."""
+ERROR = "error: "
+"""How the command line begins the line with which a failed run ends."""
+ENDING_SECONDS = 20.0
+"""How long a run that is stopped may take to end by itself."""
+
+
+def command_launcher(
+    command: Sequence[str], is_wanted: Callable[[Refit], bool] = lambda refit: True
+) -> Launch:
     """A launcher that runs ``command --run-id KEY --reason WHY --json`` and waits for it.
 
     The refit's key is the run's id: after a crash the command finds the run that the first
     attempt started and does not start a second one. Its progress goes to standard error.
+
+    Args:
+        command: The command.
+        is_wanted: Asked while the run is under way; the run is ended when it is not.
     """
 
     def launch(refit: Refit, alert: Alert) -> str:
-        process = subprocess.run(
-            [*command, "--run-id", refit.key, "--reason", _reason(alert), "--json"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-            env={name: value for name, value in os.environ.items() if name != KFP_RUNTIME},
-        )
-        if process.returncode not in (0, GateRefused.exit_code):
-            raise RefitError(f"run {refit.key} ended with {process.returncode}; see its log")
-        steps = {
-            record["step"]: record["metadata"] for record in json.loads(process.stdout)["steps"]
-        }
-        if process.returncode:
-            raise GateRefused("; ".join(steps["gate"]["reasons"]))
-        return str(steps["deploy"]["bundle_id"])
+        words = [*command, "--run-id", refit.key, "--reason", _reason(alert), "--json"]
+        return run_command(words, refit.key, lambda: is_wanted(refit))
 
     return launch
+
+
+def run_command(
+    words: Sequence[str], run_id: str, is_wanted: Callable[[], bool] = lambda: True
+) -> str:
+    """Run ``refit run ... --json``, wait for it, and return the bundle that it deployed.
+
+    Raises:
+        GateRefused: Its gate refused.
+        RefitError: It failed, or was stopped.
+    """
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != KFP_RUNTIME},
+    )
+    with ThreadPoolExecutor(2) as pool:
+        said, failed = pool.submit(_read, process.stdout), pool.submit(_forward, process.stderr)
+        try:
+            _wait_while_wanted(process, run_id, is_wanted)
+        finally:
+            _end(process)
+        output, error = said.result(), failed.result()
+    if process.returncode not in (0, GateRefused.exit_code):
+        why = f": {error}" if error else "; see its log"
+        raise RefitError(f"run {run_id} ended with {process.returncode}{why}")
+    steps = {record["step"]: record["metadata"] for record in json.loads(output)["steps"]}
+    if process.returncode:
+        raise GateRefused("; ".join(steps["gate"]["reasons"]))
+    return str(steps["deploy"]["bundle_id"])
+
+
+def _read(stream: IO[str] | None) -> str:
+    return stream.read() if stream else ""
+
+
+def _forward(stream: IO[str] | None) -> str:
+    """Pass a run's progress on to our own standard error; returns its error, if it tells one."""
+    error = ""
+    for line in stream or ():
+        sys.stderr.write(line)
+        sys.stderr.flush()
+        if line.startswith(ERROR):
+            error = line.removeprefix(ERROR).strip()
+    return error
+
+
+def _wait_while_wanted(
+    process: "subprocess.Popen[str]", run_id: str, is_wanted: Callable[[], bool]
+) -> None:
+    while True:
+        try:
+            process.wait(timeout=POLL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            if not is_wanted():
+                raise RefitError(f"run {run_id} was stopped") from None
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process that still runs; the steps of a run end with it."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def kfp_launcher(

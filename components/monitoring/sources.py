@@ -1,17 +1,21 @@
 """Find what one run of the monitor measures: bundle, time, prediction log and tables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from components.monitoring.feed_settings import FeedSettings
 from components.monitoring.feeds import read_feed
-from monitoring.measure import MonitoredData, daily_windows
 from monitoring.monitor import MonitorInputs
+from monitoring.quarantines import find_learned, find_unlisted
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
+from monitoring.windows import MonitoredData, daily_windows
 from refit.errors import RefitError, UsageError
+from refit.features import FeaturesManifest
+from refit.index import IndexManifest
+from refit.quarantine import Quarantine
 from refit.registry import Registry
 from refit.remote import download, is_url
 
@@ -30,6 +34,7 @@ def find_sources(
     until: datetime,
     windows: int,
     feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
+    quarantines: Iterable[Quarantine] = (),
 ) -> MonitorInputs:
     """Find what to measure; what is behind a URL is copied into ``folder``.
 
@@ -48,6 +53,7 @@ def find_sources(
         until: End of the last window.
         windows: The number of windows.
         feeds: How the files of outcomes and items are written.
+        quarantines: Those in force; the decision says whether the bundle was trained on their days.
 
     Returns:
         What to measure; a feed that cannot be read is in ``unreadable``, with the reason.
@@ -57,6 +63,7 @@ def find_sources(
     """
     bundle = registry.get(champion or registry.needed_champion_id())
     since = f"date={Reference.read(bundle.reference).manifest.end:%Y-%m-%d}"
+    trained_on = FeaturesManifest.read(bundle.path).dataset
     unreadable: dict[str, RefitError] = {}
     with _noting("log", unreadable):
         local_log = _fetch(log, folder / "log", lambda name: not _is_before(name, since))
@@ -78,6 +85,10 @@ def find_sources(
             unreadable=unreadable,
         ),
         windows=daily_windows(until, windows, settings.window_days),
+        notes=(
+            *find_learned(quarantines, bundle.manifest, trained_on),
+            *find_unlisted(bundle.manifest, IndexManifest.read(bundle.index), trained_on),
+        ),
     )
 
 

@@ -1,10 +1,8 @@
 """Report the outcome of a run."""
 
-import requests
-
+from refit.errors import ServiceUnreachable
 from refit.progress import log_message
-
-TIMEOUT_SECONDS = 10.0
+from refit.webhook import post_message
 
 
 def report_end(pipeline: str, state: str, error: str, webhook: str = "") -> None:
@@ -23,8 +21,7 @@ def report_end(pipeline: str, state: str, error: str, webhook: str = "") -> None
     log_message(text)
     if not webhook:
         return
-    body = {"text": text, "pipeline": pipeline, "state": state, "error": error}
     try:
-        requests.post(webhook, json=body, timeout=TIMEOUT_SECONDS).raise_for_status()
-    except requests.RequestException as error_of_webhook:
-        log_message(f"the webhook was not reached: {error_of_webhook}")
+        post_message(webhook, text, pipeline=pipeline, state=state, error=error)
+    except ServiceUnreachable as unreachable:
+        log_message(str(unreachable))

@@ -137,6 +137,9 @@ create_secrets() {
         create_secret "$namespace" refit-object-store \
             --from-literal=AWS_ACCESS_KEY_ID="$key_id" --from-literal=AWS_SECRET_ACCESS_KEY="$key"
     done
+    if ! kubectl -n kubeflow get secret refit-review >/dev/null 2>&1; then
+        create_secret kubeflow refit-review --from-literal=tokens="on-call me $(random_key)"
+    fi
 }
 
 load_images() {
@@ -153,7 +156,7 @@ load_images() {
 apply_overlay() {
     # Seldon's webhook may need longer than its pod to become ready.
     retry_for 60 kubectl apply --server-side --force-conflicts -k "$overlay"
-    wait_for kubeflow "the review page" deployments_are_ready kubeflow
+    wait_for kubeflow "the review application" deployments_are_ready kubeflow
     wait_for refit "the rollout" rollout_is_ready
 }
 
@@ -171,7 +174,7 @@ train() {
 open_ports() {
     : >"$state/ports"
     open_port refit recommender 9000 "$PORT_RECOMMENDER" "the recommender: POST /api/v1.0/predictions"
-    open_port kubeflow review 80 "$PORT_REVIEW" "alerts and their review pages"
+    open_port kubeflow review 80 "$PORT_REVIEW" "the review application; its token: $(review_token)"
     open_port kubeflow ml-pipeline-ui 80 "$PORT_KUBEFLOW" "Kubeflow Pipelines"
     printf '\n'
     cat "$state/ports"
@@ -240,6 +243,11 @@ random_key() { od -An -N 20 -tx1 /dev/urandom | tr -d ' \n'; }
 store_key() {
     kubectl -n storage get secret s3-identities \
         -o go-template='{{.data.key_id | base64decode}} {{.data.key | base64decode}}{{"\n"}}'
+}
+
+review_token() {
+    kubectl -n kubeflow get secret refit-review -o go-template='{{.data.tokens | base64decode}}' |
+        awk '{print $3}'
 }
 
 # Creating an existing bucket fails, so the result is checked with a list.

@@ -1,23 +1,25 @@
 """Drift metrics: each is one module here, or an extension of an installed package.
 
-A drift metric compares a column of the reference with the same column of a window. All that Refit
-knows about it stands in its module:
+A drift metric says what of a column is compared: it turns each row into **features**, and Refit
+compares the features' mean in a window with what earlier days lead to expect
+(``monitoring.expectation``). All that Refit knows about it stands in its module:
 
 =====================  ===========================================================================
 ``UNIT``               what its value means, for readers of the review page
-``FLOOR``              the smallest value worth an alert, at least 0; no threshold lies below it
 ``RUNBOOK``            by subject pattern an ``Advice``: what drift means and what to do about it
-``encode``             ``(frame, column, parameters)`` -> the usable rows as an array, and their
-                       positions in the frame
-``compare``            ``(reference, current)`` -> a finite number of at least 0; larger means a
-                       larger difference
+``encode``             ``(frame, column, parameters)`` -> features [m] or [m, p] of the usable
+                       rows, an array or a sparse one, and the rows' positions in the frame
 ``fit``                optional; ``(frame, column, settings)`` -> parameters of ``encode`` learned
-                       from the reference, such as a vocabulary or the edges of bins
-``summarise``          optional; encoded rows -> what ``compare`` takes; the rows by default
-``draw``               optional; ``(axes, reference, current, parameters)`` draws encoded rows on
-                       Matplotlib axes and returns the caption
+                       from the reference, such as a vocabulary or the edges of bins: arrays by
+                       name
+``STANDARDISED``       optional; True compares in standard deviations of the reference's rows, so
+                       that features of any unit count alike; False in the features' own unit
+``FLOOR``              optional; the smallest value that does harm; nothing below it is drift.
+                       Chance needs no floor: what days differ by anyway is estimated
 ``FAULTS``             optional; patterns of subjects whose drift signals a broken feed: no refit
                        starts while one drifts
+``draw``               optional; ``(axes, reference, current, parameters)`` draws features on
+                       Matplotlib axes and returns the caption
 ``list_shares``        optional; ``(frame, column, parameters)`` -> shares by value, from which
                        the review page lists those that changed most
 =====================  ===========================================================================
@@ -32,23 +34,27 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monitoring.frame import Array, Encoded, Frame
+import numpy as np
+from numpy.typing import NDArray
+
 from refit.errors import UsageError
 from refit.extensions import ExtensionKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from monitoring.frame import Encoded, Frame
     from monitoring.settings import MeasureSettings
 
 METRICS = ExtensionKind(
     "drift metric",
     "refit.drift_metrics",
     "monitoring.drift_metrics",
-    ("UNIT", "FLOOR", "RUNBOOK", "encode", "compare"),
+    ("UNIT", "RUNBOOK", "encode"),
 )
-Parameters = tuple[str | int | float, ...]
-"""What ``fit`` learned; kept in the reference as JSON."""
+Array = NDArray[Any]
+Parameters = Mapping[str, Array]
+"""What ``fit`` learned: arrays of numbers or strings; kept in the reference."""
 
 
 class Advice(NamedTuple):
@@ -64,12 +70,8 @@ NO_ADVICE = Advice(
 )
 
 
-def _fit_nothing(frame: Frame, column: str, settings: "MeasureSettings") -> Parameters:
-    return ()
-
-
-def _keep_rows(rows: Array) -> Any:
-    return rows
+def _fit_nothing(frame: "Frame", column: str, settings: "MeasureSettings") -> Parameters:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -78,29 +80,32 @@ class DriftMetric:
 
     name: str
     unit: str
-    floor: float
     runbook: Mapping[str, Advice]
-    encode: Callable[[Frame, str, Parameters], Encoded]
-    compare: Callable[[Any, Any], float]
-    fit: Callable[[Frame, str, "MeasureSettings"], Parameters]
-    summarise: Callable[[Array], Any]
-    draw: "Callable[[Axes, Array, Array, Parameters], str] | None"
+    encode_rows: "Callable[[Frame, str, Parameters], Encoded]"
+    fit: "Callable[[Frame, str, MeasureSettings], Parameters]"
+    standardised: bool
+    floor: float
     faults: tuple[str, ...]
-    list_shares: Callable[[Frame, str, Parameters], Mapping[str, float]] | None
+    draw: "Callable[[Axes, Array, Array, Parameters], str] | None"
+    list_shares: "Callable[[Frame, str, Parameters], Mapping[str, float]] | None"
 
-    def measure(self, reference: Array, current: Array) -> float:
-        """The metric's value for two samples of encoded rows.
+    def encode(self, frame: "Frame", column: str, parameters: Parameters) -> "Encoded":
+        """[m, p] float32 features of the usable rows, dense or sparse, and their positions.
 
         Raises:
-            ValueError: The value is not a finite number.
+            DataValidationError: The column cannot be measured.
+            ValueError: A feature is not a finite number.
         """
-        return self.check(self.compare(self.summarise(reference), self.summarise(current)))
-
-    def check(self, value: float) -> float:
-        """``value``, when it is a finite number; ValueError otherwise."""
-        if not math.isfinite(value):
-            raise ValueError(f"drift metric {self.name!r} returned {value}")
-        return float(value)
+        features, positions = self.encode_rows(frame, column, parameters)
+        if hasattr(features, "tocsr"):
+            rows = features.tocsr()
+            numbers = rows.data
+        else:
+            rows = np.asarray(features, dtype=np.float32).reshape(len(features), -1)
+            numbers = rows
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"drift metric {self.name!r} returned a feature that is not finite")
+        return rows, np.asarray(positions, dtype=np.int64)
 
     def advise(self, subject: str) -> Advice:
         """The runbook's first entry whose pattern matches the subject."""
@@ -131,7 +136,11 @@ def load_metric(name: str) -> DriftMetric:
             or has another type than it must have.
     """
     found = METRICS.load(name)
-    floor, runbook, faults = found.FLOOR, found.RUNBOOK, getattr(found, "FAULTS", ())
+    floor, runbook, faults = (
+        getattr(found, "FLOOR", 0.0),
+        found.RUNBOOK,
+        getattr(found, "FAULTS", ()),
+    )
     if not isinstance(floor, int | float) or not 0 <= floor < math.inf:
         raise UsageError(f"drift metric {name!r}: FLOOR must be a number of at least 0")
     if not isinstance(runbook, Mapping) or any(len(advice) != 2 for advice in runbook.values()):
@@ -141,13 +150,12 @@ def load_metric(name: str) -> DriftMetric:
     return DriftMetric(
         name=name,
         unit=str(found.UNIT),
-        floor=float(floor),
         runbook=runbook,
-        encode=found.encode,
-        compare=found.compare,
+        encode_rows=found.encode,
         fit=getattr(found, "fit", _fit_nothing),
-        summarise=getattr(found, "summarise", _keep_rows),
-        draw=getattr(found, "draw", None),
+        standardised=bool(getattr(found, "STANDARDISED", False)),
+        floor=float(floor),
         faults=tuple(faults),
+        draw=getattr(found, "draw", None),
         list_shares=getattr(found, "list_shares", None),
     )

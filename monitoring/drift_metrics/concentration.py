@@ -1,20 +1,17 @@
-"""How concentrated recommendations are on few values, such as sellers."""
+"""How concentrated rows are on few values: logarithm of a change of Simpson's index."""
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from monitoring.drift_metrics import Advice, Parameters
-from monitoring.frame import Array, Encoded, Frame, list_values, pad_rows
-from monitoring.pictures import REFERENCE, REFERENCE_COLOUR, WINDOW, WINDOW_COLOUR
-from monitoring.settings import MeasureSettings
+from monitoring.frame import Array, Encoded, Frame, list_values
+from monitoring.pictures import draw_histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNIT = "logarithm of the ratio"
-FLOOR = 0.2
 RUNBOOK = {
     "mix:*": Advice(
         "Recommendations concentrate on fewer sellers than before, or spread over more.",
@@ -29,50 +26,35 @@ RUNBOOK = {
 }
 
 
-def fit(frame: Frame, column: str, settings: MeasureSettings) -> Parameters:
-    """How many values of a row count."""
-    return (settings.depth,)
-
-
 def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
-    """[m, depth] codes of the values that a row lists, padded with -1."""
-    codes: dict[str, int] = {}
-    rows = [
-        [codes.setdefault(str(value), len(codes)) for value in list_values(cell)]
-        for cell in frame.column(column)
-    ]
-    return pad_rows(rows, int(parameters[0]))
+    """[m] each row's share in the logarithm of the index; their mean is the logarithm itself.
 
-
-def summarise(rows: Array) -> float:
-    """The probability that two slots of two different rows hold the same value.
-
-    Unlike a Gini coefficient it does not depend on the number of rows. Source: Simpson, 1949,
-    taken between rows.
+    The index is the probability that two slots of two different rows hold the same value; unlike
+    a Gini coefficient it does not depend on the number of rows. Sources: Simpson, 1949, taken
+    between rows; the rows' shares are its influence function, Hampel, 1974.
     """
-    listed = rows >= 0
-    counts = np.bincount(rows[listed].astype(np.int64)).astype(np.float64)
-    same = (rows[:, :, None] == rows[:, None, :]) & listed[:, :, None]
-    pairs = np.square(counts.sum()) - np.square(listed.sum(axis=1)).sum()
-    alike = np.square(counts).sum() - same.sum()
+    cells = frame.column(column)
+    values, rows = list_values(cells)
+    codes = values.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    slots = np.bincount(rows, minlength=len(cells))
+    positions = np.flatnonzero(slots)
+    if not len(positions):
+        return np.empty(0), positions
+    frequency = np.bincount(codes)
+    pair, occurrences = np.unique(
+        rows.astype(np.int64) * len(frequency) + codes, return_counts=True
+    )
+    row, code = np.divmod(pair, len(frequency))
+    others = frequency[code] - occurrences
+    alike = np.bincount(row, occurrences * others, minlength=len(cells))[positions]
+    pairs = (slots * (slots.sum() - slots))[positions]
     # Half a pair keeps the logarithm finite where no value came twice.
-    return float(max(alike, 0.5) / max(pairs, 1.0))
-
-
-def compare(reference: float, current: float) -> float:
-    """How many times more, or less, probable an equal pair is; logarithm."""
-    return abs(math.log(current / reference))
+    index = max(alike.sum(), 0.5) / max(pairs.sum(), 1)
+    influence = 2 * (alike - index * pairs) / (index * max(pairs.mean(), 1e-12))
+    return np.log(index) + influence, positions
 
 
 def draw(axes: "Axes", reference: Array, current: Array, parameters: Parameters) -> str:
-    """Draw the cumulative share of slots by rank of the value."""
-    for rows, colour, label in (
-        (reference, REFERENCE_COLOUR, REFERENCE),
-        (current, WINDOW_COLOUR, WINDOW),
-    ):
-        counts = np.sort(np.bincount(rows[rows >= 0].astype(np.int64)))[::-1]
-        rank = np.arange(1, len(counts) + 1) / len(counts)
-        axes.plot(rank, np.cumsum(counts) / counts.sum(), color=colour, label=label)
-    axes.set_xlabel("share of values, most frequent first")
-    axes.set_ylabel("share of slots")
-    return "Share of all recommended slots that the most frequent values take."
+    """Draw how alike each row is to the others."""
+    draw_histograms(axes, reference[:, 0], current[:, 0])
+    return "How much each answer's values are shared by the other answers."

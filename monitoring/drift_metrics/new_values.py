@@ -3,11 +3,10 @@
 import numpy as np
 
 from monitoring.drift_metrics import Advice, Parameters
-from monitoring.frame import Array, Encoded, Frame, find_frequent_values, is_missing
+from monitoring.frame import Encoded, Frame, code_values, count_values, list_values
 from monitoring.settings import MeasureSettings
 
 UNIT = "share of rows"
-FLOOR = 0.05
 RUNBOOK = {
     "*": Advice(
         "This column holds values that the model has never seen.",
@@ -18,29 +17,16 @@ RUNBOOK = {
 
 
 def fit(frame: Frame, column: str, settings: MeasureSettings) -> Parameters:
-    """The vocabulary: the values of the reference, at most ``largest_vocabulary``."""
-    return find_frequent_values(frame.column(column), settings.largest_vocabulary)
+    """The vocabulary: the values that the reference holds twice, at most ``largest_vocabulary``.
+
+    The share of values that it holds once is how often a value is new anyway. Source: Good, 1953.
+    """
+    counts = count_values(frame.column(column))
+    twice = [value for value, count in counts.items() if count > 1]
+    return {"values": np.array(twice[: settings.largest_vocabulary])}
 
 
 def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
-    """[m] codes of the values, -1 for those outside the vocabulary."""
-    cells = frame.column(column)
-    codes = {value: code for code, value in enumerate(parameters)}
-    positions = np.flatnonzero(~is_missing(cells))
-    rows = (codes.get(str(value), -1) for value in cells[positions])
-    return np.fromiter(rows, np.int64, len(positions)), positions
-
-
-def summarise(rows: Array) -> Array:
-    """[K] how often each code occurs, from -1 on."""
-    return np.bincount(rows.astype(np.int64) + 1, minlength=1)
-
-
-def compare(reference: Array, current: Array) -> float:
-    """Share of current rows whose value the reference does not hold, of two counts."""
-    there = np.zeros(max(len(reference), len(current)))
-    there[: len(reference)] = reference
-    new = there[: len(current)] == 0
-    # A value outside the vocabulary is new, even if the reference holds others outside it.
-    new[0] = True
-    return float(current[new].sum() / current.sum())
+    """[m] 1 for a value outside the vocabulary, 0 for any other; missing cells are left out."""
+    values, positions = list_values(frame.column(column))
+    return code_values(values, parameters["values"]) < 0, positions

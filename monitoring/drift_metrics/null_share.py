@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from monitoring.drift_metrics import Advice, Parameters
-from monitoring.frame import Array, Encoded, Frame, find_vector_length, is_missing
+from monitoring.frame import Encoded, Frame, find_missing, find_vector_length
 from monitoring.settings import MeasureSettings
 
 UNIT = "difference of the shares of missing cells"
-FLOOR = 0.05
 RUNBOOK = {
     "*": Advice(
         "More, or fewer, cells of this column are missing than in the reference.",
@@ -23,28 +22,16 @@ FAULTS = ("input:items.*",)
 
 
 def fit(frame: Frame, column: str, settings: MeasureSettings) -> Parameters:
-    """The length of the vectors, where the column holds vectors."""
-    length = find_vector_length(frame.column(column))
-    return (length,) if length else ()
+    """The length of the vectors, 0 where the column holds none."""
+    return {"length": np.array(find_vector_length(frame.column(column)))}
 
 
 def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
     """[n] 1 for a missing cell, 0 for any other."""
-    length = int(parameters[0]) if parameters else None
-    missing = is_missing(frame.column(column), length).astype(np.float64)
+    missing = find_missing(frame.column(column), int(parameters["length"]))
     return missing, np.arange(len(missing))
-
-
-def summarise(rows: Array) -> float:
-    """The share of missing cells."""
-    return float(rows.mean())
-
-
-def compare(reference: float, current: float) -> float:
-    """The absolute difference of two shares."""
-    return abs(current - reference)
 
 
 def list_shares(frame: Frame, column: str, parameters: Parameters) -> Mapping[str, float]:
     """The share of missing cells, as a value of its own."""
-    return {"(missing)": summarise(encode(frame, column, parameters)[0])}
+    return {"(missing)": float(encode(frame, column, parameters)[0].mean())}

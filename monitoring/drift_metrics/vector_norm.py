@@ -1,4 +1,4 @@
-"""Relative change of the mean length (Euclidean norm) of vectors."""
+"""Relative change of the length (Euclidean norm) of vectors, within their categories."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from monitoring.drift_metrics import Advice, Parameters
 from monitoring.frame import Array, Encoded, Frame, read_vectors, require_vector_length
+from monitoring.groups import Groups
 from monitoring.pictures import draw_histograms
 from monitoring.settings import MeasureSettings
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNIT = "relative change of the mean norm"
-FLOOR = 0.2
 RUNBOOK = {
     "*": Advice(
         "The vectors have become longer or shorter: they are scaled or normalised differently.",
@@ -25,27 +25,25 @@ FAULTS = ("input:*",)
 
 
 def fit(frame: Frame, column: str, settings: MeasureSettings) -> Parameters:
-    """The length of the vectors."""
-    return (require_vector_length(frame, column),)
+    """The categories, the mean norm of each [groups, 1], and the length of the vectors."""
+    length = require_vector_length(frame, column)
+    rows, positions = read_vectors(frame.column(column), length)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    groups = Groups.fit(frame, norms, positions)
+    return {**groups.to_parameters(), "length": np.array(length)}
 
 
 def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
-    """[m] the norms of the vectors that are not missing."""
-    rows, positions = read_vectors(frame.column(column), int(parameters[0]))
-    return np.linalg.norm(rows, axis=1), positions
-
-
-def summarise(rows: Array) -> float:
-    """The mean norm."""
-    return float(rows.mean())
-
-
-def compare(reference: float, current: float) -> float:
-    """The absolute relative change of a mean."""
-    return abs(current / max(reference, 1e-12) - 1)
+    """[m] the norm of each vector over the mean norm of its category, if that is known."""
+    groups = Groups.of(parameters)
+    rows, positions = read_vectors(frame.column(column), int(parameters["length"]))
+    code = groups.find(frame, positions)
+    known = code >= 0
+    expected = np.maximum(groups.means[code[known], 0], 1e-12)
+    return np.linalg.norm(rows[known], axis=1) / expected, positions[known]
 
 
 def draw(axes: "Axes", reference: Array, current: Array, parameters: Parameters) -> str:
     """Draw both distributions of norms."""
-    draw_histograms(axes, reference, current)
-    return "Distribution of the vectors' norms; each histogram sums to 1."
+    draw_histograms(axes, reference[:, 0], current[:, 0])
+    return "Distribution of the vectors' norms over their mean; each histogram sums to 1."

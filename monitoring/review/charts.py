@@ -1,12 +1,11 @@
-"""Pictures of the review page, as SVG text to be put inside it."""
+"""Pictures of the review page, as SVG; they follow a reader's dark mode by themselves."""
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from monitoring.drift_metrics import DriftMetric, Parameters
-from monitoring.frame import Array
+from monitoring.drift_metrics import Array, DriftMetric, Parameters
 from refit.drift import DriftResult, DriftState
 
 # From Okabe and Ito's palette, which colour-blind readers can distinguish; shapes differ too.
@@ -17,6 +16,13 @@ COLOURS = {
 }
 MARKERS = {DriftState.OK: "o", DriftState.DRIFT: "^", DriftState.INSUFFICIENT_DATA: "x"}
 LINE = "#444444"
+_DARK = (
+    "@media (prefers-color-scheme: dark) { text { fill: #c9d1d9 !important } "
+    "[style*='#444444'] { stroke: #a0a8b0 !important } "
+    "[style*='#bbbbbb'] { stroke: #59636e !important } "
+    "[style*='fill: #0072b2'] { fill: #58aee6 !important } "
+    "[style*='fill: #d55e00'] { fill: #ff8a3d !important } }"
+)
 
 
 def draw_series(results: Sequence[DriftResult], title: str) -> str:
@@ -80,11 +86,32 @@ def draw_metric(
     assert metric.draw is not None
     figure, axes = _open_figure()
     caption = str(metric.draw(axes, reference, current, parameters))
+    _place_legend(axes)
+    return _to_svg(figure, axes, "", f"{name} in detail", caption), caption
+
+
+def draw_on_axes(
+    draw: Callable[[Any], None], name: str, words: str, size: tuple[float, float]
+) -> str:
+    """What ``draw`` puts on Matplotlib axes, with a legend above, as SVG.
+
+    Args:
+        draw: Draws on the axes that it is given.
+        name: The picture's label.
+        words: The picture in words, for readers who do not see it.
+        size: Width and height in inches.
+    """
+    figure, axes = _open_figure(size)
+    draw(axes)
+    _place_legend(axes)
+    return _to_svg(figure, axes, "", name, words)
+
+
+def _place_legend(axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(labels)}
         axes.legend(handles, labels, fontsize=7, frameon=False, borderaxespad=0.2, **place)
-    return _to_svg(figure, axes, "", f"{name} in detail", caption), caption
 
 
 def describe_series(results: Sequence[DriftResult]) -> str:
@@ -114,11 +141,11 @@ def _bound(level: float, value: float, threshold: float, drop: bool) -> float:
     return max(0.0, level + value - threshold) if drop else threshold
 
 
-def _open_figure() -> tuple[Any, Any]:
+def _open_figure(size: tuple[float, float] = (3.5, 1.8)) -> tuple[Any, Any]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.5, 1.8), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.subplots()
 
@@ -147,7 +174,7 @@ def _to_svg(figure: Any, axes: Any, title: str, name: str, words: str) -> str:
     axes.yaxis.label.set_size(7)
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return _inline(buffer.getvalue(), name, words)
 
 
@@ -157,8 +184,5 @@ def _inline(svg: str, name: str, words: str) -> str:
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
     label = f"{name}. {words}".replace("&", "and").replace('"', "'").replace("<", "under ")
-    # A page holds several pictures: their identifiers must differ.
-    prefix = re.sub(r"\W+", "-", name)
-    body = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", body)
+    body = re.sub(r">", f"><style>{_DARK}</style>", body, count=1)
     return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,4 +1,4 @@
-"""What a review page shows of the rows behind an alert."""
+"""What a review page shows of the rows behind an alert; kept as ``<alert_id>.json``."""
 
 from monitoring.drift_metrics import Advice
 from refit.drift import Window
@@ -38,6 +38,37 @@ class MetricEvidence(Settings):
         return Advice(self.meaning, self.action)
 
 
+class EmbeddingMap(Settings):
+    """Vectors of the reference and of the window in a plane, with what is new marked.
+
+    Attributes:
+        title: What the vectors are of, such as ``listings``.
+        picture: The map as SVG.
+        caption: What it shows, in words.
+        marked: How many vectors of the window lie where the reference has none.
+        rows: Some of them, nearest to their middle first, as columns by name.
+    """
+
+    title: str
+    picture: str
+    caption: str
+    marked: int
+    rows: tuple[dict[str, str], ...] = ()
+
+
+class PanelQuery(Settings):
+    """What one query of a fixed panel was answered before and in the window.
+
+    Attributes:
+        query: The query, for a person.
+        before, after: Ids of the items, best first.
+    """
+
+    query: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
 class AlertEvidence(Settings):
     """The rows that show a person what drifted.
 
@@ -47,6 +78,9 @@ class AlertEvidence(Settings):
         listings: The same of the live stock.
         shares: Values whose share changed most, the largest change first.
         metrics: By ``subject/statistic``, what the drift metrics contribute.
+        maps: Maps of embeddings.
+        panel: Answers to a fixed panel of queries.
+        items: Columns by name of the items that are named above, by id.
     """
 
     window: Window
@@ -54,3 +88,6 @@ class AlertEvidence(Settings):
     listings: tuple[dict[str, str], ...] = ()
     shares: tuple[ValueShare, ...] = ()
     metrics: dict[str, MetricEvidence] = {}
+    maps: tuple[EmbeddingMap, ...] = ()
+    panel: tuple[PanelQuery, ...] = ()
+    items: dict[str, dict[str, str]] = {}

@@ -12,6 +12,30 @@ LIVE_QUALITY = {
         "Check the model server: is it running, and is it overloaded? Restart it or add replicas. "
         "A refit does not help.",
     ),
+    "live:market-*": Advice(
+        "People who do not get the model's answers click or buy less, too: the market fell.",
+        "Look for a season, a campaign that ended, or a fault of the shop. A refit does not help; "
+        "the model's own rate is compared with this one.",
+    ),
+    "live:*-lift": Advice(
+        "People do less with the model's recommendations, relative to people who do not get them.",
+        "Look at the model's own rate. If it did not fall, the others do more than before.",
+    ),
+    "live:outcome-delay": Advice(
+        "Outcomes arrive later than before. Rates do not fall from it until outcomes come later "
+        "than outcome_hours.",
+        "Ask the owner of the events feed what was released that day. If it stays so, raise "
+        "monitoring.quality.outcome_hours or feed_lag_hours.",
+    ),
+    "live:concept": Advice(
+        "What people choose by themselves is ranked lower by the model than before.",
+        "Look at what they choose. If taste has changed, refit; if the index is old, refresh it.",
+    ),
+    "live:revenue-rate": Advice(
+        "An answer leads to less revenue.",
+        "Compare with the purchase rate. If that did not fall, cheaper items are bought: look at "
+        "the prices of the stock. A refit for it alone is seldom right.",
+    ),
     "live:*": Advice(
         "Users click or buy less of what is recommended.",
         "Check first that events still arrive and carry request_id. If they do, and the fall "

@@ -16,7 +16,9 @@ from pipelines.cli.doctor import check_setup
 from pipelines.cli.edge import DEBUG_VARIABLE, Commands, ending_in_one_line
 from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
+from pipelines.cli.quarantine import quarantine
 from pipelines.cli.retry import retry_run
+from pipelines.cli.review import review
 from pipelines.cli.rollout import rollout
 from pipelines.cli.run import run_pipeline
 from pipelines.cli.runs import runs
@@ -48,7 +50,7 @@ Start here:
   refit serve                         serve the champion
   refit recommend --user u1 -k 10     request recommendations
   refit monitor -c my.yaml            measure drift, refit when it is due
-  refit alerts list                   alerts to review
+  refit review --no-auth --open       review alerts in a browser
   refit submit --cluster mine.yaml    the same on a Kubernetes cluster
 
 \b
@@ -69,11 +71,13 @@ app.command("logs")(show_logs)
 app.command("serve")(serve)
 app.command("recommend")(recommend)
 app.command("monitor")(monitor)
+app.command("review")(review)
 app.command("simulate")(simulate)
 app.command("demo")(demo)
 app.command("doctor")(check_setup)
 app.add_typer(alerts, name="alerts")
 app.add_typer(bundles, name="bundles")
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(rollout, name="rollout")
 app.add_typer(runs, name="runs")
 

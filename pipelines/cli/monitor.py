@@ -1,6 +1,7 @@
 """refit monitor."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,17 @@ def monitor(
     refit: Annotated[
         bool, typer.Option(help="Start a refit when the decision is to refit.")
     ] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also print the evidence behind the decision.")
+    ] = False,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure nothing: replay the last days under another policy, such as "
+            "kind=windows or alerts_per_month=2. Repeatable."
+        ),
+    ] = None,
+    days: Annotated[float, typer.Option(help="Days that --what-if replays.", min=1)] = 90,
     as_json: JsonOption = False,
 ) -> None:
     """Measure drift; alert, and refit when it is due.
@@ -54,7 +66,14 @@ def monitor(
       refit monitor --config my.yaml --outcomes data/outcomes
 
       refit monitor --config my.yaml --windows 7 --no-refit --json
+
+      refit monitor --config my.yaml --what-if kind=windows --what-if windows_needed=3
     """
+    if what_if:
+        _compare_policies(
+            Home.at(home, registry, store), config, changes or (), what_if, days, as_json
+        )
+        return
     from pipelines.arguments import drift_monitoring_arguments
     from pipelines.local import PIPELINE_STEPS, run_locally
     from pipelines.settings import read_settings
@@ -82,10 +101,57 @@ def monitor(
     if as_json:
         write_json({**metadata, "results": results, "run": str(outcome.folder)})
         return
-    _show(metadata, results)
+    _show(metadata, results, explain)
 
 
-def _show(metadata: dict[str, Any], results: list[dict[str, Any]]) -> None:
+def _compare_policies(
+    place: Home,
+    config: str,
+    changes: Sequence[str],
+    what_if: Sequence[str],
+    days: float,
+    as_json: bool,
+) -> None:
+    """Print what the config's policy and another one would have decided in the last days."""
+    from monitoring.reference import Reference
+    from monitoring.replay import replay, take_last_days
+    from monitoring.store import open_store
+    from pipelines.settings import read_settings
+    from refit.registry import Registry
+
+    settings = read_settings(config, changes).monitoring
+    prefixed = [f"monitoring.policy.{change}" for change in what_if]
+    other = read_settings(config, [*changes, *prefixed]).monitoring.policy
+    bundles = Registry(place.registry)
+    reference = Reference.read(bundles.get(bundles.needed_champion_id()).reference)
+    opened = open_store(place.alerts)
+    results = opened.results(reference.manifest.embedding_version, 10_000) if opened else []
+    past = take_last_days(results, days)
+    if not past:
+        raise UsageError("there is nothing to replay: refit monitor has measured no window yet")
+    faults = [entry.name for entry in reference.manifest.metrics if entry.is_fault]
+    replays = {
+        name: replay(policy, settings.measure, past, faults)
+        for name, policy in (("now", settings.policy), (" ".join(what_if), other))
+    }
+    if as_json:
+        write_json({name: found.model_dump(mode="json") for name, found in replays.items()})
+        return
+    write_table(
+        f"The last {len(next(iter(replays.values())).days)} windows under two policies",
+        ("policy", "alerts", "refits", "purchases lost while waiting", "cost in purchases"),
+        (
+            (name, found.alerts, found.refits, f"{found.waited:.1f}", f"{found.cost:.1f}")
+            for name, found in replays.items()
+        ),
+    )
+    for one, two in zip(*(found.days for found in replays.values()), strict=True):
+        if one.action is not two.action:
+            write_line(f"{one.end:%Y-%m-%d %H:%M}  {one.action} ({one.reason})")
+            write_line(f"{'':16}  {two.action} ({two.reason})")
+
+
+def _show(metadata: dict[str, Any], results: list[dict[str, Any]], explain: bool) -> None:
     write_table(
         "Drift results",
         ("window", "subject", "statistic", "value", "threshold", "n", "state"),
@@ -105,6 +171,18 @@ def _show(metadata: dict[str, Any], results: list[dict[str, Any]]) -> None:
     write_line(f"decision: {metadata['action']}")
     for reason in metadata["reasons"]:
         write_line(f"  {reason}")
+    if explain:
+        write_table(
+            "Evidence of the newest window, of what an alert needs",
+            ("result", "evidence", "probability without drift"),
+            (
+                (name, f"{share:.3g}", _number(probability))
+                for name, share, probability in metadata["evidence"]
+            ),
+            when_empty="no evidence: the policy counts windows",
+        )
+        for sentence in metadata["story"]:
+            write_line(f"  {sentence}")
     if metadata["alert_id"]:
         write_line(f"alert {metadata['alert_id']}: {metadata['page']}")
     if metadata["refit"]:

@@ -15,7 +15,7 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder for events, items and users.")] = Path(
         "build/simulated"
     ),
-    preset: Annotated[str, typer.Option(help="demo (small) or large (1M events).")] = "demo",
+    preset: Annotated[str, typer.Option(help="demo (small), large or living.")] = "demo",
     days: Annotated[
         int | None, typer.Option(help="Number of days, instead of the preset's.")
     ] = None,
@@ -30,6 +30,8 @@ def simulate(
     """Write the data of a simulated marketplace.
 
     It replaces real data: events, items and users are drawn with a seed, and the truth is known.
+    The preset large has 1M events; in living, weekends differ, the market grows, and purchases are
+    reported hours later.
 
     Try:
 

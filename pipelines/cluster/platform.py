@@ -52,16 +52,16 @@ def resolve_start(
     first_model: Any = False,
     deploys: bool = True,
 ) -> Any:
-    """The data's fingerprint and the champion that a run starts from.
+    """What a run starts from: ingestion settings, the data's fingerprint and the champion.
 
     On one machine they are parameters of the run. On a cluster only steps can read the data and the
     registry, and each run of a schedule needs the latest: there a first step finds them.
 
     Returns:
-        Fingerprint and champion.
+        Ingestion settings, which leave out what is in quarantine, fingerprint and champion.
     """
     if _PLATFORM.get() is None:
-        return data_fingerprint, champion
+        return ingestion, data_fingerprint, champion
     from components.ingestion.component import find_start
 
     start = find_start(
@@ -74,7 +74,7 @@ def resolve_start(
         deploys=deploys,
     )
     start.set_caching_options(False)
-    return start.outputs["fingerprint"], start.outputs["champion"]
+    return start.outputs["ingestion"], start.outputs["fingerprint"], start.outputs["champion"]
 
 
 def at_once() -> int:

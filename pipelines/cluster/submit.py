@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
-from pipelines.arguments import describe_feeds, to_json
+from pipelines.arguments import describe_feeds
 from pipelines.cluster.compile import compile_for
 from pipelines.cluster.cron import EXAMPLE as CRON_EXAMPLE
 from pipelines.cluster.cron import check_cron
@@ -122,9 +122,13 @@ def _own_schedule(cluster: ClusterSettings, pipeline: str) -> str:
 def _request(api: Kubeflow, cluster: ClusterSettings, submission: Submission) -> RunRequest:
     arguments = _arguments(cluster, submission)
     if submission.pipeline == "drift_monitoring" and submission.refit:
-        refit = Submission("continuous_training", submission.settings)
-        request = _uploaded(api, cluster, refit, _arguments(cluster, refit))
-        arguments["refit_run"] = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+        for name, pipeline in (
+            ("refit_run", "continuous_training"),
+            ("refresh_run", "index_refresh"),
+        ):
+            started = Submission(pipeline, submission.settings)
+            request = _uploaded(api, cluster, started, _arguments(cluster, started))
+            arguments[name] = json.dumps(request.model_dump(mode="json"), sort_keys=True)
     return _uploaded(api, cluster, submission, arguments)
 
 
@@ -163,7 +167,7 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
     deployment = settings.deployment.model_copy(update={"target": cluster.target})
     settings = settings.model_copy(update={"deployment": deployment})
     arguments: dict[str, Any] = {
-        part: to_json(getattr(settings, part)) for part in SETTINGS_OF[submission.pipeline]
+        part: getattr(settings, part).to_json() for part in SETTINGS_OF[submission.pipeline]
     }
     arguments |= {"registry": cluster.registry, "champion": "", "webhook": settings.webhook}
     if submission.pipeline == "drift_monitoring":
@@ -195,5 +199,6 @@ def _monitoring_arguments(cluster: ClusterSettings, submission: Submission) -> d
         "pages": f"{cluster.monitoring}/pages",
         "workspace": f"{cluster.monitoring}/evidently",
         "refit_run": "",
-        "feeds": to_json(describe_feeds(submission.settings.ingestion)),
+        "refresh_run": "",
+        "feeds": describe_feeds(submission.settings.ingestion).to_json(),
     }

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from monitoring.live_quality import Rate
+from monitoring.quality.intervals import wilson_interval
 from monitoring.store import RefitState
 from pipelines.demo.commands import run_command
 from pipelines.demo.page import write_page
@@ -413,9 +413,9 @@ class Demo:
 
 def _rate(hits: int, n: int) -> dict[str, Any]:
     """A share with its 95% Wilson interval."""
-    rate = Rate(hits, max(n, 1))
-    low, high = rate.interval
-    return {"rate": rate.share, "low": low, "high": high, "n": n}
+    share = hits / max(n, 1)
+    low, high = wilson_interval(share, max(n, 1))
+    return {"rate": share, "low": low, "high": high, "n": n}
 
 
 def _send(client: RecommenderClient, request: dict[str, Any]) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The alert store in PostgreSQL on a test cluster, and the review page that reads it."""
+"""The alert store in PostgreSQL on a test cluster, and the review application."""
 
 import subprocess
 from collections.abc import Iterator
@@ -26,7 +26,12 @@ IMAGE_PATCH = {
 STORE = f"postgresql+psycopg://refit@postgres.{NAMESPACE}/refit"
 SECRET = {"name": "refit-alert-store", "key": "PGPASSWORD"}
 PASSWORD = "only-inside-the-test-cluster"
-INSTALLED = ("postgres", "refit-postgres", "review", "refit-reviewer", "refit-monitoring")
+TOKEN = "only-inside-the-test-cluster"
+"""Of the review application."""
+INSTALLED = (
+    *("postgres", "refit-postgres", "review", "refit-review", "refit-config", "refit-reviewer"),
+    "refit-monitoring",
+)
 """Names of the objects to install; other tests own the other objects of the namespace."""
 
 
@@ -116,6 +121,16 @@ class AlertStore:
         return int(state["restartCount"])
 
 
+def review_secret(namespace: str) -> Manifest:
+    """The review application's token."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "refit-review", "namespace": namespace},
+        "stringData": {"tokens": f"on-call tester {TOKEN}"},
+    }
+
+
 def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:
     """Install ``kustomize/components/postgres`` and the review page.
 
@@ -137,7 +152,7 @@ def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:
             "stringData": {SECRET["key"]: PASSWORD},
         }
         installed = [one for one in manifests if one["metadata"]["name"] in INSTALLED]
-        cluster.apply([secret, *installed])
+        cluster.apply([secret, review_secret(NAMESPACE), *installed])
         store = AlertStore(cluster)
         store.wait()
         cluster.wait_for_rollout("deployment/review", NAMESPACE)

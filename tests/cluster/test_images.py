@@ -5,6 +5,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from tests.cluster.alert_store import review_secret
 from tests.machine.commands import wait_for
 from tests.machine.images import Images
 from tests.machine.kubernetes import Cluster, Manifest
@@ -54,11 +55,16 @@ def test_the_review_page_runs_in_the_restricted_namespace(cluster: Cluster, imag
     golden = yaml.safe_load_all((ROOT / "tests/kustomize/golden/kind.yaml").read_text("utf-8"))
     names = {("Deployment", "review"), ("Service", "review"), ("ServiceAccount", "refit-reviewer")}
     names |= {("PersistentVolumeClaim", "refit-monitoring")}
-    objects = [one for one in golden if (one["kind"], one["metadata"]["name"]) in names]
+    names |= {("ConfigMap", "refit-review"), ("ConfigMap", "refit-config")}
+    objects = {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in golden
+        if (one["kind"], one["metadata"]["name"]) in names
+    }
     assert len(objects) == len(names)
-    for one in objects:
+    for one in objects.values():
         one["metadata"]["namespace"] = SPACE
-    cluster.apply(objects)
+    cluster.apply([review_secret(SPACE), *objects.values()])
     cluster.wait_for_rollout("deployment/review", SPACE, 120)
     address = cluster.get("service", "review", SPACE)["spec"]["clusterIP"]
     metrics = wait_for("the metrics", lambda: fetch(f"http://{address}/metrics"), 20)

@@ -21,6 +21,7 @@ from refit.alert import Action
 from refit.errors import ServiceUnreachable
 from refit.registry import Registry
 from serving.client import RecommenderClient
+from tests.cluster.alert_store import TOKEN, review_secret
 from tests.cluster.market import (
     CHANGED_DAYS,
     MARKET,
@@ -84,7 +85,8 @@ def refit(
     images.serving()
     folder = tmp_path_factory.mktemp("kustomization")
     manifests = refit_manifests(seldon, folder, "kubeflow-steps", patches=patches())
-    kfp_backend.cluster.apply([store_secret(object_store.key, object_store.secret, KUBEFLOW)])
+    secret = store_secret(object_store.key, object_store.secret, KUBEFLOW)
+    kfp_backend.cluster.apply([secret, review_secret(KUBEFLOW)])
     command = RefitCommand(
         kfp_backend,
         folder,
@@ -231,9 +233,11 @@ def test_the_review_page_shows_the_alert(cluster: Cluster) -> None:
     (due,) = alert_store(cluster).refits()
     service = cluster.get("service", "review", KUBEFLOW)["spec"]
     root = f"http://{service['clusterIP']}:{service['ports'][0]['port']}"
-    index = requests.get(root, timeout=10)
+    assert requests.get(root, timeout=10).status_code == 401
+    signed_in = {"Authorization": f"Bearer {TOKEN}"}
+    index = requests.get(root, headers=signed_in, timeout=10)
     assert due.alert_id in index.text
-    page = requests.get(f"{root}/{due.alert_id}.html", timeout=10)
+    page = requests.get(f"{root}/alerts/{due.alert_id}", headers=signed_in, timeout=10)
     assert (page.status_code, "input:events.wanted_category" in page.text) == (200, True)
     assert "refit_" in requests.get(f"{root}/metrics", timeout=10).text
 

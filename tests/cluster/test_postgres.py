@@ -41,7 +41,7 @@ refit = store.claim_refit(alert.alert_id, alert, at, at - timedelta(days=1), lea
 print(refit and refit.owner)
 """
 WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-ONE_ALERT = 'refit_monitor_unresolved_alerts{about="drift"} 1.0'
+ONE_ALERT = 'refit_monitor_unresolved_alerts{about="drift",severity="warn"} 1.0'
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from components.step import RUN_FOLDER_VARIABLE
 from refit.dataset import DatasetManifest
 from refit.features import FeaturesManifest
 from refit.files import read_json, write_json
+from refit.quarantine import Quarantine
+from refit.registry import Registry
 from refit.verdict import Check, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +113,36 @@ def test_ingest_and_features(artifact, run_folder):
     )
     found = FeaturesManifest.read(Path(features.path))
     assert features.metadata["snapshots"] == len(found.snapshots) > 0
+
+
+@pytest.mark.parametrize("needs_champion", [False, True])
+def test_a_run_on_a_cluster_starts_without_what_is_in_quarantine(
+    tmp_path, run_folder, needs_champion
+):
+    from components.ingestion.component import find_start
+    from components.ingestion.fingerprint import fingerprint_source
+    from components.ingestion.settings import IngestSettings
+
+    (tmp_path / "events.csv").write_text("user_id\n")
+    settings = IngestSettings(source="files", path=str(tmp_path), validation_days=1, test_days=1)
+    kept = Quarantine(
+        quarantine_id="q1", table="items", start=datetime(2024, 5, 1, tzinfo=UTC), reason="x"
+    )
+    registry = Registry(tmp_path / "registry")
+    registry.publish_quarantines(lambda published: [kept])
+    found = find_start.python_func(
+        settings=settings.model_dump_json(),
+        registry=str(tmp_path / "registry"),
+        champion="b1" if needs_champion else "",
+        needs_champion=needs_champion,
+        first_model=not needs_champion,
+    )
+    ingestion, fingerprint, champion = found
+    read = IngestSettings.parse_json(ingestion)
+    assert [d.quarantine_id for d in read.quarantined] == ([] if needs_champion else ["q1"])
+    assert fingerprint == fingerprint_source(read)
+    assert (fingerprint == fingerprint_source(settings)) is needs_champion
+    assert champion == ("b1" if needs_champion else "")
 
 
 def test_settings_that_do_not_fit_end_a_step_with_2(artifact, run_folder):

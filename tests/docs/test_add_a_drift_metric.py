@@ -14,27 +14,39 @@ from tests.docs.shell import fits
 
 PAGE = "how-to/add-a-drift-metric.md"
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
-NAME = "input:items.price/psi"
+NAME = "input:items.title/title_words"
 CALIBRATE_AND_MONITOR = """
 import json, sys
-
+from dataclasses import dataclass
 from pathlib import Path
+import numpy as np
+import pyarrow as pa
 import yaml
-from monitoring.measure import MonitoredData, daily_windows
+from monitoring.windows import MonitoredData, daily_windows
 from monitoring.monitor import MonitorInputs, monitor
 from monitoring.reference import build_reference
 from monitoring.settings import MonitorSettings
 from monitoring.store import SqlStore
 from tests.monitoring.marketplace import TOWERS, Market, Marketplace
+WORDS = np.array("a warm short blue silk coat hardly worn with belt".split())
+@dataclass(frozen=True)
+class TitledMarket(Market):
+    longest: int = 20
+    def items(self, day, days=1):
+        table, kinds = super().items(day, days)
+        random = np.random.default_rng((self.seed, day, 4))
+        lengths = random.integers(3, 11, len(kinds))
+        titles = [" ".join(random.choice(WORDS, n)[: self.longest]) for n in lengths]
+        return table.append_column("title", pa.array(titles)), kinds
 config, root = map(Path, sys.argv[1:])
 settings = MonitorSettings.parse(yaml.safe_load(config.read_text("utf-8"))["monitoring"])
 root.mkdir(exist_ok=True)
 reference = root / "reference"
-place = Marketplace(root / f"market-{len(list(root.iterdir()))}", Market())
+place = Marketplace(root / f"market-{len(list(root.iterdir()))}", TitledMarket())
 if not reference.exists():
     built = place.predictions, place.index, place.dataset, TOWERS
     build_reference(settings.measure, *built, reference)
-place.run(Market(), 3).run(Market(price_factor=2.0), 2)
+place.run(TitledMarket(), 3).run(TitledMarket(longest=4), 2)
 data = MonitoredData(place.log, place.events, place.items, place.index_now)
 inputs = MonitorInputs("bundle", reference, data, daily_windows(place.end, 5))
 store = SqlStore(root / f"store-{len(list(root.iterdir()))}.sqlite")
@@ -73,7 +85,7 @@ def installed(page, tmp_path_factory):
 def root(page, installed, tmp_path_factory):
     """Where the page's metric was calibrated and measured."""
     root = tmp_path_factory.mktemp("root") / "measured"
-    found = calibrate_and_monitor(page / "psi.yaml", root, installed, ROOT)
+    found = calibrate_and_monitor(page / "words.yaml", root, installed, ROOT)
     (root / "found.json").write_text(json.dumps(found))
     return root
 
@@ -104,11 +116,10 @@ def assert_the_page_shows_the_metric(page):
     _, *cards = text.split('<section class="card finding">')
     (card,) = (card for card in cards if NAME in card)
     for expected in (
-        "Prices have moved between the price bands of the reference.",
-        "Ask the import team whether the currency or a fee changed.",
-        "index: up to 0.1 is stable, more than 0.25 is a large shift",
-        f'<svg role="img" aria-label="{NAME} in detail. Share of rows by bin;',
-        "<figcaption>Share of rows by bin; each bin holds a tenth of the reference.</figcaption>",
+        "Titles have become shorter, or longer.",
+        "Compare some new listings with what their sellers wrote.",
+        "(words)",
+        "<figcaption>Number of words; each histogram sums to 1.</figcaption>",
     ):
         assert expected in card
 
@@ -116,10 +127,9 @@ def assert_the_page_shows_the_metric(page):
 def test_the_package_adds_a_metric(root):
     found = json.loads((root / "found.json").read_text())
     assert states(found) == ["ok", "ok", "ok", "drift", "drift"]
-    assert states(found, "scores/psi") == ["ok"] * 5
-    drifted = [r for r in found["results"] if r["statistic"] == "psi" and r["state"] == "drift"]
-    assert all(result["value"] > result["threshold"] >= 0.1 for result in drifted)
-    assert any(reason.startswith(f"{NAME} drifted in 2 of") for reason in found["reasons"])
+    drifted = [r for r in found["results"] if r["statistic"] == "title_words"][3:]
+    assert all(2 < result["value"] < 3 and result["threshold"] == 0.5 for result in drifted)
+    assert any(reason.startswith(f"{NAME} drifts: 2.") for reason in found["reasons"])
     assert_the_page_shows_the_metric(Path(found["page"]))
 
 
@@ -132,28 +142,29 @@ def test_the_page_outlives_the_package(root):
 
 def test_without_the_package_its_results_are_insufficient_data(page, root, tmp_path):
     shutil.copytree(root / "reference", tmp_path / "reference")
-    found = calibrate_and_monitor(page / "psi.yaml", tmp_path, os.environ, ROOT)
+    found = calibrate_and_monitor(page / "words.yaml", tmp_path, os.environ, ROOT)
     assert set(states(found)) == {"insufficient data"}
-    (why,) = {result["why"] for result in found["results"] if result["statistic"] == "psi"}
-    assert why.startswith("unknown drift metric 'psi'")
-    assert states(found, "input:items.price/wasserstein")[-1] == "drift"
-    assert "unknown drift metric &#39;psi&#39;" in Path(found["page"]).read_text("utf-8")
+    (why,) = {result["why"] for result in found["results"] if result["statistic"] == "title_words"}
+    assert why.startswith("unknown drift metric 'title_words'")
+    assert states(found, "input:items.title/null_share") == ["ok"] * 5
+    assert "unknown drift metric &#39;title_words&#39;" in Path(found["page"]).read_text("utf-8")
 
 
 def test_one_file_inside_adds_a_metric(page, tmp_path):
     tree = tmp_path / "tree"
     for room in ("monitoring", "refit", "tests/monitoring"):
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(page / "acme-metric/acme_metric/psi.py", tree / "monitoring/drift_metrics/psi.py")
+    module = page / "acme-metric" / "acme_metric" / "title_words.py"
+    shutil.copy(module, tree / "monitoring" / "drift_metrics")
     inside = {**os.environ, "PYTHONPATH": str(tree)}
-    found = calibrate_and_monitor(page / "psi.yaml", tmp_path / "measured", inside, tree)
+    found = calibrate_and_monitor(page / "words.yaml", tmp_path / "measured", inside, tree)
     assert states(found) == ["ok", "ok", "ok", "drift", "drift"]
     assert_the_page_shows_the_metric(Path(found["page"]))
 
 
 def test_the_commands_of_the_page_show_what_it_shows(page, installed):
     settings = yaml.safe_load(MARKET.read_text("utf-8"))
-    lines = yaml.safe_load((page / "psi.yaml").read_text("utf-8"))
+    lines = yaml.safe_load((page / "words.yaml").read_text("utf-8"))
     settings["monitoring"]["measure"] |= lines["monitoring"].pop("measure")
     settings["monitoring"] |= lines["monitoring"]
     (page / "market.yaml").write_text(yaml.safe_dump(settings, width=1000), "utf-8")
@@ -167,7 +178,7 @@ def test_the_commands_of_the_page_show_what_it_shows(page, installed):
 def test_the_config_of_the_page_is_complete(installed, tmp_path):
     write_files(PAGE, tmp_path)
     with (tmp_path / "market.yaml").open("a", encoding="utf-8") as config:
-        config.write((tmp_path / "psi.yaml").read_text("utf-8"))
+        config.write((tmp_path / "words.yaml").read_text("utf-8"))
     command = [PYTHON, "-m", "pipelines.cli", "run", "--config", "market.yaml", "--print-config"]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

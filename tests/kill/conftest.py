@@ -10,8 +10,12 @@ from tests.kill.killing import ROOT, SEED, RefitProcess, Report
 
 MARKET = ROOT / "tests" / "pipelines" / "configs" / "valid" / "tiny_market.yaml"
 EAGER = {
-    "measure": {"trials": 19},
-    "policy": {"windows_needed": 1, "windows_considered": 1, "minimum_new_events": 0},
+    "policy": {
+        "kind": "windows",
+        "windows_needed": 1,
+        "windows_considered": 1,
+        "minimum_new_events": 0,
+    },
     "lease_seconds": 2.0,
     "maximum_attempts": 9,
 }

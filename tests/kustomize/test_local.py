@@ -144,7 +144,9 @@ def test_the_cluster_file_has_the_urls_claims_and_accounts_of_the_overlays():
             assert ("ServiceAccount", account, cluster.runs_in) in named
         for volume in cluster.volumes:
             assert ("PersistentVolumeClaim", volume.claim, cluster.runs_in) in named
-        (config,) = (o["data"] for o in built if o["metadata"]["name"] == "refit-config")
+        configs = [o["data"] for o in built if o["metadata"]["name"] == "refit-config"]
+        config = configs[0]
+        assert configs == [config] * 2  # of the recommender, and where the steps run
         assert cluster.registry == config["REFIT_REGISTRY"]
         assert cluster.predictions == config["REFIT_PREDICTIONS"]
         assert cluster.environment["AWS_ENDPOINT_URL"] == config["AWS_ENDPOINT_URL"]

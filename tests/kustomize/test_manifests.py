@@ -4,10 +4,16 @@ import re
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from monitoring import metrics
+from monitoring.notifications import PASSWORD_VARIABLE, WEBHOOK_VARIABLE
+from monitoring.review.settings import ReviewSettings
+from monitoring.review.sign_in import TOKENS_VARIABLE
+from pipelines.cli.app import app
 from pipelines.cluster.settings import EXAMPLE, ClusterSettings
 from refit import __version__
+from refit.alert import Severity
 from refit.database import parse_place
 from serving.settings import RecommenderSettings
 from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
@@ -83,8 +89,13 @@ def test_accounts_exist_and_only_those_that_need_a_token_have_one(overlay):
     assert used <= set(accounts)
     silent = {name for name, one in accounts.items() if not one["automountServiceAccountToken"]}
     assert silent - {"refit-postgres"} == {"refit-serving", "refit-reviewer"}
+    # The reviewer's role is asked for by Kubeflow, for whose API alone its pod has a token.
+    (review,) = [spec for name, spec in pod_specs(objects(overlay)) if name == "Deployment/review"]
+    sources = [s for v in review["volumes"] for s in v.get("projected", {}).get("sources", ())]
+    assert [s["serviceAccountToken"]["audience"] for s in sources] == ["pipelines.kubeflow.org"]
     for binding in objects(overlay, "RoleBinding"):
-        assert {subject["name"] for subject in binding["subjects"]} <= set(accounts) - silent
+        named = {subject["name"] for subject in binding["subjects"]}
+        assert named <= set(accounts) - silent | {"refit-reviewer"}
 
 
 def test_no_role_has_a_wildcard(overlay):
@@ -134,7 +145,7 @@ def test_the_review_page_uses_the_postgresql_url_of_the_example():
     assert url.host == f"{service['metadata']['name']}.{service['metadata']['namespace']}"
     assert url.username == given["POSTGRES_USER"]["value"]
     assert url.database == given["POSTGRES_DB"]["value"]
-    (password,) = review["env"]
+    password = review["env"][-1]
     assert password["name"] == password["valueFrom"]["secretKeyRef"]["key"] == "PGPASSWORD"
     assert password["valueFrom"] == given["POSTGRES_PASSWORD"]["valueFrom"]
 
@@ -167,6 +178,8 @@ def test_objects_in_kubeflows_namespace_otherwise_equal_those_of_plain(overlay):
         *("Role/refit-steps", "RoleBinding/refit-steps"),
         *("Role/refit-monitor", "RoleBinding/refit-monitor"),
         *("PersistentVolumeClaim/refit-monitoring", "ServiceAccount/refit-reviewer"),
+        *("Role/refit-reviewer", "RoleBinding/refit-reviewer"),
+        *("ConfigMap/refit-review", "ConfigMap/refit-config"),
         "PersistentVolumeClaim/refit-checkpoints",
         *("Deployment/review", "Service/review", "NetworkPolicy/review"),
     }
@@ -237,4 +250,22 @@ def test_every_alert_is_tested_and_has_an_action():
     for rule in rules:
         assert rule["alert"] in tested
         assert {"summary", "action"} == set(rule["annotations"])
-        assert rule["labels"]["severity"] in ("page", "warn", "info")
+        # The monitor's own alerts say how urgent they are, in the same words.
+        of_alert = "unresolved_alerts" in rule["expr"]
+        known = ("{{ $labels.severity }}",) if of_alert else tuple(Severity)
+        assert rule["labels"]["severity"] in known
+        assert not of_alert or "max by (severity)" in rule["expr"]
+
+
+def test_the_review_application_is_started_with_options_that_it_has(overlay):
+    (review,) = dict(pod_specs(objects(overlay)))["Deployment/review"]["containers"]
+    assert review["command"] == ["refit", "review"]
+    options = {word.partition("=")[0] for word in review["args"]}
+    known = {option for one in get_command(app).commands["review"].params for option in one.opts}
+    assert options <= known
+    maps = [
+        one for one in objects(overlay, "ConfigMap") if one["metadata"]["name"] == "refit-review"
+    ]
+    assert ReviewSettings.parse(yaml.safe_load(maps[0]["data"]["review.yaml"]))
+    variables = {one["name"] for one in review["env"]}
+    assert {TOKENS_VARIABLE, WEBHOOK_VARIABLE, PASSWORD_VARIABLE} <= variables

@@ -4,7 +4,7 @@ from refit.alert import Action, Alert, DriftDecision
 from refit.drift import DriftResult, DriftState, Window
 
 OK, DRIFT, UNMEASURED = DriftState.OK, DriftState.DRIFT, DriftState.INSUFFICIENT_DATA
-QUERY, BRAND = ("query-embedding", "frechet"), ("input:items.brand", "null_share")
+QUERY, BRAND = ("query-embedding", "mean_shift"), ("input:items.brand", "null_share")
 NOW = datetime(2024, 3, 10, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=365)
 

@@ -1,10 +1,14 @@
 import pytest
 
+import monitoring.reports  # noqa: F401 - Evidently, imported after it, reports no usage
+from monitoring.quality.settings import QualitySettings
 from monitoring.reference import build_reference
 from monitoring.settings import MeasureSettings
 from tests.monitoring.marketplace import TOWERS, Market, Marketplace
+from tests.refit.conftest import make_bundle, make_parts  # noqa: F401 - fixtures
 
-SETTINGS = MeasureSettings(trials=99)
+SETTINGS = MeasureSettings()
+QUALITY = QualitySettings(outcome_hours=1, feed_lag_hours=0, concept_hours=1)
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,21 @@ from datetime import timedelta
 
 import pytest
 
-from monitoring.decide import PolicyState, decide
+from monitoring.budget import Evidence
+from monitoring.decide import PolicyState, decide, find_drift, find_worse, rate_severity
+from monitoring.harm import Harm
 from monitoring.settings import PolicySettings
-from refit.alert import Action
-from tests.monitoring.alerts import BRAND, DRIFT, NOW, OK, QUERY, UNMEASURED, series
+from refit.alert import Action, AlertStatus, Severity
+from refit.incident import Cause, Incident
+from tests.monitoring.alerts import BRAND, DRIFT, NOW, OK, QUERY, UNMEASURED, alert, series
 
 FAULT = "/".join(BRAND)
 FREE = PolicyState(now=NOW, new_events=5000, faults=(FAULT,))
 
 
 def run(results, state=FREE, **policy):
-    return decide(PolicySettings(**policy), results, state)[0]
+    settings = PolicySettings(kind="windows", **policy)
+    return decide(settings, find_drift(settings, results, state), state)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_drift_counts_when_it_persists(states, action):
 @pytest.mark.parametrize("states", [(OK, OK, OK), (OK, DRIFT, DRIFT)])
 def test_a_feed_that_cannot_be_read_is_an_alert_and_never_a_refit(states):
     reason = "the events cannot be read: naive times"
-    state = FREE.model_copy(update={"unreadable": (reason,), "alerted": ("/".join(QUERY),)})
+    state = FREE.model_copy(update={"unreadable": (reason,), "alerts": (alert(),)})
     decision = run(series(QUERY, *states), state)
     assert (decision.action, decision.reasons[-1]) == (Action.ALERT, reason)
     assert run((), state).reasons[-1] == reason
@@ -78,10 +82,12 @@ def test_a_null_column_alerts_and_never_refits():
 
 def test_a_broken_feed_prevents_the_refit_that_its_own_damage_would_start():
     results = series(QUERY, OK, DRIFT, DRIFT) + series(BRAND, OK, OK, DRIFT)
-    decision, concerning = decide(PolicySettings(), results, FREE)
+    policy = PolicySettings(kind="windows")
+    findings = find_drift(policy, results, FREE)
+    decision = decide(policy, findings, FREE)
     assert decision.action is Action.ALERT
     assert any("a model trained on broken data is worse" in line for line in decision.reasons)
-    assert {r.subject for r in concerning} == {"query-embedding", "input:items.brand"}
+    assert {r.subject for r in findings.concerning} == {"query-embedding", "input:items.brand"}
 
 
 def test_a_feed_that_was_fixed_prevents_nothing():
@@ -118,10 +124,24 @@ def test_insufficient_data_can_be_waived_by_name():
 
 def test_what_an_unresolved_alert_reports_is_not_reported_again():
     results = series(BRAND, DRIFT, DRIFT, DRIFT)
-    alerted = FREE.model_copy(update={"alerted": ("input:items.brand/null_share",)})
-    assert run(results, alerted).action is Action.NOTHING
+    told = alert().model_copy(update={"results": tuple(series(BRAND, DRIFT))})
+    known = FREE.model_copy(update={"alerts": (told,)})
+    assert run(results, known).action is Action.NOTHING
     more = results + series(("input:items.price", "null_share"), DRIFT, DRIFT, DRIFT)
-    assert run(more, alerted).action is Action.ALERT
+    assert run(more, known).action is Action.ALERT
+    closed = told.model_copy(update={"status": AlertStatus.RESOLVED})
+    assert run(results, FREE.model_copy(update={"alerts": (closed,)})).action is Action.ALERT
+
+
+def test_a_change_that_got_worse_is_never_swallowed_by_an_unresolved_alert():
+    small = [r.model_copy(update={"value": 0.3}) for r in series(BRAND, DRIFT)]
+    told = alert().model_copy(update={"results": tuple(small)})
+    state = FREE.model_copy(update={"alerts": (told,)})
+    results = series(BRAND, DRIFT, DRIFT, DRIFT)
+    assert run(results, state).action is Action.ALERT
+    policy = PolicySettings(kind="windows")
+    worse = find_worse(policy, find_drift(policy, results, state), told)
+    assert [result.value for result in worse] == [0.5]
 
 
 def test_a_window_that_is_measured_again_replaces_its_results():
@@ -133,3 +153,118 @@ def test_the_policy_may_name_the_faults_itself():
     results = series(QUERY, OK, DRIFT, DRIFT) + series(BRAND, OK, OK, DRIFT)
     assert run(results, faults=()).action is Action.REFIT
     assert run(results, faults=("query-embedding/*",)).action is Action.ALERT
+
+
+NAME = "/".join(QUERY)
+PLENTY = Evidence(
+    needed=60, total=900, shares={NAME: 900}, results=9, windows=3, alerts_per_month=0.5
+)
+LITTLE = PLENTY.model_copy(update={"total": 3.0, "shares": {NAME: 3.0}})
+DEAR = Harm(purchases=50, a_day=20, is_measured=True, because="50 purchases are lost")
+CHEAP = Harm(purchases=1, a_day=20, is_measured=True, because="1 purchase is lost")
+DRIFTS = [r.model_copy(update={"p_value": 1e-6}) for r in series(QUERY, OK, DRIFT)]
+
+
+def weigh(results=DRIFTS, evidence=PLENTY, harm=DEAR, cause=None, state=FREE, **policy):
+    settings = PolicySettings(**policy)
+    state = state.model_copy(update={"evidence": evidence, "harm": harm})
+    incident = Incident(cause=cause, summary="it moved", began=NOW) if cause else None
+    return decide(settings, find_drift(settings, results, state), state, incident)
+
+
+def test_an_alert_needs_the_evidence_that_the_budget_asks_for():
+    quiet = weigh(DRIFTS[-1:] * 3, LITTLE)
+    assert quiet.action is Action.NOTHING
+    assert "0.5 false alerts a month" in quiet.reasons[-1]
+    assert weigh().action is Action.REFIT
+
+
+def test_a_refit_starts_where_waiting_costs_more():
+    dear, cheap, unknown = weigh(), weigh(harm=CHEAP), weigh(harm=None)
+    assert dear.action is Action.REFIT
+    assert "win back 25 purchases and costs 3 purchases" in dear.reasons[-1]
+    assert cheap.action is Action.WAIT
+    assert "labels will decide" in cheap.reasons[-1]
+    assert unknown.action is Action.WAIT
+    assert weigh(harm=CHEAP, purchases_per_minute=0.001).action is Action.REFIT
+
+
+@pytest.mark.parametrize(
+    ("cause", "action"),
+    [
+        (Cause.UPSTREAM_FAULT, Action.QUARANTINE),
+        (Cause.INDEX_AGE, Action.REFRESH),
+        (Cause.MODEL, Action.ROLL_BACK),
+        (Cause.MARKET, Action.ALERT),
+        (Cause.NEW_SUPPLY, Action.REFIT),
+        (Cause.TASTE, Action.REFIT),
+        (Cause.SEASON, Action.ALERT),
+        (Cause.UNKNOWN, Action.REFIT),
+    ],
+)
+def test_the_action_follows_the_cause(cause, action):
+    assert weigh(cause=cause).action is action
+
+
+def test_what_is_not_automatic_is_for_a_person():
+    assert "a person decides" in weigh(cause=Cause.MODEL).reasons[-1]
+    assert "a person decides" in weigh(automatic=()).reasons[-1]
+
+
+def test_a_result_without_a_probability_counts_when_it_persists():
+    fallbacks = series(("live:fallback-share", "share"), DRIFT, DRIFT, DRIFT)
+    assert weigh(fallbacks, LITTLE, harm=CHEAP).action is Action.WAIT
+    assert weigh(fallbacks[:1], LITTLE, harm=CHEAP).action is Action.NOTHING
+
+
+def test_a_rate_that_cannot_be_judged_yet_is_no_alert_for_two_weeks():
+    new = series(("live:purchase-rate", "drop"), *[UNMEASURED] * 14)
+    new = [result.model_copy(update={"level": 0.2}) for result in new]
+    assert weigh(new[:13], LITTLE).action is Action.NOTHING
+    assert weigh(new, LITTLE).action is Action.ALERT
+
+
+def test_a_named_fault_needs_no_further_evidence_and_prevents_every_refit():
+    fault = series(("feed:items.price", "scale"), OK, DRIFT)
+    decision = weigh([*DRIFTS, *fault], cause=Cause.NEW_SUPPLY)
+    assert decision.action is Action.QUARANTINE
+    assert weigh(fault, LITTLE).action is Action.QUARANTINE
+
+
+def test_a_feed_that_was_not_checked_prevents_a_refit():
+    unchecked = series(("feed:items.price", "scale"), UNMEASURED, UNMEASURED, UNMEASURED)
+    decision = weigh([*DRIFTS, *unchecked])
+    assert decision.action is Action.ALERT
+    assert any("so a feed may be broken" in line for line in decision.reasons)
+
+
+def test_a_refused_refit_is_not_tried_again_on_the_same_evidence():
+    refused = alert().model_copy(update={"created_at": NOW - timedelta(days=3)})
+    state = FREE.model_copy(update={"refused": (refused,)})
+    again = weigh(state=state)
+    assert again.action is Action.ALERT
+    assert any("the gate refused one on this evidence" in line for line in again.reasons)
+    other = series(("scores", "quantile_shares"), OK, DRIFT)
+    more = PLENTY.model_copy(update={"shares": {NAME: 600, "scores/quantile_shares": 300}})
+    assert weigh([*DRIFTS, *other], more, state=state).action is Action.REFIT
+    long_ago = refused.model_copy(update={"created_at": NOW - timedelta(days=15)})
+    late = FREE.model_copy(update={"refused": (long_ago,)})
+    assert weigh(state=late).action is Action.REFIT
+
+
+@pytest.mark.parametrize(
+    ("results", "severity"),
+    [
+        (series(("live:purchase-rate", "drop"), OK, DRIFT), Severity.PAGE),
+        (series(("feed:items", "away"), OK, DRIFT), Severity.WARN),
+        (series(QUERY, UNMEASURED, UNMEASURED, UNMEASURED), Severity.WARN),
+        (DRIFTS, Severity.INFO),
+        ([], Severity.PAGE),
+    ],
+)
+def test_severity_says_how_soon_a_person_must_look(results, severity):
+    name = results[0].name if results else NAME
+    state = FREE.model_copy(
+        update={"evidence": PLENTY.model_copy(update={"shares": {name: 900.0}})}
+    )
+    assert rate_severity(find_drift(PolicySettings(), results, state), state) is severity

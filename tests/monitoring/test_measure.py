@@ -9,14 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from monitoring import tables
-from monitoring.drift_metrics import frechet, wasserstein
-from monitoring.measure import MonitoredData, daily_windows, measure
-from monitoring.reference import Reference, build_reference
+from monitoring.drift_metrics import mean_shift, quantile_shares
+from monitoring.measure import measure
+from monitoring.reference import THRESHOLDS_FILE, Reference, build_reference
 from monitoring.settings import MeasureSettings
+from monitoring.windows import MonitoredData, daily_windows
 from refit.drift import DriftState, Window
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.prediction import PREDICTION_SCHEMA
-from tests.monitoring.conftest import SETTINGS
+from tests.monitoring.conftest import QUALITY, SETTINGS
 from tests.monitoring.marketplace import START, TOWERS, Market
 
 
@@ -32,7 +33,9 @@ def measured(marketplace, windows=None, **changes):
         changes.pop("workspace", None),
     )
     windows = windows or daily_windows(marketplace.end, 2)
-    return measure(SETTINGS, reference, replace(data, **changes), windows, workspace)
+    opened = Reference.read(reference)
+    data = replace(data, **changes)
+    return measure(SETTINGS, opened, data, windows, workspace, quality=QUALITY).results
 
 
 def states(results, subject, statistic=None):
@@ -59,12 +62,12 @@ def test_where_nothing_changed_nothing_drifts(marketplace):
     [
         (
             {"tastes": (0.1, 0.2, 0.3, 0.4)},
-            {"query-embedding/frechet", "mix:category_1/jensenshannon"},
+            {"query-embedding/mean_shift", "mix:category_1/value_shares"},
             "input:",
         ),
         (
             {"new_category": 0.25},
-            {"query-embedding/frechet", "input:items.category_1/new_values"},
+            {"query-embedding/mean_shift", "input:items.category_1/new_values"},
             "input:items.image_embedding",
         ),
         ({"brand_null": 1.0}, {"input:items.brand/null_share"}, "query-embedding"),
@@ -86,7 +89,10 @@ def test_vectors_of_other_towers_are_counted_and_never_compared(marketplace):
     marketplace.run(Market(), 1)
     marketplace.run(Market().change(tastes=(0.1, 0.2, 0.3, 0.4)), 1, towers="towers-2")
     results = measured(marketplace)
-    assert states(results, "query-embedding") == [DriftState.OK, DriftState.INSUFFICIENT_DATA]
+    assert states(results, "query-embedding", "mean_shift") == [
+        DriftState.OK,
+        DriftState.INSUFFICIENT_DATA,
+    ]
     last = [r for r in results if r.subject == "query-embedding"][-1]
     assert last.value is None
     assert "0 usable rows" in last.why
@@ -96,7 +102,7 @@ def test_vectors_of_other_towers_are_counted_and_never_compared(marketplace):
         TOWERS,
         100,
         SETTINGS,
-        tables.Attributes(set(), {}),
+        tables.Attributes(pa.array([], pa.string()), {}),
     )
     assert (answers.total, answers.foreign, answers.own) == (300, 300, 0)
 
@@ -122,7 +128,7 @@ def test_an_index_of_other_towers_is_insufficient_data(marketplace):
         "other", marketplace.stock, marketplace.kinds, marketplace.end, towers="towers-2"
     )
     results = measured(marketplace, index=other)
-    assert states(results, "listing-embedding") == [DriftState.INSUFFICIENT_DATA]
+    assert set(states(results, "listing-embedding")) == {DriftState.INSUFFICIENT_DATA}
     why = next(r.why for r in results if r.subject == "listing-embedding")
     assert "vectors of other towers cannot be compared" in why
 
@@ -136,12 +142,23 @@ def test_a_mix_of_unknown_items_is_insufficient_data(marketplace):
     assert states(results, "scores") == [DriftState.OK]
 
 
-def test_a_stale_index_is_insufficient_data(marketplace):
+def test_an_index_that_is_too_old_is_insufficient_data(marketplace):
     marketplace.run(Market(), 3)
-    results = measured(
-        marketplace, index=marketplace.index, windows=daily_windows(marketplace.end, 1)
-    )
-    assert states(results, "listing-embedding") == [DriftState.INSUFFICIENT_DATA]
+    window = daily_windows(marketplace.end, 1)
+    soon = measured(marketplace, index=marketplace.index, windows=window)
+    assert states(soon, "listing-embedding") == [], "no index came, so there is nothing to measure"
+    marketplace.run(Market(), 5)
+    late = measured(marketplace, index=marketplace.index, windows=daily_windows(marketplace.end, 1))
+    assert set(states(late, "listing-embedding")) == {DriftState.INSUFFICIENT_DATA}
+    assert any("run index_refresh" in r.why for r in late)
+
+
+def test_listings_are_those_that_are_new_in_the_index(marketplace):
+    marketplace.run(Market(), 3)
+    results = measured(marketplace, windows=daily_windows(marketplace.end, 1))
+    (found,) = (r for r in results if r.name == "listing-embedding/mean_shift")
+    assert found.n_current == 600
+    assert found.state is DriftState.OK
 
 
 def test_an_empty_window_and_an_empty_log_are_insufficient_data(marketplace):
@@ -150,9 +167,11 @@ def test_an_empty_window_and_an_empty_log_are_insufficient_data(marketplace):
     for changes in ({}, {"log": marketplace.root / "nothing"}):
         results = measured(marketplace, later, **changes)
         assert results
-        assert {r.state for r in results if r.subject != "listing-embedding"} == {
+        others = ("listing-embedding", "panel", "feed:")
+        assert {r.state for r in results if not r.subject.startswith(others)} == {
             DriftState.INSUFFICIENT_DATA
         }
+        assert {"feed:items/stale", "feed:events/stale"} <= drifting(results)
         assert all(r.why for r in results if r.state is DriftState.INSUFFICIENT_DATA)
 
 
@@ -172,16 +191,16 @@ def test_one_row_or_nan_vectors_are_insufficient_data(marketplace):
     window = daily_windows(marketplace.end, 1)
 
     pq.write_table(whole.slice(0, 1), part)
-    assert states(measured(marketplace, window), "query-embedding") == [
+    assert set(states(measured(marketplace, window), "query-embedding")) == {
         DriftState.INSUFFICIENT_DATA
-    ]
+    }
 
     rows = whole.to_pylist()
     for row in rows:
         row["query_embedding"] = [float("nan")] * 16
     pq.write_table(pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA), part)
     results = measured(marketplace, window)
-    assert states(results, "query-embedding") == [DriftState.INSUFFICIENT_DATA]
+    assert set(states(results, "query-embedding")) == {DriftState.INSUFFICIENT_DATA}
     assert states(results, "scores") == [DriftState.OK]
 
 
@@ -205,18 +224,19 @@ def test_a_truncated_log_file_is_insufficient_data(marketplace):
 def test_an_error_in_one_metric_is_insufficient_data_and_spares_the_others(
     marketplace, monkeypatch
 ):
-    def fail(reference, current):
+    def fail(frame, column, parameters):
         raise ZeroDivisionError("burst")
 
-    monkeypatch.setattr(frechet, "compare", fail)
-    monkeypatch.setattr(wasserstein, "compare", lambda reference, current: float("nan"))
+    monkeypatch.setattr(mean_shift, "encode", fail)
+    not_finite = (np.full((60, 18), np.nan), np.arange(60))
+    monkeypatch.setattr(quantile_shares, "encode", lambda *_: not_finite)
     results = measured(marketplace.run(Market(), 1), daily_windows(marketplace.end, 1))
-    failed = next(r for r in results if r.subject == "query-embedding")
+    failed = next(r for r in results if r.name == "query-embedding/mean_shift")
     assert failed.state is DriftState.INSUFFICIENT_DATA
     assert "burst" in failed.why
-    not_finite = next(r for r in results if r.subject == "scores")
-    assert not_finite.state is DriftState.INSUFFICIENT_DATA
-    assert "'wasserstein' returned nan" in not_finite.why
+    (scores,) = (r for r in results if r.subject == "scores")
+    assert scores.state is DriftState.INSUFFICIENT_DATA
+    assert "'quantile_shares' returned a feature that is not finite" in scores.why
     assert states(results, "mix:category_1") == [DriftState.OK]
 
 
@@ -225,7 +245,9 @@ def test_a_metric_that_cannot_be_loaded_is_insufficient_data(marketplace, tmp_pa
     copy = tmp_path / "copy"
     shutil.copytree(marketplace.reference, copy)
     thresholds = (copy / "thresholds.json").read_text()
-    (copy / "thresholds.json").write_text(thresholds.replace('"wasserstein"', '"acme.distance"'))
+    (copy / "thresholds.json").write_text(
+        thresholds.replace('"quantile_shares"', '"acme.distance"')
+    )
     results = measured(marketplace, daily_windows(marketplace.end, 1), reference=copy)
     (scores,) = (r for r in results if r.subject == "scores")
     assert (scores.state, scores.statistic) == (DriftState.INSUFFICIENT_DATA, "acme.distance")
@@ -270,34 +292,72 @@ def test_a_rate_that_varies_too_much_is_insufficient_data(marketplace):
     assert "even a fall" in last.why
 
 
-def test_an_evidently_workspace_gets_one_run_per_window(marketplace):
+def test_an_evidently_workspace_gets_a_report_of_each_table_and_a_dashboard(marketplace):
     from evidently.ui.workspace import Workspace
 
     marketplace.run(Market(), 2)
     for _ in range(2):
-        measured(marketplace, workspace=marketplace.root / "workspace")
+        results = measured(marketplace, workspace=marketplace.root / "workspace")
     workspace = Workspace.create(str(marketplace.root / "workspace"))
     (project,) = workspace.search_project("refit")
     runs = [workspace.get_run(project.id, run) for run in workspace.list_runs(project.id)]
-    assert sorted(run.name for run in runs) == ["2024-03-11", "2024-03-12"]
-    tests = [test for result in runs[0].metric_results.values() for test in result.tests]
-    assert len(tests) > 15
-    json.loads(runs[0].json())
+    by_name = {run.name: run for run in runs}
+    assert len(runs) == len(by_name) == 7, "two days of answers, items, events; one of listings"
+    answers = by_name["2024-03-12 00:00 answers"]
+    shown = {result.display_name: result for result in answers.metric_results.values()}
+    _, scores = (r for r in results if r.subject == "scores")
+    told = shown["scores/quantile_shares: probability without drift"]
+    assert told.value == pytest.approx(scores.p_value)
+    assert [test.status.value for test in told.tests] == ["SUCCESS"]
+    ratio = shown["scores/quantile_shares: distance over threshold"]
+    assert ratio.value == pytest.approx(scores.value / scores.threshold)
+    assert "Value drift for score" in shown
+    dashboard = project.dashboard.model()
+    assert [tab.title for tab in dashboard.tabs] == [
+        "Live quality",
+        "Embeddings",
+        "Scores and mix",
+        "Inputs",
+    ]
+    titles = {panel.id: panel.title for panel in dashboard.panels}
+    shown_under = {tab.title: [titles[panel] for panel in tab.panels] for tab in dashboard.tabs}
+    assert shown_under["Embeddings"] == ["Embeddings", "query-embedding", "listing-embedding"]
+    assert shown_under["Live quality"][1] == "live:purchase-rate"
+    levels = [
+        (str(found.metric_value_location.metric.params), found.value)
+        for run in runs
+        for found in run.metric_results.values()
+        if found.display_name == "live:click-rate: level"
+    ]
+    series, values = (len(set(each)) for each in zip(*levels, strict=True))
+    assert (series, values) == (1, 2), "a level that changes is one line"
 
 
 def test_a_sample_has_the_same_number_of_rows_of_each_day():
-    days = np.repeat([0, 1, 2], [1000, 100, 10])
+    days = np.repeat([0.5, 1.5, 2.5], [1000, 100, 10])
     sampled = tables.stratify(days, 90, seed=0)
     assert len(set(sampled)) == 90
-    assert np.bincount(days[sampled]).tolist() == [40, 40, 10]
+    assert np.bincount(days[sampled].astype(int)).tolist() == [40, 40, 10]
 
 
 def test_no_windows_and_no_reference_are_errors(marketplace, tmp_path):
     marketplace.run(Market(), 1)
+    opened = Reference.read(marketplace.reference)
     with pytest.raises(UsageError, match="no windows"):
-        measure(SETTINGS, marketplace.reference, MonitoredData(marketplace.log), [])
+        measure(SETTINGS, opened, MonitoredData(marketplace.log), [])
     with pytest.raises(RefitError, match=r"thresholds\.json does not exist"):
         measured(marketplace, reference=tmp_path / "none")
+
+
+def test_the_reference_of_an_earlier_state_says_what_builds_a_new_one(marketplace, tmp_path):
+    shutil.copytree(marketplace.reference, tmp_path / "old")
+    path = tmp_path / "old" / THRESHOLDS_FILE
+    manifest = json.loads(path.read_text())
+    manifest["settings"] |= {"trials": 999, "sample_size": 2000}
+    manifest["thresholds"] = manifest.pop("metrics")
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(RefitError, match=r"was built by another state of Refit.*with refit run$"):
+        Reference.read(tmp_path / "old")
 
 
 def test_a_reference_needs_its_own_towers(marketplace, tmp_path):
@@ -322,7 +382,7 @@ def test_a_reference_needs_its_own_towers(marketplace, tmp_path):
 
 
 def test_an_extra_metric_that_can_measure_none_of_its_subjects_is_an_error(marketplace, tmp_path):
-    extra = {"metric": "wasserstein", "subjects": ("input:items.brand",)}
+    extra = {"metric": "quantile_shares", "subjects": ("input:items.brand",)}
     settings = MeasureSettings.parse({**SETTINGS.model_dump(), "extra_metrics": (extra,)})
     args = (marketplace.predictions, marketplace.index, marketplace.dataset, TOWERS)
     with pytest.raises(DataValidationError, match="'brand' does not hold numbers"):
@@ -330,21 +390,45 @@ def test_an_extra_metric_that_can_measure_none_of_its_subjects_is_an_error(marke
 
 
 def test_a_floor_that_is_set_replaces_the_metric_s_own(marketplace, tmp_path):
-    settings = MeasureSettings.parse({**SETTINGS.model_dump(), "floors": {"wasserstein": 5.0}})
+    settings = MeasureSettings.parse({**SETTINGS.model_dump(), "floors": {"quantile_shares": 5.0}})
     args = (marketplace.predictions, marketplace.index, marketplace.dataset, TOWERS)
-    metrics = build_reference(settings, *args, tmp_path / "r").metrics
-    floors = {m.statistic: m.floor for m in metrics}
-    assert (floors["wasserstein"], floors["null_share"]) == (5.0, 0.05)
-    assert all(m.thresholds[0].value >= m.floor for m in metrics)
+    build_reference(settings, *args, tmp_path / "r")
+    floors = {m.statistic: m.floor for m in Reference.read(tmp_path / "r").manifest.metrics}
+    assert (floors["quantile_shares"], floors["null_share"]) == (5.0, 0.0)
+    marketplace.run(Market(price_factor=3.0), 1)
+    results = measured(marketplace, daily_windows(marketplace.end, 1), reference=tmp_path / "r")
+    (price,) = (r for r in results if r.name == "input:items.price/quantile_shares")
+    assert (price.state, price.threshold) == (DriftState.OK, 5.0)
+    assert price.p_value < 1e-6
 
 
-def test_a_reference_keeps_what_its_thresholds_rest_on(built):
+def test_a_reference_names_what_it_was_built_from(built):
     manifest = Reference.read(built.root / "reference").manifest
     assert manifest.embedding_version == TOWERS
     assert manifest.rows["answers"] == 3000
-    for metric in manifest.metrics:
-        assert metric.false_alarm_rate == SETTINGS.false_alarm_rate
-        assert metric.trials == 99
-        assert metric.needs_n == SETTINGS.minimum_rows
-        assert all(t.value >= max(t.bootstrap_bound, metric.floor) for t in metric.thresholds)
-    assert {m.blocks for m in manifest.metrics if m.table == "answers"} == {10}
+    assert all(m.days == 10 for m in manifest.metrics if m.table == "answers")
+    faults = {m.name for m in manifest.metrics if m.is_fault}
+    assert "input:items.brand/null_share" in faults
+    assert "query-embedding/mean_shift" not in faults
+
+
+def test_a_window_that_drifted_is_not_what_later_ones_are_compared_with(marketplace):
+    opened = Reference.read(marketplace.reference)
+    changed = Market().change(tastes=(0.1, 0.2, 0.3, 0.4))
+    marketplace.run(Market(), 2).run(changed, 6)
+    data = MonitoredData(
+        marketplace.log, marketplace.events, marketplace.items, marketplace.index_now
+    )
+    windows = daily_windows(marketplace.end, 8)
+    whole = measure(SETTINGS, opened, data, windows)
+    found = states(whole.results, "query-embedding", "mean_shift")
+    assert found == [DriftState.OK] * 2 + [DriftState.DRIFT] * 6
+    # Measured one by one, with what was kept of those before, they are the same.
+    kept, one_by_one = [], []
+    of_days = ("query-embedding", "scores", "mix:", "input:")
+    for window in windows:
+        found = measure(SETTINGS, opened, data, [window], history=kept)
+        kept += found.summaries
+        one_by_one += [r for r in found.results if r.subject.startswith(of_days)]
+    together = [r for r in whole.results if r.subject.startswith(of_days)]
+    assert [(r.name, r.value) for r in one_by_one] == [(r.name, r.value) for r in together]

@@ -1,19 +1,19 @@
 import logging
-import sys
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.alerts import resolve
+from monitoring.alerts import mute, resolve
 from monitoring.metrics import StoreCollector
-from monitoring.review.server import main, make_server
+from monitoring.orders import Means
+from monitoring.review.app import ReviewPlace, make_app
+from monitoring.review.settings import ReviewSettings, SignInSettings
+from monitoring.review.sign_in import Gatekeeper
 from monitoring.store import DECISIONS, SCHEMA, SCHEMA_VERSION, RefitState, SqlStore
-from refit.alert import AlertStatus
+from refit.alert import AlertStatus, Severity
 from refit.database import Database
 from tests.monitoring.alerts import (
     BRAND,
@@ -32,20 +32,16 @@ BUNDLE = "20240309T101112500Z-0a1b2c3d"
 
 
 @pytest.fixture
-def page(tmp_path, place):
-    """Fetches from a running server whose pages are in ``tmp_path``."""
-    with make_server(tmp_path / "pages", place, "127.0.0.1", 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield lambda where: urlopen(f"http://127.0.0.1:{server.server_port}{where}", timeout=5)
-        server.shutdown()
+def metrics(tmp_path, place):
+    """What the review application says to whoever scrapes it, without asking who that is."""
+    gatekeeper = Gatekeeper(SignInSettings(), (), "127.0.0.1", no_auth=True)
+    where = ReviewPlace(place, tmp_path / "pages", lambda store: Means())
+    client = TestClient(make_app(where, ReviewSettings(), gatekeeper))
 
-
-@pytest.fixture
-def metrics(page):
     def read():
         return {
             (sample.name.removeprefix("refit_monitor_"), *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(page("/metrics").read().decode())
+            for family in text_string_to_metric_families(client.get("/metrics").text)
             for sample in family.samples
         }
 
@@ -59,7 +55,8 @@ def test_the_store_as_metrics(place, metrics):
         decision = alert().decision.model_copy(update={"at": NOW - timedelta(days=day)})
         store.add_decision(BUNDLE, decision)
     unmeasured = alert("a2").model_copy(update={"results": tuple(series(BRAND, UNMEASURED))})
-    for each in (alert(), alert("a3"), unmeasured):
+    urgent = alert("a3").model_copy(update={"severity": Severity.PAGE})
+    for each in (alert(), urgent, unmeasured):
         store.add_alert(each)
     store.update_alert("a3", tuple(AlertStatus), status=AlertStatus.ACKNOWLEDGED)
     refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 30.0)
@@ -74,14 +71,25 @@ def test_the_store_as_metrics(place, metrics):
         ("drift_results", "ok"): 0,
         ("drift_results", "drift"): 1,
         ("drift_results", "insufficient data"): 1,
-        ("unresolved_alerts", "drift"): 2,
-        ("unresolved_alerts", "insufficient data"): 1,
+        **dict.fromkeys(
+            (
+                ("unresolved_alerts", about, str(severity))
+                for about in ("drift", "insufficient data")
+                for severity in Severity
+            ),
+            0,
+        ),
+        ("unresolved_alerts", "drift", "warn"): 1,
+        ("unresolved_alerts", "drift", "page"): 1,
+        ("unresolved_alerts", "insufficient data", "warn"): 1,
         ("last_refit_timestamp_seconds",): NOW.timestamp(),
         **{("last_refit", state): value for state, value in (states | {"failed": 1}).items()},
     }
 
     resolve(store, "a2", "on call", "the feed is back")
-    assert metrics()["unresolved_alerts", "insufficient data"] == 0
+    assert metrics()["unresolved_alerts", "insufficient data", "warn"] == 0
+    mute(store, "a3", datetime.now(UTC) + timedelta(days=1), "on call", "it can wait")
+    assert metrics()["unresolved_alerts", "drift", "page"] == 0
 
 
 def test_an_empty_store_has_no_times(place, metrics):
@@ -126,28 +134,3 @@ def test_with_a_wrong_password_the_store_is_not_readable(postgres, monkeypatch, 
     assert "hush" not in caplog.text
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     assert next(iter(collector.collect())).samples[0].value == 1
-
-
-def test_a_store_with_a_password_in_its_url_is_a_usage_error(monkeypatch, capsys, tmp_path):
-    options = ["--pages", str(tmp_path), "--store", "postgresql+psycopg://refit:hush@db/refit"]
-    monkeypatch.setattr(sys, "argv", ["server", *options])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    message = capsys.readouterr().err
-    assert "PGPASSWORD" in message
-    assert "hush" not in message
-
-
-@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
-def test_pages_are_served_and_folders_are_not_listed(tmp_path, page):
-    pages = tmp_path / "pages"
-    with pytest.raises(HTTPError, match="404"):
-        page("/")
-    assert page("/healthz").read() == b"ok\n"
-    (pages / "empty").mkdir(parents=True)
-    with pytest.raises(HTTPError, match="404"):
-        page("/empty/")
-    (pages / "index.html").write_text("<p>all alerts</p>")
-    assert page("/").read() == b"<p>all alerts</p>"
-    with pytest.raises(HTTPError, match="404"):
-        page("/../store.sqlite")

@@ -13,20 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from monitoring.alerts import acknowledge
-from monitoring.measure import MonitoredData, daily_windows
 from monitoring.monitor import MonitorInputs, monitor
 from monitoring.refits import carry_out, resume_refits
 from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
+from monitoring.windows import MonitoredData, daily_windows
 from refit.alert import Action
 from refit.errors import DataValidationError, GateRefused
 from refit.files import read_json
+from refit.incident import Cause
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
 from tests.monitoring.conftest import SETTINGS
 from tests.monitoring.marketplace import Market
 from tests.postgres import NEWEST
 
-POLICY = PolicySettings(minimum_new_events=100)
+POLICY = PolicySettings(minimum_new_events=100, refit_minutes=1)
 MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, lease_seconds=60)
 
 
@@ -45,9 +46,10 @@ def drifted(marketplace):
     return marketplace.run(Market(), 2).run(Market().change(new_category=0.3, buys=0.01), 2)
 
 
-def run_monitor(marketplace, launch, settings=MONITOR):
+def run_monitor(marketplace, launch, settings=MONITOR, notes=()):
     store, pages = SqlStore(marketplace.root / "store.sqlite"), marketplace.root / "pages"
-    outcome = monitor(settings, inputs(marketplace), store, pages, marketplace.end, launch)
+    given = replace(inputs(marketplace), notes=notes)
+    outcome = monitor(settings, given, store, pages, marketplace.end, launch)
     return store, outcome
 
 
@@ -73,8 +75,8 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         assert not str(attrs.get("src", "")).startswith("http"), "the page needs a network"
-        if tag == "svg":
-            self.pictures.append(attrs.get("aria-label"))
+        if tag == "img" and attrs["src"].startswith("data:image/svg+xml;base64,"):
+            self.pictures.append(attrs["alt"])
 
     def handle_data(self, data):
         self.words.append(data)
@@ -104,14 +106,14 @@ def test_drift_gets_a_page_and_one_refit(marketplace):
     assert len(page.pictures) >= 4
     assert all(page.pictures), "every picture has a text alternative"
     for expected in (
-        "query-embedding/frechet",
-        "share of the reference's variance",
+        "query-embedding/mean_shift",
+        "standard deviations",
         "the mean moved from left to right",
         "Queries differ from those that the model was trained on.",
         "Decision",
         "Purchase rate: it fell",
         "What to do.",
-        "Refit succeeded",
+        "passed its gate: b2",
         "hats",
         "Queries unlike the reference's",
     ):
@@ -158,20 +160,30 @@ def test_a_dry_run_starts_nothing(marketplace):
     assert "nothing was started" in (marketplace.root / "pages" / outcome.alert.report).read_text()
 
 
-def test_a_fault_that_a_metric_declares_prevents_the_refit(marketplace):
+def test_a_broken_feed_is_quarantined_and_never_trained_on(marketplace):
     broken = Market().change(new_category=0.3, brand_null=1.0)
     marketplace.run(Market(), 2).run(broken, 2)
-    _, outcome = run_monitor(marketplace, lambda refit, alert: pytest.fail("started"))
-    assert outcome.decision.action is Action.ALERT
-    fault = "drift of input:items.brand/null_share signals a broken feed"
-    assert any(fault in reason for reason in outcome.decision.reasons)
+    store, outcome = run_monitor(marketplace, lambda refit, alert: pytest.fail("started"))
+    assert outcome.decision.action is Action.QUARANTINE
+    # A new category came on the same day: which of the two is the story may stay open.
+    assert outcome.alert.incident.cause in (Cause.UPSTREAM_FAULT, Cause.UNKNOWN)
+    (quarantine,) = store.quarantines()
+    assert (quarantine.table, quarantine.end) == ("items", marketplace.end)
+    assert "brand is missing in 100% of the new rows" in quarantine.reason
+    (entry,) = store.entries(outcome.alert.alert_id)
+    assert (entry.did, entry.by) == ("quarantine", "monitor")
+    run_monitor(marketplace, lambda refit, alert: pytest.fail("started"))
+    assert len(store.quarantines()) == 1
 
 
 def test_without_drift_no_alert_is_raised(marketplace):
     store, outcome = run_monitor(
-        marketplace.run(Market(), 3), lambda refit, alert: pytest.fail("started")
+        marketplace.run(Market(), 3),
+        lambda refit, alert: pytest.fail("started"),
+        notes=("b1 was trained on days that are in quarantine since",),
     )
     assert outcome.decision.action is Action.NOTHING
+    assert outcome.decision.reasons[0] == "b1 was trained on days that are in quarantine since"
     assert store.alerts() == []
     assert (marketplace.root / "pages" / "index.html").exists()
 

@@ -8,10 +8,23 @@ import pytest
 from sqlalchemy import inspect
 
 from monitoring.alerts import acknowledge, list_alerts, resolve, show_alert
-from monitoring.store import ALERTS, SCHEMA, SCHEMA_VERSION, ClaimLost, RefitState, SqlStore
-from refit.alert import AlertStatus
+from monitoring.store import (
+    ALERTS,
+    AUDIT,
+    SCHEMA,
+    SCHEMA_VERSION,
+    ClaimLost,
+    RefitState,
+    SqlStore,
+    UnknownId,
+    WrongState,
+    open_store,
+)
+from monitoring.store.tables import TABLES
+from refit.alert import AlertStatus, AuditEntry
 from refit.database import Database, parse_place
-from refit.errors import ServiceUnreachable, UsageError
+from refit.errors import RefitError, ServiceUnreachable, UsageError
+from refit.quarantine import Quarantine
 from tests.monitoring.alerts import BRAND, DRIFT, LONG_AGO, NOW, OK, QUERY, alert, series
 
 
@@ -298,3 +311,154 @@ def test_a_url_of_a_file_is_that_file(tmp_path, monkeypatch):
     for same in ("a b.sqlite", tmp_path / "a b.sqlite", "sqlite:///a b.sqlite"):
         assert SqlStore(same).alerts() == [alert()]
         assert parse_place(same) == parse_place("a b.sqlite")
+
+
+def entry(did="acknowledge", alert_id="a1"):
+    return AuditEntry(
+        at=NOW, by="ana", role="on-call", did=did, subject=alert_id, reason="why", alert_id=alert_id
+    )
+
+
+def make_older(place):
+    """A store of version 1: it has neither the later tables nor what they refuse."""
+    with Database(place).writing() as db:
+        later = [TABLES.tables[n] for n in TABLES.tables if n not in OF_VERSION_1]
+        TABLES.drop_all(db, later)
+        if db.dialect.name == "postgresql":
+            db.exec_driver_sql("DROP FUNCTION refuse_audit_change()")
+        db.execute(SCHEMA.update().values(version=1))
+
+
+OF_VERSION_1 = ("schema_version", "results", "decisions", "alerts", "refits")
+
+
+def test_an_older_store_becomes_one_of_this_version_and_loses_nothing(place, store):
+    results = series(QUERY, OK, DRIFT)
+    store.add_results(results)
+    store.add_decision("b1", alert().decision)
+    store.add_alert(alert())
+    refit = store.claim_refit("a1", alert(), NOW, LONG_AGO, 60)
+    make_older(place)
+    newer = SqlStore(place)
+    assert newer.results("t1", 9) == results
+    assert (newer.alerts(), newer.decisions(), newer.refits()) == (
+        [alert()],
+        [alert().decision],
+        [refit],
+    )
+    acknowledge(newer, "a1", "ana")
+    assert [each.did for each in newer.entries("a1")] == ["acknowledge"]
+    with Database(place).reading() as db:
+        assert set(TABLES.tables) <= set(inspect(db).get_table_names())
+        assert db.scalar(SCHEMA.select()) == SCHEMA_VERSION
+
+
+def test_an_older_store_can_be_read_before_it_is_changed(place, store):
+    store.add_alert(alert())
+    make_older(place)
+    assert open_store(place).alerts() == [alert()]
+
+
+def test_nothing_is_opened_or_created_where_no_monitor_has_run(place, tmp_path):
+    assert open_store(place) is None
+    assert not list(tmp_path.iterdir())
+    SqlStore(place)
+    assert open_store(place).alerts() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET body = '{}'",
+        "DELETE FROM audit",
+        "DELETE FROM audit WHERE id = 1",
+        "TRUNCATE audit",
+    ],
+)
+def test_the_database_refuses_to_change_the_audit_trail(place, store, statement):
+    if not place.startswith("postgresql"):
+        statement = statement.replace("TRUNCATE", "DELETE FROM")  # which SQLite has not
+    store.add_entry(entry())
+
+    def change():
+        with Database(place).writing() as db:
+            db.exec_driver_sql(statement)
+
+    with pytest.raises(ServiceUnreachable, match="the audit trail cannot be changed"):
+        change()
+    assert store.entries() == [entry()]
+    assert store.check_audit() == 1
+
+
+def test_an_entry_that_was_changed_behind_the_databases_back_shows(place, store):
+    for did in ("acknowledge", "mute", "resolve"):
+        store.add_entry(entry(did))
+    assert store.check_audit() == 3
+    with Database(place).writing() as db:
+        if db.dialect.name == "postgresql":
+            db.exec_driver_sql("ALTER TABLE audit DISABLE TRIGGER ALL")
+        else:
+            db.exec_driver_sql("DROP TRIGGER audit_no_update")
+        changed = entry("mute").model_copy(update={"by": "nobody"})
+        db.execute(AUDIT.update().where(AUDIT.c.id == 2).values(body=changed.model_dump_json()))
+    with pytest.raises(RefitError, match="entry 2 of the audit trail was changed"):
+        store.check_audit()
+
+
+def test_a_change_and_its_entry_are_written_together_or_not_at_all(store):
+    store.add_alert(alert())
+    with pytest.raises(WrongState):
+        store.update_alert("a1", (AlertStatus.RESOLVED,), entry=entry(), note="x")
+    assert store.entries() == []
+    store.update_alert("a1", (AlertStatus.OPEN,), entry=entry(), note="x")
+    assert (store.alert("a1").note, store.entries("a1")) == ("x", [entry()])
+    assert store.entries("a2") == []
+
+
+def test_a_quarantine_is_in_force_until_it_is_released(store):
+    kept = Quarantine(quarantine_id="a1-items", table="items", start=NOW, reason="x", alert_id="a1")
+    assert store.add_quarantine(kept, entry("quarantine"))
+    assert not store.add_quarantine(kept)
+    assert store.quarantines() == [kept]
+    released = store.release_quarantine("a1-items", NOW, "ana", "mended", entry("release"))
+    assert (released.is_in_force, released.released_by) == (False, "ana")
+    assert (store.quarantines(), store.quarantines(in_force=False)) == ([], [released])
+    with pytest.raises(WrongState, match="released by ana already"):
+        store.release_quarantine("a1-items", NOW, "bo", "again")
+    with pytest.raises(UnknownId, match="no quarantine 'x'"):
+        store.release_quarantine("x", NOW, "bo", "again")
+    assert not store.add_quarantine(kept)  # the same fault is not quarantined anew by itself
+    assert [each.did for each in store.entries("a1")] == ["release", "quarantine"]
+
+
+def test_a_message_is_claimed_by_one_until_it_is_sent(store):
+    first = store.claim_notification("k", "a1", "webhook", 60)
+    assert store.claim_notification("k", "a1", "webhook", 60) is None
+    waiting = store.set_notification(first, sent=False, error="away", wait_seconds=60)
+    assert (waiting.sent, waiting.error) == (False, "away")
+    assert store.claim_notification("k", "a1", "webhook", 60) is None
+    store.set_notification(waiting, sent=False, wait_seconds=-1)
+    second = store.claim_notification("k", "a1", "webhook", 60)
+    assert second.attempt == 2
+    with pytest.raises(ClaimLost):
+        store.set_notification(first, sent=True)
+    store.set_notification(second, sent=True)
+    assert store.claim_notification("k", "a1", "webhook", 60) is None
+    assert [(each.attempt, each.sent) for each in store.notifications()] == [(2, True)]
+
+
+def test_how_runs_are_started_is_kept(store):
+    assert store.run_request("index_refresh") == ""
+    store.keep_run_request("index_refresh", "{}")
+    store.keep_run_request("index_refresh", '{"a": 1}')
+    assert store.run_request("index_refresh") == '{"a": 1}'
+
+
+def test_a_refit_under_way_is_stopped_whoever_runs_it(store):
+    refit = store.claim_refit("k1", alert(), NOW, LONG_AGO, 60)
+    assert store.stop_refit("k1", "by ana: too late").state is RefitState.STOPPED
+    with pytest.raises(ClaimLost):
+        store.renew_refit(refit, 60)
+    with pytest.raises(WrongState, match="no refit k1 is under way"):
+        store.stop_refit("k1", "again")
+    assert store.take_over_refit(60) is None

@@ -1,4 +1,7 @@
+import math
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from monitoring.frame import Frame
@@ -8,25 +11,20 @@ from refit.errors import DataValidationError, RefitError, UsageError
 
 
 def frame(**columns):
-    cells = {}
-    for name, values in columns.items():
-        numeric = isinstance(values[0], float)
-        cells[name] = np.empty(len(values), dtype=float if numeric else object)
-        for i, value in enumerate(values):
-            cells[name][i] = value
-    return Frame(cells, np.zeros(len(values), dtype=np.int64))
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    return Frame(table, np.zeros(table.num_rows))
 
 
 FRAMES = {
-    "answers": frame(query_embedding=[np.ones(2)], score=[0.5], brand=[["a"]], seller_id=[["s"]]),
-    "listings": frame(item_id=["i"], embedding=[np.ones(2)]),
+    "answers": frame(query_embedding=[[1.0, 1.0]], score=[0.5], brand=[["a"]], seller_id=[["s"]]),
+    "listings": frame(item_id=["i"], embedding=[[1.0, 1.0]]),
     "items": frame(
         item_id=["i", "j", "k"],
         title=["one", "two", "three"],
         brand=["a", "b", "a"],
-        colour=[None, None, None],
+        colour=pa.nulls(3, pa.string()),
         price=[1.0, 2.0, 3.0],
-        image_embedding=[np.ones(2), None, np.ones(2)],
+        image_embedding=[[1.0, 1.0], None, [1.0, 1.0]],
     ),
     "events": frame(event_type=["view"], event_time=["today"], surface=["home"], wanted=["hats"]),
 }
@@ -43,16 +41,16 @@ def chosen(**changes):
 
 
 def test_subjects_get_the_metrics_of_their_kind():
-    category = ["null_share", "new_values", "jensenshannon"]
+    category = ["null_share", "new_values", "value_shares"]
     assert chosen() == {
-        "query-embedding": ["frechet"],
-        "listing-embedding": ["frechet"],
-        "scores": ["wasserstein"],
-        "mix:brand": ["jensenshannon"],
+        "query-embedding": ["mean_shift", "new_region"],
+        "listing-embedding": ["mean_shift", "new_region"],
+        "scores": ["quantile_shares"],
+        "mix:brand": ["value_shares"],
         "mix:seller_id": ["concentration"],
         "input:items.title": ["null_share"],
         "input:items.brand": category,
-        "input:items.price": ["null_share", "wasserstein"],
+        "input:items.price": ["null_share", "quantile_shares"],
         "input:items.image_embedding": ["null_share", "vector_norm", "centroid_shift"],
         "input:events.event_type": category,
         "input:events.surface": category,
@@ -62,10 +60,10 @@ def test_subjects_get_the_metrics_of_their_kind():
 
 def test_metrics_are_chosen_by_kind_and_added_by_subject():
     extra = [{"metric": "acme.psi", "subjects": ["scores", "input:*.price"]}]
-    found = chosen(metrics={"embedding": [], "number": ["wasserstein"]}, extra_metrics=extra)
+    found = chosen(metrics={"embedding": [], "number": ["quantile_shares"]}, extra_metrics=extra)
     assert "query-embedding" not in found
-    assert found["scores"] == ["wasserstein", "acme.psi"]
-    assert found["input:items.price"] == ["wasserstein", "acme.psi"]
+    assert found["scores"] == ["quantile_shares", "acme.psi"]
+    assert found["input:items.price"] == ["quantile_shares", "acme.psi"]
     assert sum("acme.psi" in names for names in found.values()) == 2
 
 
@@ -76,15 +74,16 @@ def test_an_extra_metric_whose_subjects_do_not_exist_is_an_error():
 
 
 def test_floors_are_of_metrics_that_are_measured():
-    assert MeasureSettings.parse({"floors": {"wasserstein": 0.3}}).floors == {"wasserstein": 0.3}
-    for floors in ({"wassertsein": 0.3}, {"wasserstein": -1.0}, {"wasserstein": float("nan")}):
+    floors = {"quantile_shares": 0.3}
+    assert MeasureSettings.parse({"floors": floors}).floors == floors
+    for name, floor in (("shares", 0.3), ("quantile_shares", -1.0), ("quantile_shares", math.nan)):
         with pytest.raises(RefitError, match="floors"):
-            MeasureSettings.parse({"floors": floors})
+            MeasureSettings.parse({"floors": {name: floor}})
 
 
 def extra(*subjects):
     return MeasureSettings.parse(
-        {"extra_metrics": [{"metric": "wasserstein", "subjects": list(subjects)}]}
+        {"extra_metrics": [{"metric": "quantile_shares", "subjects": list(subjects)}]}
     )
 
 

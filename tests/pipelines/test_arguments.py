@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pipelines.arguments import (
+    backtest_arguments,
     continuous_training_arguments,
     drift_monitoring_arguments,
     index_refresh_arguments,
@@ -15,6 +16,8 @@ from pipelines.local import COMPILED_FOLDER
 from pipelines.settings import RunSettings, read_settings
 from refit.errors import UsageError
 from refit.files import write_json
+from refit.quarantine import Quarantine
+from refit.registry import Registry
 
 
 @pytest.fixture
@@ -84,6 +87,27 @@ def test_other_data_are_another_fingerprint(home):
         for seed in (1, 2)
     )
     assert one != other
+
+
+def test_what_is_in_quarantine_is_left_out_by_what_trains(settings, home, champion):
+    before = continuous_training_arguments(settings, home)
+    kept = Quarantine(
+        quarantine_id="q1", table="items", start=datetime(2024, 5, 1, tzinfo=UTC), reason="x100"
+    )
+    registry = Registry(home.registry)
+    registry.publish_quarantines(lambda published: [kept])
+    for arguments in (
+        continuous_training_arguments(settings, home),
+        backtest_arguments(settings, home),
+    ):
+        (days,) = json.loads(arguments["ingestion"])["quarantined"]
+        assert (days["quarantine_id"], days["reason"]) == ("q1", "x100")
+        assert arguments["data_fingerprint"] != before["data_fingerprint"]
+    refresh = index_refresh_arguments(settings, home)
+    assert json.loads(refresh["ingestion"])["quarantined"] == []
+    assert refresh["data_fingerprint"] == before["data_fingerprint"]
+    registry.publish_quarantines(lambda published: [])
+    assert continuous_training_arguments(settings, home) == before
 
 
 def test_the_champion_is_a_parameter(settings, home, champion):

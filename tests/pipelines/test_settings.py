@@ -100,7 +100,7 @@ def test_set_adds_to_a_mapping_of_the_file_or_else_to_the_default(tmp_path):
         ("trainng.seed=3", "trainng: unknown name; did you mean 'training'?"),
         ("features.spec.item_categoricl=[a]", "did you mean 'item_categorical'?"),
         ("monitoring.policy.cooldown=1", "did you mean 'cooldown_hours'?"),
-        ("monitoring.measure.metrics.score=[wassersten]", "did you mean 'wasserstein'?"),
+        ("monitoring.measure.metrics.score=[quantile_share]", "did you mean 'quantile_shares'?"),
         ("monitoring.measure.floors.psi=0.1", "floors: psi is not measured; metrics:"),
         ("training..seed=3", "name.of.setting=value"),
         ("=3", "name.of.setting=value"),
@@ -164,6 +164,6 @@ def test_a_path_takes_precedence_over_a_name(tmp_path, monkeypatch):
 
 def test_a_fault_of_a_change_is_not_blamed_on_a_line_of_the_file(tmp_path):
     config = tmp_path / "market.yaml"
-    config.write_text(LEAST + "monitoring:\n  measure:\n    trials: 19\n", "utf-8")
+    config.write_text(LEAST + "monitoring:\n  measure:\n    seed: 19\n", "utf-8")
     with pytest.raises(UsageError, match=r"psy is not measured.*\(--set\)"):
         read_settings(str(config), ["monitoring.measure.floors.psy=0.2"])

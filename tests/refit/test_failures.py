@@ -118,7 +118,7 @@ def read_broken_yaml() -> None:
 def validate_settings() -> None:
     from monitoring.settings import MonitorSettings
 
-    MonitorSettings.model_validate({"measure": {"trials": "many"}})
+    MonitorSettings.model_validate({"measure": {"depth": "many"}})
 
 
 def write_to_a_full_device() -> None:
@@ -168,7 +168,7 @@ CASES: list[tuple[Callable[..., None], int, str]] = [
     (use_up_duckdb, 1, "the memory for tables is used up"),
     (read_broken_parquet, 4, "a data file cannot be read"),
     (read_broken_yaml, 2, "a file is not YAML at line 1, column 9"),
-    (validate_settings, 2, "measure.trials: Input should be a valid integer"),
+    (validate_settings, 2, "measure.depth: Input should be a valid integer"),
     (lambda: importlib.import_module("no_such_package"), 2, "refit doctor checks"),
     (lambda: b"\xff".decode(), 2, "is not UTF-8 text"),
     (lambda: subprocess.run([sys.executable, "-c", "exit(3)"], check=True), 1, "ended with code 3"),

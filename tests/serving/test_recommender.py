@@ -11,8 +11,10 @@ import pytest
 
 from refit.errors import RefitError, UsageError
 from refit.files import write_json
+from refit.prediction import HOLDOUT
 from refit.registry import Registry
 from serving.processes import free_port
+from serving.recommender import is_held_out
 from serving.request import RequestError
 from serving.towers import TowerClient
 from tests.serving import tiny
@@ -218,6 +220,26 @@ def test_every_answer_is_logged(serve, tmp_path, bundle):
     assert row["time"].isoformat() == NOW
     assert np.linalg.norm(row["query_embedding"]) == pytest.approx(1, rel=1e-5)
     assert row["fallback"] is None
+
+
+def test_a_share_of_people_always_gets_popularity(serve, tmp_path):
+    recommender = serve(holdout_share=0.2)
+    people = [f"user-{n}" for n in range(100)]
+    held = [p for p in people if is_held_out(p, 0.2, "refit")]
+    assert 10 <= len(held) <= 30
+    assert held != [p for p in people if is_held_out(p, 0.2, "other")]
+    assert set(held) <= {p for p in people if is_held_out(p, 0.3, "refit")}, "a larger share adds"
+    assert not any(is_held_out(p, 0.0, "refit") for p in people)
+    model = next(p for p in people if p not in held)
+    for user, reason in ((held[0], "holdout"), (model, None), (None, None), (held[0], "holdout")):
+        assert recommender.recommend({"user_id": user})["fallback"] == reason
+    recommender.close()
+    rows = pq.read_table(tmp_path / "log", partitioning=None).to_pylist()
+    logged = [row for row in rows if row["fallback"] == HOLDOUT]
+    assert [row["user_id"] for row in logged] == [held[0]] * 2
+    assert all(row["query_embedding"] is None and row["item_ids"] for row in logged)
+    assert recommender.counters.total("refit_holdout_answers") == 2
+    assert recommender.counters.total("refit_fallbacks") == 0
 
 
 def test_without_a_tower_popularity_in_context_answers(serve):

@@ -65,12 +65,24 @@ def write_drift_metrics() -> str:
     from monitoring.drift_metrics import METRICS, load_metric
 
     metrics = [load_metric(name) for name in METRICS.builtin_names()]
-    rows = ((f"`{metric.name}`", metric.unit, f"{metric.floor:g}") for metric in metrics)
-    parts = [table(("metric", "unit", "floor"), rows)]
+    rows = ((f"`{metric.name}`", metric.unit) for metric in metrics)
+    parts = [table(("metric", "unit"), rows)]
     for metric in metrics:
         advice = ((f"`{p}`", a.meaning, a.action) for p, a in metric.runbook.items())
         parts += [f"## `{metric.name}`", table(("subject", "meaning", "action"), advice)]
     return "\n\n".join(parts)
+
+
+def write_feed_faults() -> str:
+    """A table of the named faults of feeds: the sign, what its value means and what to do."""
+    from monitoring.faults import FAULTS, load_fault
+
+    faults = [load_fault(name) for name in FAULTS.builtin_names()]
+    rows = (
+        (f"`{f.name}`", " and ".join(f.tables), f.unit, f.advice.meaning, f.advice.action)
+        for f in faults
+    )
+    return table(("fault", "feeds", "its value", "meaning", "action"), rows)
 
 
 def write_scales() -> str:

@@ -34,14 +34,22 @@ def _cluster_settings() -> str:
     return write_settings(ClusterSettings)
 
 
+def _review_settings() -> str:
+    from monitoring.review.settings import ReviewSettings
+
+    return write_settings(ReviewSettings)
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings": _run_settings,
     "cluster-settings": _cluster_settings,
+    "review-settings": _review_settings,
     "configs": data.write_configs,
     "contract": data.write_contract,
     "treatments": data.write_treatments,
     "sources": data.write_sources,
     "drift-metrics": data.write_drift_metrics,
+    "feed-faults": data.write_feed_faults,
     "scales": data.write_scales,
     "commands": write_commands,
     "request": data.write_request,

@@ -77,7 +77,7 @@ def check_rows(data: HealthData) -> Iterator[HealthCheck]:
             topic,
             "rejected rows",
             counts.rejected,
-            counts.rows_in,
+            counts.checked,
             limits,
             f"they are in rejected/{topic}.parquet, with their reasons",
         )

@@ -9,6 +9,7 @@ import ibis.expr.types as ir
 from components.ingestion.health.settings import HealthLimits, HealthSettings
 from refit.dataset import RowCounts, Split
 from refit.health import HealthCheck, count_share
+from refit.quarantine import QuarantinedDays
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class HealthData:
         has_items, has_users: Whether the source has the table; else it is derived from the events.
         most_per_day: See ``ingestion.max_user_events_per_day``.
         max_rejected: For each table, the largest share of rejected rows.
+        quarantined: The periods that are left out.
     """
 
     events: ir.Table
@@ -40,6 +42,7 @@ class HealthData:
     has_users: bool
     most_per_day: int | None
     max_rejected: Mapping[str, float]
+    quarantined: tuple[QuarantinedDays, ...] = ()
 
     def tables(self) -> dict[str, ir.Table]:
         """The clean tables by name."""

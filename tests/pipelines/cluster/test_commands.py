@@ -277,9 +277,13 @@ def test_a_scheduled_monitor_knows_how_to_start_a_refit(on_cluster, backend):
     assert request["endpoint"] == "http://ml-pipeline.kubeflow:8888"
     assert request["version_id"] in backend.kept["versions"]
     assert request["arguments"]["registry"] == "s3://refit/registry"
+    refresh = json.loads(entry["runtime_config"]["parameters"]["refresh_run"])
+    assert refresh["arguments"].keys() >= {"indexing", "data_fingerprint"}
+    assert refresh["pipeline_id"] != request["pipeline_id"]
     on_cluster("schedule", "drift_monitoring", "--cron", "0 0 3 * * *", "--no-refit")
     (entry,) = backend.kept["recurringruns"].values()
-    assert entry["runtime_config"]["parameters"]["refit_run"] == ""
+    for started in ("refit_run", "refresh_run"):
+        assert entry["runtime_config"]["parameters"][started] == ""
 
 
 @pytest.mark.parametrize(

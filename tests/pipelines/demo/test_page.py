@@ -30,7 +30,7 @@ def summary():
         "days": days,
         "marks": [{"day": 35, "kind": "alert", "label": "alert"}],
         "drift": [
-            result(34, "query-embedding · frechet", 0.05),
+            result(34, "query-embedding · mean_shift", 0.05),
             result(35, "input:items.brand · null_share", 0.5, "drift"),
             result(35, "input:items.size · null_share", 0.0),
         ],
@@ -75,6 +75,6 @@ def test_a_refused_first_model_still_gets_its_page(summary, tmp_path):
 
 def test_embeddings_and_all_that_drifted_are_plotted(summary):
     assert choose_subjects(summary["drift"]) == [
-        "query-embedding · frechet",
+        "query-embedding · mean_shift",
         "input:items.brand · null_share",
     ]

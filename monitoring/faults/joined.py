@@ -1,0 +1,73 @@
+"""Events beside the listings that they are on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from monitoring import tables
+from monitoring.faults.feed import Feed
+
+_EVENTS = 20_000
+_DAYS_BEFORE = 3.0
+
+
+@dataclass(frozen=True)
+class ListedEvents:
+    """A sample of events of a window, and of the days before it.
+
+    Attributes:
+        now, before: [n] their times, in days.
+        listed_now, listed_before: [n] when their listings were listed; NaN where the items feed
+            does not have them.
+    """
+
+    now: NDArray[np.float64]
+    before: NDArray[np.float64]
+    listed_now: NDArray[np.float64]
+    listed_before: NDArray[np.float64]
+
+
+def read_listed(feed: Feed) -> ListedEvents | None:
+    """Events beside their listings; None where the items feed does not say when they came."""
+    items = feed.data.items
+    if items is None or "items" in feed.data.unreadable or not feed.is_timed:
+        return None
+    if "joined" not in feed.scratch:
+        feed.scratch["joined"] = _read(feed, ds.dataset(str(items)))
+    found: ListedEvents | None = feed.scratch["joined"]
+    return found
+
+
+def _read(feed: Feed, items: ds.Dataset) -> ListedEvents | None:
+    if "listed_at" not in items.schema.names:
+        return None
+    names = ["item_id", "event_time"]
+    start = np.floor(feed.start)
+    beside = feed.read_beside(names, [(start - _DAYS_BEFORE, feed.start)])
+    here = feed.rows.table.select(names)
+    parts = [_sample(table) for table in (here, beside)]
+    ids = pc.unique(pa.concat_tables(parts)["item_id"])
+    known = items.to_table(
+        columns=["item_id", "listed_at"], filter=pc.is_in(ds.field("item_id"), value_set=ids)
+    )
+    listed = []
+    for part in parts:
+        row = pc.index_in(part["item_id"], value_set=known["item_id"].combine_chunks())
+        listed.append(tables.to_days(known["listed_at"].take(row)))
+    now, before = (tables.to_days(part["event_time"]) for part in parts)
+    # A listing without a time is known, and was there before.
+    for part, times in zip(parts, listed, strict=True):
+        there = pc.is_in(part["item_id"], value_set=known["item_id"].combine_chunks())
+        times[np.asarray(there) & np.isnan(times)] = -np.inf
+    return ListedEvents(now, before, listed[0], listed[1])
+
+
+def _sample(table: pa.Table) -> pa.Table:
+    if table.num_rows <= _EVENTS:
+        return table
+    rows = np.random.default_rng(0).permutation(table.num_rows)[:_EVENTS]
+    return table.take(pa.array(np.sort(rows)))

@@ -1,0 +1,1 @@
+"""The named faults, one module each; see ``monitoring.faults``."""

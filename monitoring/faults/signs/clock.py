@@ -1,0 +1,160 @@
+"""A clock that is hours off: the whole day's course has moved."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitoring.drift_metrics import Advice
+from monitoring.faults import Sign
+from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.known import SLOTS, count_by_slot
+
+UNIT = "how much better a moved clock explains the hours, in log-likelihood"
+RUNBOOK = Advice(
+    "The course of the day is as always, but hours earlier or later: local times are read as UTC, "
+    "or a server's clock is off.",
+    "Ask the owner of the feed in which time zone the export is, and set it. Orders of events and "
+    "listings, histories and outcomes of answers are wrong until then.",
+)
+TABLES = ("items", "events")
+_SHIFTS = tuple(quarters for quarters in range(-48, 48) if abs(quarters) >= 6)
+_USUAL_SHIFTS = tuple(range(-4, 5))
+"""People themselves move by an hour when summer time begins or ends."""
+_PARTS = (0.3, 0.5, 0.7, 1.0)
+_GAIN = 20.0
+_MOST_VALUES = 10
+_SHARE = 0.05
+_SILENCE = 0.05
+
+
+def find(feed: Feed) -> Iterator[Sign]:
+    """The shift that explains the window best, of all rows and of each source."""
+    if not feed.is_timed or not feed.known.profile.any():
+        return
+    n = len(feed)
+    if n < feed.settings.minimum_rows:
+        yield Sign("", why=f"{n} rows, {feed.settings.minimum_rows} are needed", n_current=n)
+        return
+    counts = feed.known.counts
+    yield _compare(feed, "", "", count_by_slot(feed.times), counts, _PARTS)
+    for column in feed.columns("category"):
+        values = list(feed.known.vocabulary(column))
+        if len(values) > _MOST_VALUES:
+            continue
+        yield _compare_sources(feed, column, values)
+
+
+def _compare_sources(feed: Feed, column: str, values: list[str]) -> Sign:
+    known = feed.known.rows
+    code0 = code_cells(known.column(column), np.array(values))
+    code = code_cells(feed.rows.column(column), np.array(values))
+    day0 = np.unique(np.floor(known.day), return_inverse=True)[1]
+    signs = []
+    for place, value in enumerate(values):
+        own0, own = code0 == place, code == place
+        if own0.mean() < _SHARE or own.sum() < feed.settings.minimum_rows:
+            continue
+        counts = np.zeros((int(day0.max()) + 1, SLOTS))
+        np.add.at(counts, (day0[own0], np.floor(known.day[own0] % 1.0 * SLOTS).astype(int)), 1.0)
+        now = count_by_slot(feed.rows.day[own])
+        signs.append(_compare(feed, column, value, now, counts, (1.0,)))
+    if not signs:
+        return Sign(column, 0.0, _GAIN)
+    return max(signs, key=lambda each: (each.value or 0.0) / (each.threshold or 1.0))
+
+
+def _compare(
+    feed: Feed,
+    column: str,
+    value: str,
+    now: np.ndarray,
+    counts: np.ndarray,
+    parts: tuple[float, ...],
+) -> Sign:
+    profile = _smooth(counts.sum(axis=0))
+    shifts = _Shifts.of(profile, parts, _find_there(now, profile))
+    gains, places = shifts.find(now[None])
+    gain, (shift, which) = float(gains[0]), divmod(int(places[0]), len(parts))
+    quarters, part = _SHIFTS[shift], parts[which]
+    spread = _find_spread(counts, profile)
+    # What days of the reference gain by a shift is how people's hours differ between days.
+    days = counts[counts.sum(axis=1) >= 20]
+    usual = float((shifts.find(days)[0] / days.sum(axis=1)).max()) if len(days) else 0.0
+    threshold = max(_GAIN * spread, 2.0 * usual * now.sum())
+    hours = abs(quarters) / 4
+    whose = f" with {column} {value!r}" if column else ""
+    much = "all" if part == 1.0 else f"about {part:.0%} of the"
+    later = "later" if quarters > 0 else "earlier"
+    detail = f"{much} {feed.name}{whose} come {hours:g} hours {later} in the day than before"
+    rows = (int(counts.sum()), int(now.sum()))
+    return Sign(column, max(gain, 0.0), threshold, detail, None, *rows)
+
+
+@dataclass(frozen=True)
+class _Shifts:
+    """Logarithms of the shares by time of day under every shift.
+
+    On the first day of a clock that is ahead no row falls into its first hours, and so these are
+    left out, for the shift and for what it is compared with.
+
+    Attributes:
+        moved: [shifts, parts, slots] with some of the rows moved.
+        usual: [shifts, usual, slots] as they were, or moved by up to an hour.
+        parts: What share of the rows moved.
+    """
+
+    moved: np.ndarray
+    usual: np.ndarray
+    parts: tuple[float, ...]
+
+    @classmethod
+    def of(cls, profile: np.ndarray, parts: tuple[float, ...], there: np.ndarray) -> "_Shifts":
+        slots = np.arange(SLOTS)
+        steps = np.array(_SHIFTS)[:, None]
+        seen = np.where(steps > 0, slots >= steps, slots < SLOTS + steps)[:, None, :] & there
+        rolled = np.stack([np.roll(profile, quarters) for quarters in _SHIFTS])
+        share = np.array(parts)[:, None]
+        mixed = (1 - share) * profile + share * rolled[:, None, :]
+        usual = np.stack([np.roll(profile, quarters) for quarters in _USUAL_SHIFTS])[None]
+        return cls(_to_logs(mixed, seen), _to_logs(usual, seen), parts)
+
+    def find(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[days] the gains in log-likelihood of the best shifts, and their places."""
+        base = np.einsum("sut,dt->dsu", self.usual, counts, optimize=True).max(axis=2)
+        gains = np.einsum("spt,dt->dsp", self.moved, counts, optimize=True) - base[:, :, None]
+        flat = gains.reshape(len(counts), -1)
+        return flat.max(axis=1), flat.argmax(axis=1)
+
+
+def _to_logs(shares: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Logarithms of the shares among the slots that are seen; 0 for the others."""
+    total = np.where(seen, shares, 0.0).sum(axis=-1, keepdims=True)
+    return np.asarray(np.where(seen, np.log(shares / total), 0.0))
+
+
+def _find_there(now: np.ndarray, profile: np.ndarray) -> np.ndarray:
+    """[slots] which are not part of a long silence, whose rows are late or lost."""
+    there = np.ones(SLOTS, dtype=bool)
+    for run in np.split(np.arange(SLOTS), np.flatnonzero(np.diff(now > 0) != 0) + 1):
+        if now[run[0]] == 0 and profile[run].sum() > _SILENCE and now.sum() >= SLOTS:
+            there[run] = False
+    return there
+
+
+def _smooth(counts: np.ndarray) -> np.ndarray:
+    """Shares by time of day, smoothed over an hour, none of them zero."""
+    spread = sum(np.roll(counts, shift) for shift in (-2, -1, 0, 1, 2)) / 5
+    shares = spread / max(float(counts.sum()), 1.0)
+    return np.asarray(0.95 * shares + 0.05 / len(counts))
+
+
+def _find_spread(counts: np.ndarray, profile: np.ndarray) -> float:
+    """How many times more the hours of days differ than chance would have it."""
+    hourly = counts.reshape(len(counts), 24, -1).sum(axis=2)
+    expected = hourly.sum(axis=1, keepdims=True) * profile.reshape(24, -1).sum(axis=1)
+    usable = expected.min(axis=1) >= 0.5
+    if usable.sum() < 3:
+        return 1.0
+    chi = ((hourly - expected)[usable] ** 2 / expected[usable]).sum(axis=1) / 23
+    return max(1.0, float(np.median(chi)))

@@ -1,0 +1,40 @@
+"""One value in most rows of a column that has many."""
+
+from collections.abc import Iterator
+
+from monitoring.drift_metrics import Advice
+from monitoring.faults import Sign
+from monitoring.faults.chance import compare_shares
+from monitoring.faults.feed import Feed
+from monitoring.frame import count_values
+
+UNIT = "difference of the share of the most frequent value"
+RUNBOOK = Advice(
+    "One value fills the column: a placeholder, a default, or the id of a technical account.",
+    "Ask the owner of the feed what writes this value. What the column said of these rows is "
+    "lost; training would learn that they are all alike.",
+)
+TABLES = ("items", "events")
+_LEAST = {"number": 0.5, "category": 0.9, "text": 0.8, "id": 0.8}
+"""Half of a day's listings may be a new category, and one seller may list a whole shop."""
+
+
+def find(feed: Feed) -> Iterator[Sign]:
+    """How much larger the share of the most frequent value is than it was."""
+    for column in feed.columns(*_LEAST):
+        before = feed.known.vocabulary(column)
+        counts = count_values(feed.rows.column(column))
+        n, n0 = sum(counts.values()), sum(before.values())
+        if len(before) < 2 or max(before.values()) > 0.5 * n0:
+            continue
+        if n < feed.settings.minimum_rows:
+            why = f"{n} values, {feed.settings.minimum_rows} are needed"
+            yield Sign(column, why=why, n_reference=n0, n_current=n)
+            continue
+        value, count = next(iter(counts.items()))
+        share, chance, p = compare_shares(count, n, before.get(value, 0), n0, feed.settings.rate)
+        detail = f"{count / n:.0%} of the new rows have {column} {value!r}, before " + (
+            f"{before[value] / n0:.1%}" if value in before else "none"
+        )
+        least = _LEAST[feed.known.kinds[column]]
+        yield Sign(column, max(share, 0.0), max(least, chance), detail, p, n0, n)

@@ -1,0 +1,41 @@
+"""A feed that is away: no rows, or hardly any, in a window that should have many."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from monitoring.drift_metrics import Advice
+from monitoring.faults import Sign
+from monitoring.faults.feed import Feed
+
+UNIT = "share of the expected rows that are not there"
+RUNBOOK = Advice(
+    "The feed has no rows of these days, or hardly any, though every day has had them.",
+    "Ask the owner of the feed why it is no longer written. Until it is back, listings and events "
+    "of these days are unknown: an index is not fresh, and a refit would learn from what is left.",
+)
+TABLES = ("items", "events")
+_MISSING = 0.9
+
+
+def find(feed: Feed) -> Iterator[Sign]:
+    """The share of the rows of a quiet day that are not there."""
+    days = feed.known.counts.sum(axis=1)
+    if not len(days) or not feed.is_timed:
+        return
+    expected = float(np.quantile(days, 0.1)) * feed.days
+    if expected < feed.settings.minimum_rows:
+        why = f"{expected:.0f} rows are expected, too few to notice that they are away"
+        yield Sign("", why=why, n_reference=int(days.sum()), n_current=len(feed))
+        return
+    value = 1.0 - min(1.0, len(feed) / expected)
+    there = f"no {feed.name}" if not len(feed) else f"only {len(feed)} {feed.name}"
+    yield Sign(
+        "",
+        value,
+        _MISSING,
+        f"there are {there} of this window, and even a quiet one has {expected:.0f}: "
+        "the feed is away",
+        n_reference=int(days.sum()),
+        n_current=len(feed),
+    )

@@ -1,0 +1,148 @@
+"""A column whose values no longer belong to the others of their row."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from monitoring.drift_metrics import Advice
+from monitoring.faults import Sign
+from monitoring.faults.feed import Feed, code_cells
+from monitoring.frame import Frame, read_numbers
+
+UNIT = "share of what the column told of the others that is lost"
+RUNBOOK = Advice(
+    "The values of a column are as before, but on the wrong rows: it has moved by a row, was "
+    "sorted alone or joined by another key, or its codes were given to other values.",
+    "Compare some rows of the export with the pages of these listings. Training on them teaches "
+    "that the column means nothing.",
+)
+TABLES = ("items", "events")
+_LOST = 0.6
+_DEVIATIONS = 5.0
+_CLEAR = 0.85
+_WORDS = 0.08
+_WELL_KNOWN = 0.08
+"""With such a relation the others, in which chance leaves more, are not asked."""
+_MOST = 30
+_BINS = 5
+
+
+class _Relation(NamedTuple):
+    """How much of a column's relation to another is left, and how well that is known."""
+
+    left: float
+    deviation: float
+    other: str
+
+
+def find(feed: Feed) -> Iterator[Sign]:
+    """For each column, how much of its best known relation to another column is left."""
+    rows = len(feed.rows)
+    if rows < feed.settings.minimum_rows:
+        yield Sign("", why=f"{rows} rows, {feed.settings.minimum_rows} are needed", n_current=rows)
+        return
+    names = feed.columns("category", "number")
+    coded = {name: _code(feed, name) for name in names}
+    kept: dict[str, list[_Relation]] = {}
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            found = _compare(coded[one], coded[other])
+            if found is not None:
+                kept.setdefault(one, []).append(_Relation(*found, other))
+                kept.setdefault(other, []).append(_Relation(*found, one))
+    for column in feed.columns("text"):
+        for other in feed.columns("category"):
+            left = _compare_words(feed, column, other)
+            if left is not None:
+                kept.setdefault(column, []).append(_Relation(left, _WORDS, other))
+                kept.setdefault(other, []).append(_Relation(left, _WORDS, column))
+    for column, relations in kept.items():
+        clear = [each for each in relations if each.deviation <= _WELL_KNOWN]
+        best = max(clear or relations)
+        detail = (
+            f"{column} of the new rows says nothing of {best.other} now, nor of other columns: "
+            "its values are on the wrong rows"
+        )
+        lost = float(np.clip(1.0 - best.left, 0.0, 1.0))
+        threshold = max(_LOST, _DEVIATIONS * best.deviation)
+        yield Sign(column, lost, threshold, detail, None, len(feed.known.rows), rows)
+
+
+def _code(feed: Feed, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """[n0], [n] the place of each cell among frequent values, or among quantiles of numbers."""
+    if feed.known.kinds[column] == "number":
+        return _bin(feed.known.rows, column), _bin(feed.rows, column)
+    values = np.array(list(feed.known.vocabulary(column))[:_MOST])
+    before, now = (code_cells(r.column(column), values) for r in (feed.known.rows, feed.rows))
+    return before, now
+
+
+def _bin(rows: Frame, column: str) -> np.ndarray:
+    """Places among the rows' own quantiles: prices may double, and stay dear or cheap."""
+    numbers, positions = read_numbers(rows, column)
+    code = np.full(len(rows), -1, dtype=np.int64)
+    if len(numbers):
+        edges = np.quantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1])
+        code[positions] = np.searchsorted(edges, numbers)
+    return code
+
+
+def _compare(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[float, float] | None:
+    """How much of two columns' relation is left, 1 for all, and the standard deviation of that.
+
+    None where chance could hide that it is lost.
+    """
+    before, n0 = _relate(one[0], other[0])
+    now, n = _relate(one[1], other[1], before.shape)
+    size = float((before**2).sum()) - (before.shape[0] - 1) * (before.shape[1] - 1) / max(n0, 1)
+    if n < 2 or size <= 0:
+        return None
+    deviation = 1.0 / float(np.sqrt(n * size))
+    if _DEVIATIONS * deviation > _CLEAR:
+        return None
+    return float((before * now).sum()) / size, deviation
+
+
+def _relate(
+    one: np.ndarray, other: np.ndarray, shape: tuple[int, ...] | None = None
+) -> tuple[np.ndarray, int]:
+    """Standardised differences of the joint shares from those of unrelated columns, and rows."""
+    known = (one >= 0) & (other >= 0)
+    height, width = shape or (int(one.max(initial=0)) + 1, int(other.max(initial=0)) + 1)
+    inside = known & (one < height) & (other < width)
+    n = int(inside.sum())
+    cells = np.bincount(one[inside] * width + other[inside], minlength=height * width)
+    joint = cells.reshape(height, width) / max(n, 1)
+    alone = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    return (joint - alone) / np.sqrt(np.maximum(alone, 1e-4)), n
+
+
+def _compare_words(feed: Feed, text: str, column: str) -> float | None:
+    """How many texts still name the row's value, by how many did; None where few did."""
+    before = _count_naming(feed.known.rows, text, column)
+    if before < 0.3:
+        return None
+    return _count_naming(feed.rows, text, column) / before
+
+
+def _count_naming(rows: Frame, text: str, column: str) -> float:
+    texts, values = rows.column(text), rows.column(column)
+    if not (pa.types.is_string(texts.type) and pa.types.is_string(values.type)) or not len(texts):
+        return 0.0
+    named, rows_named = 0.0, 0
+    for each in pc.value_counts(values).to_pylist():
+        value = each["values"]
+        if not value or each["counts"] * 200 < len(texts) or len(value) < 3:
+            continue
+        own = texts.filter(pc.fill_null(pc.equal(values, value), False))
+        found = pc.match_substring(own, value, ignore_case=True)
+        elsewhere = pc.match_substring(texts, value, ignore_case=True)
+        share = (pc.sum(elsewhere).as_py() or 0) / len(texts)
+        named += max(0.0, (pc.sum(found).as_py() or 0) - share * len(own))
+        rows_named += len(own)
+    return named / max(rows_named, 1)

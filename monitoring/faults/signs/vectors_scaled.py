@@ -1,0 +1,78 @@
+"""Vectors of another length and the same direction."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from monitoring.drift_metrics import Advice
+from monitoring.faults import Sign, choose_clearest
+from monitoring.faults.feed import Feed
+from monitoring.faults.vectors import (
+    SAME,
+    compare_groups,
+    compare_pairs,
+    list_vector_columns,
+    read_window,
+)
+
+UNIT = "logarithm of the factor by which vectors became longer"
+RUNBOOK = Advice(
+    "The vectors of all new listings are longer, or shorter, by one factor.",
+    "Ask the owner of the encoder whether a normalisation was added or left out. Towers that were "
+    "trained on the old lengths read these vectors wrongly.",
+)
+TABLES = ("items",)
+_LEAST = 0.15
+_AGREE = 0.1
+_KNOWN_AGREE = 0.3
+_PAIRED = 0.02
+
+
+def find(feed: Feed) -> Iterator[Sign]:
+    """For each column of vectors, the common factor of known listings, or of all quantiles."""
+    for column, length in list_vector_columns(feed):
+        signs = []
+        for pairs in compare_pairs(feed, column, length):
+            logs = np.abs(np.log(np.maximum(pairs.ratio, 1e-9)))
+            scaled = (pairs.cosine >= SAME) & (logs > _PAIRED)
+            value = float(np.median(logs[scaled])) if scaled.mean() > pairs.limit else 0.0
+            factor = float(np.median(pairs.ratio[scaled])) if scaled.any() else 1.0
+            detail = (
+                f"{scaled.mean():.0%} of {len(pairs)} known listings have a {column} by "
+                f"{pairs.source} that is {factor:.3g} times as long, with the same direction"
+            )
+            n = len(pairs)
+            signs.append(Sign(column, value, _PAIRED, detail, None, n, n))
+        if (unpaired := _compare_lengths(feed, column, length)) is not None:
+            signs.append(unpaired)
+        if not signs:
+            yield Sign(column, why="too few listings have a vector", n_current=len(feed))
+            continue
+        yield choose_clearest(signs)
+
+
+def _compare_lengths(feed: Feed, column: str, length: int) -> Sign | None:
+    """All quantiles of the lengths moved by one factor, and the categories' means by it too."""
+    groups = compare_groups(feed, column, length)
+    if groups is None:
+        return None
+    now = np.linalg.norm(read_window(feed, column, length), axis=1)
+    before = np.linalg.norm(
+        np.stack(feed.listings.column(column).drop_null().to_numpy(zero_copy_only=False)), axis=1
+    )
+    steps = np.log(np.quantile(now, (0.1, 0.5, 0.9)) / np.quantile(before, (0.1, 0.5, 0.9)))
+    common = float(np.median(steps))
+    lengths = float(groups.n @ (groups.before**2).sum(axis=1))
+    lengths -= groups.variance0 * float((groups.n / groups.n0).sum())
+    of_means = float(groups.n @ (groups.now * groups.before).sum(axis=1)) / max(lengths, 1e-12)
+    deviation = float(np.sqrt(groups.per_dimension / max(lengths, 1e-12)))
+    agree = np.ptp(steps) < _AGREE * max(1.0, abs(common)) and of_means > 0
+    if agree:
+        apart = abs(np.log(max(of_means, 1e-9)) - common)
+        agree = apart < _KNOWN_AGREE * abs(common) + 3 * deviation / of_means
+    detail = (
+        f"{column} of new listings is {np.exp(common):.3g} times as long as before in all "
+        "categories, with the same direction"
+    )
+    value = abs(common) if agree else 0.0
+    return Sign(column, value, _LEAST, detail, None, len(before), len(now))

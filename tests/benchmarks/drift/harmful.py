@@ -1,0 +1,112 @@
+"""Harmful changes under the monitor: when it alerts, and whether a refit helps.
+
+python -m tests.benchmarks.drift.harmful
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from refit.alert import Action
+from simulation.settings import MarketChange
+from tests.benchmarks.drift.incidents import MARKET
+from tests.benchmarks.drift.lived import LivedMarket
+from tests.benchmarks.drift.operated import OperatedMarket
+from tests.benchmarks.drift.printing import print_row, wilson
+
+CALM_DAYS, DAYS, AFTER = 7, 4, 4
+WITHIN = 2
+CHANGES = {
+    "category wave 10%": ("new_category_wave", 0.2),
+    "category wave 20%": ("new_category_wave", 0.4),
+    "category wave 50%": ("new_category_wave", 1.0),
+    "taste shift": ("taste_shift", 1.0),
+}
+"""``new_category_wave`` of strength 1 takes half of the listings and visits."""
+
+
+@dataclass(frozen=True)
+class HarmfulRun:
+    """What became of one harmful change.
+
+    Attributes:
+        name: The change.
+        alerted: Days from its begin to the first alert; None if there was none.
+        gain: How much more a refit sells than the old towers, relative, four days after it.
+    """
+
+    name: str
+    alerted: int | None
+    gain: float
+
+
+def run_harmful(job: tuple[str, int]) -> HarmfulRun:
+    """Live a market with one harmful change; then compare a refit with the old towers."""
+    name, seed = job
+    change, strength = CHANGES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        market = LivedMarket({**MARKET, "seed": seed}, root / "market")
+        operated = OperatedMarket(market, root / "home")
+        operated.live(CALM_DAYS)
+        before = len(operated.alerts)
+        begin = {"name": change, "strength": strength, "day": market.market.day}
+        market.change(MarketChange.parse(begin))
+        alerted = None
+        for day in range(1, DAYS + 1):
+            operated.live(1)
+            if alerted is None and (
+                len(operated.alerts) > before
+                or operated.decisions[-1].decision.action not in (Action.NOTHING,)
+            ):
+                alerted = day
+        old, new = market.fork(root / "old"), market.fork(root / "new")
+        new.refit()
+        return HarmfulRun(name, alerted, _sell(new) / _sell(old) - 1)
+
+
+def _sell(market: LivedMarket) -> float:
+    market.live(AFTER)
+    return float(pc.mean(market.quality()["chance_of_sale"][-AFTER:]).as_py())
+
+
+def measure_harmful(seeds: int, processes: int = 2) -> Iterator[str]:
+    """Print a row for each change; yields what misses its goal."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    jobs = [(name, 200 + seed) for name in CHANGES for seed in range(seeds)]
+    with ProcessPoolExecutor(processes) as pool:
+        runs = list(pool.map(run_harmful, jobs))
+    for name in CHANGES:
+        own = [run for run in runs if run.name == name]
+        soon = sum(run.alerted is not None and run.alerted <= WITHIN for run in own)
+        late = sum(run.alerted is not None for run in own) - soon
+        low, high = wilson(soon, len(own))
+        gains = np.array([run.gain for run in own])
+        print_row(
+            f"{name}: alert within {WITHIN} windows",
+            f"{soon / len(own):.2f} ({low:.2f} to {high:.2f})",
+            ">= 0.9",
+            f"{late} later; a refit sells {gains.mean():+.1%} ({gains.min():+.1%} to "
+            f"{gains.max():+.1%})",
+        )
+        if soon / len(own) < 0.9:
+            yield f"{name}: {soon} of {len(own)} within {WITHIN} windows"
+
+
+def main() -> int:
+    """Print the table; the exit code is 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10)
+    options = parser.parse_args()
+    return bool(list(measure_harmful(options.seeds)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

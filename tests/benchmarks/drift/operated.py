@@ -1,0 +1,84 @@
+"""A lived market under the monitor: every day is lived, measured and decided on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monitoring.monitor import MonitorInputs, MonitorOutcome, monitor
+from monitoring.settings import MonitorSettings
+from monitoring.store import SqlStore
+from refit.alert import Action, Alert
+from refit.errors import GateRefused
+from tests.benchmarks.drift.lived import LivedMarket
+
+SETTINGS = MonitorSettings()
+"""The defaults, which the benches judge."""
+
+
+@dataclass
+class OperatedMarket:
+    """A lived market, its alert store, and what the monitor decided.
+
+    Attributes:
+        market: The market.
+        folder: The alert store and the pages are below it.
+        settings: How it is measured and decided on.
+        refits: Whether a refit that the monitor starts is carried out; otherwise its gate refuses.
+        decisions: The monitor's outcomes by live day.
+    """
+
+    market: LivedMarket
+    folder: Path
+    settings: MonitorSettings = SETTINGS
+    refits: bool = False
+    decisions: list[MonitorOutcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.store = SqlStore(self.folder / "alerts.sqlite")
+        self._reference = self.market.build_reference(self.settings.measure)
+
+    def live(self, days: int, each_day: Callable[[], None] | None = None) -> None:
+        """Live some days, and run the monitor after each."""
+        for _ in range(days):
+            self.market.live(1)
+            inputs = MonitorInputs(
+                bundle_id=f"{self.market.now:%Y%m%d}-{self.market.embedding_version}",
+                reference=self._reference,
+                data=self.market.data(),
+                windows=self.market.windows(1),
+            )
+            outcome = monitor(
+                self.settings,
+                inputs,
+                self.store,
+                self.folder / "pages",
+                self.market.now,
+                launch=self._launch,
+            )
+            self.decisions.append(outcome)
+            if each_day is not None:
+                each_day()
+
+    def _launch(self, refit: object, alert: Alert) -> str:
+        if not self.refits:
+            raise GateRefused("the bench keeps its model")
+        self.market.refit()
+        self._reference = self.market.build_reference(self.settings.measure)
+        return self.market.embedding_version
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """Every alert, oldest first."""
+        return self.store.alerts()[::-1]
+
+    def count(self, action: Action) -> int:
+        """On how many days the monitor decided so."""
+        return sum(outcome.decision.action is action for outcome in self.decisions)
+
+    def first_day(self, *actions: Action) -> int | None:
+        """The first day, from 1, on which it decided to do one of these; None if it never did."""
+        for day, outcome in enumerate(self.decisions, 1):
+            if outcome.decision.action in actions:
+                return day
+        return None

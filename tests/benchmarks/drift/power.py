@@ -1,0 +1,148 @@
+"""Power of single results on data without days: a new cluster, a mix, a shift, a scale, nulls.
+
+    python -m tests.benchmarks.drift.power
+
+Reference and window are drawn anew for each trial; a result finds the change when it reports drift
+at the default false alarm rate. Beside each change stands the same number of windows without one.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from monitoring.calibration import calibrate
+from monitoring.drift_metrics import load_metric
+from monitoring.expectation import Days, compare, fit_variogram
+from monitoring.frame import Frame, mean_features
+from monitoring.settings import MeasureSettings
+from monitoring.subjects import Subject, SubjectKind
+from tests.benchmarks.drift.printing import print_row, wilson
+
+SETTINGS = MeasureSettings()
+REFERENCE_ROWS, REFERENCE_DAYS = 8000, 10
+Draw = Callable[[np.random.Generator, int, bool], pa.Array]
+"""``draw(random, rows, changed)``: a column."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a column.
+
+    Attributes:
+        name: What changes.
+        kind: The kind of the column, by which the defaults choose drift metrics.
+        draw: Draws the column.
+        sizes: Rows of the windows.
+        goals: The share that must be found, by size.
+    """
+
+    name: str
+    kind: SubjectKind
+    draw: Draw
+    sizes: tuple[int, ...]
+    goals: tuple[float, ...]
+
+
+def _vectors(rows: Any) -> pa.Array:
+    rows = np.asarray(rows, dtype=np.float32)
+    offsets = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()))
+
+
+def _draw_cluster(random: np.random.Generator, n: int, changed: bool) -> pa.Array:
+    """Unit vectors around eight centres; 5% around a ninth when it changes."""
+    centres = np.random.default_rng(5).normal(size=(8, 16))
+    rows = centres[random.integers(0, 8, n)] + random.normal(size=(n, 16))
+    if changed:
+        new = np.random.default_rng(9).normal(size=16) * 2
+        rows[: n // 20] = new + random.normal(size=(n // 20, 16))
+    return _vectors(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def _draw_mix(random: np.random.Generator, n: int, changed: bool) -> pa.Array:
+    share = 0.5 if changed else 0.6
+    return pa.array(np.where(random.random((n,)) < share, "women", "men").tolist())
+
+
+def _draw_shift(random: np.random.Generator, n: int, changed: bool) -> pa.Array:
+    rows = random.normal(size=(n, 32))
+    rows[:, :4] += 0.5 * changed
+    return _vectors(rows)
+
+
+def _draw_scores(random: np.random.Generator, n: int, changed: bool) -> pa.Array:
+    return pa.array(random.normal(0.7, 0.1, n) * (1.1 if changed else 1.0))
+
+
+def _draw_nulls(random: np.random.Generator, n: int, changed: bool) -> pa.Array:
+    cells = np.where(random.random(n) < (0.1 if changed else 0.0), None, "brand")
+    return pa.array(cells.tolist(), pa.string())
+
+
+CHANGES = (
+    Change("5% new cluster", "embedding", _draw_cluster, (500, 2000, 10_000), (0.85, 0.95, 1.0)),
+    Change("mix 60/40 to 50/50", "mix", _draw_mix, (2000,), (0.95,)),
+    Change(".5 sigma in 4 of 32", "embedding", _draw_shift, (2000,), (1.0,)),
+    Change("score x1.1", "score", _draw_scores, (2000,), (1.0,)),
+    Change("column to 10% null", "category", _draw_nulls, (2000,), (1.0,)),
+)
+
+
+def _to_frame(column: pa.Array, days: int) -> Frame:
+    return Frame(pa.table({"v": column}), np.arange(len(column)) % days + 0.5)
+
+
+def try_change(change: Change, n: int, trials: int, seed: int) -> tuple[int, int]:
+    """How many of the changed windows, and of those without a change, are reported to drift."""
+    found = false = 0
+    names = getattr(SETTINGS.metrics, change.kind)
+    subject = Subject("bench", "answers", "v", change.kind)
+    for trial in range(trials):
+        random = np.random.default_rng((seed, trial))
+        # A reference serves ten windows.
+        if trial % 10 == 0:
+            frame = _to_frame(change.draw(random, REFERENCE_ROWS, False), REFERENCE_DAYS)
+            metrics = [calibrate(subject, load_metric(m), frame, SETTINGS) for m in names]
+        for changed in (True, False):
+            window = _to_frame(change.draw(random, n, changed), 1)
+            drifts = False
+            for metric in metrics:
+                rows, _ = metric.encode(window)
+                mean = metric.place(mean_features(rows))[None]
+                at = np.array([float(REFERENCE_DAYS)])
+                here = Days(mean, np.array([float(n)]), at, at.astype(int) % 7, np.zeros(1))
+                days = metric.reference
+                compared = compare(days, metric.noise, fit_variogram(days, metric.noise), here)
+                drifts |= compared.p_value < SETTINGS.false_alarm_rate
+            found += drifts and changed
+            false += drifts and not changed
+    return found, false
+
+
+def measure_power(trials: int, seed: int = 1) -> Iterator[str]:
+    """Print a row for each change and size; yields what misses its goal."""
+    for change in CHANGES:
+        for n, goal in zip(change.sizes, change.goals, strict=True):
+            found, false = try_change(change, n, trials, seed)
+            low, high = wilson(found, trials)
+            share = f"{found / trials:.2f} ({low:.2f} to {high:.2f})"
+            wrong = f"{false} of {trials} false"
+            print_row(f"{change.name}, n = {n:,}", share, f">= {goal:g}", wrong)
+            if found / trials < goal:
+                yield f"{change.name} at {n}: {found} of {trials} found"
+
+
+def main() -> int:
+    """Print the table; the exit code is 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=210)
+    options = parser.parse_args()
+    return bool(list(measure_power(options.trials)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

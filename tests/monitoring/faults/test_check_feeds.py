@@ -1,0 +1,273 @@
+"""Every named fault is found and rightly named in its first window; true changes are not faults."""
+
+import types
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from monitoring.faults import FAULTS, PREFIX, load_fault
+from monitoring.faults.causes import FOLLOWS_FROM, find_quarantines, name_faults
+from monitoring.faults.check import check_feeds
+from monitoring.faults.known import read_listings, write_known
+from monitoring.settings import MeasureSettings
+from monitoring.windows import MonitoredData
+from refit.dataset import EVENTS_FILE, ITEMS_FILE
+from refit.drift import DriftState, Window
+from refit.errors import DataValidationError
+from simulation.feed_faults import FeedFault, encode_again
+from simulation.marketplace import Marketplace
+
+SMALL = {"days": 22, "n_shoppers": 500, "listings_per_day": 150.0, "visits_per_day": 500.0}
+KNOWN_DAYS = 18
+SETTINGS = MeasureSettings()
+TIME = pa.timestamp("us", tz="UTC")
+
+
+class Feeds:
+    """A simulated market's feeds, the reference of their first days, and exports of later ones."""
+
+    def __init__(self, folder, changes=()):
+        market = Marketplace({**SMALL, "changes": list(changes)})
+        self.folder, self.start = folder, market.settings.starts_at
+        self.tables = {
+            "events": market.events_table(),
+            "items": market.items_table(),
+            "users": market.users_table(),
+        }
+        end = self.day(KNOWN_DAYS)
+        dataset, known = folder / "dataset", folder / "reference"
+        for name, file in (("events", EVENTS_FILE), ("items", ITEMS_FILE)):
+            (dataset / file).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(self.until(name, end), dataset / file)
+        known.mkdir()
+        write_known(known, dataset, Window(start=self.start, end=end), SETTINGS)
+        manifest = types.SimpleNamespace(embedding_version="towers")
+        self.reference = types.SimpleNamespace(folder=known, manifest=manifest)
+
+    def day(self, number):
+        return self.start + timedelta(days=number)
+
+    def window(self, number):
+        return Window(start=self.day(number), end=self.day(number + 1))
+
+    def until(self, name, now):
+        column = {"events": "event_time", "items": "listed_at"}[name]
+        table = self.tables[name]
+        return table.filter(pc.less(table[column], pa.scalar(now, TIME)))
+
+    def export(self, number, *faults, again=False):
+        """What is exported at the end of a day."""
+        now = self.day(number + 1)
+        tables = {name: self.until(name, now) for name in ("events", "items")}
+        tables["users"] = self.tables["users"]
+        true = tables["items"]
+        for fault in faults:
+            tables = fault(tables, now)
+        for name in ("events", "items"):
+            pq.write_table(tables[name], self.folder / f"{name}.parquet")
+        reencoded = None
+        if again:
+            known = read_listings(self.reference.folder).column("item_id").to_pylist()
+            reencoded = self.folder / "again.parquet"
+            pq.write_table(encode_again(true, known, faults, now), reencoded)
+        paths = {name: self.folder / f"{name}.parquet" for name in ("events", "items")}
+        return MonitoredData(log=self.folder, reencoded=reencoded, **paths)
+
+    def check(self, number, *faults, again=False, windows=None):
+        data = self.export(number, *faults, again=again)
+        asked = windows or [self.window(number)]
+        return list(check_feeds(SETTINGS, self.reference, data, asked))
+
+
+@pytest.fixture(scope="module")
+def feeds(tmp_path_factory):
+    return Feeds(tmp_path_factory.mktemp("feeds"))
+
+
+def found_in(results):
+    return {r.name.removeprefix(PREFIX) for r in name_faults(results)}
+
+
+FOUND = [
+    ("items.price/scale", {"name": "number_scaled"}),
+    ("items.price/scale", {"name": "number_scaled", "factor": 11.2}),
+    ("items.price/scale", {"name": "number_scaled", "share": 0.25}),
+    ("items.price/rewritten", {"name": "number_scaled", "whole": True}),
+    ("items.price/impossible", {"name": "number_overflows"}),
+    ("items.category_1/renamed", {"name": "values_renamed"}),
+    ("items.category_2/renamed", {"name": "values_renamed", "words": "translated"}),
+    ("items.brand/missing", {"name": "null_spelled"}),
+    ("items.size/missing", {"name": "column_null", "column": "size", "share": 0.2}),
+    ("items.image_embedding/missing", {"name": "column_null", "column": "image_embedding"}),
+    ("items.title/cut", {"name": "text_cut"}),
+    ("items.title/garbled", {"name": "text_garbled"}),
+    ("items.brand/swapped", {"name": "columns_swapped"}),
+    ("items/stale", {"name": "feed_stale"}),
+    ("events.surface/stopped", {"name": "source_stopped"}),
+    ("items/lost", {"name": "rows_lost"}),
+    ("events/silent", {"name": "rows_late"}),
+    ("items/doubled", {"name": "rows_doubled", "new_ids": True}),
+    ("events/doubled", {"name": "rows_doubled", "table": "events"}),
+    ("events/replayed", {"name": "rows_replayed"}),
+    ("events/clock", {"name": "clock_shifted", "hours": 3.0}),
+    ("events/ahead", {"name": "clock_ahead"}),
+    ("items.image_embedding/encoder", {"name": "encoder_replaced"}),
+    ("items.image_embedding/encoder", {"name": "encoder_half_rolled"}),
+    ("items.image_embedding/vectors_repeated", {"name": "vectors_zero"}),
+]
+
+
+@pytest.mark.parametrize(("expected", "fault"), FOUND, ids=[name for name, _ in FOUND])
+def test_a_fault_is_named_in_its_first_window(feeds, expected, fault):
+    values = dict(fault)
+    if expected.startswith("items.category_2"):
+        values["column"] = "category_2"
+    since = feeds.day(KNOWN_DAYS + 1)
+    named = found_in(feeds.check(KNOWN_DAYS + 1, FeedFault(since=since, **values)))
+    assert expected in named
+    tables = {name.split("/")[0].split(".")[0] for name in named}
+    assert tables == {expected.split("/")[0].split(".")[0]}
+
+
+def break_new_rows(column, change):
+    """A fault that gives other values to the rows of one column from a time on."""
+
+    def broken(since):
+        def export(tables, now):
+            items = tables["items"]
+            new = pc.greater_equal(items["listed_at"], pa.scalar(since, TIME))
+            cells = items[column].combine_chunks()
+            kind, place = cells.type, items.column_names.index(column)
+            values = iter(change(cells.filter(new.combine_chunks()).to_pylist()))
+            both = zip(cells.to_pylist(), new.to_pylist(), strict=True)
+            cells = [next(values) if hit else old for old, hit in both]
+            return {**tables, "items": items.set_column(place, column, pa.array(cells, kind))}
+
+        return export
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("expected", "column", "change"),
+    [
+        ("items.brand/unrelated", "brand", lambda v: v[1:] + v[:1]),
+        ("items.price/unrelated", "price", lambda v: v[1:] + v[:1]),
+        ("items.title/garbled", "title", lambda v: [t.replace(" ", "&nbsp;") for t in v]),
+        ("items.seller_id/constant", "seller_id", lambda v: ["system"] * len(v)),
+        ("items.seller_id/renamed", "seller_id", lambda v: [f"s/{s}" for s in v]),
+        ("items.price/impossible", "price", lambda v: [0.0] * 10 + v[10:]),
+    ],
+)
+def test_values_that_no_market_writes_are_named(feeds, expected, column, change):
+    broken = break_new_rows(column, change)(feeds.day(KNOWN_DAYS + 1))
+    assert expected in found_in(feeds.check(KNOWN_DAYS + 1, broken))
+
+
+def test_a_column_of_another_type_is_named(feeds):
+    def export(tables, now):
+        items = tables["items"]
+        place = items.column_names.index("price")
+        text = pc.cast(items["price"], pa.string())
+        return {**tables, "items": items.set_column(place, "price", text)}
+
+    assert found_in(feeds.check(KNOWN_DAYS, export)) == {"items.price/retyped"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "words"),
+    [
+        ("encoder_replaced", "encoder", "replaced"),
+        ("encoder_half_rolled", "encoder", "half rolled out"),
+        ("vectors_scaled", "vectors_scaled", "2 times as long"),
+        ("vectors_zero", "vectors_repeated", "zeros"),
+        ("vectors_shuffled", "vectors_shuffled", "another listing"),
+    ],
+)
+def test_listings_that_are_encoded_again_show_the_encoder(feeds, fault, expected, words):
+    broken = FeedFault(name=fault, since=feeds.day(KNOWN_DAYS))
+    named = name_faults(feeds.check(KNOWN_DAYS, broken, again=True))
+    assert [r.name for r in named] == [f"feed:items.image_embedding/{expected}"]
+    assert words in named[0].detail
+
+
+def test_calm_days_have_no_fault(feeds):
+    for number in (KNOWN_DAYS, KNOWN_DAYS + 3):
+        results = feeds.check(number, again=number % 2 == 0)
+        assert {r.state for r in results} == {DriftState.OK}
+    assert {r.statistic for r in results} <= set(FAULTS.names())
+
+
+@pytest.mark.parametrize("change", ["new_category_wave", "price_inflation", "new_sellers_flood"])
+def test_a_change_of_the_market_is_no_fault(tmp_path, change):
+    feeds = Feeds(tmp_path, [{"name": change, "day": KNOWN_DAYS}])
+    for number in (KNOWN_DAYS, KNOWN_DAYS + 1):
+        assert found_in(feeds.check(number, again=True)) == set()
+
+
+def test_a_quarantine_covers_the_days_of_a_fault_and_ends_with_them(feeds):
+    windows = [feeds.window(KNOWN_DAYS + back) for back in range(4)]
+    broken = FeedFault(name="column_null", since=windows[1].start, days=2.0)
+    results = feeds.check(KNOWN_DAYS + 3, broken, windows=windows)
+    (quarantine,) = find_quarantines(results, "alert")
+    assert (quarantine.table, quarantine.start, quarantine.end) == (
+        "items",
+        windows[1].start,
+        windows[2].end,
+    )
+    assert "brand is missing in 100%" in quarantine.reason
+    (lasting,) = find_quarantines([r for r in results if r.window.start < windows[3].start])
+    assert lasting.end is None
+    mended = broken.model_copy(update={"mended": True})
+    assert find_quarantines(feeds.check(KNOWN_DAYS + 3, mended, windows=windows)) == []
+
+
+def test_a_window_that_cannot_be_checked_does_not_end_a_quarantine(feeds):
+    since = feeds.day(KNOWN_DAYS)
+    results = feeds.check(KNOWN_DAYS, FeedFault(name="column_null", since=since))
+    unread = DataValidationError("the file is torn")
+    data = MonitoredData(log=feeds.folder, unreadable={"items": unread})
+    later = list(check_feeds(SETTINGS, feeds.reference, data, [feeds.window(KNOWN_DAYS + 1)]))
+    own = [r for r in later if r.subject == "feed:items"]
+    assert {r.state for r in own} == {DriftState.INSUFFICIENT_DATA}
+    assert "the file is torn" in own[0].why
+    (quarantine,) = find_quarantines([*results, *later])
+    assert quarantine.end is None
+
+
+def test_a_fault_of_the_whole_table_concerns_all_its_rows(feeds):
+    broken = FeedFault(name="number_scaled", since=feeds.day(KNOWN_DAYS), whole=True)
+    (quarantine,) = find_quarantines(feeds.check(KNOWN_DAYS, broken))
+    assert quarantine.start.year == 1970
+    assert "100 times as much" in quarantine.reason
+
+
+def test_what_is_left_out_is_not_checked(feeds):
+    settings = SETTINGS.model_copy(
+        update={"faults": SETTINGS.faults.model_copy(update={"left_out": ("feed:items*",)})}
+    )
+    results = check_feeds(
+        settings, feeds.reference, feeds.export(KNOWN_DAYS), [feeds.window(KNOWN_DAYS)]
+    )
+    assert results
+    assert all(r.subject.startswith("feed:events") for r in results)
+
+
+def test_a_reference_without_feeds_is_not_ok(feeds, tmp_path):
+    reference = types.SimpleNamespace(folder=tmp_path, manifest=feeds.reference.manifest)
+    results = check_feeds(SETTINGS, reference, feeds.export(KNOWN_DAYS), [feeds.window(KNOWN_DAYS)])
+    assert {r.state for r in results} == {DriftState.INSUFFICIENT_DATA}
+
+
+def test_faults_that_follow_are_faults():
+    names = set(FAULTS.names())
+    assert FOLLOWS_FROM.keys() <= names
+    assert {name for follow in FOLLOWS_FROM.values() for name in follow} <= names
+    for name in names:
+        fault = load_fault(name)
+        assert fault.unit
+        assert fault.advice.action
+        assert set(fault.tables) <= {"items", "events"}
