@@ -54,8 +54,7 @@ def acknowledge(
         UsageError: ``by`` or ``reason`` is empty.
         WrongState: The alert is not open.
     """
-    if not by.strip() or not reason.strip():
-        raise UsageError("name who acknowledges the alert, and say why")
+    _require(by, reason, "name who acknowledges the alert, and say why")
     alert = store.update_alert(
         alert_id,
         (AlertStatus.OPEN,),
@@ -83,14 +82,16 @@ def resolve(
         UsageError: ``by`` or ``note`` is empty.
         WrongState: The alert is already resolved.
     """
-    if not by.strip() or not note.strip():
-        raise UsageError("name who resolves the alert, and note its cause")
+    _require(by, note, "name who resolves the alert, and note its cause")
+    towers = store.alert(alert_id).embedding_version
+    newest = [result.window.end for result in store.results(towers, 1)]
     alert = store.update_alert(
         alert_id,
         UNRESOLVED,
         entry=make_entry("resolve", alert_id, by, note, role),
         status=AlertStatus.RESOLVED,
         resolved_by=by.strip(),
+        settled_until=max(newest, default=None),
         note=note.strip(),
     )
     if pages is not None:
@@ -115,8 +116,7 @@ def mute(
         UsageError: ``by`` or ``reason`` is empty, or the time is not in the future.
         WrongState: The alert is resolved.
     """
-    if not by.strip() or not reason.strip():
-        raise UsageError("name who mutes the alert, and say why")
+    _require(by, reason, "name who mutes the alert, and say why")
     if until.tzinfo is None or until <= (now or datetime.now(UTC)):
         raise UsageError(f"an alert is muted until a time in the future, in UTC, not {until}")
     alert = store.update_alert(
@@ -183,14 +183,18 @@ def release_quarantine(
         UnknownId: There is no such quarantine.
         WrongState: It was released already.
     """
-    if not by.strip() or not reason.strip():
-        raise UsageError("name who releases the quarantine, and say why")
+    _require(by, reason, "name who releases the quarantine, and say why")
     known = {each.quarantine_id: each.alert_id for each in store.quarantines(in_force=False)}
     now = datetime.now(UTC)
     entry = make_entry(
         "release quarantine", quarantine_id, by, reason, role, now, known.get(quarantine_id, "")
     )
     return store.release_quarantine(quarantine_id, now, by.strip(), reason.strip(), entry)
+
+
+def _require(by: str, reason: str, advice: str) -> None:
+    if not by.strip() or not reason.strip():
+        raise UsageError(advice)
 
 
 def make_entry(

@@ -140,13 +140,14 @@ def monitor(
         resume_refits(settings, store, pages, launch)
     reference = Reference.read(inputs.reference)
     towers = reference.manifest.embedding_version
+    earlier = accept_settled(store.summaries(towers), store.alerts(towers))
     measured = measure(
         settings.measure,
         reference,
         inputs.data,
         inputs.windows,
         workspace,
-        accept_resolved(store.summaries(towers), store.alerts(towers)),
+        earlier,
         settings.quality,
     )
     store.add_results(measured.results)
@@ -155,7 +156,7 @@ def monitor(
     history = store.results(towers, HISTORY_WINDOWS)
     state = _read_state(settings, inputs, reference, store, history, now)
     findings = find_drift(policy, history, state)
-    incident = _explain(settings, inputs, reference, store, findings, history, state)
+    incident = _explain(settings, inputs, reference, earlier, findings, history, state)
     decision = decide(policy, findings, state, incident)
     reasons = (*inputs.notes, *decision.reasons)
     decision = decision.model_copy(update={"reasons": reasons})
@@ -174,21 +175,27 @@ def monitor(
     return MonitorOutcome(measured.results, decision, told, refit, state.evidence, incident)
 
 
-def accept_resolved(
+def find_settled(alerts: Sequence[Alert]) -> dict[str, datetime]:
+    """By ``subject/statistic``, until when a person has settled what drifted."""
+    settled: dict[str, datetime] = {}
+    for alert in alerts:
+        if alert.status is AlertStatus.RESOLVED:
+            until = alert.settled_until or alert.created_at
+            for result in alert.results:
+                settled[result.name] = max(settled.get(result.name, until), until)
+    return settled
+
+
+def accept_settled(
     summaries: Sequence[WindowSummary], alerts: Sequence[Alert]
 ) -> list[WindowSummary]:
     """Windows that drifted count as normal once a person has resolved the alert about them.
 
     Those of an upstream fault never do: what a broken feed wrote is not what to expect.
     """
-    accepted: dict[str, datetime] = {}
-    for alert in alerts:
-        is_fault = alert.incident is not None and alert.incident.cause is Cause.UPSTREAM_FAULT
-        if alert.status is AlertStatus.RESOLVED and not is_fault:
-            for result in alert.results:
-                accepted[result.name] = max(
-                    accepted.get(result.name, result.window.end), result.window.end
-                )
+    accepted = find_settled(
+        [a for a in alerts if a.incident is None or a.incident.cause is not Cause.UPSTREAM_FAULT]
+    )
     return [
         summary.model_copy(update={"drifted": False})
         if summary.drifted
@@ -225,7 +232,7 @@ def _read_state(
             settings.policy,
             settings.measure,
             results,
-            _find_starts(store, alerts),
+            find_settled(alerts),
             sum(alert.created_at >= month for alert in alerts),
         )
     return PolicyState(
@@ -249,7 +256,7 @@ def _explain(
     settings: MonitorSettings,
     inputs: MonitorInputs,
     reference: Reference,
-    store: AlertStore,
+    earlier: Sequence[WindowSummary],
     findings: Findings,
     history: Sequence[DriftResult],
     state: PolicyState,
@@ -257,11 +264,10 @@ def _explain(
     """The story of what drifts; None when nothing does."""
     if not findings.drifting and not findings.named:
         return None
-    starts = _find_starts(store, state.alerts)
-    counted = [r for r in history if r.name not in starts or r.window.end > starts[r.name]]
+    settled = find_settled(state.alerts)
+    counted = [r for r in history if r.name not in settled or r.window.end > settled[r.name]]
     if not counted:
         return None
-    earlier = store.summaries(reference.manifest.embedding_version)
     context = collect_context(settings.measure, reference, inputs.data, counted, earlier)
     return explain(counted, state.evidence, context)
 
@@ -271,18 +277,6 @@ def _has_fallen(newest: Sequence[DriftResult]) -> bool | None:
     known = [r for r in newest if r.subject.startswith("live:") and r.statistic == "drop"]
     states = [r.state for r in known if r.state is not DriftState.INSUFFICIENT_DATA]
     return DriftState.DRIFT in states if states else None
-
-
-def _find_starts(store: AlertStore, alerts: Sequence[Alert]) -> dict[str, datetime]:
-    """By result, when its evidence begins again: an alert about it was resolved."""
-    starts: dict[str, datetime] = {}
-    for alert in alerts:
-        if alert.status is not AlertStatus.RESOLVED:
-            continue
-        at = max((r.window.end for r in alert.results), default=alert.created_at)
-        for result in alert.results:
-            starts[result.name] = max(starts.get(result.name, at), at)
-    return starts
 
 
 def _list_faults(reference: Reference) -> tuple[str, ...]:
@@ -377,8 +371,10 @@ def order_refresh(store: AlertStore, alert: Alert, decision: DriftDecision) -> N
 def _claim_refit(
     settings: MonitorSettings, store: AlertStore, alert: Alert, now: datetime
 ) -> Refit | None:
+    # An alert may be due for a refit again, long after the gate refused one.
+    again = "" if now == alert.created_at else f"-{now:%Y%m%dT%H%M}"
     refit = store.claim_refit(
-        key=alert.alert_id,
+        key=f"{alert.alert_id}{again}",
         alert=alert,
         at=now,
         not_since=now - timedelta(hours=settings.policy.cooldown_hours),

@@ -73,6 +73,8 @@ class Alert(Settings):
         status: State of the review.
         report: File name of the review page.
         acknowledged_by, resolved_by: Names of the reviewers.
+        settled_until: End of the newest window when it was resolved: what drifted until then is
+            accepted, and evidence begins again.
         note: The reviewer's explanation.
         refit_run: Name of the refit's run; empty without one.
         outcome: How the refit ended.
@@ -92,6 +94,7 @@ class Alert(Settings):
     report: str = ""
     acknowledged_by: str = ""
     resolved_by: str = ""
+    settled_until: datetime | None = None
     note: str = ""
     refit_run: str = ""
     outcome: str = ""

@@ -25,7 +25,7 @@ class Quarantine(Settings):
     """Rows of one table, by their time, that no model may learn from.
 
     Attributes:
-        quarantine_id: Unique; the alert's id and the table.
+        quarantine_id: Unique; the table and the end of the window.
         table: ``items`` or ``events``.
         start, end: The period of ``listed_at`` or ``event_time``, [start, end), UTC; no end means
             that it lasts until it is released.

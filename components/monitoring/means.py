@@ -51,7 +51,7 @@ def cluster_refresh(run_request: RunRequest) -> Refresh:
 
 
 def cluster_means(store: AlertStore, registry: str, endpoint: str, token_file: str) -> Means:
-    """Runs through the Kubeflow Pipelines API, as the last monitor was told to start them.
+    """Runs through the Kubeflow Pipelines API, with the run requests that the last monitor stored.
 
     The endpoint and the token are this process's own: whoever can write to the store must not be
     able to have a token sent elsewhere.

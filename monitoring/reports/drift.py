@@ -106,6 +106,10 @@ def _running(run: TableRun) -> Iterator[None]:
         _RUN.reset(token)
 
 
+def _name(metric: Any) -> str:
+    return f"{metric.subject}/{metric.statistic}"
+
+
 class DriftProbability(SingleValueMetric):
     """Probability of at least the measured distance where nothing drifts."""
 
@@ -124,12 +128,11 @@ class DriftProbabilityCalculation(SingleValueCalculation[DriftProbability]):
         Raises:
             Exception: The metric cannot be measured.
         """
-        name = f"{self.metric.subject}/{self.metric.statistic}"
-        return _show_half(self, _RUN.get().find(name).p_value)
+        return _show_half(self, _RUN.get().find(_name(self.metric)).p_value)
 
     def display_name(self) -> str:
         """A label for Evidently's pages."""
-        return f"{self.metric.subject}/{self.metric.statistic}: probability without drift"
+        return f"{_name(self.metric)}: probability without drift"
 
 
 class DriftDistance(SingleValueMetric):
@@ -150,12 +153,11 @@ class DriftDistanceCalculation(SingleValueCalculation[DriftDistance]):
         Raises:
             Exception: The metric cannot be measured.
         """
-        name = f"{self.metric.subject}/{self.metric.statistic}"
-        return _show_half(self, _RUN.get().find(name).value)
+        return _show_half(self, _RUN.get().find(_name(self.metric)).value)
 
     def display_name(self) -> str:
         """A label for Evidently's pages."""
-        return f"{self.metric.subject}/{self.metric.statistic}: distance"
+        return f"{_name(self.metric)}: distance"
 
 
 class DriftRatio(SingleValueMetric):
@@ -176,14 +178,14 @@ class DriftRatioCalculation(SingleValueCalculation[DriftRatio]):
         Raises:
             Exception: The metric cannot be measured.
         """
-        name, run = f"{self.metric.subject}/{self.metric.statistic}", _RUN.get()
+        name, run = _name(self.metric), _RUN.get()
         result = self.result(run.find(name).value / max(run.find_threshold(name), 1e-12))
         result.widget = []
         return result
 
     def display_name(self) -> str:
         """A label for Evidently's pages."""
-        return f"{self.metric.subject}/{self.metric.statistic}: distance over threshold"
+        return f"{_name(self.metric)}: distance over threshold"
 
 
 class MeasuredLevel(SingleValueMetric):

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.alerts import acknowledge
-from monitoring.monitor import MonitorInputs, monitor
+from monitoring.alerts import acknowledge, resolve
+from monitoring.monitor import MonitorInputs, accept_settled, monitor
 from monitoring.refits import carry_out, resume_refits
 from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
@@ -21,7 +21,7 @@ from monitoring.windows import MonitoredData, daily_windows
 from refit.alert import Action
 from refit.errors import DataValidationError, GateRefused
 from refit.files import read_json
-from refit.incident import Cause
+from refit.incident import Cause, Incident
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
 from tests.monitoring.conftest import SETTINGS
 from tests.monitoring.marketplace import Market
@@ -174,6 +174,42 @@ def test_a_broken_feed_is_quarantined_and_never_trained_on(marketplace):
     assert (entry.did, entry.by) == ("quarantine", "monitor")
     run_monitor(marketplace, lambda refit, alert: pytest.fail("started"))
     assert len(store.quarantines()) == 1
+
+
+def test_what_a_person_settles_is_normal_from_then_on(marketplace):
+    store, outcome = run_monitor(drifted(marketplace), None)
+    name, towers = "query-embedding/mean_shift", outcome.alert.embedding_version
+    assert name in {result.name for result in outcome.alert.results}
+    marketplace.run(Market().change(new_category=0.3, buys=0.01), 2)
+    run_monitor(marketplace, None)
+    alert_id = outcome.alert.alert_id
+    resolved = resolve(store, alert_id, "ana", "a new category, it stays")
+    assert resolved.settled_until == marketplace.end, "also what drifted after the alert"
+    own = [s for s in store.summaries(towers) if s.name == name and s.drifted]
+    assert len(own) > 1
+    settled = accept_settled(own, store.alerts(towers))
+    assert not any(summary.drifted for summary in settled)
+    fault = Incident(cause=Cause.UPSTREAM_FAULT, summary="broken", began=marketplace.end)
+    broken = [resolved.model_copy(update={"incident": fault})]
+    assert all(summary.drifted for summary in accept_settled(own, broken))
+
+
+def test_an_alert_may_be_due_for_a_refit_again(marketplace):
+    keys = []
+
+    def launch(refit, alert):
+        keys.append(refit.key)
+        raise GateRefused("not better")
+
+    eager = POLICY.model_copy(update={"cooldown_hours": 0.0, "retry_days": 0.0})
+    settings = MONITOR.model_copy(update={"policy": eager})
+    _, first = run_monitor(drifted(marketplace), launch, settings)
+    run_monitor(marketplace, launch, settings)
+    assert keys == [first.alert.alert_id], "the same window starts none again"
+    marketplace.run(Market().change(new_category=0.3, buys=0.01), 1)
+    _, later = run_monitor(marketplace, launch, settings)
+    assert later.decision.action is Action.REFIT
+    assert keys[1:] == [f"{later.alert.alert_id}-{marketplace.end:%Y%m%dT%H%M}"]
 
 
 def test_without_drift_no_alert_is_raised(marketplace):

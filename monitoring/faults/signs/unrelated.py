@@ -12,7 +12,7 @@ from monitoring.faults import Sign
 from monitoring.faults.feed import Feed, code_cells
 from monitoring.frame import Frame, read_numbers
 
-UNIT = "share of what the column told of the others that is lost"
+UNIT = "share of the association with other columns that is lost"
 RUNBOOK = Advice(
     "The values of a column are as before, but on the wrong rows: it has moved by a row, was "
     "sorted alone or joined by another key, or its codes were given to other values.",

@@ -39,7 +39,7 @@ from tests.benchmarks.drift.incidents import (
     live_incidents,
 )
 from tests.benchmarks.drift.lived import LivedMarket, LivedSettings
-from tests.benchmarks.drift.printing import print_row, wilson
+from tests.benchmarks.drift.printing import find_interval, print_row
 
 GOAL = 0.9
 MEASURE, POLICY = MeasureSettings(), PolicySettings()
@@ -206,7 +206,7 @@ def print_causes(every: Sequence[Watched]) -> Iterator[str]:
     alerts = [(each, v) for each, v in verdicts if v != "no alert"]
     right = sum(v == "right" for _, v in alerts)
     unknown = sum(v == "unknown" for _, v in alerts)
-    low, high = wilson(right, len(alerts))
+    low, high = find_interval(right, len(alerts))
     share = right / max(len(alerts), 1)
     print_row(
         f"cause named right, of {len(alerts)} alerts of {len(every)} incidents",
@@ -225,7 +225,7 @@ def _print_more(alerts: Sequence[tuple[Watched, str]]) -> None:
         advise_action(story).action in (each.incident.action, *each.incident.also)
         for each, story in stories
     ]
-    low, high = wilson(sum(helped), len(helped))
+    low, high = find_interval(sum(helped), len(helped))
     print_row(
         "action that helps, or is no mistake",
         f"{sum(helped)}/{len(helped)}",

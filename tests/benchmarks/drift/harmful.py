@@ -19,7 +19,7 @@ from simulation.settings import MarketChange
 from tests.benchmarks.drift.incidents import MARKET
 from tests.benchmarks.drift.lived import LivedMarket
 from tests.benchmarks.drift.operated import OperatedMarket
-from tests.benchmarks.drift.printing import print_row, wilson
+from tests.benchmarks.drift.printing import find_interval, print_row
 
 CALM_DAYS, DAYS, AFTER = 7, 4, 4
 WITHIN = 2
@@ -87,7 +87,7 @@ def measure_harmful(seeds: int, processes: int = 2) -> Iterator[str]:
         own = [run for run in runs if run.name == name]
         soon = sum(run.alerted is not None and run.alerted <= WITHIN for run in own)
         late = sum(run.alerted is not None for run in own) - soon
-        low, high = wilson(soon, len(own))
+        low, high = find_interval(soon, len(own))
         gains = np.array([run.gain for run in own])
         print_row(
             f"{name}: alert within {WITHIN} windows",

@@ -20,7 +20,7 @@ from monitoring.expectation import Days, compare, fit_variogram
 from monitoring.frame import Frame, mean_features
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import Subject, SubjectKind
-from tests.benchmarks.drift.printing import print_row, wilson
+from tests.benchmarks.drift.printing import find_interval, print_row
 
 SETTINGS = MeasureSettings()
 REFERENCE_ROWS, REFERENCE_DAYS = 8000, 10
@@ -128,7 +128,7 @@ def measure_power(trials: int, seed: int = 1) -> Iterator[str]:
     for change in CHANGES:
         for n, goal in zip(change.sizes, change.goals, strict=True):
             found, false = try_change(change, n, trials, seed)
-            low, high = wilson(found, trials)
+            low, high = find_interval(found, trials)
             share = f"{found / trials:.2f} ({low:.2f} to {high:.2f})"
             wrong = f"{false} of {trials} false"
             print_row(f"{change.name}, n = {n:,}", share, f">= {goal:g}", wrong)

@@ -2,7 +2,7 @@
 
 import sys
 
-from scipy.special import ndtri
+from monitoring.quality.intervals import wilson_interval
 
 WIDTHS = (58, 26, 16)
 
@@ -14,11 +14,6 @@ def print_row(*cells: str) -> None:
     sys.stdout.flush()
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """95% interval of a share. Source: Wilson, 1927."""
-    if not trials:
-        return 0.0, 1.0
-    z, p = float(ndtri(0.975)), hits / trials
-    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * (p * (1 - p) / trials + z * z / (4 * trials**2)) ** 0.5 / (1 + z * z / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def find_interval(hits: int, trials: int) -> tuple[float, float]:
+    """95% interval of a share."""
+    return wilson_interval(hits / trials, trials) if trials else (0.0, 1.0)
