@@ -36,7 +36,6 @@ class PolicyState(Settings):
             can rest on what is not there: it is an alert, and no refit.
         evidence: The evidence of all results together; None for the policy ``windows``.
         harm: What waiting costs; None where that is unknown.
-        hurts: Whether live quality fell; None where it was not measured.
     """
 
     now: datetime
@@ -49,7 +48,6 @@ class PolicyState(Settings):
     unreadable: tuple[str, ...] = ()
     evidence: Evidence | None = None
     harm: Harm | None = None
-    hurts: bool | None = None
 
     @property
     def unresolved(self) -> tuple[Alert, ...]:
@@ -231,7 +229,7 @@ def _choose_action(
         return Action.REFIT, [f"a refit is due for {', '.join(triggers)}"]
     if incident is None or incident.cause is Cause.UNKNOWN:
         return _weigh(policy, state)
-    advice = advise_action(incident, state.hurts)
+    advice = advise_action(incident, state.harm.hurts if state.harm else None)
     told = f"{incident.cause}: {advice.sentence.rstrip('.')}"
     if advice.action is Action.REFIT:
         action, why = _weigh(policy, state)

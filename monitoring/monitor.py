@@ -224,7 +224,6 @@ def _read_state(
     towers = reference.manifest.embedding_version
     refits, alerts = store.refits(), store.alerts(towers)
     refused = {refit.alert_id for refit in refits if refit.state is RefitState.REFUSED}
-    newest = [r for r in results if r.window == inputs.windows[-1]]
     evidence = None
     if settings.policy.kind == "expected cost":
         month = now - timedelta(days=DAYS_PER_MONTH)
@@ -247,8 +246,9 @@ def _read_state(
             f"the {name} cannot be read: {error}" for name, error in inputs.data.unreadable.items()
         ),
         evidence=evidence,
-        harm=estimate_harm(settings.policy, newest, settings.measure.window_days),
-        hurts=_has_fallen(newest),
+        harm=estimate_harm(
+            settings.policy, results, settings.measure.window_days, settings.quality.lag
+        ),
     )
 
 
@@ -270,13 +270,6 @@ def _explain(
         return None
     context = collect_context(settings.measure, reference, inputs.data, counted, earlier)
     return explain(counted, state.evidence, context)
-
-
-def _has_fallen(newest: Sequence[DriftResult]) -> bool | None:
-    """Whether a live rate fell in the newest window; None where none was measured."""
-    known = [r for r in newest if r.subject.startswith("live:") and r.statistic == "drop"]
-    states = [r.state for r in known if r.state is not DriftState.INSUFFICIENT_DATA]
-    return DriftState.DRIFT in states if states else None
 
 
 def _list_faults(reference: Reference) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ def replay(
     measure: MeasureSettings,
     results: Sequence[DriftResult],
     faults: Sequence[str] = (),
+    lag: timedelta = timedelta(0),
 ) -> Replay:
     """Decide after every window of the past as the policy would have.
 
@@ -68,6 +69,7 @@ def replay(
         measure: Length of a window.
         results: All results of these towers, in any order.
         faults: ``subject/statistic`` of results whose drift signals a broken feed.
+        lag: How much later than the answers a window's purchase rate is known.
     """
     ordered = sorted(results, key=lambda result: result.window.end)
     ends = sorted({result.window.end for result in ordered})
@@ -90,7 +92,7 @@ def replay(
             alerts=tuple(alerts),
             faults=tuple(faults),
             evidence=None if policy.kind == "windows" else collect_evidence(policy, measure, known),
-            harm=estimate_harm(policy, newest, measure.window_days),
+            harm=estimate_harm(policy, known, measure.window_days, lag),
         )
         findings = find_drift(policy, known, state)
         decision = decide(policy, findings, state)

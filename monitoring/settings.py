@@ -137,8 +137,9 @@ class PolicySettings(Settings):
             machine time, and how many purchases such a minute is worth.
         horizon_days: ``expected cost``: how long a loss lasts if nobody acts.
         recovered: ``expected cost``: the share of a loss that a refit wins back.
-        assumed_loss: ``expected cost``: the share of purchases that is assumed lost where the
-            model meets what it has never seen, while live quality is not known.
+        usual_rate, assumed_loss: ``expected cost``: where purchases are not measured, purchases
+            per answer, and the share of them that is assumed lost where the model meets what it
+            has never seen.
         automatic: Actions that are carried out; the others are only recommended.
         faults: Results whose drift signals a broken feed; while one drifts in the newest window,
             no refit starts. None takes what the drift metrics declare themselves.
@@ -171,6 +172,7 @@ class PolicySettings(Settings):
     purchases_per_minute: float = Field(default=0.05, ge=0)
     horizon_days: float = Field(default=7.0, gt=0)
     recovered: float = Field(default=0.5, gt=0, le=1)
+    usual_rate: float = Field(default=0.02, gt=0, le=1)
     assumed_loss: float = Field(default=0.3, ge=0, le=1)
     automatic: tuple[Action, ...] = (Action.REFIT, Action.REFRESH, Action.QUARANTINE)
     faults: tuple[str, ...] | None = None

@@ -1,5 +1,7 @@
 """Settings of live quality: what counts as an outcome, and how a fall is told from chance."""
 
+from datetime import timedelta
+
 from pydantic import Field, model_validator
 
 from refit.settings import FiniteSettings
@@ -57,6 +59,11 @@ class QualitySettings(FiniteSettings):
     concept_k: int = Field(default=100, ge=1)
     concept_queries: int = Field(default=500, ge=50)
     fallback_share: float = Field(default=0.05, ge=0, lt=1)
+
+    @property
+    def lag(self) -> timedelta:
+        """How much later than the answers their rates are known."""
+        return timedelta(hours=self.outcome_hours + self.feed_lag_hours)
 
     @model_validator(mode="after")
     def _check_hours(self) -> "QualitySettings":

@@ -131,7 +131,7 @@ def _compare_policies(
         raise UsageError("there is nothing to replay: refit monitor has measured no window yet")
     faults = [entry.name for entry in reference.manifest.metrics if entry.is_fault]
     replays = {
-        name: replay(policy, settings.measure, past, faults)
+        name: replay(policy, settings.measure, past, faults, settings.quality.lag)
         for name, policy in (("now", settings.policy), (" ".join(what_if), other))
     }
     if as_json:

@@ -160,8 +160,8 @@ PLENTY = Evidence(
     needed=60, total=900, shares={NAME: 900}, results=9, windows=3, alerts_per_month=0.5
 )
 LITTLE = PLENTY.model_copy(update={"total": 3.0, "shares": {NAME: 3.0}})
-DEAR = Harm(purchases=50, a_day=20, is_measured=True, because="50 purchases are lost")
-CHEAP = Harm(purchases=1, a_day=20, is_measured=True, because="1 purchase is lost")
+DEAR = Harm(purchases=50, is_measured=True, because="50 purchases are lost")
+CHEAP = Harm(purchases=1, is_measured=True, because="1 purchase is lost")
 DRIFTS = [r.model_copy(update={"p_value": 1e-6}) for r in series(QUERY, OK, DRIFT)]
 
 

@@ -1,45 +1,74 @@
+from datetime import timedelta
+
 import pytest
 
-from monitoring.harm import estimate_harm
+from monitoring.harm import estimate_harm, find_begin
 from monitoring.settings import PolicySettings
-from tests.monitoring.alerts import DRIFT, OK, UNMEASURED, series
+from tests.monitoring.alerts import DRIFT, NOW, OK, QUERY, UNMEASURED, series
 
 POLICY = PolicySettings(horizon_days=7)
+STATES = [OK] * 10 + [DRIFT] * 5
+BEGIN = NOW - timedelta(days=5)
 
 
-def quality(state, **changes):
-    (result,) = series(("live:purchase-rate", "drop"), state)
-    return result.model_copy(update=changes)
+def rates(before, since, half=0.005, n=1000):
+    levels = [before] * 10 + [since] * 5
+    return [
+        result.model_copy(
+            update={"level": level, "interval": (level - half, level + half), "n_current": n}
+        )
+        for result, level in zip(
+            series(("live:purchase-rate", "drop"), *[OK] * 15), levels, strict=True
+        )
+    ]
 
 
-def test_a_measured_fall_costs_what_is_lost_over_the_horizon():
-    fell = quality(DRIFT, value=0.05, level=0.15, interval=(0.149, 0.151), n_current=1000)
-    harm = estimate_harm(POLICY, [fell], window_days=1)
-    assert harm.is_measured
-    assert harm.purchases == pytest.approx(0.05 * 1000 * 7, rel=0.01)
-    assert harm.a_day == pytest.approx(200)
-    assert "15.00% of the answers lead to a purchase, 20.00% are expected" in harm.because
+def test_a_change_begins_with_the_unbroken_run_of_windows_that_drift():
+    assert find_begin(series(QUERY, *STATES)) == BEGIN
+    assert find_begin(series(QUERY, DRIFT, OK, OK)) is None
+    assert find_begin(rates(0.2, 0.1)) is None, "live rates are what the change is judged by"
+
+
+def test_all_answers_since_the_change_are_compared_with_those_before():
+    harm = estimate_harm(POLICY, series(QUERY, *STATES) + rates(0.2, 0.15), 1)
+    assert (harm.is_measured, harm.hurts) == (True, True)
+    assert harm.purchases == pytest.approx(0.05 * 1000 * 7, rel=0.02)
+    assert "15.00% of the answers lead to a purchase since it began, 20.00% before" in harm.because
+
+
+def test_a_fall_that_no_single_window_shows_is_seen_in_all_of_them():
+    # A single window of 150 answers is sure to .06 only.
+    few = estimate_harm(POLICY, series(QUERY, *STATES) + rates(0.2, 0.13, 0.064, 150), 1)
+    assert few.hurts is True
+    assert few.purchases > 20
 
 
 def test_an_unsure_fall_costs_less_and_none_or_a_rise_nothing():
-    unsure = quality(DRIFT, value=0.05, level=0.15, interval=(0.1108, 0.1892), n_current=1000)
-    # Its standard error is .02, as large as the usual fall of 10% of .2: half of it is believed.
-    assert estimate_harm(POLICY, [unsure], 1).purchases == pytest.approx(0.025 * 7000, rel=0.01)
-    for value in (0.0, -0.05):
-        calm = quality(OK, value=value, level=0.2, interval=(0.19, 0.21), n_current=1000)
-        assert estimate_harm(POLICY, [calm], 1).purchases == 0
+    drifts = series(QUERY, *STATES)
+    # Its standard error is about .02, as large as the usual fall of 10% of .2.
+    half = 0.02 * 1.96 / (1 / 5 + 1 / 10) ** 0.5
+    unsure = estimate_harm(POLICY, drifts + rates(0.2, 0.15, half), 1)
+    assert unsure.purchases == pytest.approx(0.025 * 7000, rel=0.02)
+    for since in (0.2, 0.25):
+        calm = estimate_harm(POLICY, drifts + rates(0.2, since, 0.001), 1)
+        assert (calm.purchases, calm.hurts) == (0, False)
+    assert estimate_harm(POLICY, drifts + rates(0.2, 0.2, 0.1), 1).hurts is None
 
 
-def test_unknown_quality_is_assumed_to_fall_where_the_model_meets_the_unseen():
-    unknown = quality(UNMEASURED, level=0.2, n_current=1000)
+def test_before_answers_have_matured_nothing_is_known():
+    late = estimate_harm(POLICY, series(QUERY, *STATES) + rates(0.2, 0.1), 1, timedelta(days=6))
+    assert (late.purchases, late.is_measured, late.hurts) == (0, False, None)
+    assert "no answers since it began have matured" in late.because
+
+
+def test_where_purchases_are_not_measured_the_unseen_is_assumed_to_lose_some():
     (far,) = series(("query-embedding", "new_region"), DRIFT)
-    harm = estimate_harm(POLICY, [unknown, far.model_copy(update={"value": 0.4})], 1)
+    (scores,) = series(("scores", "quantile_shares"), OK)
+    (unmeasured,) = series(("live:purchase-rate", "drop"), UNMEASURED)
+    results = [far.model_copy(update={"value": 0.4}), unmeasured]
+    results.append(scores.model_copy(update={"n_current": 1000}))
+    harm = estimate_harm(POLICY, results, 1)
     assert not harm.is_measured
-    assert harm.purchases == pytest.approx(0.2 * 0.3 * 0.4 * 7000)
-    assert estimate_harm(POLICY, [unknown], 1).purchases == 0
-
-
-def test_without_purchases_nobody_knows_what_it_costs():
-    harm = estimate_harm(POLICY, [], 1)
-    assert (harm.purchases, harm.a_day) == (0, None)
-    assert "not known" in harm.because
+    assert harm.purchases == pytest.approx(0.02 * 0.3 * 0.4 * 7000)
+    assert estimate_harm(POLICY, results[1:], 1).purchases == 0
+    assert estimate_harm(POLICY, [], 1).purchases == 0

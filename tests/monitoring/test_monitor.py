@@ -23,12 +23,12 @@ from refit.errors import DataValidationError, GateRefused
 from refit.files import read_json
 from refit.incident import Cause, Incident
 from tests.monitoring.alerts import LONG_AGO, NOW, alert
-from tests.monitoring.conftest import SETTINGS
+from tests.monitoring.conftest import QUALITY, SETTINGS
 from tests.monitoring.marketplace import Market
 from tests.postgres import NEWEST
 
 POLICY = PolicySettings(minimum_new_events=100, refit_minutes=1)
-MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, lease_seconds=60)
+MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, quality=QUALITY, lease_seconds=60)
 
 
 def inputs(marketplace, count=3):

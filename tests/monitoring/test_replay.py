@@ -20,8 +20,8 @@ def past():
         r.model_copy(
             update={
                 "value": 0.1 if r.state is DRIFT else 0.0,
-                "level": 0.1,
-                "interval": (0.09, 0.11),
+                "level": 0.1 if r.state is DRIFT else 0.2,
+                "interval": (0.09, 0.11) if r.state is DRIFT else (0.19, 0.21),
                 "n_current": 1000,
                 "p_value": 0.5,
             }
