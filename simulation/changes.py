@@ -29,8 +29,7 @@ class ChangeNote:
 CHANGES: dict[str, ChangeNote] = {
     "new_category_wave": ChangeNote(
         does="A new category_1 ('outdoor', with its own brands and its own region of style) takes "
-        "half of the new listings and half of the visits; strength 0.2 is a tenth, 0.4 a fifth, "
-        "1.8 nine of ten.",
+        "half of the new listings and half of the visits.",
         moves=("listing embedding", "query embedding", "wanted_category", "category and brand mix"),
         keeps="Listings and taste in the old categories.",
         hurts=True,
