@@ -6,7 +6,7 @@ from refit.incident import Cause
 CAUSE = Cause.NEW_SUPPLY
 MEANING = "sellers list other things than before"
 SHOWS = {
-    "one column": "never",
+    "one column": "rarely",
     "named fault": "impossible",
     "new values": "sometimes",
     "listed shares": "always",
@@ -37,6 +37,7 @@ FOLLOWS = (
     "scores/*",
     "mix:*",
     "live:*",
+    "choice:*",
 )
 ACTION = Action.REFIT
 ADVICE = (
