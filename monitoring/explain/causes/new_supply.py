@@ -21,6 +21,7 @@ SHOWS = {
     "fewer listings": "never",
     "fewer events": "never",
     "model fell": "sometimes",
+    "purchases fell": "sometimes",
     "one value": "sometimes",
     "one mix": "sometimes",
     "old index": "never",
