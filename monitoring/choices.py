@@ -404,7 +404,8 @@ def _find_design_effect(
     Source: Kish, Survey Sampling, 1965.
     """
     before = np.flatnonzero(day < 0)
-    cluster = np.unique(np.stack([person[before], day[before]]), axis=1, return_inverse=True)[1]
+    key = (person[before] + 1) * (1 - int(day.min())) - day[before]
+    cluster = np.unique(key, return_inverse=True)[1]
     sums = _sum_by(cluster, placed[before], int(cluster.max(initial=0)) + 1)
     together = float(np.square(sums).sum()) / len(before)
     return 1.0 + _RETURNING * max(together / noise.trace - 1.0, 0.0)

@@ -190,9 +190,10 @@ def list_values(cells: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 
 def count_values(cells: pa.Array) -> dict[str, int]:
     """How often each value occurs, as strings, the most frequent first."""
-    counts = pc.value_counts(list_values(cells)[0]).to_pylist()
-    counts.sort(key=lambda each: (-each["counts"], each["values"]))
-    return {each["values"]: each["counts"] for each in counts}
+    counts = pc.value_counts(list_values(cells)[0])
+    found = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
+    found = found.sort_by([("count", "descending"), ("value", "ascending")])
+    return dict(zip(found["value"].to_pylist(), found["count"].to_pylist(), strict=True))
 
 
 def share_values(cells: pa.Array) -> dict[str, float]:

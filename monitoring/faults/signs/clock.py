@@ -147,10 +147,10 @@ class _Shifts:
         slots = np.arange(SLOTS)
         steps = np.array(_SHIFTS)[:, None]
         seen = np.where(steps > 0, slots >= steps, slots < SLOTS + steps)[:, None, :] & there
-        rolled = np.stack([np.roll(profile, quarters) for quarters in _SHIFTS])
+        rolled = profile[(slots - steps) % SLOTS]
         share = np.array(parts)[:, None]
         mixed = (1 - share) * profile + share * rolled[:, None, :]
-        usual = np.stack([np.roll(profile, quarters) for quarters in _USUAL_SHIFTS])[None]
+        usual = profile[(slots - np.array(_USUAL_SHIFTS)[:, None]) % SLOTS][None]
         return cls(_to_logs(mixed, seen), _to_logs(usual, seen), parts)
 
     def find(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
