@@ -191,9 +191,10 @@ def list_values(cells: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 def count_values(cells: pa.Array) -> dict[str, int]:
     """How often each value occurs, as strings, the most frequent first."""
     counts = pc.value_counts(list_values(cells)[0])
-    found = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
-    found = found.sort_by([("count", "descending"), ("value", "ascending")])
-    return dict(zip(found["value"].to_pylist(), found["count"].to_pylist(), strict=True))
+    values, often = counts.field(0), counts.field(1)
+    table = pa.table({"value": values, "often": often})
+    order = pc.sort_indices(table, [("often", "descending"), ("value", "ascending")])
+    return dict(zip(values.take(order).to_pylist(), often.take(order).to_pylist(), strict=True))
 
 
 def share_values(cells: pa.Array) -> dict[str, float]:

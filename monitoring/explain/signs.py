@@ -147,12 +147,15 @@ def _has_fewer_events(seen: Observed) -> bool | None:
 
 
 def _one_column(seen: Observed) -> bool | None:
-    """Whether the results of one column of the items moved, and of no other."""
+    """Whether the results of one column of the items moved, and of no other.
+
+    Prices move by themselves in every market.
+    """
     names = seen.moves.find("input:items.*")
     columns = {name.split("/")[0] for name in names if seen.moves.has_moved(name)}
     if not columns:
         return None
-    return len(columns) == 1
+    return len(columns) == 1 and columns != {"input:items.price"}
 
 
 def _queries_alone(seen: Observed) -> bool | None:
@@ -197,8 +200,8 @@ SIGNS = (
     CauseSign(
         "one column",
         _one_column,
-        "a single column of new listings moved",
-        "not just one column of new listings moved",
+        "a single column of new listings moved, and it is not the price",
+        "not just one column of new listings moved, or it is the price",
     ),
     CauseSign(
         "picture vectors",

@@ -25,8 +25,9 @@ _PLAIN = (
     "undefined missing empty (none) (blank) blank keine k.a. nv unspecified 0000-00-00 1970-01-01 "
     "tbd {} []"
 )
+_LONG = 20
+"""Longer texts never say that there is nothing."""
 NULL_WORDS = frozenset((*_PLAIN.split(" "), "not available", "not specified"))
-_LONGEST = 20
 _OFTEN = 0.01
 _PRIOR, _PRIOR_DAYS = 0.01, 2.0
 """How much a share differs between days, and how many days that counts as."""
@@ -97,18 +98,19 @@ def _find_nothing(rows: Frame, column: str) -> tuple[np.ndarray, np.ndarray]:
     missing = find_missing(cells)
     if not pa.types.is_string(cells.type):
         return np.zeros(len(cells), dtype=bool), missing
-    words = pc.unique(cells)
-    short = words.filter(pc.fill_null(pc.less(pc.utf8_length(words), _LONGEST), False))
-    spelled = [word for word in short.to_pylist() if word and spells_nothing(word)]
-    if not spelled:
+    distinct = pc.drop_null(pc.unique(cells))
+    bare = pc.utf8_lower(pc.utf8_trim_whitespace(distinct))
+    likely = pc.is_in(bare, value_set=pa.array([*NULL_WORDS, ""]))
+    words = [word for word in distinct.filter(likely).to_pylist() if word and spells_nothing(word)]
+    if not words:
         return np.zeros(len(cells), dtype=bool), missing
-    found = pc.is_in(cells, value_set=pa.array(spelled, pa.string()))
+    found = pc.is_in(cells, value_set=pa.array(words, pa.string()))
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool), missing
 
 
 def spells_nothing(word: str) -> bool:
     """Whether a word says that there is no value."""
-    return len(word) < _LONGEST and (word.strip().casefold() in NULL_WORDS or not word.strip())
+    return len(word) < _LONG and (word.strip().casefold() in NULL_WORDS or not word.strip())
 
 
 def _expect(missing: np.ndarray, before: np.ndarray, now: np.ndarray) -> float:
