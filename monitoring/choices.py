@@ -360,8 +360,8 @@ def _compare(
         return found.model_copy(update={"why": why})
     noise, placed = _standardise(rows, before)
     noise = noise.times(_find_design_effect(placed, day, person, noise))
-    earlier = _summarise(settings, placed[before], day[before], period)
-    here = _summarise(settings, placed[~before], np.zeros(found.n_current, np.int64), period)
+    earlier = _summarise(settings, placed[before], day[before], period, settings.minimum_rows)
+    here = _summarise(settings, placed[~before], day[~before], period, 1)
     compared = compare(earlier, noise, fit_variogram(earlier, noise), here)
     drifts = compared.p_value < settings.false_alarm_rate
     return found.model_copy(
@@ -412,12 +412,16 @@ def _find_design_effect(
 
 
 def _summarise(
-    settings: MeasureSettings, placed: NDArray[np.float32], day: Ints, period: Window
+    settings: MeasureSettings,
+    placed: NDArray[np.float32],
+    day: Ints,
+    period: Window,
+    fewest: int,
 ) -> Days:
     """Mean features by day; a day with too few rows is left out."""
     numbers, code, sizes = np.unique(day, return_inverse=True, return_counts=True)
     sums = _sum_by(code, placed, len(numbers))
-    kept = sizes >= settings.minimum_rows
+    kept = sizes >= fewest
     at = period.start.timestamp() / tables.SECONDS_A_DAY + numbers[kept] * settings.window_days
     return Days(
         (sums / sizes[:, None])[kept],

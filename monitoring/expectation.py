@@ -156,7 +156,7 @@ class Comparison:
         value: Distance from the prediction, less the distance that chance explains.
         p_value: Probability of at least this distance where nothing drifts.
         expected: [p] the prediction.
-        window: The window, as a single day.
+        window: The window, as one or several days.
         bound: How the distance varies where nothing drifts.
     """
 
@@ -206,7 +206,9 @@ def fit_variogram(days: Days, noise: Noise) -> Variogram:
 
 
 def compare(days: Days, noise: Noise, variogram: Variogram, window: Days) -> Comparison:
-    """Compare a window, a single day in ``window``, with what earlier days lead to expect.
+    """Compare a window, one or several days in ``window``, with what earlier days lead to expect.
+
+    Several days are compared as one, each being expected to be like its own weekday and time.
 
     The squared distance, over its expectation, has approximately an F distribution, whose degrees
     of freedom follow from how many dimensions vary and from how many days that is known (Box,
@@ -215,14 +217,15 @@ def compare(days: Days, noise: Noise, variogram: Variogram, window: Days) -> Com
     """
     weights, spread = _krige(days, noise, variogram, window)
     expected: Floats = weights @ days.means
-    distance = float(np.square(window.means[0] - expected).sum())
+    rows = float(window.n.sum())
+    distance = float(np.square(window.n @ window.means / rows - expected).sum())
     of_days = noise.trace * float((weights**2 / days.n).sum())
-    chance = noise.trace / float(window.n[0]) + of_days
+    chance = noise.trace / rows + of_days
     dimensions = _count_dimensions(days, noise)
-    sizes = window.n[0] / 2.0 ** np.arange(12)
+    sizes = rows / 2.0 ** np.arange(12)
     bounds = [
         _Bound.of(days, noise, noise.trace / float(n) + of_days, spread, dimensions)
-        for n in sizes[(sizes >= np.median(days.n)) | (sizes == window.n[0])]
+        for n in sizes[(sizes >= np.median(days.n)) | (sizes == rows)]
     ]
     bound = min(bounds, key=lambda each: each.beyond_chance(_CHOSEN_AT))
     return Comparison(
@@ -236,16 +239,17 @@ def compare(days: Days, noise: Noise, variogram: Variogram, window: Days) -> Com
 
 def _krige(days: Days, noise: Noise, variogram: Variogram, window: Days) -> tuple[Floats, float]:
     """[B] weights that sum to 1, and the variance of the prediction beyond chance."""
-    count = len(days)
-    between, to_window = variogram.between(days, days), variogram.between(days, window)[:, 0]
+    count, share = len(days), window.n / window.n.sum()
+    between, to_window = variogram.between(days, days), variogram.between(days, window) @ share
     own = variogram.day + noise.trace / days.n
     system = np.ones((count + 1, count + 1))
     system[:count, :count] = np.diag(own) - between
     system[count, count] = 0.0
     target = np.append(-to_window, 1.0)
     weights = np.linalg.lstsq(system, target, rcond=None)[0][:count]
-    spread = variogram.day * (1 + float(weights @ weights))
+    spread = variogram.day * float(share @ share + weights @ weights)
     spread += float(2 * weights @ to_window - weights @ between @ weights)
+    spread -= float(share @ variogram.between(window, window) @ share)
     return weights, max(spread, 0.0)
 
 
