@@ -52,8 +52,6 @@ _MOST_VALUES = 40
 _MOST_BLOCKS = 4
 _FEWEST_SEEN = 5
 _RIDGE = 0.05
-_RETURNING = 0.5
-"""Share of what a person's choices have in common that is there on other days too."""
 Ints = NDArray[np.int64]
 
 
@@ -65,13 +63,11 @@ class _ComparedColumn:
         name: The column.
         rows: [m, p] features of each choice, less the mean of what was seen.
         day: [m] number of the window, negative before the first that is measured.
-        person: [m] number of who chose.
     """
 
     name: str
     rows: NDArray[np.float32]
     day: Ints
-    person: Ints
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Choices:
         if found is not None:
             for name, features, blocks in _list_features(found):
                 rows, events = _relate(found, features, blocks)
-                columns.append(_ComparedColumn(name, rows, found.day[events], found.person[events]))
+                columns.append(_ComparedColumn(name, rows, found.day[events]))
         return cls(settings, start, tuple(columns))
 
     def compare(
@@ -137,7 +133,6 @@ class Choices:
                     self.settings,
                     column.rows[kept],
                     column.day[kept] - first,
-                    column.person[kept],
                     period,
                 )
                 if result is not None:
@@ -197,7 +192,6 @@ class _Seen:
 
     Attributes:
         day: [n] number of the window, negative before the period that is measured.
-        person: [n] number of who acted.
         item: [n] row of ``items``.
         chosen, seen: [n] whether the event is a choice, or a view.
         items: The items table, one row each.
@@ -205,7 +199,6 @@ class _Seen:
     """
 
     day: Ints
-    person: Ints
     item: Ints
     chosen: NDArray[np.bool_]
     seen: NDArray[np.bool_]
@@ -245,7 +238,6 @@ def _read(
     main = "category_1" if "category_1" in items.column_names else column
     return _Seen(
         day=day[known].astype(np.int64),
-        person=_code(events, "user_id")[known],
         item=np.asarray(row.take(pa.array(known))).astype(np.int64),
         chosen=~seen,
         seen=seen,
@@ -338,7 +330,6 @@ def _compare(
     settings: MeasureSettings,
     rows: NDArray[np.float32],
     day: Ints,
-    person: Ints,
     period: Window,
 ) -> DriftResult | None:
     before = day < 0
@@ -359,7 +350,7 @@ def _compare(
         why = f"{found.n_current} choices, {settings.minimum_rows} are needed"
         return found.model_copy(update={"why": why})
     noise, placed = _standardise(rows, before)
-    noise = noise.times(_find_design_effect(placed, day, person, noise))
+    noise = noise.times(_find_design_effect(placed[before], day[before], noise))
     earlier = _summarise(settings, placed[before], day[before], period, settings.minimum_rows)
     here = _summarise(settings, placed[~before], day[~before], period, 1)
     compared = compare(earlier, noise, fit_variogram(earlier, noise), here)
@@ -393,22 +384,20 @@ def _standardise(
     return noise, (rows - rows[before].mean(axis=0)) @ axes.astype(np.float32)
 
 
-def _find_design_effect(
-    placed: NDArray[np.float32], day: Ints, person: Ints, noise: Noise
-) -> float:
+def _find_design_effect(rows: NDArray[np.float32], day: Ints, noise: Noise) -> float:
     """How much more the mean of a day varies than that of independent rows.
 
-    The choices of one person on one day are alike; half of that is also so on the days on which
-    the same people return.
-
-    Source: Kish, Survey Sampling, 1965.
+    People choose several things, and the same people and listings are there on the next day: what
+    neighbouring days differ by is chance, and what later ones differ by beyond it is a trend.
     """
-    before = np.flatnonzero(day < 0)
-    key = (person[before] + 1) * (1 - int(day.min())) - day[before]
-    cluster = np.unique(key, return_inverse=True)[1]
-    sums = _sum_by(cluster, placed[before], int(cluster.max(initial=0)) + 1)
-    together = float(np.square(sums).sum()) / len(before)
-    return 1.0 + _RETURNING * max(together / noise.trace - 1.0, 0.0)
+    numbers, code, sizes = np.unique(day, return_inverse=True, return_counts=True)
+    means = _sum_by(code, rows, len(numbers)) / sizes[:, None]
+    steps = np.square(np.diff(means, axis=0)).sum(axis=1)
+    usable = np.diff(numbers) == 1
+    chance = noise.trace * (1 / sizes[1:] + 1 / sizes[:-1])
+    if not usable.any():
+        return 1.0
+    return max(float(steps[usable].sum() / chance[usable].sum()), 1.0)
 
 
 def _summarise(

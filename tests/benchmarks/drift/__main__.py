@@ -56,7 +56,7 @@ def main() -> int:
         "faulty": lambda: measure_faulty(max(2, few // 2)),
         "harmful": measure_harmful,
         "calm": measure_calm,
-        "causes": lambda: print_causes(watch_all(options.incidents, 7, 2, None)),
+        "causes": lambda: print_causes(watch_all(options.incidents, 57, 2, None)),
     }
     if options.only and options.only not in parts:
         parser.error(f"there are: {', '.join(parts)}")
