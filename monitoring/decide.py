@@ -114,6 +114,9 @@ def find_drift(
     if state.evidence is not None and state.evidence.is_enough:
         drifting += [name for name in state.evidence.leading if name in series]
         drifting += sorted(drifting_now - set(drifting))
+    rates = [each for name, each in series.items() if name.startswith("live:")]
+    # One rate that can be judged shows whether people buy less; rarer events may be too few.
+    is_blind = all(_is_unmeasured(policy, each) or _is_unjudged(policy, each) for each in rates)
     named = sorted(r.name for r in name_faults(series[name][-1] for name in drifting_now))
     return Findings(
         windows=tuple(windows),
@@ -127,7 +130,8 @@ def find_drift(
         unmeasured={
             name: each[-1].why
             for name, each in series.items()
-            if _is_unmeasured(policy, each) and not _matches(name, policy.waived)
+            if not _matches(name, policy.waived)
+            and (_is_unmeasured(policy, each) or (is_blind and _is_unjudged(policy, each)))
         },
         latest={name: each[-1] for name, each in series.items()},
     )
@@ -228,7 +232,13 @@ def _choose_action(
             return Action.ALERT, ["no refit: the policy starts none for this drift (refit_on)"]
         return Action.REFIT, [f"a refit is due for {', '.join(triggers)}"]
     if incident is None or incident.cause is Cause.UNKNOWN:
-        return _weigh(policy, state)
+        action, why = _weigh(policy, state)
+        if action is Action.REFIT and state.harm and state.harm.is_measured and not state.harm.hurts:
+            return Action.WAIT, [
+                state.harm.because,
+                "no refit: the cause is unknown, and it is not sure that people buy less",
+            ]
+        return action, why
     advice = advise_action(incident, state.harm.hurts if state.harm else None)
     told = f"{incident.cause}: {advice.sentence.rstrip('.')}"
     if advice.action is Action.REFIT:
@@ -355,16 +365,18 @@ def _persists(
 
 
 def _is_unmeasured(policy: PolicySettings, each: Sequence[DriftResult]) -> bool:
-    """Whether nothing was measured for too long, or nothing could be judged for much longer.
+    """Whether nothing was measured for too long."""
+    return each[-1].level is None and _lacks_data(each, policy.insufficient_data_windows)
 
-    A rate is measured before there are enough earlier windows to compare it with.
-    """
-    measured = each[-1].level is not None
-    needed = policy.judgement_windows if measured else policy.insufficient_data_windows
-    last = each[-needed:]
-    return len(last) == needed and all(
-        result.state is DriftState.INSUFFICIENT_DATA for result in last
-    )
+
+def _is_unjudged(policy: PolicySettings, each: Sequence[DriftResult]) -> bool:
+    """Whether a rate was measured, and had too few earlier windows to compare it with."""
+    return each[-1].level is not None and _lacks_data(each, policy.judgement_windows)
+
+
+def _lacks_data(each: Sequence[DriftResult], windows: int) -> bool:
+    last = each[-windows:]
+    return len(last) == windows and all(r.state is DriftState.INSUFFICIENT_DATA for r in last)
 
 
 def _signals_fault(policy: PolicySettings, state: PolicyState, name: str) -> bool:

@@ -190,9 +190,11 @@ def list_values(cells: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 
 def count_values(cells: pa.Array) -> dict[str, int]:
     """How often each value occurs, as strings, the most frequent first."""
-    counts = pc.value_counts(list_values(cells)[0]).to_pylist()
-    counts.sort(key=lambda each: (-each["counts"], each["values"]))
-    return {each["values"]: each["counts"] for each in counts}
+    counts = pc.value_counts(list_values(cells)[0])
+    values, often = counts.field(0), counts.field(1)
+    table = pa.table({"value": values, "often": often})
+    order = pc.sort_indices(table, [("often", "descending"), ("value", "ascending")])
+    return dict(zip(values.take(order).to_pylist(), often.take(order).to_pylist(), strict=True))
 
 
 def share_values(cells: pa.Array) -> dict[str, float]:

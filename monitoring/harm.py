@@ -1,6 +1,6 @@
 """Harm: how many purchases a change costs, and whether a refit is worth its price."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from monitoring.settings import PolicySettings
@@ -12,8 +12,10 @@ _USUAL_FALL = 0.1
 """Standard deviation of true falls, as a share of the rate."""
 _NO_HARM = 0.05
 """A smaller fall, as a share of the rate, is no harm."""
-_ONE_SIDED = 1.645
-"""Standard errors of a one-sided interval of 95%."""
+_SURE_OF_NONE, _SURE_OF_HARM = 1.645, 2.326
+"""Standard errors of one-sided intervals of 95% and 99%: a fall is looked for every day."""
+_DAY_TO_DAY, _PRIOR_DAYS = 0.05, 4.0
+"""How much days differ beyond chance, as a share of the rate, and how many days that counts as."""
 _BEFORE = timedelta(days=28)
 UNSEEN = ("query-embedding/new_region", "listing-embedding/new_region")
 
@@ -63,8 +65,8 @@ def estimate_harm(
 ) -> Harm:
     """The expected loss over the policy's horizon since something drifts.
 
-    The purchase rate of the windows since then is compared with that of the four weeks before, and
-    the fall counts as far as it is sure. While no answer since then has matured, nothing is lost
+    The purchase rate of the windows since then is compared with that of the four weeks before, on
+    the same kind of days, and the fall counts as far as it is sure. While no answer since then has matured, nothing is lost
     that is known of. Where purchases are not measured at all, answers that meet what the model has
     never seen are assumed to lose ``assumed_loss`` of theirs.
 
@@ -88,19 +90,21 @@ def estimate_harm(
             is_measured=False,
             because="what it costs is not known yet: no answers since it began have matured",
         )
-    (now, now_error), (usual, usual_error) = _pool(since), _pool(before)
-    fall, error = usual - now, (now_error**2 + usual_error**2) ** 0.5
+    fall, error = _compare(since, before)
+    now = _pool(since)[0]
+    usual = now + fall
     answers = sum(r.n_current for r in since) / len(since) / window_days
     lost = _expect_fall(fall, error, usual) * answers * policy.horizon_days
-    hurts = True if fall > _ONE_SIDED * error else None
-    if fall + _ONE_SIDED * error < _NO_HARM * usual:
+    hurts = True if fall > _SURE_OF_HARM * error else None
+    if fall + _SURE_OF_NONE * error < _NO_HARM * usual:
         hurts = False
     return Harm(
         purchases=lost,
         is_measured=True,
         hurts=hurts,
         because=(
-            f"{now:.2%} of the answers lead to a purchase since it began, {usual:.2%} before: "
+            f"{now:.2%} of the answers lead to a purchase since it began, {usual:.2%} on such days "
+            f"before (± {1.96 * error:.2%}): "
             f"{lost:.3g} purchases are expected to be lost in {policy.horizon_days:g} days"
         ),
     )
@@ -126,8 +130,52 @@ def _assume(policy: PolicySettings, results: Sequence[DriftResult], window_days:
     )
 
 
+def _compare(since: Sequence[DriftResult], before: Sequence[DriftResult]) -> tuple[float, float]:
+    """How far the rate fell below that of days of the same kind before, and the standard error.
+
+    The error holds chance, and what days of a kind differ by.
+    """
+    kinds: dict[tuple[bool, int], list[DriftResult]] = {}
+    for each in before:
+        kinds.setdefault(_kind_of_day(each), []).append(each)
+    apart = _vary_between_days(kinds.values(), _pool(before)[0])
+    total = sum(r.n_current for r in since)
+    fall, variance = 0.0, 0.0
+    for kind in {_kind_of_day(each) for each in since}:
+        own = [r for r in since if _kind_of_day(r) == kind]
+        usual = kinds.get(kind, before)
+        weight = sum(r.n_current for r in own) / max(total, 1)
+        (rate, error), (expected, its_error) = _pool(own), _pool(usual)
+        fall += weight * (expected - rate)
+        days = apart * (_sum_of_squares(own) + _sum_of_squares(usual))
+        variance += weight**2 * (error**2 + its_error**2 + days)
+    return fall, variance**0.5
+
+
+def _kind_of_day(result: DriftResult) -> tuple[bool, int]:
+    """Whether it is on a weekend, and at what hour the window starts."""
+    return result.window.start.weekday() >= 5, result.window.start.hour
+
+
+def _vary_between_days(kinds: Iterable[Sequence[DriftResult]], rate: float) -> float:
+    """Variance of the rates of windows of one kind beyond chance."""
+    beyond, count = (_DAY_TO_DAY * rate) ** 2 * _PRIOR_DAYS, _PRIOR_DAYS
+    for own in kinds:
+        expected = _pool(own)[0]
+        for each in own:
+            beyond += ((each.level or 0.0) - expected) ** 2 - _pool([each])[1] ** 2
+        count += max(len(own) - 1, 0)
+    return max(beyond / count, 0.0)
+
+
+def _sum_of_squares(rates: Sequence[DriftResult]) -> float:
+    """Of the windows' shares of the answers."""
+    total = sum(r.n_current for r in rates)
+    return sum((r.n_current / max(total, 1)) ** 2 for r in rates)
+
+
 def _pool(rates: Sequence[DriftResult]) -> tuple[float, float]:
-    """The rate of several windows together, and its standard error."""
+    """The rate of several windows together, and its standard error by chance."""
     total = sum(r.n_current for r in rates)
     rate = sum(r.n_current * (r.level or 0.0) for r in rates) / max(total, 1)
     squares = sum((r.n_current * (r.interval[1] - r.interval[0])) ** 2 for r in rates if r.interval)

@@ -146,8 +146,8 @@ class PolicySettings(Settings):
         waived: Results that this installation cannot have; their lack of data is no alert.
         insufficient_data_windows: This many windows in a row in which a result was not measured are
             an alert.
-        judgement_windows: So are this many in which a rate was measured, and could not be judged
-            because there was too little to compare it with.
+        judgement_windows: So are this many in which rates of live quality were measured, and none
+            of them could be judged because there was too little to compare it with.
         cooldown_hours: The shortest time between two refits.
         retry_days: A refit that the gate refused is not tried again on the same evidence before.
         minimum_new_events: A refit needs this many events that the bundle has not seen.

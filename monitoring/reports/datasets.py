@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from evidently import DataDefinition, Dataset
 
 from monitoring.frame import (
     Array,
     Frame,
-    count_values,
     find_vector_length,
     is_list,
     is_number,
@@ -104,4 +104,4 @@ def _find_type(cells: pa.Array, name: str) -> str:
         return "time"
     if not pa.types.is_string(cells.type):
         return ""
-    return "category" if len(count_values(cells)) <= _MOST_CATEGORIES else "text"
+    return "category" if pc.count_distinct(cells).as_py() <= _MOST_CATEGORIES else "text"

@@ -23,7 +23,15 @@ IMAGE_PATCH = {
     ),
 }
 """Kustomization patch: the image with the pinned digest cannot be loaded into the node."""
-STORE = f"postgresql+psycopg://refit@postgres.{NAMESPACE}/refit"
+HOST = f"postgres.{NAMESPACE}"
+RESOLVE = f"""
+import socket
+try:
+    print(socket.gethostbyname("{HOST}"))
+except socket.gaierror:
+    pass
+"""
+STORE = f"postgresql+psycopg://refit@{HOST}/refit"
 SECRET = {"name": "refit-alert-store", "key": "PGPASSWORD"}
 PASSWORD = "only-inside-the-test-cluster"
 TOKEN = "only-inside-the-test-cluster"
@@ -105,13 +113,25 @@ class AlertStore:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until the server is ready.
+        """Wait until the server is ready and pods find it.
+
+        The cluster's DNS keeps the answer "no such name" for seconds, and the review application
+        asks as soon as it starts.
 
         Raises:
             ServiceUnreachable: The timeout expired.
         """
         self.cluster.wait_for_rollout("statefulset/postgres", NAMESPACE)
         self.cluster.wait("pod/postgres-0", "condition=Ready", NAMESPACE)  # after a crash too
+        self.cluster.wait_for_rollout("deployment/review", NAMESPACE)
+        wait_for("the name of the alert store", self._is_resolved, 90)
+
+    def _is_resolved(self) -> bool:
+        """Whether the name leads pods to the server's present address."""
+        found = self.cluster.kubectl(
+            *("exec", "deployment/review", "-n", NAMESPACE, "--", "python", "-c", RESOLVE)
+        )
+        return found.split() == [self._address()]
 
     def _address(self) -> str:
         return str(self.cluster.get("pod", "postgres-0", NAMESPACE)["status"]["podIP"])
@@ -155,5 +175,4 @@ def install_alert_store(cluster: Cluster, folder: Path) -> AlertStore:
         cluster.apply([secret, review_secret(NAMESPACE), *installed])
         store = AlertStore(cluster)
         store.wait()
-        cluster.wait_for_rollout("deployment/review", NAMESPACE)
     return store

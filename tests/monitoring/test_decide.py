@@ -160,8 +160,8 @@ PLENTY = Evidence(
     needed=60, total=900, shares={NAME: 900}, results=9, windows=3, alerts_per_month=0.5
 )
 LITTLE = PLENTY.model_copy(update={"total": 3.0, "shares": {NAME: 3.0}})
-DEAR = Harm(purchases=50, is_measured=True, because="50 purchases are lost")
-CHEAP = Harm(purchases=1, is_measured=True, because="1 purchase is lost")
+DEAR = Harm(purchases=50, is_measured=True, hurts=True, because="50 purchases are lost")
+CHEAP = Harm(purchases=1, is_measured=True, hurts=True, because="1 purchase is lost")
 DRIFTS = [r.model_copy(update={"p_value": 1e-6}) for r in series(QUERY, OK, DRIFT)]
 
 
@@ -199,11 +199,12 @@ def test_a_refit_starts_where_waiting_costs_more():
         (Cause.NEW_SUPPLY, Action.REFIT),
         (Cause.TASTE, Action.REFIT),
         (Cause.SEASON, Action.ALERT),
-        (Cause.UNKNOWN, Action.REFIT),
+        (Cause.UNKNOWN, Action.WAIT),
     ],
 )
 def test_the_action_follows_the_cause(cause, action):
-    assert weigh(cause=cause).action is action
+    unsure = DEAR.model_copy(update={"hurts": None})
+    assert weigh(harm=unsure, cause=cause).action is action
 
 
 def test_what_is_not_automatic_is_for_a_person():
@@ -222,6 +223,8 @@ def test_a_rate_that_cannot_be_judged_yet_is_no_alert_for_two_weeks():
     new = [result.model_copy(update={"level": 0.2}) for result in new]
     assert weigh(new[:13], LITTLE).action is Action.NOTHING
     assert weigh(new, LITTLE).action is Action.ALERT
+    clicks = series(("live:click-rate", "drop"), *[OK] * 14)
+    assert weigh(new + clicks, LITTLE).action is Action.NOTHING, "clicks show whether it hurts"
 
 
 def test_a_named_fault_needs_no_further_evidence_and_prevents_every_refit():
@@ -236,6 +239,18 @@ def test_a_feed_that_was_not_checked_prevents_a_refit():
     decision = weigh([*DRIFTS, *unchecked])
     assert decision.action is Action.ALERT
     assert any("so a feed may be broken" in line for line in decision.reasons)
+
+
+def test_without_a_known_cause_a_fall_must_be_sure():
+    """A refit mends some causes; of an unknown one that is not known."""
+    assert weigh(harm=DEAR).action is Action.REFIT
+    unsure = DEAR.model_copy(update={"hurts": None})
+    waits = weigh(harm=unsure)
+    assert waits.action is Action.WAIT
+    assert "the cause is unknown, and it is not sure that people buy less" in waits.reasons[-1]
+    assert weigh(harm=unsure, cause=Cause.TASTE).action is Action.REFIT
+    assumed = unsure.model_copy(update={"is_measured": False})
+    assert weigh(harm=assumed).action is Action.REFIT, "purchases are not measured here"
 
 
 def test_a_refused_refit_is_not_tried_again_on_the_same_evidence():

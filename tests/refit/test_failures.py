@@ -184,7 +184,7 @@ def error_of(fail: Callable[..., object], folder: Path) -> BaseException:
     return caught.value
 
 
-@pytest.mark.parametrize(("fail", "code", "words"), CASES, ids=lambda case: str(case)[:60])
+@pytest.mark.parametrize(("fail", "code", "words"), CASES, ids=[case[2][:60] for case in CASES])
 def test_an_error_that_a_user_can_fix_is_explained(fail, code, words, tmp_path):
     error = error_of(fail, tmp_path)
     found = explain(error)

@@ -25,6 +25,8 @@ _PLAIN = (
     "undefined missing empty (none) (blank) blank keine k.a. nv unspecified 0000-00-00 1970-01-01 "
     "tbd {} []"
 )
+_LONG = 20
+"""Longer texts never say that there is nothing."""
 NULL_WORDS = frozenset((*_PLAIN.split(" "), "not available", "not specified"))
 _OFTEN = 0.01
 _PRIOR, _PRIOR_DAYS = 0.01, 2.0
@@ -96,8 +98,10 @@ def _find_nothing(rows: Frame, column: str) -> tuple[np.ndarray, np.ndarray]:
     missing = find_missing(cells)
     if not pa.types.is_string(cells.type):
         return np.zeros(len(cells), dtype=bool), missing
-    counts = pc.value_counts(cells)
-    words = [w for w in counts.field(0).to_pylist() if w and spells_nothing(w)]
+    distinct = pc.drop_null(pc.unique(cells))
+    bare = pc.utf8_lower(pc.utf8_trim_whitespace(distinct))
+    likely = pc.is_in(bare, value_set=pa.array([*NULL_WORDS, ""]))
+    words = [word for word in distinct.filter(likely).to_pylist() if word and spells_nothing(word)]
     if not words:
         return np.zeros(len(cells), dtype=bool), missing
     found = pc.is_in(cells, value_set=pa.array(words, pa.string()))
@@ -106,7 +110,7 @@ def _find_nothing(rows: Frame, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 def spells_nothing(word: str) -> bool:
     """Whether a word says that there is no value."""
-    return len(word) < 20 and (word.strip().casefold() in NULL_WORDS or not word.strip())
+    return len(word) < _LONG and (word.strip().casefold() in NULL_WORDS or not word.strip())
 
 
 def _expect(missing: np.ndarray, before: np.ndarray, now: np.ndarray) -> float:

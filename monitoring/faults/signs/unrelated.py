@@ -135,14 +135,14 @@ def _count_naming(rows: Frame, text: str, column: str) -> float:
     if not (pa.types.is_string(texts.type) and pa.types.is_string(values.type)) or not len(texts):
         return 0.0
     named, rows_named = 0.0, 0
+    texts = pc.utf8_lower(texts)
     for each in pc.value_counts(values).to_pylist():
-        value = each["values"]
-        if not value or each["counts"] * 200 < len(texts) or len(value) < 3:
+        value, own = each["values"], each["counts"]
+        if not value or own * 200 < len(texts) or len(value) < 3:
             continue
-        own = texts.filter(pc.fill_null(pc.equal(values, value), False))
-        found = pc.match_substring(own, value, ignore_case=True)
-        elsewhere = pc.match_substring(texts, value, ignore_case=True)
-        share = (pc.sum(elsewhere).as_py() or 0) / len(texts)
-        named += max(0.0, (pc.sum(found).as_py() or 0) - share * len(own))
-        rows_named += len(own)
+        names_it = pc.match_substring(texts, value.lower())
+        found = pc.and_(names_it, pc.fill_null(pc.equal(values, value), False))
+        share = (pc.sum(names_it).as_py() or 0) / len(texts)
+        named += max(0.0, (pc.sum(found).as_py() or 0) - share * own)
+        rows_named += own
     return named / max(rows_named, 1)

@@ -27,13 +27,23 @@ REFRESH_EVERY = 5
 
 @dataclass(frozen=True)
 class CalmRun:
-    """What the monitor did in one calm market."""
+    """What the monitor did in one calm market.
+
+    Attributes:
+        name: One of ``CALM``.
+        seed: Of the market.
+        alerts: How many it raised; all of them are false.
+        refits: How many it started.
+        why: A sentence for each alert.
+        evidence: By day, as a share of what an alert needs.
+    """
 
     name: str
     seed: int
     alerts: int
     refits: int
     why: tuple[str, ...]
+    evidence: tuple[float, ...]
 
 
 def run_calm(job: tuple[str, dict[str, Any], int, int]) -> CalmRun:
@@ -48,11 +58,12 @@ def run_calm(job: tuple[str, dict[str, Any], int, int]) -> CalmRun:
             f"{alert.decision.action}: {', '.join(result.name for result in alert.results[:4])}"
             for alert in operated.alerts
         )
-        return CalmRun(name, seed, len(operated.alerts), operated.count(Action.REFIT), told)
+        alerts, refits = len(operated.alerts), operated.count(Action.REFIT)
+        return CalmRun(name, seed, alerts, refits, told, operated.evidence)
 
 
-def measure_calm(seeds: int, few: int, days: int = DAYS, processes: int = 2) -> Iterator[str]:
-    """Print a row for each calm market; yields what misses its goal.
+def live_calm(seeds: int, few: int, days: int = DAYS, processes: int = 2) -> list[CalmRun]:
+    """Live calm markets.
 
     Args:
         seeds: How many markets with weekdays, season and growth.
@@ -71,13 +82,18 @@ def measure_calm(seeds: int, few: int, days: int = DAYS, processes: int = 2) -> 
         for run in pool.map(run_calm, jobs):
             log_message(f"{run.name}, seed {run.seed}: {run.alerts} alerts, {run.refits} refits")
             runs.append(run)
+    return runs
+
+
+def print_calm(runs: Sequence[CalmRun]) -> Iterator[str]:
+    """Print a row for each calm market; yields what misses its goal."""
     for name in CALM:
         own = [run for run in runs if run.name == name]
         alerts, refits = (
             np.array([getattr(run, kind) for run in own]) for kind in ("alerts", "refits")
         )
         print_row(
-            f"{days} calm days, {name}",
+            f"{len(own[0].evidence)} calm days, {name}",
             f"{alerts.mean():.2f} alerts ({_interval(alerts)})",
             "<= 1, 0 refits",
             f"{refits.sum()} refits in {len(own)} seeds",
@@ -107,7 +123,7 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=DAYS)
     options = parser.parse_args()
     set_up_logging()
-    return bool(list(measure_calm(options.seeds, options.few, options.days)))
+    return bool(list(print_calm(live_calm(options.seeds, options.few, options.days))))
 
 
 if __name__ == "__main__":

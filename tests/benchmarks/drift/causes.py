@@ -24,7 +24,7 @@ from monitoring.decide import PolicyState, find_drift
 from monitoring.explain import ExplainContext, advise_action, collect_context, explain
 from monitoring.explain.causes import CAUSES, UNNAMED
 from monitoring.explain.moves import Moves
-from monitoring.explain.signs import SIGNS, Seen, find_signs
+from monitoring.explain.signs import SIGNS, Observed, find_signs
 from monitoring.measure import measure
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings, PolicySettings
@@ -249,7 +249,7 @@ def print_signs(every: Sequence[Watched]) -> None:
     shown: dict[tuple[str, Cause], list[bool]] = defaultdict(list)
     for each in every:
         if each.alerted:
-            states = find_signs(Seen(Moves.of(each.results), each.context))
+            states = find_signs(Observed(Moves.of(each.results), each.context))
             for name, state in states.items():
                 if state is not None:
                     shown[name, each.incident.cause].append(state)

@@ -72,6 +72,14 @@ class OperatedMarket:
         """Every alert, oldest first."""
         return self.store.alerts()[::-1]
 
+    @property
+    def evidence(self) -> tuple[float, ...]:
+        """By day, the evidence that something drifts, as a share of what an alert needs."""
+        return tuple(
+            outcome.evidence.total / outcome.evidence.needed if outcome.evidence else 0.0
+            for outcome in self.decisions
+        )
+
     def count(self, action: Action) -> int:
         """On how many days the monitor decided so."""
         return sum(outcome.decision.action is action for outcome in self.decisions)
