@@ -114,7 +114,8 @@ class Inputs:
         content: [N, F] words of the title, categories, brand and price.
         histories: [V, F] means of what each person bought before each visit.
         contexts: [V, C] the context of each visit, and 1 for whether there is a history.
-        popularity: [W + 1, N, H] logs of decayed purchases, at the begin of each window.
+        popularity: [W + 1, N, H] logs of decayed purchases at the begin of each window, relative to
+            those of the other items of then: a shop that grows has no more popular items.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -131,7 +132,7 @@ class Inputs:
         self.contexts = np.concatenate(
             [*columns, known, np.ones_like(known)], axis=1, dtype=np.float32
         )
-        self.popularity = count_decayed(stream)
+        self.popularity = compare_with_stock(count_decayed(stream), stream.listed_window)
 
     def items(self, window: int) -> Floats:
         """[N, F + H] features of all items at the begin of a window."""
@@ -233,7 +234,7 @@ def choose_length(visits: Ints, end: int) -> int:
     """The length of a window, in days, by the days of the visits of the four months before."""
     needed = ROWS * MeasureSettings().minimum_rows
     for length in LENGTHS:
-        windows = 4 * LENGTHS[-1] // length
+        windows = max(int(end - visits.min()) // length, 1)
         sizes = np.bincount((end - 1 - visits) // length, minlength=windows)[:windows]
         if (sizes >= needed).mean() >= 0.9:
             return length
@@ -293,6 +294,16 @@ def count_decayed(stream: Stream) -> Floats:
         weights = np.exp(-rates * before[:, None])
         np.add.at(counts, stream.event_item[low:high], weights)
     out[stream.count] = np.log1p(counts)
+    return out
+
+
+def compare_with_stock(popularity: Floats, listed_window: Ints) -> Floats:
+    """[W, N, H] popularity in standard deviations of the items that were listed before a window."""
+    out = np.zeros_like(popularity)
+    for window, values in enumerate(popularity):
+        stock = values[listed_window < window]
+        if len(stock):
+            out[window] = (values - stock.mean(axis=0)) / np.maximum(stock.std(axis=0), 0.1)
     return out
 
 

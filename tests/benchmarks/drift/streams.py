@@ -170,7 +170,7 @@ def print_alerts(run: StreamRun) -> None:
         f"{covered} of {len(real)}",
         "",
         f"{is_open} of all {len(falls)}; "
-        + ("no real fall" if not real else f"first after {delay} windows"),
+        + ("never open since the first" if delay is None else f"{delay} windows after the first"),
     )
     actions = Counter(str(each.action) for each in run.frozen)
     print_row("  decisions", "", "", ", ".join(f"{n} {a}" for a, n in actions.most_common()))

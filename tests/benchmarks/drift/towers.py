@@ -258,7 +258,7 @@ def _descend(
         rows = rng.integers(0, len(queries), size)
         inputs = [queries[rows], positives[rows]]
         if drawn is not None:
-            others = drawn[0][rng.integers(0, len(drawn[0]), drawn[1])]
+            others = drawn[0][rng.permutation(len(drawn[0]))[: drawn[1]]]
             inputs[1] = np.concatenate([inputs[1], others])
         raw = [x @ m for x, m in zip(inputs, matrices, strict=True)]
         length = [np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-6) for r in raw]
