@@ -92,7 +92,7 @@ def write_page(path: Path, printed: PrintedRows, took: str, missed: Sequence[str
         f"What `make bench-drift` printed, on {os.cpu_count()} cores ({platform.machine()}): "
         f"{took}. Markets are simulated, but for the real streams, and the model is a linear "
         "stand-in for the towers; the monitor is the real one, with its defaults. A command for "
-        "each part is in `tests/benchmarks/drift`, and [What was measured](measurements.md) says more.",
+        "each part is in `tests/benchmarks/drift`; [What was measured](measurements.md) says more.",
         "",
         '<figure class="picture" markdown="0">',
         '--8<-- "pictures/drift-evidence.svg"',
