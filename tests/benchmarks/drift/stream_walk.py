@@ -30,7 +30,7 @@ from refit.dataset import Split
 from refit.errors import GateRefused
 from refit.incident import Incident
 from refit.prediction import PREDICTION_SCHEMA
-from tests.benchmarks.drift.stream_data import STAMP, Stream
+from tests.benchmarks.drift.stream_data import Stream
 from tests.benchmarks.drift.stream_models import StreamModels
 from tests.benchmarks.drift.towers import Ints
 from tests.benchmarks.drift.written import write_dataset, write_index, write_table
@@ -111,7 +111,7 @@ class StreamWalk:
 
     def step(self, window: int) -> Watched:
         """Go through one window. Pages get no pictures: drawing takes most of the time."""
-        with patch("monitoring.review.pages.embed", lambda picture: ""):
+        with patch("monitoring.review.charts._to_svg", lambda *_: ""):
             self.watched.append(self._watch(window))
         return self.watched[-1]
 
@@ -221,7 +221,7 @@ class StreamWalk:
         return rows.append_column("request_id", requests)
 
     def _answer(self, model: int, window: int, log: Path, prefix: str) -> None:
-        """Answer all visits of a window, a file a day; what was bought from a list gets its id."""
+        """Answer all visits of a window; what was bought from a list gets the answer's id."""
         visits, bought = self.models.purchases(window)
         queries, lists, scores = self.models.answer(model, window, visits)
         self._note_purchases(visits, bought, lists, prefix)
@@ -248,9 +248,7 @@ class StreamWalk:
             },
             schema=PREDICTION_SCHEMA,
         )
-        for day in pc.unique(answers["time"]).to_pylist():
-            part = answers.filter(pc.equal(answers["time"], pa.scalar(day, STAMP)))
-            write_table(log / f"date={day:%Y-%m-%d}" / "part-0.parquet", part)
+        write_table(log / f"{window}.parquet", answers)
 
     def _contexts(self, rows: pa.Table) -> list[str]:
         named = rows.select(list(self.stream.context_columns)).to_pylist()

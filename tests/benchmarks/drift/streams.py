@@ -160,8 +160,10 @@ def print_alerts(run: StreamRun) -> None:
         "  alerts, and those before a window with a real fall",
         f"{len(raised)}, {followed}",
         "",
-        ", ".join(f"{number} {cause}" for cause, number in causes.most_common()),
+        _list(causes),
     )
+    subjects = Counter(s for w in raised for s in {n.split("/")[0] for n in run.frozen[w].drifting})
+    print_row("  what they are about", "", "", _list(subjects))
     covered = sum(run.frozen[i].is_open for i in real)
     is_open = sum(each.is_open for each in run.frozen[1:])
     delay = find_delay(run)
@@ -173,7 +175,11 @@ def print_alerts(run: StreamRun) -> None:
         + ("never open since the first" if delay is None else f"{delay} windows after the first"),
     )
     actions = Counter(str(each.action) for each in run.frozen)
-    print_row("  decisions", "", "", ", ".join(f"{n} {a}" for a, n in actions.most_common()))
+    print_row("  decisions", "", "", _list(actions))
+
+
+def _list(counts: Counter[str], most: int = 6) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.most_common(most))
 
 
 def print_refits(run: StreamRun) -> None:
