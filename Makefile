@@ -36,7 +36,7 @@ demo: setup  ## the whole loop, shown on one page; SOURCE=renttherunway DATA=<fo
 	@.venv/bin/refit demo $(if $(SOURCE),--source $(SOURCE)) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup  ## every quick test; ARGS="-k name" for some
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-docs: setup  ## run the commands of the tutorial and of the how-to guides; takes minutes
 	@$(RUN) -m pytest -m docs tests/docs $(ARGS)
