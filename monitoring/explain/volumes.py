@@ -22,6 +22,8 @@ _LEAST_SPREAD = 0.05
 _LIKE_DAYS = 3
 _ANSWER_DAYS = 14
 _SHOWN_FOR_HOURS = 2.0
+_RATES = ("purchases per view", "attributed")
+"""Volumes that a day without rows says nothing about; elsewhere it has 0."""
 Counts = dict[int, float]
 
 
@@ -139,7 +141,10 @@ def _count_days(times: pa.ChunkedArray, period: Window) -> Counts:
 
 
 def _compare_days(name: str, days: Counts, period: Window) -> Iterator[RowVolume]:
-    """Each day of the period beside the same weekday before; where there is none, the level."""
+    """Each day of the period beside the same weekday before; where there is none, the level.
+
+    A weekday that has never had rows, as where a shop is closed, tells nothing.
+    """
     at = np.array(sorted(day for day in days if day < 0))
     if len(at) < _FEWEST_DAYS:
         return
@@ -155,7 +160,9 @@ def _compare_days(name: str, days: Counts, period: Window) -> Iterator[RowVolume
         spread = float(np.sqrt(np.square(rest).sum() / degrees))
     for number in range(max(round((period.end - period.start) / timedelta(days=1)), 1)):
         same = alike[number % DAYS_OF_WEEK]
-        expected = float(same.mean()) if by_weekday and len(same) else level
+        if (by_weekday and not len(same)) or (name in _RATES and number not in days):
+            continue
+        expected = float(same.mean()) if by_weekday else level
         yield RowVolume(
             name=name,
             start=period.start + timedelta(days=number),
