@@ -4,13 +4,15 @@ Sixty results a day report drift by chance every day or two. So their probabilit
 **e-values**, whose mean is at most 1 where nothing drifts (calibrator: Vovk and Wang, 2021, their
 mixture over all powers), and each result's evidence grows and shrinks as an **e-detector** of
 Shiryaev and Roberts' form (Shin, Ramdas and Rinaldo, 2023). The mean of all detectors, weighted
-by family of results, is again an e-detector, however the results depend on each other. An alert
+by family of results, is again an e-detector, however the results depend on each other. A result
+over several pooled windows shares rows with its neighbours, so that every so many of them make a
+detector of their own, and its evidence is their mean. An alert
 when it reaches a number of windows has at most one false alert in so many windows on average.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from monitoring.faults import PREFIX
 from monitoring.settings import MeasureSettings, PolicySettings
@@ -18,6 +20,7 @@ from refit.drift import DriftResult
 from refit.settings import Settings
 
 DAYS_PER_MONTH = 30.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SMALLEST = 1e-12
 """Smaller probabilities count as this: how days vary is not known that far out."""
 
@@ -92,29 +95,49 @@ def collect_evidence(
             resolved starts it again.
         raised: Alerts of the last month, to be reported beside the budget.
     """
-    detectors: dict[str, float] = {}
+    detectors: dict[str, dict[int, float]] = {}
     ordered = sorted(
         (r for r in results if r.p_value is not None and not r.subject.startswith(PREFIX)),
         key=lambda r: (r.window.end, r.name),
     )
     for result in ordered:
-        detectors.setdefault(result.name, 0.0)
+        grown = detectors.setdefault(result.name, {})
         if since and result.name in since and result.window.end <= since[result.name]:
             continue
-        assert result.p_value is not None
-        grown = (1 + detectors[result.name]) * to_e_value(result.p_value)
-        detectors[result.name] = min(grown, 1e12)
+        add_evidence(grown, result)
     weights = weigh_families(detectors)
-    shares = {name: weights[name] * evidence for name, evidence in detectors.items()}
+    shares = {name: weights[name] * mean_evidence(each) for name, each in detectors.items()}
     return Evidence(
         needed=DAYS_PER_MONTH / measure.window_days / policy.alerts_per_month,
         total=sum(shares.values()),
         shares=dict(sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))),
         results=len(detectors),
-        windows=len({result.window for result in ordered}),
+        windows=len({result.window.end for result in ordered}),
         alerts_per_month=policy.alerts_per_month,
         raised=raised,
     )
+
+
+def add_evidence(grown: dict[int, float], result: DriftResult) -> None:
+    """Let the evidence of a result grow by its next window.
+
+    Args:
+        grown: Evidence by place: results that pool k windows make k detectors, each of which gets
+            a window in k, and counts it as k.
+        result: With a probability.
+    """
+    assert result.p_value is not None
+    pooled = result.pooled_windows
+    length = result.window.end - result.window.start
+    place = round((result.window.end - _EPOCH) / length) % pooled
+    for each in range(pooled):
+        grown.setdefault(each, 0.0)
+    grown[place] = min((pooled + grown[place]) * to_e_value(result.p_value), 1e12)
+
+
+def mean_evidence(grown: Mapping[int, float]) -> float:
+    """The evidence of a result over all of its detectors."""
+    return sum(grown.values()) / max(len(grown), 1)
 
 
 def weigh_families(names: Iterable[str]) -> dict[str, float]:

@@ -185,7 +185,8 @@ def rate_severity(findings: Findings, state: PolicyState) -> Severity:
     fell = [
         name
         for name in findings.drifting
-        if name.startswith("live:") and findings.latest[name].state is DriftState.DRIFT
+        if name.startswith(("live:", "promotion:"))
+        and findings.latest[name].state is DriftState.DRIFT
     ]
     if fell or state.unreadable or not findings.windows:
         return Severity.PAGE

@@ -33,6 +33,10 @@ from refit.errors import DataValidationError, RefitError
 from refit.prediction import HOLDOUT
 
 RATES = {"click": "live:click-rate", "purchase": "live:purchase-rate"}
+PROMOTION = "promotion:"
+"""Of the rates of new towers beside those of the towers before."""
+PROMOTION_WINDOWS = 7
+"""How many windows after a promotion new towers are compared with the ones before."""
 REVENUE = "live:revenue-rate"
 PARTIAL = 0.1
 """A window with a larger part before the first answer is only used where there is no other."""
@@ -64,7 +68,8 @@ def measure_live_quality(
     with prices ``live:revenue-rate``; with a holdout or organic events ``live:<kind>-lift`` (the
     model's rate relative to theirs) and ``live:market-<kind>-rate``; with outcomes
     ``live:outcome-delay``; with propensities ``live:ips-<kind>-rate``; with an index and enough
-    organic events ``live:concept``.
+    organic events ``live:concept``; in the windows after a promotion ``promotion:<kind>-rate``,
+    whose expected rate comes from the towers before.
 
     Args:
         settings: With fewer than ``minimum_rows`` answers a window is not measured.
@@ -87,6 +92,7 @@ def measure_live_quality(
     optional: list[Callable[[], list[DriftResult]]] = [
         run.measure_revenue,
         run.measure_delays,
+        run.measure_promotion,
         run.measure_propensities,
     ]
     if index is not None:
@@ -107,6 +113,7 @@ class _Run:
     embedding_version: str
     windows: Sequence[Window]
     items: Path | None
+    before: tuple[str, datetime] | None = None
 
     @cached_property
     def grid(self) -> list[Window]:
@@ -135,7 +142,9 @@ class _Run:
     @cached_property
     def answers(self) -> JoinedAnswers:
         whole = Window(start=self.periods[0].start, end=self.periods[-1].end)
-        return join_answers(self.settings, self.log, self.feed, self.embedding_version, whole)
+        return join_answers(
+            self.settings, self.log, self.feed, self.embedding_version, whole, self.before
+        )
 
     @cached_property
     def chosen(self) -> list[Flags]:
@@ -192,12 +201,32 @@ class _Run:
         first = self.first_answer
         return first is not None and self.periods[i].end <= first < self.grid[i].end
 
+    @cached_property
+    def predecessor(self) -> tuple[str, datetime] | None:
+        """The towers that answered before these, until when; None where there were none."""
+        first = self.first_answer
+        if first is None:
+            return None
+        earlier = Window(start=self.periods[0].start, end=first)
+        log = tables.read_log(self.log, ("embedding_version", "time"), earlier)
+        if not log.num_rows:
+            return None
+        last = pc.index(log["time"], pc.max(log["time"])).as_py()
+        return str(log["embedding_version"][last]), first
+
+    @cached_property
+    def promoted(self) -> int | None:
+        """The first window of the grid that is wholly of these towers, others coming before."""
+        if self.before is None:
+            return None
+        _, since = self.before
+        return next((i for i, p in enumerate(self.periods) if p.start >= since), len(self.periods))
+
     def judge(self, kind: str, chosen: Sequence[Flags]) -> list[JudgedRate]:
         """Judge one rate of some answers of each window of the grid."""
         sums = [self.answers.sums(kind, flags) for flags in chosen]
-        return judge_series(
-            self.settings, RateSeries(self.periods, sums, self.reasons), self.minimum
-        )
+        series = RateSeries(self.periods, sums, self.reasons)
+        return judge_series(self.settings, series, self.minimum, until=self.promoted)
 
     def measure_rate(self, kind: str, subject: str) -> list[DriftResult]:
         """The rate of one kind of outcome, and of whatever tells the market from the model."""
@@ -237,11 +266,13 @@ class _Run:
             sums = [self.answers.sums(kind, flags) for flags in held]
             series = RateSeries(self.periods, sums, self.reasons)
             fewest = self.settings.minimum_holdout
-            found[HOLDOUT] = judge_series(self.settings, series, fewest, model)
+            found[HOLDOUT] = judge_series(self.settings, series, fewest, model, self.promoted)
         if len(self.feed.organic.time):
             sums = organic_sums(self.settings, self.feed, kind, self.periods)
             series = RateSeries(self.periods, sums, self.reasons)
-            found[ORGANIC_RATE] = judge_series(self.settings, series, self.minimum, model)
+            found[ORGANIC_RATE] = judge_series(
+                self.settings, series, self.minimum, model, self.promoted
+            )
         return found
 
     def _report_rates(
@@ -252,14 +283,7 @@ class _Run:
         for i in range(len(self.grid) - len(self.windows), len(self.grid)):
             if self.is_new(i):
                 continue
-            episode = find_episode(model, i)
-            compared = [
-                compare_with(
-                    self.settings, name, [model[j] for j in episode], [judged[j] for j in episode]
-                )
-                for name, judged in market.items()
-            ]
-            lifts = [lift for lift in compared if lift is not None]
+            lifts = self._compare(i, model, market)
             results.append(self._report_model(kind, subject, i, model[i], lifts))
             if market:
                 results += self._report_market(
@@ -336,6 +360,52 @@ class _Run:
             detail=f"the model's rate divided by the {name}; the drop is relative",
         )
         return [rate, result]
+
+    def measure_promotion(self) -> list[DriftResult]:
+        """Rates of these towers beside those of the ones before, for some windows."""
+        if not self.is_readable or self.predecessor is None:
+            return []
+        both = replace(self, before=self.predecessor)
+        results = []
+        for kind in RATES:
+            subject = f"{PROMOTION}{kind}-rate"
+            results += both._guard(subject, partial(both._measure_promotion, kind, subject))
+        return results
+
+    def _measure_promotion(self, kind: str, subject: str) -> list[DriftResult]:
+        assert self.promoted is not None
+        measured = len(self.grid) - len(self.windows)
+        of_these = range(
+            max(self.promoted, measured),
+            min(self.promoted + PROMOTION_WINDOWS, len(self.grid)),
+        )
+        if not of_these:
+            return []
+        model = self.judge(kind, [flags & self.answers.by_model for flags in self.chosen])
+        market = self._judge_market(kind, model)
+        results = []
+        for i in (i for i in of_these if model[i].expected is not None):
+            if any(judged[i].fell for judged in market.values()):
+                lifts = self._compare(i, model, market)
+                results.append(self._report_model(kind, subject, i, model[i], lifts))
+                continue
+            detail = f"beside the towers before: {self._describe(i, model[i], kind)}"
+            towers, window = self.embedding_version, self.grid[i]
+            results.append(report_drop(subject, window, towers, model[i], True, detail))
+        return results
+
+    def _compare(
+        self, i: int, model: Sequence[JudgedRate], market: Mapping[str, Sequence[JudgedRate]]
+    ) -> list[Lift]:
+        """The fall of the model's rate beside those of rates that do not depend on it."""
+        episode = find_episode(model, i)
+        compared = [
+            compare_with(
+                self.settings, name, [model[j] for j in episode], [judged[j] for j in episode]
+            )
+            for name, judged in market.items()
+        ]
+        return [lift for lift in compared if lift is not None]
 
     def _describe(self, i: int, judgement: JudgedRate, kind: str) -> str:
         period, now = self.periods[i], judgement.now

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from monitoring import tables
 from monitoring.calibration import CalibratedMetric, MetricEntry, find_slot
+from monitoring.choices import measure_choices
 from monitoring.expectation import Comparison, Days, Floats, compare, fit_variogram
 from monitoring.faults.check import check_feeds
 from monitoring.frame import Array, Frame, mean_features, to_dense
@@ -84,6 +85,7 @@ def measure(
         index=data.index,
     )
     feeds = check_feeds(settings, reference, data, windows)
+    chosen, chosen_before = measure_choices(settings, data, windows, towers, history)
     reader = WindowReader(settings, reference, data)
     results: list[DriftResult] = []
     summaries: list[WindowSummary] = []
@@ -109,7 +111,7 @@ def measure(
 
         subjects = {result.subject for result in live}
         add_to_workspace(workspace, snapshots, reference.manifest.metrics, subjects)
-    return Measurement(tuple(results), tuple(summaries))
+    return Measurement((*results, *chosen), (*summaries, *chosen_before))
 
 
 @dataclass

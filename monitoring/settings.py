@@ -73,6 +73,8 @@ class MeasureSettings(Settings):
         index_days: With an older index, listings are insufficient data.
         panel_change: A larger share of the lists of a fixed panel of queries that changed, over
             items that both indexes hold, is drift.
+        choice_windows: So many windows of what people choose of what they see are compared
+            together; one alone shows little of taste.
         depth: How many of an answer's items count as recommended.
         mix_columns: Item columns whose mix among recommended items is measured.
         concentration_columns: Those of them whose values come and go, as sellers do: measured is
@@ -96,6 +98,7 @@ class MeasureSettings(Settings):
     reference_days: float = Field(default=28.0, gt=0)
     index_days: float = Field(default=7.0, gt=0)
     panel_change: float = Field(default=0.5, gt=0, le=1)
+    choice_windows: int = Field(default=3, ge=1)
     depth: int = Field(default=10, ge=1)
     mix_columns: tuple[str, ...] = ("category_1", "brand", "price_band", "seller_id")
     concentration_columns: tuple[str, ...] = ("seller_id",)

@@ -38,6 +38,8 @@ class DriftResult(Settings):
         interval: 95% confidence interval of the level.
         p_value: Probability of at least this value where nothing drifts; None if unknown.
         detail: Further information, e.g. how many rows were left out.
+        pooled_windows: How many windows up to this one the rows come from; such results of
+            neighbouring windows share rows.
     """
 
     subject: str
@@ -54,6 +56,7 @@ class DriftResult(Settings):
     interval: tuple[float, float] | None = None
     p_value: float | None = None
     detail: str = ""
+    pooled_windows: int = 1
 
     @property
     def name(self) -> str:

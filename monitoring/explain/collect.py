@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from monitoring import tables
-from monitoring.explain.choices import measure_choices
+from monitoring.choices import Choices
 from monitoring.explain.context import ExplainContext
 from monitoring.explain.moves import Moves
 from monitoring.explain.volumes import count_volumes
@@ -47,9 +47,15 @@ def collect_context(
     moves = Moves.of(results)
     newest, version = moves.newest, reference.manifest.embedding_version
     period = Window(start=moves.began, end=newest.end)
+    pooled = newest.end - settings.choice_windows * (newest.end - newest.start)
+    since = min(moves.began, pooled)
     collectors: dict[str, Callable[[], Any]] = {
         "volumes": lambda: count_volumes(settings, data, period),
-        "choices": lambda: tuple(measure_choices(settings, data, period, version)),
+        "choices": lambda: tuple(
+            Choices.read(settings, data, since, newest.end).compare(
+                Window(start=since, end=newest.end), version
+            )
+        ),
         "without": lambda: _measure_without(settings, reference, data, moves, results, history),
         "champion_since": lambda: _find_champion(data, version),
         "index_age_days": lambda: _find_index_ages(data, newest.end)[0],

@@ -11,9 +11,8 @@ class RowVolume(Settings):
 
     Attributes:
         name: ``listings``, ``sellers``, ``answers``, ``outcomes`` (events that followed from an
-            answer), ``organic`` (other events), ``events`` (both), ``purchases per view`` (organic
-            purchases for 1,000 organic views) or ``attributed`` (events that name an answer, for
-            1,000 on what it showed the person a moment before).
+            answer), ``organic`` (other events), ``events`` (both) or ``purchases per view``
+            (organic purchases for 1,000 organic views).
         start: Start of the day.
         rows: Rows, or different sellers.
         expected: What the same weekday and the level of earlier days lead to expect.

@@ -6,10 +6,11 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from monitoring.budget import to_e_value
+from monitoring.budget import add_evidence, mean_evidence
 from refit.drift import DriftResult, DriftState, Window
 
-LIVE = "live:"
+LIVE = ("live:", "promotion:")
+"""Rates of matured answers."""
 FEED = "feed:"
 SURE = 200.0
 """Evidence of a single result, in windows, from which on it moved."""
@@ -63,13 +64,12 @@ class Moves:
         """By name the evidence of each result that has probabilities, see ``monitoring.budget``."""
         found = {}
         for name, each in self.series.items():
-            grown, measured = 0.0, False
+            grown: dict[int, float] = {}
             for result in each:
                 if result.p_value is not None and not name.startswith(FEED):
-                    measured = True
-                    grown = min((1 + grown) * to_e_value(result.p_value), 1e12)
-            if measured:
-                found[name] = grown
+                    add_evidence(grown, result)
+            if grown:
+                found[name] = mean_evidence(grown)
         return found
 
     def has_moved(self, name: str) -> bool | None:
@@ -127,6 +127,7 @@ class Moves:
             start = self._find_start(name)
             if start is not None:
                 late = _OUTCOMES_LATE if name.startswith(LIVE) else 0
+                late += self.series[name][-1].pooled_windows - 1
                 starts.append(start - late * (self.newest.end - self.newest.start))
         return min(starts, default=self.newest.start)
 

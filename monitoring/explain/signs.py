@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 
-from monitoring.explain.choices import PREFIX as CHOICE
+from monitoring.choices import PREFIX as CHOICE
 from monitoring.explain.context import ExplainContext
 from monitoring.explain.moves import FEED, Moves
 from monitoring.subjects import EVENT_INPUTS
@@ -81,42 +81,17 @@ class CauseSign:
     absent: str
 
 
-def _has_new_lift(seen: Observed) -> bool | None:
-    """Whether the towers in service are clearly worse than the ones before them.
+def _choice(brands: bool) -> Callable[[Observed], bool | None]:
+    """Whether other brands, or other vectors, are chosen than before."""
 
-    Compared is what people do with the answers relative to people who do not get the model.
-    """
-    known = False
-    for name in ("live:click-lift", "live:purchase-lift"):
-        now = [r for n in seen.moves.find(f"{name}/*") for r in seen.moves.series[n] if r.interval]
-        before = [r for r in seen.moves.before if r.subject == name and r.interval]
-        if not now or not before:
-            continue
-        known = True
-        logs = [np.array([_log_interval(r.interval) for r in side]) for side in (now, before)]
-        (mean, error), (mean0, error0) = ((x[:, 0].mean(), _error(x[:, 1])) for x in logs)
-        if mean0 - mean > 3.0 * np.hypot(error, error0):
-            return True
-    return False if known else None
+    def is_named(name: str) -> bool:
+        return name.startswith(CHOICE + "brand") == brands
 
-
-def _log_interval(interval: tuple[float, float] | None) -> tuple[float, float]:
-    assert interval is not None
-    low, high = np.log(np.maximum(interval, 1e-6))
-    return float((low + high) / 2), float((high - low) / 3.92)
-
-
-def _error(errors: np.ndarray) -> float:
-    return float(np.sqrt(np.square(errors).sum()) / len(errors))
-
-
-def _choice(column: str) -> Callable[[Observed], bool | None]:
     def find(seen: Observed) -> bool | None:
+        if any(seen.moves.has_moved(n) for n in seen.moves.find(f"{CHOICE}*") if is_named(n)):
+            return True
         for result in seen.context.choices:
-            named = result.subject == CHOICE + column or (
-                not column and result.subject != CHOICE + "brand"
-            )
-            if named and result.p_value is not None:
+            if is_named(result.subject) and result.p_value is not None:
                 if result.p_value <= _SURE_CHOICE:
                     return True
                 return False if result.p_value >= _NO_CHOICE else None
@@ -171,11 +146,7 @@ def _asks_otherwise(seen: Observed) -> bool | None:
 
 
 def _has_fault(seen: Observed) -> bool | None:
-    """A named fault of a feed, or outcomes that no longer name the answers they follow from."""
-    named, lost = seen.moves.most_moved(FEED + "*"), seen.fell("attributed")
-    if named or lost:
-        return True
-    return named
+    return seen.moves.most_moved(FEED + "*")
 
 
 def _has_fewer_events(seen: Observed) -> bool | None:
@@ -184,12 +155,15 @@ def _has_fewer_events(seen: Observed) -> bool | None:
 
 
 def _one_column(seen: Observed) -> bool | None:
-    """Whether the results of one column of the items moved, and of no other."""
+    """Whether the results of one column of the items moved, and of no other.
+
+    Prices move by themselves in every market.
+    """
     names = seen.moves.find("input:items.*")
     columns = {name.split("/")[0] for name in names if seen.moves.has_moved(name)}
     if not columns:
         return None
-    return len(columns) == 1
+    return len(columns) == 1 and columns != {"input:items.price"}
 
 
 def _queries_alone(seen: Observed) -> bool | None:
@@ -234,8 +208,8 @@ SIGNS = (
     CauseSign(
         "one column",
         _one_column,
-        "a single column of new listings moved",
-        "not just one column of new listings moved",
+        "a single column of new listings moved, and it is not the price",
+        "not just one column of new listings moved, or it is the price",
     ),
     CauseSign(
         "picture vectors",
@@ -305,13 +279,13 @@ SIGNS = (
     ),
     CauseSign(
         "liked vectors",
-        _choice(""),
+        _choice(brands=False),
         "among what people look at they like other pictures than before",
         "among what people look at they like the same pictures as before",
     ),
     CauseSign(
         "liked brands",
-        _choice("brand"),
+        _choice(brands=True),
         "among what people look at they like other brands than before",
         "among what people look at they like the same brands as before",
     ),
@@ -329,7 +303,7 @@ SIGNS = (
     ),
     CauseSign(
         "worse than before",
-        _has_new_lift,
+        _most("promotion:*"),
         "people do less with the answers than with those of the model before",
         "people do as much with the answers as with those of the model before",
     ),

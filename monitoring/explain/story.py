@@ -114,9 +114,6 @@ def _name_fault(moves: Moves, states: States) -> tuple[str, str, str]:
     if named:
         first = min(named, key=lambda r: (r.window.start, r.p_value or 0.0, -_strength(r), r.name))
         return first.statistic, first.subject.removeprefix(FEED), first.detail
-    if states.get("named fault"):
-        said = "events that follow from an answer do not name it (request_id)"
-        return "missing", "events.request_id", said
     for sign, feed in (("fewer events", "events"), ("fewer listings", "items")):
         if states.get(sign):
             return "lost", feed, f"a part of the {feed} is missing"

@@ -10,7 +10,6 @@ import pyarrow.dataset as ds
 
 from monitoring import tables
 from monitoring.explain.context import RowVolume
-from monitoring.frame import combine
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData
 from refit.contract import EventType
@@ -20,9 +19,7 @@ DAYS_OF_WEEK = 7
 _FEWEST_DAYS = 4
 _LEAST_SPREAD = 0.05
 _LIKE_DAYS = 3
-_ANSWER_DAYS = 14
-_SHOWN_FOR_HOURS = 2.0
-_RATES = ("purchases per view", "attributed")
+_RATES = ("purchases per view",)
 """Volumes that a day without rows says nothing about; elsewhere it has 0."""
 Counts = dict[int, float]
 
@@ -37,7 +34,7 @@ def count_volumes(
     since = period.start - timedelta(days=settings.reference_days)
     whole = Window(start=since, end=period.end)
     counts: dict[str, Counts] = {}
-    for count in (_count_answers, _count_listings, _count_events, _count_attributed):
+    for count in (_count_answers, _count_listings, _count_events):
         counts |= count(data, period, whole)
     return tuple(v for name, days in counts.items() for v in _compare_days(name, days, period))
 
@@ -85,34 +82,6 @@ def _count_events(data: MonitoredData, period: Window, whole: Window) -> dict[st
         day: 1000 * bought.get(day, 0.0) / number for day, number in viewed.items()
     }
     return found
-
-
-def _count_attributed(data: MonitoredData, period: Window, whole: Window) -> dict[str, Counts]:
-    """Events that name their answer, for 1,000 on what one showed the person a moment before."""
-    since = max(whole.start, period.start - timedelta(days=_ANSWER_DAYS))
-    recent = Window(start=since, end=whole.end)
-    names = ("item_id", "user_id", "request_id")
-    events = _read(data, "events", "event_time", names, recent)
-    if events is None or "request_id" not in events.column_names:
-        return {}
-    log = tables.read_log(data.log, ("user_id", "time", "item_ids"), recent)
-    lists = combine(log["item_ids"])
-    rows = pc.list_parent_indices(lists)
-    shown = pa.table(
-        {
-            "user_id": combine(log["user_id"]).take(rows),
-            "item_id": combine(pc.list_flatten(lists)),
-            "shown": combine(log["time"]).take(rows),
-        }
-    )
-    joined = events.join(shown, keys=["user_id", "item_id"], join_type="inner")
-    if not joined.num_rows:
-        return {}
-    delay = (tables.to_days(joined["event_time"]) - tables.to_days(joined["shown"])) * 24
-    joined = joined.filter(pa.array((delay >= 0) & (delay <= _SHOWN_FOR_HOURS)))
-    named = joined.filter(pc.is_valid(joined["request_id"]))
-    every, own = (_count_days(t["event_time"], period) for t in (joined, named))
-    return {"attributed": {day: 1000 * own.get(day, 0.0) / n for day, n in every.items()}}
 
 
 def _read(

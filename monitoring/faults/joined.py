@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from monitoring import tables
 from monitoring.faults.feed import Feed
+from monitoring.frame import combine
+from refit.contract import INTEREST, EventType
 
 _EVENTS = 20_000
 _DAYS_BEFORE = 3.0
@@ -40,6 +42,43 @@ def read_listed(feed: Feed) -> ListedEvents | None:
         feed.scratch["joined"] = _read(feed, ds.dataset(str(items)))
     found: ListedEvents | None = feed.scratch["joined"]
     return found
+
+
+@dataclass(frozen=True)
+class ChosenEvents:
+    """Whether what people chose was viewed by them before, in a window and on the days before it.
+
+    Attributes:
+        viewed, viewed_before: [n] of each like, cart, offer and purchase.
+    """
+
+    viewed: NDArray[np.bool_]
+    viewed_before: NDArray[np.bool_]
+
+
+def read_chosen(feed: Feed) -> ChosenEvents | None:
+    """Choices beside the views before them; None where events are not timed or have no views."""
+    names = ["user_id", "item_id", "event_type", "event_time"]
+    if not feed.is_timed or not set(names) <= set(feed.rows.names):
+        return None
+    first = feed.start - _DAYS_BEFORE
+    events = feed.read_beside(names, [(first - 1.0, feed.start + feed.days)])
+    kind = events["event_type"]
+    is_view = np.asarray(pc.fill_null(pc.equal(kind, str(EventType.VIEW)), False))
+    chosen = [str(each) for each in INTEREST if each is not EventType.VIEW]
+    is_choice = np.asarray(pc.is_in(kind, value_set=pa.array(chosen)))
+    if not is_view.any():
+        return None
+    users, items = (combine(events[n]).dictionary_encode().indices for n in names[:2])
+    user, item = (np.asarray(pc.fill_null(c, -1)).astype(np.int64) for c in (users, items))
+    _, pair = np.unique(user * (item.max() + 2) + item, return_inverse=True)
+    times = tables.to_days(events["event_time"])
+    earliest = np.full(int(pair.max()) + 1, np.inf)
+    np.minimum.at(earliest, pair[is_view], times[is_view])
+    viewed = earliest[pair] <= times
+    known = is_choice & (user >= 0) & (item >= 0) & (times >= first)
+    now = times >= feed.start
+    return ChosenEvents(viewed[known & now], viewed[known & ~now])
 
 
 def _read(feed: Feed, items: ds.Dataset) -> ListedEvents | None:

@@ -100,6 +100,7 @@ def judge_series(
     series: RateSeries,
     minimum: float,
     leader: Sequence[JudgedRate] | None = None,
+    until: int | None = None,
 ) -> list[JudgedRate]:
     """Judge every window by those before it that did not fall.
 
@@ -112,6 +113,7 @@ def judge_series(
         minimum: A window with fewer answers is neither judged nor part of a baseline.
         leader: Judgements of another rate in the same windows, with which this one is compared:
             what is left out of its baselines is left out here, too.
+        until: Windows from this one on are in no baseline: other towers answered.
     """
     judged: list[JudgedRate] = []
     for i, now in enumerate(series.sums):
@@ -123,7 +125,7 @@ def judge_series(
             continue
         earlier = [
             j
-            for j in range(i)
+            for j in range(i if until is None else min(i, until))
             if judged[j].usable
             and not _fell_for_good(judged, j)
             and not (leader and _fell_for_good(leader[:i], j))

@@ -192,13 +192,16 @@ def join_answers(
     feed: EventFeed,
     embedding_version: str,
     period: Window,
+    before: tuple[str, datetime] | None = None,
 ) -> JoinedAnswers:
     """Join the answers of a period with their outcomes.
+
+    With ``before``, answers of other towers until a time count as well.
 
     An answer that was logged twice counts once, and so does an item that was bought twice. A
     price counts at most as much as ``winsor_quantile`` of all prices that were paid.
     """
-    answers = _read_answers(log, embedding_version, period)
+    answers = _read_answers(log, embedding_version, period, before)
     time = _microseconds(answers["time"])
     n, outcomes = len(time), feed.outcomes
     position = pc.index_in(outcomes.request, value_set=answers["request_id"].combine_chunks())
@@ -235,9 +238,16 @@ def join_answers(
     )
 
 
-def _read_answers(log: Path, embedding_version: str, period: Window) -> pa.Table:
+def _read_answers(
+    log: Path, embedding_version: str, period: Window, before: tuple[str, datetime] | None
+) -> pa.Table:
     answers = tables.read_log(log, LOG_COLUMNS, period)
-    answers = answers.filter(pc.equal(answers["embedding_version"], embedding_version))
+    own = pc.equal(answers["embedding_version"], embedding_version)
+    if before is not None:
+        towers, until = before
+        earlier = pc.less(answers["time"], pa.scalar(until, UTC_TIME))
+        own = pc.or_(own, pc.and_(pc.equal(answers["embedding_version"], towers), earlier))
+    answers = answers.filter(own)
     answers = answers.take(pc.sort_indices(answers, sort_keys=[("time", "ascending")]))
     return answers.take(pa.array(once(answers["request_id"])))
 

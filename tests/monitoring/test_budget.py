@@ -50,6 +50,20 @@ def test_false_alerts_keep_to_the_budget():
     assert alerts <= days / 10 * 1.5
 
 
+def test_windows_that_share_rows_do_not_add_up():
+    random = np.random.default_rng(0)
+    alone = [result("scores/a", day, 1e-3) for day in range(3)]
+    pooled = [r.model_copy(update={"pooled_windows": 3}) for r in alone]
+    shared, apart = (collect_evidence(POLICY, MEASURE, r).total for r in (pooled, alone))
+    assert shared < apart / 100
+    calm = [
+        result("choice:a/b", day, p).model_copy(update={"pooled_windows": 3})
+        for day, p in enumerate(random.uniform(size=3000))
+    ]
+    grown = [collect_evidence(POLICY, MEASURE, calm[day : day + 30]).total for day in range(2970)]
+    assert np.mean(grown) <= 30
+
+
 def test_a_clear_change_is_enough_at_once_and_a_faint_one_when_it_lasts():
     calm = [result(name, 0, 0.5) for name in ("scores/a", "mix:brand/b", "query-embedding/c")]
     assert not collect_evidence(POLICY, MEASURE, calm).is_enough

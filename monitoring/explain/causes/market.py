@@ -6,7 +6,7 @@ from refit.incident import Cause
 CAUSE = Cause.MARKET
 MEANING = "the whole market changed, with and without recommendations"
 SHOWS = {
-    "one column": "sometimes",
+    "one column": "never",
     "named fault": "impossible",
     "new values": "never",
     "listed shares": "rarely",

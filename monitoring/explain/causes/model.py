@@ -29,7 +29,14 @@ SHOWS = {
     "worse than before": "often",
     "queries alone": "often",
 }
-FOLLOWS = ("query-embedding/*", "scores/*", "mix:*", "live:*", "input:events.event_type/*")
+FOLLOWS = (
+    "query-embedding/*",
+    "scores/*",
+    "mix:*",
+    "live:*",
+    "promotion:*",
+    "input:events.event_type/*",
+)
 ACTION = Action.ROLL_BACK
 ADVICE = (
     "Roll back to the champion before, or restore what the server lacks (histories, contexts), and "

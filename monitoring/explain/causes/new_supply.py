@@ -6,13 +6,13 @@ from refit.incident import Cause
 CAUSE = Cause.NEW_SUPPLY
 MEANING = "sellers list other things than before"
 SHOWS = {
-    "one column": "never",
+    "one column": "rarely",
     "named fault": "impossible",
     "new values": "sometimes",
     "listed shares": "always",
     "prices": "sometimes",
     "missing values": "never",
-    "picture vectors": "often",
+    "picture vectors": "sometimes",
     "asked for": "sometimes",
     "queries": "sometimes",
     "scores": "sometimes",
@@ -37,6 +37,7 @@ FOLLOWS = (
     "scores/*",
     "mix:*",
     "live:*",
+    "choice:*",
 )
 ACTION = Action.REFIT
 ADVICE = (

@@ -36,6 +36,7 @@ FOLLOWS = (
     "scores/*",
     "mix:*",
     "live:*",
+    "choice:*",
 )
 ACTION = Action.REFIT
 ADVICE = "Refit once there are enough new events: only they say what people like now."

@@ -8,6 +8,7 @@ MEANING = "a feed is broken"
 SHOWS = {
     "one column": "sometimes",
     "fewer events": "sometimes",
+    "model fell": "sometimes",
     "named fault": "always",
     "listed shares": "sometimes",
     "purchases fell": "never",
@@ -25,6 +26,7 @@ FOLLOWS = (
     "scores/*",
     "mix:*",
     "live:*",
+    "choice:*",
 )
 ACTION = Action.QUARANTINE
 ADVICE = (

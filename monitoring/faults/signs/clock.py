@@ -7,6 +7,8 @@ import numpy as np
 
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
+from monitoring.faults.answered import REQUEST, read_answered
+from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed, code_cells
 from monitoring.faults.known import SLOTS, count_by_slot
 
@@ -25,6 +27,9 @@ _PARTS = (0.3, 0.5, 0.7, 1.0)
 _GAIN = 20.0
 _MOST_VALUES = 10
 _SHARE = 0.05
+_ALIKE = np.array([-1.0, 1.0])
+"""Quarters of an hour around a shift."""
+_SHARE_BETWEEN_DAYS = 0.01
 _SILENCE = 0.05
 
 
@@ -43,6 +48,35 @@ def find(feed: Feed) -> Iterator[Sign]:
         if len(values) > _MOST_VALUES:
             continue
         yield _compare_sources(feed, column, values)
+    yield from _compare_delays(feed)
+
+
+def _compare_delays(feed: Feed) -> Iterator[Sign]:
+    """The share of events that come a fixed time before, or long after, the answer they name.
+
+    People answer within minutes or not at all, and never before: hours in between, the same for
+    many, are a clock that is off for some of the rows.
+    """
+    found = read_answered(feed)
+    if found is None:
+        return
+    n, n0 = len(found.delays), len(found.delays_before)
+    if min(n, n0) < feed.settings.minimum_rows:
+        return
+    edges = (np.array(_SHIFTS)[:, None] + _ALIKE) / SLOTS
+    now, before = (
+        np.array([((delays >= low) & (delays < high)).sum() for low, high in edges])
+        for delays in (found.delays, found.delays_before)
+    )
+    best = int((now / n - before / n0).argmax())
+    rate, k, k0 = feed.settings.rate, int(now[best]), int(before[best])
+    share, chance, p = compare_shares(k, n, k0, n0, rate, _SHARE_BETWEEN_DAYS)
+    hours = _SHIFTS[best] / 4
+    detail = (
+        f"{k / n:.0%} of the events come {abs(hours):g} hours {'after' if hours > 0 else 'before'} "
+        f"the answer that they name, on the days before {k0 / n0:.1%}"
+    )
+    yield Sign(REQUEST, max(share, 0.0), max(_SHARE, chance), detail, p, n0, n)
 
 
 def _compare_sources(feed: Feed, column: str, values: list[str]) -> Sign:
@@ -113,10 +147,10 @@ class _Shifts:
         slots = np.arange(SLOTS)
         steps = np.array(_SHIFTS)[:, None]
         seen = np.where(steps > 0, slots >= steps, slots < SLOTS + steps)[:, None, :] & there
-        rolled = np.stack([np.roll(profile, quarters) for quarters in _SHIFTS])
+        rolled = profile[(slots - steps) % SLOTS]
         share = np.array(parts)[:, None]
         mixed = (1 - share) * profile + share * rolled[:, None, :]
-        usual = np.stack([np.roll(profile, quarters) for quarters in _USUAL_SHIFTS])[None]
+        usual = profile[(slots - np.array(_USUAL_SHIFTS)[:, None]) % SLOTS][None]
         return cls(_to_logs(mixed, seen), _to_logs(usual, seen), parts)
 
     def find(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,42 +34,48 @@ _STRANGE = 0.5
 def find(feed: Feed) -> Iterator[Sign]:
     """For each text column, how many texts are unreadable."""
     for column in feed.columns("text", "category"):
-        before, now = (_read(rows, column) for rows in (feed.known.rows, feed.rows))
-        n, n0 = len(now), len(before)
+        (before, rows0), (now, rows) = (_read(r, column) for r in (feed.known.rows, feed.rows))
+        n, n0 = int(rows.sum()), int(rows0.sum())
         if not n0:
             continue
         if n < feed.settings.minimum_rows:
             why = f"{n} texts, {feed.settings.minimum_rows} are needed"
             yield Sign(column, why=why, n_reference=n0, n_current=n)
             continue
-        broken, broken0 = (pc.match_substring_regex(t, _MOJIBAKE) for t in (now, before))
-        k, k0 = (pc.sum(found).as_py() or 0 for found in (broken, broken0))
+        broken, broken0 = (_find_broken(texts) for texts in (now, before))
+        k, k0 = int(rows[broken].sum()), int(rows0[broken0].sum())
         threshold = _LEAST
-        strange = _count_strange(now, before)
+        strange = _count_strange(now, rows, before)
         if strange > _STRANGE * n and strange > k:
             k, k0, threshold = strange, 0, _STRANGE
         share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
-        example = pc.filter(now, broken)
+        example = now.filter(pa.array(broken))
         shown = (example if len(example) else now)[0].as_py()[:30]
         detail = f"{share:.0%} of the new values of {column} are unreadable, such as {shown!r}"
         yield Sign(column, max(share, 0.0), max(threshold, chance), detail, p, n0, n)
 
 
-def _read(rows: Frame, column: str) -> pa.Array:
-    cells = rows.column(column)
+def _read(frame: Frame, column: str) -> tuple[pa.Array, np.ndarray]:
+    """The different texts of a column, and [m] the rows of each."""
+    cells = frame.column(column)
     if not pa.types.is_string(cells.type):
-        return pa.array([], pa.string())
-    return pc.drop_null(cells)
+        return pa.array([], pa.string()), np.empty(0, dtype=np.int64)
+    counts = pc.value_counts(pc.drop_null(cells))
+    return counts.field("values"), np.asarray(counts.field("counts"))
 
 
-def _count_strange(now: pa.Array, before: pa.Array) -> int:
-    """Texts most of whose characters beyond ASCII the reference never had."""
-    sample = now.slice(0, 20_000)
-    known = set(_read_letters(before)[0].tolist())
-    letters, rows = _read_letters(sample)
-    strange = (letters > 127) & ~np.isin(letters, np.array(sorted(known), dtype=letters.dtype))
-    hit = np.bincount(rows[strange], minlength=len(sample)) >= 2
-    return round(float(hit.sum()) * len(now) / max(len(sample), 1))
+def _find_broken(texts: pa.Array) -> np.ndarray:
+    found = pc.match_substring_regex(texts, _MOJIBAKE)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _count_strange(now: pa.Array, rows: np.ndarray, before: pa.Array) -> int:
+    """Rows with two characters beyond ASCII that the reference never had."""
+    known = np.unique(_read_letters(before)[0])
+    letters, place = _read_letters(now)
+    strange = (letters > 127) & ~np.isin(letters, known)
+    hit = np.bincount(place[strange], minlength=len(now)) >= 2
+    return int(rows[hit].sum())
 
 
 def _read_letters(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:

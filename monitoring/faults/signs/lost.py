@@ -1,4 +1,8 @@
-"""Listings that people act on, but that the items feed does not have."""
+"""A part of a feed that is not there, while what goes with it is.
+
+People act on listings that the items feed does not have, or like and buy what the events do not
+show them looking at.
+"""
 
 from collections.abc import Iterator
 
@@ -8,20 +12,46 @@ from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
-from monitoring.faults.joined import read_listed
+from monitoring.faults.joined import read_chosen, read_listed
 
-UNIT = "difference of the shares of events on unknown listings"
+UNIT = "difference of the shares of events that lack what goes with them"
 RUNBOOK = Advice(
-    "People act on listings that the items feed does not have: a part of it is lost.",
-    "Ask the owner of the items feed which listings it leaves out, beginning with those that the "
-    "events name. They cannot be recommended, and training does not know what they are.",
+    "People act on listings that the items feed does not have, or choose what the events do not "
+    "show them looking at: a part of the feed is lost.",
+    "Ask the owner of the feed which rows it leaves out, beginning with those that the events "
+    "name. Unknown listings cannot be recommended, and lost events look like a fall of all rates.",
 )
 TABLES = ("events",)
 _LEAST = 0.02
+_USUALLY_VIEWED = 0.5
+_BETWEEN_DAYS = 0.01
 
 
 def find(feed: Feed) -> Iterator[Sign]:
-    """How many more events are on unknown listings than on the days before."""
+    """How many more events lack their listing, or the view before them, than on earlier days."""
+    yield from _find_lost_listings(feed)
+    yield from _find_lost_views(feed)
+
+
+def _find_lost_views(feed: Feed) -> Iterator[Sign]:
+    found = read_chosen(feed)
+    if found is None:
+        return
+    n, n0 = len(found.viewed), len(found.viewed_before)
+    if n < feed.settings.minimum_rows or n0 < feed.settings.minimum_rows:
+        return
+    k, k0 = int((~found.viewed).sum()), int((~found.viewed_before).sum())
+    if k0 > _USUALLY_VIEWED * n0:
+        return  # here people choose without a view
+    share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate, _BETWEEN_DAYS)
+    detail = (
+        f"{k / n:.0%} of what people liked or bought has no view by them before, on the days "
+        f"before {k0 / n0:.1%}: a part of the events is lost"
+    )
+    yield Sign("", max(share, 0.0), max(_LEAST, chance), detail, p, n0, n)
+
+
+def _find_lost_listings(feed: Feed) -> Iterator[Sign]:
     joined = read_listed(feed)
     if joined is None:
         return

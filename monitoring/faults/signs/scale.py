@@ -1,13 +1,21 @@
-"""Numbers in another unit: cents for euros, another currency, in all rows or in some."""
+"""Numbers in another unit: cents for euros, another currency, in all rows or in some.
+
+A price that is written in another unit is not what people see and pay: the events on the same
+listings say the old one. Where events carry prices, that tells a broken feed from a market in which
+everything costs more, whatever the factor. Only a factor that no market reaches is a fault though
+both feeds agree.
+"""
 
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.stats import binom
 
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.priced import PairedPrices, read_paired_prices
 from monitoring.frame import Frame, read_numbers
 
 UNIT = "powers of ten that numbers moved by, or the share of rows far outside what was known"
@@ -19,6 +27,14 @@ RUNBOOK = Advice(
 TABLES = ("items", "events")
 _LEAST = 0.45
 """Powers of ten (a factor of 2.8): what doubles may be a market."""
+_IMPOSSIBLE = 0.85
+"""Powers of ten (a factor of 7) that no market moves by in days."""
+_SAME = 0.01
+"""Powers of ten within which two prices are the same."""
+_REPRICED = 0.05
+"""Powers of ten by which sellers change prices."""
+_FACTORS = 100
+"""Factors that are looked for."""
 _SHARE = 0.02
 _AGREE = 0.15
 _GROUPS = ("category_2", "category_1", "brand", "condition", "event_type", "wanted_category")
@@ -27,6 +43,14 @@ _GROUPS = ("category_2", "category_1", "brand", "condition", "event_type", "want
 def find(feed: Feed) -> Iterator[Sign]:
     """For each column of numbers the common factor, then the share of rows with one."""
     for column in feed.columns("number"):
+        pairs = read_paired_prices(feed) if (feed.name, column) == ("items", "price") else None
+        if pairs is not None and len(pairs.new) >= feed.settings.minimum_rows:
+            found = _compare_pairs(column, pairs, feed.settings.rate)
+            if found.is_found:
+                yield found
+                continue
+        else:
+            pairs = None
         before, now = _find_residuals(feed, column)
         if len(before) < feed.settings.minimum_rows:
             continue
@@ -44,9 +68,36 @@ def find(feed: Feed) -> Iterator[Sign]:
                 f"{column} of new rows is {factor:.3g} times {much} as before, in all categories"
                 f"{_guess(factor)}"
             )
-            yield Sign(column, abs(float(middle)), _LEAST, detail, 0.0, len(before), len(now))
+            least = _LEAST if pairs is None else _IMPOSSIBLE
+            yield Sign(column, abs(float(middle)), least, detail, 0.0, len(before), len(now))
             continue
-        yield _find_share(column, before, now, feed.settings.rate)
+        apart = _find_share(column, before, now, feed.settings.rate)
+        if pairs is not None and (found.value or 0.0) < 0.5 * (apart.value or 0.0):
+            apart = found  # people act at these prices: it is the market
+        yield apart
+
+
+def _compare_pairs(column: str, pairs: PairedPrices, rate: float) -> Sign:
+    """The share of new listings whose price is one common factor away from that of their events.
+
+    Sellers change prices too, but not by one factor.
+    """
+    n, n0 = len(pairs.new), len(pairs.before)
+    steps, counts = np.unique(np.round(pairs.new / _SAME), return_counts=True)
+    counts[np.abs(steps) * _SAME < _REPRICED] = 0
+    step = float(steps[counts.argmax()]) * _SAME
+    near, near0 = (np.abs(side - step) <= _SAME for side in (pairs.new, pairs.before))
+    if not counts.any():
+        return Sign(column, 0.0, _SHARE, "", 1.0, n0, n)
+    k = int(near.sum())
+    usual = (near0.sum() + 1) / (n0 + 2)
+    p = min(1.0, _FACTORS * float(binom.sf(k - 1, n, usual)))
+    chance = float(binom.isf(rate / _FACTORS, n, usual)) / n
+    detail = (
+        f"{column} of {k / n:.0%} of the new listings is {10.0**step:.3g} times the {column} at "
+        f"which people act on them{_guess(10.0 ** abs(step))}"
+    )
+    return Sign(column, k / n, max(_SHARE, chance), detail, p, n0, n)
 
 
 def _find_share(column: str, before: np.ndarray, now: np.ndarray, rate: float) -> Sign:

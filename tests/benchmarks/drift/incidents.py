@@ -223,10 +223,12 @@ def _encoder(rng: np.random.Generator, size: int) -> dict[str, Any]:
     return _upstream(fields)
 
 
-def _operation(name: str, cause: Cause, action: Action, much: tuple[float, float, float]) -> Draw:
+def _operation(
+    name: str, cause: Cause, action: Action, much: tuple[float, float, float], **fields: Any
+) -> Draw:
     def draw(rng: np.random.Generator, size: int) -> dict[str, Any]:
         value = much[size] * float(rng.uniform(0.9, 1.0))
-        return {"cause": cause, "action": action, "operation": (name, value)}
+        return {"cause": cause, "action": action, "operation": (name, value), **fields}
 
     return draw
 
@@ -314,7 +316,10 @@ KINDS: dict[str, Draw] = {
         "price_inflation", Cause.MARKET, Action.ALERT, (0.4, 1.0, 2.0), (Action.REFIT,)
     ),
     "old index": _index_age,
-    "worse model": _operation("promote worse", Cause.MODEL, Action.ROLL_BACK, (0.2, 0.4, 0.8)),
+    # Only outcomes show that a model is worse, and they mature after 30 hours.
+    "worse model": _operation(
+        "promote worse", Cause.MODEL, Action.ROLL_BACK, (0.2, 0.4, 0.8), days=7
+    ),
     "lost histories": _operation("lose histories", Cause.MODEL, Action.ROLL_BACK, (0.3, 0.6, 1.0)),
 }
 """The kinds of incidents, and how the rest of one is drawn."""

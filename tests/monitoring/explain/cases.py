@@ -74,7 +74,7 @@ def lived(*moved, names=USUAL, unmeasured=(), days=DAYS):
 
 
 def volumes(**factors):
-    names = ("listings", "answers", "outcomes", "organic", "events", "attributed", "purchases")
+    names = ("listings", "answers", "outcomes", "organic", "events", "purchases")
     return tuple(
         RowVolume(
             name="purchases per view" if name == "purchases" else name,

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from monitoring.choices import Choices, measure_choices
 from monitoring.explain import collect_context, explain
-from monitoring.explain.choices import measure_choices
 from monitoring.explain.volumes import count_volumes
 from monitoring.measure import measure
 from monitoring.reference import Reference
@@ -90,22 +90,42 @@ LAST = Window(start=START + timedelta(days=13), end=START + timedelta(days=14))
 
 @pytest.mark.parametrize(("last", "state"), [(0.8, DriftState.OK), (0.2, DriftState.DRIFT)])
 def test_what_people_like_among_what_they_see(shopped, last, state):
-    found = {r.subject: r for r in measure_choices(SETTINGS, shopped(last=last), LAST, "t1")}
+    found = {r.subject: r for r in choose(shopped(last=last), LAST)}
     assert set(found) == {"choice:image_embedding", "choice:brand"}
     assert found["choice:image_embedding"].state is state
     assert found["choice:brand"].state is DriftState.OK
 
 
+def choose(data, period):
+    return Choices.read(SETTINGS, data, period.start, period.end).compare(period, "t1")
+
+
 def test_choices_need_earlier_days(shopped):
-    start = Window(start=START + timedelta(days=2), end=START + timedelta(days=3))
-    found = measure_choices(SETTINGS, shopped(), start)
-    assert {r.state for r in found} == {DriftState.INSUFFICIENT_DATA}
-    assert "2 earlier days" in found[0].why
+    assert choose(shopped(), Window(start=START + timedelta(days=2), end=LAST.end)) == []
 
 
-def test_events_that_name_no_answer_are_counted(shopped):
+def test_choices_of_several_windows_are_compared_together(shopped):
+    pooled = MeasureSettings(choice_windows=2)
+    windows = daily_windows(LAST.end, 2)
+    results, summaries = measure_choices(pooled, shopped(last=0.2), windows, "t1")
+    assert {(r.window, r.pooled_windows) for r in results} == {(w, 2) for w in windows}
+    images = [r for r in results if r.subject == "choice:image_embedding"]
+    assert [r.state for r in images] == [DriftState.OK, DriftState.DRIFT]
+    assert [s.drifted for s in summaries if s.subject == images[0].subject] == [False, True]
+
+
+def test_windows_that_drifted_are_not_what_is_expected_of_choices(shopped):
+    data, two = shopped(last=0.2), MeasureSettings(choice_windows=2)
+    _, summaries = measure_choices(two, data, [LAST], "t1")
+    choices = Choices.read(SETTINGS, data, LAST.end, LAST.end + timedelta(days=1))
+    days = {len(set(c.day.tolist())) for c in choices.columns}
+    assert days == {14}
+    drifted = {(s.subject, s.window.start) for s in summaries if s.drifted}
+    assert drifted == {("choice:image_embedding", LAST.start)}
+
+
+def test_volumes_are_counted_by_day(shopped):
     volumes = {v.name: v for v in count_volumes(SETTINGS, shopped(answers_named=0.5), LAST)}
-    assert volumes["attributed"].ratio == pytest.approx(0.5, abs=0.2)
     assert volumes["answers"].ratio == pytest.approx(1.0)
     assert volumes["outcomes"].ratio == pytest.approx(0.5, abs=0.2)
 
@@ -142,7 +162,7 @@ def test_a_day_on_which_a_shop_is_closed_tells_nothing(tmp_path):
 def test_without_events_or_items_nothing_is_counted_of_them(shopped):
     data = MonitoredData(shopped().log)
     assert {v.name for v in count_volumes(SETTINGS, data, LAST)} == {"answers"}
-    assert measure_choices(SETTINGS, data, LAST) == []
+    assert choose(data, LAST) == []
 
 
 def test_a_new_category_is_named_with_what_follows_from_it(marketplace):

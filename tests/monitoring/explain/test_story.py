@@ -51,8 +51,8 @@ def test_a_named_fault_is_an_upstream_fault():
 
 
 def test_outcomes_that_name_no_answer_are_an_upstream_fault():
-    known = context(factors={"attributed": 0.6, "outcomes": 0.6})
-    story = tell("live:click-lift/drop", "live:purchase-lift/drop", known=known)
+    lost = "feed:events.request_id/unattributed"
+    story = tell("live:click-lift/drop", "live:purchase-lift/drop", lost)
     assert (story.cause, story.feed) == (Cause.UPSTREAM_FAULT, "events.request_id")
 
 
@@ -105,17 +105,9 @@ def test_queries_that_move_by_themselves_are_the_model():
 
 
 def test_a_new_champion_that_people_follow_less_is_the_model():
-    earlier = [
-        result("live:click-lift/drop", day(n), towers="t1", level=1.5, interval=(1.4, 1.6))
-        for n in range(CALM)
-    ]
-    since = [
-        r.model_copy(update={"level": 1.0, "interval": (0.9, 1.1)})
-        if r.subject == "live:click-lift"
-        else r
-        for r in lived()
-        if r.window.start >= BEGAN
-    ]
+    earlier = [result("live:click-rate/drop", day(n), towers="t1") for n in range(CALM)]
+    worse = "promotion:click-rate/drop"
+    since = [r for r in lived(worse) if r.window.start >= BEGAN]
     story = explain([*earlier, *since], None, context(champion_since=BEGAN))
     assert story.cause is Cause.MODEL
 

@@ -1,5 +1,6 @@
 """Every named fault is found and rightly named in its first window; true changes are not faults."""
 
+import dataclasses
 import types
 from datetime import timedelta
 
@@ -19,8 +20,10 @@ from monitoring.windows import MonitoredData
 from refit.dataset import EVENTS_FILE, ITEMS_FILE
 from refit.drift import DriftState, Window
 from refit.errors import DataValidationError
+from refit.prediction import PREDICTION_SCHEMA
 from simulation.feed_faults import FeedFault, encode_again
 from simulation.marketplace import Marketplace
+from tests.monitoring.quality.feeds import answer
 
 SMALL = {"days": 22, "n_shoppers": 500, "listings_per_day": 150.0, "visits_per_day": 500.0}
 KNOWN_DAYS = 18
@@ -97,6 +100,8 @@ FOUND = [
     ("items.price/scale", {"name": "number_scaled"}),
     ("items.price/scale", {"name": "number_scaled", "factor": 11.2}),
     ("items.price/scale", {"name": "number_scaled", "share": 0.25}),
+    ("items.price/scale", {"name": "number_scaled", "share": 0.15, "factor": 4.3}),
+    ("items.price/scale", {"name": "number_scaled", "factor": 0.5}),
     ("items.price/rewritten", {"name": "number_scaled", "whole": True}),
     ("items.price/impossible", {"name": "number_overflows"}),
     ("items.category_1/renamed", {"name": "values_renamed"}),
@@ -196,6 +201,59 @@ def test_listings_that_are_encoded_again_show_the_encoder(feeds, fault, expected
     assert words in named[0].detail
 
 
+def test_events_without_the_views_before_them_are_lost(feeds):
+    def export(tables, now):
+        events, random = tables["events"], np.random.default_rng(0)
+        old = pc.less(events["event_time"], pa.scalar(feeds.day(KNOWN_DAYS), TIME))
+        kept = random.random(events.num_rows) < 0.7
+        return {**tables, "events": events.filter(pc.or_(old, pa.array(kept)))}
+
+    named = name_faults(feeds.check(KNOWN_DAYS, export))
+    assert [r.name for r in named] == ["feed:events/lost"]
+    assert "has no view by them before" in named[0].detail
+
+
+def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0):
+    """Every event follows from an answer of a minute before; on the last day not all say so.
+
+    Args:
+        feeds: The feeds; ``log.parquet`` is written below their folder.
+        named: Whether the event of a row of the last day names its answer.
+        hours: How far its time is off.
+    """
+
+    def export(tables, now):
+        events, last = tables["events"].to_pylist(), feeds.day(KNOWN_DAYS)
+        answers = []
+        for i, row in enumerate(events):
+            at = row["event_time"] - timedelta(minutes=1)
+            answers.append(answer(f"r{i}", at, row["user_id"], item_ids=[row["item_id"]]))
+            is_new = row["event_time"] >= last
+            row["request_id"] = f"r{i}" if not is_new or named(i) else None
+            row["event_time"] += timedelta(hours=hours(i) if is_new else 0.0)
+        path = feeds.folder / "log.parquet"
+        pq.write_table(pa.Table.from_pylist(answers, schema=PREDICTION_SCHEMA), path)
+        return {**tables, "events": pa.Table.from_pylist(events, schema=tables["events"].schema)}
+
+    data = feeds.export(KNOWN_DAYS, export)
+    data = dataclasses.replace(data, log=feeds.folder / "log.parquet")
+    return name_faults(check_feeds(SETTINGS, feeds.reference, data, [feeds.window(KNOWN_DAYS)]))
+
+
+def test_events_that_do_not_name_their_answers_are_named(feeds):
+    assert answer_events(feeds) == []
+    found = answer_events(feeds, named=lambda row: row % 5)
+    assert [r.name for r in found] == ["feed:events.request_id/unattributed"]
+    assert "20% of the events" in found[0].detail
+
+
+@pytest.mark.parametrize("hours", [2.0, -5.0])
+def test_a_clock_that_is_off_for_some_events_is_seen_beside_their_answers(feeds, hours):
+    found = answer_events(feeds, hours=lambda row: 0.0 if row % 5 else hours)
+    assert [r.name for r in found] == ["feed:events.request_id/clock"]
+    assert f"{abs(hours):g} hours {'after' if hours > 0 else 'before'}" in found[0].detail
+
+
 def test_calm_days_have_no_fault(feeds):
     for number in (KNOWN_DAYS, KNOWN_DAYS + 3):
         results = feeds.check(number, again=number % 2 == 0)
@@ -203,9 +261,12 @@ def test_calm_days_have_no_fault(feeds):
     assert {r.statistic for r in results} <= set(FAULTS.names())
 
 
-@pytest.mark.parametrize("change", ["new_category_wave", "price_inflation", "new_sellers_flood"])
-def test_a_change_of_the_market_is_no_fault(tmp_path, change):
-    feeds = Feeds(tmp_path, [{"name": change, "day": KNOWN_DAYS}])
+@pytest.mark.parametrize(
+    ("change", "strength"),
+    [("new_category_wave", 1.0), ("price_inflation", 2.0), ("new_sellers_flood", 1.0)],
+)
+def test_a_change_of_the_market_is_no_fault(tmp_path, change, strength):
+    feeds = Feeds(tmp_path, [{"name": change, "day": KNOWN_DAYS, "strength": strength}])
     for number in (KNOWN_DAYS, KNOWN_DAYS + 1):
         assert found_in(feeds.check(number, again=True)) == set()
 

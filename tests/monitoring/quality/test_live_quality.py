@@ -88,6 +88,30 @@ def test_new_towers_are_not_unmeasured_for_long(tmp_path):
     assert "live:click-rate/drop" in measure(tmp_path, [], events, [day_window(1)])
 
 
+def promote(answers, day):
+    """Other towers answered before a day."""
+    since = MONDAY + day * DAY
+    return [a if a["time"] >= since else {**a, "embedding_version": "earlier"} for a in answers]
+
+
+@pytest.mark.parametrize(("after", "state"), [(5, DriftState.OK), (10, DriftState.DRIFT)])
+def test_new_towers_are_compared_with_the_ones_before(tmp_path, after, state):
+    answers, events = live(DAYS, lambda day, _: 5 if day < 11 else after, per_day=900)
+    results = measure(tmp_path, promote(answers, 11), events)
+    click = results["promotion:click-rate/drop"]
+    assert click.state is state
+    assert click.embedding_version == TOWERS
+    assert click.level == pytest.approx(1 / after, abs=0.01)
+    assert "beside the towers before" in click.detail
+
+
+def test_after_a_week_new_towers_stand_for_themselves(tmp_path):
+    answers, events = live(DAYS)
+    for day in (0, 2):
+        results = measure(tmp_path, promote(answers, day), events)
+        assert not [name for name in results if name.startswith("promotion:")]
+
+
 def test_a_feed_that_stopped_is_no_fall(tmp_path):
     answers, events = live(DAYS)
     stopped = [e for e in events if e["event_time"] < MONDAY + 12 * DAY]

@@ -5,19 +5,22 @@ Events without a request id count. For each item that was liked, put in a cart o
 features are its vector less the mean vector of the items of its category that were viewed on that
 day, one block for each main category, and likewise a mark for each frequent value of a column. A
 change of supply, season or prices moves what is viewed and chosen alike, and leaves these alone.
+
+One day of a shop shows little of taste, so that several windows are pooled; see
+``DriftResult.pooled_windows``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from monitoring import tables
 from monitoring.calibration import find_slot
@@ -27,10 +30,12 @@ from monitoring.frame import (
     combine,
     find_frequent_values,
     find_vector_length,
+    is_vector,
     list_values,
     read_vectors,
 )
 from monitoring.settings import MeasureSettings
+from monitoring.summary import WindowSummary
 from monitoring.windows import MonitoredData
 from refit.contract import INTEREST, EventType
 from refit.drift import DriftResult, DriftState, Window
@@ -53,7 +58,141 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Choices:
+class _ComparedColumn:
+    """What was chosen, beside what was seen with it, of one column.
+
+    Attributes:
+        name: The column.
+        rows: [m, p] features of each choice, less the mean of what was seen.
+        day: [m] number of the window, negative before the first that is measured.
+        person: [m] number of who chose.
+    """
+
+    name: str
+    rows: NDArray[np.float32]
+    day: Ints
+    person: Ints
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All choices of some windows and of the days before them, read once.
+
+    Attributes:
+        settings: Sizes, days, the rate of a single result.
+        start: Start of the first window that is measured.
+        columns: Vectors, and ``VALUE_COLUMNS``.
+    """
+
+    settings: MeasureSettings
+    start: datetime
+    columns: tuple[_ComparedColumn, ...]
+
+    @classmethod
+    def read(
+        cls, settings: MeasureSettings, data: MonitoredData, start: datetime, end: datetime
+    ) -> "Choices":
+        """Read the choices from ``reference_days`` before ``start`` to ``end``.
+
+        Cost: one pass over these events, of which at most ``reference_rows`` count.
+        """
+        found = _read(settings, data, start, end)
+        columns = []
+        if found is not None:
+            for name, features, blocks in _list_features(found):
+                rows, events = _relate(found, features, blocks)
+                columns.append(_ComparedColumn(name, rows, found.day[events], found.person[events]))
+        return cls(settings, start, tuple(columns))
+
+    def compare(
+        self,
+        period: Window,
+        embedding_version: str = "",
+        left_out: Collection[tuple[str, datetime]] = (),
+    ) -> list[DriftResult]:
+        """Compare what people chose of what they saw in a period with the days before it.
+
+        Args:
+            period: One or several windows.
+            embedding_version: Reported with the results.
+            left_out: Subjects with the starts of windows that are not what to expect.
+
+        Returns:
+            ``choice:<column>/mean_shift`` for each column; none where earlier days have too few
+            choices, so that it cannot be measured here.
+        """
+        length = timedelta(days=self.settings.window_days)
+        first, end = (round((t - self.start) / length) for t in (period.start, period.end))
+        oldest = first - round(self.settings.reference_days / self.settings.window_days)
+        results = []
+        with threadpool_limits(1):
+            for column in self.columns:
+                subject = PREFIX + column.name
+                unlike = [round((t - self.start) / length) for s, t in left_out if s == subject]
+                now = (column.day >= first) & (column.day < end)
+                before = (column.day >= oldest) & (column.day < first)
+                before &= ~np.isin(column.day, unlike)
+                kept = now | before
+                result = _compare(
+                    self.settings,
+                    column.rows[kept],
+                    column.day[kept] - first,
+                    column.person[kept],
+                    period,
+                )
+                if result is not None:
+                    update = {"subject": subject, "embedding_version": embedding_version}
+                    results.append(result.model_copy(update=update))
+        return results
+
+
+def measure_choices(
+    settings: MeasureSettings,
+    data: MonitoredData,
+    windows: Sequence[Window],
+    embedding_version: str,
+    history: Sequence[WindowSummary] = (),
+) -> tuple[list[DriftResult], list[WindowSummary]]:
+    """Compare the choices of the ``choice_windows`` up to each window with the days before.
+
+    Args:
+        settings: Sizes and days.
+        data: Events and items.
+        windows: What to measure, oldest first.
+        embedding_version: Reported with the results.
+        history: Of windows that were measured before: those that drifted are not what to expect.
+    """
+    count = settings.choice_windows
+    length = windows[0].end - windows[0].start
+    start = windows[0].end - count * length
+    choices = Choices.read(settings, data, start, windows[-1].end)
+    results: list[DriftResult] = []
+    summaries: list[WindowSummary] = []
+    for window in windows:
+        drifted = {
+            (s.subject, s.window.start)
+            for s in (*history, *summaries)
+            if s.subject.startswith(PREFIX) and s.drifted
+        }
+        period = Window(start=window.end - count * length, end=window.end)
+        for result in choices.compare(period, embedding_version, drifted):
+            update = {"window": window, "pooled_windows": count}
+            results.append(result.model_copy(update=update))
+            summaries.append(
+                WindowSummary(
+                    subject=result.subject,
+                    statistic=result.statistic,
+                    window=window,
+                    mean=(),
+                    n=result.n_current,
+                    drifted=result.state is DriftState.DRIFT,
+                )
+            )
+    return results, summaries
+
+
+@dataclass(frozen=True)
+class _Seen:
     """Organic events on known items, in order of their rows.
 
     Attributes:
@@ -75,47 +214,17 @@ class _Choices:
     block: Ints
 
 
-def measure_choices(
-    settings: MeasureSettings, data: MonitoredData, period: Window, embedding_version: str = ""
-) -> list[DriftResult]:
-    """Compare what people chose of what they saw in a period with the days before it.
-
-    Cost: one pass over the events of ``reference_days``; about 0.5 s for 50,000 events.
-
-    Args:
-        settings: Sizes, days, the rate of a single result.
-        data: Events and items; with fewer than ``FEWEST_DAYS`` earlier days of them the results
-            are insufficient data.
-        period: One or several windows.
-        embedding_version: Reported with the results.
-
-    Returns:
-        ``choice:<column>/mean_shift`` for vectors and for ``VALUE_COLUMNS``; nothing without
-        events, items and a category.
-    """
-    if data.events is None or data.items is None:
-        return []
-    choices = _read(settings, data, period)
-    if choices is None:
-        return []
-    results = []
-    for name, features, blocks in _list_features(choices):
-        rows, events = _relate(choices, features, blocks)
-        day, person = choices.day[events], choices.person[events]
-        result = _compare(settings, rows, day, person, period)
-        update = {"subject": PREFIX + name, "embedding_version": embedding_version}
-        results.append(result.model_copy(update=update))
-    return results
-
-
-def _read(settings: MeasureSettings, data: MonitoredData, period: Window) -> _Choices | None:
-    items = pq.read_table(data.items)
-    column = next((name for name in CATEGORIES if name in items.column_names), None)
+def _read(
+    settings: MeasureSettings, data: MonitoredData, start: datetime, end: datetime
+) -> "_Seen | None":
+    if data.events is None or data.items is None or {"events", "items"} & data.unreadable.keys():
+        return None
+    stock = ds.dataset(str(data.items), format="parquet")
+    column = next((name for name in CATEGORIES if name in stock.schema.names), None)
     if column is None:
         return None
-    start = period.start.timestamp() / tables.SECONDS_A_DAY
-    since = period.start - timedelta(days=settings.reference_days)
-    low, high = (pa.scalar(t, pa.timestamp("us", tz="UTC")) for t in (since, period.end))
+    since = start - timedelta(days=settings.reference_days)
+    low, high = (pa.scalar(t, pa.timestamp("us", tz="UTC")) for t in (since, end))
     source = ds.dataset(str(data.events), format="parquet")
     kinds = [*_CHOSEN, EventType.VIEW]
     wanted = (ds.field("event_time") >= low) & (ds.field("event_time") < high)
@@ -125,13 +234,16 @@ def _read(settings: MeasureSettings, data: MonitoredData, period: Window) -> _Ch
     events = source.to_table(
         columns=["user_id", "event_time", "event_type", "item_id"], filter=wanted
     )
+    events = _thin(events, settings.reference_rows)
+    items = _read_items(stock, pc.unique(combine(events["item_id"])))
     row = pc.index_in(combine(events["item_id"]), value_set=combine(items["item_id"]))
     known = np.flatnonzero(np.asarray(pc.is_valid(row)))
-    day = np.floor((tables.to_days(events["event_time"]) - start) / settings.window_days + 1e-9)
+    origin = start.timestamp() / tables.SECONDS_A_DAY
+    day = np.floor((tables.to_days(events["event_time"]) - origin) / settings.window_days + 1e-9)
     kind = events["event_type"].take(pa.array(known))
     seen = np.asarray(pc.equal(kind, str(EventType.VIEW)))
     main = "category_1" if "category_1" in items.column_names else column
-    return _Choices(
+    return _Seen(
         day=day[known].astype(np.int64),
         person=_code(events, "user_id")[known],
         item=np.asarray(row.take(pa.array(known))).astype(np.int64),
@@ -143,12 +255,32 @@ def _read(settings: MeasureSettings, data: MonitoredData, period: Window) -> _Ch
     )
 
 
+def _thin(events: pa.Table, most: int) -> pa.Table:
+    """All events of some people, so that about ``most`` are left."""
+    if events.num_rows <= most:
+        return events
+    person = _code(events, "user_id")
+    drawn = np.random.default_rng(0).random(int(person.max()) + 2) < most / events.num_rows
+    return events.filter(pa.array(drawn[person]))
+
+
+def _read_items(stock: ds.Dataset, ids: pa.Array) -> pa.Table:
+    """The columns that are compared, of some items."""
+    names = [
+        field.name
+        for field in stock.schema
+        if field.name in ("item_id", *CATEGORIES, *VALUE_COLUMNS)
+        or is_vector(pa.array([], field.type))
+    ]
+    return stock.to_table(columns=names, filter=pc.is_in(ds.field("item_id"), value_set=ids))
+
+
 def _code(items: pa.Table, column: str) -> Ints:
     codes = combine(items[column]).dictionary_encode().indices
     return np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
-def _list_features(choices: _Choices) -> Iterator[tuple[str, NDArray[np.float32], bool]]:
+def _list_features(choices: _Seen) -> Iterator[tuple[str, NDArray[np.float32], bool]]:
     """Each column that is measured, [items, p] its features, and whether blocks are apart."""
     items = choices.items
     for name in items.column_names:
@@ -173,7 +305,7 @@ def _list_features(choices: _Choices) -> Iterator[tuple[str, NDArray[np.float32]
 
 
 def _relate(
-    choices: _Choices, features: NDArray[np.float32], blocks: bool
+    choices: _Seen, features: NDArray[np.float32], blocks: bool
 ) -> tuple[NDArray[np.float32], Ints]:
     """[m, p] features of what was chosen less the mean of what was seen beside it; [m] events."""
     usable = np.isfinite(features).all(axis=1) & (choices.group >= 0) & (choices.block >= 0)
@@ -184,8 +316,7 @@ def _relate(
     seen = here & choices.seen
     size = int(key.max(initial=0)) + 1
     count = np.bincount(key[seen], minlength=size)
-    sums = np.zeros((size, features.shape[1]), dtype=np.float64)
-    np.add.at(sums, key[seen], features[choices.item[seen]])
+    sums = _sum_by(key[seen], features[choices.item[seen]], size)
     chosen = here & choices.chosen & (count[key] >= _FEWEST_SEEN)
     block = choices.block[choices.item]
     known = np.bincount(block[chosen & (choices.day < 0)], minlength=int(block.max(initial=0)) + 1)
@@ -209,8 +340,11 @@ def _compare(
     day: Ints,
     person: Ints,
     period: Window,
-) -> DriftResult:
+) -> DriftResult | None:
     before = day < 0
+    sizes = np.unique(day[before], return_counts=True)[1]
+    if int((sizes >= settings.minimum_rows).sum()) < FEWEST_DAYS:
+        return None
     found = DriftResult(
         subject="",
         statistic=STATISTIC,
@@ -221,11 +355,6 @@ def _compare(
         window=period,
         state=DriftState.INSUFFICIENT_DATA,
     )
-    sizes = np.bincount(day[before] - day.min(initial=0))
-    enough = int((sizes >= settings.minimum_rows).sum())
-    if enough < FEWEST_DAYS:
-        why = f"{enough} earlier days with choices, {FEWEST_DAYS} are needed"
-        return found.model_copy(update={"why": why})
     if found.n_current < settings.minimum_rows:
         why = f"{found.n_current} choices, {settings.minimum_rows} are needed"
         return found.model_copy(update={"why": why})
@@ -243,6 +372,13 @@ def _compare(
             "state": DriftState.DRIFT if drifts else DriftState.OK,
         }
     )
+
+
+def _sum_by(code: Ints, rows: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """[size, p] sums of the rows of each code."""
+    ones = np.ones(len(code), np.float32)
+    member = csr_array((ones, (code, np.arange(len(code)))), shape=(size, len(code)))
+    return np.asarray(member @ rows, dtype=np.float64)
 
 
 def _standardise(
@@ -268,9 +404,10 @@ def _find_design_effect(
     Source: Kish, Survey Sampling, 1965.
     """
     before = np.flatnonzero(day < 0)
-    cluster = np.unique(np.stack([person[before], day[before]]), axis=1, return_inverse=True)[1]
-    member = csr_array((np.ones(len(before), np.float32), (cluster, np.arange(len(before)))))
-    together = float(np.square(member @ placed[before]).sum()) / len(before)
+    key = (person[before] + 1) * (1 - int(day.min())) - day[before]
+    cluster = np.unique(key, return_inverse=True)[1]
+    sums = _sum_by(cluster, placed[before], int(cluster.max(initial=0)) + 1)
+    together = float(np.square(sums).sum()) / len(before)
     return 1.0 + _RETURNING * max(together / noise.trace - 1.0, 0.0)
 
 
@@ -279,12 +416,11 @@ def _summarise(
 ) -> Days:
     """Mean features by day; a day with too few rows is left out."""
     numbers, code, sizes = np.unique(day, return_inverse=True, return_counts=True)
-    means = np.zeros((len(numbers), placed.shape[1]))
-    np.add.at(means, code, placed)
+    sums = _sum_by(code, placed, len(numbers))
     kept = sizes >= settings.minimum_rows
     at = period.start.timestamp() / tables.SECONDS_A_DAY + numbers[kept] * settings.window_days
     return Days(
-        (means / sizes[:, None])[kept],
+        (sums / sizes[:, None])[kept],
         sizes[kept].astype(np.float64),
         at.astype(np.float64),
         np.array([find_slot(float(time), settings) for time in at], dtype=np.int64),
