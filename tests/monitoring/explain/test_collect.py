@@ -155,7 +155,7 @@ def test_a_day_on_which_a_shop_is_closed_tells_nothing(tmp_path):
 
     assert count(27, 28) == {}
     assert count(26, 28) == pytest.approx(
-        dict.fromkeys([(name, 26) for name in ("answers", "events", "outcomes", "attributed")], 1.0)
+        dict.fromkeys([(name, 26) for name in ("answers", "events", "outcomes")], 1.0)
     )
 
 
