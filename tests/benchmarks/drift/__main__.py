@@ -45,7 +45,7 @@ def main() -> int:
     harmful: list[HarmfulRun] = []
 
     def measure_calm() -> Iterator[str]:
-        calm.extend(live_calm(options.seeds, max(1, few // 2)))
+        calm.extend(live_calm(options.seeds, max(1, few // 4)))
         yield from print_calm(calm)
 
     def measure_harmful() -> Iterator[str]:
