@@ -234,7 +234,12 @@ def _choose_action(
         return Action.REFIT, [f"a refit is due for {', '.join(triggers)}"]
     if incident is None or incident.cause is Cause.UNKNOWN:
         action, why = _weigh(policy, state)
-        if action is Action.REFIT and state.harm and state.harm.is_measured and not state.harm.hurts:
+        if (
+            action is Action.REFIT
+            and state.harm
+            and state.harm.is_measured
+            and not state.harm.hurts
+        ):
             return Action.WAIT, [
                 state.harm.because,
                 "no refit: the cause is unknown, and it is not sure that people buy less",

@@ -66,9 +66,9 @@ def estimate_harm(
     """The expected loss over the policy's horizon since something drifts.
 
     The purchase rate of the windows since then is compared with that of the four weeks before, on
-    the same kind of days, and the fall counts as far as it is sure. While no answer since then has matured, nothing is lost
-    that is known of. Where purchases are not measured at all, answers that meet what the model has
-    never seen are assumed to lose ``assumed_loss`` of theirs.
+    the same kind of days, and the fall counts as far as it is sure. While no answer since then has
+    matured, nothing is lost that is known of. Where purchases are not measured at all, answers that
+    meet what the model has never seen are assumed to lose ``assumed_loss`` of theirs.
 
     Args:
         policy: Horizon and assumptions.

@@ -4,7 +4,7 @@ The alert store stays the record. Whoever adds or releases a quarantine publishe
 publishes again at every run: what could not be written then is written now.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
 from monitoring.alerts import ON_CALL, make_entry, release_quarantine
@@ -45,28 +45,43 @@ def publish_quarantines(store: AlertStore, registry: Registry) -> str:
 def release_and_publish(
     store: AlertStore,
     registry: Registry | None,
-    quarantine_id: str,
+    quarantine_ids: Sequence[str],
     by: str,
     reason: str,
     *,
     role: str = ON_CALL,
 ) -> str:
-    """Release a quarantine and publish what is left, while a person waits.
+    """Release quarantines and publish what is left, while a person waits.
 
     A quarantine that only the registry knows is taken into the store first.
 
     Returns:
-        A warning where the registry could not be written in time; empty when it was. The release
-        stands in the store in any case.
+        A warning where the registry could not be written in time; empty when it was. The releases
+        stand in the store in any case.
 
     Raises:
-        UsageError: ``by`` or ``reason`` is empty.
-        UnknownId: There is no such quarantine.
-        WrongState: It was released already.
+        UsageError: ``by`` or ``reason`` is empty; nothing was released.
+        UnknownId: There is no such quarantine; those named before it are released.
+        WrongState: It was released already; those named before it are released.
     """
-    if registry is not None and by.strip() and reason.strip():
-        _take_in(store, registry, quarantine_id, by, role)
-    release_quarantine(store, quarantine_id, by, reason, role=role)
+    failure: RefitError | None = None
+    for each in quarantine_ids:
+        try:
+            if registry is not None and by.strip() and reason.strip():
+                _take_in(store, registry, each, by, role)
+            release_quarantine(store, each, by, reason, role=role)
+        except RefitError as error:
+            failure = error
+            break
+    if failure is not None and each == quarantine_ids[0]:
+        raise failure
+    warning = _publish_in_time(store, registry)
+    if failure is not None:
+        raise failure
+    return warning
+
+
+def _publish_in_time(store: AlertStore, registry: Registry | None) -> str:
     if registry is None:
         return f"{UNPUBLISHED} (no registry is known here)"
     warning, problem = try_within(

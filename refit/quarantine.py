@@ -92,7 +92,5 @@ class QuarantinedDays(Settings):
 
 def describe_release(ids: tuple[str, ...]) -> str:
     """The command that releases quarantines, for messages; of many, the first few."""
-    if len(ids) == 1:
-        return f"refit quarantine release {ids[0]} --reason REASON"
-    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-    return f"refit quarantine release ID --reason REASON, for {', '.join(ids[:3])}{more}"
+    more = f", and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return f"refit quarantine release {' '.join(ids[:3])} --reason REASON{more}"

@@ -9,10 +9,11 @@ import numpy as np
 from monitoring.choices import PREFIX as CHOICE
 from monitoring.explain.context import ExplainContext
 from monitoring.explain.moves import FEED, Moves
+from monitoring.subjects import EVENT_INPUTS
+from refit.contract import EVENTS
 
 ITEM_SHARES = ("input:items.*/value_shares",)
 NEW_VALUES = ("input:items.*/new_values",)
-ASKED = ("input:events.wanted*/value_shares",)
 VECTORS = ("input:items.*/vector_norm", "input:items.*/centroid_shift")
 PRICES = ("input:items.price/quantile_shares",)
 MODEL_RATES = ("live:click-lift/*", "live:purchase-lift/*")
@@ -137,6 +138,13 @@ def _most(*patterns: str) -> Callable[[Observed], bool | None]:
     return lambda seen: seen.moves.most_moved(*patterns)
 
 
+def _asks_otherwise(seen: Observed) -> bool | None:
+    """Whether a column of the events beyond the contract, a context, has other values."""
+    contract = {f"{EVENT_INPUTS}{column.name}/value_shares" for column in EVENTS}
+    contexts = set(seen.moves.find(f"{EVENT_INPUTS}*/value_shares")) - contract
+    return seen.moves.most_moved(*sorted(contexts))
+
+
 def _has_fault(seen: Observed) -> bool | None:
     return seen.moves.most_moved(FEED + "*")
 
@@ -211,7 +219,7 @@ SIGNS = (
     ),
     CauseSign(
         "asked for",
-        _most(*ASKED),
+        _asks_otherwise,
         "people ask for other things",
         "people ask for what they asked for before",
     ),

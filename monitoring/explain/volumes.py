@@ -19,6 +19,8 @@ DAYS_OF_WEEK = 7
 _FEWEST_DAYS = 4
 _LEAST_SPREAD = 0.05
 _LIKE_DAYS = 3
+_RATES = ("purchases per view",)
+"""Volumes that a day without rows says nothing about; elsewhere it has 0."""
 Counts = dict[int, float]
 
 
@@ -108,7 +110,10 @@ def _count_days(times: pa.ChunkedArray, period: Window) -> Counts:
 
 
 def _compare_days(name: str, days: Counts, period: Window) -> Iterator[RowVolume]:
-    """Each day of the period beside the same weekday before; where there is none, the level."""
+    """Each day of the period beside the same weekday before; where there is none, the level.
+
+    A weekday that has never had rows, as where a shop is closed, tells nothing.
+    """
     at = np.array(sorted(day for day in days if day < 0))
     if len(at) < _FEWEST_DAYS:
         return
@@ -124,7 +129,9 @@ def _compare_days(name: str, days: Counts, period: Window) -> Iterator[RowVolume
         spread = float(np.sqrt(np.square(rest).sum() / degrees))
     for number in range(max(round((period.end - period.start) / timedelta(days=1)), 1)):
         same = alike[number % DAYS_OF_WEEK]
-        expected = float(same.mean()) if by_weekday and len(same) else level
+        if (by_weekday and not len(same)) or (name in _RATES and number not in days):
+            continue
+        expected = float(same.mean()) if by_weekday else level
         yield RowVolume(
             name=name,
             start=period.start + timedelta(days=number),

@@ -1,6 +1,6 @@
 """What a person can do on an alert's page: each action, or why it is not possible now."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from monitoring.review.sign_in import Reviewer
 from monitoring.store import AlertStore, Order, UnknownId
 from refit.alert import Alert
 from refit.errors import UsageError
-from refit.quarantine import Quarantine
+from refit.quarantine import EVER, Quarantine
 
 ORDERS = {
     "refresh": Order.REFRESH,
@@ -72,6 +72,32 @@ class PageAction:
     typed: Mapping[str, str] = field(default_factory=lambda: {"reason": "", "until": ""})
 
 
+def _list_releases(at: str, quarantines: Sequence[Quarantine], may_not: str) -> list[PageAction]:
+    """All of them at once, where there are several, and each one."""
+    links = {
+        f"release-{each.quarantine_id}": (
+            f"Release the quarantine of {_name_period(each)}",
+            f"/quarantines/{quote(each.quarantine_id, safe='')}/release",
+        )
+        for each in quarantines
+    }
+    if len(quarantines) > 1:
+        links = {
+            "release": (f"Release all {len(quarantines)} quarantines", f"{at}/release")
+        } | links
+    effect, question = "Training learns from these rows again.", "Why is the data right now?"
+    return [
+        PageAction(name, label, link, effect, question, may_not)
+        for name, (label, link) in links.items()
+    ]
+
+
+def _name_period(quarantine: Quarantine) -> str:
+    if quarantine.start <= EVER:
+        return quarantine.table
+    return f"{quarantine.table} from {quarantine.start:%d %b %Y}"
+
+
 def list_actions(
     alert: Alert, quarantines: list[Quarantine], means: Means, now: Situation, me: Reviewer
 ) -> list[PageAction]:
@@ -101,18 +127,7 @@ def list_actions(
             takes_time=True,
         ),
     ]
-    for each in quarantines:
-        if each.is_in_force:
-            actions.append(
-                PageAction(
-                    f"release-{each.quarantine_id}",
-                    f"Release the quarantine of {each.table}",
-                    f"/quarantines/{quote(each.quarantine_id, safe='')}/release",
-                    "Training learns from these rows again.",
-                    "Why is the data right now?",
-                    may_not,
-                )
-            )
+    actions += _list_releases(at, [each for each in quarantines if each.is_in_force], may_not)
     for name, order in ORDERS.items():
         actions.append(
             PageAction(

@@ -4,7 +4,7 @@ Every page works without JavaScript; HTMX only saves reloads. A page never chang
 a form of ours was sent by somebody of the role on-call, and each change is in the audit trail.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -458,6 +458,20 @@ def _add_acting(app: FastAPI, pages: _Pages, worker: ReviewWorker) -> None:
 
     me_ = Depends(actor)
 
+    @app.post("/alerts/{alert_id}/release")
+    def release_all(
+        request: Request,
+        alert_id: str,
+        me: Reviewer = me_,
+        form: dict[str, str] = _Form,
+    ) -> Response:
+        store = pages.stores.need()
+        store.alert(alert_id)
+        ids = [each.quarantine_id for each in store.quarantines() if each.alert_id == alert_id]
+        if not ids:
+            raise WrongState("every quarantine of this alert was released already")
+        return _release(request, ids, alert_id, me, form, "/release")
+
     @app.post("/alerts/{alert_id}/{action}")
     def act(
         request: Request,
@@ -488,14 +502,24 @@ def _add_acting(app: FastAPI, pages: _Pages, worker: ReviewWorker) -> None:
         me: Reviewer = me_,
         form: dict[str, str] = _Form,
     ) -> Response:
+        known = pages.stores.need().quarantines(in_force=False)
+        alert_id = next((q.alert_id for q in known if q.quarantine_id == quarantine_id), "")
+        return _release(request, [quarantine_id], alert_id, me, form, "/release")
+
+    def _release(
+        request: Request,
+        quarantine_ids: Sequence[str],
+        alert_id: str,
+        me: Reviewer,
+        form: dict[str, str],
+        action: str,
+    ) -> Response:
         store = pages.stores.need()
-        known = {each.quarantine_id: each for each in store.quarantines(in_force=False)}
-        alert_id = known[quarantine_id].alert_id if quarantine_id in known else ""
         try:
             warning = release_and_publish(
                 store,
                 pages.place.find_means(store).registry,
-                quarantine_id,
+                quarantine_ids,
                 me.name,
                 form.get("reason", ""),
                 role=me.role,
@@ -505,7 +529,7 @@ def _add_acting(app: FastAPI, pages: _Pages, worker: ReviewWorker) -> None:
         except UsageError as error:
             if not alert_id:
                 raise
-            return _show_failure(request, me, alert_id, error, form, "/release")
+            return _show_failure(request, me, alert_id, error, form, action)
         worker.wake(alert_id)
         where = f"/alerts/{quote(alert_id, safe='')}" if alert_id else "/quarantines"
         done = "release-unpublished" if warning else "release"

@@ -51,7 +51,9 @@ def list_quarantines(
 
 @quarantine.command("release")
 def release(
-    quarantine_id: Annotated[str, typer.Argument(help="Id, from refit quarantine list.")],
+    quarantine_ids: Annotated[
+        list[str], typer.Argument(help="Ids, from refit quarantine list.", metavar="ID...")
+    ],
     reason: Annotated[
         str, typer.Option(help="Why the data is right now; kept in the audit trail.")
     ],
@@ -60,7 +62,7 @@ def release(
     registry: RegistryOption = "",
     store: StoreOption = "",
 ) -> None:
-    """Release a quarantine, so that training learns its rows again.
+    """Release quarantines, so that training learns their rows again.
 
     The quarantines that are left are published in the registry, where training finds them.
     """
@@ -73,7 +75,8 @@ def release(
     # With the alert store of a cluster, the registry of this home may be one that nothing uses.
     is_there = is_url(place.registry) or Path(place.registry).exists()
     bundles = Registry(place.registry) if is_there else None
-    warning = release_and_publish(SqlStore(place.alerts), bundles, quarantine_id, by, reason)
-    write_line(f"{quarantine_id} released by {by}")
+    warning = release_and_publish(SqlStore(place.alerts), bundles, quarantine_ids, by, reason)
+    for each in quarantine_ids:
+        write_line(f"{each} released by {by}")
     if warning:
         write_line(f"warning: {warning}; --registry names it")

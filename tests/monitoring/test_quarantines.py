@@ -51,12 +51,23 @@ def test_what_is_in_force_is_published_and_what_is_released_is_not(store, regist
     store.add_quarantine(make("q1"))
     assert publish_quarantines(store, registry) == ""
     assert [each.quarantine_id for each in registry.quarantines()] == ["q1", "q2"]
-    assert release_and_publish(store, registry, "q1", "ana", "mended") == ""
+    assert release_and_publish(store, registry, ["q1"], "ana", "mended") == ""
     assert [each.quarantine_id for each in registry.quarantines()] == ["q2"]
     with pytest.raises(WrongState):
-        release_and_publish(store, registry, "q1", "ana", "mended")
-    assert release_and_publish(store, registry, "q2", "ana", "mended") == ""
+        release_and_publish(store, registry, ["q1"], "ana", "mended")
+    assert release_and_publish(store, registry, ["q2"], "ana", "mended") == ""
     assert registry.quarantines() == ()
+
+
+def test_several_are_released_together_up_to_one_that_cannot_be(store, registry):
+    for name in ("q1", "q2", "q3"):
+        store.add_quarantine(make(name))
+    publish_quarantines(store, registry)
+    with pytest.raises(UnknownId, match="nowhere"):
+        release_and_publish(store, registry, ["q1", "nowhere", "q2"], "ana", "mended")
+    assert [each.quarantine_id for each in registry.quarantines()] == ["q2", "q3"]
+    assert release_and_publish(store, registry, ["q2", "q3"], "ana", "mended") == ""
+    assert list(registry.quarantines()) == store.quarantines() == []
 
 
 def test_a_writer_that_comes_between_is_not_undone(store, registry, tmp_path):
@@ -71,7 +82,7 @@ def test_a_writer_that_comes_between_is_not_undone(store, registry, tmp_path):
             found = super().quarantines(in_force)
             self.reads += 1
             if self.reads == 1:
-                release_and_publish(store, registry, "q1", "ana", "mended")
+                release_and_publish(store, registry, ["q1"], "ana", "mended")
             return found
 
     slow = Slow(str(tmp_path / "alerts.sqlite"))
@@ -88,16 +99,16 @@ def test_quarantines_of_another_store_stay_until_a_person_releases_them(store, r
     publish_quarantines(store, registry)
     assert [each.quarantine_id for each in registry.quarantines()] == ["lost", "q1"]
     with pytest.raises(UsageError, match="say why"):
-        release_and_publish(store, registry, "lost", "ana", " ")
+        release_and_publish(store, registry, ["lost"], "ana", " ")
     assert len(store.quarantines(in_force=False)) == 1
-    release_and_publish(store, registry, "lost", "ana", "the data is right")
+    release_and_publish(store, registry, ["lost"], "ana", "the data is right")
     assert [each.quarantine_id for each in registry.quarantines()] == ["q1"]
     assert [e.did for e in store.entries() if e.subject == "lost"] == [
         "release quarantine",
         "quarantine",
     ]
     with pytest.raises(UnknownId):
-        release_and_publish(store, registry, "nowhere", "ana", "the data is right")
+        release_and_publish(store, registry, ["nowhere"], "ana", "the data is right")
 
 
 def test_what_could_not_be_published_stands_and_is_published_later(store, registry, monkeypatch):
@@ -110,7 +121,7 @@ def test_what_could_not_be_published_stands_and_is_published_later(store, regist
 
         broken.setattr(registry, "_replace", fail)
         assert "read-only" in publish_quarantines(store, registry)
-        warning = release_and_publish(store, registry, "q1", "ana", "mended")
+        warning = release_and_publish(store, registry, ["q1"], "ana", "mended")
     assert "next run of the monitor publishes them (the disk is read-only)" in warning
     assert [each.quarantine_id for each in store.quarantines()] == ["q2"]
     assert registry.quarantines() == ()
@@ -123,14 +134,14 @@ def test_nobody_waits_for_a_registry_that_does_not_answer(store, registry, monke
     answer = threading.Event()
     monkeypatch.setattr(registry, "publish_quarantines", lambda change: answer.wait(30))
     monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.05)
-    assert "did not answer" in release_and_publish(store, registry, "q1", "ana", "mended")
+    assert "did not answer" in release_and_publish(store, registry, ["q1"], "ana", "mended")
     assert store.quarantines() == []
     answer.set()
 
 
 def test_without_a_registry_the_release_says_what_follows(store):
     store.add_quarantine(make())
-    assert "no registry is known" in release_and_publish(store, None, "q1", "ana", "mended")
+    assert "no registry is known" in release_and_publish(store, None, ["q1"], "ana", "mended")
     assert store.quarantines() == []
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
@@ -15,15 +16,17 @@ RUNBOOK = Advice(
     "of these days are unknown: an index is not fresh, and a refit would learn from what is left.",
 )
 TABLES = ("items", "events")
-_MISSING = 0.9
+_MISSING, _QUIET = 0.9, 0.1
+_FEWEST_ALIKE = 4
+_DAYS_OF_WEEK = 7
 
 
 def find(feed: Feed) -> Iterator[Sign]:
-    """The share of the rows of a quiet day that are not there."""
+    """The share of the rows of a quiet window that are not there."""
     days = feed.known.counts.sum(axis=1)
     if not len(days) or not feed.is_timed:
         return
-    expected = float(np.quantile(days, 0.1)) * feed.days
+    expected = float(np.quantile(count_windows(feed, days), _QUIET))
     if expected < feed.settings.minimum_rows:
         why = f"{expected:.0f} rows are expected, too few to notice that they are away"
         yield Sign("", why=why, n_reference=int(days.sum()), n_current=len(feed))
@@ -39,3 +42,20 @@ def find(feed: Feed) -> Iterator[Sign]:
         n_reference=int(days.sum()),
         n_current=len(feed),
     )
+
+
+def count_windows(feed: Feed, days: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of as many days as the window has, wherever they begin.
+
+    A shop may be closed on a day of the week: a shorter window is compared with the same weekdays,
+    where these came often enough.
+    """
+    length = max(round(feed.days), 1)
+    if length > len(days):
+        return np.array([days.mean() * feed.days])
+    rows = np.convolve(days, np.ones(length), "valid") * (feed.days / length)
+    if length < _DAYS_OF_WEEK:
+        begin = feed.known.days[: len(rows)]
+        alike = rows[(begin - int(feed.start)) % _DAYS_OF_WEEK == 0]
+        rows = alike if len(alike) >= _FEWEST_ALIKE else rows
+    return rows

@@ -39,12 +39,10 @@ def find(feed: Feed) -> Iterator[Sign]:
         )
         values = np.array(list(known))
         least, varies = _find_least(feed, code_cells(rows.column(column), values), len(values))
-        gone = {
-            str(value): float(share)
-            for value, share, dispersion in zip(values, least, varies, strict=True)
-            if n * share >= -np.log(feed.settings.rate) * dispersion
-            and counts.get(str(value), 0) <= _LEFT * n * share
-        }
+        sure = n * least / varies  # minus the logarithm of the chance of no rows at all
+        came = np.array([counts.get(str(value), 0) for value in values])
+        stopped = (sure >= -np.log(feed.settings.rate)) & (came <= _LEFT * n * least)
+        gone = {str(values[i]): float(least[i]) for i in np.flatnonzero(stopped)}
         new = sum(c for v, c in counts.items() if v not in known or spells_nothing(v))
         expected = n * sum(gone.values())
         if new + max(missing, 0.0) > 0.5 * expected:
@@ -56,7 +54,7 @@ def find(feed: Feed) -> Iterator[Sign]:
             0.0,
             f"there are no rows with {column} {names}, and even a quiet day had "
             f"{sum(gone.values()):.0%} of its rows there",
-            float(np.exp(-min(0.3 * expected, 500.0))) if gone else 1.0,
+            float(np.exp(-min(sure[stopped].sum(), 500.0))) if gone else 1.0,
             n0,
             n,
         )
@@ -66,7 +64,8 @@ def _find_least(feed: Feed, code: np.ndarray, length: int) -> tuple[np.ndarray, 
     """[length] nearly the smallest share of each value on a day, and by how much counts vary.
 
     The second is the variance of a day's rows by their mean: 1 by chance alone, more where rows
-    come in visits.
+    come in visits. Of a rare value the reference shows too little of it, and so the usual one of
+    the column is the least.
     """
     day = np.unique(np.nan_to_num(np.floor(feed.known.rows.day)), return_inverse=True)[1]
     table = np.zeros((int(day.max(initial=0)) + 1, length))
@@ -81,6 +80,7 @@ def _find_least(feed: Feed, code: np.ndarray, length: int) -> tuple[np.ndarray, 
     dispersion = ((table - expected) ** 2 / expected).sum(axis=0) / (len(rows) - 1)
     kept = rows.sum() / max(feed.known.counts.sum(), rows.sum())
     dispersion = 1.0 + np.maximum(dispersion - 1.0, 0.0) / kept
+    dispersion = np.maximum(dispersion, np.median(dispersion))
     # Few rows of a day are a bad guess of its share: half the mean is the least that is believed.
     low = np.maximum(np.quantile(table / rows[:, None], 0.1, axis=0), 0.5 * mean)
     always = np.quantile(table, 0.25, axis=0) > 0

@@ -31,18 +31,9 @@ from threadpoolctl import threadpool_limits
 from monitoring.reference import build_reference
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData, daily_windows
-from refit.dataset import (
-    EVENTS_FILE,
-    ITEMS_FILE,
-    USERS_FILE,
-    DatasetManifest,
-    RowCounts,
-    Split,
-)
+from refit.dataset import ITEMS_FILE, Split
 from refit.drift import Window
 from refit.errors import UsageError
-from refit.files import write_atomically
-from refit.index import IndexManifest
 from refit.prediction import PREDICTION_SCHEMA
 from simulation.feed_faults import draw, encode_again
 from simulation.marketplace import CONTEXT_COLUMNS, USER_COLUMNS, Day, Marketplace
@@ -50,6 +41,7 @@ from simulation.scenario import Scenario
 from simulation.settings import MarketChange, SimulationSettings
 from tests.benchmarks.drift import towers as standin
 from tests.benchmarks.drift.towers import Encoding, Floats, Ints, StandInTowers
+from tests.benchmarks.drift.written import write_dataset, write_index, write_table
 
 HOLDOUT = "holdout"
 """The ``fallback`` of an answer to a user who gets popular listings for comparison."""
@@ -354,13 +346,13 @@ class LivedMarket:
         tables = self.exported()
         self.dataset, self.predictions = home / "dataset", home / "predictions.parquet"
         split = self._split()
-        _write_dataset(self.dataset, tables, split)
+        write_dataset(self.dataset, tables, split, CONTEXT_COLUMNS, USER_COLUMNS)
         visits = _Visits.of(tables, split.end)
         with ONE_THREAD():
             self._towers = _fit(self.settings, tables, visits, split).with_noise(noise)
         self._refresh_index(tables)
         self.index = self.current_index
-        _write(self.predictions, self._predict_offline(tables, visits, split))
+        write_table(self.predictions, self._predict_offline(tables, visits, split))
         self._write_monitored(tables)
 
     def _split(self) -> Split:
@@ -423,25 +415,9 @@ class LivedMarket:
 
     def _write_index(self, stock: pa.Table) -> None:
         served = self._served
-        with write_atomically(self.current_index) as staging:
-            staging.mkdir()
-            np.save(staging / "vectors.npy", served.vectors)
-            names = [name for name in INDEX_COLUMNS if name in stock.column_names]
-            flags = pa.array([True] * stock.num_rows)
-            pq.write_table(
-                stock.select(names).append_column("live", flags), staging / "items.parquet"
-            )
-            IndexManifest(
-                embedding_version=served.towers.embedding_version,
-                kind="flat",
-                dimension=served.vectors.shape[1],
-                n_live=stock.num_rows,
-                n_items=stock.num_rows,
-                recall_at_100=None,
-                n_queries=0,
-                latency_ms={},
-                as_of=served.as_of,
-            ).write(staging)
+        names = [name for name in INDEX_COLUMNS if name in stock.column_names]
+        version = served.towers.embedding_version
+        write_index(self.current_index, served.vectors, stock.select(names), version, served.as_of)
 
     def _live_one_day(self) -> Day:
         served, date, skew = self._served, self.now, self.settings.skew
@@ -465,7 +441,7 @@ class LivedMarket:
         day = self.market.simulate_day(recommend, self.settings.k, on_delisted=served.remove)
         self._events = pa.concat_tables([self._events, day.events])
         self._items = pa.concat_tables([self._items, day.listed])
-        _write(self.folder / "log" / f"date={date:%Y-%m-%d}" / "part-0.parquet", log.table())
+        write_table(self.folder / "log" / f"date={date:%Y-%m-%d}" / "part-0.parquet", log.table())
         requests = day.requests.filter(pc.is_in(day.requests["request_id"], log.by_the_model()))
         age = (date - served.as_of).days
         self.days.append(_describe_day(day, requests, age, self.embedding_version))
@@ -478,9 +454,9 @@ class LivedMarket:
         )
         times = tables["events"]["event_time"]
         recent = pc.greater_equal(times, pa.scalar(first, pa.timestamp("us", tz="UTC")))
-        _write(self.folder / "events.parquet", tables["events"].filter(recent))
-        _write(self.folder / "items.parquet", tables["items"])
-        _write(self.encoded, self.encode_again())
+        write_table(self.folder / "events.parquet", tables["events"].filter(recent))
+        write_table(self.folder / "items.parquet", tables["items"])
+        write_table(self.encoded, self.encode_again())
 
     def _predict_offline(self, tables: Tables, visits: "_Visits", split: Split) -> pa.Table:
         """Answers to the first event of visits since the test started, from the stock then."""
@@ -674,26 +650,3 @@ def _times(table: pa.Table, column: str) -> Ints:
     """[N] epoch microseconds; null is never."""
     stamps = pc.cast(table[column], pa.int64())
     return np.asarray(pc.fill_null(stamps, np.iinfo(np.int64).max), dtype=np.int64)
-
-
-def _write_dataset(folder: Path, tables: Tables, split: Split) -> None:
-    for name, file in (("events", EVENTS_FILE), ("items", ITEMS_FILE), ("users", USERS_FILE)):
-        _write(folder / file, tables[name])
-    DatasetManifest(
-        source="simulated",
-        simulated=True,
-        terms="simulated",
-        counts={
-            name: RowCounts(rows_in=t.num_rows, kept=t.num_rows, rejected=0, duplicates=0)
-            for name, t in tables.items()
-        },
-        split=split,
-        fingerprint=f"{split.end:%Y%m%d}",
-        context_columns=CONTEXT_COLUMNS,
-        user_columns=USER_COLUMNS,
-    ).write(folder)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    with write_atomically(path) as staging:
-        pq.write_table(table, staging)

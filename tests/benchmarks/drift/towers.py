@@ -151,12 +151,12 @@ class StandInTowers:
     """A linear query tower and a linear item tower; both vectors have unit length.
 
     Attributes:
-        encoding: How columns become numbers.
+        encoding: How columns become numbers; None where the caller knows it.
         query_mean, query_matrix: [Q], [Q, D] the query tower.
         item_mean, item_matrix: [F], [F, D] the item tower.
     """
 
-    encoding: Encoding
+    encoding: Encoding | None
     query_mean: Floats
     query_matrix: Floats
     item_mean: Floats
@@ -190,7 +190,7 @@ class StandInTowers:
 
 
 def fit_towers(
-    encoding: Encoding,
+    encoding: Encoding | None,
     queries: Floats,
     positives: Floats,
     weights: Floats,
@@ -198,6 +198,7 @@ def fit_towers(
     dimension: int,
     steps: int = 250,
     ridge: float = 0.02,
+    negatives: int = 0,
 ) -> StandInTowers:
     """Fit both towers to what users wanted: a closed form, then steps of a softmax over a batch.
 
@@ -210,9 +211,12 @@ def fit_towers(
         dimension: D, the length of the vectors.
         steps: Steps after the closed form.
         ridge: Share of the mean variance that is added to every variance.
+        negatives: So many rows of ``stock``, drawn at each step, are what a query did not want; 0
+            takes what the others of the batch wanted, which leaves popularity out.
     """
     share = weights[:, None] / weights.sum()
     query_mean, item_mean = (share * queries).sum(axis=0), stock.mean(axis=0)
+    query_mean[np.ptp(queries, axis=0) == 0] = 0.0
     q, x, s = queries - query_mean, positives - item_mean, stock - item_mean
     query_root = _inverse_root((share * q).T @ q, ridge)
     item_root = _inverse_root(s.T @ s / len(s), ridge)
@@ -221,7 +225,8 @@ def fit_towers(
     strength = np.sqrt(values[:d])
     query_matrix = (query_root @ left[:, :d] * strength).astype(np.float32)
     item_matrix = (item_root @ right[:d].T * strength).astype(np.float32)
-    query_matrix, item_matrix = _descend(q, x, weights, query_matrix, item_matrix, steps)
+    drawn = (s, negatives) if negatives else None
+    query_matrix, item_matrix = _descend(q, x, weights, query_matrix, item_matrix, steps, drawn)
     return StandInTowers(
         encoding=encoding,
         query_mean=query_mean.astype(np.float32),
@@ -238,23 +243,33 @@ def _descend(
     query_matrix: Floats,
     item_matrix: Floats,
     steps: int,
+    drawn: tuple[Floats, int] | None,
 ) -> tuple[Floats, Floats]:
-    """Lower the in-batch softmax loss of both matrices with Adam. Source: Kingma and Ba, 2015."""
+    """Lower the softmax loss of both matrices with Adam. Source: Kingma and Ba, 2015.
+
+    ``drawn`` is where negatives are drawn from, and how many; without it they are in-batch.
+    """
     rng = np.random.default_rng(0)
     matrices = [query_matrix.copy(), item_matrix.copy()]
     moments = [(np.zeros_like(m), np.zeros_like(m)) for m in matrices]
     size = min(BATCH, len(queries))
+    own = np.eye(size, dtype=np.bool_)
     for step in range(1, steps + 1):
         rows = rng.integers(0, len(queries), size)
         inputs = [queries[rows], positives[rows]]
+        if drawn is not None:
+            others = drawn[0][rng.permutation(len(drawn[0]))[: drawn[1]]]
+            inputs[1] = np.concatenate([inputs[1], others])
         raw = [x @ m for x, m in zip(inputs, matrices, strict=True)]
         length = [np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-6) for r in raw]
         u, v = (r / n for r, n in zip(raw, length, strict=True))
         logits = u @ v.T / TEMPERATURE
+        if drawn is not None:
+            logits[:, :size][~own] = -np.inf
         logits -= logits.max(axis=1, keepdims=True)
         chance = np.exp(logits)
         chance /= chance.sum(axis=1, keepdims=True)
-        chance[np.arange(size), np.arange(size)] -= 1.0
+        chance[:, :size][own] -= 1.0
         chance *= weights[rows][:, None] / (size * TEMPERATURE)
         rate = LEARNING_RATE * (1 - step / (steps + 1))
         for i, (unit, gradient) in enumerate(((u, chance @ v), (v, chance.T @ u))):

@@ -130,6 +130,35 @@ def test_volumes_are_counted_by_day(shopped):
     assert volumes["outcomes"].ratio == pytest.approx(0.5, abs=0.2)
 
 
+def test_a_day_on_which_a_shop_is_closed_tells_nothing(tmp_path):
+    """Neither that events name no answer, nor that a part of them is missing."""
+    days = [day for day in range(28) if day % 7 != 6]  # the newest window is such a day
+    times = [START + timedelta(days=day, hours=i) for day in days for i in range(20)]
+    asked = [(f"r{i}", f"u{i}", time, ["i0"]) for i, time in enumerate(times)]
+    write_log(tmp_path / "log.parquet", asked)
+    events = {
+        "user_id": [user for _, user, _, _ in asked],
+        "item_id": ["i0"] * len(times),
+        "event_type": ["purchase"] * len(times),
+        "event_time": pa.array(times, STAMP),
+        "request_id": [request for request, _, _, _ in asked],
+    }
+    pq.write_table(pa.table(events), tmp_path / "events.parquet")
+    data = MonitoredData(tmp_path / "log.parquet", tmp_path / "events.parquet")
+
+    def count(since, until):
+        period = Window(start=START + timedelta(days=since), end=START + timedelta(days=until))
+        return {
+            (v.name, (v.start - START).days): v.ratio
+            for v in count_volumes(MeasureSettings(), data, period)
+        }
+
+    assert count(27, 28) == {}
+    assert count(26, 28) == pytest.approx(
+        dict.fromkeys([(name, 26) for name in ("answers", "events", "outcomes")], 1.0)
+    )
+
+
 def test_without_events_or_items_nothing_is_counted_of_them(shopped):
     data = MonitoredData(shopped().log)
     assert {v.name for v in count_volumes(SETTINGS, data, LAST)} == {"answers"}

@@ -81,6 +81,17 @@ def test_other_categories_asked_for_and_listed_are_the_season():
     assert tell(ASKED, CATEGORY, QUERIES).cause is Cause.SEASON
 
 
+def test_what_is_asked_for_is_in_any_column_beyond_the_contract():
+    names = [name for name in USUAL if name != ASKED]
+
+    def sees(moved):
+        moves = Moves.of(lived(moved, names=names))
+        return find_signs(Observed(moves, context()))["asked for"]
+
+    assert sees("input:events.occasion/value_shares")
+    assert sees("input:events.event_type/value_shares") is None
+
+
 def test_an_index_older_than_ever_is_index_age():
     story = tell(SCORES, known=context(index_age_days=11.0))
     assert story.cause is Cause.INDEX_AGE

@@ -14,6 +14,7 @@ from monitoring.faults import FAULTS, PREFIX, load_fault
 from monitoring.faults.causes import FOLLOWS_FROM, find_quarantines, name_faults
 from monitoring.faults.check import check_feeds
 from monitoring.faults.known import read_listings, write_known
+from monitoring.faults.signs.stale import count_windows
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData
 from refit.dataset import EVENTS_FILE, ITEMS_FILE
@@ -333,3 +334,20 @@ def test_faults_that_follow_are_faults():
         assert fault.unit
         assert fault.advice.action
         assert set(fault.tables) <= {"items", "events"}
+
+
+def make_counted_feed(rows, start, length):
+    """A feed whose reference has so many rows a day, in a window without rows."""
+    known = types.SimpleNamespace(counts=np.array(rows)[:, None], days=100 + np.arange(len(rows)))
+    return types.SimpleNamespace(known=known, start=float(start), days=float(length))
+
+
+CLOSED_ONCE_A_WEEK = [200.0, 200.0, 200.0, 200.0, 200.0, 200.0, 0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"), [(128, 7, 1200), (128, 1, 200), (134, 1, 0)]
+)
+def test_a_feed_is_not_away_because_a_shop_is_closed_once_a_week(start, length, expected):
+    feed = make_counted_feed(CLOSED_ONCE_A_WEEK, start, length)
+    assert count_windows(feed, feed.known.counts.sum(axis=1)).min() == expected

@@ -384,6 +384,27 @@ def test_a_quarantine_is_released_once(installation, browser):
     assert len(installation.store().entries()) == 1
 
 
+def test_all_quarantines_of_an_alert_are_released_together(installation, browser):
+    """A fault of several days leaves one for each day."""
+    store = installation.store()
+    (first,) = store.quarantines()
+    other = first.model_copy(update={"quarantine_id": "of-another-alert", "alert_id": ""})
+    store.add_quarantine(first.model_copy(update={"quarantine_id": "second"}))
+    store.add_quarantine(other)
+    page = browser.get(f"/alerts/{ALERT}").text
+    assert "Release all 2 quarantines" in page
+    assert f"Release the quarantine of items from {first.start:%d %b %Y}" in page
+    csrf = find_csrf(page)
+    url = f"/alerts/{ALERT}/release"
+    assert browser.post(url, data={"reason": " ", "csrf": csrf}).status_code == 400
+    answer = browser.post(url, data=WHY | {"csrf": csrf})
+    assert answer.headers["location"] == f"/alerts/{ALERT}?done=release"
+    assert [each.quarantine_id for each in store.quarantines()] == ["of-another-alert"]
+    assert {e.subject for e in store.entries(ALERT)} == {first.quarantine_id, "second"}
+    again = browser.post(url, data=WHY | {"csrf": csrf})
+    assert (again.status_code, "was released already" in again.text) == (409, True)
+
+
 def test_a_release_stands_when_the_registry_cannot_be_written(installation, browser, tmp_path):
     (tmp_path / "registry").write_text("in the way of the folder")
     answer = send(browser, "release", f"/quarantines/{ALERT}-items")
