@@ -72,7 +72,8 @@ class MeasureSettings(Settings):
             earlier windows, those of so many days count beside it.
         index_days: With an older index, listings are insufficient data.
         panel_change: A larger share of the lists of a fixed panel of queries that changed, over
-            items that both indexes hold, is drift.
+            items that both indexes hold, is drift. 1 sets no limit: where popularity is an input of
+            the item tower, the lists of any model move away from what they were.
         choice_windows: So many windows of what people choose of what they see are compared
             together; one alone shows little of taste.
         depth: How many of an answer's items count as recommended.
@@ -97,7 +98,7 @@ class MeasureSettings(Settings):
     window_days: float = Field(default=1.0, gt=0)
     reference_days: float = Field(default=28.0, gt=0)
     index_days: float = Field(default=7.0, gt=0)
-    panel_change: float = Field(default=0.5, gt=0, le=1)
+    panel_change: float = Field(default=1.0, gt=0, le=1)
     choice_windows: int = Field(default=3, ge=1)
     depth: int = Field(default=10, ge=1)
     mix_columns: tuple[str, ...] = ("category_1", "brand", "price_band", "seller_id")
