@@ -26,12 +26,6 @@ class PrintedRows:
     def __exit__(self, *_: object) -> None:
         _KEEPERS.remove(self)
 
-    def to_markdown(self) -> Iterator[str]:
-        """The lines of a table: a row whose first cell is empty goes on with the one above."""
-        for cells in _join_rows(self.rows):
-            padded = [*cells, *[""] * (len(WIDTHS) + 1 - len(cells))]
-            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in padded) + " |"
-
 
 _KEEPERS: list[PrintedRows] = []
 
@@ -43,6 +37,13 @@ def print_row(*cells: str) -> None:
     padded = [cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=False)]
     sys.stdout.write("  ".join([*padded, *cells[len(WIDTHS) :]]).rstrip() + "\n")
     sys.stdout.flush()
+
+
+def to_markdown(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a table: a row whose first cell is empty goes on with the one above."""
+    for cells in _join_rows(rows):
+        padded = [*cells, *[""] * (len(WIDTHS) + 1 - len(cells))]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in padded) + " |"
 
 
 def find_interval(hits: int, trials: int) -> tuple[float, float]:
