@@ -83,7 +83,8 @@ def estimate_harm(
     newest = max(result.window.end for result in results)
     known = begin + lag if begin is not None else newest - timedelta(days=window_days)
     since = [r for r in rates if r.window.start >= known]
-    before = [r for r in rates if known - _BEFORE <= r.window.start < known]
+    # A window in which it began belongs to neither.
+    before = [r for r in rates if known - _BEFORE <= r.window.start and r.window.end <= known]
     if not since or not before:
         return Harm(
             purchases=0.0,

@@ -85,6 +85,19 @@ def test_an_unsure_fall_costs_less_and_none_or_a_rise_nothing():
     assert estimate_harm(POLICY, drifts + rates(0.2, 0.2, 0.1), 1).hurts is None
 
 
+def test_the_window_in_which_it_began_is_neither_before_nor_since():
+    """Rates are known hours late: half of that window's answers are of the time before."""
+    levels = [0.2] * 9 + [0.11] + [0.1] * 5
+    mixed = [
+        r.model_copy(update={"level": level, "interval": (level - 0.005, level + 0.005)})
+        for r, level in zip(rates(0.2, 0.1), levels, strict=True)
+    ]
+    drifts = series(QUERY, *[OK] * 9, *[DRIFT] * 6)
+    harm = estimate_harm(POLICY, drifts + mixed, 1, timedelta(hours=12))
+    assert "10.00% of the answers" in harm.because
+    assert "20.00% on such days" in harm.because
+
+
 def test_before_answers_have_matured_nothing_is_known():
     late = estimate_harm(POLICY, series(QUERY, *STATES) + rates(0.2, 0.1), 1, timedelta(days=6))
     assert (late.purchases, late.is_measured, late.hurts) == (0, False, None)
