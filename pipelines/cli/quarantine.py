@@ -52,7 +52,7 @@ def list_quarantines(
 @quarantine.command("release")
 def release(
     quarantine_ids: Annotated[
-        list[str], typer.Argument(help="Ids, from refit quarantine list.", metavar="ID...")
+        list[str], typer.Argument(help="Ids, from refit quarantine list.", metavar="ID")
     ],
     reason: Annotated[
         str, typer.Option(help="Why the data is right now; kept in the audit trail.")
