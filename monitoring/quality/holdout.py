@@ -50,8 +50,12 @@ class Lift:
 
     @property
     def decides(self) -> bool:
-        """Whether it tells whose fall it is: it could show one as large as the model's."""
-        return self.fell or self.threshold < self.model
+        """Whether it tells whose fall it is.
+
+        The model's, or the market's: then it could show one of the model's own as large, and most
+        of what the model fell by is what the market fell by.
+        """
+        return self.fell or (self.threshold < self.model <= 2 * self.market)
 
 
 def find_episode(model: Sequence[JudgedRate], i: int) -> list[int]:
