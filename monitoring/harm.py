@@ -17,6 +17,7 @@ _SURE_OF_NONE, _SURE_OF_HARM = 1.645, 2.326
 _DAY_TO_DAY, _PRIOR_DAYS = 0.05, 4.0
 """How much days differ beyond chance, as a share of the rate, and how many days that counts as."""
 _BEFORE = timedelta(days=28)
+_QUIET = 1
 UNSEEN = ("query-embedding/new_region", "listing-embedding/new_region")
 
 
@@ -37,23 +38,28 @@ class Harm(Settings):
 
 
 def find_begin(results: Sequence[DriftResult]) -> datetime | None:
-    """Start of the unbroken run of windows, up to the newest, in which something drifts.
+    """Start of the run of windows, up to the newest, in which something drifts.
 
-    Live rates are left out: they are what the change is judged by.
+    A single quiet window does not end the run: small changes do not show in every one. Live rates
+    are left out: they are what the change is judged by.
     """
+    return _find_run([r for r in results if not r.subject.startswith("live:")])
+
+
+def _find_run(results: Sequence[DriftResult]) -> datetime | None:
     drifted: dict[datetime, bool] = {}
     starts: dict[datetime, datetime] = {}
     for result in results:
-        if result.subject.startswith("live:"):
-            continue
         end = result.window.end
         starts[end] = result.window.start
         drifted[end] = drifted.get(end, False) or result.state is DriftState.DRIFT
-    begin = None
+    begin, quiet = None, 0
     for end in sorted(drifted, reverse=True):
-        if not drifted[end]:
+        quiet = 0 if drifted[end] else quiet + 1
+        if quiet > _QUIET:
             break
-        begin = starts[end]
+        if drifted[end]:
+            begin = starts[end]
     return begin
 
 
@@ -76,12 +82,18 @@ def estimate_harm(
         window_days: Length of a window.
         lag: How much later than the answers a window's purchase rate is known.
     """
-    begin = find_begin(results)
     rates = [r for r in results if r.subject == PURCHASES and r.level is not None and r.interval]
     if not rates:
         return _assume(policy, results, window_days)
-    newest = max(result.window.end for result in results)
-    known = begin + lag if begin is not None else newest - timedelta(days=window_days)
+    begin = find_begin(results)
+    # What alone fell is known late already.
+    known = begin + lag if begin is not None else _find_run(rates)
+    if known is None:
+        return Harm(
+            purchases=0.0,
+            is_measured=True,
+            because="nothing drifts in the newest windows: there is nothing to win back",
+        )
     since = [r for r in rates if r.window.start >= known]
     # A window in which it began belongs to neither.
     before = [r for r in rates if known - _BEFORE <= r.window.start and r.window.end <= known]

@@ -26,6 +26,8 @@ def rates(before, since, half=0.005, n=1000):
 def test_a_change_begins_with_the_unbroken_run_of_windows_that_drift():
     assert find_begin(series(QUERY, *STATES)) == BEGIN
     assert find_begin(series(QUERY, DRIFT, OK, OK)) is None
+    gap = series(QUERY, OK, DRIFT, DRIFT, OK, DRIFT, OK)
+    assert find_begin(gap) == NOW - timedelta(days=5), "a single quiet window does not end it"
     assert find_begin(rates(0.2, 0.1)) is None, "live rates are what the change is judged by"
 
 
@@ -96,6 +98,19 @@ def test_the_window_in_which_it_began_is_neither_before_nor_since():
     harm = estimate_harm(POLICY, drifts + mixed, 1, timedelta(hours=12))
     assert "10.00% of the answers" in harm.because
     assert "20.00% on such days" in harm.because
+
+
+def test_a_low_day_after_the_drift_has_ended_is_no_harm():
+    """Looked at alone, one day in a hundred is low enough."""
+    days = [r.model_copy(update={"state": OK}) for r in rates(0.2, 0.2)]
+    days[-1] = days[-1].model_copy(update={"level": 0.1, "interval": (0.095, 0.105)})
+    ended = estimate_harm(POLICY, series(QUERY, *[OK] * 10, DRIFT, DRIFT, OK, OK, OK) + days, 1)
+    assert (ended.purchases, ended.hurts) == (0, None)
+    assert "nothing drifts" in ended.because
+    fell = [*days[:-1], days[-1].model_copy(update={"state": DRIFT})]
+    alone = estimate_harm(POLICY, series(QUERY, *[OK] * 15) + fell, 1)
+    assert alone.hurts is True
+    assert alone.purchases > 100
 
 
 def test_before_answers_have_matured_nothing_is_known():
