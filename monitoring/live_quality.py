@@ -77,7 +77,7 @@ def measure_live_quality(
         events: Parquet of events with ``request_id``.
         embedding_version: Only answers of these towers count.
         windows: What to measure, oldest first.
-        quality: What an outcome is, and how a fall is told from chance; None for the defaults.
+        quality: What an outcome is, and which falls are more than chance; None for the defaults.
         items: Parquet of the items table, for prices that events lack.
         index: Index folder of the live stock.
 

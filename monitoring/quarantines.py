@@ -64,20 +64,16 @@ def release_and_publish(
         UnknownId: There is no such quarantine; those named before it are released.
         WrongState: It was released already; those named before it are released.
     """
-    failure: RefitError | None = None
-    for each in quarantine_ids:
-        try:
+    warning, released = "", 0
+    try:
+        for each in quarantine_ids:
             if registry is not None and by.strip() and reason.strip():
                 _take_in(store, registry, each, by, role)
             release_quarantine(store, each, by, reason, role=role)
-        except RefitError as error:
-            failure = error
-            break
-    if failure is not None and each == quarantine_ids[0]:
-        raise failure
-    warning = _publish_in_time(store, registry)
-    if failure is not None:
-        raise failure
+            released += 1
+    finally:
+        if released:
+            warning = _publish_in_time(store, registry)
     return warning
 
 

@@ -1,4 +1,4 @@
-"""Settings of live quality: what counts as an outcome, and how a fall is told from chance."""
+"""Settings of live quality: what counts as an outcome, and which falls are more than chance."""
 
 from datetime import timedelta
 

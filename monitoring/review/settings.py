@@ -102,7 +102,7 @@ class MailSettings(Settings):
 
 
 class NotifySettings(Settings):
-    """Which alerts people are told about, and how often that is tried.
+    """Which alerts are sent to people, and how often that is tried.
 
     Attributes:
         minimum_severity: Alerts below it are only on the page.
@@ -128,7 +128,7 @@ class ReviewSettings(Settings):
         base_url: Its URL as people open it; messages link to it.
         sign_in: Who may sign in.
         links: What pages link to, and where pictures of listings are.
-        notify: Which alerts people are told about.
+        notify: Which alerts are sent to people.
         page_size: Alerts on one page of the list.
         poll_seconds: Between two looks for requests to carry out and messages to send.
     """

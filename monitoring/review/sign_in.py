@@ -1,7 +1,7 @@
 """Who is asking: a login proxy's header, a token of our own, or nobody but this machine.
 
 Nothing is believed by default: without a login proxy or tokens the application does not start,
-unless it is told to ask nobody and listens to this machine alone.
+unless its settings ask nobody to sign in and it listens on this machine alone.
 """
 
 import hashlib

@@ -27,7 +27,7 @@ class ReviewWorker:
         find_means: What requests are carried out with.
         pages: Folder of the static pages.
         channels: Where messages are sent to.
-        notify: Which alerts people are told about.
+        notify: Which alerts are sent to people.
         base_url: The application's URL, for links in messages.
         poll_seconds: Between two rounds.
     """
