@@ -45,7 +45,7 @@ CATEGORIES = ("category_2", "category_1")
 VALUE_COLUMNS = ("brand",)
 _CHOSEN = tuple(kind for kind in INTEREST if kind is not EventType.VIEW)
 _MOST_DIMENSIONS = 32
-"""Of longer vectors the main axes of what is looked at are compared."""
+"""Of vectors so many main axes of what is looked at are compared, at most."""
 _MOST_VALUES = 40
 _MOST_BLOCKS = 4
 _FEWEST_SEEN = 5
@@ -294,16 +294,20 @@ def _list_features(choices: _Seen) -> Iterator[tuple[str, NDArray[np.float32], b
 
 
 def _find_main_axes(features: NDArray[np.float32], choices: _Seen) -> NDArray[np.float32]:
-    """[items, at most 32] the axes along which what was looked at before varies most."""
-    if features.shape[1] <= _MOST_DIMENSIONS:
-        return features
+    """[items, at most 32] the axes along which what was looked at before varies most.
+
+    Those with more than the average variance (Guttman, 1954; Kaiser, 1960): each further one adds
+    its chance to every comparison, and little that people could tell apart.
+    """
     seen = np.unique(choices.item[choices.seen & (choices.day < 0)])
     known = features[seen[np.isfinite(features[seen]).all(axis=1)]]
     if len(known) < 2:
         return features[:, :_MOST_DIMENSIONS]
-    axes = np.linalg.eigh(np.cov(known, rowvar=False, dtype=np.float64))[1]
-    main: NDArray[np.float32] = features @ axes[:, -_MOST_DIMENSIONS:].astype(np.float32)
-    return main
+    covariance = np.cov(known, rowvar=False, dtype=np.float64).reshape(features.shape[1], -1)
+    variances, axes = np.linalg.eigh(covariance)
+    above = int((variances >= variances.mean() * (1 - 1e-9)).sum())
+    main = axes[:, -min(above, _MOST_DIMENSIONS) :].astype(np.float32)
+    return np.asarray(features @ main)
 
 
 def _relate(

@@ -24,6 +24,8 @@ FEWEST_BLOCKS = 3
 _ROWS_PER_FEATURE = 4
 """Earlier rows that each feature needs, so that how features vary together can be known."""
 _RIDGE = 0.05
+_PRIOR_PERIODS = 2.0
+"""As how many earlier periods counts what chance explains, before any was seen."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -80,10 +82,11 @@ def compare_pooled(
     days = _DailySums.of(settings, placed, day, start)
     earlier = list(days.compare_earlier(noise))
     # Neighbouring periods share all windows but one.
-    independent = len(earlier) / settings.choice_windows
-    ratio = max(float(np.mean([each.ratio for each in earlier])), 1.0)
+    seen = len(earlier) / settings.choice_windows
+    ratios = float(np.mean([each.ratio for each in earlier]))
+    ratio = max((seen * ratios + _PRIOR_PERIODS) / (seen + _PRIOR_PERIODS), 1.0)
     ratio *= _find_loss(int(before.sum()), rows.shape[1])
-    found = days.compare(noise, 0).in_units_of(ratio, independent)
+    found = days.compare(noise, 0).in_units_of(ratio, seen + _PRIOR_PERIODS)
     return PooledComparison(
         value=found.value,
         threshold=found.threshold(settings.false_alarm_rate),
