@@ -27,6 +27,7 @@ from monitoring.orders import Means, Refresh, carry_out_orders
 from monitoring.reference import Reference
 from monitoring.refits import Launch, carry_out, resume_refits
 from monitoring.review.pages import write_index
+from monitoring.roll_back import RollBack
 from monitoring.settings import MonitorSettings
 from monitoring.store import (
     UNDER_WAY,
@@ -57,6 +58,7 @@ class MonitorInputs:
         data: Prediction log, events, items and index.
         windows: The windows to measure, oldest first; all of them are over.
         notes: Sentences that the reasons of the decision begin with.
+        roll_back: Where a roll back of the bundle leads to.
     """
 
     bundle_id: str
@@ -64,6 +66,7 @@ class MonitorInputs:
     data: MonitoredData
     windows: Sequence[Window]
     notes: tuple[str, ...] = ()
+    roll_back: RollBack = RollBack()
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,7 @@ def _read_state(
         harm=estimate_harm(
             settings.policy, results, settings.measure.window_days, settings.quality.lag
         ),
+        roll_back=inputs.roll_back,
     )
 
 
