@@ -9,7 +9,7 @@ from monitoring.explain.actions import advise_action
 from monitoring.faults import PREFIX
 from monitoring.faults.causes import name_faults
 from monitoring.harm import Harm
-from monitoring.roll_back import RollBack
+from monitoring.roll_back import UNKNOWN_ROLL_BACK, RollBack
 from monitoring.settings import PolicySettings
 from refit.alert import Action, Alert, AlertStatus, DriftDecision, Severity
 from refit.drift import DriftResult, DriftState, Window
@@ -50,7 +50,7 @@ class PolicyState(Settings):
     unreadable: tuple[str, ...] = ()
     evidence: Evidence | None = None
     harm: Harm | None = None
-    roll_back: RollBack = RollBack()
+    roll_back: RollBack = UNKNOWN_ROLL_BACK
 
     @property
     def unresolved(self) -> tuple[Alert, ...]:

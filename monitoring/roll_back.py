@@ -24,6 +24,9 @@ class RollBack(Settings):
     problem: str = "no registry is known to the monitor"
 
 
+UNKNOWN_ROLL_BACK = RollBack()
+
+
 def find_roll_back(registry: Registry, bundle_id: str) -> RollBack:
     """What a roll back of the bundle in service could do.
 

@@ -277,12 +277,17 @@ def read_table(
 ) -> Frame:
     """An items or events table; a sample of ``size`` rows where it is larger.
 
-    Without a window all rows count; without the time column too, and their days are unknown.
+    Without a window all rows count; without the time column too, and their days are unknown. Rows
+    of planned closings never count.
     """
     table = ds.dataset(str(path), format="parquet")
     timed = time_column in table.schema.names
     names = [n for n in table.schema.names if columns is None or n in (*columns, time_column)]
     within = _within(time_column, window) if timed else None
+    for closing in settings.closings if timed else ():
+        closed = _within(time_column, Window(start=closing.start, end=closing.end))
+        kept = ~closed | ds.field(time_column).is_null()
+        within = kept if within is None else within & kept
     count = table.count_rows(filter=within)
     if count <= size:
         rows = table.to_table(columns=names, filter=within)

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 from monitoring.explain.causes import CAUSES
-from monitoring.roll_back import RollBack
+from monitoring.roll_back import UNKNOWN_ROLL_BACK, RollBack
 from refit.alert import Action
 from refit.incident import Cause, Incident
 
-UNKNOWN = RollBack()
 LATE = frozenset({"silent", "stale"})
 """Faults of a feed whose rows may still come: the next export shows them."""
 
@@ -20,7 +19,7 @@ class CauseAdvice(NamedTuple):
 
 
 def advise_action(
-    incident: Incident, hurts: bool | None = None, roll_back: RollBack = UNKNOWN
+    incident: Incident, hurts: bool | None = None, roll_back: RollBack = UNKNOWN_ROLL_BACK
 ) -> CauseAdvice:
     """The action that follows from the cause of an incident.
 
