@@ -15,6 +15,7 @@ import pytest
 from monitoring.alerts import acknowledge, resolve
 from monitoring.monitor import MonitorInputs, accept_settled, monitor
 from monitoring.refits import carry_out, resume_refits
+from monitoring.review.evidence import AlertEvidence
 from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
 from monitoring.windows import MonitoredData, daily_windows
@@ -129,10 +130,18 @@ def test_drift_gets_a_page_and_one_refit(marketplace):
         "What to do.",
         "passed its gate: b2",
         "hats",
+        "New listings with category_1 “hats”",
         "Queries unlike the reference's",
     ):
         assert expected in text
     assert outcome.alert.alert_id in (pages / "index.html").read_text()
+
+    evidence = AlertEvidence.parse(read_json(pages / f"{outcome.alert.alert_id}.json"))
+    hats = next(each for each in evidence.examples if each.value == "hats")
+    assert len(hats.item_ids) == 4
+    assert {evidence.items[item]["category_1"] for item in hats.item_ids} == {"hats"}
+    named = {item for each in evidence.panel for item in each.after}
+    assert named <= evidence.items.keys()
 
     acknowledge(store, outcome.alert.alert_id, "on <call>", pages)
     assert "by on &lt;call&gt;" in (pages / outcome.alert.report).read_text()
