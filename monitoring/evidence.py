@@ -57,13 +57,15 @@ def collect_evidence(
         ("maps", collect_maps),
         ("panel", lambda reference, frames: _show_panel(settings, reference, data)),
         ("examples", lambda *_: find_examples(data, window, found.get("shares", ()))),
-        ("items", lambda *_: describe_items(data, _name_items(found)).items()),
     ):
         try:
-            collected = find(reference, frames)
-            found[name] = dict(collected) if name == "items" else tuple(collected)
+            found[name] = tuple(find(reference, frames))
         except Exception as error:
             log_message(f"no examples of {name}: {type(error).__name__}: {error}")
+    try:
+        found["items"] = describe_items(data, _name_items(found))
+    except Exception as error:
+        log_message(f"no columns of the items: {type(error).__name__}: {error}")
     names = {result.name for result in results}
     metrics = dict(_describe_metrics(reference, frames, names))
     return AlertEvidence(window=window, metrics=metrics, **found)
