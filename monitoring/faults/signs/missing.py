@@ -31,6 +31,7 @@ _LONG = 20
 NULL_WORDS = frozenset((*_PLAIN.split(" "), "not available", "not specified"))
 _OFTEN = 0.01
 _CONTRACT = {"items": ITEMS, "events": EVENTS}
+_MOST_NAMED = 5
 _PRIOR, _PRIOR_DAYS = 0.01, 2.0
 """How much a share differs between days, and how many days that counts as."""
 
@@ -71,9 +72,15 @@ def _find_uncompared(feed: Feed) -> Iterator[Sign]:
             why = f"{column} holds {known.field(column).type}"
             yield leave_unchecked(f"{why}: its values are not compared", column)
     optional = {c.name for c in _CONTRACT[feed.name]} - {*UNCHECKED, TIME_COLUMNS[feed.name]}
-    for column in sorted((optional | set(now)) - {*known.names, *UNCHECKED}):
-        where = f"{feed.name} of the reference" if column in now else feed.name
-        yield leave_unchecked(f"no {column} column in {where}: nothing is checked of it", column)
+    for column in sorted(optional - {*known.names, *now}):
+        yield leave_unchecked(
+            f"no {column} column in {feed.name}: nothing is checked of it", column
+        )
+    if new := sorted(set(now) - {*known.names, *UNCHECKED}):
+        named = ", ".join(new[:_MOST_NAMED])
+        more = f" and {len(new) - _MOST_NAMED} more" if len(new) > _MOST_NAMED else ""
+        why = f"the {feed.name} of the reference have no {named}{more}"
+        yield leave_unchecked(f"{why}: nothing is checked of these columns")
 
 
 def _compare_vectors(feed: Feed, column: str) -> Sign:

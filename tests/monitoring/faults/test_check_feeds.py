@@ -369,11 +369,15 @@ def test_request_ids_that_are_gone_are_a_fault(tmp_path):
 
 def test_a_column_that_is_new_is_not_checked(feeds):
     def export(tables, now):
-        new = pa.array(["x"] * tables["items"].num_rows)
-        return {**tables, "items": tables["items"].append_column("material", new)}
+        items, new = tables["items"], pa.array(["x"] * tables["items"].num_rows)
+        for name in ("material", *"abcdef"):
+            items = items.append_column(name, new)
+        return {**tables, "items": items}
 
     results = feeds.check(KNOWN_DAYS, export)
-    assert "items.material/missing" in unchecked(results)
+    assert "items/missing" in unchecked(results)
+    (why,) = (r.why for r in results if r.name == "feed:items/missing")
+    assert why.startswith("the items of the reference have no a, b, c, d, e and 2 more: nothing")
     assert not found_in(results)
 
 
