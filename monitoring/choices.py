@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
+from monitoring.closings import find_closing
 from monitoring.frame import (
     code_values,
     combine,
@@ -94,7 +95,9 @@ class Choices:
         if found is not None:
             for name, features, blocks in _list_features(found):
                 rows, events = _relate(found, features, blocks)
-                columns.append(_ComparedColumn(name, rows, found.day[events]))
+                day = found.day[events]
+                kept = ~np.isin(day, _list_closed(settings, start, day))
+                columns.append(_ComparedColumn(name, rows[kept], day[kept]))
         return cls(settings, start, tuple(columns))
 
     def compare(
@@ -136,6 +139,13 @@ class Choices:
                     update = {"subject": subject, "embedding_version": embedding_version}
                     results.append(result.model_copy(update=update))
         return results
+
+
+def _list_closed(settings: MeasureSettings, start: datetime, day: Ints) -> list[int]:
+    """Numbers of the windows that a planned closing touches."""
+    length = timedelta(days=settings.window_days)
+    begins = {int(i): start + int(i) * length for i in np.unique(day)}
+    return [i for i, t in begins.items() if find_closing(settings.closings, t, t + length)]
 
 
 def measure_choices(

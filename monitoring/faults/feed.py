@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from monitoring import tables
+from monitoring.closings import Closing, open_spans
 from monitoring.faults.hashing import Hashes, hash_rows, mix
 from monitoring.faults.known import TIME_COLUMNS, KnownFeed, vector_columns
 from monitoring.faults.settings import FaultSettings
@@ -66,6 +67,7 @@ class Feed:
         rows: A sample of the window's rows, without vectors.
         times: [n] days since 1970 of all rows of the window; NaN where rows have no time.
         marks: Hashes of rows without ids, see ``mark_rows``.
+        closings: Planned closings.
         scratch: What several faults look at, by name, so that it is read once.
     """
 
@@ -80,6 +82,7 @@ class Feed:
     rows: Frame
     times: NDArray[np.float64]
     marks: Marks
+    closings: Sequence[Closing] = ()
     scratch: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -100,6 +103,21 @@ class Feed:
         """Whether rows have times."""
         return TIME_COLUMNS[self.name] in self.rows.names
 
+    @property
+    def no_days(self) -> str:
+        """Why rows cannot be counted by day; empty where they can."""
+        column = TIME_COLUMNS[self.name]
+        if not self.is_timed:
+            return f"no {column} column in {self.name}"
+        return "" if len(self.known.counts) else f"no {column} in the {self.name} of the reference"
+
+    @property
+    def no_hours(self) -> str:
+        """Why rows cannot be counted by time of day; empty where they can."""
+        if self.no_days or self.known.profile.any():
+            return self.no_days
+        return f"the {TIME_COLUMNS[self.name]} of {self.name} has dates and no times of the day"
+
     @cached_property
     def schema(self) -> pa.Schema:
         """All columns of the file."""
@@ -114,6 +132,10 @@ class Feed:
     def columns(self, *kinds: str) -> list[str]:
         """Columns of some kinds that the feed has, and had."""
         return [c for c in self.known.columns(*kinds) if c in self.rows.names]
+
+    def find_days_before(self, days: float) -> list[tuple[float, float]]:
+        """The latest days before the window on which the shop was open, oldest first."""
+        return open_spans(self.closings, self.start, days)
 
     def read_beside(self, columns: Sequence[str], spans: Sequence[tuple[float, float]]) -> pa.Table:
         """Rows of this feed in spans of time, in days since 1970."""
@@ -168,6 +190,7 @@ def read_feed_window(
     known: KnownFeed,
     listings: Frame,
     data: MonitoredData,
+    closings: Sequence[Closing] = (),
 ) -> Feed | None:
     """A feed in one window; None where its rows have no time and belong to a later window."""
     table = ds.dataset(str(path))
@@ -187,7 +210,9 @@ def read_feed_window(
     if rows.num_rows > settings.window_rows:
         random = np.random.default_rng(0)
         frame = frame.take(np.sort(random.permutation(len(times))[: settings.window_rows]))
-    return Feed(name, window, is_last, settings, known, listings, data, path, frame, times, marks)
+    return Feed(
+        name, window, is_last, settings, known, listings, data, path, frame, times, marks, closings
+    )
 
 
 def mark_rows(name: str, rows: pa.Table, times: NDArray[np.float64], one_in: int = 1) -> Marks:
