@@ -19,7 +19,7 @@ from monitoring.calibration import find_slot
 from monitoring.expectation import Comparison, Days, Noise, compare, fit_variogram
 from monitoring.settings import MeasureSettings
 
-FEWEST_BLOCKS = 3
+FEWEST_BLOCKS = 5
 """Blocks before a period, without which it is compared with nothing."""
 _ROWS_PER_FEATURE = 4
 """Earlier rows that each feature needs, so that how features vary together can be known."""

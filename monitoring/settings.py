@@ -102,7 +102,7 @@ class MeasureSettings(Settings):
     reference_days: float = Field(default=28.0, gt=0)
     index_days: float = Field(default=7.0, gt=0)
     panel_change: float = Field(default=1.0, gt=0, le=1)
-    choice_windows: int = Field(default=3, ge=1)
+    choice_windows: int = Field(default=2, ge=1)
     depth: int = Field(default=10, ge=1)
     mix_columns: tuple[str, ...] = ("category_1", "brand", "price_band", "seller_id")
     concentration_columns: tuple[str, ...] = ("seller_id",)

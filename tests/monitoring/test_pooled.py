@@ -44,7 +44,7 @@ def test_a_shift_is_found():
 
 
 def test_days_without_an_earlier_period_to_judge_by_are_not_enough():
-    for days, enough in ((28, True), (12, True), (9, False), (2, False)):
+    for days, enough in ((28, True), (16, True), (13, False), (2, False)):
         day = np.repeat(np.arange(-days, 0), 60)
         assert has_enough_days(SETTINGS, day) is enough
     assert not has_enough_days(SETTINGS, np.repeat(np.arange(-28, 0), 5))

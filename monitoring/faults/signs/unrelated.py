@@ -26,6 +26,8 @@ _CLEAR = 0.85
 _WORDS = 0.08
 _WELL_KNOWN = 0.08
 """With such a relation the others, in which chance leaves more, are not asked."""
+_WEAK = 0.1
+"""A relation of a smaller size (w of Cohen, 1988) may end though every value is on its row."""
 _MOST = 30
 _BINS = 5
 
@@ -100,7 +102,7 @@ def _compare(
     before, n0 = _relate(one[0], other[0])
     now, n = _relate(one[1], other[1], before.shape)
     size = float((before**2).sum()) - (before.shape[0] - 1) * (before.shape[1] - 1) / max(n0, 1)
-    if n < 2 or size <= 0:
+    if n < 2 or size < _WEAK**2:
         return None
     deviation = 1.0 / float(np.sqrt(n * size))
     if _DEVIATIONS * deviation > _CLEAR:
