@@ -53,14 +53,14 @@ class MonitorInputs:
 
     Attributes:
         bundle_id: The bundle that serves.
-        reference: Its reference folder.
+        reference: Its reference.
         data: Prediction log, events, items and index.
         windows: The windows to measure, oldest first; all of them are over.
         notes: Sentences that the reasons of the decision begin with.
     """
 
     bundle_id: str
-    reference: Path
+    reference: Reference
     data: MonitoredData
     windows: Sequence[Window]
     notes: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ def monitor(
     """
     if launch is not None:
         resume_refits(settings, store, pages, launch)
-    reference = Reference.read(inputs.reference)
+    reference = inputs.reference
     towers = reference.manifest.embedding_version
     earlier = accept_settled(store.summaries(towers), store.alerts(towers))
     measured = measure(

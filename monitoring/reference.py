@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from monitoring import tables
 from monitoring.calibration import CalibratedMetric, MetricEntry, calibrate
 from monitoring.drift_metrics import load_metric
-from monitoring.faults.known import write_known
+from monitoring.faults.known import KnownFeed, read_known, read_listings, write_known
 from monitoring.frame import Frame, combine
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import choose_metrics, list_subjects
@@ -67,7 +67,7 @@ class ReferenceManifest(Settings):
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference folder, opened."""
+    """A reference folder, opened; each of its files is read once, when it is needed."""
 
     folder: Path
     manifest: ReferenceManifest
@@ -103,6 +103,23 @@ class Reference:
     def attributes(self) -> pa.Table:
         """Columns of the items that were live, ``item_id`` among them."""
         return pq.read_table(self.folder / "attributes.parquet")
+
+    @cached_property
+    def known_listings(self) -> Frame:
+        """Known listings with their vectors."""
+        return read_listings(self.folder)
+
+    def known_feed(self, name: str, largest_vocabulary: int) -> KnownFeed:
+        """What is known of a feed; columns with more values than given are text."""
+        known = self._known_feeds.get((name, largest_vocabulary))
+        if known is None:
+            known = read_known(self.folder, name, largest_vocabulary)
+            self._known_feeds[name, largest_vocabulary] = known
+        return known
+
+    @cached_property
+    def _known_feeds(self) -> dict[tuple[str, int], KnownFeed]:
+        return {}
 
 
 def build_reference(

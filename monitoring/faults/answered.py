@@ -42,10 +42,7 @@ def read_answered(feed: Feed) -> AnsweredEvents | None:
         return None
     if "log" in feed.data.unreadable:
         return None
-    if "answered" not in feed.scratch:
-        feed.scratch["answered"] = _read(feed)
-    found: AnsweredEvents | None = feed.scratch["answered"]
-    return found
+    return feed.once(_read)
 
 
 def _read(feed: Feed) -> AnsweredEvents | None:

@@ -38,10 +38,7 @@ def read_listed(feed: Feed) -> ListedEvents | None:
     items = feed.data.items
     if items is None or "items" in feed.data.unreadable or not feed.is_timed:
         return None
-    if "joined" not in feed.scratch:
-        feed.scratch["joined"] = _read(feed, ds.dataset(str(items)))
-    found: ListedEvents | None = feed.scratch["joined"]
-    return found
+    return feed.once(_read)
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ def read_chosen(feed: Feed) -> ChosenEvents | None:
     return ChosenEvents(viewed[known & now], viewed[known & ~now])
 
 
-def _read(feed: Feed, items: ds.Dataset) -> ListedEvents | None:
+def _read(feed: Feed) -> ListedEvents | None:
+    items = ds.dataset(str(feed.data.items))
     if "listed_at" not in items.schema.names:
         return None
     names = ["item_id", "event_time"]

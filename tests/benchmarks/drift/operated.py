@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitoring.monitor import MonitorInputs, MonitorOutcome, monitor
+from monitoring.reference import Reference
 from monitoring.settings import MonitorSettings
 from monitoring.store import SqlStore
 from refit.alert import Action, Alert
@@ -36,7 +37,7 @@ class OperatedMarket:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.store = SqlStore(self.folder / "alerts.sqlite")
-        self._reference = self.market.build_reference(self.settings.measure)
+        self._reference = self._build_reference()
 
     def live(self, days: int, each_day: Callable[[], None] | None = None) -> None:
         """Live some days, and run the monitor after each."""
@@ -64,8 +65,11 @@ class OperatedMarket:
         if not self.refits:
             raise GateRefused("the bench keeps its model")
         self.market.refit()
-        self._reference = self.market.build_reference(self.settings.measure)
+        self._reference = self._build_reference()
         return self.market.embedding_version
+
+    def _build_reference(self) -> Reference:
+        return Reference.read(self.market.build_reference(self.settings.measure))
 
     @property
     def alerts(self) -> list[Alert]:
