@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -16,18 +17,23 @@ class Rows:
     """A table whose fields are arrays of the same length along their first axis."""
 
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
+        return len(getattr(self, _names(type(self))[0]))
 
     def joined_with(self, *others: Self) -> Self:
         """Return these rows followed by the rows of ``others``."""
         tables = (self, *others)
         return type(self)(
-            *(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(self))
+            *(np.concatenate([getattr(t, n) for t in tables]) for n in _names(type(self)))
         )
 
     def take(self, rows: NDArray[Any]) -> Self:
         """Return the rows at some indices, or where a mask is true."""
-        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return type(self)(*(getattr(self, name)[rows] for name in _names(type(self))))
+
+
+@cache
+def _names(kind: type[Rows]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def labels(names: Sequence[str], codes: NDArray[Any]) -> pa.Array:
