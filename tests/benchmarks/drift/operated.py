@@ -1,5 +1,7 @@
 """A lived market under the monitor: every day is lived, measured and decided on."""
 
+import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.benchmarks.drift.lived import LivedMarket
 
 SETTINGS = MonitorSettings()
 """The defaults, which the benches judge."""
+STORE = "alerts.sqlite"
 
 
 @dataclass
@@ -36,7 +39,7 @@ class OperatedMarket:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.store = SqlStore(self.folder / "alerts.sqlite")
+        self.store = SqlStore(self.folder / STORE)
         self._reference = self._build_reference()
 
     def live(self, days: int, each_day: Callable[[], None] | None = None) -> None:
@@ -67,6 +70,15 @@ class OperatedMarket:
         self.market.refit()
         self._reference = self._build_reference()
         return self.market.embedding_version
+
+    def fork(self, folder: Path) -> "OperatedMarket":
+        """An independent copy at the same moment, to live on in another way."""
+        home = folder / "home"
+        shutil.copytree(self.folder, home)
+        other = copy.copy(self)
+        other.market, other.folder = self.market.fork(folder / "market"), home
+        other.store, other.decisions = SqlStore(home / STORE), list(self.decisions)
+        return other
 
     def _build_reference(self) -> Reference:
         return Reference.read(self.market.build_reference(self.settings.measure))
