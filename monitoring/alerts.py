@@ -221,4 +221,4 @@ def make_entry(
 def refresh_pages(store: AlertStore, pages: Path, alert_id: str) -> None:
     """Write an alert's page and the index of all alerts from the store's present state."""
     write_alert(store, pages, store.alert(alert_id))
-    write_index(pages, store.alerts(), store.refits())
+    write_index(store, pages)

@@ -7,7 +7,7 @@ day, one block for each main category, and likewise a mark for each frequent val
 change of supply, season or prices moves what is viewed and chosen alike, and leaves these alone.
 
 One day of a shop shows little of taste, so that several windows are pooled; see
-``DriftResult.pooled_windows``.
+``DriftResult.pooled_windows`` and ``monitoring.pooled``.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,12 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
-from monitoring.calibration import find_slot
-from monitoring.expectation import Days, Noise, compare, fit_variogram
+from monitoring.closings import find_closing
 from monitoring.frame import (
     code_values,
     combine,
@@ -34,6 +32,7 @@ from monitoring.frame import (
     list_values,
     read_vectors,
 )
+from monitoring.pooled import compare_pooled, count_needed, has_enough_days, sum_by
 from monitoring.settings import MeasureSettings
 from monitoring.summary import WindowSummary
 from monitoring.windows import MonitoredData
@@ -46,12 +45,11 @@ CATEGORIES = ("category_2", "category_1")
 """The first of them that the items have says which items compete with each other."""
 VALUE_COLUMNS = ("brand",)
 _CHOSEN = tuple(kind for kind in INTEREST if kind is not EventType.VIEW)
-FEWEST_DAYS = 5
-"""Earlier days that a comparison needs."""
+_MOST_DIMENSIONS = 32
+"""Of vectors so many main axes of what is looked at are compared, at most."""
 _MOST_VALUES = 40
 _MOST_BLOCKS = 4
 _FEWEST_SEEN = 5
-_RIDGE = 0.05
 Ints = NDArray[np.int64]
 
 
@@ -97,7 +95,9 @@ class Choices:
         if found is not None:
             for name, features, blocks in _list_features(found):
                 rows, events = _relate(found, features, blocks)
-                columns.append(_ComparedColumn(name, rows, found.day[events]))
+                day = found.day[events]
+                kept = ~np.isin(day, _list_closed(settings, start, day))
+                columns.append(_ComparedColumn(name, rows[kept], day[kept]))
         return cls(settings, start, tuple(columns))
 
     def compare(
@@ -139,6 +139,13 @@ class Choices:
                     update = {"subject": subject, "embedding_version": embedding_version}
                     results.append(result.model_copy(update=update))
         return results
+
+
+def _list_closed(settings: MeasureSettings, start: datetime, day: Ints) -> list[int]:
+    """Numbers of the windows that a planned closing touches."""
+    length = timedelta(days=settings.window_days)
+    begins = {int(i): start + int(i) * length for i in np.unique(day)}
+    return [i for i, t in begins.items() if find_closing(settings.closings, t, t + length)]
 
 
 def measure_choices(
@@ -281,7 +288,7 @@ def _list_features(choices: _Seen) -> Iterator[tuple[str, NDArray[np.float32], b
             features = np.full((len(cells), length), np.nan, dtype=np.float32)
             vectors, positions = read_vectors(cells, length)
             features[positions] = vectors
-            yield name, features, True
+            yield name, _find_main_axes(features, choices), True
     for name in VALUE_COLUMNS:
         if name in items.column_names:
             cells = combine(items[name])
@@ -296,6 +303,23 @@ def _list_features(choices: _Seen) -> Iterator[tuple[str, NDArray[np.float32], b
             yield name, features, False
 
 
+def _find_main_axes(features: NDArray[np.float32], choices: _Seen) -> NDArray[np.float32]:
+    """[items, at most 32] the axes along which what was looked at before varies most.
+
+    Those with more than the average variance (Guttman, 1954; Kaiser, 1960): each further one adds
+    its chance to every comparison, and little that people could tell apart.
+    """
+    seen = np.unique(choices.item[choices.seen & (choices.day < 0)])
+    known = features[seen[np.isfinite(features[seen]).all(axis=1)]]
+    if len(known) < 2:
+        return features[:, :_MOST_DIMENSIONS]
+    covariance = np.cov(known, rowvar=False, dtype=np.float64).reshape(features.shape[1], -1)
+    variances, axes = np.linalg.eigh(covariance)
+    above = int((variances >= variances.mean() * (1 - 1e-9)).sum())
+    main = axes[:, -min(above, _MOST_DIMENSIONS) :].astype(np.float32)
+    return np.asarray(features @ main)
+
+
 def _relate(
     choices: _Seen, features: NDArray[np.float32], blocks: bool
 ) -> tuple[NDArray[np.float32], Ints]:
@@ -308,7 +332,7 @@ def _relate(
     seen = here & choices.seen
     size = int(key.max(initial=0)) + 1
     count = np.bincount(key[seen], minlength=size)
-    sums = _sum_by(key[seen], features[choices.item[seen]], size)
+    sums = sum_by(key[seen], features[choices.item[seen]], size)
     chosen = here & choices.chosen & (count[key] >= _FEWEST_SEEN)
     block = choices.block[choices.item]
     known = np.bincount(block[chosen & (choices.day < 0)], minlength=int(block.max(initial=0)) + 1)
@@ -332,10 +356,9 @@ def _compare(
     day: Ints,
     period: Window,
 ) -> DriftResult | None:
-    before = day < 0
-    sizes = np.unique(day[before], return_counts=True)[1]
-    if int((sizes >= settings.minimum_rows).sum()) < FEWEST_DAYS:
+    if not has_enough_days(settings, day):
         return None
+    before = day < 0
     found = DriftResult(
         subject="",
         statistic=STATISTIC,
@@ -346,76 +369,20 @@ def _compare(
         window=period,
         state=DriftState.INSUFFICIENT_DATA,
     )
+    needed = count_needed(rows.shape[1])
+    if found.n_reference < needed:
+        why = f"{found.n_reference} earlier choices, {needed} are needed"
+        return found.model_copy(update={"why": why})
     if found.n_current < settings.minimum_rows:
         why = f"{found.n_current} choices, {settings.minimum_rows} are needed"
         return found.model_copy(update={"why": why})
-    noise, placed = _standardise(rows, before)
-    noise = noise.times(_find_design_effect(placed[before], day[before], noise))
-    earlier = _summarise(settings, placed[before], day[before], period, settings.minimum_rows)
-    here = _summarise(settings, placed[~before], day[~before], period, 1)
-    compared = compare(earlier, noise, fit_variogram(earlier, noise), here)
+    compared = compare_pooled(settings, rows, day, period.start)
     drifts = compared.p_value < settings.false_alarm_rate
     return found.model_copy(
         update={
             "value": compared.value,
-            "threshold": compared.threshold(settings.false_alarm_rate),
+            "threshold": compared.threshold,
             "p_value": compared.p_value,
             "state": DriftState.DRIFT if drifts else DriftState.OK,
         }
-    )
-
-
-def _sum_by(code: Ints, rows: NDArray[np.float32], size: int) -> NDArray[np.float64]:
-    """[size, p] sums of the rows of each code."""
-    ones = np.ones(len(code), np.float32)
-    member = csr_array((ones, (code, np.arange(len(code)))), shape=(size, len(code)))
-    return np.asarray(member @ rows, dtype=np.float64)
-
-
-def _standardise(
-    rows: NDArray[np.float32], before: NDArray[np.bool_]
-) -> tuple[Noise, NDArray[np.float32]]:
-    covariance = np.cov(rows[before], rowvar=False, dtype=np.float64).reshape(rows.shape[1], -1)
-    ridge = max(_RIDGE * float(np.trace(covariance)) / len(covariance), 1e-12)
-    values, basis = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
-    axes = basis / np.sqrt(values)
-    inner = axes.T @ covariance @ axes
-    noise = Noise(float(np.trace(inner)), float(np.square(inner).sum()))
-    return noise, (rows - rows[before].mean(axis=0)) @ axes.astype(np.float32)
-
-
-def _find_design_effect(rows: NDArray[np.float32], day: Ints, noise: Noise) -> float:
-    """How much more the mean of a day varies than that of independent rows.
-
-    People choose several things, and the same people and listings are there on the next day: what
-    neighbouring days differ by is chance, and what later ones differ by beyond it is a trend.
-    """
-    numbers, code, sizes = np.unique(day, return_inverse=True, return_counts=True)
-    means = _sum_by(code, rows, len(numbers)) / sizes[:, None]
-    steps = np.square(np.diff(means, axis=0)).sum(axis=1)
-    usable = np.diff(numbers) == 1
-    chance = noise.trace * (1 / sizes[1:] + 1 / sizes[:-1])
-    if not usable.any():
-        return 1.0
-    return max(float(steps[usable].sum() / chance[usable].sum()), 1.0)
-
-
-def _summarise(
-    settings: MeasureSettings,
-    placed: NDArray[np.float32],
-    day: Ints,
-    period: Window,
-    fewest: int,
-) -> Days:
-    """Mean features by day; a day with too few rows is left out."""
-    numbers, code, sizes = np.unique(day, return_inverse=True, return_counts=True)
-    sums = _sum_by(code, placed, len(numbers))
-    kept = sizes >= fewest
-    at = period.start.timestamp() / tables.SECONDS_A_DAY + numbers[kept] * settings.window_days
-    return Days(
-        (sums / sizes[:, None])[kept],
-        sizes[kept].astype(np.float64),
-        at.astype(np.float64),
-        np.array([find_slot(float(time), settings) for time in at], dtype=np.int64),
-        np.zeros(int(kept.sum())),
     )

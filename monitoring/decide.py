@@ -9,6 +9,7 @@ from monitoring.explain.actions import advise_action
 from monitoring.faults import PREFIX
 from monitoring.faults.causes import name_faults
 from monitoring.harm import Harm
+from monitoring.roll_back import UNKNOWN_ROLL_BACK, RollBack
 from monitoring.settings import PolicySettings
 from refit.alert import Action, Alert, AlertStatus, DriftDecision, Severity
 from refit.drift import DriftResult, DriftState, Window
@@ -36,6 +37,7 @@ class PolicyState(Settings):
             can rest on what is not there: it is an alert, and no refit.
         evidence: The evidence of all results together; None for the policy ``windows``.
         harm: What waiting costs; None where that is unknown.
+        roll_back: Where a roll back leads to.
     """
 
     now: datetime
@@ -48,6 +50,7 @@ class PolicyState(Settings):
     unreadable: tuple[str, ...] = ()
     evidence: Evidence | None = None
     harm: Harm | None = None
+    roll_back: RollBack = UNKNOWN_ROLL_BACK
 
     @property
     def unresolved(self) -> tuple[Alert, ...]:
@@ -245,7 +248,7 @@ def _choose_action(
                 "no refit: the cause is unknown, and it is not sure that people buy less",
             ]
         return action, why
-    advice = advise_action(incident, state.harm.hurts if state.harm else None)
+    advice = advise_action(incident, state.harm.hurts if state.harm else None, state.roll_back)
     told = f"{incident.cause}: {advice.sentence.rstrip('.')}"
     if advice.action is Action.REFIT:
         action, why = _weigh(policy, state)

@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from monitoring.calibration import CalibratedMetric
+from monitoring.example_listings import describe_items, find_examples
 from monitoring.frame import Frame, read_vectors, require_vector_length, to_dense
 from monitoring.panel import rank_panel, show_panel
 from monitoring.reference import Reference
 from monitoring.review.charts import draw_metric
-from monitoring.review.evidence import AlertEvidence, MetricEvidence, PanelQuery, ValueShare
+from monitoring.review.evidence import (
+    AlertEvidence,
+    MetricEvidence,
+    PanelQuery,
+    ValueListings,
+    ValueShare,
+)
 from monitoring.review.maps import collect_maps
 from monitoring.settings import MeasureSettings
 from monitoring.tables import stratify
@@ -49,14 +56,27 @@ def collect_evidence(
         ("shares", _find_changed_shares),
         ("maps", collect_maps),
         ("panel", lambda reference, frames: _show_panel(settings, reference, data)),
+        ("examples", lambda *_: find_examples(data, window, found.get("shares", ()))),
     ):
         try:
             found[name] = tuple(find(reference, frames))
         except Exception as error:
             log_message(f"no examples of {name}: {type(error).__name__}: {error}")
+    try:
+        found["items"] = describe_items(data, _name_items(found))
+    except Exception as error:
+        log_message(f"no columns of the items: {type(error).__name__}: {error}")
     names = {result.name for result in results}
     metrics = dict(_describe_metrics(reference, frames, names))
     return AlertEvidence(window=window, metrics=metrics, **found)
+
+
+def _name_items(found: Mapping[str, Any]) -> list[str]:
+    """Ids of the items that the evidence names without saying more about them."""
+    panel: Sequence[PanelQuery] = found.get("panel", ())
+    examples: Sequence[ValueListings] = found.get("examples", ())
+    listed = [item for each in panel for item in (*each.before, *each.after)]
+    return [*listed, *(item for each in examples for item in each.item_ids)]
 
 
 def _show_panel(
@@ -168,6 +188,7 @@ def _find_changed_shares(reference: Reference, frames: Mapping[str, Frame]) -> I
                 value=value,
                 before=before.get(value, 0.0),
                 now=now.get(value, 0.0),
+                source="" if table == "events" else calibrated.entry.column,
             )
             for value in before.keys() | now.keys()
         ]

@@ -11,7 +11,7 @@ So a threshold falls with the rows of a window to what days differ by, and no fu
 is followed, and a weekday is compared with its like.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,11 @@ class _Bound:
         seen = max(len(days) - 2, 0) + _PRIOR_DAYS
         return cls(chance, scale, above, max(total * seen * (scale / known) ** 2, 2.0))
 
+    def in_units_of(self, ratio: float, periods: float) -> "_Bound":
+        """The bound, where earlier distances were so many times as large as expected."""
+        below = 1 / (1 / self.below + 1 / (self.above * periods))
+        return _Bound(self.chance, self.scale * ratio, self.above, below)
+
     def beyond_chance(self, rate: float) -> float:
         """The squared distance less chance that is exceeded with probability ``rate``."""
         return self.scale * float(fdtri(self.above, self.below, 1 - rate)) - self.chance
@@ -155,6 +160,7 @@ class Comparison:
     Attributes:
         value: Distance from the prediction, less the distance that chance explains.
         p_value: Probability of at least this distance where nothing drifts.
+        ratio: The squared distance over its expectation where nothing drifts.
         expected: [p] the prediction.
         window: The window, as one or several days.
         bound: How the distance varies where nothing drifts.
@@ -162,22 +168,41 @@ class Comparison:
 
     value: float
     p_value: float
+    ratio: float
     expected: Floats
     window: Days
     bound: _Bound
+
+    def in_units_of(self, ratio: float, periods: float) -> "Comparison":
+        """The comparison as earlier ones of the same kind tell.
+
+        Args:
+            ratio: Mean ``ratio`` of earlier comparisons.
+            periods: How many of them were independent of each other.
+        """
+        beyond_chance = self.ratio * self.bound.scale - self.bound.chance
+        bound = self.bound.in_units_of(ratio, periods)
+        p_value = bound.probability(beyond_chance)
+        return replace(self, bound=bound, p_value=p_value, ratio=self.ratio / ratio)
 
     def threshold(self, rate: float) -> float:
         """The value that is exceeded with probability ``rate`` where nothing drifts."""
         return float(np.sqrt(max(self.bound.beyond_chance(rate), 0.0)))
 
 
-def fit_variogram(days: Days, noise: Noise) -> Variogram:
+def fit_variogram(days: Days, noise: Noise, prior_deviation: float = _PRIOR_DEVIATION) -> Variogram:
     """Estimate from all pairs of days how much they differ beyond chance, and by what.
 
     Non-negative least squares; a weak prior stands for the day-to-day variance while there are few
     days. A part that the days cannot show (one weekday only, one age only) is 0.
+
+    Args:
+        days: Earlier days.
+        noise: How rows vary within a day.
+        prior_deviation: What days are thought to differ by before any was seen, in standard
+            deviations of rows.
     """
-    prior = noise.trace * _PRIOR_DEVIATION**2
+    prior = noise.trace * prior_deviation**2
     if len(days) < 2:
         return Variogram(prior, 0.0, 0.0, 0.0)
     i, j = np.triu_indices(len(days), 1)
@@ -231,6 +256,7 @@ def compare(days: Days, noise: Noise, variogram: Variogram, window: Days) -> Com
     return Comparison(
         value=float(np.sqrt(max(distance - chance, 0.0))),
         p_value=bound.probability(distance - chance),
+        ratio=(distance - chance + bound.chance) / max(bound.scale, 1e-300),
         expected=expected,
         window=window,
         bound=bound,

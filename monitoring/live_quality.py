@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from monitoring import tables
+from monitoring.closings import Closing, find_closing
 from monitoring.quality import concept, propensity
 from monitoring.quality.baseline import JudgedRate, RateSeries, judge_series
 from monitoring.quality.holdout import ORGANIC_RATE, Lift, compare_with, explain_fall, find_episode
@@ -72,7 +73,8 @@ def measure_live_quality(
     whose expected rate comes from the towers before.
 
     Args:
-        settings: With fewer than ``minimum_rows`` answers a window is not measured.
+        settings: With fewer than ``minimum_rows`` answers a window is not measured, nor where a
+            closing touches the answers or the time in which their outcomes come.
         log: Prediction log.
         events: Parquet of events with ``request_id``.
         embedding_version: Only answers of these towers count.
@@ -87,7 +89,16 @@ def measure_live_quality(
     """
     quality = quality or QualitySettings()
     windows = sorted(windows, key=lambda window: window.start)
-    run = _Run(settings.minimum_rows, quality, log, events, embedding_version, windows, items)
+    run = _Run(
+        settings.minimum_rows,
+        quality,
+        log,
+        events,
+        embedding_version,
+        windows,
+        items,
+        closings=settings.closings,
+    )
     results = [result for kind, name in RATES.items() for result in run.measure_rate(kind, name)]
     optional: list[Callable[[], list[DriftResult]]] = [
         run.measure_revenue,
@@ -114,6 +125,7 @@ class _Run:
     windows: Sequence[Window]
     items: Path | None
     before: tuple[str, datetime] | None = None
+    closings: Sequence[Closing] = ()
 
     @cached_property
     def grid(self) -> list[Window]:
@@ -157,8 +169,11 @@ class _Run:
         """For each window of the grid, why its rates cannot be measured; empty if they can."""
         reasons: list[str] = []
         before: list[np.ndarray] = []
-        for period, mature in zip(self.periods, self.chosen, strict=True):
+        for window, period, mature in zip(self.grid, self.periods, self.chosen, strict=True):
             chosen = within(self.answers.time, period)
+            if closing := find_closing(self.closings, period.start, window.end):
+                reasons.append(f"planned closing on {closing}")
+                continue
             if chosen.sum() < self.minimum or period == self.partial:
                 reasons.append(f"{chosen.sum()} answers, {self.minimum} are needed")
                 continue

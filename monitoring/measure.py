@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from monitoring import tables
 from monitoring.calibration import CalibratedMetric, MetricEntry, find_slot
 from monitoring.choices import measure_choices
+from monitoring.closings import find_closing, leave_out_closed
 from monitoring.expectation import Comparison, Days, Floats, compare, fit_variogram
 from monitoring.faults.check import check_feeds
 from monitoring.frame import Array, Frame, mean_features, to_dense
@@ -53,10 +54,11 @@ def measure(
     """Compare every window with what the reference and earlier windows lead to expect.
 
     Nothing that could not be measured is ok: too few rows, a missing column, an empty window, a
-    drift metric that cannot be loaded or that fails is insufficient data, with the reason.
+    drift metric that cannot be loaded or that fails is insufficient data, with the reason. Windows
+    of planned closings have no results.
 
     Args:
-        settings: Sampling; metrics are the reference's own.
+        settings: Sampling, planned closings; metrics are the reference's own.
         reference: What is expected, see ``build_reference``.
         data: What to measure.
         windows: The windows to measure, oldest first.
@@ -70,6 +72,12 @@ def measure(
     """
     if not windows:
         raise UsageError("no windows were given to measure")
+    windows = leave_out_closed(settings.closings, windows)
+    if not windows:
+        return Measurement((), ())
+    history = [
+        s for s in history if find_closing(settings.closings, s.window.start, s.window.end) is None
+    ]
     # What the reference was built with cannot be changed afterwards.
     frozen = ("depth", "mix_columns", "window_days")
     calibrated = reference.manifest.settings

@@ -1,7 +1,7 @@
 """One run of the monitor: measure, decide, and act on the decision."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 
 from monitoring.alerts import HISTORY_WINDOWS, MONITOR, escalate, make_entry, refresh_pages
 from monitoring.budget import DAYS_PER_MONTH, Evidence, collect_evidence
+from monitoring.closings import describe_closed, find_closing, leave_out_closed
 from monitoring.decide import (
     Findings,
     PolicyState,
@@ -27,6 +28,7 @@ from monitoring.orders import Means, Refresh, carry_out_orders
 from monitoring.reference import Reference
 from monitoring.refits import Launch, carry_out, resume_refits
 from monitoring.review.pages import write_index
+from monitoring.roll_back import UNKNOWN_ROLL_BACK, RollBack
 from monitoring.settings import MonitorSettings
 from monitoring.store import (
     UNDER_WAY,
@@ -57,6 +59,7 @@ class MonitorInputs:
         data: Prediction log, events, items and index.
         windows: The windows to measure, oldest first; all of them are over.
         notes: Sentences that the reasons of the decision begin with.
+        roll_back: Where a roll back of the bundle leads to.
     """
 
     bundle_id: str
@@ -64,6 +67,7 @@ class MonitorInputs:
     data: MonitoredData
     windows: Sequence[Window]
     notes: tuple[str, ...] = ()
+    roll_back: RollBack = UNKNOWN_ROLL_BACK
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class MonitorOutcome:
         refit: The refit that this run claimed.
         evidence: What the results together say that something drifts.
         incident: The story of what drifts.
+        is_closed: Whether nothing was measured, because all windows are of planned closings.
     """
 
     results: tuple[DriftResult, ...]
@@ -85,6 +90,7 @@ class MonitorOutcome:
     refit: Refit | None
     evidence: Evidence | None = None
     incident: Incident | None = None
+    is_closed: bool = False
 
     def list_evidence(self, most: int = 15) -> list[tuple[str, float, float | None]]:
         """Results by their part of the evidence, each with its probability without drift."""
@@ -138,6 +144,15 @@ def monitor(
     """
     if launch is not None:
         resume_refits(settings, store, pages, launch)
+    closings = settings.measure.closings
+    if closed := describe_closed(closings, inputs.windows):
+        inputs = replace(
+            inputs,
+            windows=leave_out_closed(closings, inputs.windows),
+            notes=(*inputs.notes, closed),
+        )
+        if not inputs.windows:
+            return _rest(inputs, store, pages, now)
     reference = inputs.reference
     towers = reference.manifest.embedding_version
     earlier = accept_settled(store.summaries(towers), store.alerts(towers))
@@ -153,7 +168,11 @@ def monitor(
     store.add_results(measured.results)
     store.add_summaries(towers, measured.summaries)
     policy = settings.policy
-    history = store.results(towers, HISTORY_WINDOWS)
+    history = [
+        result
+        for result in store.results(towers, HISTORY_WINDOWS)
+        if find_closing(closings, result.window.start, result.window.end) is None
+    ]
     state = _read_state(settings, inputs, reference, store, history, now)
     findings = find_drift(policy, history, state)
     incident = _explain(settings, inputs, reference, earlier, findings, history, state)
@@ -163,7 +182,7 @@ def monitor(
     store.add_decision(inputs.bundle_id, decision)
     log_message(f"monitor: {decision.action}: {decision.reasons[-1]}")
     if decision.action is Action.NOTHING:
-        write_index(pages, store.alerts(), store.refits())
+        write_index(store, pages)
         return MonitorOutcome(measured.results, decision, None, None, state.evidence, incident)
     alert = _tell(settings, inputs, reference, store, pages, decision, findings, state, incident)
     refit = None
@@ -173,6 +192,15 @@ def monitor(
         refresh_pages(store, pages, alert.alert_id)
     told = store.alert(alert.alert_id)
     return MonitorOutcome(measured.results, decision, told, refit, state.evidence, incident)
+
+
+def _rest(inputs: MonitorInputs, store: AlertStore, pages: Path, now: datetime) -> MonitorOutcome:
+    """Keep the decision of a run in which the shop is closed all the time."""
+    decision = DriftDecision(action=Action.NOTHING, reasons=inputs.notes, at=now)
+    store.add_decision(inputs.bundle_id, decision)
+    log_message(f"monitor: {decision.action}: {decision.reasons[-1]}")
+    write_index(store, pages)
+    return MonitorOutcome((), decision, None, None, is_closed=True)
 
 
 def find_settled(alerts: Sequence[Alert]) -> dict[str, datetime]:
@@ -249,6 +277,7 @@ def _read_state(
         harm=estimate_harm(
             settings.policy, results, settings.measure.window_days, settings.quality.lag
         ),
+        roll_back=inputs.roll_back,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,16 +110,15 @@ class Reference:
         """Known listings with their vectors."""
         return read_listings(self.folder)
 
-    def known_feed(self, name: str, largest_vocabulary: int) -> KnownFeed:
-        """What is known of a feed; columns with more values than given are text."""
-        known = self._known_feeds.get((name, largest_vocabulary))
-        if known is None:
-            known = read_known(self.folder, name, largest_vocabulary)
-            self._known_feeds[name, largest_vocabulary] = known
-        return known
+    def known_feed(self, name: str, settings: MeasureSettings) -> KnownFeed:
+        """What is known of a feed, as some settings read it."""
+        key = (name, settings.faults.largest_vocabulary, settings.closings)
+        if key not in self._known_feeds:
+            self._known_feeds[key] = read_known(self.folder, name, settings)
+        return self._known_feeds[key]
 
     @cached_property
-    def _known_feeds(self) -> dict[tuple[str, int], KnownFeed]:
+    def _known_feeds(self) -> dict[tuple[Any, ...], KnownFeed]:
         return {}
 
 

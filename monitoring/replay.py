@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from monitoring.budget import collect_evidence
+from monitoring.closings import find_closing
 from monitoring.decide import PolicyState, decide, find_drift
 from monitoring.harm import PURCHASES, estimate_harm
 from monitoring.settings import MeasureSettings, PolicySettings
@@ -66,12 +67,15 @@ def replay(
 
     Args:
         policy: The policy to try.
-        measure: Length of a window.
+        measure: Length of a window, and planned closings, whose windows are left out.
         results: All results of these towers, in any order.
         faults: ``subject/statistic`` of results whose drift signals a broken feed.
         lag: How much later than the answers a window's purchase rate is known.
     """
-    ordered = sorted(results, key=lambda result: result.window.end)
+    open_results = (
+        r for r in results if not find_closing(measure.closings, r.window.start, r.window.end)
+    )
+    ordered = sorted(open_results, key=lambda result: result.window.end)
     ends = sorted({result.window.end for result in ordered})
     alerts: list[Alert] = []
     days: list[ReplayedDay] = []

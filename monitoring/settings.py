@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from monitoring.closings import Closing
 from monitoring.faults.settings import FaultSettings
 from monitoring.quality.settings import QualitySettings
 from refit.alert import Action
@@ -84,6 +85,8 @@ class MeasureSettings(Settings):
         price_bands: The number of price bands; each holds equally many items of the live stock.
         largest_vocabulary: Columns with more values count as text; a mix pools the rarer ones.
         faults: How the feeds are checked for named faults.
+        closings: Planned closings of the shop, such as ``{first: 2026-12-24, last: 2026-12-27}``.
+            A window that one touches is not measured, and later windows are not compared with it.
         seed: Seed of sampling.
     """
 
@@ -107,6 +110,7 @@ class MeasureSettings(Settings):
     price_bands: int = Field(default=5, ge=2)
     largest_vocabulary: int = Field(default=200, ge=2)
     faults: FaultSettings = FaultSettings()
+    closings: tuple[Closing, ...] = ()
     seed: int = 0
 
     @property

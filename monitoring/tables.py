@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from monitoring.closings import Closing
 from monitoring.frame import Array, Frame, combine, find_missing
 from monitoring.settings import MeasureSettings
 from refit.bundle import find_build_time
@@ -98,6 +99,12 @@ def _within(column: str, window: Window | None) -> ds.Expression | None:
         return None
     start, end = (pa.scalar(t, pa.timestamp("us", tz="UTC")) for t in (window.start, window.end))
     return (ds.field(column) >= start) & (ds.field(column) < end)
+
+
+def _outside(column: str, closing: Closing) -> ds.Expression:
+    start, end = (pa.scalar(t, pa.timestamp("us", tz="UTC")) for t in (closing.start, closing.end))
+    time = ds.field(column)
+    return (time < start) | (time >= end) | time.is_null()
 
 
 def read_answers(
@@ -277,12 +284,16 @@ def read_table(
 ) -> Frame:
     """An items or events table; a sample of ``size`` rows where it is larger.
 
-    Without a window all rows count; without the time column too, and their days are unknown.
+    Without a window all rows count; without the time column too, and their days are unknown. Rows
+    of planned closings never count.
     """
     table = ds.dataset(str(path), format="parquet")
     timed = time_column in table.schema.names
     names = [n for n in table.schema.names if columns is None or n in (*columns, time_column)]
     within = _within(time_column, window) if timed else None
+    for closing in settings.closings if timed else ():
+        kept = _outside(time_column, closing)
+        within = kept if within is None else within & kept
     count = table.count_rows(filter=within)
     if count <= size:
         rows = table.to_table(columns=names, filter=within)

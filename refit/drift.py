@@ -7,11 +7,16 @@ from refit.settings import Settings
 
 
 class DriftState(StrEnum):
-    """The state of a drift measurement; it is never ok if there is too little data."""
+    """The state of a drift measurement; it is never ok if there is too little data.
+
+    What is not checked needs a column or a table that this installation has never had: it raises no
+    alert, and nothing can be concluded from it.
+    """
 
     OK = "ok"
     DRIFT = "drift"
     INSUFFICIENT_DATA = "insufficient data"
+    NOT_CHECKED = "not checked"
 
 
 class Window(Settings):
@@ -27,13 +32,13 @@ class DriftResult(Settings):
     Attributes:
         subject: What was measured, e.g. ``query-embedding`` or ``scores``.
         statistic: Name of the drift metric, e.g. ``mean_shift``.
-        value: The metric's value; None when there was insufficient data.
+        value: The metric's value; None when there was insufficient data, or nothing was checked.
         threshold: Larger values are drift; None if ``value`` is.
         n_reference, n_current: Number of usable rows of the reference and of the window.
         window: The period that was measured.
-        state: ok, drift or insufficient data.
+        state: ok, drift, insufficient data or not checked.
         embedding_version: The towers whose vectors and scores were measured.
-        why: The reason for insufficient data, written for the person on call.
+        why: The reason for insufficient data, or why nothing was checked, for the person on call.
         level: The measured rate itself, if the value is a change of a rate.
         interval: 95% confidence interval of the level.
         p_value: Probability of at least this value where nothing drifts; None if unknown.

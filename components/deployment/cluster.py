@@ -1,5 +1,6 @@
 """The Kubernetes side of a rollout: read and apply the SeldonDeployment, list its pods."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +18,11 @@ TIMEOUT_SECONDS = 10
 APP_LABEL = "seldon-app"
 DEPLOYMENT = f"{manifests.API_VERSION}/seldondeployments"
 ROUTES = (f"{routes.API_VERSION}/httproutes", f"{routes.API_VERSION}/grpcroutes")
+
+
+def kubeconfig_path() -> str:
+    """The kubeconfig that is in force now; the Kubernetes client reads KUBECONFIG only once."""
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
 class ConflictError(RefitError):
@@ -172,7 +178,7 @@ class SeldonCluster:
         except config.ConfigException:
             pass
         try:
-            return config.new_client_from_config(context=context or None)
+            return config.new_client_from_config(kubeconfig_path(), context=context or None)
         except config.ConfigException as error:
             raise UsageError(
                 f"no cluster is configured: {error}; set KUBECONFIG, or run in a pod with the "

@@ -158,6 +158,7 @@ def watch_drift(
         metadata["alert_id"] = outcome.alert.alert_id if outcome.alert else ""
         metadata["page"] = str(Path(pages) / page)
         metadata["refit"] = outcome.refit.model_dump(mode="json") if outcome.refit else None
-        for name, error in inputs.data.unreadable.items():
+        unreadable = {} if outcome.is_closed else inputs.data.unreadable
+        for name, error in unreadable.items():
             raise type(error)(f"the {name} cannot be read, see alert {page}: {error}") from error
     return str(metadata["action"])

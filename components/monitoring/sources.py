@@ -10,6 +10,7 @@ from components.monitoring.feeds import read_feed
 from monitoring.monitor import MonitorInputs
 from monitoring.quarantines import find_learned, find_unlisted
 from monitoring.reference import Reference
+from monitoring.roll_back import find_roll_back
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData, daily_windows
 from refit.errors import RefitError, UsageError
@@ -90,6 +91,7 @@ def find_sources(
             *find_learned(quarantines, bundle.manifest, trained_on),
             *find_unlisted(bundle.manifest, IndexManifest.read(bundle.index), trained_on),
         ),
+        roll_back=find_roll_back(registry, bundle.bundle_id),
     )
 
 

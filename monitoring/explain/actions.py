@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from monitoring.explain.causes import CAUSES
+from monitoring.roll_back import UNKNOWN_ROLL_BACK, RollBack
 from refit.alert import Action
 from refit.incident import Cause, Incident
 
@@ -17,13 +18,16 @@ class CauseAdvice(NamedTuple):
     sentence: str
 
 
-def advise_action(incident: Incident, hurts: bool | None = None) -> CauseAdvice:
+def advise_action(
+    incident: Incident, hurts: bool | None = None, roll_back: RollBack = UNKNOWN_ROLL_BACK
+) -> CauseAdvice:
     """The action that follows from the cause of an incident.
 
     Args:
         incident: From ``explain``.
         hurts: Whether live quality fell. New supply and taste are refitted on unless it is known
             that they do no harm; a season is refitted on where it is known that it does.
+        roll_back: Where a roll back leads to; it is not advised where it leads to no other model.
     """
     if incident.cause is Cause.UNKNOWN:
         return CauseAdvice(
@@ -43,4 +47,25 @@ def advise_action(incident: Incident, hurts: bool | None = None) -> CauseAdvice:
         )
     if incident.cause is Cause.SEASON and hurts:
         return CauseAdvice(Action.REFIT, "Refit: quality fell with the season.")
+    if known.action is Action.ROLL_BACK:
+        return _advise_roll_back(known.advice, roll_back)
     return CauseAdvice(known.action, known.advice)
+
+
+def _advise_roll_back(advice: str, roll_back: RollBack) -> CauseAdvice:
+    if not roll_back.is_known:
+        return CauseAdvice(
+            Action.ROLL_BACK,
+            f"{advice} Whether a roll back leads to another model is not known: "
+            f"{roll_back.problem}.",
+        )
+    if not roll_back.target:
+        return CauseAdvice(
+            Action.ALERT,
+            f"No roll back: {roll_back.problem}. Find out what the server lacks (histories, "
+            "contexts) and restore it; where it lacks nothing, refit.",
+        )
+    times = "" if roll_back.steps == 1 else f", {roll_back.steps} roll backs away"
+    return CauseAdvice(
+        Action.ROLL_BACK, f"{advice} The champion with another model is {roll_back.target}{times}."
+    )

@@ -38,10 +38,14 @@ class Moves:
 
     @classmethod
     def of(cls, results: Iterable[DriftResult]) -> "Moves":
-        """From results in any order; of a window that was measured twice the later one counts."""
+        """From results in any order; of a window that was measured twice the later one counts.
+
+        What was not checked says nothing about a cause.
+        """
         latest: dict[tuple[str, Window, str], DriftResult] = {}
         for result in results:
             latest[result.name, result.window, result.embedding_version] = result
+        latest = {k: r for k, r in latest.items() if r.state is not DriftState.NOT_CHECKED}
         ordered = sorted(latest.values(), key=lambda r: (r.window.end, r.window.start, r.name))
         version = ordered[-1].embedding_version if ordered else ""
         series: dict[str, list[DriftResult]] = {}

@@ -1,7 +1,7 @@
 """Volumes: how many rows came on the days of an incident, beside the days before."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from monitoring import tables
+from monitoring.closings import find_closing
 from monitoring.explain.context import RowVolume
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData
@@ -29,14 +30,29 @@ def count_volumes(
 ) -> tuple[RowVolume, ...]:
     """Rows of every kind on the days of a period, beside what earlier days lead to expect.
 
-    A kind with fewer than four earlier days is left out: what is normal is not known.
+    A kind with fewer than four earlier days is left out: what is normal is not known. So are days
+    of planned closings.
     """
     since = period.start - timedelta(days=settings.reference_days)
     whole = Window(start=since, end=period.end)
     counts: dict[str, Counts] = {}
+
+    def is_closed(start: datetime) -> bool:
+        return find_closing(settings.closings, start, start + timedelta(days=1)) is not None
+
     for count in (_count_answers, _count_listings, _count_events):
         counts |= count(data, period, whole)
-    return tuple(v for name, days in counts.items() for v in _compare_days(name, days, period))
+    day = timedelta(days=1)
+    return tuple(
+        volume
+        for name, days in counts.items()
+        for volume in _compare_days(
+            name,
+            {n: rows for n, rows in days.items() if not is_closed(period.start + n * day)},
+            period,
+        )
+        if not is_closed(volume.start)
+    )
 
 
 def _count_answers(data: MonitoredData, period: Window, whole: Window) -> dict[str, Counts]:

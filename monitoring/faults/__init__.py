@@ -9,8 +9,8 @@ by others with the same shares, rows come twice. A module holds:
 ``RUNBOOK``  an ``Advice``: what the fault means and what to do about it
 ``TABLES``   the feeds that can have it: ``items``, ``events`` or both
 ``find``     ``(feed)`` -> the signs that it looked for, also those that it did not find; a sign
-             that cannot be looked for here (no such column) is left out, one that should be but
-             cannot (too few rows) names the reason
+             that cannot be looked for here (no such column) is one of ``leave_unchecked``, with the
+             reason; one that should be but cannot (too few rows) has no value, and a reason
 ===========  ==============================================================================
 
 The name of a fault is the name of its module or entry point.
@@ -48,6 +48,7 @@ class Sign(NamedTuple):
         n_reference, n_current: Rows or listings that were compared.
         why: Why it could not be measured.
         table: The feed that is broken, where it is not the one that shows the sign.
+        is_looked_for: False where the data at hand cannot show the sign; ``why`` has the reason.
     """
 
     column: str
@@ -59,11 +60,23 @@ class Sign(NamedTuple):
     n_current: int = 0
     why: str = ""
     table: str = ""
+    is_looked_for: bool = True
 
     @property
     def is_found(self) -> bool:
         """Whether the fault is there."""
         return self.value is not None and self.threshold is not None and self.value > self.threshold
+
+
+def leave_unchecked(why: str, column: str = "", table: str = "") -> Sign:
+    """A sign that the data at hand cannot show: it is neither there nor absent.
+
+    Args:
+        why: What is not there, and what is not checked for it.
+        column: The column that is not checked; empty for the table.
+        table: The feed that is not checked, where it is not the one that is looked at.
+    """
+    return Sign(column, why=why, table=table, is_looked_for=False)
 
 
 def choose_clearest(signs: Sequence[Sign]) -> Sign:

@@ -1,6 +1,7 @@
 """Events beside the answers that they follow from, and beside those that they should name."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -36,28 +37,29 @@ class AnsweredEvents:
     named_before: NDArray[np.bool_]
 
 
-def read_answered(feed: Feed) -> AnsweredEvents | None:
-    """Events beside their answers; None where events name no answers, or nothing was logged."""
-    if not feed.is_timed or not set(_COLUMNS) <= set(feed.rows.names):
-        return None
+def read_answered(feed: Feed) -> AnsweredEvents | str:
+    """Events beside their answers, or why there are none."""
+    if lacking := [name for name in _COLUMNS if name not in feed.rows.names]:
+        return f"no {' and no '.join(lacking)} column in {feed.name}"
     if "log" in feed.data.unreadable:
-        return None
+        return "the prediction log cannot be read"
     return feed.once(_read)
 
 
-def _read(feed: Feed) -> AnsweredEvents | None:
-    length = feed.window.end - feed.window.start
-    since = feed.window.start - _DAYS_BEFORE * length / max(feed.days, 1e-9)
+def _read(feed: Feed) -> AnsweredEvents | str:
+    spans = feed.find_days_before(_DAYS_BEFORE)
+    since = feed.window.start - timedelta(days=feed.start - spans[0][0])
     log = tables.read_log(
         feed.data.log,
         (REQUEST, "user_id", "time", "item_ids"),
         Window(start=since, end=feed.window.end),
     )
     if not log.num_rows:
-        return None
+        return "no answers were logged"
     answered = tables.to_days(log["time"])
     first = float(answered.min())
-    before = feed.read_beside(_COLUMNS, [(max(feed.start - _DAYS_BEFORE, first), feed.start)])
+    spans = [(max(low, first), high) for low, high in spans if high > first]
+    before = feed.read_beside(_COLUMNS, spans or [(feed.start, feed.start)])
     here = feed.rows.table.select(_COLUMNS)
     delays, named = zip(*(_join(part, log, answered) for part in (here, before)), strict=True)
     return AnsweredEvents(delays[0], delays[1], named[0], named[1])

@@ -1,6 +1,6 @@
 """Which faults follow from others, and the days of a table that are quarantined for them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
 from monitoring.faults import PREFIX
@@ -77,6 +77,7 @@ def find_quarantines(results: Sequence[DriftResult], alert_id: str = "") -> list
         open_since: datetime | None = None
         reasons: list[str] = []
         last: datetime | None = None
+        found: set[str] = set()
         for window in windows:
             here = [r for r in own if r.window.start == window.start and _table(r) == table]
             faults = [r for r in named if r.window.start == window.start and _table(r) == table]
@@ -85,17 +86,20 @@ def find_quarantines(results: Sequence[DriftResult], alert_id: str = "") -> list
                 begin = datetime(1970, 1, 1, tzinfo=UTC) if whole else window.start
                 open_since = begin if open_since is None else min(open_since, begin)
                 reasons += [r.detail for r in faults if r.detail]
+                found |= {r.name for r in faults}
                 last = window.end
-            elif open_since is not None and here and _is_right(here):
+            elif open_since is not None and _is_right(here, found):
                 quarantines.append(_quarantine(table, open_since, last, reasons, alert_id))
-                open_since, reasons = None, []
+                open_since, reasons, found = None, [], set()
         if open_since is not None:
             quarantines.append(_quarantine(table, open_since, None, reasons, alert_id))
     return quarantines
 
 
-def _is_right(results: Iterable[DriftResult]) -> bool:
-    return all(result.state is DriftState.OK for result in results)
+def _is_right(results: Iterable[DriftResult], found: Collection[str]) -> bool:
+    """Whether a window is right: all that was found before, and all that can be, was looked for."""
+    checked = [r for r in results if r.state is not DriftState.NOT_CHECKED or r.name in found]
+    return bool(checked) and all(result.state is DriftState.OK for result in checked)
 
 
 def _quarantine(

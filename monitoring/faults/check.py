@@ -5,7 +5,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from monitoring.faults import FAULTS, PREFIX, NamedFault, Sign, load_fault
+from monitoring.faults import FAULTS, PREFIX, NamedFault, Sign, leave_unchecked, load_fault
 from monitoring.faults.feed import Feed, read_feed_window
 from monitoring.faults.known import TIME_COLUMNS, KnownFeed
 from monitoring.frame import Frame
@@ -26,7 +26,8 @@ def check_feeds(
 
     A result's subject is ``feed:items``, or ``feed:items.price`` for a column, and its statistic
     the name of the fault. A fault that could not be looked for is insufficient data, with the
-    reason, and no more ok than one that was found.
+    reason, and no more ok than one that was found. One that the data at hand cannot show, such as a
+    lost request id where events have none, is not checked, with the reason.
 
     Args:
         settings: ``settings.faults`` has the sizes, and what is left out.
@@ -56,7 +57,7 @@ def _check_feed(
     if name in data.unreadable:
         why = f"the {name} cannot be read: {data.unreadable[name]}"
     try:
-        known = reference.known_feed(name, settings.faults.largest_vocabulary)
+        known = reference.known_feed(name, settings)
         listings = reference.known_listings
     except Exception as error:
         why = f"the reference has no feeds to compare with: {_explain(error)}"
@@ -84,7 +85,17 @@ def _read(
     data: MonitoredData,
 ) -> tuple[Feed | None, str]:
     try:
-        feed = read_feed_window(name, path, window, is_last, settings.faults, known, listings, data)
+        feed = read_feed_window(
+            name,
+            path,
+            window,
+            is_last,
+            settings.faults,
+            known,
+            listings,
+            data,
+            settings.closings,
+        )
     except Exception as error:
         return None, _explain(error)
     return feed, ""
@@ -92,9 +103,12 @@ def _read(
 
 def _find(fault: NamedFault, feed: Feed) -> list[Sign]:
     try:
-        return list(fault.find(feed))
+        signs = list(fault.find(feed))
     except Exception as error:
         return [Sign("", why=f"{fault.name} could not be looked for: {_explain(error)}")]
+    if not signs and feed.is_last:
+        return [leave_unchecked(f"no column of the {feed.name} can show it")]
+    return signs
 
 
 def _explain(error: Exception) -> str:
@@ -106,7 +120,7 @@ def _to_result(
 ) -> DriftResult:
     state = DriftState.DRIFT if sign.is_found else DriftState.OK
     if sign.value is None:
-        state = DriftState.INSUFFICIENT_DATA
+        state = DriftState.INSUFFICIENT_DATA if sign.is_looked_for else DriftState.NOT_CHECKED
     table = PREFIX + (sign.table or name)
     return DriftResult(
         subject=f"{table}.{sign.column}" if sign.column else table,

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from monitoring import tables
+from monitoring.closings import Closing, open_spans
 from monitoring.faults.hashing import Hashes, hash_rows, mix
 from monitoring.faults.known import TIME_COLUMNS, KnownFeed, vector_columns
 from monitoring.faults.settings import FaultSettings
@@ -65,6 +66,7 @@ class Feed(Asked):
         rows: A sample of the window's rows, without vectors.
         times: [n] days since 1970 of all rows of the window; NaN where rows have no time.
         marks: Hashes of rows without ids, see ``mark_rows``.
+        closings: Planned closings.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Feed(Asked):
     rows: Frame
     times: NDArray[np.float64]
     marks: Marks
+    closings: Sequence[Closing] = ()
 
     def __len__(self) -> int:
         return len(self.times)
@@ -97,6 +100,21 @@ class Feed(Asked):
         """Whether rows have times."""
         return TIME_COLUMNS[self.name] in self.rows.names
 
+    @property
+    def no_days(self) -> str:
+        """Why rows cannot be counted by day; empty where they can."""
+        column = TIME_COLUMNS[self.name]
+        if not self.is_timed:
+            return f"no {column} column in {self.name}"
+        return "" if len(self.known.counts) else f"no {column} in the {self.name} of the reference"
+
+    @property
+    def no_hours(self) -> str:
+        """Why rows cannot be counted by time of day; empty where they can."""
+        if self.no_days or self.known.profile.any():
+            return self.no_days
+        return f"the {TIME_COLUMNS[self.name]} of {self.name} has dates and no times of the day"
+
     @cached_property
     def schema(self) -> pa.Schema:
         """All columns of the file."""
@@ -111,6 +129,10 @@ class Feed(Asked):
     def columns(self, *kinds: str) -> list[str]:
         """Columns of some kinds that the feed has, and had."""
         return [c for c in self.known.columns(*kinds) if c in self.rows.names]
+
+    def find_days_before(self, days: float) -> list[tuple[float, float]]:
+        """The latest days before the window on which the shop was open, oldest first."""
+        return open_spans(self.closings, self.start, days)
 
     def read_beside(self, columns: Sequence[str], spans: Sequence[tuple[float, float]]) -> pa.Table:
         """Rows of this feed in spans of time, in days since 1970."""
@@ -165,6 +187,7 @@ def read_feed_window(
     known: KnownFeed,
     listings: Frame,
     data: MonitoredData,
+    closings: Sequence[Closing] = (),
 ) -> Feed | None:
     """A feed in one window; None where its rows have no time and belong to a later window."""
     table = ds.dataset(str(path))
@@ -184,7 +207,9 @@ def read_feed_window(
     if rows.num_rows > settings.window_rows:
         random = np.random.default_rng(0)
         frame = frame.take(np.sort(random.permutation(len(times))[: settings.window_rows]))
-    return Feed(name, window, is_last, settings, known, listings, data, path, frame, times, marks)
+    return Feed(
+        name, window, is_last, settings, known, listings, data, path, frame, times, marks, closings
+    )
 
 
 def mark_rows(name: str, rows: pa.Table, times: NDArray[np.float64], one_in: int = 1) -> Marks:

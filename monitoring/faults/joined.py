@@ -33,11 +33,15 @@ class ListedEvents:
     listed_before: NDArray[np.float64]
 
 
-def read_listed(feed: Feed) -> ListedEvents | None:
-    """Events beside their listings; None where the items feed does not say when they came."""
+def read_listed(feed: Feed) -> ListedEvents | str:
+    """Events beside their listings, or why there are none."""
     items = feed.data.items
-    if items is None or "items" in feed.data.unreadable or not feed.is_timed:
-        return None
+    if "items" in feed.data.unreadable:
+        return "the items cannot be read"
+    if items is None:
+        return "no items were given"
+    if not feed.is_timed:
+        return feed.no_days
     return feed.once(_read)
 
 
@@ -53,19 +57,21 @@ class ChosenEvents:
     viewed_before: NDArray[np.bool_]
 
 
-def read_chosen(feed: Feed) -> ChosenEvents | None:
-    """Choices beside the views before them; None where events are not timed or have no views."""
+def read_chosen(feed: Feed) -> ChosenEvents | str:
+    """Choices beside the views before them, or why there are none."""
     names = ["user_id", "item_id", "event_type", "event_time"]
-    if not feed.is_timed or not set(names) <= set(feed.rows.names):
-        return None
-    first = feed.start - _DAYS_BEFORE
-    events = feed.read_beside(names, [(first - 1.0, feed.start + feed.days)])
+    if lacking := [name for name in names if name not in feed.rows.names]:
+        return f"no {' and no '.join(lacking)} column in {feed.name}"
+    before = feed.find_days_before(_DAYS_BEFORE)
+    first = before[0][0]
+    earlier = feed.find_days_before(_DAYS_BEFORE + 1.0)
+    events = feed.read_beside(names, [*earlier, (feed.start, feed.start + feed.days)])
     kind = events["event_type"]
     is_view = np.asarray(pc.fill_null(pc.equal(kind, str(EventType.VIEW)), False))
     chosen = [str(each) for each in INTEREST if each is not EventType.VIEW]
     is_choice = np.asarray(pc.is_in(kind, value_set=pa.array(chosen)))
     if not is_view.any():
-        return None
+        return "no views among the events"
     users, items = (combine(events[n]).dictionary_encode().indices for n in names[:2])
     user, item = (np.asarray(pc.fill_null(c, -1)).astype(np.int64) for c in (users, items))
     _, pair = np.unique(user * (item.max() + 2) + item, return_inverse=True)
@@ -78,13 +84,12 @@ def read_chosen(feed: Feed) -> ChosenEvents | None:
     return ChosenEvents(viewed[known & now], viewed[known & ~now])
 
 
-def _read(feed: Feed) -> ListedEvents | None:
+def _read(feed: Feed) -> ListedEvents | str:
     items = ds.dataset(str(feed.data.items))
     if "listed_at" not in items.schema.names:
-        return None
+        return "no listed_at column in items"
     names = ["item_id", "event_time"]
-    start = np.floor(feed.start)
-    beside = feed.read_beside(names, [(start - _DAYS_BEFORE, feed.start)])
+    beside = feed.read_beside(names, feed.find_days_before(_DAYS_BEFORE))
     here = feed.rows.table.select(names)
     parts = [_sample(table) for table in (here, beside)]
     ids = pc.unique(pa.concat_tables(parts)["item_id"])

@@ -29,7 +29,7 @@ GROUP_COLUMNS = ("category_2", "category_1")
 _FILES = {"items": ITEMS_FILE, "events": EVENTS_FILE}
 _LISTINGS = "listings.parquet"
 _DAY = "_day"
-_UNCHECKED = frozenset({*KNOWN_AT_END, VALID_FROM, "request_id"})
+UNCHECKED = frozenset({*KNOWN_AT_END, VALID_FROM, "request_id"})
 """Columns that are empty for good reasons, in other shares every day."""
 
 
@@ -59,7 +59,7 @@ class KnownFeed(Asked):
         found = {}
         for name in self.rows.names:
             cells = self.rows.column(name)
-            if name in _UNCHECKED or find_missing(cells).all():
+            if name in UNCHECKED or find_missing(cells).all():
                 continue
             if name in IDENTIFIERS:
                 found[name] = "id"
@@ -117,16 +117,20 @@ def write_known(folder: Path, dataset: Path, period: Window, settings: MeasureSe
     _write_rows(folder / FOLDER / _LISTINGS, known)
 
 
-def read_known(folder: Path, name: str, largest_vocabulary: int) -> KnownFeed:
-    """What is known of one feed."""
+def read_known(folder: Path, name: str, settings: MeasureSettings) -> KnownFeed:
+    """What is known of one feed, planned closings left out."""
     rows = _read_rows(folder / FOLDER / f"{name}.parquet")
     with np.load(folder / FOLDER / f"{name}.npz") as kept:
         days, counts = kept["days"], kept["counts"]
+    for begin, end in (closing.days for closing in settings.closings):
+        open_ = (days < begin) | (days >= end)
+        days, counts = days[open_], counts[open_]
+        rows = rows.take(np.flatnonzero(~((rows.day >= begin) & (rows.day < end))))
     schema = rows.table.schema
     if name == "items":
         schema = pq.read_schema(folder / FOLDER / _LISTINGS)
         schema = schema.remove(schema.get_field_index(_DAY))
-    return KnownFeed(name, rows, counts, days, largest_vocabulary, schema)
+    return KnownFeed(name, rows, counts, days, settings.faults.largest_vocabulary, schema)
 
 
 def read_listings(folder: Path) -> Frame:

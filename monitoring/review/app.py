@@ -36,7 +36,7 @@ from monitoring.review.sign_in import (
     make_csrf,
     new_seed,
 )
-from monitoring.review.view import Picture, read_view
+from monitoring.review.view import Picture, list_unchecked, read_view
 from monitoring.review.worker import ReviewWorker
 from monitoring.store import AlertStore, UnknownId, WrongState, open_store
 from refit.errors import RefitError, ServiceUnreachable, UsageError
@@ -401,6 +401,7 @@ def _add_reading(app: FastAPI, pages: _Pages) -> None:
             bundles=sorted({alert.bundle_id for alert in alerts}, reverse=True),
             refits={each.alert_id: each for each in store.refits()} if store else {},
             nothing=nothing,
+            unchecked=list_unchecked(store.newest_results()) if store else {},
             here="/alerts",
         )
 

@@ -13,8 +13,14 @@ COLOURS = {
     DriftState.OK: "#0072B2",
     DriftState.DRIFT: "#D55E00",
     DriftState.INSUFFICIENT_DATA: "#767676",
+    DriftState.NOT_CHECKED: "#767676",
 }
-MARKERS = {DriftState.OK: "o", DriftState.DRIFT: "^", DriftState.INSUFFICIENT_DATA: "x"}
+MARKERS = {
+    DriftState.OK: "o",
+    DriftState.DRIFT: "^",
+    DriftState.INSUFFICIENT_DATA: "x",
+    DriftState.NOT_CHECKED: ".",
+}
 LINE = "#444444"
 _DARK = (
     "@media (prefers-color-scheme: dark) { text { fill: #c9d1d9 !important } "

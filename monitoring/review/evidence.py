@@ -6,12 +6,33 @@ from refit.settings import Settings
 
 
 class ValueShare(Settings):
-    """A value's share in the reference and in the window."""
+    """A value's share in the reference and in the window.
+
+    Attributes:
+        column: The column and where it is, such as ``brand in items``.
+        value: The value.
+        before, now: Its shares.
+        source: The column of the items alone; empty where it is none of the items.
+    """
 
     column: str
     value: str
     before: float
     now: float
+    source: str = ""
+
+
+class ValueListings(Settings):
+    """Listings of a value whose share grew.
+
+    Attributes:
+        column, value: A column of the items, and the value.
+        item_ids: The newest listings with it, the newest first.
+    """
+
+    column: str
+    value: str
+    item_ids: tuple[str, ...]
 
 
 class MetricEvidence(Settings):
@@ -80,7 +101,8 @@ class AlertEvidence(Settings):
         metrics: By ``subject/statistic``, what the drift metrics contribute.
         maps: Maps of embeddings.
         panel: Answers to a fixed panel of queries.
-        items: Columns by name of the items that are named above, by id.
+        examples: Listings of the values whose shares grew most.
+        items: Columns by name of the items of ``panel`` and ``examples``, by id.
     """
 
     window: Window
@@ -90,4 +112,5 @@ class AlertEvidence(Settings):
     metrics: dict[str, MetricEvidence] = {}
     maps: tuple[EmbeddingMap, ...] = ()
     panel: tuple[PanelQuery, ...] = ()
+    examples: tuple[ValueListings, ...] = ()
     items: dict[str, dict[str, str]] = {}

@@ -4,12 +4,11 @@ They come from the templates of the review application, without its forms.
 """
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 from monitoring.review.rendering import render
-from monitoring.review.view import Picture, read_view
-from monitoring.store import AlertStore, Refit
+from monitoring.review.view import Picture, list_unchecked, read_view
+from monitoring.store import AlertStore
 from refit.alert import Alert
 from refit.files import write_atomically
 
@@ -30,10 +29,13 @@ def write_alert(store: AlertStore, folder: Path, alert: Alert) -> Path:
     return _write(folder / f"{alert.alert_id}.html", page)
 
 
-def write_index(folder: Path, alerts: Sequence[Alert], refits: Sequence[Refit]) -> Path:
-    """Write ``index.html``: all alerts, newest first."""
-    latest = {refit.alert_id: refit for refit in refits}
-    page = render("index.html", static=True, alerts=alerts, refits=latest)
+def write_index(store: AlertStore, folder: Path) -> Path:
+    """Write ``index.html``: all alerts, newest first, and what is not checked."""
+    latest = {refit.alert_id: refit for refit in store.refits()}
+    unchecked = list_unchecked(store.newest_results())
+    page = render(
+        "index.html", static=True, alerts=store.alerts(), refits=latest, unchecked=unchecked
+    )
     return _write(folder / "index.html", page)
 
 

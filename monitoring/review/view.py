@@ -105,18 +105,20 @@ class AlertView:
         found = [
             _find(each, self._series.get(each.name, [each]), metrics.get(each.name))
             for each in self.alert.results
-            if each.state is not DriftState.INSUFFICIENT_DATA
+            if each.state not in (DriftState.INSUFFICIENT_DATA, DriftState.NOT_CHECKED)
         ]
         return sorted(found, key=lambda each: -(each.times or 0))
 
     @property
     def unmeasured(self) -> dict[str, list[str]]:
         """Names of the results with insufficient data, by the reason."""
-        groups: dict[str, list[str]] = {}
-        for result in self.alert.results:
-            if result.state is DriftState.INSUFFICIENT_DATA:
-                groups.setdefault(result.why, []).append(result.name)
-        return groups
+        return _group_by_reason(self.alert.results, DriftState.INSUFFICIENT_DATA)
+
+    @property
+    def unchecked(self) -> dict[str, list[str]]:
+        """Names of what was not checked in the newest window, by the reason."""
+        newest = max((result.window.end for result in self.history), default=None)
+        return list_unchecked([r for r in self.history if r.window.end == newest])
 
     @property
     def what_to_do(self) -> str:
@@ -145,7 +147,8 @@ class AlertView:
         newest = max((result.window.end for result in self.history), default=None)
         found: dict[str, list[str]] = {}
         for result in self.history:
-            if result.window.end == newest and result.name not in names:
+            is_other = result.name not in names and result.state is not DriftState.NOT_CHECKED
+            if result.window.end == newest and is_other:
                 found.setdefault(str(result.state), []).append(result.name)
         return found
 
@@ -181,6 +184,19 @@ class AlertView:
         found = [each.series for each in self.findings]
         found += [each.picture for each in self.findings if each.picture]
         return next((p for p in (*found, *self.live, *self.maps) if p.name == name), None)
+
+
+def list_unchecked(results: Sequence[DriftResult]) -> dict[str, list[str]]:
+    """Names of the results that were not checked, by the reason."""
+    return _group_by_reason(results, DriftState.NOT_CHECKED)
+
+
+def _group_by_reason(results: Sequence[DriftResult], state: DriftState) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        if result.state is state:
+            groups.setdefault(result.why, []).append(result.name)
+    return groups
 
 
 def _count(n: int) -> str:

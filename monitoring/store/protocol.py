@@ -30,6 +30,9 @@ class AlertStore(Protocol):
     def summaries(self, embedding_version: str) -> list[WindowSummary]:
         """The summaries of all windows under these towers, oldest first."""
 
+    def newest_results(self) -> list[DriftResult]:
+        """The results of the newest window, whatever towers."""
+
     def results_since(self, moment: datetime, subjects: str) -> list[DriftResult]:
         """Results of windows that ended later, whatever towers, oldest first.
 

@@ -6,7 +6,7 @@ Its own rows are validated without the checks of written settings, which take fi
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, func, select
 
 from monitoring.store.sql_part import SqlPart
 from monitoring.store.tables import DECISIONS, RESULTS, SUMMARIES, stamp
@@ -54,6 +54,16 @@ class SqlResults(SqlPart):
             select(RESULTS.c.body)
             .where(of_towers, RESULTS.c.window_end.in_(latest))
             .order_by(RESULTS.c.window_end, RESULTS.c.subject, RESULTS.c.statistic)
+        )
+        return [DriftResult.model_validate_json(body) for body in bodies]
+
+    def newest_results(self) -> list[DriftResult]:
+        """The results of the newest window, whatever towers."""
+        newest = select(func.max(RESULTS.c.window_end)).scalar_subquery()
+        bodies = self._bodies(
+            select(RESULTS.c.body)
+            .where(RESULTS.c.window_end == newest)
+            .order_by(RESULTS.c.subject, RESULTS.c.statistic)
         )
         return [DriftResult.model_validate_json(body) for body in bodies]
 

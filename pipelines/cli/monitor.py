@@ -19,6 +19,7 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.output import write_json, write_line, write_table
 from pipelines.home import Home
+from refit.drift import DriftState
 from refit.errors import UsageError
 from refit.files import read_json
 
@@ -166,8 +167,11 @@ def _show(metadata: dict[str, Any], results: list[dict[str, Any]], explain: bool
                 result["state"],
             )
             for result in results
+            if result["state"] != DriftState.NOT_CHECKED
         ),
     )
+    for why in dict.fromkeys(r["why"] for r in results if r["state"] == DriftState.NOT_CHECKED):
+        write_line(f"not checked: {why}")
     write_line(f"decision: {metadata['action']}")
     for reason in metadata["reasons"]:
         write_line(f"  {reason}")

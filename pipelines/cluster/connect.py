@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from components.deployment.cluster import kubeconfig_path
 from components.kubeflow import Kubeflow
 from pipelines.cluster.settings import ClusterSettings
 from refit.errors import ServiceUnreachable, UsageError
@@ -51,7 +52,9 @@ def _through_kubeconfig(settings: ClusterSettings) -> Kubeflow:
     configuration = kfp_server_api.Configuration()
     try:
         config.load_kube_config(
-            client_configuration=configuration, context=settings.kube_context or None
+            kubeconfig_path(),
+            client_configuration=configuration,
+            context=settings.kube_context or None,
         )
     except (config.ConfigException, OSError) as error:
         raise ServiceUnreachable(

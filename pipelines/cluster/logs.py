@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from components.deployment.cluster import kubeconfig_path
 from components.kubeflow import Kubeflow
 from pipelines.cluster.settings import ClusterSettings
 from refit.errors import ServiceUnreachable
@@ -42,8 +43,8 @@ def read_step_log(
 def _read_from_pod(cluster: ClusterSettings, run_id: str, step: str) -> str:
     from kubernetes import client, config
 
-    config.load_kube_config(context=cluster.kube_context or None)
-    core = client.CoreV1Api()
+    context = cluster.kube_context or None
+    core = client.CoreV1Api(config.new_client_from_config(kubeconfig_path(), context=context))
     found = core.list_namespaced_pod(
         cluster.runs_in, label_selector=f"{RUN_LABEL}={run_id}", _request_timeout=10
     ).items

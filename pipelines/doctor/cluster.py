@@ -1,12 +1,12 @@
 """Checks of a cluster: what can be reached, what is there, and what this user may do."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from components.deployment.cluster import kubeconfig_path
 from pipelines.cluster.settings import ClusterSettings
 from pipelines.doctor.checks import Check, CheckResult, from_error, not_ok, ok, run_check
 from pipelines.doctor.machine import check_alert_store, check_registry
@@ -176,7 +176,7 @@ class ClusterDoctor:
         configuration = client.Configuration()
         try:
             config.load_kube_config(
-                os.environ.get("KUBECONFIG"),
+                kubeconfig_path(),
                 context=self.settings.kube_context or None,
                 client_configuration=configuration,
             )

@@ -6,7 +6,13 @@ import numpy as np
 
 from monitoring.pictures import draw_shares
 from monitoring.review.charts import draw_on_axes
-from monitoring.review.evidence import AlertEvidence, MetricEvidence, PanelQuery, ValueShare
+from monitoring.review.evidence import (
+    AlertEvidence,
+    MetricEvidence,
+    PanelQuery,
+    ValueListings,
+    ValueShare,
+)
 from monitoring.review.maps import draw_map
 from monitoring.store import SqlStore
 from refit.alert import Action, AlertStatus, DriftDecision, Severity
@@ -145,6 +151,12 @@ def write_evidence(pages, alert_id, title):
                 query="a woman of size M, in March", before=("i1", "i2"), after=("i2", "i9")
             ),
         ),
-        items={row["item_id"]: row for row in rows[:10]},
+        examples=(
+            ValueListings(column="category_1", value="outdoor", item_ids=("i3", "i4", "gone")),
+        ),
+        items={
+            row["item_id"]: {**row, "url": f"{scheme}://shop.example/{row['item_id']}"}
+            for row, scheme in zip(rows[:10], ("https", "javascript") * 5, strict=True)
+        },
     )
     write_json(pages / f"{alert_id}.json", evidence.model_dump(mode="json"))

@@ -5,6 +5,7 @@ import pytest
 from monitoring.budget import Evidence
 from monitoring.decide import PolicyState, decide, find_drift, find_worse, rate_severity
 from monitoring.harm import Harm
+from monitoring.roll_back import RollBack
 from monitoring.settings import PolicySettings
 from refit.alert import Action, AlertStatus, Severity
 from refit.incident import Cause, Incident
@@ -205,6 +206,15 @@ def test_a_refit_starts_where_waiting_costs_more():
 def test_the_action_follows_the_cause(cause, action):
     unsure = DEAR.model_copy(update={"hurts": None})
     assert weigh(harm=unsure, cause=cause).action is action
+
+
+def test_a_first_champion_is_not_rolled_back():
+    problem = "there is no champion before b1"
+    state = FREE.model_copy(update={"roll_back": RollBack(is_known=True, problem=problem)})
+    told = weigh(state=state, cause=Cause.MODEL)
+    assert told.action is Action.ALERT
+    assert f"No roll back: {problem}" in told.reasons[-1]
+    assert "is not known" in weigh(cause=Cause.MODEL).reasons[-2]
 
 
 def test_what_is_not_automatic_is_for_a_person():

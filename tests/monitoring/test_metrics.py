@@ -71,6 +71,7 @@ def test_the_store_as_metrics(place, metrics):
         ("drift_results", "ok"): 0,
         ("drift_results", "drift"): 1,
         ("drift_results", "insufficient data"): 1,
+        ("drift_results", "not checked"): 0,
         **dict.fromkeys(
             (
                 ("unresolved_alerts", about, str(severity))

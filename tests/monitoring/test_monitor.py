@@ -16,10 +16,12 @@ from monitoring.alerts import acknowledge, resolve
 from monitoring.monitor import MonitorInputs, accept_settled, monitor
 from monitoring.reference import Reference
 from monitoring.refits import carry_out, resume_refits
+from monitoring.review.evidence import AlertEvidence
 from monitoring.settings import MonitorSettings, PolicySettings
 from monitoring.store import RefitState, SqlStore
 from monitoring.windows import MonitoredData, daily_windows
 from refit.alert import Action
+from refit.drift import DriftState
 from refit.errors import DataValidationError, GateRefused
 from refit.files import read_json
 from refit.incident import Cause, Incident
@@ -65,6 +67,19 @@ def test_a_feed_that_cannot_be_read_is_an_alert_in_the_store(marketplace):
     (kept,) = store.alerts()
     assert "has no time zone" in kept.decision.reasons[-1]
     assert "has no time zone" in (pages / kept.report).read_text()
+
+
+def test_the_pages_say_what_is_not_checked_and_why(marketplace):
+    store, outcome = run_monitor(drifted(marketplace), None)
+    left = [r for r in outcome.results if r.state is DriftState.NOT_CHECKED]
+    assert {r.name for r in left} >= {"feed:items.title/missing"}
+    assert not any("feed:" in result.name for result in outcome.alert.results)
+    pages = marketplace.root / "pages"
+    for name in ("index.html", outcome.alert.report):
+        words = " ".join(Tags((pages / name).read_text()).words)
+        assert "What is not checked" in words
+        assert "no title column in items: nothing is checked of it" in words
+    assert {r.name for r in store.newest_results()} >= {r.name for r in left}
 
 
 class Tags(HTMLParser):
@@ -116,10 +131,18 @@ def test_drift_gets_a_page_and_one_refit(marketplace):
         "What to do.",
         "passed its gate: b2",
         "hats",
+        "New listings with category_1 “hats”",
         "Queries unlike the reference's",
     ):
         assert expected in text
     assert outcome.alert.alert_id in (pages / "index.html").read_text()
+
+    evidence = AlertEvidence.parse(read_json(pages / f"{outcome.alert.alert_id}.json"))
+    hats = next(each for each in evidence.examples if each.value == "hats")
+    assert len(hats.item_ids) == 4
+    assert {evidence.items[item]["category_1"] for item in hats.item_ids} == {"hats"}
+    named = {item for each in evidence.panel for item in each.after}
+    assert named <= evidence.items.keys()
 
     acknowledge(store, outcome.alert.alert_id, "on <call>", pages)
     assert "by on &lt;call&gt;" in (pages / outcome.alert.report).read_text()

@@ -1,5 +1,6 @@
 import pytest
 
+from monitoring.closings import Closing
 from monitoring.replay import replay, take_last_days
 from monitoring.settings import MeasureSettings, PolicySettings
 from refit.alert import Action
@@ -47,3 +48,11 @@ def test_policies_are_compared_by_alerts_refits_and_cost():
 def test_only_the_last_days_are_replayed():
     assert len({r.window for r in take_last_days(past(), 3)}) == 3
     assert take_last_days([], 3) == []
+
+
+def test_windows_of_planned_closings_are_not_replayed():
+    drifted = sorted({r.window.start for r in past() if r.state is DRIFT})
+    closing = Closing(first=drifted[0].date(), last=drifted[-1].date())
+    settings = MEASURE.model_copy(update={"closings": (closing,)})
+    found = replay(PolicySettings(), settings, past())
+    assert (len(found.days), found.refits) == (6, 0)

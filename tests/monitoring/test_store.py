@@ -40,6 +40,7 @@ def test_what_is_written_is_read_back(store):
     assert len(store.results("t1", 10)) == 6
     assert {r.window.end for r in store.results("t1", 2)} == {NOW, NOW - timedelta(days=1)}
     assert store.results("t2", 10) == []
+    assert {r.window.end for r in store.newest_results()} == {NOW}
     assert sorted(store.results("t1", 10), key=str) == sorted(results, key=str)
 
     store.add_decision("b1", alert().decision)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.answered import REQUEST, read_answered
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed, code_as_known, code_known
@@ -35,7 +35,8 @@ _SILENCE = 0.05
 
 def find(feed: Feed) -> Iterator[Sign]:
     """The shift that explains the window best, of all rows and of each source."""
-    if not feed.is_timed or not feed.known.profile.any():
+    if feed.no_hours:
+        yield leave_unchecked(f"{feed.no_hours}: whether clocks are off is not checked")
         return
     n = len(feed)
     if n < feed.settings.minimum_rows:
@@ -54,11 +55,18 @@ def _compare_delays(feed: Feed) -> Iterator[Sign]:
     People answer within minutes or not at all, and never before: hours in between, the same for
     many, are a clock that is off for some of the rows.
     """
+    if feed.name != "events":
+        return
     found = read_answered(feed)
-    if found is None:
+    unchecked = "whether events are as late as before, by the answers they name, is not checked"
+    if isinstance(found, str):
+        yield leave_unchecked(f"{found}: {unchecked}", REQUEST)
         return
     n, n0 = len(found.delays), len(found.delays_before)
-    if min(n, n0) < feed.settings.minimum_rows:
+    least = feed.settings.minimum_rows
+    if min(n, n0) < least:
+        why = f"{n} events name an answer, {n0} on the days before, and {least} are needed"
+        yield leave_unchecked(f"{why}: {unchecked}", REQUEST)
         return
     edges = (np.array(_SHIFTS)[:, None] + _ALIKE) / SLOTS
     now, before = (

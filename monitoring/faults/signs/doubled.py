@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed, content_columns
 from monitoring.faults.hashing import hash_rows
 from monitoring.faults.known import TIME_COLUMNS, KnownFeed
@@ -24,6 +24,7 @@ def find(feed: Feed) -> Iterator[Sign]:
     """The share of rows with an equal one before them, ids left aside."""
     n = len(feed)
     if not feed.is_timed:
+        yield leave_unchecked(f"{feed.no_days}: whether rows come twice is not checked")
         return
     if n < feed.settings.minimum_rows:
         yield Sign("", why=f"{n} rows, {feed.settings.minimum_rows} are needed", n_current=n)

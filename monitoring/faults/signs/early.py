@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
 from monitoring.faults.joined import read_listed
@@ -24,7 +24,9 @@ _MINUTE = 1.0 / 1440.0
 def find(feed: Feed) -> Iterator[Sign]:
     """How many more events come before their listing than on the days before."""
     joined = read_listed(feed)
-    if joined is None:
+    if isinstance(joined, str):
+        why = f"{joined}: whether events come before their listing is not checked"
+        yield leave_unchecked(why)
         return
     k, n = _count(joined.now, joined.listed_now)
     k0, n0 = _count(joined.before, joined.listed_before)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
 from monitoring.faults.joined import read_chosen, read_listed
@@ -25,6 +25,8 @@ TABLES = ("events",)
 _LEAST = 0.02
 _USUALLY_VIEWED = 0.5
 _BETWEEN_DAYS = 0.01
+_VIEWS = "whether events are lost is not checked"
+_LISTINGS = "whether the items have all listings that the events are on is not checked"
 
 
 def find(feed: Feed) -> Iterator[Sign]:
@@ -35,14 +37,18 @@ def find(feed: Feed) -> Iterator[Sign]:
 
 def _find_lost_views(feed: Feed) -> Iterator[Sign]:
     found = read_chosen(feed)
-    if found is None:
+    if isinstance(found, str):
+        yield leave_unchecked(f"{found}: {_VIEWS}")
         return
-    n, n0 = len(found.viewed), len(found.viewed_before)
-    if n < feed.settings.minimum_rows or n0 < feed.settings.minimum_rows:
-        return
+    n, n0, least = len(found.viewed), len(found.viewed_before), feed.settings.minimum_rows
     k, k0 = int((~found.viewed).sum()), int((~found.viewed_before).sum())
+    if min(n, n0) < least:
+        why = f"{n} likes and purchases, {n0} on the days before, and {least} are needed"
+        yield leave_unchecked(f"{why}: {_VIEWS}")
+        return
     if k0 > _USUALLY_VIEWED * n0:
-        return  # here people choose without a view
+        yield leave_unchecked(f"most of what people choose here has no view before it: {_VIEWS}")
+        return
     share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate, _BETWEEN_DAYS)
     detail = (
         f"{k / n:.0%} of what people liked or bought has no view by them before, on the days "
@@ -53,10 +59,13 @@ def _find_lost_views(feed: Feed) -> Iterator[Sign]:
 
 def _find_lost_listings(feed: Feed) -> Iterator[Sign]:
     joined = read_listed(feed)
-    if joined is None:
+    if isinstance(joined, str):
+        yield leave_unchecked(f"{joined}: {_LISTINGS}", table="items")
         return
-    n, n0 = len(joined.now), len(joined.before)
-    if n < feed.settings.minimum_rows or n0 < feed.settings.minimum_rows:
+    n, n0, least = len(joined.now), len(joined.before), feed.settings.minimum_rows
+    if min(n, n0) < least:
+        why = f"{n} events, {n0} on the days before, and {least} are needed"
+        yield leave_unchecked(f"{why}: {_LISTINGS}", table="items")
         return
     k, k0 = (int(np.isnan(listed).sum()) for listed in (joined.listed_now, joined.listed_before))
     share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)

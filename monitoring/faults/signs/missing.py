@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.chance import USUAL_DIFFERENCE, compare_shares
 from monitoring.faults.feed import Feed, code_groups
-from monitoring.faults.known import vector_columns
+from monitoring.faults.known import TIME_COLUMNS, UNCHECKED, vector_columns
 from monitoring.frame import Frame, count_missing, find_missing
+from refit.contract import EVENTS, ITEMS, VALID_FROM
 
 UNIT = "difference of the shares of missing cells, among known supply"
 RUNBOOK = Advice(
@@ -29,6 +30,8 @@ _LONG = 20
 """Longer texts never say that there is nothing."""
 NULL_WORDS = frozenset((*_PLAIN.split(" "), "not available", "not specified"))
 _OFTEN = 0.01
+_CONTRACT = {"items": ITEMS, "events": EVENTS}
+_MOST_NAMED = 5
 _PRIOR, _PRIOR_DAYS = 0.01, 2.0
 """How much a share differs between days, and how many days that counts as."""
 
@@ -50,6 +53,34 @@ def find(feed: Feed) -> Iterator[Sign]:
             yield Sign(column, 1.0, 0.0, f"the feed no longer has a column {column}")
         elif len(feed.vectors) >= feed.settings.minimum_rows:
             yield _compare_vectors(feed, column)
+    yield from _find_uncompared(feed)
+
+
+def _find_uncompared(feed: Feed) -> Iterator[Sign]:
+    """Columns that cannot be compared: those that are gone, and those that were never there."""
+    known, now = feed.known.schema, feed.schema.names
+    for column in known.names:
+        if column in feed.known.kinds or column in vector_columns(known) or column == VALID_FROM:
+            continue  # the present state of the items needs no versions
+        if find_missing(feed.known.rows.column(column)).all():
+            if column not in UNCHECKED:
+                why = f"{column} is empty in the {feed.name} of the reference"
+                yield leave_unchecked(f"{why}: nothing is checked of it", column)
+        elif column not in now:
+            yield Sign(column, 1.0, 0.0, f"the feed no longer has a column {column}")
+        elif column not in (*UNCHECKED, TIME_COLUMNS[feed.name]):
+            why = f"{column} holds {known.field(column).type}"
+            yield leave_unchecked(f"{why}: its values are not compared", column)
+    optional = {c.name for c in _CONTRACT[feed.name]} - {*UNCHECKED, TIME_COLUMNS[feed.name]}
+    for column in sorted(optional - {*known.names, *now}):
+        yield leave_unchecked(
+            f"no {column} column in {feed.name}: nothing is checked of it", column
+        )
+    if new := sorted(set(now) - {*known.names, *UNCHECKED}):
+        named = ", ".join(new[:_MOST_NAMED])
+        more = f" and {len(new) - _MOST_NAMED} more" if len(new) > _MOST_NAMED else ""
+        why = f"the {feed.name} of the reference have no {named}{more}"
+        yield leave_unchecked(f"{why}: nothing is checked of these columns")
 
 
 def _compare_vectors(feed: Feed, column: str) -> Sign:

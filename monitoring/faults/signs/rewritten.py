@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed
 from monitoring.frame import combine
 
@@ -26,7 +26,10 @@ _GIVEN_AGAIN = 0.05
 
 def find(feed: Feed) -> Iterator[Sign]:
     """For each column, known listings that are still in the table, one by one."""
-    if not feed.is_last or "item_id" not in feed.listings.names:
+    if not feed.is_last:
+        return
+    if "item_id" not in feed.listings.names:
+        yield leave_unchecked("the reference has no listings with an item_id to compare with")
         return
     yield _find_given_again(feed)
     before, now = feed.found_again

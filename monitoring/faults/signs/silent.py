@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed
 from monitoring.faults.known import SLOTS, KnownFeed
 
@@ -25,7 +25,8 @@ _SHARE = 0.05
 def find(feed: Feed) -> Iterator[Sign]:
     """The longest silence, by the rows that are expected in it."""
     profile, n = feed.known.profile, len(feed)
-    if not profile.any() or not feed.is_timed:
+    if feed.no_hours:
+        yield leave_unchecked(f"{feed.no_hours}: whether hours are without rows is not checked")
         return
     if n < feed.settings.minimum_rows:
         yield Sign("", why=f"{n} rows, {feed.settings.minimum_rows} are needed", n_current=n)

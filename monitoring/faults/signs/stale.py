@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed
 
 UNIT = "share of the expected rows that are not there"
@@ -24,7 +24,8 @@ _DAYS_OF_WEEK = 7
 def find(feed: Feed) -> Iterator[Sign]:
     """The share of the rows of a quiet window that are not there."""
     days = feed.known.counts.sum(axis=1)
-    if not len(days) or not feed.is_timed:
+    if feed.no_days:
+        yield leave_unchecked(f"{feed.no_days}: whether rows stay away is not checked")
         return
     expected = float(np.quantile(count_windows(feed, days), _QUIET))
     if expected < feed.settings.minimum_rows:

@@ -96,6 +96,21 @@ def test_what_people_like_among_what_they_see(shopped, last, state):
     assert found["choice:brand"].state is DriftState.OK
 
 
+def test_axes_that_hardly_vary_are_left_out(shopped):
+    data, random = shopped(last=0.2), np.random.default_rng(3)
+    items = pq.read_table(data.items)
+    narrow = np.array(items["image_embedding"].to_pylist())
+    wide = np.hstack([narrow, 0.05 * random.normal(size=(len(narrow), 60))])
+    place = items.column_names.index("image_embedding")
+    items = items.set_column(place, "image_embedding", pa.array(wide.tolist()))
+    pq.write_table(items, data.items)
+    choices = Choices.read(SETTINGS, data, LAST.start, LAST.end)
+    (images,) = (column for column in choices.columns if column.name == "image_embedding")
+    blocks = 2
+    assert images.rows.shape[1] == blocks * 1  # style is one axis: the other is its opposite
+    assert choose(data, LAST)[0].state is DriftState.DRIFT
+
+
 def choose(data, period):
     return Choices.read(SETTINGS, data, period.start, period.end).compare(period, "t1")
 

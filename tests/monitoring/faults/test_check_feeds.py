@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from monitoring.closings import Closing
 from monitoring.faults import FAULTS, PREFIX, load_fault
 from monitoring.faults.causes import FOLLOWS_FROM, find_quarantines, name_faults
 from monitoring.faults.check import check_feeds
@@ -35,7 +36,7 @@ TIME = pa.timestamp("us", tz="UTC")
 class Feeds:
     """A simulated market's feeds, the reference of their first days, and exports of later ones."""
 
-    def __init__(self, folder, changes=()):
+    def __init__(self, folder, changes=(), without=None, request_ids=False):
         market = Marketplace({**SMALL, "changes": list(changes)})
         self.folder, self.start = folder, market.settings.starts_at
         self.tables = {
@@ -43,6 +44,12 @@ class Feeds:
             "items": market.items_table(),
             "users": market.users_table(),
         }
+        for name, columns in (without or {}).items():
+            self.tables[name] = self.tables[name].drop_columns(columns)
+        if request_ids:
+            ids = pa.array([f"r{i}" for i in range(self.tables["events"].num_rows)])
+            place = self.tables["events"].column_names.index("request_id")
+            self.tables["events"] = self.tables["events"].set_column(place, "request_id", ids)
         end = self.day(KNOWN_DAYS)
         dataset, known = folder / "dataset", folder / "reference"
         for name, file in (("events", EVENTS_FILE), ("items", ITEMS_FILE)):
@@ -62,6 +69,8 @@ class Feeds:
     def until(self, name, now):
         column = {"events": "event_time", "items": "listed_at"}[name]
         table = self.tables[name]
+        if column not in table.column_names:
+            return table
         return table.filter(pc.less(table[column], pa.scalar(now, TIME)))
 
     def export(self, number, *faults, again=False):
@@ -82,15 +91,33 @@ class Feeds:
         paths = {name: self.folder / f"{name}.parquet" for name in ("events", "items")}
         return MonitoredData(log=self.folder, reencoded=reencoded, **paths)
 
-    def check(self, number, *faults, again=False, windows=None):
+    def check(self, number, *faults, again=False, windows=None, closings=()):
         data = self.export(number, *faults, again=again)
         asked = windows or [self.window(number)]
-        return list(check_feeds(SETTINGS, self.reference, data, asked))
+        settings = SETTINGS.model_copy(update={"closings": tuple(closings)})
+        return list(check_feeds(settings, self.reference, data, asked))
 
 
 @pytest.fixture(scope="module")
 def feeds(tmp_path_factory):
     return Feeds(tmp_path_factory.mktemp("feeds"))
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """Feeds whose events name answers."""
+    return Feeds(tmp_path_factory.mktemp("answering"), request_ids=True)
+
+
+def unchecked(results):
+    left = [r for r in results if r.state is DriftState.NOT_CHECKED]
+    assert all(r.why and r.value is None for r in left)
+    return {r.name.removeprefix(PREFIX) for r in left}
+
+
+def drop(table, *columns):
+    """An export without some columns."""
+    return lambda tables, now: {**tables, table: tables[table].drop_columns(list(columns))}
 
 
 def found_in(results):
@@ -214,13 +241,40 @@ def test_events_without_the_views_before_them_are_lost(feeds):
     assert "has no view by them before" in named[0].detail
 
 
-def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0):
+def test_the_days_before_are_those_before_a_planned_closing(feeds):
+    first, last = KNOWN_DAYS - 1, KNOWN_DAYS + 2
+    days = {"first": feeds.day(first).date(), "last": feeds.day(last).date()}
+
+    def export(tables, now):
+        events, items = tables["events"], tables["items"]
+        random = np.random.default_rng(0)
+        low, high = (pa.scalar(feeds.day(n), TIME) for n in (first, last + 1))
+        before = pc.less(events["event_time"], low)
+        kept = pa.array(random.random(events.num_rows) < 0.7)
+        after = pc.and_(pc.greater_equal(events["event_time"], high), kept)
+        listed = items["listed_at"]
+        closed = pc.and_(pc.greater_equal(listed, low), pc.less(listed, high))
+        return {
+            **tables,
+            "events": events.filter(pc.or_(before, after)),
+            "items": items.filter(pc.invert(closed)),
+        }
+
+    undeclared = feeds.check(last + 1, export)
+    assert "events/lost" in unchecked(undeclared)
+    declared = feeds.check(last + 1, export, closings=[Closing(**days)])
+    assert "feed:events/lost" in {r.name for r in declared if r.state is DriftState.DRIFT}
+    assert not {"events/lost", "events/early", "items/lost"} & unchecked(declared)
+
+
+def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0, before=True):
     """Every event follows from an answer of a minute before; on the last day not all say so.
 
     Args:
         feeds: The feeds; ``log.parquet`` is written below their folder.
         named: Whether the event of a row of the last day names its answer.
         hours: How far its time is off.
+        before: Whether the events of the days before name theirs.
     """
 
     def export(tables, now):
@@ -230,7 +284,7 @@ def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0):
             at = row["event_time"] - timedelta(minutes=1)
             answers.append(answer(f"r{i}", at, row["user_id"], item_ids=[row["item_id"]]))
             is_new = row["event_time"] >= last
-            row["request_id"] = f"r{i}" if not is_new or named(i) else None
+            row["request_id"] = f"r{i}" if (named(i) if is_new else before) else None
             row["event_time"] += timedelta(hours=hours(i) if is_new else 0.0)
         path = feeds.folder / "log.parquet"
         pq.write_table(pa.Table.from_pylist(answers, schema=PREDICTION_SCHEMA), path)
@@ -248,6 +302,12 @@ def test_events_that_do_not_name_their_answers_are_named(feeds):
     assert "20% of the events" in found[0].detail
 
 
+def test_events_that_have_long_named_no_answers_are_compared_with_the_reference(answering):
+    (found,) = answer_events(answering, named=lambda row: False, before=False)
+    assert found.name == "feed:events.request_id/unattributed"
+    assert "though those of the reference do" in found.detail
+
+
 @pytest.mark.parametrize("hours", [2.0, -5.0])
 def test_a_clock_that_is_off_for_some_events_is_seen_beside_their_answers(feeds, hours):
     found = answer_events(feeds, hours=lambda row: 0.0 if row % 5 else hours)
@@ -258,7 +318,12 @@ def test_a_clock_that_is_off_for_some_events_is_seen_beside_their_answers(feeds,
 def test_calm_days_have_no_fault(feeds):
     for number in (KNOWN_DAYS, KNOWN_DAYS + 3):
         results = feeds.check(number, again=number % 2 == 0)
-        assert {r.state for r in results} == {DriftState.OK}
+        assert {r.state for r in results} == {DriftState.OK, DriftState.NOT_CHECKED}
+        assert unchecked(results) == {
+            "items.description/missing",
+            "events.request_id/clock",
+            "events.request_id/unattributed",
+        }
     assert {r.statistic for r in results} <= set(FAULTS.names())
 
 
@@ -270,6 +335,72 @@ def test_a_change_of_the_market_is_no_fault(tmp_path, change, strength):
     feeds = Feeds(tmp_path, [{"name": change, "day": KNOWN_DAYS, "strength": strength}])
     for number in (KNOWN_DAYS, KNOWN_DAYS + 1):
         assert found_in(feeds.check(number, again=True)) == set()
+
+
+def test_what_was_never_there_is_not_checked_and_says_why(tmp_path):
+    feeds = Feeds(tmp_path, without={"items": ["listed_at", "price"], "events": ["request_id"]})
+    results = feeds.check(KNOWN_DAYS)
+    assert not found_in(results)
+    assert {r.state for r in results} == {DriftState.OK, DriftState.NOT_CHECKED}
+    assert unchecked(results) == {
+        *(f"items/{name}" for name in ("ahead", "clock", "doubled", "lost", "replayed")),
+        *("items/silent", "items/stale", "items/impossible", "items/scale"),
+        *("items.description/missing", "items.price/missing", "events/early"),
+        *("events.request_id/clock", "events.request_id/unattributed"),
+    }
+    why = {r.name.removeprefix(PREFIX): r.why for r in results}
+    assert why["events.request_id/unattributed"] == (
+        "no request_id column in events: whether events name their answers is not checked"
+    )
+    assert why["items/stale"].startswith("no listed_at column in items: whether rows stay away")
+    assert why["items/scale"] == "no column of the items can show it"
+    assert why["items.price/missing"] == "no price column in items: nothing is checked of it"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("items", "price"), ("items", "listed_at"), ("items", "image_embedding")]
+)
+def test_a_column_that_is_gone_is_a_fault(feeds, table, column):
+    named = feeds.check(KNOWN_DAYS, drop(table, column))
+    assert f"{table}.{column}/missing" in found_in(named)
+
+
+def test_request_ids_that_are_gone_are_a_fault(answering):
+    gone = answering.check(KNOWN_DAYS, drop("events", "request_id"))
+    assert found_in(gone) == {"events.request_id/missing"}
+    assert "events.request_id/unattributed" in unchecked(gone)
+
+
+def test_a_column_that_is_new_is_not_checked(feeds):
+    def export(tables, now):
+        items, new = tables["items"], pa.array(["x"] * tables["items"].num_rows)
+        for name in ("material", *"abcdef"):
+            items = items.append_column(name, new)
+        return {**tables, "items": items}
+
+    results = feeds.check(KNOWN_DAYS, export)
+    assert "items/missing" in unchecked(results)
+    (why,) = (r.why for r in results if r.name == "feed:items/missing")
+    assert why.startswith("the items of the reference have no a, b, c, d, e and 2 more: nothing")
+    assert not found_in(results)
+
+
+def test_a_window_that_is_not_checked_for_its_fault_does_not_end_a_quarantine(feeds):
+    since = feeds.day(KNOWN_DAYS)
+    first = feeds.check(KNOWN_DAYS, FeedFault(name="rows_lost", since=since))
+    later = [
+        r.model_copy(
+            update={"window": feeds.window(KNOWN_DAYS + 1), "state": DriftState.NOT_CHECKED}
+            if r.name == "feed:items/lost"
+            else {"window": feeds.window(KNOWN_DAYS + 1), "state": DriftState.OK}
+        )
+        for r in first
+    ]
+    (quarantine,) = find_quarantines([*first, *later])
+    assert quarantine.end is None
+    mended = [r.model_copy(update={"state": DriftState.OK}) for r in later]
+    (ended,) = find_quarantines([*first, *mended])
+    assert ended.end == first[0].window.end
 
 
 def test_a_quarantine_covers_the_days_of_a_fault_and_ends_with_them(feeds):

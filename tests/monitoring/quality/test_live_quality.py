@@ -1,3 +1,4 @@
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -5,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from monitoring.closings import Closing
 from monitoring.live_quality import measure_live_quality
 from monitoring.quality.settings import QualitySettings
 from monitoring.settings import MeasureSettings
@@ -46,6 +48,32 @@ def test_a_rate_is_that_of_the_answers_that_matured(tmp_path):
     assert click.value == pytest.approx(0, abs=1e-6)
     assert "answers of 2024-01-12 18:00 to 2024-01-13 18:00" in click.detail
     assert results["live:purchase-rate/drop"].state is DriftState.INSUFFICIENT_DATA
+
+
+def test_days_of_a_planned_closing_are_in_no_baseline(tmp_path):
+    """Few people come to a closed shop, and other ones than before and after."""
+    first = 8
+    closing = Closing(first=day_window(first).start.date(), last=day_window(10).start.date())
+    answers, events = live(DAYS, lambda day, _: 4 if first <= day <= 10 else 5)
+    log, feed = write(tmp_path, answers, events)
+    found = {}
+    for closings in ((), (closing,)):
+        settings = MeasureSettings(closings=closings)
+        windows = [day_window(11), day_window(DAYS - 1)]
+        found[closings] = [
+            r
+            for r in measure_live_quality(
+                settings, log, feed, TOWERS, windows, quality=QualitySettings()
+            )
+            if r.name == "live:click-rate/drop"
+        ]
+    after, later = found[closing,]
+    assert after.state is DriftState.INSUFFICIENT_DATA
+    assert after.why == "planned closing on 2024-01-09 to 2024-01-11"
+    assert (later.state, later.level) == (DriftState.OK, 0.2)
+    assert later.value == pytest.approx(0, abs=1e-6)
+    counts = [re.search(r"from (\d+) earlier", each[-1].detail)[1] for each in found.values()]
+    assert counts == ["10", "6"], "the closed days, and the day whose outcomes come in them"
 
 
 @pytest.mark.parametrize("late", [0, 3, 6])

@@ -124,6 +124,17 @@ def test_the_page_tells_the_story_in_its_order(browser):
         assert at >= 0, words
 
 
+def test_listings_behind_the_alert_have_titles_and_links_of_the_web_only(browser):
+    page = browser.get(f"/alerts/{ALERT}").text
+    examples = page.split("New listings with category_1 “outdoor”")[1].split("</ul>")[0]
+    assert '<a href="https://shop.example/i4" rel="noreferrer">Trekking jacket' in examples
+    assert examples.count("Trekking jacket") == 2
+    assert "gone" in examples, "a listing that is no longer known has its id"
+    panel = page.split("The panel's lists, before and after")[1]
+    assert '<a href="https://shop.example/i2" rel="noreferrer">' in panel
+    assert "javascript:" not in page
+
+
 def test_pictures_are_drawn_when_they_are_asked_for(browser):
     page = browser.get(f"/alerts/{ALERT}").text
     pictures = re.findall(r'src="(/alerts/[^"]+/pictures/[^"]+)"', page)
@@ -180,7 +191,8 @@ def test_there_is_no_inline_script_or_style_and_nothing_from_elsewhere(browser):
         assert not re.search(r"<script(?! src=\"/assets/)", page)
         assert "<style" not in page
         assert not re.search(r' (style|on\w+)="', page)
-        assert not re.search(r'(src|href)="https?:', page)
+        followed = page.replace('<a href="https://shop.example/', "")  # by a person only
+        assert not re.search(r'(src|href)="https?:', followed)
     for name in ("htmx-2.0.11.min.js", "app.css", "icon.svg", "htmx-LICENSE.md"):
         assert browser.get(f"/assets/{name}").status_code == 200
     assert browser.get("/assets/../app.py").status_code == 404
