@@ -250,7 +250,17 @@ def _find_slot_noise(found: CalibratedMetric, metric: DriftMetric, frame: Frame)
 
 def find_repetition(frame: Frame, positions: Array) -> float:
     """The probability that two slots of these rows, drawn with replacement, show the same item."""
-    items = pc.list_flatten(frame.column(ITEMS).take(pa.array(positions)))
+    if len(positions) == len(frame):
+        return frame.once(_find_repetition_of_all)
+    return _find_repetition(frame.column(ITEMS).take(pa.array(positions)))
+
+
+def _find_repetition_of_all(frame: Frame) -> float:
+    return _find_repetition(frame.column(ITEMS))
+
+
+def _find_repetition(lists: pa.Array) -> float:
+    items = pc.list_flatten(lists)
     counts = pc.value_counts(items).field("counts").to_numpy(zero_copy_only=False)
     return float(np.square(counts / max(counts.sum(), 1)).sum())
 

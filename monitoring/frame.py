@@ -4,9 +4,10 @@ A cell holds a number, a string, a list of values or a vector. A cell is missing
 NaN or "", and a vector is missing when it has another length than expected or is not finite.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +24,25 @@ They may be a SciPy sparse array, which ``to_dense`` makes a dense one.
 """
 
 
-@dataclass(frozen=True)
-class Frame:
+class Asked:
+    """What is asked of an object that never changes is computed once."""
+
+    def once[*A, T](self, compute: Callable[[Self, *A], T], *arguments: *A) -> T:
+        """``compute(self, *arguments)``, computed when it is first asked for.
+
+        Args:
+            compute: A function of a module; nobody changes what it returns.
+            arguments: What it depends on besides; they are hashable.
+        """
+        kept: dict[Any, T] = self.__dict__.setdefault("_answers", {})
+        question = (compute, arguments)
+        if question not in kept:
+            kept[question] = compute(self, *arguments)
+        return kept[question]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame(Asked):
     """Rows of a table.
 
     Attributes:
@@ -40,7 +58,7 @@ class Frame:
     def __len__(self) -> int:
         return self.table.num_rows
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Names of the columns."""
         return list(self.table.column_names)
@@ -53,10 +71,10 @@ class Frame:
         """
         if name in self.lacking:
             raise DataValidationError(self.lacking[name])
-        if name not in self.table.column_names:
-            have = ", ".join(sorted(self.table.column_names)) or "no columns"
+        if name not in self.names:
+            have = ", ".join(sorted(self.names)) or "no columns"
             raise DataValidationError(f"column {name!r} is missing; there are: {have}")
-        return combine(self.table[name])
+        return self.once(_combine_column, name)
 
     def take(self, rows: NDArray[np.int64]) -> "Frame":
         """The rows at some positions."""
@@ -77,11 +95,16 @@ def mean_features(features: Any) -> NDArray[np.float64]:
     return np.asarray(features.mean(axis=0, dtype=np.float64))
 
 
+def _combine_column(frame: Frame, name: str) -> pa.Array:
+    return combine(frame.table[name])
+
+
 def combine(cells: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column in one piece, dictionaries and long strings as plain strings."""
     if isinstance(cells, pa.ChunkedArray):
-        cells = cells.combine_chunks()
-        if isinstance(cells, pa.ChunkedArray):  # pyarrow keeps empty columns chunked
+        if cells.num_chunks == 1:  # pyarrow would copy it
+            cells = cells.chunk(0)
+        else:
             cells = pa.concat_arrays(cells.chunks) if cells.chunks else pa.array([], cells.type)
     kind = cells.type
     if pa.types.is_dictionary(kind):
@@ -122,6 +145,11 @@ def find_missing(cells: pa.Array, length: int = 0) -> NDArray[np.bool_]:
     if pa.types.is_string(cells.type):
         missing = pc.or_(missing, pc.fill_null(pc.equal(cells, ""), False))
     return np.asarray(missing.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def count_missing(frame: Frame, column: str) -> int:
+    """How many cells of a column are missing."""
+    return int(find_missing(frame.column(column)).sum())
 
 
 def read_numbers(frame: Frame, column: str) -> Encoded:
@@ -195,6 +223,11 @@ def count_values(cells: pa.Array) -> dict[str, int]:
     table = pa.table({"value": values, "often": often})
     order = pc.sort_indices(table, [("often", "descending"), ("value", "ascending")])
     return dict(zip(values.take(order).to_pylist(), often.take(order).to_pylist(), strict=True))
+
+
+def count_column(frame: Frame, column: str) -> dict[str, int]:
+    """How often each value of a column occurs, see ``count_values``."""
+    return count_values(frame.column(column))
 
 
 def share_values(cells: pa.Array) -> dict[str, float]:

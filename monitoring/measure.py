@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +107,13 @@ def measure(
         if "listings" in rows:  # an index came
             levels.append(measure_panel(settings, reference, data, window))
         measured = _WindowMeasurement(
-            settings, reference, window, earlier, described=workspace is not None
+            settings, reference, window, earlier, shown=workspace is not None
         )
-        for name in TABLES:
-            if name in rows:
-                measured.add_table(name, rows[name], levels if name == "answers" else ())
+        # On matrices this small several threads only wait for each other.
+        with threadpool_limits(1):
+            for name in TABLES:
+                if name in rows:
+                    measured.add_table(name, rows[name], levels if name == "answers" else ())
         results += [*measured.results, *levels, *broken]
         summaries += measured.summaries
         snapshots += measured.snapshots
@@ -130,7 +133,7 @@ class _WindowMeasurement:
     reference: Reference
     window: Window
     earlier: Sequence[WindowSummary]
-    described: bool
+    shown: bool
     results: list[DriftResult] = field(default_factory=list)
     summaries: list[WindowSummary] = field(default_factory=list)
     snapshots: list[Any] = field(default_factory=list)
@@ -146,22 +149,19 @@ class _WindowMeasurement:
             why = detail if frame is None else "0 usable rows"
             self.results += [self._to_result(m.entry, None, why) for m in metrics]
             return
-        shown = {r.subject: r.level for r in levels if r.level is not None}
-        # On matrices this small several threads only wait for each other.
-        with threadpool_limits(1):
-            snapshot, outcomes, errors = run_report(
-                metrics,
-                self._compare,
-                self.reference.frames[name],
-                frame,
-                self.settings.false_alarm_rate,
-                shown,
-                self.described,
-                timestamp=self.window.end,
-                name=f"{self.window.start:%Y-%m-%d %H:%M} {name}",
-                metadata={"embedding_version": self.reference.manifest.embedding_version},
-                tags=[name],
-            )
+        snapshot, outcomes, errors = run_report(
+            metrics,
+            self._compare,
+            self.reference.frames[name],
+            frame,
+            self.settings.false_alarm_rate,
+            {r.subject: r.level for r in levels if r.level is not None},
+            self.shown,
+            timestamp=self.window.end,
+            name=f"{self.window.start:%Y-%m-%d %H:%M} {name}",
+            metadata={"embedding_version": self.reference.manifest.embedding_version},
+            tags=[name],
+        )
         self.snapshots.append(snapshot)
         for metric in metrics:
             outcome = outcomes.get(metric.entry.name)
@@ -173,6 +173,13 @@ class _WindowMeasurement:
                 drifted = result.state is DriftState.DRIFT
                 here = outcome.comparison.window
                 self.summaries.append(summarise_window(metric.entry, self.window, here, drifted))
+
+    @cached_property
+    def _earlier_by_name(self) -> dict[str, list[WindowSummary]]:
+        found: dict[str, list[WindowSummary]] = {}
+        for summary in self.earlier:
+            found.setdefault(summary.name, []).append(summary)
+        return found
 
     def _compare(self, metric: CalibratedMetric, frame: Frame) -> Comparison:
         """Compare a window's rows with what is expected.
@@ -186,7 +193,8 @@ class _WindowMeasurement:
         if n < least:
             raise DataValidationError(f"{n} usable rows, {least} are needed")
         here = _summarise(self.settings, metric, frame, features, positions, self.window)
-        days = metric.reference.joined_with(to_earlier_days(self.settings, metric, self.earlier))
+        earlier = self._earlier_by_name.get(metric.entry.name, ())
+        days = metric.reference.joined_with(to_earlier_days(self.settings, metric, earlier))
         variogram = fit_variogram(days, metric.noise)
         compared = compare(days, metric.noise, variogram, here)
         if compared.p_value > self.settings.false_alarm_rate:

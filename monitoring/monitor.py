@@ -55,7 +55,7 @@ class MonitorInputs:
 
     Attributes:
         bundle_id: The bundle that serves.
-        reference: Its reference folder.
+        reference: Its reference.
         data: Prediction log, events, items and index.
         windows: The windows to measure, oldest first; all of them are over.
         notes: Sentences that the reasons of the decision begin with.
@@ -63,7 +63,7 @@ class MonitorInputs:
     """
 
     bundle_id: str
-    reference: Path
+    reference: Reference
     data: MonitoredData
     windows: Sequence[Window]
     notes: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ def monitor(
         )
         if not inputs.windows:
             return _rest(inputs, store, pages, now)
-    reference = Reference.read(inputs.reference)
+    reference = inputs.reference
     towers = reference.manifest.embedding_version
     earlier = accept_settled(store.summaries(towers), store.alerts(towers))
     measured = measure(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from monitoring import tables
 from monitoring.calibration import CalibratedMetric, MetricEntry, calibrate
 from monitoring.drift_metrics import load_metric
-from monitoring.faults.known import write_known
+from monitoring.faults.known import KnownFeed, read_known, read_listings, write_known
 from monitoring.frame import Frame, combine
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import choose_metrics, list_subjects
@@ -67,7 +68,7 @@ class ReferenceManifest(Settings):
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference folder, opened."""
+    """A reference folder, opened; each of its files is read once, when it is needed."""
 
     folder: Path
     manifest: ReferenceManifest
@@ -103,6 +104,22 @@ class Reference:
     def attributes(self) -> pa.Table:
         """Columns of the items that were live, ``item_id`` among them."""
         return pq.read_table(self.folder / "attributes.parquet")
+
+    @cached_property
+    def known_listings(self) -> Frame:
+        """Known listings with their vectors."""
+        return read_listings(self.folder)
+
+    def known_feed(self, name: str, settings: MeasureSettings) -> KnownFeed:
+        """What is known of a feed, as some settings read it."""
+        key = (name, settings.faults.largest_vocabulary, settings.closings)
+        if key not in self._known_feeds:
+            self._known_feeds[key] = read_known(self.folder, name, settings)
+        return self._known_feeds[key]
+
+    @cached_property
+    def _known_feeds(self) -> dict[tuple[Any, ...], KnownFeed]:
+        return {}
 
 
 def build_reference(

@@ -191,14 +191,17 @@ def visits_of_day(scenario: Scenario, shoppers: Shoppers, day: int) -> Visits:
     return Visits(shopper, time, department, requested, np.where(has_size, size, -1))
 
 
-def utility(shoppers: Shoppers, listings: LiveListings, visits: Visits, slots: Ints) -> Floats:
-    """[V, L] true utility of the listings ``slots`` [V, L] for each visit."""
+def utility(
+    shoppers: Shoppers, listings: LiveListings, visits: Visits, slots: Ints | None
+) -> Floats:
+    """[V, L] true utility of the listings ``slots`` [V, L] for each visit; of all without."""
+    at = np.newaxis if slots is None else slots
     who = visits.shopper[:, None]
-    category, department = listings.category[slots], listings.department[slots]
-    system = listings.system[slots]
-    value = listings.shared_utility[slots] + shoppers.brands[who, listings.brand[slots]]
-    value += TASTE * np.einsum("vls,vs->vl", listings.style[slots], shoppers.taste[visits.shopper])
-    value -= shoppers.price_sensitivity[who] * listings.log_price[slots]
+    category, department = listings.category[at], listings.department[at]
+    system = listings.system[at]
+    value = listings.shared_utility[at] + shoppers.brands[who, listings.brand[at]]
+    value += TASTE * np.einsum("vls,vs->vl", listings.style[at], shoppers.taste[visits.shopper])
+    value -= shoppers.price_sensitivity[who] * listings.log_price[at]
 
     requested, requested_department = visits.category[:, None], visits.department[:, None]
     preference = shoppers.categories[who, category]
@@ -210,7 +213,7 @@ def utility(shoppers: Shoppers, listings: LiveListings, visits: Visits, slots: I
     value += np.where(requested < 0, preference, np.where(category == requested, 0.8, OFF_TOPIC))
 
     wanted = np.where(visits.size[:, None] >= 0, visits.size[:, None], shoppers.sizes[who, system])
-    difference = np.abs(listings.size[slots] - wanted)
+    difference = np.abs(listings.size[at] - wanted)
     value += np.where(difference == 0, 0.0, np.where(difference == 1, ONE_SIZE_OFF, MISFIT))
     return value.astype(np.float32, copy=False)
 

@@ -84,6 +84,7 @@ class LiveDay:
         decided = (self._decided_at < _NEVER) & ~listings.reserved
         self._sold_at[decided] = self._decided_at[decided] + listings.delay[decided]
         self._organic = organic.take(np.argsort(organic.time, kind="stable"))
+        self._organic_shopper = visits.shopper[self._organic.visit]
         self._recent: dict[int, list[Interactions]] = {}
 
     def interactions(self) -> Interactions:
@@ -153,7 +154,7 @@ class LiveDay:
         time, value = int(visit.time[0]), self.utilities(visit)
         available = self.available(visit)
         available = available[self._decided_at[available] > time]
-        best = -np.sort(-value[available])[:k]
+        best = -_find_smallest(-value[available], k)
         viewed = choice.event_chance(value[available], choice.VIEW)
         bought = viewed * choice.event_chance(value[available], choice.PURCHASE)
         bought *= np.float32(self._conversion)
@@ -190,8 +191,7 @@ class LiveDay:
 
     def utilities(self, visit: Visits) -> Floats:
         """[N] true utility of every live listing for one visit."""
-        every_slot = np.arange(len(self.listings))[None, :]
-        return choice.utility(self._shoppers, self.listings, visit, every_slot).ravel()
+        return choice.utility(self._shoppers, self.listings, visit, None).ravel()
 
     def available(self, visit: Visits) -> Ints:
         """Rows of the live listings that one visit can buy."""
@@ -239,7 +239,8 @@ class LiveDay:
 
     def _history(self, shopper: int, time: int) -> list[dict[str, Any]]:
         """The shopper's latest events strictly before a time, newest first."""
-        own = (self.visits.shopper[self._organic.visit] == shopper) & (self._organic.time < time)
+        own = np.flatnonzero(self._organic_shopper == shopper)
+        own = own[self._organic.time[own] < time]
         parts = [self._organic.take(own), *self._recent.get(shopper, [])]
         today = parts[0].joined_with(*parts[1:])
         delay = np.where(today.kind == choice.PURCHASE, self.listings.delay[today.slot], 0)
@@ -271,6 +272,13 @@ class LiveDay:
             "wanted_category": choice.WANTED[int(visit.wanted[0])],
             "wanted_size": SIZE_LABELS[offset + size] if size >= 0 else "",
         }
+
+
+def _find_smallest(values: Floats, k: int) -> Floats:
+    """The k smallest values, the smallest first."""
+    if k < len(values):
+        values = np.partition(values, k)[:k]
+    return np.sort(values)
 
 
 def _item_row(item: str) -> int:

@@ -1,7 +1,7 @@
 """Tables as arrays: rows that can be concatenated and selected, and labels of codes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,19 +15,21 @@ from refit.errors import UsageError
 class Rows:
     """A table whose fields are arrays of the same length along their first axis."""
 
+    @property
+    def _names(self) -> list[str]:
+        return list(self.__dataclass_fields__)
+
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
+        return len(getattr(self, self._names[0]))
 
     def joined_with(self, *others: Self) -> Self:
         """Return these rows followed by the rows of ``others``."""
         tables = (self, *others)
-        return type(self)(
-            *(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(self))
-        )
+        return type(self)(*(np.concatenate([getattr(t, n) for t in tables]) for n in self._names))
 
     def take(self, rows: NDArray[Any]) -> Self:
         """Return the rows at some indices, or where a mask is true."""
-        return type(self)(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return type(self)(*(getattr(self, name)[rows] for name in self._names))
 
 
 def labels(names: Sequence[str], codes: NDArray[Any]) -> pa.Array:

@@ -63,7 +63,8 @@ def find_sources(
         UsageError: There is no champion.
     """
     bundle = registry.get(champion or registry.needed_champion_id())
-    since = f"date={Reference.read(bundle.reference).manifest.end:%Y-%m-%d}"
+    reference = Reference.read(bundle.reference)
+    since = f"date={reference.manifest.end:%Y-%m-%d}"
     trained_on = FeaturesManifest.read(bundle.path).dataset
     unreadable: dict[str, RefitError] = {}
     with _noting("log", unreadable):
@@ -77,7 +78,7 @@ def find_sources(
                 tables[table] = read_feed(table, found, folder / table, feeds)
     return MonitorInputs(
         bundle_id=bundle.bundle_id,
-        reference=bundle.reference,
+        reference=reference,
         data=MonitoredData(
             log=folder / "no-log" if "log" in unreadable else local_log,
             events=tables.get("events"),

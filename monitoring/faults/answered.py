@@ -43,10 +43,7 @@ def read_answered(feed: Feed) -> AnsweredEvents | str:
         return f"no {' and no '.join(lacking)} column in {feed.name}"
     if "log" in feed.data.unreadable:
         return "the prediction log cannot be read"
-    if "answered" not in feed.scratch:
-        feed.scratch["answered"] = _read(feed)
-    found: AnsweredEvents | str = feed.scratch["answered"]
-    return found
+    return feed.once(_read)
 
 
 def _read(feed: Feed) -> AnsweredEvents | str:

@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from monitoring.faults import FAULTS, PREFIX, NamedFault, Sign, leave_unchecked, load_fault
 from monitoring.faults.feed import Feed, read_feed_window
-from monitoring.faults.known import TIME_COLUMNS, KnownFeed, read_known, read_listings
+from monitoring.faults.known import TIME_COLUMNS, KnownFeed
 from monitoring.frame import Frame
 from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
@@ -37,9 +37,9 @@ def check_feeds(
     """
     faults = [load_fault(name) for name in FAULTS.names()]
     results: list[DriftResult] = []
-    for name in TIME_COLUMNS:
-        own = [fault for fault in faults if name in fault.tables]
-        with threadpool_limits(1):
+    with threadpool_limits(1):
+        for name in TIME_COLUMNS:
+            own = [fault for fault in faults if name in fault.tables]
             results += _check_feed(name, own, settings, reference, data, windows)
     return [r for r in results if not settings.faults.leaves_out(r.name)]
 
@@ -57,8 +57,8 @@ def _check_feed(
     if name in data.unreadable:
         why = f"the {name} cannot be read: {data.unreadable[name]}"
     try:
-        known = read_known(reference.folder, name, settings)
-        listings = read_listings(reference.folder)
+        known = reference.known_feed(name, settings)
+        listings = reference.known_listings
     except Exception as error:
         why = f"the reference has no feeds to compare with: {_explain(error)}"
     for window in windows:

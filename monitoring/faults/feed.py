@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from monitoring.closings import Closing, open_spans
 from monitoring.faults.hashing import Hashes, hash_rows, mix
 from monitoring.faults.known import TIME_COLUMNS, KnownFeed, vector_columns
 from monitoring.faults.settings import FaultSettings
-from monitoring.frame import Frame, code_values
+from monitoring.frame import Asked, Frame, code_values
 from monitoring.windows import MonitoredData
 from refit.drift import Window
 
@@ -52,7 +51,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Feed:
+class Feed(Asked):
     """A feed in one window.
 
     Attributes:
@@ -68,7 +67,6 @@ class Feed:
         times: [n] days since 1970 of all rows of the window; NaN where rows have no time.
         marks: Hashes of rows without ids, see ``mark_rows``.
         closings: Planned closings.
-        scratch: What several faults look at, by name, so that it is read once.
     """
 
     name: str
@@ -83,7 +81,6 @@ class Feed:
     times: NDArray[np.float64]
     marks: Marks
     closings: Sequence[Closing] = ()
-    scratch: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -271,9 +268,17 @@ def code_groups(feed: Feed, now: Frame) -> tuple[NDArray[np.int64], NDArray[np.i
     column = feed.known.group
     if not column or column not in now.names:
         return np.zeros(len(feed.known.rows), np.int64), np.zeros(len(now), np.int64)
-    groups = np.array(list(feed.known.vocabulary(column)))
-    before = code_cells(feed.known.rows.column(column), groups)
-    return before, code_cells(now.column(column), groups)
+    return feed.known.once(code_known, column), code_as_known(feed.known, now, column)
+
+
+def code_known(known: KnownFeed, column: str) -> NDArray[np.int64]:
+    """[n0] the place of each cell of the reference in the column's vocabulary."""
+    return code_as_known(known, known.rows, column)
+
+
+def code_as_known(known: KnownFeed, rows: Frame, column: str) -> NDArray[np.int64]:
+    """[n] the place of each cell in the column's known vocabulary, -1 where it is not there."""
+    return code_cells(rows.column(column), np.array(list(known.vocabulary(column))))
 
 
 def code_cells(cells: pa.Array, values: NDArray[np.str_]) -> NDArray[np.int64]:

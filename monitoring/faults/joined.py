@@ -42,10 +42,7 @@ def read_listed(feed: Feed) -> ListedEvents | str:
         return "no items were given"
     if not feed.is_timed:
         return feed.no_days
-    if "joined" not in feed.scratch:
-        feed.scratch["joined"] = _read(feed, ds.dataset(str(items)))
-    found: ListedEvents | str = feed.scratch["joined"]
-    return found
+    return feed.once(_read)
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,8 @@ def read_chosen(feed: Feed) -> ChosenEvents | str:
     return ChosenEvents(viewed[known & now], viewed[known & ~now])
 
 
-def _read(feed: Feed, items: ds.Dataset) -> ListedEvents | str:
+def _read(feed: Feed) -> ListedEvents | str:
+    items = ds.dataset(str(feed.data.items))
     if "listed_at" not in items.schema.names:
         return "no listed_at column in items"
     names = ["item_id", "event_time"]

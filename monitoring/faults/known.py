@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from monitoring import tables
-from monitoring.frame import Frame, count_values, find_missing, is_number, is_vector
+from monitoring.frame import Asked, Frame, count_column, find_missing, is_number, is_vector
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import IDENTIFIERS
 from refit.contract import KNOWN_AT_END, VALID_FROM
@@ -33,8 +33,8 @@ UNCHECKED = frozenset({*KNOWN_AT_END, VALID_FROM, "request_id"})
 """Columns that are empty for good reasons, in other shares every day."""
 
 
-@dataclass(frozen=True)
-class KnownFeed:
+@dataclass(frozen=True, eq=False)
+class KnownFeed(Asked):
     """A feed in the reference period.
 
     Attributes:
@@ -77,15 +77,9 @@ class KnownFeed:
 
     def vocabulary(self, column: str) -> dict[str, int]:
         """How often each value occurs in the sample, the most frequent first."""
-        if column not in self._vocabularies:
-            self._vocabularies[column] = count_values(self.rows.column(column))
-        return self._vocabularies[column]
+        return self.rows.once(count_column, column)
 
     @cached_property
-    def _vocabularies(self) -> dict[str, dict[str, int]]:
-        return {}
-
-    @property
     def group(self) -> str:
         """The column that tells known supply from new supply; empty where there is none."""
         return next((c for c in GROUP_COLUMNS if self.kinds.get(c) == "category"), "")

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from monitoring.faults.feed import Feed, code_cells
-from monitoring.faults.known import vector_columns
+from monitoring.faults.known import KnownFeed, vector_columns
 from monitoring.frame import Frame, find_vector_length, read_vectors
 
 Floats = NDArray[np.float64]
@@ -125,9 +125,13 @@ def list_vector_columns(feed: Feed) -> Iterator[tuple[str, int]]:
     """The feed's vector columns, and the length that their vectors had."""
     for column in vector_columns(feed.known.schema):
         if column in feed.schema.names and column in feed.listings.names:
-            length = find_vector_length(feed.listings.column(column))
+            length = feed.listings.once(_find_length, column)
             if length:
                 yield column, length
+
+
+def _find_length(rows: Frame, column: str) -> int:
+    return find_vector_length(rows.column(column))
 
 
 def read_window(feed: Feed, column: str, length: int) -> NDArray[np.float32]:
@@ -143,6 +147,10 @@ def compare_pairs(feed: Feed, column: str, length: int) -> list[VectorPairs]:
 
     Only the newest window has them: they show the feed as it is now.
     """
+    return feed.once(_compare_pairs, column, length)
+
+
+def _compare_pairs(feed: Feed, column: str, length: int) -> list[VectorPairs]:
     found: list[VectorPairs] = []
     if not feed.is_last:
         return found
@@ -165,10 +173,14 @@ def compare_pairs(feed: Feed, column: str, length: int) -> list[VectorPairs]:
 
 def compare_groups(feed: Feed, column: str, length: int) -> VectorGroups | None:
     """Means by category of known supply; None where there are too few rows."""
+    return feed.once(_compare_groups, column, length)
+
+
+def _compare_groups(feed: Feed, column: str, length: int) -> VectorGroups | None:
     if column not in feed.vectors.names:
         return None
-    x0, g0 = _read_grouped(feed.listings, feed, column, length)
-    x1, g1 = _read_grouped(feed.vectors, feed, column, length)
+    x0, g0 = feed.listings.once(_read_grouped, feed.known, column, length)
+    x1, g1 = _read_grouped(feed.vectors, feed.known, column, length)
     size = 1 + int(max(g0.max(initial=0), g1.max(initial=0)))
     n0, n1 = (np.bincount(g, minlength=size).astype(np.float64) for g in (g0, g1))
     known = (n0 >= _FEWEST) & (n1 >= _FEWEST)
@@ -186,24 +198,21 @@ def find_outliers(feed: Feed, column: str, length: int) -> tuple[float, int] | N
     it was not fitted on. The category with the most of them is left out, and so are new sellers and
     new categories: they may bring other pictures. None where there is too little to compare.
     """
+    return feed.once(_find_outliers, column, length)
+
+
+def _find_outliers(feed: Feed, column: str, length: int) -> tuple[float, int] | None:
     if column not in feed.vectors.names or "seller_id" not in feed.vectors.names:
         return None
-    sellers = pc.unique(feed.known.rows.column("seller_id"))
+    sellers = feed.known.rows.once(_list_sellers)
     kept = pc.is_in(feed.vectors.column("seller_id"), value_set=sellers)
     known = feed.vectors.take(np.flatnonzero(kept.to_numpy(zero_copy_only=False)))
-    x0, _ = _read_grouped(feed.listings, feed, column, length)
-    x, group = _read_grouped(known, feed, column, length)
-    half = len(x0) // 2
-    if len(x) < feed.settings.minimum_rows or half < max(2 * length, 100):
+    x, group = _read_grouped(known, feed.known, column, length)
+    usual = feed.listings.once(_fit_usual, feed.known, column, length)
+    if len(x) < feed.settings.minimum_rows or usual is None:
         return None
-    x = x * (float(np.median(_norms(x0))) / float(np.median(_norms(x))))
-    order = np.random.default_rng(0).permutation(len(x0))
-    fitted, tried = x0[order[:half]], x0[order[half:]]
-    mean, covariance = fitted.mean(axis=0), np.cov(fitted, rowvar=False)
-    covariance += 0.01 * np.trace(covariance) / length * np.eye(length)
-    root = np.linalg.cholesky(np.linalg.inv(covariance))
-    limit = np.quantile(_norms((tried - mean) @ root), _ALIKE)
-    out = _norms((x - mean) @ root) > limit
+    x = x * (usual.norm / float(np.median(_norms(x))))
+    out = _norms((x - usual.mean) @ usual.root) > usual.limit
     rows, hits = np.bincount(group), np.bincount(group, out)
     most = int((hits - rows * out.mean()).argmax())
     left = rows.sum() - rows[most]
@@ -212,15 +221,51 @@ def find_outliers(feed: Feed, column: str, length: int) -> tuple[float, int] | N
     return float((out.sum() - hits[most]) / left), int(left)
 
 
+def _list_sellers(known: Frame) -> pa.Array:
+    return pc.unique(known.column("seller_id"))
+
+
+@dataclass(frozen=True)
+class _UsualVectors:
+    """What the reference's vectors are like.
+
+    Attributes:
+        norm: Their median length.
+        mean: [length] their mean.
+        root: [length, length] root of the inverse covariance.
+        limit: A distance that hardly one exceeds of those that it was not fitted on.
+    """
+
+    norm: float
+    mean: Floats
+    root: Floats
+    limit: float
+
+
+def _fit_usual(listings: Frame, known: KnownFeed, column: str, length: int) -> _UsualVectors | None:
+    """None where there are too few."""
+    x, _ = listings.once(_read_grouped, known, column, length)
+    half = len(x) // 2
+    if half < max(2 * length, 100):
+        return None
+    order = np.random.default_rng(0).permutation(len(x))
+    fitted, tried = x[order[:half]], x[order[half:]]
+    mean, covariance = fitted.mean(axis=0), np.cov(fitted, rowvar=False)
+    covariance += 0.01 * np.trace(covariance) / length * np.eye(length)
+    root = np.linalg.cholesky(np.linalg.inv(covariance))
+    limit = float(np.quantile(_norms((tried - mean) @ root), _ALIKE))
+    return _UsualVectors(float(np.median(_norms(x))), mean, root, limit)
+
+
 def _read_grouped(
-    rows: Frame, feed: Feed, column: str, length: int
+    rows: Frame, known: KnownFeed, column: str, length: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    group = feed.known.group
+    group = known.group
     vectors, positions = read_vectors(rows.column(column), length)
     code = np.zeros(len(positions), dtype=np.int64)
     if group:
         cells = rows.column(group).take(pa.array(positions))
-        code = code_cells(cells, np.array(list(feed.known.vocabulary(group))))
+        code = code_cells(cells, np.array(list(known.vocabulary(group))))
     kept = (code >= 0) & (_norms(vectors) > 0)
     x, code = vectors[kept].astype(np.float64), code[kept]
     first = np.unique(np.round(x[:, :8], 5), axis=0, return_index=True)[1]

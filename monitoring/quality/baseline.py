@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -272,14 +272,18 @@ def _predict(
 def _sizes(settings: QualitySettings, windows: Sequence[Window]) -> tuple[Floats, Floats]:
     """[G, 3] standard deviations of day, slot and weekend effects, and [G] their prior weights."""
     length = windows[0].end - windows[0].start
+    if length > DAY:
+        return _combine_sizes(settings.day_to_day)
     slot = settings.weekday if length == DAY else settings.weekend
+    return _combine_sizes(settings.day_to_day, slot, settings.weekend)
+
+
+@lru_cache(maxsize=8)
+def _combine_sizes(day: float, *of_week: float) -> tuple[Floats, Floats]:
+    """All combinations of the possible sizes; without those of the week there are none of it."""
     nothing = ((0.0, 1.0),)
-    parts = (
-        _weigh(DAY_SCALES, settings.day_to_day),
-        _weigh(SLOT_SCALES, slot) if length <= DAY else nothing,
-        _weigh(SLOT_SCALES, settings.weekend) if length <= DAY else nothing,
-    )
-    combined = list(product(*parts))
+    week = [_weigh(SLOT_SCALES, unit) for unit in of_week] or [nothing, nothing]
+    combined = list(product(_weigh(DAY_SCALES, day), *week))
     sizes = np.array([[size for size, _ in each] for each in combined])
     prior = np.array([np.prod([weight for _, weight in each]) for each in combined])
     return sizes, prior

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from monitoring import tables
+from monitoring.frame import Asked
 from monitoring.quality.intervals import Floats, Integers, PersonSums
 from monitoring.quality.settings import QualitySettings
 from refit.drift import Window
@@ -45,8 +46,8 @@ class Outcomes:
     price: Floats
 
 
-@dataclass(frozen=True)
-class Organic:
+@dataclass(frozen=True, eq=False)
+class Organic(Asked):
     """Events that follow from no answer: people who browse by themselves.
 
     Attributes:
@@ -298,7 +299,6 @@ def organic_sums(
     organic = feed.organic
     types = settings.click_events if kind == "click" else settings.purchase_events
     of_kind = np.asarray(pc.is_in(organic.kind, pa.array(types, pa.string())))
-    people, known = number_people(organic.user)
     value = of_kind.astype(np.float64)
     if kind == "revenue":
         paid = organic.price[of_kind & np.isfinite(organic.price)]
@@ -306,8 +306,8 @@ def organic_sums(
         value *= np.minimum(np.nan_to_num(organic.price), most)
     by_window = []
     for window in windows:
-        inside = known & within(organic.time, window)
-        by_window.append(PersonSums.of(people[inside], value[inside]) if inside.any() else None)
+        rows, people = organic.once(_find_visits, window.start, window.end)
+        by_window.append(PersonSums.of(people, value[rows]) if len(rows) else None)
     counts = [one.hits for one in by_window if one is not None]
     most = np.inf
     if kind != "revenue" and counts:
@@ -316,6 +316,17 @@ def organic_sums(
         one and PersonSums(one.people, np.minimum(one.hits, most), np.ones(len(one.people)))
         for one in by_window
     ]
+
+
+def _number_visitors(organic: Organic) -> tuple[Integers, Flags]:
+    return number_people(organic.user)
+
+
+def _find_visits(organic: Organic, start: datetime, end: datetime) -> tuple[Integers, Integers]:
+    """Rows of known people in a period, and the person of each."""
+    people, known = organic.once(_number_visitors)
+    rows = np.flatnonzero(known & within(organic.time, Window(start=start, end=end)))
+    return rows, people[rows]
 
 
 def _microseconds(times: pa.ChunkedArray) -> Integers:

@@ -24,11 +24,12 @@ _MOST_CATEGORIES = 1000
 """Strings with more different values are declared as text."""
 
 
-def to_dataset(frame: Frame) -> Dataset:
+def to_dataset(frame: Frame, describe: bool = True) -> Dataset:
     """A frame as a data set.
 
     A vector becomes one column for each of its numbers, which are declared as an embedding of the
-    vector's name; a missing vector becomes NaN. Lists and identifiers stay undeclared.
+    vector's name; a missing vector becomes NaN. Lists and identifiers stay undeclared, and so do
+    all other columns unless they are to be described: of those Evidently computes statistics.
     """
     columns: dict[str, Any] = {_DAY: frame.day}
     declared: dict[str, list[str]] = {kind: [] for kind in ("number", "category", "text", "time")}
@@ -40,7 +41,7 @@ def to_dataset(frame: Frame) -> Dataset:
             columns |= dict(zip(embeddings[name], _spread(cells, length), strict=True))
             continue
         columns[name] = _to_series(cells)
-        if kind := _find_type(cells, name):
+        if describe and (kind := _find_type(cells, name)):
             declared[kind].append(name)
     known = {name for names in (*declared.values(), *embeddings.values()) for name in names}
     definition = DataDefinition(
@@ -50,6 +51,7 @@ def to_dataset(frame: Frame) -> Dataset:
         datetime_columns=declared["time"],
         embeddings=embeddings,
         unknown_columns=[name for name in columns if name not in known],
+        list_columns=[],  # otherwise Evidently looks at the cells of every column
     )
     return Dataset.from_pandas(pd.DataFrame(columns), data_definition=definition)
 

@@ -71,6 +71,7 @@ class TableRun:
     lacking: Mapping[str, str]
     rate: float
     levels: Mapping[str, float]
+    shown: bool = True
     done: dict[str, Comparison] = field(default_factory=dict)
     failed: dict[str, Exception] = field(default_factory=dict)
 
@@ -209,9 +210,11 @@ class MeasuredLevelCalculation(SingleValueCalculation[MeasuredLevel]):
 
 
 def _show_half(calculation: SingleValueCalculation[Any], value: float) -> SingleValue:
-    """A result whose picture shares its line with the next."""
+    """A result whose picture, if it is shown, shares its line with the next."""
     result = calculation.result(value)
-    result.widget = get_default_render(calculation.display_name(), result)
+    result.widget = []
+    if _RUN.get().shown:
+        result.widget = get_default_render(calculation.display_name(), result)
     for widget in result.widget:
         widget.size = _HALF
     return result
@@ -224,7 +227,7 @@ def run_report(
     frame: Frame,
     rate: float,
     levels: Mapping[str, float],
-    describe: bool = True,
+    shown: bool = True,
     **about: Any,
 ) -> tuple[Snapshot, dict[str, Outcome], dict[str, Exception]]:
     """Measure one table of one window in one Evidently report.
@@ -236,25 +239,32 @@ def run_report(
         frame: The window's rows.
         rate: A smaller probability fails the test.
         levels: By subject what else is shown, such as live quality.
-        describe: Whether the report also describes the columns; its pictures take a second.
+        shown: Whether the report will be looked at. Otherwise it holds what is returned here and
+            nothing more: no pictures, no ratios and levels for the dashboard, no description of
+            the columns beside the reference's.
         about: The snapshot's ``timestamp``, ``metadata``, ``tags`` and ``name``.
 
     Returns:
         The snapshot, and by ``subject/statistic`` what it says, and the errors of those that
         failed.
     """
-    there, here = to_dataset(reference), to_dataset(frame)
+    here = to_dataset(frame, describe=shown)
+    there = reference.once(to_dataset) if shown else None
     by_name = {metric.entry.name: metric for metric in metrics}
-    run = TableRun(by_name, compare, here, frame.lacking, rate, levels)
-    shown = [MeasuredLevel(subject=subject, tests=[]) for subject in levels]
-    described = _describe_columns(here, there) if describe else []
+    run = TableRun(by_name, compare, here, frame.lacking, rate, levels, shown)
+    first: list[Any] = []
+    last: list[Any] = []
+    if there is not None:
+        first = [RowCount()]
+        last = [MeasuredLevel(subject=subject, tests=[]) for subject in levels]
+        last += _describe_columns(here, there)
     with _running(run):
         while True:
             names = [name for name in run.metrics if name not in run.failed]
-            asked = [each for name in names for each in _ask(run.metrics[name], rate)]
+            asked = [each for name in names for each in _ask(run.metrics[name], rate, shown)]
             count = len(run.failed)
             try:
-                report = Report([RowCount(), *asked, *shown, *described])
+                report = Report([*first, *asked, *last])
                 snapshot = report.run(here, there, **about)
                 break
             except Exception:
@@ -264,13 +274,13 @@ def run_report(
     return snapshot, _read_outcomes(snapshot, run), run.failed
 
 
-def _ask(metric: CalibratedMetric, rate: float) -> list[SingleValueMetric]:
+def _ask(metric: CalibratedMetric, rate: float, shown: bool) -> list[SingleValueMetric]:
     names = {"subject": metric.entry.subject, "statistic": metric.entry.statistic}
-    return [
+    asked: list[SingleValueMetric] = [
         DriftProbability(**names, tests=[gte(rate)]),
         DriftDistance(**names, tests=[]),
-        DriftRatio(**names, tests=[]),
     ]
+    return [*asked, DriftRatio(**names, tests=[])] if shown else asked
 
 
 def _describe_columns(current: Dataset, reference: Dataset) -> list[Any]:

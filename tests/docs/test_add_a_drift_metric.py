@@ -24,7 +24,7 @@ import pyarrow as pa
 import yaml
 from monitoring.windows import MonitoredData, daily_windows
 from monitoring.monitor import MonitorInputs, monitor
-from monitoring.reference import build_reference
+from monitoring.reference import Reference, build_reference
 from monitoring.settings import MonitorSettings
 from monitoring.store import SqlStore
 from tests.monitoring.marketplace import TOWERS, Market, Marketplace
@@ -48,7 +48,7 @@ if not reference.exists():
     build_reference(settings.measure, *built, reference)
 place.run(TitledMarket(), 3).run(TitledMarket(longest=4), 2)
 data = MonitoredData(place.log, place.events, place.items, place.index_now)
-inputs = MonitorInputs("bundle", reference, data, daily_windows(place.end, 5))
+inputs = MonitorInputs("bundle", Reference.read(reference), data, daily_windows(place.end, 5))
 store = SqlStore(root / f"store-{len(list(root.iterdir()))}.sqlite")
 outcome = monitor(settings, inputs, store, root / "pages", place.end)
 found = {

@@ -14,6 +14,7 @@ import pytest
 
 from monitoring.alerts import acknowledge, resolve
 from monitoring.monitor import MonitorInputs, accept_settled, monitor
+from monitoring.reference import Reference
 from monitoring.refits import carry_out, resume_refits
 from monitoring.review.evidence import AlertEvidence
 from monitoring.settings import MonitorSettings, PolicySettings
@@ -36,7 +37,7 @@ MONITOR = MonitorSettings(measure=SETTINGS, policy=POLICY, quality=QUALITY, leas
 def inputs(marketplace, count=3):
     return MonitorInputs(
         bundle_id="b1",
-        reference=marketplace.reference,
+        reference=Reference.read(marketplace.reference),
         data=MonitoredData(
             marketplace.log, marketplace.events, marketplace.items, marketplace.index_now
         ),
@@ -250,6 +251,7 @@ def test_without_drift_no_alert_is_raised(marketplace):
 DIES = """
 import sys, time
 from pathlib import Path
+from monitoring.reference import Reference
 from monitoring.refits import carry_out
 from monitoring.settings import MonitorSettings
 from monitoring.store import SqlStore

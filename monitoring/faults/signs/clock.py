@@ -9,8 +9,8 @@ from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.answered import REQUEST, read_answered
 from monitoring.faults.chance import compare_shares
-from monitoring.faults.feed import Feed, code_cells
-from monitoring.faults.known import SLOTS, count_by_slot
+from monitoring.faults.feed import Feed, code_as_known, code_known
+from monitoring.faults.known import SLOTS, KnownFeed, count_by_slot
 
 UNIT = "how much better a moved clock explains the hours, in log-likelihood"
 RUNBOOK = Advice(
@@ -42,13 +42,10 @@ def find(feed: Feed) -> Iterator[Sign]:
     if n < feed.settings.minimum_rows:
         yield Sign("", why=f"{n} rows, {feed.settings.minimum_rows} are needed", n_current=n)
         return
-    counts = feed.known.counts
-    yield _compare(feed, "", "", count_by_slot(feed.times), counts, _PARTS)
+    yield _compare(feed, "", "", count_by_slot(feed.times), _PARTS)
     for column in feed.columns("category"):
-        values = list(feed.known.vocabulary(column))
-        if len(values) > _MOST_VALUES:
-            continue
-        yield _compare_sources(feed, column, values)
+        if len(feed.known.vocabulary(column)) <= _MOST_VALUES:
+            yield _compare_sources(feed, column)
     yield from _compare_delays(feed)
 
 
@@ -87,20 +84,16 @@ def _compare_delays(feed: Feed) -> Iterator[Sign]:
     yield Sign(REQUEST, max(share, 0.0), max(_SHARE, chance), detail, p, n0, n)
 
 
-def _compare_sources(feed: Feed, column: str, values: list[str]) -> Sign:
-    known = feed.known.rows
-    code0 = code_cells(known.column(column), np.array(values))
-    code = code_cells(feed.rows.column(column), np.array(values))
-    day0 = np.unique(np.floor(known.day), return_inverse=True)[1]
+def _compare_sources(feed: Feed, column: str) -> Sign:
+    code = code_as_known(feed.known, feed.rows, column)
+    code0 = feed.known.once(code_known, column)
     signs = []
-    for place, value in enumerate(values):
-        own0, own = code0 == place, code == place
-        if own0.mean() < _SHARE or own.sum() < feed.settings.minimum_rows:
+    for place, value in enumerate(feed.known.vocabulary(column)):
+        own = code == place
+        if (code0 == place).mean() < _SHARE or own.sum() < feed.settings.minimum_rows:
             continue
-        counts = np.zeros((int(day0.max()) + 1, SLOTS))
-        np.add.at(counts, (day0[own0], np.floor(known.day[own0] % 1.0 * SLOTS).astype(int)), 1.0)
         now = count_by_slot(feed.rows.day[own])
-        signs.append(_compare(feed, column, value, now, counts, (1.0,)))
+        signs.append(_compare(feed, column, value, now, (1.0,)))
     if not signs:
         return Sign(column, 0.0, _GAIN)
     return max(signs, key=lambda each: (each.value or 0.0) / (each.threshold or 1.0))
@@ -111,18 +104,18 @@ def _compare(
     column: str,
     value: str,
     now: np.ndarray,
-    counts: np.ndarray,
     parts: tuple[float, ...],
 ) -> Sign:
-    profile = _smooth(counts.sum(axis=0))
-    shifts = _Shifts.of(profile, parts, _find_there(now, profile))
+    known = feed.known
+    counts, profile, spread = known.once(_learn_course, column, value)
+    there = _find_there(now, profile)
+    if there.all():
+        shifts, usual = known.once(_learn_shifts, column, value, parts)
+    else:
+        shifts, usual = _learn_shifts(known, column, value, parts, there)
     gains, places = shifts.find(now[None])
     gain, (shift, which) = float(gains[0]), divmod(int(places[0]), len(parts))
     quarters, part = _SHIFTS[shift], parts[which]
-    spread = _find_spread(counts, profile)
-    # What days of the reference gain by a shift is how people's hours differ between days.
-    days = counts[counts.sum(axis=1) >= 20]
-    usual = float((shifts.find(days)[0] / days.sum(axis=1)).max()) if len(days) else 0.0
     threshold = max(_GAIN * spread, 2.0 * usual * now.sum())
     hours = abs(quarters) / 4
     whose = f" with {column} {value!r}" if column else ""
@@ -167,6 +160,45 @@ class _Shifts:
         gains = np.einsum("spt,dt->dsp", self.moved, counts, optimize=True) - base[:, :, None]
         flat = gains.reshape(len(counts), -1)
         return flat.max(axis=1), flat.argmax(axis=1)
+
+
+def _learn_course(
+    known: KnownFeed, column: str, value: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """What the reference says of all rows, or of those with one value of a column.
+
+    Returns:
+        [days, slots] their counts, [slots] their course of the day, and how many times more days
+        differ than by chance.
+    """
+    counts = known.counts
+    if column:
+        rows = known.rows
+        own = known.once(code_known, column) == list(known.vocabulary(column)).index(value)
+        day = np.unique(np.floor(rows.day), return_inverse=True)[1]
+        counts = np.zeros((int(day.max()) + 1, SLOTS))
+        np.add.at(counts, (day[own], np.floor(rows.day[own] % 1.0 * SLOTS).astype(int)), 1.0)
+    profile = _smooth(counts.sum(axis=0))
+    return counts, profile, _find_spread(counts, profile)
+
+
+def _learn_shifts(
+    known: KnownFeed,
+    column: str,
+    value: str,
+    parts: tuple[float, ...],
+    there: np.ndarray | None = None,
+) -> tuple[_Shifts, float]:
+    """The shifts, and what a row gains by the best of them on a day of the reference.
+
+    That is how people's hours differ between days.
+    """
+    counts, profile, _ = known.once(_learn_course, column, value)
+    seen = np.ones(SLOTS, dtype=bool) if there is None else there
+    shifts = _Shifts.of(profile, parts, seen)
+    days = counts[counts.sum(axis=1) >= 20]
+    usual = float((shifts.find(days)[0] / days.sum(axis=1)).max()) if len(days) else 0.0
+    return shifts, usual
 
 
 def _to_logs(shares: np.ndarray, seen: np.ndarray) -> np.ndarray:

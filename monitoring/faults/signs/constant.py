@@ -6,7 +6,7 @@ from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
-from monitoring.frame import count_values
+from monitoring.frame import count_column
 
 UNIT = "difference of the share of the most frequent value"
 RUNBOOK = Advice(
@@ -23,7 +23,7 @@ def find(feed: Feed) -> Iterator[Sign]:
     """How much larger the share of the most frequent value is than it was."""
     for column in feed.columns(*_LEAST):
         before = feed.known.vocabulary(column)
-        counts = count_values(feed.rows.column(column))
+        counts = feed.rows.once(count_column, column)
         n, n0 = sum(counts.values()), sum(before.values())
         if len(before) < 2 or max(before.values()) > 0.5 * n0:
             continue

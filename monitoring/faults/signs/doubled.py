@@ -8,7 +8,7 @@ from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed, content_columns
 from monitoring.faults.hashing import hash_rows
-from monitoring.faults.known import TIME_COLUMNS
+from monitoring.faults.known import TIME_COLUMNS, KnownFeed
 
 UNIT = "share of the rows that are another row again"
 RUNBOOK = Advice(
@@ -30,7 +30,7 @@ def find(feed: Feed) -> Iterator[Sign]:
         yield Sign("", why=f"{n} rows, {feed.settings.minimum_rows} are needed", n_current=n)
         return
     value = feed.doubled
-    usual = _find_usual(feed)
+    usual = feed.known.once(_find_usual)
     yield Sign(
         "",
         value,
@@ -41,9 +41,9 @@ def find(feed: Feed) -> Iterator[Sign]:
     )
 
 
-def _find_usual(feed: Feed) -> float:
-    rows, time = feed.known.rows, TIME_COLUMNS[feed.name]
-    columns = [c for c in content_columns(feed.name, rows.names) if c in rows.names]
+def _find_usual(known: KnownFeed) -> float:
+    rows, time = known.rows, TIME_COLUMNS[known.name]
+    columns = [c for c in content_columns(known.name, rows.names) if c in rows.names]
     if not len(rows) or time not in rows.names:
         return 0.0
     found = hash_rows([rows.column(c) for c in [*columns, time]], len(rows))

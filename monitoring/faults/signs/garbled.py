@@ -34,18 +34,19 @@ _STRANGE = 0.5
 def find(feed: Feed) -> Iterator[Sign]:
     """For each text column, how many texts are unreadable."""
     for column in feed.columns("text", "category"):
-        (before, rows0), (now, rows) = (_read(r, column) for r in (feed.known.rows, feed.rows))
-        n, n0 = int(rows.sum()), int(rows0.sum())
+        known = feed.known.rows
+        now, rows = _read(feed.rows, column)
+        n, n0 = int(rows.sum()), int(known.once(_read, column)[1].sum())
         if not n0:
             continue
         if n < feed.settings.minimum_rows:
             why = f"{n} texts, {feed.settings.minimum_rows} are needed"
             yield Sign(column, why=why, n_reference=n0, n_current=n)
             continue
-        broken, broken0 = (_find_broken(texts) for texts in (now, before))
-        k, k0 = int(rows[broken].sum()), int(rows0[broken0].sum())
+        broken = _find_broken(now)
+        k, k0 = int(rows[broken].sum()), known.once(_count_broken, column)
         threshold = _LEAST
-        strange = _count_strange(now, rows, before)
+        strange = _count_strange(now, rows, known.once(_list_letters, column))
         if strange > _STRANGE * n and strange > k:
             k, k0, threshold = strange, 0, _STRANGE
         share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
@@ -69,9 +70,19 @@ def _find_broken(texts: pa.Array) -> np.ndarray:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _count_strange(now: pa.Array, rows: np.ndarray, before: pa.Array) -> int:
-    """Rows with two characters beyond ASCII that the reference never had."""
-    known = np.unique(_read_letters(before)[0])
+def _count_broken(frame: Frame, column: str) -> int:
+    """Rows whose text is unreadable."""
+    texts, rows = frame.once(_read, column)
+    return int(rows[_find_broken(texts)].sum())
+
+
+def _list_letters(frame: Frame, column: str) -> np.ndarray:
+    """The different characters of a column."""
+    return np.unique(_read_letters(frame.once(_read, column)[0])[0])
+
+
+def _count_strange(now: pa.Array, rows: np.ndarray, known: np.ndarray) -> int:
+    """Rows with two characters beyond ASCII that are not known."""
     letters, place = _read_letters(now)
     strange = (letters > 127) & ~np.isin(letters, known)
     hit = np.bincount(place[strange], minlength=len(now)) >= 2

@@ -24,7 +24,7 @@ def find(feed: Feed) -> Iterator[Sign]:
     for column in feed.columns("number"):
         if column not in feed.rows.names:
             continue
-        before, now = (read_numbers(f, column)[0] for f in (feed.known.rows, feed.rows))
+        before, now = (f.once(read_numbers, column)[0] for f in (feed.known.rows, feed.rows))
         n, n0 = len(now), len(before)
         if n < feed.settings.minimum_rows:
             why = f"{n} numbers, {feed.settings.minimum_rows} are needed"

@@ -11,7 +11,7 @@ from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.chance import USUAL_DIFFERENCE, compare_shares
 from monitoring.faults.feed import Feed, code_groups
 from monitoring.faults.known import TIME_COLUMNS, UNCHECKED, vector_columns
-from monitoring.frame import Frame, find_missing
+from monitoring.frame import Frame, count_missing, find_missing
 from refit.contract import EVENTS, ITEMS, VALID_FROM
 
 UNIT = "difference of the shares of missing cells, among known supply"
@@ -85,8 +85,7 @@ def _find_uncompared(feed: Feed) -> Iterator[Sign]:
 
 def _compare_vectors(feed: Feed, column: str) -> Sign:
     counted = [
-        (int(find_missing(rows.column(column)).sum()), len(rows))
-        for rows in (feed.vectors, feed.listings)
+        (rows.once(count_missing, column), len(rows)) for rows in (feed.vectors, feed.listings)
     ]
     (k, n), (k0, n0) = counted
     share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
@@ -95,9 +94,8 @@ def _compare_vectors(feed: Feed, column: str) -> Sign:
 
 
 def _compare(feed: Feed, column: str, before: np.ndarray | None, now: np.ndarray | None) -> Sign:
-    spelled0, missing0 = _find_nothing(feed.known.rows, column)
     spelled, missing = _find_nothing(feed.rows, column)
-    either0, either = spelled0 | missing0, spelled | missing
+    either0, either = feed.known.rows.once(_find_either, column), spelled | missing
     groups0 = np.zeros(len(either0), np.int64) if before is None else before
     groups = np.zeros(len(either), np.int64) if now is None else now
     if not (groups >= 0).any() or (groups < 0).mean() > 0.9:  # the categories themselves are others
@@ -110,7 +108,7 @@ def _compare(feed: Feed, column: str, before: np.ndarray | None, now: np.ndarray
     expected = _expect(either0, groups0, groups[own])
     k = int(either[own].sum())
     difference, chance, p = compare_shares(
-        k, n, expected * n0, n0, feed.settings.rate, _between_days(feed, either0)
+        k, n, expected * n0, n0, feed.settings.rate, feed.known.rows.once(_between_days, column)
     )
     if feed.name == "events" and expected > _OFTEN:
         chance = max(chance, 0.5 * (1.0 - expected))  # people leave it open, today more than before
@@ -139,6 +137,12 @@ def _find_nothing(rows: Frame, column: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool), missing
 
 
+def _find_either(rows: Frame, column: str) -> np.ndarray:
+    """Which cells are missing, or spell that they are."""
+    spelled, missing = _find_nothing(rows, column)
+    return spelled | missing
+
+
 def spells_nothing(word: str) -> bool:
     """Whether a word says that there is no value."""
     return len(word) < _LONG and (word.strip().casefold() in NULL_WORDS or not word.strip())
@@ -153,9 +157,10 @@ def _expect(missing: np.ndarray, before: np.ndarray, now: np.ndarray) -> float:
     return float(shares[now].mean())
 
 
-def _between_days(feed: Feed, missing: np.ndarray) -> float:
+def _between_days(known: Frame, column: str) -> float:
     """How much the share differs between days of the reference, beyond chance."""
-    day = np.unique(np.floor(feed.known.rows.day), return_inverse=True)[1]
+    missing = known.once(_find_either, column)
+    day = np.unique(np.floor(known.day), return_inverse=True)[1]
     rows = np.bincount(day)
     share = np.bincount(day, missing) / np.maximum(rows, 1)
     share, rows = share[rows >= 20], rows[rows >= 20]

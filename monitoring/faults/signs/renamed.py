@@ -12,8 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.known import KnownFeed
 from monitoring.faults.signs.missing import spells_nothing
-from monitoring.frame import Frame, count_values, find_missing
+from monitoring.frame import Frame, count_column, find_missing
 
 UNIT = "share of the rows with a known value under a new name; of ids, of known ones that are gone"
 RUNBOOK = Advice(
@@ -63,7 +64,7 @@ def find(feed: Feed) -> Iterator[Sign]:
             why = f"{change.n} values, {feed.settings.minimum_rows} are needed"
             yield Sign(column, why=why, n_reference=change.n0, n_current=change.n)
             continue
-        pairs = _pair_by_spelling(change, feed.known.vocabulary(column))
+        pairs = _pair_by_spelling(change, feed.known.once(_spell_plainly, column))
         by_profile = _pair_by_profile(feed, column, change)
         # A new word that is only spelled like a known one is a rename where it takes its place.
         share = sum(change.new[new] for new in {**by_profile, **pairs}) / change.n
@@ -83,26 +84,31 @@ def find(feed: Feed) -> Iterator[Sign]:
 
 def _find_strangers(feed: Feed, column: str) -> Sign | None:
     """How few of the window's people are known, by how few of the last known days were before."""
-    rows, day = feed.known.rows, np.floor(feed.known.rows.day)
-    if column not in feed.rows.names or not np.isfinite(day).any():
+    if column not in feed.rows.names or not np.isfinite(feed.known.rows.day).any():
         return None
-    late = day > np.nanmax(day) - _LATE_DAYS
-    ids = rows.column(column)
-    earlier = pc.unique(ids.filter(pa.array(~late)))
-    usual = _share_known(ids.filter(pa.array(late)), earlier)
-    if not late.any() or usual < _USUALLY_KNOWN:
+    earlier, usual = feed.known.rows.once(_find_earlier, column)
+    if usual < _USUALLY_KNOWN:
         return None
-    now = feed.rows.column(column)
+    now, n0 = feed.rows.column(column), len(feed.known.rows)
     if len(now) < feed.settings.minimum_rows:
         why = f"{len(now)} rows, {feed.settings.minimum_rows} are needed"
-        return Sign(column, why=why, n_reference=len(ids), n_current=len(now))
+        return Sign(column, why=why, n_reference=n0, n_current=len(now))
     share = _share_known(now, earlier)
     detail = (
         f"{share:.0%} of the new rows have a known {column}, before {usual:.0%}: ids are written "
         "in another way"
     )
     lost = max(0.0, 1.0 - share / usual)
-    return Sign(column, lost, _STRANGERS, detail, None, len(ids), len(now))
+    return Sign(column, lost, _STRANGERS, detail, None, n0, len(now))
+
+
+def _find_earlier(known: Frame, column: str) -> tuple[pa.Array, float]:
+    """The ids of all days but the last few, and the share of known ones on these few."""
+    day = np.floor(known.day)
+    late = day > np.nanmax(day) - _LATE_DAYS
+    ids = known.column(column)
+    earlier = pc.unique(ids.filter(pa.array(~late)))
+    return earlier, _share_known(ids.filter(pa.array(late)), earlier)
 
 
 def _share_known(ids: pa.Array, known: pa.Array) -> float:
@@ -112,7 +118,7 @@ def _share_known(ids: pa.Array, known: pa.Array) -> float:
 def _find_change(feed: Feed, column: str) -> _Change:
     known, counts = feed.known.vocabulary(column), {}
     if column in feed.rows.names:
-        counts = count_values(feed.rows.column(column))
+        counts = feed.rows.once(count_column, column)
     n, n0 = sum(counts.values()), sum(known.values())
     elsewhere = {
         value
@@ -136,11 +142,16 @@ def _find_change(feed: Feed, column: str) -> _Change:
     )
 
 
-def _pair_by_spelling(change: _Change, known: Mapping[str, int]) -> dict[str, str]:
-    """New values that are known ones in other letters, or with something before or after them."""
+def _spell_plainly(known: KnownFeed, column: str) -> Mapping[str, list[str]]:
+    """The known values by their letters without case, accents and signs."""
     plain: dict[str, list[str]] = {}
-    for value in known:
+    for value in known.vocabulary(column):
         plain.setdefault(_simplify(value), []).append(value)
+    return plain
+
+
+def _pair_by_spelling(change: _Change, plain: Mapping[str, list[str]]) -> dict[str, str]:
+    """New values that are known ones in other letters, or with something before or after them."""
     found = {}
     for new in change.new:
         simple = _simplify(new)

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.chance import compare_shares
-from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.feed import Feed, code_as_known, code_known
 from monitoring.faults.priced import PairedPrices, read_paired_prices
 from monitoring.frame import Frame, read_numbers
 
@@ -124,19 +124,19 @@ def _find_share(column: str, before: np.ndarray, now: np.ndarray, rate: float) -
 
 def _find_residuals(feed: Feed, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Logarithms (base 10) less what category, brand and condition explain; known supply only."""
-    before, rows0 = _read_logs(feed.known.rows, column)
+    before, rows0 = feed.known.rows.once(_read_logs, column)
     now, rows = _read_logs(feed.rows, column)
     if not len(before):
         return before, now
     known = np.ones(len(now), dtype=bool)
     for name in (c for c in _GROUPS if c in feed.columns("category")):
-        values = np.array(list(feed.known.vocabulary(name)))
-        code0 = code_cells(feed.known.rows.column(name), values)[rows0]
-        code = code_cells(feed.rows.column(name), values)[rows]
+        code0 = feed.known.once(code_known, name)[rows0]
+        code = code_as_known(feed.known, feed.rows, name)[rows]
         if not len(code) or (code >= 0).mean() < 0.2:
             continue  # this column is broken itself
-        size = np.bincount(code0[code0 >= 0], minlength=len(values))
-        mean = np.bincount(code0[code0 >= 0], before[code0 >= 0], len(values))
+        values = len(feed.known.vocabulary(name))
+        size = np.bincount(code0[code0 >= 0], minlength=values)
+        mean = np.bincount(code0[code0 >= 0], before[code0 >= 0], values)
         mean = np.where(size >= 5, mean / np.maximum(size, 1), 0.0)
         before = before - np.where(code0 >= 0, mean[code0], 0.0)
         now = now - np.where(code >= 0, mean[code], 0.0)
@@ -145,7 +145,7 @@ def _find_residuals(feed: Feed, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_logs(rows: Frame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    numbers, positions = read_numbers(rows, column)
+    numbers, positions = rows.once(read_numbers, column)
     positive = numbers > 0
     return np.log10(numbers[positive]), positions[positive]
 

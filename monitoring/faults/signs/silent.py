@@ -7,7 +7,7 @@ import numpy as np
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed
-from monitoring.faults.known import SLOTS
+from monitoring.faults.known import SLOTS, KnownFeed
 
 UNIT = "share of a day's rows that are expected in the longest silence"
 RUNBOOK = Advice(
@@ -38,7 +38,7 @@ def find(feed: Feed) -> Iterator[Sign]:
     longest = int(shares.argmax())
     share = float(shares[longest])
     rows_a_day = n / max(feed.days - share, 1e-3)
-    usual = _find_usual(feed.known.counts, profile)
+    usual = feed.known.once(_find_usual)
     threshold = max(_SHARE, _EXPECTED / rows_a_day, 2.0 * usual)
     low, high = edges[longest], edges[longest + 1]
     detail = (
@@ -55,9 +55,10 @@ def _cumulate(profile: np.ndarray, times: np.ndarray) -> np.ndarray:
     return whole + np.interp((times - whole) * SLOTS, np.arange(SLOTS + 1), total)
 
 
-def _find_usual(counts: np.ndarray, profile: np.ndarray) -> float:
+def _find_usual(known: KnownFeed) -> float:
     """The largest share of a day that is expected in silent slots of a reference day."""
-    share, longest = profile / profile.sum(), 0.0
+    counts, longest = known.counts, 0.0
+    share = known.profile / known.profile.sum()
     for day in counts[counts.sum(axis=1) > 0]:
         run = np.where(day > 0, 0.0, share)
         ends = np.flatnonzero(day > 0)

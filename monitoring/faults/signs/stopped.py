@@ -6,9 +6,10 @@ import numpy as np
 
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
-from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.feed import Feed, code_known
+from monitoring.faults.known import KnownFeed
 from monitoring.faults.signs.missing import spells_nothing
-from monitoring.frame import count_values, find_missing
+from monitoring.frame import count_column, count_missing
 
 UNIT = "share of the rows that belong to the values that stopped"
 RUNBOOK = Advice(
@@ -28,17 +29,15 @@ def find(feed: Feed) -> Iterator[Sign]:
         known = feed.known.vocabulary(column)
         if not 2 <= len(known) <= _MOST_VALUES:
             continue
-        counts = count_values(feed.rows.column(column))
+        counts = feed.rows.once(count_column, column)
         n, n0 = len(feed.rows), len(rows)
         if n < feed.settings.minimum_rows:
             why = f"{n} rows, {feed.settings.minimum_rows} are needed"
             yield Sign(column, why=why, n_reference=n0, n_current=n)
             continue
-        missing = find_missing(feed.rows.column(column)).sum() - n * (
-            find_missing(rows.column(column)).mean()
-        )
+        missing = count_missing(feed.rows, column) - n * (rows.once(count_missing, column) / n0)
         values = np.array(list(known))
-        least, varies = _find_least(feed, code_cells(rows.column(column), values), len(values))
+        least, varies = feed.known.once(_find_least, column)
         sure = n * least / varies  # minus the logarithm of the chance of no rows at all
         came = np.array([counts.get(str(value), 0) for value in values])
         stopped = (sure >= -np.log(feed.settings.rate)) & (came <= _LEFT * n * least)
@@ -60,14 +59,15 @@ def find(feed: Feed) -> Iterator[Sign]:
         )
 
 
-def _find_least(feed: Feed, code: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """[length] nearly the smallest share of each value on a day, and by how much counts vary.
+def _find_least(feed: KnownFeed, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """[values] nearly the smallest share of each value on a day, and by how much counts vary.
 
     The second is the variance of a day's rows by their mean: 1 by chance alone, more where rows
     come in visits. Of a rare value the reference shows too little of it, and so the usual one of
     the column is the least.
     """
-    day = np.unique(np.nan_to_num(np.floor(feed.known.rows.day)), return_inverse=True)[1]
+    code, length = feed.once(code_known, column), len(feed.vocabulary(column))
+    day = np.unique(np.nan_to_num(np.floor(feed.rows.day)), return_inverse=True)[1]
     table = np.zeros((int(day.max(initial=0)) + 1, length))
     known = code >= 0
     np.add.at(table, (day[known], code[known]), 1.0)
@@ -78,7 +78,7 @@ def _find_least(feed: Feed, code: np.ndarray, length: int) -> tuple[np.ndarray, 
     mean = table.sum(axis=0) / rows.sum()
     expected = np.maximum(rows[:, None] * mean, 1e-9)
     dispersion = ((table - expected) ** 2 / expected).sum(axis=0) / (len(rows) - 1)
-    kept = rows.sum() / max(feed.known.counts.sum(), rows.sum())
+    kept = rows.sum() / max(feed.counts.sum(), rows.sum())
     dispersion = 1.0 + np.maximum(dispersion - 1.0, 0.0) / kept
     dispersion = np.maximum(dispersion, np.median(dispersion))
     # Few rows of a day are a bad guess of its share: half the mean is the least that is believed.

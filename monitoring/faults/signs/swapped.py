@@ -10,6 +10,7 @@ from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
+from monitoring.faults.known import KnownFeed
 from monitoring.frame import Frame
 
 UNIT = "share of the rows whose value belongs to another column"
@@ -25,7 +26,7 @@ _LEAST = 0.02
 def find(feed: Feed) -> Iterator[Sign]:
     """For each text column, the other one whose values it holds most."""
     columns = feed.columns("category", "text")
-    held = {name: pa.array(list(feed.known.vocabulary(name)), pa.string()) for name in columns}
+    held = {name: feed.known.once(_list_values, name) for name in columns}
     sources = [name for name in feed.columns("category") if len(held[name]) > 1]
     for column in columns:
         others = [name for name in sources if name != column]
@@ -39,7 +40,7 @@ def find(feed: Feed) -> Iterator[Sign]:
         found = {
             other: (
                 _count_foreign(feed.rows, column, held[column], held[other]),
-                _count_foreign(feed.known.rows, column, held[column], held[other]),
+                feed.known.once(_count_foreign_before, column, other),
             )
             for other in others
         }
@@ -47,6 +48,15 @@ def find(feed: Feed) -> Iterator[Sign]:
         share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
         detail = f"{k / n:.0%} of the new rows have a {other} in {column}"
         yield Sign(column, max(share, 0.0), max(_LEAST, chance), detail, p, n0, n)
+
+
+def _list_values(known: KnownFeed, column: str) -> pa.Array:
+    return pa.array(list(known.vocabulary(column)), pa.string())
+
+
+def _count_foreign_before(known: KnownFeed, column: str, other: str) -> int:
+    own, foreign = (known.once(_list_values, name) for name in (column, other))
+    return _count_foreign(known.rows, column, own, foreign)
 
 
 def _count_foreign(rows: Frame, column: str, own: pa.Array, other: pa.Array) -> int:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.known import KnownFeed
 from monitoring.frame import Frame, read_numbers
 
 UNIT = "share of the association with other columns that is lost"
@@ -47,11 +48,12 @@ def find(feed: Feed) -> Iterator[Sign]:
         yield Sign("", why=f"{rows} rows, {feed.settings.minimum_rows} are needed", n_current=rows)
         return
     names = feed.columns("category", "number")
-    coded = {name: _code(feed, name) for name in names}
+    coded = {name: _code(feed.known, feed.rows, name) for name in names}
     kept: dict[str, list[_Relation]] = {}
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
-            found = _compare(coded[one], coded[other])
+            before = feed.known.once(_relate_before, one, other)
+            found = _compare(*before, coded[one], coded[other])
             if found is not None:
                 kept.setdefault(one, []).append(_Relation(*found, other))
                 kept.setdefault(other, []).append(_Relation(*found, one))
@@ -73,18 +75,25 @@ def find(feed: Feed) -> Iterator[Sign]:
         yield Sign(column, lost, threshold, detail, None, len(feed.known.rows), rows)
 
 
-def _code(feed: Feed, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """[n0], [n] the place of each cell among frequent values, or among quantiles of numbers."""
-    if feed.known.kinds[column] == "number":
-        return _bin(feed.known.rows, column), _bin(feed.rows, column)
-    values = np.array(list(feed.known.vocabulary(column))[:_MOST])
-    before, now = (code_cells(r.column(column), values) for r in (feed.known.rows, feed.rows))
-    return before, now
+def _code(known: KnownFeed, rows: Frame, column: str) -> np.ndarray:
+    """[n] the place of each cell among frequent values, or among quantiles of numbers."""
+    if known.kinds[column] == "number":
+        return _bin(rows, column)
+    values = np.array(list(known.vocabulary(column))[:_MOST])
+    return code_cells(rows.column(column), values)
+
+
+def _code_before(known: KnownFeed, column: str) -> np.ndarray:
+    return _code(known, known.rows, column)
+
+
+def _relate_before(known: KnownFeed, one: str, other: str) -> tuple[np.ndarray, int]:
+    return _relate(known.once(_code_before, one), known.once(_code_before, other))
 
 
 def _bin(rows: Frame, column: str) -> np.ndarray:
     """Places among the rows' own quantiles: prices may double, and stay dear or cheap."""
-    numbers, positions = read_numbers(rows, column)
+    numbers, positions = rows.once(read_numbers, column)
     code = np.full(len(rows), -1, dtype=np.int64)
     if len(numbers):
         edges = np.quantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1])
@@ -93,14 +102,13 @@ def _bin(rows: Frame, column: str) -> np.ndarray:
 
 
 def _compare(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+    before: np.ndarray, n0: int, one: np.ndarray, other: np.ndarray
 ) -> tuple[float, float] | None:
     """How much of two columns' relation is left, 1 for all, and the standard deviation of that.
 
     None where chance could hide that it is lost.
     """
-    before, n0 = _relate(one[0], other[0])
-    now, n = _relate(one[1], other[1], before.shape)
+    now, n = _relate(one, other, before.shape)
     size = float((before**2).sum()) - (before.shape[0] - 1) * (before.shape[1] - 1) / max(n0, 1)
     if n < 2 or size < _WEAK**2:
         return None
@@ -126,7 +134,7 @@ def _relate(
 
 def _compare_words(feed: Feed, text: str, column: str) -> float | None:
     """How many texts still name the row's value, by how many did; None where few did."""
-    before = _count_naming(feed.known.rows, text, column)
+    before = feed.known.rows.once(_count_naming, text, column)
     if before < 0.3:
         return None
     return _count_naming(feed.rows, text, column) / before

@@ -51,7 +51,7 @@ def find(feed: Feed) -> Iterator[Sign]:
 
 def _compare(feed: Feed, column: str, length: int) -> Sign:
     counts, n = _count(feed.vectors, column, length)
-    counts0, n0 = _count(feed.listings, column, length)
+    counts0, n0 = feed.listings.once(_count, column, length)
     if feed.is_timed:  # a row that comes twice brings its vector twice
         counts[REPEATED] = max(0, counts[REPEATED] - round(feed.doubled * n))
     kind = max(counts, key=lambda each: counts[each] - counts0[each] * n / max(n0, 1))

@@ -14,6 +14,7 @@ from monitoring.faults.vectors import (
     list_vector_columns,
     read_window,
 )
+from monitoring.frame import Frame
 
 UNIT = "logarithm of the factor by which vectors became longer"
 RUNBOOK = Advice(
@@ -51,15 +52,18 @@ def find(feed: Feed) -> Iterator[Sign]:
         yield choose_clearest(signs)
 
 
+def _measure_lengths(rows: Frame, column: str) -> np.ndarray:
+    vectors = rows.column(column).drop_null().to_numpy(zero_copy_only=False)
+    return np.linalg.norm(np.stack(vectors), axis=1)
+
+
 def _compare_lengths(feed: Feed, column: str, length: int) -> Sign | None:
     """All quantiles of the lengths moved by one factor, and the categories' means by it too."""
     groups = compare_groups(feed, column, length)
     if groups is None:
         return None
     now = np.linalg.norm(read_window(feed, column, length), axis=1)
-    before = np.linalg.norm(
-        np.stack(feed.listings.column(column).drop_null().to_numpy(zero_copy_only=False)), axis=1
-    )
+    before = feed.listings.once(_measure_lengths, column)
     steps = np.log(np.quantile(now, (0.1, 0.5, 0.9)) / np.quantile(before, (0.1, 0.5, 0.9)))
     common = float(np.median(steps))
     lengths = float(groups.n @ (groups.before**2).sum(axis=1))

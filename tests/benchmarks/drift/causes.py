@@ -94,6 +94,7 @@ class Watched:
 def watch(
     incident: KnownIncident,
     market: LivedMarket,
+    reference: Reference,
     calm: tuple[list[DriftResult], list[WindowSummary]],
 ) -> Watched:
     """Live through an incident that begins now, and measure every day of it.
@@ -101,10 +102,10 @@ def watch(
     Args:
         incident: It has begun.
         market: Where.
+        reference: Of the towers that were fitted first.
         calm: Results and summaries of the days before; the days that it lacks are added.
     """
     began, results, history = market.now, *calm
-    reference = Reference.read(market.folder / "fit-0" / REFERENCE)
     lived = len({result.window for result in results})
     if incident.calm_days > lived:
         windows = market.windows(incident.calm_days)[lived:]
@@ -135,12 +136,13 @@ def watch_world(job: tuple[Sequence[KnownIncident], Path, Path | None]) -> list[
     found = {i.seed: _read(cache, i) for i in incidents}
     lacking = [i for i in incidents if found[i.seed] is None]
     calm: tuple[list[DriftResult], list[WindowSummary]] = [], []
+    references: list[Reference] = []
 
     def prepare(market: LivedMarket) -> None:
-        market.build_reference(MEASURE, REFERENCE)
+        references.append(Reference.read(market.build_reference(MEASURE, REFERENCE)))
 
     for incident, market in live_incidents(lacking, folder, prepare, settings=LIVED, live=False):
-        watched = watch(incident, market, calm)
+        watched = watch(incident, market, references[-1], calm)
         found[incident.seed] = watched
         if cache is not None:
             _place(cache, incident).write_bytes(pickle.dumps(watched))

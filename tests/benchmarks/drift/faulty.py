@@ -59,39 +59,46 @@ class FaultyRun:
     told: tuple[str, ...]
 
 
-def run_faulty(job: tuple[str, int]) -> FaultyRun:
-    """Live some calm days, and then days of a broken feed."""
-    name, seed = job
+def run_faulty(seed: int) -> list[FaultyRun]:
+    """Live some calm days of a market, and after them days of every broken feed."""
     with tempfile.TemporaryDirectory() as folder:
-        market = LivedMarket({**MARKET, "seed": seed}, Path(folder) / "market")
-        operated = OperatedMarket(market, Path(folder) / "home")
-        operated.live(CALM_DAYS)
-        fault = FeedFault.parse({**FAULTS[name], "since": market.now, "seed": seed})
-        market.faults = (*market.faults, fault)
-        operated.live(DAYS)
-        # What is mended on the third day is no longer there when that day is measured.
-        last = int(FAULTS[name].get("days", DAYS + 1)) - 1
-        faulty = operated.decisions[CALM_DAYS : CALM_DAYS + last]
-        found = [
-            {r.name for r in day.results if r.subject.startswith("feed:") and r.state == "drift"}
-            for day in faulty
+        root = Path(folder)
+        market = LivedMarket({**MARKET, "seed": seed}, root / "market")
+        calm = OperatedMarket(market, root / "home")
+        calm.live(CALM_DAYS)
+        return [
+            _break_feed(name, seed, calm.fork(root / f"fault-{number}"))
+            for number, name in enumerate(FAULTS)
         ]
-        return FaultyRun(
-            name,
-            sum(map(bool, found)),
-            len(faulty),
-            bool(operated.store.quarantines()),
-            sum(day.decision.action is Action.REFIT for day in operated.decisions),
-            tuple(sorted({name for names in found for name in names})),
-        )
+
+
+def _break_feed(name: str, seed: int, operated: OperatedMarket) -> FaultyRun:
+    market = operated.market
+    fault = FeedFault.parse({**FAULTS[name], "since": market.now, "seed": seed})
+    market.faults = (*market.faults, fault)
+    operated.live(DAYS)
+    # What is mended on the third day is no longer there when that day is measured.
+    last = int(FAULTS[name].get("days", DAYS + 1)) - 1
+    faulty = operated.decisions[CALM_DAYS : CALM_DAYS + last]
+    found = [
+        {r.name for r in day.results if r.subject.startswith("feed:") and r.state == "drift"}
+        for day in faulty
+    ]
+    return FaultyRun(
+        name,
+        sum(map(bool, found)),
+        len(faulty),
+        bool(operated.store.quarantines()),
+        sum(day.decision.action is Action.REFIT for day in operated.decisions),
+        tuple(sorted({name for names in found for name in names})),
+    )
 
 
 def measure_faulty(seeds: int, processes: int = 2) -> Iterator[str]:
     """Print a row for each fault; yields what misses its goal."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    jobs = [(name, 300 + seed) for name in FAULTS for seed in range(seeds)]
     with ProcessPoolExecutor(processes) as pool:
-        runs = list(pool.map(run_faulty, jobs))
+        runs = [run for own in pool.map(run_faulty, range(300, 300 + seeds)) for run in own]
     for name in FAULTS:
         own = [run for run in runs if run.name == name]
         named, windows = sum(run.named for run in own), sum(run.windows for run in own)

@@ -49,29 +49,36 @@ class HarmfulRun:
     evidence: tuple[float, ...]
 
 
-def run_harmful(job: tuple[str, int]) -> HarmfulRun:
-    """Live a market with one harmful change; then compare a refit with the old towers."""
-    name, seed = job
-    change, strength = CHANGES[name]
+def run_harmful(seed: int) -> list[HarmfulRun]:
+    """Live a market through each harmful change; then compare a refit with the old towers."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         market = LivedMarket({**MARKET, "seed": seed}, root / "market")
-        operated = OperatedMarket(market, root / "home")
-        operated.live(CALM_DAYS)
-        before = len(operated.alerts)
-        begin = {"name": change, "strength": strength, "day": market.market.day}
-        market.change(MarketChange.parse(begin))
-        alerted = None
-        for day in range(1, DAYS + 1):
-            operated.live(1)
-            if alerted is None and (
-                len(operated.alerts) > before
-                or operated.decisions[-1].decision.action not in (Action.NOTHING,)
-            ):
-                alerted = day
-        old, new = market.fork(root / "old"), market.fork(root / "new")
-        new.refit()
-        return HarmfulRun(name, alerted, _sell(new) / _sell(old) - 1, operated.evidence)
+        calm = OperatedMarket(market, root / "home")
+        calm.live(CALM_DAYS)
+        return [
+            _change(name, calm.fork(root / f"change-{number}"))
+            for number, name in enumerate(CHANGES)
+        ]
+
+
+def _change(name: str, operated: OperatedMarket) -> HarmfulRun:
+    market, root = operated.market, operated.folder.parent
+    before = len(operated.alerts)
+    change, strength = CHANGES[name]
+    begin = {"name": change, "strength": strength, "day": market.market.day}
+    market.change(MarketChange.parse(begin))
+    alerted = None
+    for day in range(1, DAYS + 1):
+        operated.live(1)
+        if alerted is None and (
+            len(operated.alerts) > before
+            or operated.decisions[-1].decision.action not in (Action.NOTHING,)
+        ):
+            alerted = day
+    old, new = market.fork(root / "old"), market.fork(root / "new")
+    new.refit()
+    return HarmfulRun(name, alerted, _sell(new) / _sell(old) - 1, operated.evidence)
 
 
 def _sell(market: LivedMarket) -> float:
@@ -82,9 +89,8 @@ def _sell(market: LivedMarket) -> float:
 def live_harmful(seeds: int, processes: int = 2) -> list[HarmfulRun]:
     """Live markets with one harmful change each."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    jobs = [(name, 200 + seed) for name in CHANGES for seed in range(seeds)]
     with ProcessPoolExecutor(processes) as pool:
-        return list(pool.map(run_harmful, jobs))
+        return [run for own in pool.map(run_harmful, range(200, 200 + seeds)) for run in own]
 
 
 def print_harmful(runs: Sequence[HarmfulRun]) -> Iterator[str]:

@@ -1,10 +1,13 @@
 """A lived market under the monitor: every day is lived, measured and decided on."""
 
+import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitoring.monitor import MonitorInputs, MonitorOutcome, monitor
+from monitoring.reference import Reference
 from monitoring.settings import MonitorSettings
 from monitoring.store import SqlStore
 from refit.alert import Action, Alert
@@ -13,6 +16,7 @@ from tests.benchmarks.drift.lived import LivedMarket
 
 SETTINGS = MonitorSettings()
 """The defaults, which the benches judge."""
+STORE = "alerts.sqlite"
 
 
 @dataclass
@@ -35,8 +39,8 @@ class OperatedMarket:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.store = SqlStore(self.folder / "alerts.sqlite")
-        self._reference = self.market.build_reference(self.settings.measure)
+        self.store = SqlStore(self.folder / STORE)
+        self._reference = self._build_reference()
 
     def live(self, days: int, each_day: Callable[[], None] | None = None) -> None:
         """Live some days, and run the monitor after each."""
@@ -64,8 +68,20 @@ class OperatedMarket:
         if not self.refits:
             raise GateRefused("the bench keeps its model")
         self.market.refit()
-        self._reference = self.market.build_reference(self.settings.measure)
+        self._reference = self._build_reference()
         return self.market.embedding_version
+
+    def fork(self, folder: Path) -> "OperatedMarket":
+        """An independent copy at the same moment, to live on in another way."""
+        home = folder / "home"
+        shutil.copytree(self.folder, home)
+        other = copy.copy(self)
+        other.market, other.folder = self.market.fork(folder / "market"), home
+        other.store, other.decisions = SqlStore(home / STORE), list(self.decisions)
+        return other
+
+    def _build_reference(self) -> Reference:
+        return Reference.read(self.market.build_reference(self.settings.measure))
 
     @property
     def alerts(self) -> list[Alert]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from monitoring.alerts import resolve
 from monitoring.monitor import MonitorInputs, monitor
-from monitoring.reference import build_reference
+from monitoring.reference import Reference, build_reference
 from monitoring.settings import MonitorSettings
 from monitoring.store import SqlStore
 from monitoring.windows import MonitoredData, daily_windows
@@ -184,15 +184,15 @@ class StreamWalk:
             end=end,
         )
         write_dataset(home / "dataset", tables, split, stream.context_columns, source=stream.name)
-        self._reference = home / "reference"
         build_reference(
             self.settings.measure,
             home / "predictions",
             self._write_index(model),
             home / "dataset",
             version,
-            self._reference,
+            home / "reference",
         )
+        self._reference = Reference.read(home / "reference")
 
     def _bundle(self, window: int) -> str:
         version = self.models.fit(self.model).embedding_version

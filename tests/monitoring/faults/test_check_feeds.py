@@ -16,6 +16,7 @@ from monitoring.faults.causes import FOLLOWS_FROM, find_quarantines, name_faults
 from monitoring.faults.check import check_feeds
 from monitoring.faults.known import read_listings, write_known
 from monitoring.faults.signs.stale import count_windows
+from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData
 from refit.dataset import EVENTS_FILE, ITEMS_FILE
@@ -57,7 +58,7 @@ class Feeds:
         known.mkdir()
         write_known(known, dataset, Window(start=self.start, end=end), SETTINGS)
         manifest = types.SimpleNamespace(embedding_version="towers")
-        self.reference = types.SimpleNamespace(folder=known, manifest=manifest)
+        self.reference = Reference(known, manifest)
 
     def day(self, number):
         return self.start + timedelta(days=number)
@@ -451,7 +452,7 @@ def test_what_is_left_out_is_not_checked(feeds):
 
 
 def test_a_reference_without_feeds_is_not_ok(feeds, tmp_path):
-    reference = types.SimpleNamespace(folder=tmp_path, manifest=feeds.reference.manifest)
+    reference = Reference(tmp_path, feeds.reference.manifest)
     results = check_feeds(SETTINGS, reference, feeds.export(KNOWN_DAYS), [feeds.window(KNOWN_DAYS)])
     assert {r.state for r in results} == {DriftState.INSUFFICIENT_DATA}
 

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from monitoring.faults.known import KnownFeed
 from monitoring.faults.settings import FaultSettings
 from monitoring.faults.signs import stopped
-from monitoring.frame import Frame, count_values
+from monitoring.frame import Frame
 
 DAYS, VISITS, EVENTS = 20, 1500, 8
 SHARES = np.array([0.3, 0.25, 0.2, 0.1, 0.1, 0.04, 0.004, 0.003, 0.002, 0.001])
@@ -26,11 +27,8 @@ def make_feed(random, window):
     every = visit(random)
     sample = np.sort(random.choice(len(every), len(every) // 9, replace=False))
     rows = Frame(every.table.take(pa.array(sample)), every.day[sample])
-    known = types.SimpleNamespace(
-        rows=rows,
-        counts=np.full((DAYS, 1), VISITS * EVENTS),
-        vocabulary=lambda column: count_values(rows.column(column)),
-    )
+    counts = np.full((DAYS, 1), VISITS * EVENTS)
+    known = KnownFeed("events", rows, counts, np.arange(DAYS), 300, rows.table.schema)
     return types.SimpleNamespace(
         known=known, rows=window, settings=FaultSettings(), columns=lambda *kinds: ["size"]
     )
