@@ -30,6 +30,8 @@ CHANGES = {
     "taste shift": ("taste_shift", 1.0),
 }
 """``new_category_wave`` of strength 1 takes half of the listings and visits."""
+NOT_ABOUT_IT = (Action.NOTHING, Action.QUARANTINE, Action.REFRESH)
+"""No alert, or one that blames a feed or the age of the index, which are as they should be."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class HarmfulRun:
 
     Attributes:
         name: The change.
-        alerted: Days from its begin to the first alert; None if there was none.
+        alerted: Days from its begin to the first alert about it; None if there was none.
         gain: How much more a refit sells than the old towers, relative, four days after it.
         evidence: By day, calm days first, as a share of what an alert needs.
     """
@@ -64,17 +66,13 @@ def run_harmful(seed: int) -> list[HarmfulRun]:
 
 def _change(name: str, operated: OperatedMarket) -> HarmfulRun:
     market, root = operated.market, operated.folder.parent
-    before = len(operated.alerts)
     change, strength = CHANGES[name]
     begin = {"name": change, "strength": strength, "day": market.market.day}
     market.change(MarketChange.parse(begin))
     alerted = None
     for day in range(1, DAYS + 1):
         operated.live(1)
-        if alerted is None and (
-            len(operated.alerts) > before
-            or operated.decisions[-1].decision.action not in (Action.NOTHING,)
-        ):
+        if alerted is None and operated.decisions[-1].decision.action not in NOT_ABOUT_IT:
             alerted = day
     old, new = market.fork(root / "old"), market.fork(root / "new")
     new.refit()
