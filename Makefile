@@ -56,7 +56,7 @@ test-kill: setup  ## kill -9 at random moments, then look for torn files; takes 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)
 
-bench-drift: setup  ## judge the monitor where the truth is known: one table; ARGS="--only power" for a part; REFIT_DATA=<folder> adds real streams; takes more than an hour
+bench-drift: setup  ## judge the monitor where the truth is known: one table; ARGS="--only power" for a part; REFIT_DATA=<folder> adds real streams; takes most of an hour
 	@$(RUN) -m tests.benchmarks.drift $(ARGS)
 
 test-cluster: setup  ## start a real Kubernetes and run the cluster tests; needs root and Go; ARGS="--tier cluster" for tier 1
