@@ -1,12 +1,15 @@
 """Settings of the recommender, and of starting the servers on one machine."""
 
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
 from refit.settings import Settings
+from serving.stage_settings import ExperimentSettings, RetrievalSettings, SlateSettings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
 CANNOT_SERVE = "cannot serve: "
@@ -32,6 +35,9 @@ class RecommenderSettings(Settings):
             fall of the market from one of the model. Whose turn it is follows from a hash of the
             person, the same in every process; people who are not known get the model.
         holdout_salt: Another text draws other people.
+        retrieval: Where the candidates of an answer come from.
+        slate: Which candidates are shown, and which slots are drawn at random.
+        experiment: Buckets of people whose answers differ.
         tower_deadline_ms: How long an answer waits for the query tower before it falls back.
         load_timeout_s: How long the model server may take to load a bundle's towers.
         breaker_failures: Number of consecutive failures after which the breaker opens.
@@ -54,6 +60,9 @@ class RecommenderSettings(Settings):
     allow_replay: bool = False
     holdout_share: float = Field(0.0, ge=0, le=0.5)
     holdout_salt: str = "refit"
+    retrieval: RetrievalSettings = RetrievalSettings()
+    slate: SlateSettings = SlateSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     tower_deadline_ms: float = Field(250.0, gt=0)
     load_timeout_s: float = Field(120.0, gt=0)
     breaker_failures: int = Field(3, ge=1)
@@ -63,6 +72,32 @@ class RecommenderSettings(Settings):
     log_rows: int = Field(1000, ge=1)
     log_seconds: float = Field(5.0, gt=0)
     log_queue: int = Field(10_000, ge=1)
+
+    @classmethod
+    def of_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """Read settings from parameters that are numbers or text: those of a section are JSON.
+
+        Raises:
+            UsageError: A name is unknown or a value does not fit.
+        """
+        return cls.parse({name: cls._read(name, value) for name, value in parameters.items()})
+
+    def as_parameters(self) -> dict[str, Any]:
+        """The settings as ``of_parameters`` reads them, without sections of defaults."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        usual = {name: field.default for name, field in type(self).model_fields.items()}
+        return {
+            name: json.dumps(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+            if not isinstance(value, dict) or getattr(self, name) != usual[name]
+        }
+
+    @classmethod
+    def _read(cls, name: str, value: Any) -> Any:
+        field = cls.model_fields.get(name)
+        if not isinstance(value, str) or not field or not isinstance(field.default, Settings):
+            return value
+        return type(field.default).parse_json(value).model_dump(exclude_unset=True)
 
     @field_validator("log_folder", mode="before")
     @classmethod
