@@ -6,7 +6,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from refit.errors import RefitError, UsageError
 from refit.progress import log_message, timed
@@ -151,9 +151,12 @@ def _start_microservice(settings: ServeSettings) -> Process:
 def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
     """The settings as Seldon's typed parameters."""
     kinds: dict[type, str] = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STRING"}
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
     return [
-        {"name": name, "value": str(value), "type": kinds[type(value)]}
-        for name, value in settings.as_parameters().items()
+        {"name": name, "value": json.dumps(value), "type": "STRING"}
+        if isinstance(value, dict)
+        else {"name": name, "value": str(value), "type": kinds[type(value)]}
+        for name, value in values.items()
     ]
 
 

@@ -63,7 +63,7 @@ class RefitRecommender:
 
     def __init__(self, **parameters: Any) -> None:
         set_up_logging()
-        self._settings = RecommenderSettings.of_parameters(parameters)
+        self._settings = RecommenderSettings.parse(parameters)
         self._recommender: Recommender | None = None
         self._drained_at = -math.inf
         self.model_error_handler = _error_handler()

@@ -12,7 +12,7 @@ from refit.columns import Flags, Labels, Longs
 from serving.candidates import IndexRows, RequestQuery
 from serving.catalogue import Catalogue, Rows, Scores, top
 from serving.request import Request
-from serving.stock import LiveStock
+from serving.stock import DeltaIndex, Listing
 
 SELLER = "seller_id"
 
@@ -39,6 +39,13 @@ class Pool:
     Rows 0 to N-1 are the bundle's items, rows N to N+F-1 the listings that are newer than it. The
     eligibility rules have been applied to all of them.
 
+    Args:
+        catalogue: The bundle.
+        fresh: The listings newer than it.
+        gone: [N] which of the bundle's items are not on sale any more; None when all are.
+        request: The request.
+        now: When it is answered.
+
     Attributes:
         eligible: [N] which of the bundle's items may be shown; None when all may.
         eligible_fresh: [F] the same for the newer listings.
@@ -46,11 +53,14 @@ class Pool:
     """
 
     def __init__(
-        self, catalogue: Catalogue, stock: LiveStock, request: Request, now: datetime
+        self,
+        catalogue: Catalogue,
+        fresh: DeltaIndex,
+        gone: Flags | None,
+        request: Request,
+        now: datetime,
     ) -> None:
-        # The feed may replace both while this request is answered.
-        self.fresh, gone = stock.fresh, stock.gone
-        self.catalogue = catalogue
+        self.catalogue, self.fresh = catalogue, fresh
         query = RequestQuery(catalogue, self.fresh, request, now)
         rows = catalogue.rules.find_eligible(IndexRows(catalogue, gone), query)
         self.eligible = _only(rows.eligible)
@@ -162,13 +172,20 @@ class Pool:
     def listed_at(self) -> Longs:
         """[N + F] when each item was listed, microseconds since 1970; 0 where unknown.
 
-        A newer listing without a ``listed_at`` that can be read was listed when the index was
-        built, the earliest that is possible.
+        A listing that the feed tells of was listed at its ``listed_at``, else when the bundle says;
+        one that the bundle does not know, when the index was built, the earliest possible time.
         """
-        known = [_to_microseconds(one.attributes.get("listed_at")) for one in self.fresh.listings]
-        built = int(self.catalogue.as_of.timestamp() * 1e6)
-        newer = np.array([built if at is None else at for at in known], dtype=np.int64)
+        newer = np.array([self._listed_at(one) for one in self.fresh.listings], dtype=np.int64)
         return np.concatenate([self.catalogue.listed_at, newer])
+
+    def _listed_at(self, listing: Listing) -> int:
+        told = _to_microseconds(listing.attributes.get("listed_at"))
+        if told is not None:
+            return told
+        row = self.catalogue.row_of.get(listing.item_id)
+        if row is not None and row < self.catalogue.n_live:
+            return int(self.catalogue.listed_at[row])
+        return int(self.catalogue.as_of.timestamp() * 1e6)
 
     def seller_of(self, item_id: str) -> str | None:
         """The seller of an item, on sale or not; None where that is unknown."""

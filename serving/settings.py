@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator
 
+from refit.errors import UsageError
+from refit.setting_values import Places
 from refit.settings import Settings
 from serving.stage_settings import ExperimentSettings, RetrievalSettings, SlateSettings
 
@@ -74,30 +76,12 @@ class RecommenderSettings(Settings):
     log_queue: int = Field(10_000, ge=1)
 
     @classmethod
-    def of_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """Read settings from parameters that are numbers or text: those of a section are JSON.
-
-        Raises:
-            UsageError: A name is unknown or a value does not fit.
-        """
-        return cls.parse({name: cls._read(name, value) for name, value in parameters.items()})
-
-    def as_parameters(self) -> dict[str, Any]:
-        """The settings as ``of_parameters`` reads them, without sections of defaults."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        usual = {name: field.default for name, field in type(self).model_fields.items()}
-        return {
-            name: json.dumps(value) if isinstance(value, dict) else value
-            for name, value in values.items()
-            if not isinstance(value, dict) or getattr(self, name) != usual[name]
-        }
-
-    @classmethod
-    def _read(cls, name: str, value: Any) -> Any:
-        field = cls.model_fields.get(name)
-        if not isinstance(value, str) or not field or not isinstance(field.default, Settings):
-            return value
-        return type(field.default).parse_json(value).model_dump(exclude_unset=True)
+    def parse(
+        cls, values: Mapping[str, Any], places: Places | None = None, source: str = ""
+    ) -> Self:
+        """Read settings; nested ones may be given as JSON, since Seldon's parameters are flat."""
+        read = {name: _read_nested(cls, name, value) for name, value in values.items()}
+        return super().parse(read, places, source)
 
     @field_validator("log_folder", mode="before")
     @classmethod
@@ -113,6 +97,20 @@ class RecommenderSettings(Settings):
     def local_log(self) -> Path:
         """The local folder that the prediction log is written to."""
         return self.log_staging if self.log_url else Path(self.log_folder)
+
+
+def _read_nested(cls: type[Settings], name: str, value: Any) -> Any:
+    field = cls.model_fields.get(name)
+    if not isinstance(value, str) or field is None or not _is_settings(field.annotation):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise UsageError(f"{name} must be a JSON object: {error}") from None
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 class ServeSettings(Settings):

@@ -55,7 +55,7 @@ class ServingSnapshot:
 
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
-        return Pool(self.catalogue, self.stock, request, now)
+        return Pool(self.catalogue, self.stock.fresh, self.stock.gone, request, now)
 
     def warm_up(self, towers: TowerClient, stages: Stages) -> None:
         """Answer one empty request, so that a bundle that cannot is found out beforehand.

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import chisquare
 
 from refit.errors import UsageError
-from serving.pool import Pool
+from serving.launch import _seldon_parameters
 from serving.request import Request
 from serving.retrieval import Candidates, Search
 from serving.settings import RecommenderSettings
@@ -76,7 +76,7 @@ def search_in(serve, k, exclude=()):
     request = Request(k=k, exclude=list(exclude))
     now = AS_OF
     snapshot = recommender.snapshot
-    pool = Pool(snapshot.catalogue, snapshot.stock, request, now)
+    pool = snapshot.find_pool(request, now)
     query = np.random.default_rng(1).normal(size=tiny.D).astype(np.float32)
     search = Search(request, now, k, query, pool, RetrievalSettings())
     found = pool.search(query, k)
@@ -174,13 +174,15 @@ def test_sections_of_settings_reach_the_server_as_text():
     settings = RecommenderSettings.parse(
         {"registry": "r", "log_folder": "l", "slate": {"caps": {"seller_id": 2}, "diversity": 0.2}}
     )
-    parameters = settings.as_parameters()
-    assert "retrieval" not in parameters
-    assert RecommenderSettings.of_parameters(parameters) == settings
+    parameters = {one["name"]: one for one in _seldon_parameters(settings)}
+    assert parameters["slate"]["type"] == "STRING"
+    flat = {"registry": "r", "log_folder": "l"}
+    flat |= {name: parameters[name]["value"] for name in ("slate", "retrieval", "experiment")}
+    assert RecommenderSettings.parse(flat) == settings
     with pytest.raises(UsageError, match="diversty"):
-        RecommenderSettings.of_parameters({**parameters, "slate": '{"diversty": 0.1}'})
-    with pytest.raises(UsageError, match="must be JSON"):
-        RecommenderSettings.of_parameters({**parameters, "slate": "{"})
+        RecommenderSettings.parse({**flat, "slate": '{"diversty": 0.1}'})
+    with pytest.raises(UsageError, match="must be a JSON object"):
+        RecommenderSettings.parse({**flat, "slate": "{"})
 
 
 def test_an_earlier_version_drew_the_same_people():
