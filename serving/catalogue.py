@@ -71,6 +71,7 @@ class Catalogue:
         )
         self.sellers = self._all_sellers and self._all_sellers.take(slice(0, self.n_live))
         self.listed_at = _read_times(live, "known_at")
+        self._least_popular: dict[float, Flags] = {}
         self.rules = Rules.load(self.features.market)
         self.rules.check_columns("item", self.attributes)
         self.histories = Histories(bundle.index / HISTORIES_FILE)
@@ -179,14 +180,26 @@ class Catalogue:
         counted = 1 + sum(len(values) for values in self.features.popularity_values.values())
         return self.size - counted if counted < self.size else self.size
 
+    def listed_since(self, time: int) -> Rows:
+        """Rows of the live items that were listed after a time, in microseconds since 1970."""
+        order, times = self._by_listing
+        return order[np.searchsorted(times, time, side="right") :]
+
+    @cached_property
+    def _by_listing(self) -> tuple[Rows, Longs]:
+        order = np.argsort(self.listed_at, kind="stable")
+        return order, self.listed_at[order]
+
     def least_popular(self, share: float) -> Flags:
         """[N] the given share of the live items: those that were least popular, all else equal.
 
         By the first entry of the popularity part of their vectors, as of the index's build.
         """
-        flags = np.zeros(self.n_live, dtype=np.bool_)
-        flags[self._by_popularity[: round(share * self.n_live)]] = True
-        return flags
+        if share not in self._least_popular:
+            flags = np.zeros(self.n_live, dtype=np.bool_)
+            flags[self._by_popularity[: round(share * self.n_live)]] = True
+            self._least_popular[share] = flags
+        return self._least_popular[share]
 
     @cached_property
     def _by_popularity(self) -> Rows:

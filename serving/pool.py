@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refit.columns import Flags, Labels, Longs
+from refit.columns import Flags, Labels
 from serving.candidates import IndexRows, RequestQuery
 from serving.catalogue import Catalogue, Rows, Scores, top
 from serving.request import Request
-from serving.stock import DeltaIndex, Listing
+from serving.stock import DeltaIndex
 
 SELLER = "seller_id"
 
@@ -143,49 +142,24 @@ class Pool:
         rows, scores = self.catalogue.search(query, own, k)
         return self._merge(rows, scores, self.fresh.score(query), newer, k)
 
-    def best(
-        self, scores: Scores, fresh_scores: Scores, k: int, within: Flags | None = None
-    ) -> Found:
+    def best(self, scores: Scores, fresh_scores: Scores, k: int) -> Found:
         """The k eligible items with the highest scores, best first.
 
         Args:
             scores: [N] of the bundle's items.
             fresh_scores: [F] of the newer listings.
             k: Number of items.
-            within: [N + F] only these; None takes all.
         """
-        own, newer = self._flags(within)
-        rows = _best(scores, own, k)
-        return self._merge(rows, scores[rows], fresh_scores, newer, k)
-
-    def newest(self, k: int, within: Flags) -> Found:
-        """The k eligible items of ``within`` [N + F] that were listed last, the newest first."""
-        n, latest = self.catalogue.n_live, float(self.listed_at.max(initial=0))
-        days = ((self.listed_at - latest) / 86_400e6).astype(np.float32)
-        return self.best(days[:n], days[n:], k, within)
+        rows = _best(scores, self.eligible, k)
+        return self._merge(rows, scores[rows], fresh_scores, self.eligible_fresh, k)
 
     def listed_within(self, days: float, now: datetime) -> Flags:
         """[N + F] which items were listed in the last ``days``; False where it is unknown when."""
-        return self.listed_at > now.timestamp() * 1e6 - 86_400e6 * days
-
-    @cached_property
-    def listed_at(self) -> Longs:
-        """[N + F] when each item was listed, microseconds since 1970; 0 where unknown.
-
-        A listing that the feed tells of was listed at its ``listed_at``, else when the bundle says;
-        one that the bundle does not know, when the index was built, the earliest possible time.
-        """
-        newer = np.array([self._listed_at(one) for one in self.fresh.listings], dtype=np.int64)
-        return np.concatenate([self.catalogue.listed_at, newer])
-
-    def _listed_at(self, listing: Listing) -> int:
-        told = _to_microseconds(listing.attributes.get("listed_at"))
-        if told is not None:
-            return told
-        row = self.catalogue.row_of.get(listing.item_id)
-        if row is not None and row < self.catalogue.n_live:
-            return int(self.catalogue.listed_at[row])
-        return int(self.catalogue.as_of.timestamp() * 1e6)
+        since = int((now.timestamp() - 86_400 * days) * 1e6)
+        flags = np.zeros(len(self), dtype=np.bool_)
+        flags[self.catalogue.listed_since(since)] = True
+        flags[self.catalogue.n_live :] = self.fresh.listed_at > since
+        return flags
 
     def seller_of(self, item_id: str) -> str | None:
         """The seller of an item, on sale or not; None where that is unknown."""
@@ -257,15 +231,6 @@ def _best(scores: Scores, flags: Flags | None, k: int) -> Rows:
         return top(scores, k)
     best = top(np.where(flags, scores, -np.inf), k)
     return best[flags[best]]
-
-
-def _to_microseconds(listed_at: object) -> int | None:
-    try:
-        time = datetime.fromisoformat(str(listed_at))
-    except ValueError:
-        return None
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return int(time.timestamp() * 1e6)
 
 
 def _both(flags: Flags | None, others: Flags) -> Flags:

@@ -32,6 +32,7 @@ from serving.request import (
     Request,
     RequestError,
     SimilarRequest,
+    is_about_item,
     is_batch,
     parse_batch,
     parse_request,
@@ -134,11 +135,11 @@ class Recommender:
         self.close()
 
     def recommend(self, body: Any) -> Answer:
-        """Answer one request, or a batch of them.
+        """Answer one request, a batch of them, or a request for similar items.
 
         Args:
-            body: The request as parsed JSON, see ``serving.request.Request``; or
-                ``{"requests": [...]}``.
+            body: The request as parsed JSON, see ``serving.request.Request``;
+                ``{"requests": [...]}`` is a batch, and a request with ``item_id`` asks ``similar``.
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
@@ -151,6 +152,8 @@ class Recommender:
         """
         with self._counting_errors():
             started = time.perf_counter()
+            if is_about_item(body):
+                return self._answer_similar(parse_similar(body), started)
             if is_batch(body):
                 return {"answers": self._answer(parse_batch(body), started)}
             return self._answer([parse_request(body)], started)[0]

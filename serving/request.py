@@ -148,6 +148,11 @@ def is_batch(body: Any) -> bool:
     return isinstance(body, dict) and "requests" in body
 
 
+def is_about_item(body: Any) -> bool:
+    """Whether a body asks for items similar to one."""
+    return isinstance(body, dict) and "item_id" in body
+
+
 def parse_request(body: Any) -> Request:
     """Read a request from parsed JSON.
 

@@ -29,7 +29,8 @@ class Search:
         request: The request.
         now: When it is answered.
         k: How many items are wanted.
-        query: [D] the query tower's vector; None where the tower did not answer.
+        query: [D] the query tower's vector; None where there is none. Then only ``popular``, or
+            ``similar`` for a request about an item, is asked.
         pool: The items, with what the rules allow of them.
         settings: Of the retrievers.
         about: Items that the request is about.

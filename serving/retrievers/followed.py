@@ -1,7 +1,7 @@
 """More of the sellers whom the person follows: whose items they have bought, liked or carted.
 
 As far as the bundle and the request's own history know the sellers. The nearest to the person come
-first; without a query vector, the newest.
+first.
 """
 
 import numpy as np
@@ -15,17 +15,11 @@ FOLLOWS = (EventType.PURCHASE, EventType.OFFER, EventType.CART, EventType.LIKE)
 
 
 def retrieve(search: Search) -> Found:
-    """Find items of followed sellers."""
-    pool = search.pool
+    """Find items of followed sellers; nothing without a query vector."""
     sellers = find_followed(search)
-    if not sellers:
+    if search.query is None or not sellers:
         return NOTHING
-    within = _sold_by(pool, sellers)
-    if not within.any():
-        return NOTHING
-    if search.query is not None:
-        return pool.search(search.query, search.k, within)
-    return pool.newest(search.k, within)
+    return search.pool.search(search.query, search.k, _sold_by(search.pool, sellers))
 
 
 def find_followed(search: Search) -> set[str]:

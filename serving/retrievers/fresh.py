@@ -1,7 +1,6 @@
 """Fresh listings: listed within ``fresh_days``, the nearest to the person first.
 
-Without a query vector, the newest first. Items whose listing time the bundle does not hold are not
-fresh; listings that are newer than the bundle are.
+Items whose listing time the bundle does not hold are not fresh.
 """
 
 from serving.pool import NOTHING, Found
@@ -9,10 +8,8 @@ from serving.retrieval import Search
 
 
 def retrieve(search: Search) -> Found:
-    """Find fresh listings."""
-    fresh = search.pool.listed_within(search.settings.fresh_days, search.now)
-    if not fresh.any():
-        return NOTHING
+    """Find fresh listings; nothing without a query vector."""
     if search.query is None:
-        return search.pool.newest(search.k, fresh)
+        return NOTHING
+    fresh = search.pool.listed_within(search.settings.fresh_days, search.now)
     return search.pool.search(search.query, search.k, fresh)

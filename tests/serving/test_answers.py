@@ -163,7 +163,8 @@ def test_similar_items_of_what_is_sold_new_or_unknown(serve, tmp_path, until):
     assert recommender.counters.total("refit_fallbacks", reason="unknown_item") == 1
     (tmp_path / "stock" / "feed.jsonl").write_text(json.dumps(tiny.NEW) + "\n")
     until(lambda: len(recommender.snapshot.stock) > tiny.N_LIVE)
-    known = recommender.similar({"item_id": "new-1", "k": 5})
+    known = recommender.recommend({"item_id": "new-1", "k": 5})
+    assert known["items"] == recommender.similar({"item_id": "new-1", "k": 5})["items"]
     assert known["fallback"] is None
     assert "new-1" not in ids(known)
     pages = [recommender.similar({"item_id": "item-1", "k": 90, "cursor": ""})]
