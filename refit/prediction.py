@@ -19,7 +19,7 @@ PREDICTION_SCHEMA = pa.schema(
         # why the person's query vector was not used, else null; ON_PURPOSE are no failures
         pa.field("fallback", pa.string()),
         pa.field("latency_ms", pa.float32()),
-        # for each of item_ids: the retriever that it comes from, or "exploration"
+        # for each of item_ids: the retriever that it comes from, or EXPLORATION
         pa.field("sources", pa.list_(pa.string())),
         # for each of item_ids: its slot from 0; on later pages of a list they go on
         pa.field("positions", pa.list_(pa.int32())),
@@ -43,6 +43,10 @@ SIMILAR_ITEMS = "similar_items"
 """The ``fallback`` of an answer about an item, for whoever asks."""
 ON_PURPOSE = (HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS)
 """The ``fallback`` of answers that use no person's query vector and are no failures."""
+
+
+EXPLORATION = "exploration"
+"""The source of an item that was drawn at random."""
 
 
 def build_predictions(columns: Mapping[str, Any], rows: int) -> pa.Table:

@@ -28,13 +28,11 @@ from numpy.typing import NDArray
 
 from refit.columns import Flags
 from refit.errors import UsageError
+from refit.prediction import EXPLORATION
 from serving.catalogue import Catalogue
 from serving.pool import SELLER, to_unit
 from serving.retrieval import Candidates, Search
 from serving.stage_settings import ExplorationSettings, SlateSettings
-
-EXPLORED = "exploration"
-"""The source of an item that was drawn."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def compose(
         draw = _draw(exploration, search, rows, first, request_id)
         propensities = draw.propensities
         for slot, (row, score) in draw.shown.items():
-            rows[slot], scores[slot], sources[slot] = row, score, EXPLORED
+            rows[slot], scores[slot], sources[slot] = row, score, EXPLORATION
     ids = map(search.pool.item_id, rows)
     return Slate(list(zip(ids, scores, strict=True)), rows, sources, propensities, given_up)
 

@@ -6,11 +6,12 @@ import pytest
 from scipy.stats import chisquare
 
 from refit.errors import UsageError
+from refit.prediction import EXPLORATION
 from serving.launch import _seldon_parameters
 from serving.request import Request
 from serving.retrieval import Candidates, Search
 from serving.settings import RecommenderSettings
-from serving.slate import EXPLORED, choose, compose
+from serving.slate import choose, compose
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from tests.serving import tiny
 from tests.serving.tiny import AS_OF, ITEMS, NOW, ids
@@ -116,8 +117,8 @@ def test_logged_probabilities_are_those_of_10_000_replays(
             counts[slot][row] = counts[slot].get(row, 0) + 1
             logged[slot].setdefault(row, slate.propensities[slot])
             assert logged[slot][row] == slate.propensities[slot], "always the same"
-            explored += source == EXPLORED
-            assert (source == EXPLORED) == (row != candidates.rows[slot])
+            explored += source == EXPLORATION
+            assert (source == EXPLORATION) == (row != candidates.rows[slot])
     for slot in range(k):
         rows = sorted(logged[slot])
         expected = np.array([logged[slot][row] for row in rows]) * n
@@ -139,7 +140,7 @@ def test_slots_of_one_answer_are_drawn_independently_but_never_show_a_listing_tw
     both = 0
     for number in range(4000):
         sources = compose(settings, search, candidates, 4, str(number)).sources
-        both += sources[0] == sources[1] == EXPLORED
+        both += sources[0] == sources[1] == EXPLORATION
     assert both == pytest.approx(1000, abs=130)
 
 
@@ -159,12 +160,12 @@ def test_an_answer_that_explores_can_be_replayed_and_is_logged(serve, tmp_path):
     row = next(r for r in rows if r["request_id"] == "again" and not r["fallback"])
     assert row["item_ids"] == ids(answers[0])
     assert row["positions"] == list(range(10))
-    assert set(row["sources"]) == {"towers", EXPLORED}
+    assert set(row["sources"]) == {"towers", EXPLORATION}
     assert row["propensities"][0] == 1
     for source, propensity in zip(row["sources"][1:], row["propensities"][1:], strict=True):
         # 40 of 200 items are under-shown; those among the ten best are none of the listings.
         least = 0.5 / 40 <= propensity <= 0.5 / 30
-        assert least if source == EXPLORED else propensity == pytest.approx(0.5)
+        assert least if source == EXPLORATION else propensity == pytest.approx(0.5)
     plain = next(r for r in rows if r["fallback"] == "not_personalised")
     assert plain["propensities"] is None
     assert set(plain["sources"]) == {"popular"}
