@@ -4,6 +4,7 @@ An answer holds the query vector that it was found with, so that other settings 
 tried on the answers of a prediction log, without a model server and before anybody sees them.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
+from refit.index import IndexManifest
 from refit.prediction import PREDICTION_SCHEMA
 from serving.catalogue import Catalogue
 from serving.pool import Pool
@@ -24,14 +26,24 @@ from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import Asked, Stages
 from serving.stock import DeltaIndex
 
-COLUMNS = ["request_id", "user_id", "time", "query_embedding", "item_ids"]
+COLUMNS = ["request_id", "user_id", "time", "context", "query_embedding", "item_ids"]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One answer: to whom, what, and the mean score of its items."""
+    """One answer.
+
+    Attributes:
+        user_id: To whom.
+        time: When.
+        context: In which context.
+        item_ids: What was shown, by slot.
+        score: The mean score of the items, in the query tower's scores.
+    """
 
     user_id: str | None
+    time: datetime
+    context: Mapping[str, Any]
     item_ids: Sequence[str]
     score: float
 
@@ -89,7 +101,23 @@ def try_slates(
     until: datetime | None = None,
     retrieval: RetrievalSettings | None = None,
 ) -> dict[str, Spread]:
-    """Answer the logged requests of one bundle again, with other settings.
+    """Measure the answers to the logged requests of one bundle with other settings.
+
+    See ``answer_again``.
+    """
+    n_live = IndexManifest.read(bundle.index).n_live
+    answers = answer_again(bundle, log, slates, until, retrieval)
+    return {name: measure_spread(shown, n_live) for name, shown in answers.items()}
+
+
+def answer_again(
+    bundle: Bundle,
+    log: Path,
+    slates: Mapping[str, SlateSettings],
+    until: datetime | None = None,
+    retrieval: RetrievalSettings | None = None,
+) -> dict[str, list[Shown]]:
+    """Answer the logged requests of one bundle again, with other settings, in order of time.
 
     The stock is that of the bundle: neither what was sold since nor newer listings are known. So a
     slate is compared with another one, not with what was served.
@@ -107,7 +135,7 @@ def try_slates(
     for name, slate in slates.items():
         stages = Stages(retrieval or RetrievalSettings(), slate)
         stages.check(catalogue)
-        found[name] = measure_spread(_answer_again(catalogue, stages, rows), catalogue.n_live)
+        found[name] = list(_answer(catalogue, stages, rows))
     return found
 
 
@@ -124,7 +152,7 @@ def _read_answers(bundle: Bundle, log: Path, until: datetime | None) -> list[dic
     return list(parts.to_table(columns=COLUMNS, filter=chosen).sort_by("time").to_pylist())
 
 
-def _answer_again(
+def _answer(
     catalogue: Catalogue, stages: Stages, rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[Shown]:
     fresh = DeltaIndex(catalogue)
@@ -136,4 +164,5 @@ def _answer_again(
         slate = stages.answer(pool, Asked(request, row["request_id"], now, query))
         scores = pool.vectors(np.array(slate.rows, dtype=np.int64)) @ query
         score = float(scores.mean()) if len(scores) else 0.0
-        yield Shown(user_id, [item_id for item_id, _ in slate.items], score)
+        item_ids = [item_id for item_id, _ in slate.items]
+        yield Shown(user_id, now, json.loads(row["context"]), item_ids, score)

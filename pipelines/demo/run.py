@@ -27,12 +27,12 @@ from pipelines.local import OUTCOME_FILE
 from pipelines.reporter import Reporter
 from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_json
-from refit.index import ITEMS_FILE
+from refit.index import ITEMS_FILE, IndexManifest
 from refit.progress import Meter, StepChange
 from refit.registry import Registry
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
-from serving.exposure import try_slates
+from serving.exposure import Shown, answer_again, measure_spread
 from serving.launch import ServerHandle, launch
 from serving.pool import SELLER
 from serving.settings import RecommenderSettings, ServeSettings
@@ -174,8 +174,16 @@ class Demo:
         bundle = Registry(self.home.registry).get(bundle_id)
         has_sellers = SELLER in pq.read_schema(bundle.index / ITEMS_FILE).names
         slates = {n: s for n, s in SLATES.items() if has_sellers or SELLER not in s.caps}
-        found = try_slates(bundle, self.home.predictions, slates, scenario.now)
-        self.slates = [{"name": name, **asdict(spread)} for name, spread in found.items()]
+        n_live = IndexManifest.read(bundle.index).n_live
+        answers = answer_again(bundle, self.home.predictions, slates, scenario.now)
+        self.slates = [
+            {
+                "name": name,
+                **asdict(measure_spread(shown, n_live)),
+                "chance_of_sale": _mean_chance(scenario, shown),
+            }
+            for name, shown in answers.items()
+        ]
 
     def _monitor_and_refresh(self, scenario: DemoScenario, number: int) -> None:
         with self._timed(MONITOR):
@@ -442,6 +450,17 @@ class Demo:
         days = [day for day in self.days if first <= day["day"] < until]
         answers = sum(day["answers"] for day in days)
         return _rate(sum(day["hits"] for day in days), answers) if answers else None
+
+
+def _mean_chance(scenario: DemoScenario, answers: Sequence[Shown]) -> float | None:
+    """The mean true chance that an answer ends in a sale; None where nobody knows."""
+    chances = [
+        scenario.chance_of_sale(one.user_id, one.context, one.item_ids, one.time)
+        for one in answers
+        if one.user_id is not None
+    ]
+    known = [chance for chance in chances if chance is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _rate(hits: int, n: int) -> dict[str, Any]:

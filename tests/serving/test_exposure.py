@@ -8,13 +8,17 @@ from tests.serving import tiny
 from tests.serving.tiny import AS_OF, NOW, ids
 
 
+def shown(user, item_ids, score):
+    return Shown(user, AS_OF, {}, item_ids, score)
+
+
 def test_the_spread_of_answers_by_hand():
     answers = [
-        Shown("ann", ["a", "b"], 1.0),
-        Shown("bea", ["a", "c"], 2.0),
-        Shown("ann", ["a", "d"], 3.0),
-        Shown(None, ["a", "b"], 2.0),
-        Shown("ann", ["d", "e"], 2.0),
+        shown("ann", ["a", "b"], 1.0),
+        shown("bea", ["a", "c"], 2.0),
+        shown("ann", ["a", "d"], 3.0),
+        shown(None, ["a", "b"], 2.0),
+        shown("ann", ["d", "e"], 2.0),
     ]
     # Ten slots, four of them with item a; of ann's four later ones, a and d come again.
     assert measure_spread(answers, 20) == Spread(5 / 20, 4 / 10, 2 / 4, 2.0)
@@ -38,8 +42,9 @@ def test_other_slates_are_tried_on_the_answers_of_a_log(serve, bundle, tmp_path)
     }
     found = try_slates(bundle, tmp_path / "log", slates)
     scores = [sum(item["score"] for item in answer["items"]) / 10 for _, answer in answers]
-    shown = [Shown(user, ids(a), s) for (user, a), s in zip(answers, scores, strict=True)]
-    served = measure_spread(shown, tiny.N_LIVE)
+    pairs = zip(answers, scores, strict=True)
+    shown_then = [shown(user, ids(answer), score) for (user, answer), score in pairs]
+    served = measure_spread(shown_then, tiny.N_LIVE)
     assert found["served"].coverage == served.coverage
     assert found["served"].head_share == served.head_share
     assert found["served"].repetition == served.repetition

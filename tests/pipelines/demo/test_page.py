@@ -55,6 +55,7 @@ def summary():
                 "coverage": 0.385,
                 "head_share": 0.284,
                 "repetition": None,
+                "chance_of_sale": 0.2,
                 "score": 8.0,
             },
             {
@@ -62,6 +63,7 @@ def summary():
                 "coverage": 0.5,
                 "head_share": 0.2,
                 "repetition": 0.19,
+                "chance_of_sale": 0.19,
                 "score": 7.5,
             },
         ],
@@ -81,6 +83,7 @@ def test_the_page_shows_what_happened(summary, tmp_path):
     assert "500</b><span>requests sent: 1 failed, 2 answered by the fallback" in page
     assert '>38.5%</td><td class="number">28.4%</td><td class="number">–</td>' in page
     assert "7.50 (-0.50)" in page
+    assert "19.0% (-1.0)" in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.replace("http-equiv", "")
 
