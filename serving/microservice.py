@@ -6,9 +6,11 @@ with HTTP 400 or INVALID_ARGUMENT, and the reason.
 
 Metrics, on Seldon's metrics endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_errors``
 (internal errors: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_holdout_answers``,
-``refit_empty_answers``, ``refit_ineligible_items`` (by eligibility ``rule``: items that it removed,
-of those that no earlier rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by
-``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
+``refit_not_personalised_answers``, ``refit_shown_items`` (by ``source``), ``refit_slate_given_up``
+(score that caps and diversity gave up, summed over answers), ``refit_empty_answers``,
+``refit_ineligible_items`` (by eligibility ``rule``: items that it removed, of those that no earlier
+rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_id``),
+``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
 ``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_log_upload_failures``,
 ``refit_log_waiting_parts``, ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``,
 ``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``). They are passed to

@@ -1,12 +1,17 @@
 """Settings of the recommender, and of starting the servers on one machine."""
 
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
+from refit.errors import UsageError
+from refit.setting_values import Places
 from refit.settings import Settings
+from serving.stage_settings import ExperimentSettings, RetrievalSettings, SlateSettings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
 CANNOT_SERVE = "cannot serve: "
@@ -32,6 +37,9 @@ class RecommenderSettings(Settings):
             fall of the market from one of the model. Whose turn it is follows from a hash of the
             person, the same in every process; people who are not known get the model.
         holdout_salt: Another text draws other people.
+        retrieval: Where the candidates of an answer come from.
+        slate: Which candidates are shown, and which slots are drawn at random.
+        experiment: Buckets of people whose answers differ.
         tower_deadline_ms: How long an answer waits for the query tower before it falls back.
         load_timeout_s: How long the model server may take to load a bundle's towers.
         breaker_failures: Number of consecutive failures after which the breaker opens.
@@ -54,6 +62,9 @@ class RecommenderSettings(Settings):
     allow_replay: bool = False
     holdout_share: float = Field(0.0, ge=0, le=0.5)
     holdout_salt: str = "refit"
+    retrieval: RetrievalSettings = RetrievalSettings()
+    slate: SlateSettings = SlateSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     tower_deadline_ms: float = Field(250.0, gt=0)
     load_timeout_s: float = Field(120.0, gt=0)
     breaker_failures: int = Field(3, ge=1)
@@ -63,6 +74,14 @@ class RecommenderSettings(Settings):
     log_rows: int = Field(1000, ge=1)
     log_seconds: float = Field(5.0, gt=0)
     log_queue: int = Field(10_000, ge=1)
+
+    @classmethod
+    def parse(
+        cls, values: Mapping[str, Any], places: Places | None = None, source: str = ""
+    ) -> Self:
+        """Read settings; nested ones may be given as JSON, since Seldon's parameters are flat."""
+        read = {name: _read_nested(cls, name, value) for name, value in values.items()}
+        return super().parse(read, places, source)
 
     @field_validator("log_folder", mode="before")
     @classmethod
@@ -78,6 +97,20 @@ class RecommenderSettings(Settings):
     def local_log(self) -> Path:
         """The local folder that the prediction log is written to."""
         return self.log_staging if self.log_url else Path(self.log_folder)
+
+
+def _read_nested(cls: type[Settings], name: str, value: Any) -> Any:
+    field = cls.model_fields.get(name)
+    if not isinstance(value, str) or field is None or not _is_settings(field.annotation):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise UsageError(f"{name} must be a JSON object: {error}") from None
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 class ServeSettings(Settings):

@@ -168,6 +168,26 @@ class DeltaIndex:
         """[F] who sells each listing."""
         return Labels.of(self._values("seller_id", pa.string()))
 
+    @cached_property
+    def listed_at(self) -> Longs:
+        """[F] when each was listed, microseconds since 1970.
+
+        At its ``listed_at``, else when the bundle says; one that the bundle does not know, when the
+        index was built, the earliest possible time.
+        """
+        return np.array([self._listed_at(one) for one in self.listings], dtype=np.int64)
+
+    def _listed_at(self, listing: Listing) -> int:
+        try:
+            told = datetime.fromisoformat(str(listing.attributes.get("listed_at")))
+        except ValueError:
+            row = self._catalogue.row_of.get(listing.item_id, self._catalogue.n_live)
+            if row < self._catalogue.n_live:
+                return int(self._catalogue.listed_at[row])
+            told = self._catalogue.as_of
+        told = told if told.tzinfo else told.replace(tzinfo=self._catalogue.as_of.tzinfo)
+        return int(told.timestamp() * 1e6)
+
     def score(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """[F] dot products with a query vector [D]."""
         return np.asarray(self.vectors @ query)

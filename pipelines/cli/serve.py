@@ -3,8 +3,9 @@
 import json
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
 from pipelines.home import Home
 from refit.errors import UsageError
+
+if TYPE_CHECKING:
+    from serving.settings import RecommenderSettings
 
 
 def serve(
@@ -34,6 +38,10 @@ def serve(
     allow_replay: Annotated[
         bool, typer.Option(help="Answer as of the time that a request gives; for simulations.")
     ] = False,
+    recommender: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with more settings of the recommender, such as `slate`."),
+    ] = None,
 ) -> None:
     """Serve the champion on this machine, until Ctrl-C.
 
@@ -45,19 +53,22 @@ def serve(
       refit serve
 
       refit serve --http-port 0 --registry s3://bucket/refit
+
+      refit serve --recommender slate.yaml
     """
     from serving.launch import launch
-    from serving.settings import RecommenderSettings, ServeSettings
+    from serving.settings import ServeSettings
 
     place = Home.at(home, registry)
+    given = {
+        "registry": place.registry,
+        "log_folder": place.predictions,
+        "stock_folder": place.stock,
+        "poll_seconds": poll_seconds,
+        "allow_replay": allow_replay,
+    }
     settings = ServeSettings(
-        recommender=RecommenderSettings(
-            registry=place.registry,
-            log_folder=place.predictions,
-            stock_folder=place.stock,
-            poll_seconds=poll_seconds,
-            allow_replay=allow_replay,
-        ),
+        recommender=_read_recommender(recommender, given),
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
@@ -77,6 +88,20 @@ def serve(
                 server.check()
         except KeyboardInterrupt:
             write_progress("stopping")
+
+
+def _read_recommender(path: Path | None, given: Mapping[str, Any]) -> "RecommenderSettings":
+    from pipelines.loading import read_document
+    from serving.settings import RecommenderSettings
+
+    if path is None:
+        return RecommenderSettings.parse(given)
+    try:
+        document = read_document(path, "recommender file")
+    except FileNotFoundError:
+        raise UsageError(f"there is no recommender file {str(path)!r}") from None
+    values = {**given, **document.values}
+    return RecommenderSettings.parse(values, document.places, document.source)
 
 
 def recommend(

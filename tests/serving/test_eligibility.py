@@ -23,10 +23,13 @@ from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.request import parse_request
 from serving.snapshot import ServingSnapshot
+from serving.stage_settings import RetrievalSettings, SlateSettings
+from serving.stages import Asked, Stages
 from serving.stock import DeadLetters, LiveStock, StockFeed
 from serving.towers import TowerClient, models_of
 from tests import factories
 from tests.serving import tiny
+from tests.serving.without_stages import answer_without_stages
 
 MARKETS, REQUESTS = 200, 10
 INDEXED, NOW = 59.0, 60.0  # days after the start of the market
@@ -258,6 +261,7 @@ def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
     rng = np.random.default_rng(20)
     towers = TowerClient(model_server)
     towers.serve_only(models_of(bundle), 60)
+    stages = Stages(RetrievalSettings(), SlateSettings())
     shown = hidden = 0
     for round_ in range(MARKETS):
         market = make_market(rng)
@@ -276,7 +280,14 @@ def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
             request = parse_request(body)
             now = tiny.AS_OF + timedelta(days=1)
             query = rng.normal(size=tiny.D).astype(np.float32)
-            for found in (snapshot.rank(request, query, now), snapshot.popular(request, now)):
+            for vector in (query, None):
+                asked = Asked(request, "r", now, vector)
+                found = stages.answer(snapshot.find_pool(request, now), asked)
+                assert found.items == answer_without_stages(snapshot, request, vector, now)
+                few = request.model_copy(update={"k": 1 + len(ids) // 2})
+                asked = Asked(few, "r", now, vector)
+                shorter = stages.answer(snapshot.find_pool(few, now), asked)
+                assert shorter.items == answer_without_stages(snapshot, few, vector, now)
                 names = [item_id for item_id, _ in found.items]
                 assert len(names) == len(set(names))
                 assert set(names) == ids

@@ -13,8 +13,8 @@ from refit.errors import RefitError, UsageError
 from refit.files import write_json
 from refit.prediction import HOLDOUT
 from refit.registry import Registry
+from serving.experiment import is_held_out
 from serving.processes import free_port
-from serving.recommender import is_held_out
 from serving.request import RequestError
 from serving.towers import TowerClient
 from tests.serving import tiny
