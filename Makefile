@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -100,6 +100,10 @@ check-requirements: setup  ## resolve every requirements file again and compare
 
 compile: setup  ## renew the compiled pipelines after changing one
 	@$(RUN) -m pipelines.compile
+
+protocol: setup  ## compile the messages of the Open Inference Protocol after changing inference.proto
+	@$(UV) run --quiet --no-project --python 3.12 --with grpcio-tools==1.71.2 --with setuptools==80.9.0 \
+		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/doors/protocol/inference.proto
 
 lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
 	@$(RUN) tools/lock.py $(ARGS)

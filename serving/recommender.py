@@ -100,11 +100,18 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def recommend(self, body: Any) -> Answer:
+    @property
+    def bundle_id(self) -> str:
+        """The bundle in service."""
+        return self.snapshot.bundle_id
+
+    def recommend(self, body: Any, arrived: float | None = None) -> Answer:
         """Answer one request.
 
         Args:
             body: The request as parsed JSON; see ``serving.request.Request``.
+            arrived: When its last byte was read, by ``time.perf_counter``; the latency counts from
+                there, and from now without it.
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
@@ -115,7 +122,7 @@ class Recommender:
             RequestError: The request is invalid.
         """
         try:
-            return self._answer(body)
+            return self._answer(body, time.perf_counter() if arrived is None else arrived)
         except RequestError:
             self.counters.add("refit_bad_requests")
             raise
@@ -123,8 +130,7 @@ class Recommender:
             self.counters.add("refit_errors")
             raise
 
-    def _answer(self, body: Any) -> Answer:
-        started = time.perf_counter()
+    def _answer(self, body: Any, started: float) -> Answer:
         snapshot = self.snapshot
         request = parse_request(body)
         snapshot.catalogue.check(request)

@@ -277,9 +277,9 @@ def test_stopping_writes_the_log_and_leaves_no_process(tmp_path, bundle, other_b
                 sent.append(grpc_call(server, as_value({}))["request_id"])
             if how == "kill":
                 time.sleep(0.3)  # more than the queue's milliseconds, less than a part's seconds
-                os.killpg(server.seldon.pid, signal.SIGKILL)
+                os.killpg(server.door.pid, signal.SIGKILL)
         with pytest.raises(ProcessLookupError):
-            os.killpg(server.seldon.pid, 0)
+            os.killpg(server.door.pid, 0)
     recover(log)
     parts = list(log.glob("date=*/*.parquet"))
     logged = [name for part in parts for name in pq.read_table(part)["request_id"].to_pylist()]
