@@ -1,8 +1,10 @@
 """Start and stop the model server and the recommender behind a door as local processes."""
 
 import json
+import math
 import os
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +24,23 @@ from serving.settings import (
     ServeSettings,
 )
 
-MICROSERVICE = "serving.microservice.RefitRecommender"
+MICROSERVICE = "serving.doors.seldon.RefitRecommender"
+
+
+class Pauses:
+    """Ever longer pauses between restarts, up to half a minute; a quiet minute ends them."""
+
+    def __init__(self) -> None:
+        self._pause, self._last = 0.0, -math.inf
+
+    def is_due(self) -> bool:
+        """Whether it is time for another restart; if so, the next has to wait."""
+        quiet = time.monotonic() - self._last
+        if quiet < self._pause:
+            return False
+        self._pause = 1.0 if quiet > 60 else min(2 * self._pause, 30.0)
+        self._last = time.monotonic()
+        return True
 
 
 class ServerHandle:
@@ -39,6 +57,7 @@ class ServerHandle:
     def __init__(self, settings: ServeSettings, model_server: Process, door: Process) -> None:
         self.settings = settings
         self.model_server, self.door = model_server, door
+        self._restarts = Pauses()
         host = settings.host
         scheme = "https" if settings.door == "plain" and settings.plain.certificate else "http"
         self.url = f"{scheme}://{host}:{settings.http_port}"
@@ -61,25 +80,30 @@ class ServerHandle:
         """A client of this server."""
         return RecommenderClient(self.url, timeout)
 
-    def check(self) -> None:
-        """Check that both processes still run.
+    def tend(self) -> None:
+        """Replace what has ended: the model server, and Seldon's server without its gRPC process.
+
+        Call it again and again. It does not wait for what it starts: meanwhile popularity answers.
 
         Raises:
-            RefitError: A process has ended; the message has its last lines of output.
+            RefitError: The door has ended; the message has its last lines of output.
         """
-        for process in (self.door, self.model_server):
-            if not process.is_running():
-                raise RefitError(f"the {process.name} has ended\n{process.tail()}")
-
-    def restart_model_server(self) -> None:
-        """Restart the model server on its port; the recommender makes it load the towers again."""
-        self.model_server.stop()
-        self.model_server = _start_model_server(self.settings)
-        try:
-            _await_model_server(self.settings, self.model_server)
-        except BaseException:
+        if not self.door.is_running():
+            raise RefitError(f"the {self.door.name} has ended\n{self.door.tail()}")
+        if not self.model_server.is_running() and self._restarts.is_due():
+            log_message(
+                f"the model server has ended; starting it again\n{self.model_server.tail()}"
+            )
             self.model_server.stop()
-            raise
+            self.model_server = _start_model_server(self.settings)
+        if self.settings.door == "seldon" and self._grpc_ended() and self._restarts.is_due():
+            log_message("the gRPC process of the microservice has ended; starting both again")
+            self.door.stop()
+            self.door = _start_seldon(self.settings)
+
+    def _grpc_ended(self) -> bool:
+        """Whether REST answers that nothing listens on gRPC's port; while loading it does not."""
+        return _status_of(f"{self.url}/health/alive") == 503
 
     def stop(self) -> None:
         """Stop both, the door first so that it can write its log; safe to repeat."""
@@ -170,6 +194,7 @@ def _start_seldon(settings: ServeSettings) -> Process:
             # By default a slow client is disconnected after 2 s.
             "GUNICORN_KEEPALIVE": "75",
             "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "false",
+            "PREDICTIVE_UNIT_GRPC_SERVICE_PORT": str(settings.grpc_port),
         },
     )
 
@@ -241,7 +266,7 @@ def _answers(handle: ServerHandle) -> bool:
     if not all(_listens(settings.host, port) for port in ports):
         return False
     if settings.door == "plain":
-        return _says_ready(f"http://{settings.host}:{settings.metrics_port}/health/ready")
+        return _status_of(f"http://{settings.host}:{settings.metrics_port}/health/ready") == 200
     try:
         with handle.client(timeout=2.0) as client:
             client.status()
@@ -250,13 +275,14 @@ def _answers(handle: ServerHandle) -> bool:
     return True
 
 
-def _says_ready(url: str) -> bool:
+def _status_of(url: str) -> int | None:
+    """The HTTP status of an answer; None without one."""
     with requests.Session() as session:
         session.trust_env = False
         try:
-            return session.get(url, timeout=2.0).ok
+            return session.get(url, timeout=2.0).status_code
         except requests.RequestException:
-            return False
+            return None
 
 
 def _listens(host: str, port: int) -> bool:

@@ -4,7 +4,7 @@ import json
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,7 +24,11 @@ def serve(
     model_server_port: Annotated[
         int, typer.Option(help="Port of the PredictionService; 0 takes a free one.")
     ] = 8500,
-    workers: Annotated[int, typer.Option(help="REST worker processes.")] = 1,
+    door: Annotated[
+        Literal["seldon", "plain"],
+        typer.Option(help="Seldon's server, or Refit's own without Seldon."),
+    ] = "seldon",
+    workers: Annotated[int, typer.Option(help="Worker processes (Seldon: of REST).")] = 1,
     python: Annotated[Path, typer.Option(help="Python of the serving environment.")] = Path(
         ".venv-serving/bin/python"
     ),
@@ -37,12 +41,15 @@ def serve(
 ) -> None:
     """Serve the champion on this machine, until Ctrl-C.
 
-    Starts the Seldon microservice and a PredictionService in place of tensorflow/serving, waits
-    until both answer, and stops both at the end. It loads a newly promoted bundle by itself.
+    Starts the recommender and a PredictionService in place of tensorflow/serving, waits until both
+    answer, and stops both at the end. It loads a newly promoted bundle by itself. If the
+    PredictionService ends, it is started again, and popularity answers meanwhile.
 
     Try:
 
       refit serve
+
+      refit serve --door plain
 
       refit serve --http-port 0 --registry s3://bucket/refit
     """
@@ -58,6 +65,7 @@ def serve(
             poll_seconds=poll_seconds,
             allow_replay=allow_replay,
         ),
+        door=door,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
@@ -74,7 +82,7 @@ def serve(
         write_line(f"ready: {server.url}")
         try:
             while not stop.wait(0.5):
-                server.check()
+                server.tend()
         except KeyboardInterrupt:
             write_progress("stopping")
 

@@ -26,7 +26,7 @@ id -u; id -g
 """
 MAIN = f"""{CHECK_READ_ONLY} refit --help >/dev/null &&
 python -c 'import tensorflow, kfp, evidently'"""
-SERVING = f"""{CHECK_READ_ONLY} python -c 'import serving.recommender, serving.microservice' &&
+SERVING = f"""{CHECK_READ_ONLY} python -c 'import serving.recommender, serving.doors.seldon' &&
 seldon-core-microservice --help >/dev/null"""
 
 
