@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -80,7 +80,10 @@ minikube: setup  ## the same in minikube
 minikube-down:  ## delete the minikube cluster
 	@kustomize/local/minikube.sh down
 
-images: setup  ## build both images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
+licences: setup  ## list the packages of the image without Seldon with their licences; fails on one that is not permitted
+	@.venv-serving/bin/python tools/licences.py --only serving/requirements-plain.txt
+
+images: setup  ## build the images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
 	@$(RUN) tools/build_images.py $(ARGS)
 
 manifests: setup  ## build every overlay, compare with the golden files, test the alert rules; ARGS=--renew updates them
