@@ -29,7 +29,7 @@ python -c 'import tensorflow, kfp, evidently'"""
 SERVING = f"""{CHECK_READ_ONLY} python -c 'import serving.recommender, serving.doors.seldon' &&
 seldon-core-microservice --help >/dev/null"""
 
-SERVING_PLAIN = f"""{CHECK_READ_ONLY} python -c 'import serving.recommender, serving.doors.worker' &&
+SERVING_PLAIN = f"""{CHECK_READ_ONLY} python -c 'import serving.doors.worker' &&
 python -m serving.doors --help >/dev/null && ! python -c 'import seldon_core' 2>/dev/null"""
 
 
