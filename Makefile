@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-hostile bench-serving bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -52,6 +52,12 @@ test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder th
 
 test-kill: setup  ## kill -9 at random moments, then look for torn files; takes minutes
 	@$(RUN) -m pytest -m slow tests/kill $(ARGS)
+
+test-hostile: setup  ## 10,000 hostile requests and 1,000 slow connections against the plain door; takes minutes
+	@$(RUN) -m pytest -m slow -s tests/serving/doors/test_hostile.py $(ARGS)
+
+bench-serving: setup  ## measure the doors beside an empty Seldon model, REST and gRPC, in one table; takes minutes
+	@$(RUN) -m tests.benchmarks.serving $(ARGS)
 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)

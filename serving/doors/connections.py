@@ -21,6 +21,7 @@ def _refusal(status: str, reason: str) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
 
 
+INVALID = _refusal("400 Bad Request", "this is no HTTP request")
 TIMED_OUT = _refusal("408 Request Timeout", "the head of the request took too long")
 TOO_LONG = _refusal("431 Request Header Fields Too Large", "the head of the request is too long")
 
@@ -80,6 +81,11 @@ class BoundedConnection(HttpToolsProtocol):
         """Note when the request was complete: its latency counts from here."""
         self.cycle.scope["state"][ARRIVED] = time.perf_counter()
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, as JSON like every refusal."""
+        self.transport.write(INVALID)
+        self.transport.close()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self._settings.head_seconds, self._time_out)

@@ -123,6 +123,7 @@ class HttpDoor:
                 Exception: _fail,
             },
         )
+        self.app.router.redirect_slashes = False
 
     def _routes(self) -> list[Route]:
         routes = [

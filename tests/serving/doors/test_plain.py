@@ -20,6 +20,7 @@ from serving.prediction_log import recover
 from serving.request import PastEvent, Request, RequestError
 from serving.settings import PlainServerSettings, ServeSettings
 from tests.serving import tiny
+from tests.serving.doors.running import make_certificates
 from tests.serving.malformed import MALFORMED
 from tests.serving.tiny import NEW, gone, ids
 
@@ -279,17 +280,44 @@ def test_a_new_champion_takes_over_without_a_failed_request(
         assert set(answers) == {(bundle.bundle_id, None), new}
 
 
-def test_two_workers_answer_stop_in_order_and_lose_no_answer(tmp_path, bundle):
+def test_two_workers_with_client_certificates_lose_no_answer(tmp_path, bundle, until):
+    """The certificates are replaced meanwhile, and used without a restart."""
     tiny.promote(tmp_path / "registry", bundle)
     (tmp_path / "stock").mkdir()
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    files = make_certificates(keys)
+    plain = {
+        "certificate": str(files["server.pem"]),
+        "key": str(files["server.key"]),
+        "client_authority": str(files["authority.pem"]),
+    }
+    known = Credentials("", files["authority.pem"], files["client.pem"], files["client.key"])
+    unknown = Credentials(authority=files["authority.pem"])
     sent = []
-    with launch(settings(tmp_path, tmp_path / "registry", workers=2)) as server:
+
+    def ask_both(credentials: Credentials) -> bool:
+        """On connections of their own."""
+        try:
+            for make, address in clients:
+                with make(address, credentials=credentials) as client:
+                    sent.append(client.ask(Request()).request_id)
+        except RefitError:
+            return False
+        return True
+
+    with launch(settings(tmp_path, tmp_path / "registry", workers=2, plain=plain)) as server:
         assert len(workers(server)) == 2
-        for _ in range(20):
-            with server.client() as client:  # on connections of their own
-                sent.append(client.recommend()["request_id"])
-            with GrpcRecommenderClient(server.grpc_address) as client:
-                sent.append(client.ask(Request()).request_id)
+        clients = (
+            (RecommenderClient, server.url),
+            (GrpcRecommenderClient, server.grpc_address),
+        )
+        assert all(ask_both(known) for _ in range(20))
+        for make, address in clients:
+            with make(address, 5.0, unknown) as client, pytest.raises(RefitError):
+                client.ask(Request())
+        make_certificates(keys)
+        until(lambda: all(ask_both(known) for _ in range(4)))
     with pytest.raises(ProcessLookupError):
         os.killpg(server.door.pid, 0)
     recover(tmp_path / "log")
