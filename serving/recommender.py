@@ -134,12 +134,19 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def recommend(self, body: Any) -> Answer:
+    @property
+    def bundle_id(self) -> str:
+        """The bundle in service."""
+        return self.snapshot.bundle_id
+
+    def recommend(self, body: Any, arrived: float | None = None) -> Answer:
         """Answer one request, a batch of them, or a request for similar items.
 
         Args:
             body: The request as parsed JSON, see ``serving.request.Request``;
                 ``{"requests": [...]}`` is a batch, and a request with ``item_id`` asks ``similar``.
+            arrived: When its last byte was read, by ``time.perf_counter``; the latency counts from
+                there, and from now without it.
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
@@ -151,18 +158,19 @@ class Recommender:
             RequestError: The request, or one of a batch, is invalid.
         """
         with self._counting_errors():
-            started = time.perf_counter()
+            started = time.perf_counter() if arrived is None else arrived
             if is_about_item(body):
                 return self._answer_similar(parse_similar(body), started)
             if is_batch(body):
                 return {"answers": self._answer(parse_batch(body), started)}
             return self._answer([parse_request(body)], started)[0]
 
-    def similar(self, body: Any) -> Answer:
+    def similar(self, body: Any, arrived: float | None = None) -> Answer:
         """Answer a request for items similar to one item, whoever asks.
 
         Args:
             body: The request as parsed JSON; see ``serving.request.SimilarRequest``.
+            arrived: As in ``recommend``.
 
         Returns:
             As ``recommend``. The score is a cosine; ``fallback`` is None, or ``unknown_item`` where
@@ -172,7 +180,7 @@ class Recommender:
             RequestError: The request is invalid.
         """
         with self._counting_errors():
-            started = time.perf_counter()
+            started = time.perf_counter() if arrived is None else arrived
             return self._answer_similar(parse_similar(body), started)
 
     def _answer(self, requests: Sequence[Request], started: float) -> list[Answer]:

@@ -4,18 +4,19 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator
 
 from refit.errors import UsageError
 from refit.setting_values import Places
 from refit.settings import Settings
+from serving.doors.settings import DoorSettings
 from serving.stage_settings import ExperimentSettings, RetrievalSettings, SlateSettings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
 CANNOT_SERVE = "cannot serve: "
-"""Prefix of the log line with the reason why a worker of the microservice could not start."""
+"""Prefix of the log line with the reason why a worker could not start."""
 
 
 class RecommenderSettings(Settings):
@@ -113,22 +114,49 @@ def _is_settings(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
+class PlainServerSettings(Settings):
+    """What ``python -m serving.doors`` runs.
+
+    Attributes:
+        recommender: Settings of the recommender.
+        door: Settings of the door.
+        host: Address that HTTP and gRPC listen on.
+        http_port, grpc_port: Ports for requests.
+        health_port: Port for liveness, readiness and metrics.
+        workers: Number of processes that answer; each has its own copy of the index.
+    """
+
+    recommender: RecommenderSettings
+    door: DoorSettings = DoorSettings()
+    host: str = "0.0.0.0"
+    http_port: int = Field(9000, ge=1, le=65535)
+    grpc_port: int = Field(9500, ge=1, le=65535)
+    health_port: int = Field(6000, ge=1, le=65535)
+    workers: int = Field(1, ge=1)
+
+
 class ServeSettings(Settings):
-    """How ``launch`` starts the microservice and the model server as local processes.
+    """How ``launch`` starts the recommender and the model server as local processes.
 
     Attributes:
         recommender: Settings of the recommender; its ``model_server`` is filled in by ``launch``.
-        host: Address of the model server and of clients; Seldon itself listens on all addresses.
+        door: ``seldon`` runs Seldon's server, ``plain`` Refit's own.
+        plain: Settings of the plain door.
+        host: Address of the model server, the plain door and clients; Seldon's server listens on
+            all addresses.
         http_port, grpc_port, metrics_port, model_server_port: 0 uses a free port.
         python: Python of the serving environment.
         run_folder: Folder for the output of both processes; None uses ``processes`` in the local
             folder of the prediction log.
-        workers: Number of REST worker processes; each has its own copy of the index.
-        threads: Threads per REST worker; with more than one, a slow client does not block others.
+        workers: Number of worker processes (Seldon: of REST); each has its own copy of the index.
+        threads: Threads per worker of Seldon's server; with more than one, a slow client does not
+            block others. The plain door's are ``plain.threads``.
         ready_timeout_s: How long the start may take.
     """
 
     recommender: RecommenderSettings
+    door: Literal["seldon", "plain"] = "seldon"
+    plain: DoorSettings = DoorSettings()
     host: str = "127.0.0.1"
     http_port: int = Field(9000, ge=0, le=65535)
     grpc_port: int = Field(5000, ge=0, le=65535)

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,7 +28,11 @@ def serve(
     model_server_port: Annotated[
         int, typer.Option(help="Port of the PredictionService; 0 takes a free one.")
     ] = 8500,
-    workers: Annotated[int, typer.Option(help="REST worker processes.")] = 1,
+    door: Annotated[
+        Literal["seldon", "plain"],
+        typer.Option(help="Seldon's server, or Refit's own without Seldon."),
+    ] = "seldon",
+    workers: Annotated[int, typer.Option(help="Worker processes (Seldon: of REST).")] = 1,
     python: Annotated[Path, typer.Option(help="Python of the serving environment.")] = Path(
         ".venv-serving/bin/python"
     ),
@@ -45,12 +49,15 @@ def serve(
 ) -> None:
     """Serve the champion on this machine, until Ctrl-C.
 
-    Starts the Seldon microservice and a PredictionService in place of tensorflow/serving, waits
-    until both answer, and stops both at the end. It loads a newly promoted bundle by itself.
+    Starts the recommender and a PredictionService in place of tensorflow/serving, waits until both
+    answer, and stops both at the end. It loads a newly promoted bundle by itself. If the
+    PredictionService ends, it is started again, and popularity answers meanwhile.
 
     Try:
 
       refit serve
+
+      refit serve --door plain
 
       refit serve --http-port 0 --registry s3://bucket/refit
 
@@ -69,6 +76,7 @@ def serve(
     }
     settings = ServeSettings(
         recommender=_read_recommender(recommender, given),
+        door=door,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
@@ -85,7 +93,7 @@ def serve(
         write_line(f"ready: {server.url}")
         try:
             while not stop.wait(0.5):
-                server.check()
+                server.tend()
         except KeyboardInterrupt:
             write_progress("stopping")
 

@@ -1,4 +1,4 @@
-"""The Seldon adapter: ``seldon-core-microservice serving.microservice.RefitRecommender``.
+"""Seldon's door: ``seldon-core-microservice serving.doors.seldon.RefitRecommender``.
 
 Only this module depends on Seldon; the recommender does not. REST and gRPC accept a request as
 ``jsonData`` (REST also without it) and answer with ``jsonData``. An invalid request is answered
@@ -16,13 +16,19 @@ rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_i
 ``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``). They are passed to
 Seldon with answers and health checks, at most once a second.
 
+REST and gRPC are processes of their own. ``/health/status`` (readiness) and ``/health/alive``
+(liveness) fail while nothing listens on gRPC's port, because the process of REST is the only one
+that Kubernetes watches.
+
 If a deployment sets the annotation ``seldon.io/rest-timeout``, gunicorn kills a worker that takes
 longer, also while it loads its bundle.
 """
 
 import atexit
 import math
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -46,6 +52,9 @@ from serving.request import RequestError
 from serving.settings import CANNOT_SERVE, RecommenderSettings
 
 MAX_BODY_BYTES = 1 << 20
+GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT = "PREDICTIVE_UNIT_GRPC_SERVICE_PORT", 5000
+"""Seldon's own, of its server."""
+GRPC_IS_DOWN = "nothing listens on gRPC's port"
 METRICS_SECONDS = 1.0
 """Seldon keeps metrics in a separate process; passing them on takes as long as an answer."""
 
@@ -66,7 +75,7 @@ class RefitRecommender:
         self._settings = RecommenderSettings.parse(parameters)
         self._recommender: Recommender | None = None
         self._drained_at = -math.inf
-        self.model_error_handler = _error_handler()
+        self.model_error_handler = _blueprint()
         """Seldon registers this blueprint with its Flask app."""
 
     def load(self) -> None:
@@ -115,8 +124,15 @@ class RefitRecommender:
         return self._running().counters.drain()
 
     def health_status(self) -> dict[str, Any]:
-        """Bundle in service, towers and stock; unavailable towers do not make it unhealthy."""
-        return self._running().status()
+        """Bundle in service, towers and stock; unavailable towers do not make it unhealthy.
+
+        Raises:
+            SeldonMicroserviceException: It is still loading, or gRPC does not listen (503).
+        """
+        status = self._running().status()
+        if not _grpc_listens():
+            raise SeldonMicroserviceException(GRPC_IS_DOWN, 503, reason="NOT_READY")
+        return status
 
     def init_metadata(self) -> dict[str, Any]:
         """The inputs and outputs of this model, in Seldon's format."""
@@ -151,9 +167,22 @@ def _body_of_proto(message: prediction_pb2.SeldonMessage) -> Any:
     return json_format.MessageToDict(message.jsonData)
 
 
-def _error_handler() -> Blueprint:
-    """Answer bad requests with 400 where Flask and Seldon would answer with 500."""
-    blueprint = Blueprint("refit_errors", __name__)
+def _grpc_listens() -> bool:
+    port = int(os.environ.get(GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT))
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _blueprint() -> Blueprint:
+    """Answer bad requests with 400 where Flask and Seldon would answer with 500; and liveness."""
+    blueprint = Blueprint("refit", __name__)
+
+    @blueprint.get("/health/alive")
+    def tell_whether_alive() -> Any:
+        return jsonify({}) if _grpc_listens() else _failure(503, GRPC_IS_DOWN, "NOT_ALIVE")
 
     @blueprint.record
     def limit_body(state: Any) -> None:

@@ -1,0 +1,50 @@
+"""The answer: what a request for recommendations is answered with, as clients read it."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AnsweredItem(BaseModel):
+    """One recommended item."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    item_id: str
+    score: float
+
+
+class RecommendationAnswer(BaseModel):
+    """Recommended items, best first. A newer server may add fields.
+
+    Attributes:
+        request_id: Id of the request; outcomes name it.
+        bundle_id: The bundle that answered.
+        items: At most k items.
+        fallback: None, or the reason why the model was not used; ``holdout`` is no failure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    request_id: str
+    bundle_id: str
+    items: list[AnsweredItem] = Field(description="At most k items, best first.")
+    fallback: str | None = Field(
+        None, description="Why the model was not used; null if it was. `holdout` is no failure."
+    )
+
+
+class ServiceStatus(BaseModel):
+    """What is served now."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    bundle_id: str
+    towers: str
+    live_items: int
+
+
+class Refusal(BaseModel):
+    """Why a request was not answered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str
