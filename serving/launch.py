@@ -153,7 +153,9 @@ def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
     kinds: dict[type, str] = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STRING"}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
     return [
-        {"name": name, "value": str(value), "type": kinds[type(value)]}
+        {"name": name, "value": json.dumps(value), "type": "STRING"}
+        if isinstance(value, dict)
+        else {"name": name, "value": str(value), "type": kinds[type(value)]}
         for name, value in values.items()
     ]
 

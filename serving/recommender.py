@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,15 +22,20 @@ from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.feeds.dead_letters import DeadLetters
+from serving.feeds.lines import FeedReader
+from serving.feeds.opening import open_feed
+from serving.feeds.stock import StockChange
 from serving.prediction_log import Prediction, PredictionLog
 from serving.request import Request, RequestError, parse_request
 from serving.settings import RecommenderSettings
 from serving.snapshot import Recommendations, ServingSnapshot
-from serving.stock import DeadLetters, LiveStock, StockFeed
+from serving.stock import LiveStock
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
 
 Answer = dict[str, Any]
 
+JOIN_SECONDS = 2.0
 WARM_UPS = 20
 """Maximum number of warm-up calls; towers that are slow after them are used anyway."""
 
@@ -69,8 +74,7 @@ class Recommender:
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        dead_letters = settings.local_log / "stock_dead_letters" / f"{uuid.uuid4().hex[:8]}.jsonl"
-        self._dead_letter = DeadLetters(dead_letters, self.counters)
+        self._stock_letters = self._dead_letters("stock")
         self._refused: set[int] = set()
         self._unload_at: float | None = None
         self._closing = threading.Event()
@@ -85,8 +89,9 @@ class Recommender:
             settings.log_url,
         )
         self._threads = [
-            self._repeat(self._follow_stock, "stock"),
-            self._repeat(self._follow_champion, "champion"),
+            self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
+            self._repeat(self._embed_listings, "listings", settings.feeds.listing_seconds),
+            self._repeat(self._follow_champion, "champion", settings.poll_seconds),
         ]
 
     def __enter__(self) -> Self:
@@ -181,7 +186,8 @@ class Recommender:
         """Stop the threads, write the prediction log, and disconnect from the model server."""
         self._closing.set()
         for thread in self._threads:
-            thread.join(self.settings.poll_seconds + 1)
+            thread.join(JOIN_SECONDS)
+        self.snapshot.stock.close()
         self._log.close()
         self._towers.close()
 
@@ -237,7 +243,7 @@ class Recommender:
         except ServiceUnreachable as error:
             # The model server may start later; until then popularity answers.
             log_message(f"starting without towers: {error}")
-        snapshot.stock.catch_up()
+        self._catch_up(snapshot)
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id}")
         return snapshot
@@ -276,11 +282,28 @@ class Recommender:
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
-        folder = self.settings.stock_folder
-        feed = StockFeed(folder, self._dead_letter) if folder else None
-        return ServingSnapshot.of(
-            catalogue, LiveStock(catalogue, feed, self._towers, self.counters)
-        )
+        return ServingSnapshot.of(catalogue, self._open_stock(catalogue))
+
+    def _open_stock(self, catalogue: Catalogue) -> LiveStock:
+        feeds = self.settings.feeds
+        feed = open_feed(self.settings.stock_feed)
+        ahead = None if self.settings.allow_replay else timedelta(seconds=feeds.ahead_seconds)
+        letters = self._stock_letters
+        reader = FeedReader(feed, StockChange, letters, ahead) if feed else None
+        return LiveStock(catalogue, reader, self._towers, self.counters, feeds.late_hours)
+
+    def _dead_letters(self, feed: str) -> DeadLetters:
+        folder = self.settings.local_log / f"{feed}_dead_letters"
+        path = folder / f"{uuid.uuid4().hex[:8]}.jsonl"
+        return DeadLetters(path, self.counters, f"refit_{feed}_dead_letters")
+
+    def _catch_up(self, snapshot: ServingSnapshot) -> None:
+        """Apply what the feeds said since the bundle was built, before it serves."""
+        try:
+            snapshot.stock.catch_up()
+        except ServiceUnreachable as error:
+            log_message(f"serving before the feed was read: {error}")
+        snapshot.stock.embed_waiting()
 
     def _load_towers(self, snapshot: ServingSnapshot, beside: ServingSnapshot | None) -> None:
         """Make the model server load a snapshot's towers beside those that are still in use.
@@ -317,6 +340,9 @@ class Recommender:
     def _follow_stock(self) -> None:
         self.snapshot.stock.catch_up()
 
+    def _embed_listings(self) -> None:
+        self.snapshot.stock.embed_waiting()
+
     def _follow_champion(self) -> None:
         """Swap to a new champion, or make sure that the towers in service are loaded."""
         promotion = None if self.settings.bundle else self._registry.champion()
@@ -342,7 +368,7 @@ class Recommender:
         try:
             snapshot = self._open(self._registry.get(promotion.bundle_id))
             self._load_towers(snapshot, beside=self.snapshot)
-            snapshot.stock.catch_up()
+            self._catch_up(snapshot)
         except ServiceUnreachable:
             raise  # not the bundle's fault; retried at the next poll
         except RefitError as error:
@@ -352,6 +378,7 @@ class Recommender:
             log_message(f"{promotion.bundle_id} refused, {self.snapshot.bundle_id} stays: {error}")
             return
         old, self.snapshot = self.snapshot, snapshot
+        old.stock.close()
         self._unload_at = time.monotonic() + self.settings.unload_after_seconds
         self.counters.add("refit_swaps")
         self._set_in_service(old, 0)
@@ -374,10 +401,10 @@ class Recommender:
             embedding_version=embedding_version[:8],
         )
 
-    def _repeat(self, work: Callable[[], None], name: str) -> threading.Thread:
+    def _repeat(self, work: Callable[[], None], name: str, seconds: float) -> threading.Thread:
         def run() -> None:
             last = ""
-            while not self._closing.wait(self.settings.poll_seconds):
+            while not self._closing.wait(seconds):
                 try:
                     work()
                     last = ""

@@ -1,12 +1,17 @@
 """Settings of the recommender, and of starting the servers on one machine."""
 
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
+from refit.errors import UsageError
+from refit.setting_values import Places
 from refit.settings import Settings
+from serving.feeds.settings import LiveFeedSettings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
 CANNOT_SERVE = "cannot serve: "
@@ -25,7 +30,8 @@ class RecommenderSettings(Settings):
         log_folder: Folder of the prediction log, or an fsspec URL, whose parts are written to
             ``log_staging`` first.
         log_staging: Local staging folder of a remote prediction log.
-        stock_folder: Folder with the files of the stock feed; None serves the stock of the bundle.
+        stock_folder: Folder of the stock feed, where ``feeds.stock`` names none.
+        feeds: The feeds of stock and activity.
         cache: Folder for bundles of a remote registry; the model server must be able to read it.
         allow_replay: Use the ``time`` of a request as now; for simulations and back-tests.
         holdout_share: Share of people who always get popularity, so that the monitor can tell a
@@ -36,7 +42,7 @@ class RecommenderSettings(Settings):
         load_timeout_s: How long the model server may take to load a bundle's towers.
         breaker_failures: Number of consecutive failures after which the breaker opens.
         breaker_seconds: How long the breaker stays open before it lets one request through.
-        poll_seconds: Interval at which stock feed, champion and model server are polled.
+        poll_seconds: Interval at which champion and model server are polled.
         unload_after_seconds: How long the towers of the previous bundle stay loaded after a swap.
         log_rows, log_seconds: A part of the prediction log is closed after so many rows or seconds.
         log_queue: Maximum number of answers waiting to be logged; further ones are dropped and
@@ -50,6 +56,7 @@ class RecommenderSettings(Settings):
     log_folder: str = Field(min_length=1)
     log_staging: Path = Path(tempfile.gettempdir()) / "refit-predictions"
     stock_folder: Path | None = None
+    feeds: LiveFeedSettings = LiveFeedSettings()
     cache: Path | None = None
     allow_replay: bool = False
     holdout_share: float = Field(0.0, ge=0, le=0.5)
@@ -64,10 +71,23 @@ class RecommenderSettings(Settings):
     log_seconds: float = Field(5.0, gt=0)
     log_queue: int = Field(10_000, ge=1)
 
+    @classmethod
+    def parse(
+        cls, values: Mapping[str, Any], places: Places | None = None, source: str = ""
+    ) -> Self:
+        """Read settings; nested ones may be given as JSON, since Seldon's parameters are flat."""
+        read = {name: _read_nested(cls, name, value) for name, value in values.items()}
+        return super().parse(read, places, source)
+
     @field_validator("log_folder", mode="before")
     @classmethod
     def _take_paths(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
+
+    @property
+    def stock_feed(self) -> str:
+        """Address of the stock feed; empty for none."""
+        return self.feeds.stock or str(self.stock_folder or "")
 
     @property
     def log_url(self) -> str:
@@ -78,6 +98,20 @@ class RecommenderSettings(Settings):
     def local_log(self) -> Path:
         """The local folder that the prediction log is written to."""
         return self.log_staging if self.log_url else Path(self.log_folder)
+
+
+def _read_nested(cls: type[Settings], name: str, value: Any) -> Any:
+    field = cls.model_fields.get(name)
+    if not isinstance(value, str) or field is None or not _is_settings(field.annotation):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise UsageError(f"{name} must be a JSON object: {error}") from None
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 class ServeSettings(Settings):

@@ -1,0 +1,29 @@
+"""Settings of the feeds."""
+
+from pydantic import Field
+
+from refit.settings import Settings
+
+LATE_HOURS = 24.0
+
+
+class LiveFeedSettings(Settings):
+    """Where the feeds are, and how they are followed.
+
+    Attributes:
+        stock: Address of the stock feed, a folder of JSON lines files. Empty: the stock is that of
+            the bundle.
+        poll_seconds: Interval at which the feeds are read.
+        listing_seconds: Shortest interval at which new and changed listings are embedded; sales
+            never wait for it.
+        ahead_seconds: A line whose time is further in the future is set aside. With
+            ``allow_replay`` there is no now, and no such check.
+        late_hours: How long before the bundle's time the feeds count: a sale of which the data
+            learned too late takes the listing off all the same.
+    """
+
+    stock: str = ""
+    poll_seconds: float = Field(0.1, gt=0)
+    listing_seconds: float = Field(0.5, gt=0)
+    ahead_seconds: float = Field(300.0, ge=0)
+    late_hours: float = Field(LATE_HOURS, ge=0)
