@@ -22,10 +22,12 @@ from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.feeds.activity import ActivityEvent
 from serving.feeds.dead_letters import DeadLetters
-from serving.feeds.lines import FeedReader
+from serving.feeds.lines import FeedLine, FeedReader
 from serving.feeds.opening import open_feed
 from serving.feeds.stock import StockChange
+from serving.people import LivePeople
 from serving.prediction_log import Prediction, PredictionLog
 from serving.request import Request, RequestError, parse_request
 from serving.settings import RecommenderSettings
@@ -75,6 +77,7 @@ class Recommender:
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
         self._stock_letters = self._dead_letters("stock")
+        self._activity_letters = self._dead_letters("activity")
         self._refused: set[int] = set()
         self._unload_at: float | None = None
         self._closing = threading.Event()
@@ -90,6 +93,7 @@ class Recommender:
         )
         self._threads = [
             self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
+            self._repeat(self._follow_people, "activity", settings.feeds.poll_seconds),
             self._repeat(self._embed_listings, "listings", settings.feeds.listing_seconds),
             self._repeat(self._follow_champion, "champion", settings.poll_seconds),
         ]
@@ -187,7 +191,7 @@ class Recommender:
         self._closing.set()
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
-        self.snapshot.stock.close()
+        self.snapshot.close()
         self._log.close()
         self._towers.close()
 
@@ -282,15 +286,21 @@ class Recommender:
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
-        return ServingSnapshot.of(catalogue, self._open_stock(catalogue))
+        settings, late_hours = self.settings, self.settings.feeds.late_hours
+        lines = self._open_feed(settings.stock_feed, StockChange, self._stock_letters)
+        stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours)
+        events = self._open_feed(settings.feeds.activity, ActivityEvent, self._activity_letters)
+        people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)
+        always = settings.people.running_visit == "always"
+        return ServingSnapshot.of(catalogue, stock, people, always, settings.allow_replay)
 
-    def _open_stock(self, catalogue: Catalogue) -> LiveStock:
-        feeds = self.settings.feeds
-        feed = open_feed(self.settings.stock_feed)
-        ahead = None if self.settings.allow_replay else timedelta(seconds=feeds.ahead_seconds)
-        letters = self._stock_letters
-        reader = FeedReader(feed, StockChange, letters, ahead) if feed else None
-        return LiveStock(catalogue, reader, self._towers, self.counters, feeds.late_hours)
+    def _open_feed[T: FeedLine](
+        self, address: str, kind: type[T], letters: DeadLetters
+    ) -> FeedReader[T] | None:
+        feed = open_feed(address)
+        seconds = self.settings.feeds.ahead_seconds
+        ahead = None if self.settings.allow_replay else timedelta(seconds=seconds)
+        return FeedReader(feed, kind, letters, ahead) if feed else None
 
     def _dead_letters(self, feed: str) -> DeadLetters:
         folder = self.settings.local_log / f"{feed}_dead_letters"
@@ -301,6 +311,7 @@ class Recommender:
         """Apply what the feeds said since the bundle was built, before it serves."""
         try:
             snapshot.stock.catch_up()
+            snapshot.people.catch_up()
         except ServiceUnreachable as error:
             log_message(f"serving before the feed was read: {error}")
         snapshot.stock.embed_waiting()
@@ -340,6 +351,9 @@ class Recommender:
     def _follow_stock(self) -> None:
         self.snapshot.stock.catch_up()
 
+    def _follow_people(self) -> None:
+        self.snapshot.people.catch_up()
+
     def _embed_listings(self) -> None:
         self.snapshot.stock.embed_waiting()
 
@@ -378,7 +392,7 @@ class Recommender:
             log_message(f"{promotion.bundle_id} refused, {self.snapshot.bundle_id} stays: {error}")
             return
         old, self.snapshot = self.snapshot, snapshot
-        old.stock.close()
+        old.close()
         self._unload_at = time.monotonic() + self.settings.unload_after_seconds
         self.counters.add("refit_swaps")
         self._set_in_service(old, 0)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from refit.errors import UsageError
 from refit.setting_values import Places
 from refit.settings import Settings
-from serving.feeds.settings import LiveFeedSettings
+from serving.feeds.settings import LiveFeedSettings, PeopleSettings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
 CANNOT_SERVE = "cannot serve: "
@@ -32,6 +32,7 @@ class RecommenderSettings(Settings):
         log_staging: Local staging folder of a remote prediction log.
         stock_folder: Folder of the stock feed, where ``feeds.stock`` names none.
         feeds: The feeds of stock and activity.
+        people: What is kept of the activity feed.
         cache: Folder for bundles of a remote registry; the model server must be able to read it.
         allow_replay: Use the ``time`` of a request as now; for simulations and back-tests.
         holdout_share: Share of people who always get popularity, so that the monitor can tell a
@@ -57,6 +58,7 @@ class RecommenderSettings(Settings):
     log_staging: Path = Path(tempfile.gettempdir()) / "refit-predictions"
     stock_folder: Path | None = None
     feeds: LiveFeedSettings = LiveFeedSettings()
+    people: PeopleSettings = PeopleSettings()
     cache: Path | None = None
     allow_replay: bool = False
     holdout_share: float = Field(0.0, ge=0, le=0.5)

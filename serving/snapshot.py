@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from refit.columns import Flags
 from serving.candidates import IndexRows, RequestQuery
 from serving.catalogue import Catalogue, Rows, Scores, top
+from serving.counters import Counters
+from serving.feeds.settings import PeopleSettings
+from serving.people import LivePeople
+from serving.recent import RecentEvents
 from serving.request import Request
 from serving.stock import DeltaIndex, LiveStock
 from serving.towers import TowerClient, TowerNames
@@ -37,16 +41,38 @@ class Recommendations:
 
 @dataclass(frozen=True)
 class ServingSnapshot:
-    """What answers a request; a request keeps to one snapshot from its start to its end."""
+    """What answers a request; a request keeps to one snapshot from its start to its end.
+
+    Attributes:
+        catalogue: The bundle.
+        stock: What is on sale now.
+        names: The towers on the model server.
+        people: What people did lately.
+        reads_running_visit: See ``PeopleSettings.running_visit``.
+        is_replay: Whether a request's time may be in the past.
+    """
 
     catalogue: Catalogue
     stock: LiveStock
     names: TowerNames
+    people: LivePeople
+    reads_running_visit: bool = False
+    is_replay: bool = False
 
     @classmethod
-    def of(cls, catalogue: Catalogue, stock: LiveStock) -> "ServingSnapshot":
-        """Put a catalogue and its stock together."""
-        return cls(catalogue, stock, TowerNames.of(catalogue.bundle.manifest.embedding_version))
+    def of(
+        cls,
+        catalogue: Catalogue,
+        stock: LiveStock,
+        people: LivePeople | None = None,
+        reads_running_visit: bool = False,
+        is_replay: bool = False,
+    ) -> "ServingSnapshot":
+        """Put a catalogue, its stock and its people together."""
+        names = TowerNames.of(catalogue.bundle.manifest.embedding_version)
+        if people is None:
+            people = LivePeople(catalogue, None, Counters(), PeopleSettings())
+        return cls(catalogue, stock, names, people, reads_running_visit, is_replay)
 
     @property
     def bundle_id(self) -> str:
@@ -61,7 +87,10 @@ class ServingSnapshot:
         Raises:
             TowerFailure: The tower gave no usable answer in time.
         """
-        inputs = self.catalogue.query_inputs(request, now, self.stock.fresh.content)
+        recent = self.recent(request, now)
+        fresh = self.stock.fresh.content
+        reads = self.reads_running_visit
+        inputs = self.catalogue.query_inputs(request, now, fresh, recent, reads)
         return towers.embed(self.names.query, inputs, self.catalogue.size, timeout)[0]
 
     def rank(self, request: Request, query: NDArray[np.float32], now: datetime) -> Recommendations:
@@ -88,6 +117,19 @@ class ServingSnapshot:
         fresh_scores = np.zeros(len(eligible.fresh), dtype=np.float32)
         return eligible.answer(ranked, fresh_scores, request.k)
 
+    def recent(self, request: Request, now: datetime) -> RecentEvents:
+        """What the person of a request did lately.
+
+        Of a replay, nothing counts that happened later; of a live request, a client's clock may be
+        ahead, and everything counts.
+        """
+        return self.people.of(request.user_id, now.timestamp() if self.is_replay else np.inf)
+
+    def close(self) -> None:
+        """Close the feeds; requests that are under way still find what they need."""
+        self.stock.close()
+        self.people.close()
+
     def warm_up(self, towers: TowerClient) -> None:
         """Answer one empty request, so that a bundle that cannot is found out beforehand.
 
@@ -102,7 +144,7 @@ class ServingSnapshot:
     def _find_eligible(self, request: Request, now: datetime) -> "_Eligible":
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
         catalogue, fresh = self.catalogue, self.stock.fresh
-        query = RequestQuery(catalogue, fresh, request, now)
+        query = RequestQuery(catalogue, fresh, request, now, self.recent(request, now))
         rows = catalogue.rules.find_eligible(IndexRows(catalogue, self.stock.gone), query)
         removed, fresh_flags = rows.removed, None
         if len(fresh):

@@ -1,5 +1,5 @@
 """The feeds: what happened since the bundle was built, read by every process by itself.
 
 ``feed`` has the protocol, ``folder`` implements it, ``opening`` opens a feed by its address.
-``stock`` has the lines of the stock feed, ``dead_letters`` keeps those that cannot be used.
+``stock`` and ``activity`` have the lines, ``dead_letters`` keeps those that cannot be used.
 """

@@ -1,4 +1,6 @@
-"""Settings of the feeds."""
+"""Settings of the feeds, and of what is kept of them."""
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,6 +15,7 @@ class LiveFeedSettings(Settings):
     Attributes:
         stock: Address of the stock feed, a folder of JSON lines files. Empty: the stock is that of
             the bundle.
+        activity: Address of the activity feed, likewise. Empty: histories end with the bundle.
         poll_seconds: Interval at which the feeds are read.
         listing_seconds: Shortest interval at which new and changed listings are embedded; sales
             never wait for it.
@@ -23,7 +26,24 @@ class LiveFeedSettings(Settings):
     """
 
     stock: str = ""
+    activity: str = ""
     poll_seconds: float = Field(0.1, gt=0)
     listing_seconds: float = Field(0.5, gt=0)
     ahead_seconds: float = Field(300.0, ge=0)
     late_hours: float = Field(LATE_HOURS, ge=0)
+
+
+class PeopleSettings(Settings):
+    """What is kept of people's activity since the bundle's histories ended.
+
+    Attributes:
+        people: So many people, of whom those who did something latest are kept.
+        events: So many of the latest events of each.
+        running_visit: Whether the query tower reads events of the running visit. ``as_trained``:
+            if the features were built with ``spec.history_within_visit``. ``always``: also where
+            the towers were trained on histories that end with the visit before.
+    """
+
+    people: int = Field(100_000, ge=1)
+    events: int = Field(100, ge=1)
+    running_visit: Literal["as_trained", "always"] = "as_trained"
