@@ -11,9 +11,9 @@ of those that no earlier rule had removed), ``refit_latency``, ``refit_bundle_in
 ``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
 ``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_log_upload_failures``,
 ``refit_log_waiting_parts``, ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``,
-``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``), ``refit_activity_people``,
-``refit_activity_people_dropped``, ``refit_activity_dead_letters``. They are passed to
-Seldon with answers and health checks, at most once a second.
+``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``),
+``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``. They
+are passed to Seldon with answers and health checks, at most once a second.
 
 If a deployment sets the annotation ``seldon.io/rest-timeout``, gunicorn kills a worker that takes
 longer, also while it loads its bundle.

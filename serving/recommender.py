@@ -287,19 +287,22 @@ class Recommender:
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
         settings, late_hours = self.settings, self.settings.feeds.late_hours
-        lines = self._open_feed(settings.stock_feed, StockChange, self._stock_letters)
+        address = settings.stock_feed
+        lines = self._open_feed(catalogue, address, StockChange, self._stock_letters)
         stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours)
-        events = self._open_feed(settings.feeds.activity, ActivityEvent, self._activity_letters)
+        address = settings.feeds.activity
+        events = self._open_feed(catalogue, address, ActivityEvent, self._activity_letters)
         people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)
         always = settings.people.running_visit == "always"
         return ServingSnapshot.of(catalogue, stock, people, always, settings.allow_replay)
 
     def _open_feed[T: FeedLine](
-        self, address: str, kind: type[T], letters: DeadLetters
+        self, catalogue: Catalogue, address: str, kind: type[T], letters: DeadLetters
     ) -> FeedReader[T] | None:
-        feed = open_feed(address)
-        seconds = self.settings.feeds.ahead_seconds
-        ahead = None if self.settings.allow_replay else timedelta(seconds=seconds)
+        feeds = self.settings.feeds
+        since = catalogue.as_of - timedelta(hours=feeds.late_hours)
+        feed = open_feed(address, feeds, since)
+        ahead = None if self.settings.allow_replay else timedelta(seconds=feeds.ahead_seconds)
         return FeedReader(feed, kind, letters, ahead) if feed else None
 
     def _dead_letters(self, feed: str) -> DeadLetters:

@@ -1,5 +1,6 @@
 """Settings of the feeds, and of what is kept of them."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -13,9 +14,11 @@ class LiveFeedSettings(Settings):
     """Where the feeds are, and how they are followed.
 
     Attributes:
-        stock: Address of the stock feed, a folder of JSON lines files. Empty: the stock is that of
-            the bundle.
+        stock: Address of the stock feed: a folder of JSON lines files, or
+            ``kafka://host:9092,host2:9092/topic``. Empty: the stock is that of the bundle.
         activity: Address of the activity feed, likewise. Empty: histories end with the bundle.
+        kafka_properties: File of further settings of the Kafka client, ``name=value`` a line, such
+            as ``security.protocol`` and ``sasl.password``; mount it from a Secret.
         poll_seconds: Interval at which the feeds are read.
         listing_seconds: Shortest interval at which new and changed listings are embedded; sales
             never wait for it.
@@ -27,6 +30,7 @@ class LiveFeedSettings(Settings):
 
     stock: str = ""
     activity: str = ""
+    kafka_properties: Path | None = None
     poll_seconds: float = Field(0.1, gt=0)
     listing_seconds: float = Field(0.5, gt=0)
     ahead_seconds: float = Field(300.0, ge=0)
