@@ -12,8 +12,10 @@ of those that no earlier rule had removed), ``refit_latency``, ``refit_bundle_in
 ``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_log_upload_failures``,
 ``refit_log_waiting_parts``, ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``,
 ``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``),
-``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``. They
-are passed to Seldon with answers and health checks, at most once a second.
+``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by
+``feed``: ``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
+``refit_feed_answers``, ``refit_feed_gaps``. They are passed to Seldon with answers and health
+checks, at most once a second.
 
 If a deployment sets the annotation ``seldon.io/rest-timeout``, gunicorn kills a worker that takes
 longer, also while it loads its bundle.
@@ -30,7 +32,7 @@ from functools import wraps
 from typing import Any
 
 import grpc
-from flask import Blueprint, jsonify, request  # type: ignore[import-not-found]
+from flask import Blueprint, g, jsonify, request  # type: ignore[import-not-found]
 from google.protobuf import json_format
 from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.metrics import SeldonMetrics
@@ -114,8 +116,14 @@ class RefitRecommender:
         return self._running().counters.drain()
 
     def health_status(self) -> dict[str, Any]:
-        """Bundle in service, towers and stock; unavailable towers do not make it unhealthy."""
-        return self._running().status()
+        """Bundle in service, towers, stock and feeds; unavailable towers do not make it unhealthy.
+
+        A server that has not read its feeds answers 503, so that its pod is not ready.
+        """
+        status = self._running().status()
+        # Not an exception: Seldon takes the metrics, which say how far behind it is, afterwards.
+        g.is_unready = not status["ready"]
+        return status
 
     def init_metadata(self) -> dict[str, Any]:
         """The inputs and outputs of this model, in Seldon's format."""
@@ -173,6 +181,12 @@ def _error_handler() -> Blueprint:
         if request.endpoint != "Predict" or (request.is_json and "json" not in request.args):
             return None
         return _failure(400, "send the request as a JSON body, as application/json")
+
+    @blueprint.after_app_request
+    def answer_unready(response: Any) -> Any:
+        if g.pop("is_unready", False):
+            response.status_code = 503
+        return response
 
     @blueprint.app_errorhandler(RecursionError)
     def answer_nested(_: RecursionError) -> Any:

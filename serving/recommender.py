@@ -24,6 +24,7 @@ from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.feeds.activity import ActivityEvent
 from serving.feeds.dead_letters import DeadLetters
+from serving.feeds.lag import FeedLag
 from serving.feeds.lines import FeedLine, FeedReader
 from serving.feeds.opening import open_feed
 from serving.feeds.stock import StockChange
@@ -38,6 +39,7 @@ from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_
 Answer = dict[str, Any]
 
 JOIN_SECONDS = 2.0
+LAG_SECONDS = 1.0
 WARM_UPS = 20
 """Maximum number of warm-up calls; towers that are slow after them are used anyway."""
 
@@ -95,6 +97,7 @@ class Recommender:
             self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
             self._repeat(self._follow_people, "activity", settings.feeds.poll_seconds),
             self._repeat(self._embed_listings, "listings", settings.feeds.listing_seconds),
+            self._repeat(self._measure_lags, "lags", LAG_SECONDS),
             self._repeat(self._follow_champion, "champion", settings.poll_seconds),
         ]
 
@@ -172,19 +175,34 @@ class Recommender:
         }
 
     def status(self) -> dict[str, Any]:
-        """What is served now, for health checks; an unreachable model server is not an error."""
+        """What is served now, for health checks; an unreachable model server is not an error.
+
+        ``ready`` is false where answers would rest on a feed that was not read; see
+        ``LiveFeedSettings.unready_seconds``.
+        """
         names = self.snapshot.names
         try:
             towers = all(self._towers.is_available(name) for name in (names.query, names.item))
             state = "available" if towers else "not loaded"
         except RefitError as error:
             state = str(error)
-        stock = self.snapshot.stock
+        lags = self._lags()
+        most = self.settings.feeds.unready_seconds
         return {
             "bundle_id": self.snapshot.bundle_id,
             "towers": state,
-            "live_items": len(stock),
+            "live_items": len(self.snapshot.stock),
+            "ready": all(lag.is_ready(most) for lag in lags.values()),
+            "feeds": {feed: lag.report() for feed, lag in lags.items()},
         }
+
+    def _lags(self) -> dict[str, FeedLag]:
+        readers = {"stock": self.snapshot.stock.reader, "activity": self.snapshot.people.reader}
+        return {feed: reader.lag for feed, reader in readers.items() if reader is not None}
+
+    def _measure_lags(self) -> None:
+        for feed, lag in self._lags().items():
+            lag.measure(feed, self.counters)
 
     def close(self) -> None:
         """Stop the threads, write the prediction log, and disconnect from the model server."""

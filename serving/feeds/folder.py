@@ -30,6 +30,7 @@ class _OpenFile:
     Attributes:
         skips: Whether the line at ``offset`` is the rest of one that is too long.
         gone_at: When its name was first missing.
+        seen: How much of it was there at the last look, with a last line without its end.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class _OpenFile:
     head: bytes = b""
     skips: bool = False
     gone_at: float | None = None
+    seen: int = 0
 
     @property
     def size(self) -> int:
@@ -77,8 +79,9 @@ class FolderFeed:
 
     @property
     def behind(self) -> int:
-        """Bytes that are not read yet."""
-        return sum(max(one.size - one.offset, 0) for one in self._files.values())
+        """Bytes that came since the last look; a line without its end is looked at."""
+        files = self._files.values()
+        return sum(max(one.size - max(one.offset, one.seen), 0) for one in files)
 
     def close(self) -> None:
         """Close the files."""
@@ -109,17 +112,18 @@ class FolderFeed:
                 del self._files[name]
 
     def _read(self, one: _OpenFile) -> Iterator[Line]:
-        if one.size == one.offset:
+        if one.size == max(one.offset, one.seen):
             return
         if one.size < one.offset or not one.read_head().startswith(one.head):
             log_message(f"feed: {one.path} was written anew; it is read from its start")
             self.gaps += 1
-            one.offset, one.head, one.skips = 0, b"", False
+            one.offset, one.seen, one.head, one.skips = 0, 0, b"", False
         while True:
             one.file.seek(one.offset)
             line = one.file.readline(MAX_LINE_BYTES)
             is_whole = line.endswith(b"\n")
             if not is_whole and len(line) < MAX_LINE_BYTES:
+                one.seen = one.offset + len(line)
                 break
             if line.strip() and not one.skips:
                 fault = "" if is_whole else f"longer than {MAX_LINE_BYTES} bytes"

@@ -79,7 +79,7 @@ class KafkaFeed:
             raise UsageError(f"feeds.kafka_properties: {error.args[0].str()}") from None
 
     @classmethod
-    def at(cls, address: str, properties: Path | None, since: datetime) -> Self:
+    def at(cls, address: str, properties: str, since: datetime) -> Self:
         """Open the topic of an address, ``kafka://host:port,host:port/topic``.
 
         Raises:
@@ -212,16 +212,16 @@ def _as_line(content: bytes | None, position: Position) -> Line | None:
     return Line(content, position, fault)
 
 
-def read_properties(path: Path | None) -> dict[str, str]:
-    """Read a file of ``name=value`` lines; ``#`` begins a comment line.
+def read_properties(path: str) -> dict[str, str]:
+    """Read a file of ``name=value`` lines; ``#`` begins a comment line; no path, no properties.
 
     Raises:
         UsageError: It cannot be read, or a line has no ``=``.
     """
-    if path is None:
+    if not path:
         return {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UsageError(f"feeds.kafka_properties: {error}") from None
     properties = {}

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from refit.errors import ServiceUnreachable
 from serving.feeds.dead_letters import DeadLetters
 from serving.feeds.feed import Line, LiveFeed
+from serving.feeds.lag import FeedLag
 from serving.request import Id, Number
 
 INVISIBLE = ("Cc", "Cf", "Zl", "Zp")
@@ -100,14 +102,14 @@ class FeedReader[T: FeedLine]:
         kind: What its lines are.
         dead_letters: Where lines are kept that cannot be used.
         ahead: How far in the future a time may be; None: there is no now.
-        newest: The latest time of a line that was read.
+        lag: How far behind this process is.
     """
 
     feed: LiveFeed
     kind: type[T]
     dead_letters: DeadLetters
     ahead: timedelta | None = None
-    newest: datetime | None = field(default=None, init=False)
+    lag: FeedLag = field(default_factory=FeedLag)
 
     def read(self, use: Callable[[T, Line], None]) -> None:
         """Use every line since the last call.
@@ -119,6 +121,14 @@ class FeedReader[T: FeedLine]:
         Raises:
             ServiceUnreachable: The feed does not answer.
         """
+        try:
+            self._use_all(use)
+        except ServiceUnreachable:
+            self.lag.failed()
+            raise
+        self.lag.looked(self.feed.behind, self.feed.gaps)
+
+    def _use_all(self, use: Callable[[T, Line], None]) -> None:
         for parsed, line in self._parse():
             try:
                 use(parsed, line)
@@ -127,7 +137,7 @@ class FeedReader[T: FeedLine]:
             except Exception as error:  # one line must not hold up all that follow
                 self.dead_letters.keep(line, f"{type(error).__name__}: {error}")
             else:
-                self.newest = max(self.newest or parsed.time, parsed.time)
+                self.lag.newest = max(self.lag.newest or parsed.time, parsed.time)
 
     def _parse(self) -> Iterator[tuple[T, Line]]:
         for line in self.feed.read():

@@ -4,6 +4,7 @@ import fcntl
 import re
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +119,10 @@ class Broker:
         config = {key.replace("_", "."): str(value) for key, value in settings.items()}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
         self.admin.create_topics([topic])[name].result(30)
+        deadline = time.monotonic() + START_SECONDS
+        while len(self.admin.list_topics(name, timeout=5).topics[name].partitions) < partitions:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         return f"kafka://{self.address}/{name}"
 
     def producer(self) -> Producer:

@@ -35,7 +35,7 @@ def open_feed():
     feeds = []
 
     def open_one(address: str, since: datetime = LONG_AGO) -> KafkaFeed:
-        feeds.append(KafkaFeed.at(address, None, since))
+        feeds.append(KafkaFeed.at(address, "", since))
         return feeds[-1]
 
     yield open_one
@@ -172,11 +172,11 @@ def test_a_compacted_topic_gives_the_last_word_on_each_item(broker, serve, until
         write(broker, "compacted", {**whole, "price": price}, key="new-1")
     write(broker, "compacted", gone("item-1"), key="item-1")
     write(broker, "compacted", {**whole, "at": tiny.MUCH_LATER, "price": 7}, key="new-1")
-    feed = KafkaFeed.at(address, None, LONG_AGO)
+    feed = KafkaFeed.at(address, "", LONG_AGO)
 
     def is_compacted() -> bool:
         write(broker, "compacted", gone("nobody"), key="nobody")  # rolls the segment
-        again = KafkaFeed.at(address, None, LONG_AGO)
+        again = KafkaFeed.at(address, "", LONG_AGO)
         n = len(texts(again))
         again.close()
         return n < 40
@@ -191,21 +191,21 @@ def test_a_compacted_topic_gives_the_last_word_on_each_item(broker, serve, until
 def test_addresses_properties_and_topics_that_are_wrong_are_clear_errors(broker, tmp_path):
     for address in ("kafka://host:9092", "kafka:///topic", "kafka://h:1/a/b"):
         with pytest.raises(UsageError, match="must be kafka://host:port,host:port/topic"):
-            KafkaFeed.at(address, None, LONG_AGO)
+            KafkaFeed.at(address, "", LONG_AGO)
     properties = tmp_path / "client.properties"
     properties.write_text("# TLS\nsecurity.protocol=SSL\nnonsense\n")
     with pytest.raises(UsageError, match="line 3"):
-        KafkaFeed.at("kafka://h:1/t", properties, LONG_AGO)
+        KafkaFeed.at("kafka://h:1/t", str(properties), LONG_AGO)
     properties.write_text("no.such.setting = 1\n")
     with pytest.raises(UsageError, match=r"feeds.kafka_properties.*no.such.setting"):
-        KafkaFeed.at("kafka://h:1/t", properties, LONG_AGO)
+        KafkaFeed.at("kafka://h:1/t", str(properties), LONG_AGO)
     with pytest.raises(UsageError, match="kafka_properties"):
-        KafkaFeed.at("kafka://h:1/t", tmp_path / "nowhere", LONG_AGO)
-    feed = KafkaFeed.at(f"kafka://{broker.address}/no-such-topic", None, LONG_AGO)
+        KafkaFeed.at("kafka://h:1/t", str(tmp_path / "nowhere"), LONG_AGO)
+    feed = KafkaFeed.at(f"kafka://{broker.address}/no-such-topic", "", LONG_AGO)
     with pytest.raises(ServiceUnreachable, match="no-such-topic"):
         list(feed.read())
     feed.close()
-    feed = KafkaFeed.at(f"kafka://127.0.0.1:{free_port()}/t", None, LONG_AGO)
+    feed = KafkaFeed.at(f"kafka://127.0.0.1:{free_port()}/t", "", LONG_AGO)
     with pytest.raises(ServiceUnreachable, match="the topic t at"):
         list(feed.read())
     feed.close()
@@ -226,8 +226,11 @@ def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(broker, s
     assert set(every_item(recommender)) == LIVE - {"item-1", "item-2"} | {"new-1"}
     late = serve(**settings)
     assert set(every_item(late)) == LIVE
+    assert recommender.status()["ready"]
+    assert not late.status()["ready"], "it does not know what was sold"
     broker.start()
     write(broker, "stock", gone("item-3"))
     expected = LIVE - {"item-1", "item-2", "item-3"} | {"new-1"}
     for one in (recommender, late):
         until(lambda one=one: set(every_item(one)) == expected)
+        until(lambda one=one: one.status()["ready"])

@@ -118,7 +118,7 @@ def test_bad_lines_are_kept_with_their_place_counted_once_and_stop_nothing(tmp_p
         reader = FeedReader(FolderFeed(feed), StockChange, letters, timedelta(days=365))
         reader.read(lambda change, _, used=used: used.append(change))
         assert [change.change for change in used] == ["sold"]
-        assert reader.newest == NOW
+        assert reader.lag.newest == NOW
     kept = [json.loads(text) for text in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert len(kept) == len(BAD) == counters.total("bad")
     assert kept[1]["file"] == "a.jsonl"
