@@ -10,6 +10,9 @@ class AnsweredItem(BaseModel):
 
     item_id: str
     score: float
+    why: dict[str, object] | None = Field(
+        None, description="Where it comes from and why; only with `explain`."
+    )
 
 
 class RecommendationAnswer(BaseModel):
@@ -20,6 +23,7 @@ class RecommendationAnswer(BaseModel):
         bundle_id: The bundle that answered.
         items: At most k items.
         fallback: None, or the reason why the model was not used; ``holdout`` is no failure.
+        cursor: Of the next page, where the request has one; None after the last.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -29,6 +33,9 @@ class RecommendationAnswer(BaseModel):
     items: list[AnsweredItem] = Field(description="At most k items, best first.")
     fallback: str | None = Field(
         None, description="Why the model was not used; null if it was. `holdout` is no failure."
+    )
+    cursor: str | None = Field(
+        None, description="Asks for the next page; only where the request had one."
     )
 
 
@@ -40,6 +47,7 @@ class ServiceStatus(BaseModel):
     bundle_id: str
     towers: str
     live_items: int
+    ready: bool = True
 
 
 class Refusal(BaseModel):

@@ -29,6 +29,7 @@ from refit.index import (
     ItemIndex,
 )
 from refit.item_lists import UserItems
+from serving.recent import NOTHING, RecentEvents
 from serving.request import PastEvent, Request, RequestError
 
 NOT_FILTERED_BY = ("item_id", "seller_id", "live")
@@ -125,23 +126,27 @@ class Catalogue:
         request: Request,
         now: datetime,
         fresh_content: Mapping[str, NDArray[np.float32]],
+        recent: RecentEvents = NOTHING,
+        reads_running_visit: bool = False,
     ) -> Inputs:
         """Query tower inputs of one request, B = 1.
 
         Args:
-            request: Its history, if it has one, replaces the stored one; unknown items are skipped.
+            request: Its history, if it has one, replaces what is known; unknown items are skipped.
                 The events of the running visit are left out, as in training, unless
                 ``spec.history_within_visit`` is set.
             now: The time of the request, from which the age of an event is computed.
             fresh_content: Content vectors of listings newer than the bundle, by item id.
+            recent: What the person did since the stored history ended.
+            reads_running_visit: Whether the running visit is read in any case.
         """
         spec = self.features.spec
         vectors, types, times = (
-            self.histories.latest(request.user_id, spec.history_length, self.content)
+            self._known(request.user_id, recent, fresh_content)
             if request.history is None
             else self._given(request.history, fresh_content)
         )
-        if not spec.history_within_visit:
+        if not spec.history_within_visit and not reads_running_visit:
             running = count_running_visit(times, now, spec.visit_gap_minutes)
             vectors, types, times = vectors[running:], types[running:], times[running:]
         kept = min(len(types), spec.history_length)
@@ -249,13 +254,41 @@ class Catalogue:
                 pairs.append((column, str(value)))
         return pairs
 
+    def _known(
+        self,
+        user_id: str | None,
+        recent: RecentEvents,
+        fresh_content: Mapping[str, NDArray[np.float32]],
+    ) -> tuple[Any, Any, NDArray[np.float64]]:
+        """The stored history of a user, and the recent events that are later than all of it."""
+        stored = self.histories.latest(user_id, self.features.spec.history_length, self.content)
+        if not len(recent.times):
+            return stored
+        vectors, types, times = stored
+        ended = times[0] if len(times) else -np.inf
+        later: list[tuple[Any, str, float]] = []
+        for item_id, kind, time in zip(recent.item_ids, recent.types, recent.times, strict=True):
+            vector = self._content_of(item_id, fresh_content) if time > ended else None
+            if vector is not None:
+                later.append((vector, kind, time))
+        return (
+            [*(vector for vector, _, _ in later), *vectors],
+            [*(kind for _, kind, _ in later), *types],
+            np.concatenate([[time for _, _, time in later], times]),
+        )
+
+    def _content_of(
+        self, item_id: str, fresh_content: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32] | None:
+        row = self.row_of.get(item_id)
+        return self.content[row] if row is not None else fresh_content.get(item_id)
+
     def _given(
         self, history: Sequence[PastEvent], fresh_content: Mapping[str, NDArray[np.float32]]
     ) -> tuple[Any, list[str], NDArray[np.float64]]:
         events = []
         for event in sorted(history, key=lambda event: event.event_time, reverse=True):
-            row = self.row_of.get(event.item_id)
-            vector = self.content[row] if row is not None else fresh_content.get(event.item_id)
+            vector = self._content_of(event.item_id, fresh_content)
             if vector is not None and event.event_type is not EventType.HIDE:
                 events.append((vector, event.event_type.value, event.event_time.timestamp()))
         times = np.array([time for _, _, time in events], dtype=np.float64)

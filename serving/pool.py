@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from refit.columns import Flags, Labels
 from serving.candidates import IndexRows, RequestQuery
 from serving.catalogue import Catalogue, Rows, Scores, top
+from serving.recent import NOTHING as NOTHING_RECENT
+from serving.recent import RecentEvents
 from serving.request import Request
 from serving.stock import DeltaIndex
 
@@ -44,6 +46,7 @@ class Pool:
         gone: [N] which of the bundle's items are not on sale any more; None when all are.
         request: The request.
         now: When it is answered.
+        recent: What the person did since the bundle's histories ended.
 
     Attributes:
         eligible: [N] which of the bundle's items may be shown; None when all may.
@@ -58,9 +61,10 @@ class Pool:
         gone: Flags | None,
         request: Request,
         now: datetime,
+        recent: RecentEvents = NOTHING_RECENT,
     ) -> None:
         self.catalogue, self.fresh = catalogue, fresh
-        query = RequestQuery(catalogue, self.fresh, request, now)
+        query = RequestQuery(catalogue, self.fresh, request, now, recent)
         rows = catalogue.rules.find_eligible(IndexRows(catalogue, gone), query)
         self.eligible = _only(rows.eligible)
         self.eligible_fresh: Flags | None = None

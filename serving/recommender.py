@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,14 @@ from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.experiment import find_bucket, is_held_out
 from serving.explain import explain
+from serving.feeds.activity import ActivityEvent
+from serving.feeds.dead_letters import DeadLetters
+from serving.feeds.lag import FeedLag
+from serving.feeds.lines import FeedLine, FeedReader
+from serving.feeds.opening import open_feed
+from serving.feeds.stock import StockChange
 from serving.pages import read_cursor, write_cursor
+from serving.people import LivePeople
 from serving.pool import Pool
 from serving.prediction_log import Prediction, PredictionLog
 from serving.request import (
@@ -44,11 +51,13 @@ from serving.slate import Slate
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import SIMILAR
 from serving.stages import Asked, Stages
-from serving.stock import DeadLetters, LiveStock, StockFeed
+from serving.stock import LiveStock
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
 
 Answer = dict[str, Any]
 
+JOIN_SECONDS = 2.0
+LAG_SECONDS = 1.0
 WARM_UPS = 20
 """Maximum number of warm-up calls; towers that are slow after them are used anyway."""
 
@@ -103,8 +112,8 @@ class Recommender:
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        dead_letters = settings.local_log / "stock_dead_letters" / f"{uuid.uuid4().hex[:8]}.jsonl"
-        self._dead_letter = DeadLetters(dead_letters, self.counters)
+        self._stock_letters = self._dead_letters("stock")
+        self._activity_letters = self._dead_letters("activity")
         self._refused: set[int] = set()
         self._unload_at: float | None = None
         self._closing = threading.Event()
@@ -119,8 +128,11 @@ class Recommender:
             settings.log_url,
         )
         self._threads = [
-            self._repeat(self._follow_stock, "stock"),
-            self._repeat(self._follow_champion, "champion"),
+            self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
+            self._repeat(self._follow_people, "activity", settings.feeds.poll_seconds),
+            self._repeat(self._embed_listings, "listings", settings.feeds.listing_seconds),
+            self._repeat(self._measure_lags, "lags", LAG_SECONDS),
+            self._repeat(self._follow_champion, "champion", settings.poll_seconds),
         ]
 
     def __enter__(self) -> Self:
@@ -138,6 +150,12 @@ class Recommender:
     def bundle_id(self) -> str:
         """The bundle in service."""
         return self.snapshot.bundle_id
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its feeds were read; see ``LiveFeedSettings.unready_seconds``."""
+        most = self.settings.feeds.unready_seconds
+        return all(lag.is_ready(most) for lag in self._lags().values())
 
     def recommend(self, body: Any, arrived: float | None = None) -> Answer:
         """Answer one request, a batch of them, or a request for similar items.
@@ -276,25 +294,39 @@ class Recommender:
         return answer
 
     def status(self) -> dict[str, Any]:
-        """What is served now, for health checks; an unreachable model server is not an error."""
+        """What is served now, for health checks; an unreachable model server is not an error.
+
+        ``ready`` is false where answers would rest on a feed that was not read; see
+        ``LiveFeedSettings.unready_seconds``.
+        """
         names = self.snapshot.names
         try:
             towers = all(self._towers.is_available(name) for name in (names.query, names.item))
             state = "available" if towers else "not loaded"
         except RefitError as error:
             state = str(error)
-        stock = self.snapshot.stock
         return {
             "bundle_id": self.snapshot.bundle_id,
             "towers": state,
-            "live_items": len(stock),
+            "live_items": len(self.snapshot.stock),
+            "ready": self.is_ready,
+            "feeds": {feed: lag.report() for feed, lag in self._lags().items()},
         }
+
+    def _lags(self) -> dict[str, FeedLag]:
+        readers = {"stock": self.snapshot.stock.reader, "activity": self.snapshot.people.reader}
+        return {feed: reader.lag for feed, reader in readers.items() if reader is not None}
+
+    def _measure_lags(self) -> None:
+        for feed, lag in self._lags().items():
+            lag.measure(feed, self.counters)
 
     def close(self) -> None:
         """Stop the threads, write the prediction log, and disconnect from the model server."""
         self._closing.set()
         for thread in self._threads:
-            thread.join(self.settings.poll_seconds + 1)
+            thread.join(JOIN_SECONDS)
+        self.snapshot.close()
         self._log.close()
         self._towers.close()
 
@@ -375,7 +407,7 @@ class Recommender:
         except ServiceUnreachable as error:
             # The model server may start later; until then popularity answers.
             log_message(f"starting without towers: {error}")
-        snapshot.stock.catch_up()
+        self._catch_up(snapshot)
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id}")
         return snapshot
@@ -420,11 +452,38 @@ class Recommender:
             stages.check(catalogue)
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
-        folder = self.settings.stock_folder
-        feed = StockFeed(folder, self._dead_letter) if folder else None
-        return ServingSnapshot.of(
-            catalogue, LiveStock(catalogue, feed, self._towers, self.counters)
-        )
+        settings, late_hours = self.settings, self.settings.feeds.late_hours
+        address = settings.stock_feed
+        lines = self._open_feed(catalogue, address, StockChange, self._stock_letters)
+        stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours)
+        address = settings.feeds.activity
+        events = self._open_feed(catalogue, address, ActivityEvent, self._activity_letters)
+        people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)
+        always = settings.people.running_visit == "always"
+        return ServingSnapshot.of(catalogue, stock, people, always, settings.allow_replay)
+
+    def _open_feed[T: FeedLine](
+        self, catalogue: Catalogue, address: str, kind: type[T], letters: DeadLetters
+    ) -> FeedReader[T] | None:
+        feeds = self.settings.feeds
+        since = catalogue.as_of - timedelta(hours=feeds.late_hours)
+        feed = open_feed(address, feeds, since)
+        ahead = None if self.settings.allow_replay else timedelta(seconds=feeds.ahead_seconds)
+        return FeedReader(feed, kind, letters, ahead) if feed else None
+
+    def _dead_letters(self, feed: str) -> DeadLetters:
+        folder = self.settings.local_log / f"{feed}_dead_letters"
+        path = folder / f"{uuid.uuid4().hex[:8]}.jsonl"
+        return DeadLetters(path, self.counters, f"refit_{feed}_dead_letters")
+
+    def _catch_up(self, snapshot: ServingSnapshot) -> None:
+        """Apply what the feeds said since the bundle was built, before it serves."""
+        try:
+            snapshot.stock.catch_up()
+            snapshot.people.catch_up()
+        except ServiceUnreachable as error:
+            log_message(f"serving before the feed was read: {error}")
+        snapshot.stock.embed_waiting()
 
     def _load_towers(self, snapshot: ServingSnapshot, beside: ServingSnapshot | None) -> None:
         """Make the model server load a snapshot's towers beside those that are still in use.
@@ -461,6 +520,12 @@ class Recommender:
     def _follow_stock(self) -> None:
         self.snapshot.stock.catch_up()
 
+    def _follow_people(self) -> None:
+        self.snapshot.people.catch_up()
+
+    def _embed_listings(self) -> None:
+        self.snapshot.stock.embed_waiting()
+
     def _follow_champion(self) -> None:
         """Swap to a new champion, or make sure that the towers in service are loaded."""
         promotion = None if self.settings.bundle else self._registry.champion()
@@ -486,7 +551,7 @@ class Recommender:
         try:
             snapshot = self._open(self._registry.get(promotion.bundle_id))
             self._load_towers(snapshot, beside=self.snapshot)
-            snapshot.stock.catch_up()
+            self._catch_up(snapshot)
         except ServiceUnreachable:
             raise  # not the bundle's fault; retried at the next poll
         except RefitError as error:
@@ -496,6 +561,7 @@ class Recommender:
             log_message(f"{promotion.bundle_id} refused, {self.snapshot.bundle_id} stays: {error}")
             return
         old, self.snapshot = self.snapshot, snapshot
+        old.close()
         self._unload_at = time.monotonic() + self.settings.unload_after_seconds
         self.counters.add("refit_swaps")
         self._set_in_service(old, 0)
@@ -518,10 +584,10 @@ class Recommender:
             embedding_version=embedding_version[:8],
         )
 
-    def _repeat(self, work: Callable[[], None], name: str) -> threading.Thread:
+    def _repeat(self, work: Callable[[], None], name: str, seconds: float) -> threading.Thread:
         def run() -> None:
             last = ""
-            while not self._closing.wait(self.settings.poll_seconds):
+            while not self._closing.wait(seconds):
                 try:
                     work()
                     last = ""

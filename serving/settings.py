@@ -12,6 +12,7 @@ from refit.errors import UsageError
 from refit.setting_values import Places
 from refit.settings import Settings
 from serving.doors.settings import DoorSettings
+from serving.feeds.settings import LiveFeedSettings, PeopleSettings
 from serving.stage_settings import ExperimentSettings, RetrievalSettings, SlateSettings
 
 SERVING_PYTHON = Path(".venv-serving/bin/python")
@@ -31,7 +32,9 @@ class RecommenderSettings(Settings):
         log_folder: Folder of the prediction log, or an fsspec URL, whose parts are written to
             ``log_staging`` first.
         log_staging: Local staging folder of a remote prediction log.
-        stock_folder: Folder with the files of the stock feed; None serves the stock of the bundle.
+        stock_folder: Folder of the stock feed, where ``feeds.stock`` names none.
+        feeds: The feeds of stock and activity.
+        people: What is kept of the activity feed.
         cache: Folder for bundles of a remote registry; the model server must be able to read it.
         allow_replay: Use the ``time`` of a request as now; for simulations and back-tests.
         holdout_share: Share of people who always get popularity, so that the monitor can tell a
@@ -45,7 +48,7 @@ class RecommenderSettings(Settings):
         load_timeout_s: How long the model server may take to load a bundle's towers.
         breaker_failures: Number of consecutive failures after which the breaker opens.
         breaker_seconds: How long the breaker stays open before it lets one request through.
-        poll_seconds: Interval at which stock feed, champion and model server are polled.
+        poll_seconds: Interval at which champion and model server are polled.
         unload_after_seconds: How long the towers of the previous bundle stay loaded after a swap.
         log_rows, log_seconds: A part of the prediction log is closed after so many rows or seconds.
         log_queue: Maximum number of answers waiting to be logged; further ones are dropped and
@@ -59,6 +62,8 @@ class RecommenderSettings(Settings):
     log_folder: str = Field(min_length=1)
     log_staging: Path = Path(tempfile.gettempdir()) / "refit-predictions"
     stock_folder: Path | None = None
+    feeds: LiveFeedSettings = LiveFeedSettings()
+    people: PeopleSettings = PeopleSettings()
     cache: Path | None = None
     allow_replay: bool = False
     holdout_share: float = Field(0.0, ge=0, le=0.5)
@@ -88,6 +93,11 @@ class RecommenderSettings(Settings):
     @classmethod
     def _take_paths(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
+
+    @property
+    def stock_feed(self) -> str:
+        """Address of the stock feed; empty for none."""
+        return self.feeds.stock or str(self.stock_folder or "")
 
     @property
     def log_url(self) -> str:

@@ -1,4 +1,4 @@
-"""A serving snapshot: one bundle in service, with the stock as it is now."""
+"""A serving snapshot: one bundle in service, with the stock and the people as they are now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,13 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from refit.features import Inputs
 from serving.catalogue import Catalogue
+from serving.counters import Counters
+from serving.feeds.settings import PeopleSettings
+from serving.people import LivePeople
 from serving.pool import Pool
+from serving.recent import RecentEvents
 from serving.request import Request
 from serving.stages import Asked, Stages
 from serving.stock import LiveStock
@@ -22,16 +27,38 @@ WARM_UP = Request(user_id=WARM_UP_ID)
 
 @dataclass(frozen=True)
 class ServingSnapshot:
-    """What answers a request; a request keeps to one snapshot from its start to its end."""
+    """What answers a request; a request keeps to one snapshot from its start to its end.
+
+    Attributes:
+        catalogue: The bundle.
+        stock: What is on sale now.
+        names: The towers on the model server.
+        people: What people did lately.
+        reads_running_visit: See ``PeopleSettings.running_visit``.
+        is_replay: Whether a request's time may be in the past.
+    """
 
     catalogue: Catalogue
     stock: LiveStock
     names: TowerNames
+    people: LivePeople
+    reads_running_visit: bool = False
+    is_replay: bool = False
 
     @classmethod
-    def of(cls, catalogue: Catalogue, stock: LiveStock) -> "ServingSnapshot":
-        """Put a catalogue and its stock together."""
-        return cls(catalogue, stock, TowerNames.of(catalogue.bundle.manifest.embedding_version))
+    def of(
+        cls,
+        catalogue: Catalogue,
+        stock: LiveStock,
+        people: LivePeople | None = None,
+        reads_running_visit: bool = False,
+        is_replay: bool = False,
+    ) -> "ServingSnapshot":
+        """Put a catalogue, its stock and its people together."""
+        names = TowerNames.of(catalogue.bundle.manifest.embedding_version)
+        if people is None:
+            people = LivePeople(catalogue, None, Counters(), PeopleSettings())
+        return cls(catalogue, stock, names, people, reads_running_visit, is_replay)
 
     @property
     def bundle_id(self) -> str:
@@ -46,8 +73,7 @@ class ServingSnapshot:
         Raises:
             TowerFailure: The tower gave no usable answer in time.
         """
-        fresh = self.stock.fresh.content
-        inputs = [self.catalogue.query_inputs(request, now, fresh) for request, now in asked]
+        inputs = [self._query_inputs(request, now) for request, now in asked]
         joined = inputs[0]
         if len(inputs) > 1:
             joined = {name: np.concatenate([one[name] for one in inputs]) for name in joined}
@@ -55,7 +81,21 @@ class ServingSnapshot:
 
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
-        return Pool(self.catalogue, self.stock.fresh, self.stock.gone, request, now)
+        recent = self.recent(request, now)
+        return Pool(self.catalogue, self.stock.fresh, self.stock.gone, request, now, recent)
+
+    def recent(self, request: Request, now: datetime) -> RecentEvents:
+        """What the person of a request did lately.
+
+        Of a replay, nothing counts that happened later; of a live request, a client's clock may be
+        ahead, and everything counts.
+        """
+        return self.people.of(request.user_id, now.timestamp() if self.is_replay else np.inf)
+
+    def close(self) -> None:
+        """Close the feeds; requests that are under way still find what they need."""
+        self.stock.close()
+        self.people.close()
 
     def warm_up(self, towers: TowerClient, stages: Stages) -> None:
         """Answer one empty request, so that a bundle that cannot is found out beforehand.
@@ -69,3 +109,8 @@ class ServingSnapshot:
         for query in (vectors[0], None):
             pool = self.find_pool(WARM_UP, now)
             stages.answer(pool, Asked(WARM_UP, WARM_UP_ID, now, query))
+
+    def _query_inputs(self, request: Request, now: datetime) -> Inputs:
+        recent, fresh = self.recent(request, now), self.stock.fresh.content
+        reads = self.reads_running_visit
+        return self.catalogue.query_inputs(request, now, fresh, recent, reads)

@@ -37,7 +37,7 @@ def serve(
         ".venv-serving/bin/python"
     ),
     poll_seconds: Annotated[
-        float, typer.Option(help="Seconds between two reads of champion and stock feed.")
+        float, typer.Option(help="Seconds between two looks for a new champion.")
     ] = 1.0,
     allow_replay: Annotated[
         bool, typer.Option(help="Answer as of the time that a request gives; for simulations.")

@@ -135,7 +135,7 @@ class GrpcDoor:
         answers = [self._recommender.recommend(body, arrived) for body in bodies]
         response = messages.ModelInferResponse(
             model_name=self._settings.model,
-            model_version=answers[-1]["bundle_id"],
+            model_version=self._recommender.bundle_id,
             id=request.id,
         )
         texts = [to_json(answer) for answer in answers]

@@ -9,6 +9,7 @@ Metrics beside the recommender's: ``refit_shed_requests`` (answered 429), ``refi
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -47,6 +48,14 @@ OPERATIONS = (
         "Recommend items",
         RecommendationAnswer,
         requests.Request,
+        ASKS,
+    ),
+    Operation(
+        "POST",
+        "/similar",
+        "Items similar to one",
+        RecommendationAnswer,
+        requests.SimilarRequest,
         ASKS,
     ),
     Operation("GET", "/status", "What is served now", ServiceStatus, refusals=(401, 429)),
@@ -95,6 +104,15 @@ class Answering(Protocol):
         """Answer one request; see ``serving.recommender.Recommender``."""
         ...
 
+    def similar(self, body: Any, arrived: float | None = None) -> dict[str, Any]:
+        """Items similar to one."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its feeds were read."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """What is served now."""
         ...
@@ -128,6 +146,7 @@ class HttpDoor:
     def _routes(self) -> list[Route]:
         routes = [
             Route("/recommend", self._recommend, methods=["POST"]),
+            Route("/similar", self._similar, methods=["POST"]),
             Route("/status", self._status),
             Route("/openapi.json", self._openapi),
             Route("/v2", self._server),
@@ -161,12 +180,19 @@ class HttpDoor:
         return found
 
     async def _recommend(self, request: Request) -> Response:
+        return await self._ask(request, self._recommender.recommend)
+
+    async def _similar(self, request: Request) -> Response:
+        return await self._ask(request, self._recommender.similar)
+
+    async def _ask(self, request: Request, ask: Callable[..., dict[str, Any]]) -> Response:
         body = await self._read(request)
         arrived = request.scope["state"].get(ARRIVED)
-        return _json(await self._admission.run(self._answer, body, arrived))
 
-    def _answer(self, body: bytes, arrived: float | None) -> bytes:
-        return to_json(self._recommender.recommend(self._parse(body), arrived))
+        def answer() -> bytes:
+            return to_json(ask(self._parse(body), arrived))
+
+        return _json(await self._admission.run(answer))
 
     async def _infer(self, request: Request) -> Response:
         self._check_model(request)
@@ -190,7 +216,7 @@ class HttpDoor:
         )
         response = inference.InferenceResponse(
             model_name=self._settings.model,
-            model_version=answers[-1]["bundle_id"],
+            model_version=self._recommender.bundle_id,
             id=asked.id,
             outputs=[tensor],
         )

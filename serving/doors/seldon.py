@@ -13,8 +13,11 @@ rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_i
 ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
 ``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_log_upload_failures``,
 ``refit_log_waiting_parts``, ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``,
-``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``). They are passed to
-Seldon with answers and health checks, at most once a second.
+``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``),
+``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by
+``feed``: ``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
+``refit_feed_answers``, ``refit_feed_gaps``. They are passed to Seldon with answers and health
+checks, at most once a second.
 
 REST and gRPC are processes of their own. ``/health/status`` (readiness) and ``/health/alive``
 (liveness) fail while nothing listens on gRPC's port, because the process of REST is the only one
@@ -37,7 +40,7 @@ from functools import wraps
 from typing import Any
 
 import grpc
-from flask import Blueprint, jsonify, request  # type: ignore[import-not-found]
+from flask import Blueprint, g, jsonify, request  # type: ignore[import-not-found]
 from google.protobuf import json_format
 from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.metrics import SeldonMetrics
@@ -124,7 +127,9 @@ class RefitRecommender:
         return self._running().counters.drain()
 
     def health_status(self) -> dict[str, Any]:
-        """Bundle in service, towers and stock; unavailable towers do not make it unhealthy.
+        """Bundle in service, towers, stock and feeds; unavailable towers do not make it unhealthy.
+
+        A server that has not read its feeds answers 503, so that its pod is not ready.
 
         Raises:
             SeldonMicroserviceException: It is still loading, or gRPC does not listen (503).
@@ -132,6 +137,8 @@ class RefitRecommender:
         status = self._running().status()
         if not _grpc_listens():
             raise SeldonMicroserviceException(GRPC_IS_DOWN, 503, reason="NOT_READY")
+        # Not an exception: Seldon takes the metrics, which say how far behind it is, afterwards.
+        g.is_unready = not status["ready"]
         return status
 
     def init_metadata(self) -> dict[str, Any]:
@@ -203,6 +210,12 @@ def _blueprint() -> Blueprint:
         if request.endpoint != "Predict" or (request.is_json and "json" not in request.args):
             return None
         return _failure(400, "send the request as a JSON body, as application/json")
+
+    @blueprint.after_app_request
+    def answer_unready(response: Any) -> Any:
+        if g.pop("is_unready", False):
+            response.status_code = 503
+        return response
 
     @blueprint.app_errorhandler(RecursionError)
     def answer_nested(_: RecursionError) -> Any:

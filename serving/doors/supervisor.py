@@ -5,7 +5,7 @@ refused. It serves liveness, readiness and metrics on a port of their own, and d
 that these are answered whatever the workers do:
 
 - ``/health/live``: the supervisor runs;
-- ``/health/ready``: a worker answers requests;
+- ``/health/ready``: a worker answers requests, and has read its feeds;
 - ``/metrics``, and ``/prometheus``, as Seldon's server names it: the metrics of all workers.
 
 A worker that ends, or whose event loop shows no sign of life, is replaced.
@@ -33,6 +33,8 @@ from serving.doors.servers import QuietServer, health_config
 from serving.settings import PlainServerSettings
 
 CANNOT_START = 3
+READY, BEHIND = b"r", b"b"
+"""What a worker reports: it answers; it has not read its feeds."""
 """Exit code of a worker that could not start."""
 CHECK_SECONDS = 0.5
 STOP_SECONDS = 20.0
@@ -46,6 +48,7 @@ class WorkerProcess:
     def __init__(self, child: ChildProcess, report: int) -> None:
         self.child, self._report = child, report
         self.beat_at: float | None = None
+        self.is_ready = False
         self.started_at = time.monotonic()
         os.set_blocking(report, False)
         asyncio.get_running_loop().add_reader(report, self._take_report)
@@ -70,8 +73,9 @@ class WorkerProcess:
             self.child.send_signal(number)
 
     def _take_report(self) -> None:
-        if os.read(self._report, 4096):
+        if report := os.read(self._report, 4096):
             self.beat_at = time.monotonic()
+            self.is_ready = report[-1:] == READY
         else:
             self._close()
 
@@ -198,7 +202,8 @@ class Supervisor:
         return PlainTextResponse("live\n")
 
     async def _ready(self, _: Request) -> Response:
-        ready = [one for one in self._workers.values() if one.shows_life(self._patience)]
+        workers = self._workers.values()
+        ready = [one for one in workers if one.is_ready and one.shows_life(self._patience)]
         if self._stopping.is_set():
             ready = []
         body = {"ready": len(ready), "workers": self._settings.workers}

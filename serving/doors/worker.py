@@ -1,6 +1,7 @@
 """A worker process of the plain door: one recommender behind HTTP and gRPC, on one event loop.
 
-It reports to the supervisor once a second through a pipe; a line says that the loop still turns.
+It reports to the supervisor once a second through a pipe: that the loop still turns, and whether
+its feeds were read.
 It ends when the supervisor does, since it can no longer report.
 """
 
@@ -19,7 +20,7 @@ from serving.doors.admission import Admission
 from serving.doors.grpc import GrpcDoor, start_grpc
 from serving.doors.http import Answering, HttpDoor, make_server
 from serving.doors.metrics import Exporter
-from serving.doors.supervisor import CANNOT_START
+from serving.doors.supervisor import BEHIND, CANNOT_START, READY
 from serving.recommender import Recommender
 from serving.settings import CANNOT_SERVE, PlainServerSettings
 
@@ -83,7 +84,7 @@ class Worker:
     async def _beat(self, stop: asyncio.Event) -> None:
         while True:
             try:
-                os.write(self._report, b".")
+                os.write(self._report, READY if self._recommender.is_ready else BEHIND)
             except BlockingIOError:
                 pass  # the supervisor is busy
             except OSError:  # it is gone
