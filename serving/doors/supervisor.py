@@ -33,9 +33,9 @@ from serving.doors.servers import QuietServer, health_config
 from serving.settings import PlainServerSettings
 
 CANNOT_START = 3
+"""Exit code of a worker that could not start."""
 READY, BEHIND = b"r", b"b"
 """What a worker reports: it answers; it has not read its feeds."""
-"""Exit code of a worker that could not start."""
 CHECK_SECONDS = 0.5
 STOP_SECONDS = 20.0
 QUICK_SECONDS = 10.0

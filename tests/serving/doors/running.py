@@ -16,7 +16,7 @@ from serving.doors.access import Certificates, Tokens
 from serving.doors.admission import Admission
 from serving.doors.http import HttpDoor, make_server
 from serving.doors.settings import DoorSettings
-from serving.request import parse_request
+from serving.request import parse_request, parse_similar
 
 
 class Clerk:
@@ -43,6 +43,15 @@ class Clerk:
             "items": items,
             "fallback": None,
         }
+
+    def similar(self, body: Any, arrived: float | None = None) -> dict[str, Any]:
+        about = parse_similar(body)
+        items = [{"item_id": f"like-{about.item_id}-{n}", "score": 1.0} for n in range(about.k)]
+        return {"request_id": "r", "bundle_id": self.bundle_id, "items": items, "fallback": None}
+
+    @property
+    def is_ready(self) -> bool:
+        return True
 
     def status(self) -> dict[str, Any]:
         return {"bundle_id": self.bundle_id, "towers": "available", "live_items": 3}

@@ -67,7 +67,7 @@ def closed_after(one: socket.socket) -> tuple[float, bytes]:
 def test_an_answer_is_what_the_schema_says(shared):
     _, port = shared
     answer = post(port, json={"user_id": "u", "k": 3}).json()
-    assert RecommendationAnswer.model_validate(answer).model_dump() == answer
+    assert RecommendationAnswer.model_validate(answer).model_dump(exclude_unset=True) == answer
     assert len(answer["items"]) == 3
     described = requests.get(f"http://127.0.0.1:{port}/openapi.json", timeout=10).json()
     assert described["openapi"].startswith("3.1")
@@ -80,6 +80,15 @@ def test_an_answer_is_what_the_schema_says(shared):
     names = set(schemas)
     used = json.dumps(described).split("#/components/schemas/")[1:]
     assert {text.partition('"')[0] for text in used} <= names
+
+
+def test_items_similar_to_one_have_a_route_of_their_own(shared):
+    _, port = shared
+    answer = post(port, "/similar", json={"item_id": "i7", "k": 2}).json()
+    assert [item["item_id"] for item in answer["items"]] == ["like-i7-0", "like-i7-1"]
+    refused = post(port, "/similar", json={"k": 2})
+    assert refused.status_code == 400
+    assert "item_id" in refused.json()["error"]
 
 
 def test_every_described_operation_is_there(shared):

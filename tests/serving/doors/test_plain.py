@@ -1,11 +1,13 @@
 """The plain door as ``refit serve`` starts it: supervisor, worker, model server, real sockets."""
 
+import asyncio
 import json
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ import requests
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from serving.client import Credentials, GrpcRecommenderClient, RecommenderClient
 from serving.doors.protocol import inference_pb2 as messages
+from serving.doors.supervisor import BEHIND, READY, WorkerProcess
 from serving.launch import ServerHandle, launch
 from serving.prediction_log import recover
 from serving.request import PastEvent, Request, RequestError
@@ -335,3 +338,18 @@ def test_launch_errors_are_clear(tmp_path, bundle):
     values = {"recommender": {"registry": "r", "log_folder": "l"}, "origins": 1}
     with pytest.raises(UsageError, match="origins"):
         PlainServerSettings.parse(values)
+
+
+def test_a_worker_that_has_not_read_its_feeds_is_alive_and_not_ready():
+    async def report() -> None:
+        reading, writing = os.pipe()
+        worker = WorkerProcess(SimpleNamespace(returncode=None), reading)
+        for sign, ready in ((BEHIND, False), (READY, True), (READY + BEHIND, False)):
+            os.write(writing, sign)
+            await asyncio.sleep(0.05)
+            assert worker.shows_life(60)
+            assert worker.is_ready is ready
+        os.close(writing)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(report())
