@@ -33,5 +33,6 @@ def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
 
 
 def list_shares(frame: Frame, column: str, parameters: Parameters) -> Mapping[str, float]:
-    """The share of missing cells, as a value of its own."""
-    return {"(missing)": float(encode(frame, column, parameters)[0].mean())}
+    """The share of missing cells, as a value of its own; none without rows."""
+    missing = encode(frame, column, parameters)[0]
+    return {"(missing)": float(missing.mean())} if len(missing) else {}
