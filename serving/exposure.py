@@ -99,14 +99,14 @@ def try_slates(
     log: Path,
     slates: Mapping[str, SlateSettings],
     until: datetime | None = None,
-    retrieval: RetrievalSettings | None = None,
+    retrievals: Mapping[str, RetrievalSettings] | None = None,
 ) -> dict[str, Spread]:
     """Measure the answers to the logged requests of one bundle with other settings.
 
     See ``answer_again``.
     """
     n_live = IndexManifest.read(bundle.index).n_live
-    answers = answer_again(bundle, log, slates, until, retrieval)
+    answers = answer_again(bundle, log, slates, until, retrievals)
     return {name: measure_spread(shown, n_live) for name, shown in answers.items()}
 
 
@@ -115,7 +115,7 @@ def answer_again(
     log: Path,
     slates: Mapping[str, SlateSettings],
     until: datetime | None = None,
-    retrieval: RetrievalSettings | None = None,
+    retrievals: Mapping[str, RetrievalSettings] | None = None,
 ) -> dict[str, list[Shown]]:
     """Answer the logged requests of one bundle again, with other settings, in order of time.
 
@@ -127,13 +127,13 @@ def answer_again(
         log: Folder of a prediction log.
         slates: The settings to try, by name.
         until: Only answers before this time.
-        retrieval: Where candidates come from; None: the towers.
+        retrievals: Where the candidates of some of them come from; the others': the towers.
     """
     catalogue = Catalogue(bundle)
     rows = _read_answers(bundle, log, until)
     found = {}
     for name, slate in slates.items():
-        stages = Stages(retrieval or RetrievalSettings(), slate)
+        stages = Stages((retrievals or {}).get(name, RetrievalSettings()), slate)
         stages.check(catalogue)
         found[name] = list(_answer(catalogue, stages, rows))
     return found

@@ -262,7 +262,8 @@ class Recommender:
             shown = (*plan.shown, *prediction.item_ids)
             answer["cursor"] = write_cursor(shown) if len(items) == asked.request.k else None
         if asked.request.explain:
-            why = explain(pool, asked.request, asked.now, slate.rows, query.vector)
+            vector = plan.stages.weigh(pool.catalogue, query.vector)
+            why = explain(pool, asked.request, asked.now, slate.rows, vector)
             for item, reasons, source in zip(answer["items"], why, slate.sources, strict=True):
                 item["why"] = {"source": source, **reasons}
         return answer
