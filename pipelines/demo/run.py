@@ -175,7 +175,9 @@ class Demo:
         has_sellers = SELLER in pq.read_schema(bundle.index / ITEMS_FILE).names
         slates = {n: s for n, s in SLATES.items() if has_sellers or SELLER not in s.caps}
         n_live = IndexManifest.read(bundle.index).n_live
-        answers = answer_again(bundle, self.home.predictions, slates, scenario.now, RETRIEVALS)
+        answers = answer_again(
+            bundle, self.home.predictions, slates, scenario.now, RETRIEVALS, scenario.gone_at()
+        )
         self.slates = [
             {
                 "name": name,
