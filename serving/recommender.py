@@ -145,7 +145,7 @@ class Recommender:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
             ``fallback`` (None, or the reason why no query vector was used; those of ``ON_PURPOSE``
             are no failures). With ``cursor`` in the request, that of the next page, None after the
-            last one. Of a batch ``answers``, in the order of its requests.
+            last one. Of a batch ``bundle_id`` and ``answers``, in the order of its requests.
 
         Raises:
             RequestError: The request, or one of a batch, is invalid.
@@ -155,7 +155,8 @@ class Recommender:
             if is_about_item(body):
                 return self._answer_similar(parse_similar(body), started)
             if is_batch(body):
-                return {"answers": self._answer(parse_batch(body), started)}
+                answers = self._answer(parse_batch(body), started)
+                return {"bundle_id": answers[0]["bundle_id"], "answers": answers}
             return self._answer([parse_request(body)], started)[0]
 
     def similar(self, body: Any) -> Answer:
