@@ -99,14 +99,15 @@ def try_slates(
     log: Path,
     slates: Mapping[str, SlateSettings],
     until: datetime | None = None,
-    retrieval: RetrievalSettings | None = None,
+    retrievals: Mapping[str, RetrievalSettings] | None = None,
+    gone_at: Mapping[str, datetime] | None = None,
 ) -> dict[str, Spread]:
     """Measure the answers to the logged requests of one bundle with other settings.
 
     See ``answer_again``.
     """
     n_live = IndexManifest.read(bundle.index).n_live
-    answers = answer_again(bundle, log, slates, until, retrieval)
+    answers = answer_again(bundle, log, slates, until, retrievals, gone_at)
     return {name: measure_spread(shown, n_live) for name, shown in answers.items()}
 
 
@@ -115,27 +116,31 @@ def answer_again(
     log: Path,
     slates: Mapping[str, SlateSettings],
     until: datetime | None = None,
-    retrieval: RetrievalSettings | None = None,
+    retrievals: Mapping[str, RetrievalSettings] | None = None,
+    gone_at: Mapping[str, datetime] | None = None,
 ) -> dict[str, list[Shown]]:
     """Answer the logged requests of one bundle again, with other settings, in order of time.
 
-    The stock is that of the bundle: neither what was sold since nor newer listings are known. So a
-    slate is compared with another one, not with what was served.
+    The stock is that of the bundle, without newer listings; what was sold since is left out if
+    ``gone_at`` says so. So a slate is compared with another one, not with what was served.
 
     Args:
         bundle: Answers of its embedding version are repeated from its index.
         log: Folder of a prediction log.
         slates: The settings to try, by name.
         until: Only answers before this time.
-        retrieval: Where candidates come from; None: the towers.
+        retrievals: Where the candidates of some of them come from; the others': the towers.
+        gone_at: When items were sold or withdrawn, by item id. Without it, slates that show what
+            sells soon look worse than they are.
     """
     catalogue = Catalogue(bundle)
     rows = _read_answers(bundle, log, until)
+    gone = _find_gone(catalogue, gone_at or {})
     found = {}
     for name, slate in slates.items():
-        stages = Stages(retrieval or RetrievalSettings(), slate)
+        stages = Stages((retrievals or {}).get(name, RetrievalSettings()), slate)
         stages.check(catalogue)
-        found[name] = list(_answer(catalogue, stages, rows))
+        found[name] = list(_answer(catalogue, stages, rows, gone))
     return found
 
 
@@ -152,15 +157,24 @@ def _read_answers(bundle: Bundle, log: Path, until: datetime | None) -> list[dic
     return list(parts.to_table(columns=COLUMNS, filter=chosen).sort_by("time").to_pylist())
 
 
+def _find_gone(catalogue: Catalogue, gone_at: Mapping[str, datetime]) -> NDArray[np.float64]:
+    """[N] when each live item was gone, Unix seconds; infinite where it never was."""
+    times = (gone_at.get(item_id) for item_id in catalogue.item_ids[: catalogue.n_live])
+    return np.array([np.inf if time is None else time.timestamp() for time in times])
+
+
 def _answer(
-    catalogue: Catalogue, stages: Stages, rows: Sequence[Mapping[str, Any]]
+    catalogue: Catalogue,
+    stages: Stages,
+    rows: Sequence[Mapping[str, Any]],
+    gone: NDArray[np.float64],
 ) -> Iterator[Shown]:
     fresh = DeltaIndex(catalogue)
     for row in rows:
         user_id, now = row["user_id"], row["time"]
         request = Request(user_id=user_id, k=max(len(row["item_ids"]), 1))
         query: NDArray[np.float32] = np.array(row["query_embedding"], dtype=np.float32)
-        pool = Pool(catalogue, fresh, None, request, now)
+        pool = Pool(catalogue, fresh, gone <= now.timestamp(), request, now)
         slate = stages.answer(pool, Asked(request, row["request_id"], now, query))
         scores = pool.vectors(np.array(slate.rows, dtype=np.int64)) @ query
         score = float(scores.mean()) if len(scores) else 0.0

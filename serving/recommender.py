@@ -170,7 +170,7 @@ class Recommender:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
             ``fallback`` (None, or the reason why no query vector was used; those of ``ON_PURPOSE``
             are no failures). With ``cursor`` in the request, that of the next page, None after the
-            last one. Of a batch ``answers``, in the order of its requests.
+            last one. Of a batch ``bundle_id`` and ``answers``, in the order of its requests.
 
         Raises:
             RequestError: The request, or one of a batch, is invalid.
@@ -180,7 +180,8 @@ class Recommender:
             if is_about_item(body):
                 return self._answer_similar(parse_similar(body), started)
             if is_batch(body):
-                return {"answers": self._answer(parse_batch(body), started)}
+                answers = self._answer(parse_batch(body), started)
+                return {"bundle_id": answers[0]["bundle_id"], "answers": answers}
             return self._answer([parse_request(body)], started)[0]
 
     def similar(self, body: Any, arrived: float | None = None) -> Answer:
@@ -288,7 +289,8 @@ class Recommender:
             shown = (*plan.shown, *prediction.item_ids)
             answer["cursor"] = write_cursor(shown) if len(items) == asked.request.k else None
         if asked.request.explain:
-            why = explain(pool, asked.request, asked.now, slate.rows, query.vector)
+            vector = plan.stages.weigh(pool.catalogue, query.vector)
+            why = explain(pool, asked.request, asked.now, slate.rows, vector)
             for item, reasons, source in zip(answer["items"], why, slate.sources, strict=True):
                 item["why"] = {"source": source, **reasons}
         return answer

@@ -33,11 +33,14 @@ class RetrievalSettings(Settings):
             with its weight: with ``{towers: 8, fresh: 1, followed: 1}`` eight of ten places are
             filled by the towers. A place that a retriever cannot fill goes to the others. Without
             an answer of the query tower, ``popular`` fills all of them.
+        popularity: Weight of popularity in the towers' score: below 1, fewer slots go to the most
+            popular items. The score that is returned has this weight.
         fresh_days: How long a listing counts as fresh.
         similar_to: Of how many of the person's latest items ``similar`` finds similar ones.
     """
 
     retrievers: dict[str, NonNegativeFloat] = {TOWERS: 1.0}
+    popularity: float = Field(1.0, ge=0, le=2)
     fresh_days: PositiveFloat = 3.0
     similar_to: int = Field(3, ge=1, le=50)
 

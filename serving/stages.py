@@ -81,7 +81,7 @@ class Stages:
             asked.request,
             asked.now,
             self.slate.count_candidates(k),
-            asked.query,
+            self.weigh(pool.catalogue, asked.query),
             pool,
             self.retrieval,
             asked.about,
@@ -89,6 +89,16 @@ class Stages:
         candidates = self.retrieve(search, asked.retriever)
         candidates = self.scorer.score(search, candidates)
         return compose(self.slate, search, candidates, k, asked.request_id, asked.first)
+
+    def weigh(
+        self, catalogue: Catalogue, query: NDArray[np.float32] | None
+    ) -> NDArray[np.float32] | None:
+        """[D] a query vector with the weight of popularity in it."""
+        if query is None or self.retrieval.popularity == 1:
+            return query
+        weighed = query.copy()
+        weighed[catalogue.learned_size :] *= self.retrieval.popularity
+        return weighed
 
     def retrieve(self, search: Search, only: str = "") -> Candidates:
         """Ask the retrievers, and share the places among them."""

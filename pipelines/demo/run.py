@@ -36,7 +36,7 @@ from serving.exposure import Shown, answer_again, measure_spread
 from serving.launch import ServerHandle, launch
 from serving.pool import SELLER
 from serving.settings import RecommenderSettings, ServeSettings
-from serving.stage_settings import ExplorationSettings, SlateSettings
+from serving.stage_settings import ExplorationSettings, RetrievalSettings, SlateSettings
 
 SET_UP = "create the scenario"
 TRAIN = "train, evaluate, deploy"
@@ -48,16 +48,16 @@ TRY_SLATES = "try other slates"
 STAGES = (SET_UP, TRAIN, START_SERVER, SEND_REQUESTS, MONITOR, REFRESH, TRY_SLATES)
 """The stages whose times are shown; the three before the last take turns."""
 
+HALF_POPULARITY = "half the weight of popularity"
 SLATES = {
     "the nearest items, as served": SlateSettings(),
     "at most one item of a seller": SlateSettings(caps={SELLER: 1}),
     "diversity 0.3": SlateSettings(diversity=0.3),
     "10% of the slots explore": SlateSettings(exploration=ExplorationSettings(share=0.1)),
-    "all three": SlateSettings(
-        caps={SELLER: 1}, diversity=0.3, exploration=ExplorationSettings(share=0.1)
-    ),
+    HALF_POPULARITY: SlateSettings(),
 }
-"""Settings of the slate that are tried on the answers of the demo."""
+"""Settings that are tried on the answers of the demo."""
+RETRIEVALS = {HALF_POPULARITY: RetrievalSettings(popularity=0.5)}
 
 BACKGROUND_REQUESTS_PER_SECOND = 2.0
 """Sent while a pipeline runs beside the server, so that a swap happens under load."""
@@ -175,7 +175,9 @@ class Demo:
         has_sellers = SELLER in pq.read_schema(bundle.index / ITEMS_FILE).names
         slates = {n: s for n, s in SLATES.items() if has_sellers or SELLER not in s.caps}
         n_live = IndexManifest.read(bundle.index).n_live
-        answers = answer_again(bundle, self.home.predictions, slates, scenario.now)
+        answers = answer_again(
+            bundle, self.home.predictions, slates, scenario.now, RETRIEVALS, scenario.gone_at()
+        )
         self.slates = [
             {
                 "name": name,

@@ -97,6 +97,10 @@ class DemoScenario(Protocol):
         """The true chance that a list ends in a purchase; None where nobody knows."""
         ...
 
+    def gone_at(self) -> dict[str, datetime]:
+        """When items were sold or withdrawn, by item id."""
+        ...
+
 
 class SimulatedScenario:
     """The simulated marketplace; a step is a day."""
@@ -233,6 +237,12 @@ class SimulatedScenario:
         self._oracle = self._oracle or Oracle(self._market)
         return self._oracle.chance_of_sale(user_id, context, items, time)
 
+    def gone_at(self) -> dict[str, datetime]:
+        """When listings were sold or withdrawn."""
+        items = self._market.items_table().select(["item_id", "delisted_at"])
+        gone = items.filter(pc.is_valid(items["delisted_at"])).to_pydict()
+        return dict(zip(gone["item_id"], gone["delisted_at"], strict=True))
+
     def _write(self) -> None:
         """Write the tables, unless those on disk are up to date."""
         from simulation.history import write_tables
@@ -351,6 +361,10 @@ class ReplayScenario:
 
     def chance_of_sale(self, *_: Any) -> None:
         """Nobody knows."""
+
+    def gone_at(self) -> dict[str, datetime]:
+        """Dresses come back."""
+        return {}
 
     def _read(self, data: Path) -> tuple[pa.Table, dict[str, str], tuple[str, ...]]:
         from components.ingestion.ingest import ingest

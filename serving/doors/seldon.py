@@ -110,7 +110,7 @@ class RefitRecommender:
         except RequestError as error:
             raise SeldonMicroserviceException(str(error), reason="BAD_REQUEST") from None
         meta = {
-            "tags": {"bundle_id": answer["bundle_id"], "fallback": answer["fallback"] or ""},
+            "tags": {"bundle_id": answer["bundle_id"], "fallback": answer.get("fallback") or ""},
             "metrics": self.metrics(),
         }
         response = {"jsonData": answer, "meta": meta}

@@ -2,7 +2,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from serving.exposure import Shown, Spread, measure_spread, try_slates
+from serving.exposure import Shown, Spread, answer_again, measure_spread, try_slates
 from serving.stage_settings import SlateSettings
 from tests.serving import tiny
 from tests.serving.tiny import AS_OF, NOW, ids
@@ -53,5 +53,8 @@ def test_other_slates_are_tried_on_the_answers_of_a_log(serve, bundle, tmp_path)
     assert found["explored"].repetition < served.repetition
     assert found["explored"].score < served.score
     assert found["diverse"].score <= served.score
+    gone = dict.fromkeys(ids(answers[0][1]), AS_OF)
+    without = answer_again(bundle, tmp_path / "log", slates, gone_at=gone)
+    assert not {i for one in without["explored"] for i in one.item_ids} & gone.keys()
     assert try_slates(bundle, tmp_path / "log", slates, until=AS_OF)["served"].coverage is None
     assert try_slates(bundle, tmp_path / "none", slates)["served"].coverage is None

@@ -122,6 +122,22 @@ def test_a_retriever_of_another_package_is_named_by_its_dotted_name(serve):
         serve(**only("tests.serving.test_retrievers:Broken"))
 
 
+def test_the_weight_of_popularity_is_that_of_its_part_of_the_score(serve, bundle):
+    body = {"user_id": "user-3", "time": NOW, "k": 500, "explain": True}
+    whole = {i["item_id"]: i["why"] for i in serve().recommend(body)["items"]}
+    for weight in (0.0, 0.5):
+        answer = serve(retrieval={"popularity": weight}).recommend(body)
+        assert len(answer["items"]) == len(whole)
+        for item in answer["items"]:
+            parts = whole[item["item_id"]]
+            expected = parts["learned"] + weight * parts["popularity"]
+            assert item["score"] == pytest.approx(expected, abs=1e-5)
+            why = item["why"]
+            assert why["learned"] + why["popularity"] == pytest.approx(item["score"], abs=1e-5)
+        scores = [item["score"] for item in answer["items"]]
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_places_are_shared_evenly_and_go_to_others_where_one_has_nothing():
     pool = SimpleNamespace(item_id=str)
 

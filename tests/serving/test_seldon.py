@@ -126,6 +126,22 @@ def test_rest_and_grpc_give_the_same_answer(server, client, bundle):
     assert requests.post(f"{server.url}/predict", json={"jsonData": body}, timeout=10).ok
 
 
+def test_every_kind_of_request_passes_rest_and_grpc(server):
+    single = {"user_id": "user-3", "k": 3, "explain": True, "cursor": ""}
+    kinds = [
+        ({"requests": [single, {"k": 2, "personalised": False}]}, lambda a: a["answers"][0]),
+        ({"item_id": "item-7", "k": 3}, lambda a: a),
+        (single, lambda a: a),
+    ]
+    for body, first in kinds:
+        answers = [post(server, json=body).json()["jsonData"], grpc_call(server, as_value(body))]
+        assert len(ids(first(answers[0]))) == 3
+        assert ids(first(answers[0])) == ids(first(answers[1]))
+        assert answers[0]["bundle_id"] == answers[1]["bundle_id"]
+    assert answers[0]["cursor"]
+    assert answers[0]["items"][0]["why"]["source"] == "towers"
+
+
 RAW = [
     {},
     {"data": ""},

@@ -53,6 +53,9 @@ def test_the_true_chance_of_a_sale_of_a_list_is_known(scenario):
         for items in (on_sale[:1], on_sale[:10], ["item-9999999"])
     )
     assert none == 0 < few <= many < 1
+    gone = scenario.gone_at()
+    assert len(gone) + len(on_sale) == items.num_rows
+    assert max(gone.values()) < scenario.now
 
 
 def test_shoppers_do_not_react_to_a_failed_request(scenario):
