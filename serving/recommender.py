@@ -151,12 +151,6 @@ class Recommender:
         """The bundle in service."""
         return self.snapshot.bundle_id
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether its feeds were read; see ``LiveFeedSettings.unready_seconds``."""
-        most = self.settings.feeds.unready_seconds
-        return all(lag.is_ready(most) for lag in self._lags().values())
-
     def recommend(self, body: Any, arrived: float | None = None) -> Answer:
         """Answer one request, a batch of them, or a request for similar items.
 
@@ -307,12 +301,13 @@ class Recommender:
             state = "available" if towers else "not loaded"
         except RefitError as error:
             state = str(error)
+        lags, most = self._lags(), self.settings.feeds.unready_seconds
         return {
             "bundle_id": self.snapshot.bundle_id,
             "towers": state,
             "live_items": len(self.snapshot.stock),
-            "ready": self.is_ready,
-            "feeds": {feed: lag.report() for feed, lag in self._lags().items()},
+            "ready": all(lag.is_ready(most) for lag in lags.values()),
+            "feeds": {feed: lag.report() for feed, lag in lags.items()},
         }
 
     def _lags(self) -> dict[str, FeedLag]:

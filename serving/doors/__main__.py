@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import sys
 
+import uvloop
+
 from refit.errors import RefitError
 from refit.progress import log_message, set_up_logging
 from serving.doors.supervisor import Supervisor
@@ -22,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     set_up_logging()
     try:
-        asyncio.run(serve(PlainServerSettings.parse_json(options.settings)))
+        settings = PlainServerSettings.parse_json(options.settings)
+        asyncio.run(serve(settings), loop_factory=uvloop.new_event_loop)
     except RefitError as error:
         log_message(f"error: {error}")
         return error.exit_code

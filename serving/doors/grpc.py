@@ -21,6 +21,7 @@ from serving.doors.access import Certificates, Tokens
 from serving.doors.admission import Admission, Overloaded
 from serving.doors.http import Answering
 from serving.doors.protocol import inference_pb2 as messages
+from serving.doors.readiness import Readiness
 from serving.doors.settings import DoorSettings
 from serving.request import RequestError
 
@@ -40,6 +41,7 @@ class GrpcDoor:
         admission: The threads and the queue.
         settings: Bounds.
         tokens: Accepted bearer tokens; None lets everybody in.
+        readiness: Whether the recommender wants requests.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class GrpcDoor:
         admission: Admission,
         settings: DoorSettings,
         tokens: Tokens | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         self._recommender, self._admission, self._settings = recommender, admission, settings
-        self._tokens = tokens
+        self._tokens, self.readiness = tokens, readiness or Readiness()
 
     def handlers(self) -> Any:
         """The service, as a generic handler of gRPC."""
@@ -107,11 +110,11 @@ class GrpcDoor:
         return messages.ServerLiveResponse(live=True)
 
     async def _ready(self, _: Any) -> Any:
-        return messages.ServerReadyResponse(ready=True)
+        return messages.ServerReadyResponse(ready=self.readiness.ready)
 
     async def _model_ready(self, request: Any) -> Any:
         self._check_model(request.name, request.version)
-        return messages.ModelReadyResponse(ready=True)
+        return messages.ModelReadyResponse(ready=self.readiness.ready)
 
     async def _server(self, _: Any) -> Any:
         return messages.ServerMetadataResponse(name="refit", version=__version__)
@@ -166,6 +169,18 @@ class GrpcServer:
 
     def __init__(self, server: Any, health: Any) -> None:
         self._server, self._health = server, health
+        self._told: bool | None = None
+
+    async def tell(self, ready: bool) -> None:
+        """Have the health service say whether the recommender wants requests."""
+        from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+        if ready == self._told:
+            return
+        self._told = ready
+        status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
 
     async def stop(self, seconds: float) -> None:
         """Tell health checks, take no new requests, and finish those that run."""
@@ -193,7 +208,7 @@ async def start_grpc(
         UsageError: The address cannot be used.
     """
     from grpc import aio
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_health.v1 import health_pb2_grpc
     from grpc_health.v1.health import aio as health
 
     server = aio.server(
@@ -211,8 +226,6 @@ async def start_grpc(
     server.add_generic_rpc_handlers((door.handlers(),))
     servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in ("", SERVICE):
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
         if certificates is None:
             port = server.add_insecure_port(address)
@@ -222,8 +235,10 @@ async def start_grpc(
         port = 0
     if not port:
         raise UsageError(f"cannot listen on {address}: grpc_port is in use; choose another one")
+    running = GrpcServer(server, servicer)
+    await running.tell(door.readiness.ready)
     await server.start()
-    return GrpcServer(server, servicer)
+    return running
 
 
 def _credentials(certificates: Certificates) -> Any:

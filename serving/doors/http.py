@@ -32,6 +32,7 @@ from serving.doors.access import Certificates, Tokens
 from serving.doors.admission import Admission, Overloaded
 from serving.doors.connections import ARRIVED, BoundedConnection
 from serving.doors.openapi import Operation, describe_api
+from serving.doors.readiness import Readiness
 from serving.doors.servers import QuietServer, quiet_config
 from serving.doors.settings import DoorSettings
 from serving.request import RequestError
@@ -108,11 +109,6 @@ class Answering(Protocol):
         """Items similar to one."""
         ...
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether its feeds were read."""
-        ...
-
     def status(self) -> dict[str, Any]:
         """What is served now."""
         ...
@@ -127,8 +123,10 @@ class HttpDoor:
         admission: Admission,
         settings: DoorSettings,
         tokens: Tokens | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         self._recommender, self._admission, self._settings = recommender, admission, settings
+        self._readiness = readiness or Readiness()
         self._described = to_json(describe_api(OPERATIONS, needs_token=tokens is not None))
         self.app = Starlette(
             routes=self._routes(),
@@ -151,7 +149,7 @@ class HttpDoor:
             Route("/openapi.json", self._openapi),
             Route("/v2", self._server),
             Route("/v2/health/live", _live),
-            Route("/v2/health/ready", _ready),
+            Route("/v2/health/ready", self._ready),
         ]
         for path in (MODEL_PATH, VERSION_PATH):
             routes += [
@@ -245,7 +243,12 @@ class HttpDoor:
 
     async def _model_ready(self, request: Request) -> Response:
         self._check_model(request)
-        return _json(to_json({"name": self._settings.model, "ready": True}))
+        ready = self._readiness.ready
+        return _json(to_json({"name": self._settings.model, "ready": ready}), _status_of(ready))
+
+    async def _ready(self, _: Request) -> Response:
+        ready = self._readiness.ready
+        return _json(to_json({"live": True, "ready": ready}), _status_of(ready))
 
     def _check_model(self, request: Request) -> None:
         """Raise 404 unless the path names the model, and no version but the one in service."""
@@ -386,5 +389,5 @@ async def _live(_: Request) -> Response:
     return _json(b'{"live":true}')
 
 
-async def _ready(_: Request) -> Response:
-    return _json(b'{"live":true,"ready":true}')
+def _status_of(ready: bool) -> int:
+    return 200 if ready else 503

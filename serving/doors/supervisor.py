@@ -5,7 +5,7 @@ refused. It serves liveness, readiness and metrics on a port of their own, and d
 that these are answered whatever the workers do:
 
 - ``/health/live``: the supervisor runs;
-- ``/health/ready``: a worker answers requests, and has read its feeds;
+- ``/health/ready``: a worker wants requests;
 - ``/metrics``, and ``/prometheus``, as Seldon's server names it: the metrics of all workers.
 
 A worker that ends, or whose event loop shows no sign of life, is replaced.
@@ -34,8 +34,8 @@ from serving.settings import PlainServerSettings
 
 CANNOT_START = 3
 """Exit code of a worker that could not start."""
-READY, BEHIND = b"r", b"b"
-"""What a worker reports: it answers; it has not read its feeds."""
+READY, ALIVE = b"r", b"a"
+"""What a worker reports: it wants requests, or it runs but does not."""
 CHECK_SECONDS = 0.5
 STOP_SECONDS = 20.0
 QUICK_SECONDS = 10.0
@@ -48,18 +48,21 @@ class WorkerProcess:
     def __init__(self, child: ChildProcess, report: int) -> None:
         self.child, self._report = child, report
         self.beat_at: float | None = None
-        self.is_ready = False
+        self._wants_requests = False
         self.started_at = time.monotonic()
         os.set_blocking(report, False)
         asyncio.get_running_loop().add_reader(report, self._take_report)
 
-    def shows_life(self, seconds: float) -> bool:
-        """Whether it answers requests, and reported within so many seconds."""
-        return self.beat_at is not None and time.monotonic() - self.beat_at <= seconds
+    def is_ready(self, seconds: float) -> bool:
+        """Whether it wants requests, and reported within so many seconds."""
+        return self._wants_requests and self._shows_life(seconds)
 
     def is_stuck(self, seconds: float) -> bool:
         """Whether it did report, and no longer does."""
-        return self.beat_at is not None and not self.shows_life(seconds)
+        return self.beat_at is not None and not self._shows_life(seconds)
+
+    def _shows_life(self, seconds: float) -> bool:
+        return self.beat_at is not None and time.monotonic() - self.beat_at <= seconds
 
     async def wait(self) -> int:
         """Wait for its end; returns its exit code."""
@@ -73,9 +76,9 @@ class WorkerProcess:
             self.child.send_signal(number)
 
     def _take_report(self) -> None:
-        if report := os.read(self._report, 4096):
+        if reported := os.read(self._report, 4096):
             self.beat_at = time.monotonic()
-            self.is_ready = report[-1:] == READY
+            self._wants_requests = reported.endswith(READY)
         else:
             self._close()
 
@@ -202,8 +205,7 @@ class Supervisor:
         return PlainTextResponse("live\n")
 
     async def _ready(self, _: Request) -> Response:
-        workers = self._workers.values()
-        ready = [one for one in workers if one.is_ready and one.shows_life(self._patience)]
+        ready = [one for one in self._workers.values() if one.is_ready(self._patience)]
         if self._stopping.is_set():
             ready = []
         body = {"ready": len(ready), "workers": self._settings.workers}

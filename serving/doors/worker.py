@@ -17,10 +17,11 @@ import uvloop
 from refit.progress import log_message, set_up_logging
 from serving.doors.access import Certificates, Tokens
 from serving.doors.admission import Admission
-from serving.doors.grpc import GrpcDoor, start_grpc
+from serving.doors.grpc import GrpcDoor, GrpcServer, start_grpc
 from serving.doors.http import Answering, HttpDoor, make_server
 from serving.doors.metrics import Exporter
-from serving.doors.supervisor import BEHIND, CANNOT_START, READY
+from serving.doors.readiness import Readiness
+from serving.doors.supervisor import ALIVE, CANNOT_START, READY
 from serving.recommender import Recommender
 from serving.settings import CANNOT_SERVE, PlainServerSettings
 
@@ -51,6 +52,7 @@ class Worker:
         self._tokens = Tokens(door.token_file) if door.token_file else None
         self._certificates = Certificates(door) if door.certificate else None
         self._exporter = Exporter(recommender.counters)
+        self._readiness = Readiness()
 
     async def serve(self) -> None:
         """Answer requests until SIGTERM or the supervisor's end, then finish those that run."""
@@ -60,36 +62,40 @@ class Worker:
             loop.add_signal_handler(number, stop.set)
         admission = Admission(door.threads, door.queue, self._recommender.counters)
         http = make_server(
-            HttpDoor(self._recommender, admission, door, self._tokens),
+            HttpDoor(self._recommender, admission, door, self._tokens, self._readiness),
             door,
             self._recommender.counters,
             self._certificates,
         )
         grpc = await start_grpc(
-            GrpcDoor(self._recommender, admission, door, self._tokens),
+            GrpcDoor(self._recommender, admission, door, self._tokens, self._readiness),
             door,
             f"{self._settings.host}:{self._settings.grpc_port}",
             self._settings.workers > 1,
             self._certificates,
         )
         serving = asyncio.create_task(http.serve(sockets=[self._listener]))
-        beating = asyncio.create_task(self._beat(stop))
+        watching = asyncio.create_task(self._readiness.watch(self._recommender.status))
+        beating = asyncio.create_task(self._beat(stop, grpc))
         await stop.wait()
         http.should_exit = True
         await asyncio.gather(serving, grpc.stop(STOP_SECONDS))
         beating.cancel()
+        watching.cancel()
         admission.close()
         self._exporter.export()
 
-    async def _beat(self, stop: asyncio.Event) -> None:
+    async def _beat(self, stop: asyncio.Event, grpc: GrpcServer) -> None:
         while True:
+            ready = self._readiness.ready
             try:
-                os.write(self._report, READY if self._recommender.is_ready else BEHIND)
+                os.write(self._report, READY if ready else ALIVE)
             except BlockingIOError:
                 pass  # the supervisor is busy
             except OSError:  # it is gone
                 stop.set()
                 return
+            await grpc.tell(ready)
             for part in (self._tokens, self._certificates):
                 if part:
                     part.refresh()

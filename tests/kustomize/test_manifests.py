@@ -1,6 +1,5 @@
 """Properties of every overlay, checked on the golden files, so that no tool is needed."""
 
-import json
 import re
 
 import pytest
@@ -220,8 +219,9 @@ def test_the_plain_deployment_has_the_same_pods_and_parameters():
     assert option == "--settings"
     given = {one["name"]: (one["type"], one["value"]) for one in main["graph"]["parameters"]}
     types = {"STRING": str, "FLOAT": float}
-    assert json.loads(text)["recommender"] == {n: types[t](v) for n, (t, v) in given.items()}
-    named = {name.strip("$()") for _, name in given.values() if name.startswith("$(")}
+    same_settings = {name: types[kind](value) for name, (kind, value) in given.items()}
+    assert settings.recommender == RecommenderSettings.parse(same_settings)
+    named = set(re.findall(r"\$\((\w+)\)", text))
     assert named <= {one["name"] for one in recommender["env"]}
     ports = {one["name"]: one["containerPort"] for one in recommender["ports"]}
     assert (settings.http_port, settings.grpc_port, settings.health_port) == (

@@ -46,11 +46,18 @@ def _review_settings() -> str:
     return write_settings(ReviewSettings)
 
 
+def _server_settings() -> str:
+    from serving.settings import PlainServerSettings
+
+    return write_settings(PlainServerSettings)
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings": _run_settings,
     "cluster-settings": _cluster_settings,
     "review-settings": _review_settings,
     "recommender-settings": _recommender_settings,
+    "server-settings": _server_settings,
     "configs": data.write_configs,
     "contract": data.write_contract,
     "treatments": data.write_treatments,

@@ -15,6 +15,7 @@ from serving.counters import Counters
 from serving.doors.access import Certificates, Tokens
 from serving.doors.admission import Admission
 from serving.doors.http import HttpDoor, make_server
+from serving.doors.readiness import Readiness
 from serving.doors.settings import DoorSettings
 from serving.request import parse_request, parse_similar
 
@@ -49,22 +50,19 @@ class Clerk:
         items = [{"item_id": f"like-{about.item_id}-{n}", "score": 1.0} for n in range(about.k)]
         return {"request_id": "r", "bundle_id": self.bundle_id, "items": items, "fallback": None}
 
-    @property
-    def is_ready(self) -> bool:
-        return True
-
     def status(self) -> dict[str, Any]:
         return {"bundle_id": self.bundle_id, "towers": "available", "live_items": 3}
 
 
 @contextmanager
-def running(clerk: Clerk, **settings: Any) -> Iterator[int]:
+def running(clerk: Clerk, readiness: Readiness | None = None, **settings: Any) -> Iterator[int]:
     """Serve HTTP; yields the port."""
     door = DoorSettings.model_validate(settings)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     admission = Admission(door.threads, door.queue, clerk.counters)
+    tokens = Tokens(door.token_file) if door.token_file else None
     server = make_server(
-        HttpDoor(clerk, admission, door, Tokens(door.token_file) if door.token_file else None),
+        HttpDoor(clerk, admission, door, tokens, readiness),
         door,
         clerk.counters,
         Certificates(door) if door.certificate else None,

@@ -1,5 +1,6 @@
 """The HTTP door on real sockets, around a recommender that answers at once or when told."""
 
+import asyncio
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from serving.answer import RecommendationAnswer
 from serving.client import Credentials, RecommenderClient
 from serving.doors.access import Tokens
 from serving.doors.http import OPERATIONS
+from serving.doors.readiness import Readiness
 from serving.doors.settings import DoorSettings
 from serving.request import MAX_K, Request, RequestError
 from tests.serving.doors.running import Clerk, make_certificates, running
@@ -182,6 +184,26 @@ def test_other_paths_and_methods_are_refused_as_json(shared):
     ):
         response = requests.request(method, f"http://127.0.0.1:{port}{path}", timeout=10)
         assert (response.status_code, bool(response.json()["error"])) == (status, True)
+
+
+def test_a_recommender_that_wants_no_requests_is_not_ready():
+    readiness = Readiness()
+
+    async def look() -> list[bool]:
+        seen = []
+        for found in ({"ready": False}, {}, {"ready": True}, None):
+            task = asyncio.create_task(readiness.watch(lambda found=found: dict(found)))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            seen.append(readiness.ready)
+        return seen
+
+    assert asyncio.run(look()) == [False, True, True, False]
+    with running(Clerk(), readiness=readiness) as port:
+        for path in ("/v2/health/ready", "/v2/models/refit/ready"):
+            answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+            assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert requests.get(f"http://127.0.0.1:{port}/v2/health/live", timeout=10).ok
 
 
 def test_a_fault_of_ours_is_500_without_its_details(clerk):

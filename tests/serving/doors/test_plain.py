@@ -17,7 +17,7 @@ import requests
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from serving.client import Credentials, GrpcRecommenderClient, RecommenderClient
 from serving.doors.protocol import inference_pb2 as messages
-from serving.doors.supervisor import BEHIND, READY, WorkerProcess
+from serving.doors.supervisor import ALIVE, READY, WorkerProcess
 from serving.launch import ServerHandle, launch
 from serving.prediction_log import recover
 from serving.request import PastEvent, Request, RequestError
@@ -344,11 +344,11 @@ def test_a_worker_that_has_not_read_its_feeds_is_alive_and_not_ready():
     async def report() -> None:
         reading, writing = os.pipe()
         worker = WorkerProcess(SimpleNamespace(returncode=None), reading)
-        for sign, ready in ((BEHIND, False), (READY, True), (READY + BEHIND, False)):
+        for sign, ready in ((ALIVE, False), (READY, True), (READY + ALIVE, False)):
             os.write(writing, sign)
             await asyncio.sleep(0.05)
             assert worker.shows_life(60)
-            assert worker.is_ready is ready
+            assert worker.is_ready(60) is ready
         os.close(writing)
         await asyncio.sleep(0.05)
 
