@@ -46,6 +46,7 @@ def serve(
 
       refit serve --http-port 0 --registry s3://bucket/refit
     """
+    from serving.feeds.settings import LiveFeedSettings
     from serving.launch import launch
     from serving.settings import RecommenderSettings, ServeSettings
 
@@ -54,7 +55,7 @@ def serve(
         recommender=RecommenderSettings(
             registry=place.registry,
             log_folder=place.predictions,
-            stock_folder=place.stock,
+            feeds=LiveFeedSettings(stock=str(place.stock), activity=str(place.activity)),
             poll_seconds=poll_seconds,
             allow_replay=allow_replay,
         ),
