@@ -70,7 +70,7 @@ def serve(
     given = {
         "registry": place.registry,
         "log_folder": place.predictions,
-        "stock_folder": place.stock,
+        "feeds": {"stock": str(place.stock), "activity": str(place.activity)},
         "poll_seconds": poll_seconds,
         "allow_replay": allow_replay,
     }
@@ -109,6 +109,8 @@ def _read_recommender(path: Path | None, given: Mapping[str, Any]) -> "Recommend
     except FileNotFoundError:
         raise UsageError(f"there is no recommender file {str(path)!r}") from None
     values = {**given, **document.values}
+    if isinstance(feeds := document.values.get("feeds"), Mapping):
+        values["feeds"] = {**given["feeds"], **feeds}
     return RecommenderSettings.parse(values, document.places, document.source)
 
 

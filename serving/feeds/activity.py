@@ -57,6 +57,11 @@ class ActivityEvent(FeedLine):
         return self.event_time
 
     @property
+    def key(self) -> str:
+        """The person."""
+        return self.user_id
+
+    @property
     def contract_type(self) -> EventType | None:
         """The event type of the contract; None for an impression, which is no event."""
         if self.event_type == IMPRESSION:

@@ -6,9 +6,9 @@ process that was killed builds the same again, and nothing is lost. What is buil
 does not depend on their order, nor on how often a line is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -58,6 +58,18 @@ class LiveFeed(Protocol):
     @property
     def gaps(self) -> int:
         """How often lines were gone before they were read."""
+        ...
+
+    @property
+    def positions(self) -> Mapping[str, Any]:
+        """Where it goes on, as JSON values by file or partition; for ``resume``."""
+        ...
+
+    def resume(self, positions: Mapping[str, Any]) -> None:
+        """Go on from earlier positions; what has changed since is read from its start.
+
+        Call it before the first line is read. Servers do not: what they know is rebuilt.
+        """
         ...
 
     def close(self) -> None:

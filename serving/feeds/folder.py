@@ -7,10 +7,10 @@ length, is read from its start.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from refit.progress import log_message
 from serving.feeds.feed import MAX_LINE_BYTES, Line, Position
@@ -62,6 +62,7 @@ class FolderFeed:
     folder: str | Path
     gaps: int = 0
     _files: dict[_FileId, _OpenFile] = field(default_factory=dict)
+    _resumed: dict[str, Any] = field(default_factory=dict)
 
     def read(self) -> Iterator[Line]:
         """The lines since the last call, file by file in the order of their names.
@@ -83,6 +84,18 @@ class FolderFeed:
         files = self._files.values()
         return sum(max(one.size - max(one.offset, one.seen), 0) for one in files)
 
+    @property
+    def positions(self) -> dict[str, Any]:
+        """Offset and first bytes of each file, by its name."""
+        return {
+            one.path.name: {"offset": one.offset, "head": one.head.hex()}
+            for one in self._files.values()
+        }
+
+    def resume(self, positions: Mapping[str, Any]) -> None:
+        """Go on from earlier positions; a file that begins otherwise is read from its start."""
+        self._resumed.update(positions)
+
     def close(self) -> None:
         """Close the files."""
         for one in self._files.values():
@@ -96,7 +109,7 @@ class FolderFeed:
                 state = path.stat()
                 name = (state.st_dev, state.st_ino)
                 if name not in self._files:
-                    self._files[name] = _OpenFile(path, path.open("rb"))
+                    self._files[name] = self._open(path)
             except OSError as error:
                 log_message(f"feed: {path} cannot be read: {error}")
                 continue
@@ -104,6 +117,16 @@ class FolderFeed:
             there.add(name)
         for name in self._files.keys() - there:
             self._files[name].gone_at = self._files[name].gone_at or time.monotonic()
+
+    def _open(self, path: Path) -> _OpenFile:
+        one, known = _OpenFile(path, path.open("rb")), self._resumed.pop(path.name, None)
+        if known is not None and one.size >= known["offset"]:
+            one.offset, head = known["offset"], bytes.fromhex(known["head"])
+            if one.read_head().startswith(head):
+                one.head = head
+            else:
+                one.offset = 0
+        return one
 
     def _forget_removed(self) -> None:
         for name, one in list(self._files.items()):

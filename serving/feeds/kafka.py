@@ -7,7 +7,7 @@ compacted topic forgets a key, says nothing.
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    Producer,
     TopicPartition,
 )
 
@@ -46,6 +47,15 @@ _SETTINGS: Mapping[str, Any] = {
     "queued.max.messages.kbytes": 16_384,
     "log_level": 0,
 }
+_WRITER_SETTINGS: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "delivery.timeout.ms": 5000,
+    "linger.ms": 2,
+    "allow.auto.create.topics": False,
+    "reconnect.backoff.max.ms": 1000,
+    "log_level": 0,
+}
+DELIVERY_SECONDS = 6.0
 _OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
 
 
@@ -72,6 +82,7 @@ class KafkaFeed:
         self._buffer: deque[Message] = deque()
         self._look_at = 0.0
         self._was_read = False
+        self._resumed: dict[str, int] = {}
         self.gaps = 0
         try:
             self._consumer = Consumer({**properties, **_SETTINGS, "bootstrap.servers": servers})
@@ -85,9 +96,7 @@ class KafkaFeed:
         Raises:
             UsageError: The address or the file of properties is malformed.
         """
-        servers, _, topic = address.removeprefix("kafka://").partition("/")
-        if not servers or not topic or "/" in topic:
-            raise UsageError(f"{address!r} must be kafka://host:port,host:port/topic")
+        servers, topic = split_address(address)
         return cls(servers, topic, since, read_properties(properties))
 
     def read(self) -> Iterator[Line]:
@@ -116,6 +125,15 @@ class KafkaFeed:
                 return None
             behind += max(known[1] - max(offset, known[0], 0), 0)
         return behind
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The next offset of each partition."""
+        return {f"{self._topic}/{n}": offset for n, offset in self._offsets.items() if offset >= 0}
+
+    def resume(self, positions: Mapping[str, Any]) -> None:
+        """Go on from earlier positions; one that is gone is read from the partition's start."""
+        self._resumed = dict(positions)
 
     def close(self) -> None:
         """Disconnect."""
@@ -187,6 +205,10 @@ class KafkaFeed:
             if start.error is not None:
                 raise KafkaException(start.error)
             offsets[start.partition] = start.offset if start.offset >= 0 else high
+            resumed = self._resumed.get(f"{self._topic}/{start.partition}")
+            if resumed is not None:
+                offsets[start.partition] = resumed
+                continue
             if low > 0 and start.offset == low:
                 self.gaps += 1
                 log_message(
@@ -203,6 +225,75 @@ class KafkaFeed:
 
     def _unreachable(self, why: str) -> ServiceUnreachable:
         return ServiceUnreachable(f"the topic {self._topic} at {self._servers}: {why}")
+
+
+class KafkaWriter:
+    """Writes lines to a topic; see ``serving.feeds.writing.FeedWriter``.
+
+    Args:
+        servers: ``host:port,host:port``.
+        topic: The topic.
+        properties: Further settings of the client.
+
+    Raises:
+        UsageError: The client does not take the properties.
+    """
+
+    def __init__(self, servers: str, topic: str, properties: Mapping[str, str]) -> None:
+        self._servers, self._topic = servers, topic
+        settings = {**properties, **_WRITER_SETTINGS, "bootstrap.servers": servers}
+        try:
+            self._producer = Producer(settings)
+        except KafkaException as error:
+            raise UsageError(f"feeds.kafka_properties: {error.args[0].str()}") from None
+
+    @classmethod
+    def at(cls, address: str, properties: str) -> Self:
+        """Open the topic of an address.
+
+        Raises:
+            UsageError: The address or the file of properties is malformed.
+        """
+        return cls(*split_address(address), read_properties(properties))
+
+    def append(self, lines: Sequence[tuple[str, bytes]]) -> None:
+        """Write lines by their keys, and wait until the brokers have all of them.
+
+        Raises:
+            ServiceUnreachable: They do not; some lines may have arrived, so send all again.
+        """
+        failures: list[str] = []
+
+        def note(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failures.append(error.str())
+
+        try:
+            for key, content in lines:
+                self._producer.produce(self._topic, content, key, on_delivery=note)
+                self._producer.poll(0)
+        except (KafkaException, BufferError) as error:
+            failures.append(str(error))
+        waiting = self._producer.flush(DELIVERY_SECONDS)
+        if failures or waiting:
+            why = failures[0] if failures else f"{waiting} lines are not acknowledged"
+            raise ServiceUnreachable(f"the topic {self._topic} at {self._servers}: {why}")
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._producer.flush(DELIVERY_SECONDS)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Servers and topic of ``kafka://host:port,host:port/topic``.
+
+    Raises:
+        UsageError: It is malformed.
+    """
+    servers, _, topic = address.removeprefix("kafka://").partition("/")
+    if not servers or not topic or "/" in topic:
+        raise UsageError(f"{address!r} must be kafka://host:port,host:port/topic")
+    return servers, topic
 
 
 def _as_line(content: bytes | None, position: Position) -> Line | None:

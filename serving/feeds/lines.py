@@ -60,6 +60,11 @@ class FeedLine(BaseModel):
         """When it happened."""
         raise NotImplementedError
 
+    @property
+    def key(self) -> str:
+        """What it is about: lines of one key stay in order."""
+        raise NotImplementedError
+
 
 def parse_line[T: FeedLine](kind: type[T], line: Line, latest: datetime | None) -> T:
     """Read a line.
@@ -127,6 +132,15 @@ class FeedReader[T: FeedLine]:
             self.lag.failed()
             raise
         self.lag.looked(self.feed.behind, self.feed.gaps)
+
+    def parsed(self) -> Iterator[T]:
+        """Every line since the last call that keeps the contract.
+
+        Raises:
+            ServiceUnreachable: The feed does not answer.
+        """
+        for parsed, _ in self._parse():
+            yield parsed
 
     def _use_all(self, use: Callable[[T, Line], None]) -> None:
         for parsed, line in self._parse():

@@ -44,6 +44,11 @@ class StockChange(FeedLine):
         return self.at
 
     @property
+    def key(self) -> str:
+        """The listing, by which a topic may be compacted."""
+        return self.item_id
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """What the line says of the listing; a null is a value that is missing."""
         named = {name: getattr(self, name) for name in self.model_fields_set - _OF_EVERY_LINE}

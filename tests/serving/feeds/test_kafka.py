@@ -4,6 +4,7 @@ import json
 import time
 from datetime import UTC, datetime
 
+import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
@@ -11,7 +12,10 @@ from confluent_kafka.admin import NewPartitions
 from refit.errors import ServiceUnreachable, UsageError
 from serving.feeds import kafka as kafka_module
 from serving.feeds.feed import MAX_LINE_BYTES, Position
+from serving.feeds.intake import open_intakes
 from serving.feeds.kafka import KafkaFeed
+from serving.feeds.landing import main
+from serving.feeds.settings import LiveFeedSettings
 from serving.processes import free_port
 from tests.kafka.broker import Broker
 from tests.serving import tiny
@@ -209,6 +213,36 @@ def test_addresses_properties_and_topics_that_are_wrong_are_clear_errors(broker,
     with pytest.raises(ServiceUnreachable, match="the topic t at"):
         list(feed.read())
     feed.close()
+
+
+def test_what_is_accepted_is_on_the_topic_in_the_order_of_each_key(broker, open_feed):
+    address = broker.make_topic("intake", 3)
+    intake = open_intakes(LiveFeedSettings(stock=address), has_now=False)["stock"]
+    lines = [{**NEW, "item_id": f"m{n % 5}", "price": n} for n in range(500)]
+    counts = intake.accept([json.dumps(line).encode() for line in lines])
+    assert (counts.accepted, counts.refused) == (500, 0)
+    read = [json.loads(line.content) for line in open_feed(address).read()]
+    for item in range(5):
+        prices = [line["price"] for line in read if line["item_id"] == f"m{item}"]
+        assert prices == sorted(prices)
+        assert len(prices) == 100
+    intake.close()
+
+
+def test_landing_goes_on_where_it_was(broker, tmp_path):
+    address = broker.make_topic("activity", 2)
+
+    def event(number: int) -> dict:
+        time = datetime(2024, 5, 1, 10, number, tzinfo=UTC).isoformat()
+        return {"user_id": "u", "item_id": f"i{number}", "event_type": "view", "event_time": time}
+
+    for number in range(4):
+        write(broker, "activity", event(number), partition=number % 2)
+        if number % 2:
+            main(["--activity", address, "--to", str(tmp_path)])
+    parts = [pq.read_table(path).to_pylist() for path in (tmp_path / "events").glob("*.parquet")]
+    assert [len(part) for part in parts] == [2, 2]
+    assert {row["item_id"] for part in parts for row in part} == {"i0", "i1", "i2", "i3"}
 
 
 def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(broker, serve, until):
