@@ -39,6 +39,18 @@ class RecommendationAnswer(BaseModel):
     )
 
 
+class TakenLines(BaseModel):
+    """What became of lines of a feed that came as a request."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    accepted: int = Field(description="Lines that are in the feed now.")
+    refused: int = Field(description="Lines that break the contract; they are not in the feed.")
+    reasons: list[tuple[int, str]] = Field(
+        description="Of the first refused lines, number, from 0, and reason."
+    )
+
+
 class ServiceStatus(BaseModel):
     """What is served now."""
 

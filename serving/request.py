@@ -133,6 +133,16 @@ class SimilarRequest(_Part):
         return Request.model_construct(**values | {"exclude": [*self.exclude, item_id]})
 
 
+class FeedLines(_Part):
+    """Lines of a feed.
+
+    Attributes:
+        lines: Each as it stands in the feed; see ``serving.feeds.stock`` and ``activity``.
+    """
+
+    lines: list[dict[str, Any]]
+
+
 class BatchRequest(_Part):
     """Several requests, which are answered together.
 
@@ -160,6 +170,15 @@ def parse_request(body: Any) -> Request:
         RequestError: It is malformed, too large or wrongly typed; the first faults are listed.
     """
     return _parse(Request, body)
+
+
+def parse_lines(body: Any) -> FeedLines:
+    """Read lines of a feed from parsed JSON.
+
+    Raises:
+        RequestError: As ``parse_request``.
+    """
+    return _parse(FeedLines, body)
 
 
 def parse_similar(body: Any) -> SimilarRequest:

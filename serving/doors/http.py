@@ -9,7 +9,7 @@ Metrics beside the recommender's: ``refit_shed_requests`` (answered 429), ``refi
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,8 +24,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refit import __version__
+from refit.errors import ServiceUnreachable, UsageError
 from serving import request as requests
-from serving.answer import RecommendationAnswer, ServiceStatus
+from serving.answer import RecommendationAnswer, ServiceStatus, TakenLines
 from serving.counters import Counters
 from serving.doors import inference
 from serving.doors.access import Certificates, Tokens
@@ -35,6 +36,7 @@ from serving.doors.openapi import Operation, describe_api
 from serving.doors.readiness import Readiness
 from serving.doors.servers import QuietServer, quiet_config
 from serving.doors.settings import DoorSettings
+from serving.feeds.intake import Intake
 from serving.request import RequestError
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
@@ -114,6 +116,12 @@ class Answering(Protocol):
         ...
 
 
+def _describe_intake(feed: str) -> Operation:
+    summary = f"Lines of the {feed} feed; sending them again does no harm"
+    refusals = (*ASKS, 503)
+    return Operation("POST", f"/feeds/{feed}", summary, TakenLines, requests.FeedLines, refusals)
+
+
 class HttpDoor:
     """The ASGI application around one recommender."""
 
@@ -124,15 +132,18 @@ class HttpDoor:
         settings: DoorSettings,
         tokens: Tokens | None = None,
         readiness: Readiness | None = None,
+        intakes: Mapping[str, Intake] | None = None,
     ) -> None:
         self._recommender, self._admission, self._settings = recommender, admission, settings
-        self._readiness = readiness or Readiness()
-        self._described = to_json(describe_api(OPERATIONS, needs_token=tokens is not None))
+        self._readiness, self._intakes = readiness or Readiness(), dict(intakes or {})
+        operations = (*OPERATIONS, *map(_describe_intake, self._intakes))
+        self._described = to_json(describe_api(operations, needs_token=tokens is not None))
         self.app = Starlette(
             routes=self._routes(),
             middleware=self._middleware(tokens),
             exception_handlers={
-                RequestError: partial(_refuse, 400),
+                UsageError: partial(_refuse, 400),
+                ServiceUnreachable: partial(_refuse, 503),
                 Overloaded: self._shed,
                 HTTPException: _refuse_http,
                 ClientDisconnect: _forget,
@@ -147,6 +158,10 @@ class HttpDoor:
             Route("/similar", self._similar, methods=["POST"]),
             Route("/status", self._status),
             Route("/openapi.json", self._openapi),
+            *(
+                Route(f"/feeds/{feed}", partial(self._take, intake), methods=["POST"])
+                for feed, intake in self._intakes.items()
+            ),
             Route("/v2", self._server),
             Route("/v2/health/live", _live),
             Route("/v2/health/ready", self._ready),
@@ -182,6 +197,15 @@ class HttpDoor:
 
     async def _similar(self, request: Request) -> Response:
         return await self._ask(request, self._recommender.similar)
+
+    async def _take(self, intake: Intake, request: Request) -> Response:
+        body = await self._read(request)
+
+        def take() -> bytes:
+            lines = requests.parse_lines(self._parse(body)).lines
+            return to_json(intake.accept([to_json(line) for line in lines]))
+
+        return _json(await self._admission.run(take))
 
     async def _ask(self, request: Request, ask: Callable[..., dict[str, Any]]) -> Response:
         body = await self._read(request)

@@ -19,6 +19,7 @@ REFUSALS = {
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
     429: "Too many requests wait already; try again after `Retry-After` seconds.",
+    503: "The feed cannot be written; send all lines again.",
 }
 
 

@@ -31,6 +31,9 @@ class DoorSettings(Settings):
             without a certificate nobody gets in.
         allowed_origins: Web pages that may call from a browser (CORS), such as
             ``https://shop.example.org``; by default none may.
+        intake: Take lines of the feeds as requests, at ``/feeds/stock`` and ``/feeds/activity``.
+            They change what everybody is shown, so that this needs ``token_file`` or
+            ``client_authority``.
         stuck_seconds: A worker process that shows no sign of life for so long is replaced.
     """
 
@@ -48,6 +51,7 @@ class DoorSettings(Settings):
     key: Path | None = None
     client_authority: Path | None = None
     allowed_origins: tuple[str, ...] = ()
+    intake: bool = False
     stuck_seconds: float = Field(20.0, gt=2)
 
     @model_validator(mode="after")
@@ -56,6 +60,8 @@ class DoorSettings(Settings):
             raise ValueError("certificate and key need each other")
         if self.client_authority and not self.certificate:
             raise ValueError("client_authority needs certificate and key")
+        if self.intake and not (self.token_file or self.client_authority):
+            raise ValueError("intake needs token_file or client_authority")
         if "*" in self.allowed_origins:
             raise ValueError("allowed_origins names the pages that may call; '*' is not one")
         return self

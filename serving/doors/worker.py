@@ -22,6 +22,7 @@ from serving.doors.http import Answering, HttpDoor, make_server
 from serving.doors.metrics import Exporter
 from serving.doors.readiness import Readiness
 from serving.doors.supervisor import ALIVE, CANNOT_START, READY
+from serving.feeds.intake import Intake, open_intakes
 from serving.recommender import Recommender
 from serving.settings import CANNOT_SERVE, PlainServerSettings
 
@@ -61,8 +62,9 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         admission = Admission(door.threads, door.queue, self._recommender.counters)
+        intakes = self._open_intakes()
         http = make_server(
-            HttpDoor(self._recommender, admission, door, self._tokens, self._readiness),
+            HttpDoor(self._recommender, admission, door, self._tokens, self._readiness, intakes),
             door,
             self._recommender.counters,
             self._certificates,
@@ -83,7 +85,16 @@ class Worker:
         beating.cancel()
         watching.cancel()
         admission.close()
+        for intake in intakes.values():
+            intake.close()
         self._exporter.export()
+
+    def _open_intakes(self) -> dict[str, Intake]:
+        if not self._settings.door.intake:
+            return {}
+        recommender = self._settings.recommender
+        feeds = recommender.feeds.model_copy(update={"stock": recommender.stock_feed})
+        return open_intakes(feeds, has_now=not recommender.allow_replay)
 
     async def _beat(self, stop: asyncio.Event, grpc: GrpcServer) -> None:
         while True:

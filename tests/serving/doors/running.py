@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from serving.doors.admission import Admission
 from serving.doors.http import HttpDoor, make_server
 from serving.doors.readiness import Readiness
 from serving.doors.settings import DoorSettings
+from serving.feeds.intake import Intake
 from serving.request import parse_request, parse_similar
 
 
@@ -55,14 +56,19 @@ class Clerk:
 
 
 @contextmanager
-def running(clerk: Clerk, readiness: Readiness | None = None, **settings: Any) -> Iterator[int]:
+def running(
+    clerk: Clerk,
+    readiness: Readiness | None = None,
+    intakes: Mapping[str, Intake] | None = None,
+    **settings: Any,
+) -> Iterator[int]:
     """Serve HTTP; yields the port."""
     door = DoorSettings.model_validate(settings)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     admission = Admission(door.threads, door.queue, clerk.counters)
     tokens = Tokens(door.token_file) if door.token_file else None
     server = make_server(
-        HttpDoor(clerk, admission, door, tokens, readiness),
+        HttpDoor(clerk, admission, door, tokens, readiness, intakes),
         door,
         clerk.counters,
         Certificates(door) if door.certificate else None,

@@ -17,6 +17,9 @@ from serving.doors.access import Tokens
 from serving.doors.http import OPERATIONS
 from serving.doors.readiness import Readiness
 from serving.doors.settings import DoorSettings
+from serving.feeds.folder import FolderFeed
+from serving.feeds.intake import MOST_LINES, open_intakes
+from serving.feeds.settings import LiveFeedSettings
 from serving.request import MAX_K, Request, RequestError
 from tests.serving.doors.running import Clerk, make_certificates, running
 from tests.serving.malformed import MALFORMED
@@ -91,6 +94,30 @@ def test_items_similar_to_one_have_a_route_of_their_own(shared):
     refused = post(port, "/similar", json={"k": 2})
     assert refused.status_code == 400
     assert "item_id" in refused.json()["error"]
+
+
+def test_lines_of_a_feed_are_taken_from_those_who_may_send_them(tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    stock = tmp_path / "stock"
+    intakes = open_intakes(LiveFeedSettings(stock=str(stock)))
+    sold = {"item_id": "i1", "change": "sold", "at": "2026-05-01T10:00:00Z"}
+    lines = {"lines": [sold, {**sold, "change": "lost"}]}
+    with running(Clerk(), None, intakes, intake=True, token_file=token) as port:
+        assert post(port, "/feeds/stock", json=lines).status_code == 401
+        head = {"Authorization": f"Bearer {TOKEN}"}
+        taken = post(port, "/feeds/stock", json=lines, headers=head)
+        assert taken.json()["accepted"] == taken.json()["refused"] == 1
+        assert taken.json()["reasons"][0][0] == 1
+        assert post(port, "/feeds/stock", json={"line": []}, headers=head).status_code == 400
+        assert post(port, "/feeds/activity", json=lines, headers=head).status_code == 404
+        many = {"lines": [{}] * (MOST_LINES + 1)}
+        refused = post(port, "/feeds/stock", json=many, headers=head)
+        assert refused.status_code == 400
+        assert "send at most" in refused.json()["error"]
+    assert [json.loads(line.content) for line in FolderFeed(stock).read()] == [sold]
+    with pytest.raises(UsageError, match="intake needs token_file"):
+        DoorSettings.parse({"intake": True})
 
 
 def test_every_described_operation_is_there(shared):
