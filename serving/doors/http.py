@@ -8,7 +8,6 @@ Metrics beside the recommender's: ``refit_shed_requests`` (answered 429), ``refi
 (by ``reason``), ``refit_unauthorized_requests``.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -31,6 +30,7 @@ from serving.counters import Counters
 from serving.doors import inference
 from serving.doors.access import Certificates, Tokens
 from serving.doors.admission import Admission, Overloaded
+from serving.doors.body import read_body
 from serving.doors.connections import ARRIVED, BoundedConnection
 from serving.doors.openapi import Operation, describe_api
 from serving.doors.readiness import Readiness
@@ -199,7 +199,7 @@ class HttpDoor:
         return await self._ask(request, self._recommender.similar)
 
     async def _take(self, intake: Intake, request: Request) -> Response:
-        body = await self._read(request)
+        body = await read_body(request, self._settings)
 
         def take() -> bytes:
             lines = requests.parse_lines(self._parse(body)).lines
@@ -208,7 +208,7 @@ class HttpDoor:
         return _json(await self._admission.run(take))
 
     async def _ask(self, request: Request, ask: Callable[..., dict[str, Any]]) -> Response:
-        body = await self._read(request)
+        body = await read_body(request, self._settings)
         arrived = request.scope["state"].get(ARRIVED)
 
         def answer() -> bytes:
@@ -218,7 +218,7 @@ class HttpDoor:
 
     async def _infer(self, request: Request) -> Response:
         self._check_model(request)
-        body = await self._read(request)
+        body = await read_body(request, self._settings)
         arrived = request.scope["state"].get(ARRIVED)
         return _json(await self._admission.run(self._answer_inference, body, arrived))
 
@@ -283,43 +283,6 @@ class HttpDoor:
         if named.get("version", served) != served:
             raise HTTPException(404, f"this version is not served; {served} is")
 
-    async def _read(self, request: Request) -> bytes:
-        """The body, within its bounds of type, size and time.
-
-        Raises:
-            HTTPException: It breaks one (408, 413, 415).
-        """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HTTPException(415, "send the request as a JSON body, as application/json")
-        limit = self._settings.max_body_bytes
-        # Uvicorn refuses a length that is not a number.
-        if int(request.headers.get("content-length", 0)) > limit:
-            raise self._too_large()
-        message = await _receive(request, self._settings.body_seconds)
-        if not message.get("more_body"):
-            body = message["body"]
-        else:
-            body = await self._read_rest(request, message["body"])
-        if len(body) > limit:
-            raise self._too_large()
-        return bytes(body)
-
-    async def _read_rest(self, request: Request, start: bytes) -> bytearray:
-        body = bytearray(start)
-        until = asyncio.get_running_loop().time() + self._settings.body_seconds
-        while len(body) <= self._settings.max_body_bytes:
-            left = until - asyncio.get_running_loop().time()
-            message = await _receive(request, left)
-            body += message["body"]
-            if not message.get("more_body"):
-                break
-        return body
-
-    def _too_large(self) -> HTTPException:
-        reason = f"the body is larger than {self._settings.max_body_bytes} bytes"
-        return HTTPException(413, reason, headers={"connection": "close"})
-
     async def _shed(self, _: Request, error: Exception) -> Response:
         response = await _refuse(429, _, error)
         response.headers["retry-after"] = str(self._settings.retry_after_s)
@@ -367,24 +330,6 @@ def _authorization(scope: Scope) -> bytes:
         if name == b"authorization":
             return bytes(value)
     return b""
-
-
-async def _receive(request: Request, seconds: float) -> Any:
-    """The next part of a body.
-
-    Raises:
-        HTTPException: It took too long (408).
-        ClientDisconnect: The client has left.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            message = await request.receive()
-    except TimeoutError:
-        reason = "the body of the request took too long"
-        raise HTTPException(408, reason, headers={"connection": "close"}) from None
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    return message
 
 
 def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
