@@ -213,20 +213,23 @@ class Catalogue:
             return np.empty(0, dtype=np.int64)
         return np.argsort(self.index.vectors[:, self.learned_size], kind="stable")
 
-    def past_events(self, request: Request) -> list[PastEvent]:
+    def past_events(self, request: Request, recent: RecentEvents = NOTHING) -> list[PastEvent]:
         """A person's events, the latest first, without hides.
 
-        They are the request's own history if it has one, else the stored one.
+        They are the request's own history if it has one, else what is stored and what is recent.
         """
-        if request.history is None:
-            return [
-                PastEvent.model_construct(
-                    item_id=self.item_ids[row], event_type=EventType(kind), event_time=time
-                )
-                for row, kind, time in self.histories.events(request.user_id)
-            ]
-        latest = sorted(request.history, key=lambda event: event.event_time, reverse=True)
-        return [event for event in latest if event.event_type is not EventType.HIDE]
+        if request.history is not None:
+            latest = sorted(request.history, key=lambda event: event.event_time, reverse=True)
+            return [event for event in latest if event.event_type is not EventType.HIDE]
+        stored = self.histories.events(request.user_id)
+        ended = stored[0][2].timestamp() if stored else -np.inf
+        told = zip(recent.item_ids, recent.types, recent.times, strict=True)
+        events = [(i, k, datetime.fromtimestamp(at, UTC)) for i, k, at in told if at > ended]
+        events += [(self.item_ids[row], kind, time) for row, kind, time in stored]
+        return [
+            PastEvent.model_construct(item_id=i, event_type=EventType(kind), event_time=time)
+            for i, kind, time in events
+        ]
 
     def bought_by(self, user_id: str | None) -> list[str]:
         """Ids of what a person bought, of those items of which the bundle has more than the id."""

@@ -69,10 +69,10 @@ def _read_history(
     spec, catalogue = pool.catalogue.features.spec, pool.catalogue
     known = [
         (event, vector)
-        for event in catalogue.past_events(request)
+        for event in catalogue.past_events(request, pool.recent)
         if (vector := _content_of(pool, event.item_id)) is not None
     ]
-    if not spec.history_within_visit:
+    if not spec.history_within_visit and not pool.reads_running_visit:
         times = np.array([event.event_time.timestamp() for event, _ in known], dtype=np.float64)
         known = known[count_running_visit(times, now, spec.visit_gap_minutes) :]
     vectors = {event.item_id: vector for event, vector in known[: spec.history_length]}

@@ -47,6 +47,7 @@ class Pool:
         request: The request.
         now: When it is answered.
         recent: What the person did since the bundle's histories ended.
+        reads_running_visit: Whether the query tower reads the running visit in any case.
 
     Attributes:
         eligible: [N] which of the bundle's items may be shown; None when all may.
@@ -62,8 +63,10 @@ class Pool:
         request: Request,
         now: datetime,
         recent: RecentEvents = NOTHING_RECENT,
+        reads_running_visit: bool = False,
     ) -> None:
-        self.catalogue, self.fresh = catalogue, fresh
+        self.catalogue, self.fresh, self.recent = catalogue, fresh, recent
+        self.reads_running_visit = reads_running_visit
         query = RequestQuery(catalogue, self.fresh, request, now, recent)
         rows = catalogue.rules.find_eligible(IndexRows(catalogue, gone), query)
         self.eligible = _only(rows.eligible)

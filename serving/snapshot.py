@@ -81,8 +81,8 @@ class ServingSnapshot:
 
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
-        recent = self.recent(request, now)
-        return Pool(self.catalogue, self.stock.fresh, self.stock.gone, request, now, recent)
+        recent, reads = self.recent(request, now), self.reads_running_visit
+        return Pool(self.catalogue, self.stock.fresh, self.stock.gone, request, now, recent, reads)
 
     def recent(self, request: Request, now: datetime) -> RecentEvents:
         """What the person of a request did lately.

@@ -1,7 +1,7 @@
 """More of the sellers whom the person follows: whose items they have bought, liked or carted.
 
-As far as the bundle and the request's own history know the sellers. The nearest to the person come
-first.
+As far as the bundle, the activity feed and the request's own history tell. The nearest to the
+person come first.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ def retrieve(search: Search) -> Found:
 def find_followed(search: Search) -> set[str]:
     """Ids of the sellers of what the person bought, liked, carted or made an offer for."""
     catalogue = search.catalogue
-    events = catalogue.past_events(search.request)
+    events = catalogue.past_events(search.request, search.pool.recent)
     items = [event.item_id for event in events if event.event_type in FOLLOWS]
-    items += catalogue.bought_by(search.request.user_id)
+    items += [*catalogue.bought_by(search.request.user_id), *search.pool.recent.bought]
     return {seller for item in items if (seller := search.pool.seller_of(item)) is not None}
 
 

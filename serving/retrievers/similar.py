@@ -12,7 +12,8 @@ from serving.retrieval import Search
 
 def retrieve(search: Search) -> Found:
     """Find the items that are most similar to any of the given ones, without these."""
-    own = [event.item_id for event in search.catalogue.past_events(search.request)]
+    events = search.catalogue.past_events(search.request, search.pool.recent)
+    own = [event.item_id for event in events]
     items = search.about or tuple(dict.fromkeys(own))[: search.settings.similar_to]
     best: dict[int, float] = {}
     for item in items:

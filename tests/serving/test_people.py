@@ -154,6 +154,24 @@ def test_a_replay_knows_nothing_of_what_came_later(serve_live, activity, until):
     assert answer(recommender, time=early) == before
 
 
+def test_retrievers_and_explanations_know_what_a_person_did_lately(serve_live, activity, until):
+    followed = serve_live(retrieval={"retrievers": {"followed": 1}})
+    similar = serve_live(retrieval={"retrievers": {"similar": 1}, "similar_to": 1})
+    towers = serve_live()
+    before = answer(followed)
+    activity(did("user-3", "item-51", "like"))
+    until(lambda: answer(followed) != before)
+    sellers = tiny.ITEMS["seller_id"].to_pylist()
+    assert {sellers[int(item[5:])] for item in answer(followed)} == {"user-4", "user-11"}
+    until(lambda: len(similar.snapshot.people) == len(towers.snapshot.people) == 1)
+    about = ids(similar.similar({"item_id": "item-51"}))
+    assert next(iter(answer(similar))) == next(i for i in about if sellers[int(i[5:])] != "user-3")
+    later = (tiny.AS_OF + timedelta(days=1)).isoformat()
+    asked = {"user_id": "user-3", "time": later, "explain": True, "k": 50}
+    nearest = [i["why"]["nearest"] for i in towers.recommend(asked)["items"]]
+    assert "item-51" in {one["item_id"] for items in nearest for one in items}
+
+
 def test_a_view_of_a_listing_newer_than_the_bundle_counts(serve, activity, until, tmp_path):
     feeds = {"activity": str(tmp_path / "activity"), "stock": str(tmp_path / "stock")}
     (tmp_path / "stock" / "a.jsonl").write_text(json.dumps(NEW) + "\n")
