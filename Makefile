@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -52,6 +52,9 @@ test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder th
 
 test-kill: setup  ## kill -9 at random moments, then look for torn files; takes minutes
 	@$(RUN) -m pytest -m slow tests/kill $(ARGS)
+
+test-live: setup  ## how soon sales, listings and views reach the answers, under load; ARGS="--feed kafka --away 60" with a real broker
+	@$(RUN) -m tests.benchmarks.live $(ARGS)
 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)
