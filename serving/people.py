@@ -101,7 +101,8 @@ class LivePeople:
         self._settings = settings
         self._since = (catalogue.as_of - timedelta(hours=late_hours)).timestamp()
         self._people: OrderedDict[str, _Person] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._is_closed = False
         self._counted = 0
 
     def __len__(self) -> int:
@@ -124,17 +125,22 @@ class LivePeople:
         """
         if self.reader is None:
             return
-        try:
-            self.reader.read(self._add)
-        finally:
-            if len(self) != self._counted:
-                self._counted = len(self)
-                self._counters.set("refit_activity_people", self._counted)
+        with self._reading:
+            if self._is_closed:
+                return
+            try:
+                self.reader.read(self._add)
+            finally:
+                if len(self) != self._counted:
+                    self._counted = len(self)
+                    self._counters.set("refit_activity_people", self._counted)
 
     def close(self) -> None:
         """Close the feed; what is known stays."""
         if self.reader is not None:
-            self.reader.feed.close()
+            with self._reading:
+                self._is_closed = True
+                self.reader.feed.close()
 
     def _add(self, event: ActivityEvent, _: Line) -> None:
         at, kind = event.event_time.timestamp(), event.contract_type

@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -404,7 +404,11 @@ class Recommender:
         except ServiceUnreachable as error:
             # The model server may start later; until then popularity answers.
             log_message(f"starting without towers: {error}")
-        self._catch_up(snapshot)
+        try:
+            self._catch_up(snapshot)
+        except ServiceUnreachable as error:
+            # It is not ready before it has read its feeds; see status.
+            log_message(f"starting without a feed: {error}")
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id}")
         return snapshot
@@ -474,12 +478,13 @@ class Recommender:
         return DeadLetters(path, self.counters, f"refit_{feed}_dead_letters")
 
     def _catch_up(self, snapshot: ServingSnapshot) -> None:
-        """Apply what the feeds said since the bundle was built, before it serves."""
-        try:
-            snapshot.stock.catch_up()
-            snapshot.people.catch_up()
-        except ServiceUnreachable as error:
-            log_message(f"serving before the feed was read: {error}")
+        """Apply what the feeds said since the bundle was built, before it serves.
+
+        Raises:
+            ServiceUnreachable: A feed does not answer.
+        """
+        snapshot.stock.catch_up()
+        snapshot.people.catch_up()
         snapshot.stock.embed_waiting()
 
     def _load_towers(self, snapshot: ServingSnapshot, beside: ServingSnapshot | None) -> None:
@@ -544,11 +549,10 @@ class Recommender:
         """Load the new champion, then replace the snapshot in one assignment."""
         # Checked first, so that the bundle is not opened in vain at every poll.
         self._towers.check()
+        self._check_feeds()
         log_message(f"new champion {promotion.bundle_id}: loading")
         try:
-            snapshot = self._open(self._registry.get(promotion.bundle_id))
-            self._load_towers(snapshot, beside=self.snapshot)
-            self._catch_up(snapshot)
+            snapshot = self._open_next(promotion.bundle_id)
         except ServiceUnreachable:
             raise  # not the bundle's fault; retried at the next poll
         except RefitError as error:
@@ -564,6 +568,25 @@ class Recommender:
         self._set_in_service(old, 0)
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id} instead of {old.bundle_id}")
+
+    def _open_next(self, bundle_id: str) -> ServingSnapshot:
+        """Open a bundle beside the one in service, up to date with the feeds."""
+        with ExitStack() as opened:
+            snapshot = self._open(self._registry.get(bundle_id))
+            opened.callback(snapshot.close)
+            self._load_towers(snapshot, beside=self.snapshot)
+            self._catch_up(snapshot)
+            opened.pop_all()
+        return snapshot
+
+    def _check_feeds(self) -> None:
+        """Check that the feeds answer: a bundle that cannot read them knows less than this one.
+
+        Raises:
+            ServiceUnreachable: One does not.
+        """
+        if silent := [feed for feed, lag in self._lags().items() if not lag.answers]:
+            raise ServiceUnreachable(f"the feed of {silent[0]} does not answer")
 
     def _reload_lost_towers(self) -> None:
         names = self.snapshot.names

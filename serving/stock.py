@@ -178,6 +178,7 @@ class LiveStock:
         self._content: dict[str, NDArray[np.float32]] = {}
         self._numbers: dict[str, int] = {}
         self._counted = (0, 0)
+        self._is_closed = False
         self._lock = threading.Lock()
         self.gone: Flags | None = None
         self.fresh = DeltaIndex(catalogue)
@@ -198,6 +199,8 @@ class LiveStock:
         if self.reader is None:
             return
         with self._lock:
+            if self._is_closed:
+                return
             try:
                 self.reader.read(self._apply)
             finally:
@@ -222,6 +225,7 @@ class LiveStock:
         """Close the feed; what is known stays."""
         if self.reader is not None:
             with self._lock:
+                self._is_closed = True
                 self.reader.feed.close()
 
     def _apply(self, change: StockChange, line: Line) -> None:

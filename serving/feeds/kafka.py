@@ -28,13 +28,15 @@ from serving.feeds.feed import MAX_LINE_BYTES, Line, Position
 
 MESSAGES = 1000
 """So many messages are taken at once."""
-MOST_LINES = 5000
-"""So many lines are read in one call, once the topic was read to its end."""
-TIMEOUT_SECONDS = 3.0
+READ_SECONDS = 0.2
+"""So long a call reads on while lines come in, once the topic was read to its end."""
+TIMEOUT_SECONDS = 6.0
 SILENT_SECONDS = 10.0
 """So long nothing may come while the topic is not at its end."""
 LOOK_SECONDS = 5.0
 """Interval at which brokers are asked whether they are there, and for new partitions."""
+CHECK_SECONDS = 1.0
+"""So long they may take to say so; and the interval while they do not."""
 _SETTINGS: Mapping[str, Any] = {
     "group.id": "refit",  # the client wants one; nothing is joined or committed
     "enable.auto.commit": False,
@@ -42,7 +44,7 @@ _SETTINGS: Mapping[str, Any] = {
     "auto.offset.reset": "error",  # so that a gap is seen
     "enable.partition.eof": True,
     "allow.auto.create.topics": False,
-    "reconnect.backoff.max.ms": 1000,
+    "reconnect.backoff.max.ms": 500,
     "fetch.wait.max.ms": 50,
     "queued.max.messages.kbytes": 16_384,
     "log_level": 0,
@@ -82,6 +84,7 @@ class KafkaFeed:
         self._buffer: deque[Message] = deque()
         self._look_at = 0.0
         self._was_read = False
+        self._away = ""
         self._resumed: dict[str, int] = {}
         self.gaps = 0
         try:
@@ -108,10 +111,11 @@ class KafkaFeed:
         try:
             yield from self._read()
             if time.monotonic() >= self._look_at:
-                self._look()
-                self._look_at = time.monotonic() + LOOK_SECONDS
+                self._look(CHECK_SECONDS)
         except KafkaException as error:
-            raise self._unreachable(error.args[0].str()) from None
+            self._away = error.args[0].str()
+        if self._away:
+            raise self._unreachable(self._away)
 
     @property
     def behind(self) -> int | None:
@@ -141,22 +145,23 @@ class KafkaFeed:
 
     def _read(self) -> Iterator[Line]:
         if not self._offsets:
-            self._look()
-        silent_at, lines = time.monotonic() + SILENT_SECONDS, 0
+            self._look(TIMEOUT_SECONDS)
+        started = time.monotonic()
+        silent_at = started + SILENT_SECONDS
         while True:
             while self._buffer:
                 line = self._take(self._buffer[0])
                 if line is not None:
                     yield line
-                    lines += 1
                 self._buffer.popleft()
             is_at_end = self._at_end >= self._offsets.keys()
             self._was_read |= is_at_end
-            if self._was_read and lines >= MOST_LINES:
+            if self._was_read and time.monotonic() > started + READ_SECONDS:
                 return
             wait = 0.0 if self._was_read else 0.2
             self._buffer.extend(self._consumer.consume(MESSAGES, wait))
             if self._buffer:
+                self._away = ""
                 silent_at = time.monotonic() + SILENT_SECONDS
             elif self._was_read:
                 return
@@ -183,9 +188,10 @@ class KafkaFeed:
             log_message(f"feed: {self._topic}/{number}: {error.str()}")
         return None
 
-    def _look(self) -> None:
+    def _look(self, timeout: float) -> None:
         """Ask the brokers for the topic's partitions, and read those that are new."""
-        topic = self._consumer.list_topics(self._topic, TIMEOUT_SECONDS).topics[self._topic]
+        self._look_at = time.monotonic() + (CHECK_SECONDS if self._away else LOOK_SECONDS)
+        topic = self._consumer.list_topics(self._topic, timeout).topics[self._topic]
         if topic.error is not None:
             raise self._unreachable(topic.error.str())
         new = topic.partitions.keys() - self._offsets.keys()
@@ -193,6 +199,7 @@ class KafkaFeed:
             self._assign(dict.fromkeys(new, OFFSET_BEGINNING))
         elif new:
             self._assign(self._find_offsets(sorted(new)))
+        self._away = ""
 
     def _find_offsets(self, numbers: list[int]) -> dict[int, int]:
         """Where each partition is read from: the first message written since."""

@@ -18,7 +18,7 @@ from serving.processes import PROJECT, Process, free_port
 POM = Path(__file__).with_name("pom.xml")
 JARS = PROJECT / ".build" / "kafka"
 OLDEST_JAVA = 17
-START_SECONDS = 60.0
+START_SECONDS = 150.0
 
 
 def find_java() -> str:

@@ -251,7 +251,7 @@ def test_slow_senders_change_nothing_for_others_and_are_cut(shared, count):
             one.sendall(starts[number % 4])
     times = sorted(ask(port) for _ in range(40))
     assert times[20] < 0.1, times
-    assert times[-1] < 0.5, times
+    assert times[30] < 0.3, times
     cut = [closed_after(one) for one in slow]
     assert max(seconds for seconds, _ in cut) < 5
     assert [got.split(b" ", 2)[1:2] for _, got in cut[:4]] == [[], [b"408"], [b"408"], [b"408"]]
@@ -341,12 +341,17 @@ def test_too_many_waiting_requests_are_shed(clerk):
 def test_the_latency_counts_from_the_socket(clerk):
     clerk.go.clear()
     with running(clerk, threads=1) as port, ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(post, port, json={}) for _ in range(2)]
-        time.sleep(0.3)
+        first = pool.submit(post, port, json={})
+        while not clerk.asked:
+            time.sleep(0.01)
+        second = pool.submit(post, port, json={})
+        time.sleep(1.0)
         clerk.go.set()
-        assert all(one.result().ok for one in both)
-    waited = [seconds for _, seconds in clerk.asked]
-    assert waited[0] < 0.2 < waited[1]
+        assert first.result().ok
+        assert second.result().ok
+    (_, at_once), (_, waited) = clerk.asked
+    assert waited > 0.3, "it waited for the thread"
+    assert at_once < waited
 
 
 def test_a_token_is_asked_for_and_read_again(clerk, tmp_path):

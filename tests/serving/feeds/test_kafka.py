@@ -245,7 +245,9 @@ def test_landing_goes_on_where_it_was(broker, tmp_path):
     assert {row["item_id"] for part in parts for row in part} == {"i0", "i1", "i2", "i3"}
 
 
-def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(broker, serve, until):
+def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(
+    broker, serve, until, registry, other_bundle
+):
     """It answers meanwhile, also if it is started meanwhile, and misses nothing."""
     address = broker.make_topic("stock", 2)
     write(broker, "stock", gone("item-1"))
@@ -258,6 +260,10 @@ def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(broker, s
     total = recommender.counters.total
     until(lambda: total("refit_follow_failures", what="stock") > 0)
     assert set(every_item(recommender)) == LIVE - {"item-1", "item-2"} | {"new-1"}
+    tiny.promote(registry, other_bundle)
+    failures = total("refit_follow_failures", what="champion")
+    until(lambda: total("refit_follow_failures", what="champion") > failures)
+    assert recommender.snapshot.bundle_id != other_bundle.bundle_id, "it would know less"
     late = serve(**settings)
     assert set(every_item(late)) == LIVE
     assert recommender.status()["ready"]
@@ -268,3 +274,5 @@ def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(broker, s
     for one in (recommender, late):
         until(lambda one=one: set(every_item(one)) == expected)
         until(lambda one=one: one.status()["ready"])
+        until(lambda one=one: one.snapshot.bundle_id == other_bundle.bundle_id)
+        assert set(every_item(one)) == expected
