@@ -54,8 +54,9 @@ class WorkerProcess:
         asyncio.get_running_loop().add_reader(report, self._take_report)
 
     def is_ready(self, seconds: float) -> bool:
-        """Whether it wants requests, and reported within so many seconds."""
-        return self._wants_requests and self._shows_life(seconds)
+        """Whether it runs, wants requests, and reported within so many seconds."""
+        runs = self.child.returncode is None
+        return runs and self._wants_requests and self._shows_life(seconds)
 
     def is_stuck(self, seconds: float) -> bool:
         """Whether it did report, and no longer does."""

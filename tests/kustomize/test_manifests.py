@@ -287,9 +287,9 @@ def test_the_rollout_uses_the_same_urls(overlay):
 
 def test_alerts_use_existing_metrics():
     text = RULES.read_text("utf-8")
-    documented = (ROOT / "serving" / "doors" / "seldon.py").read_text("utf-8") + (
-        metrics.__doc__ or ""
-    )
+    doors = ROOT / "serving" / "doors"
+    documented = "".join((doors / f"{name}.py").read_text("utf-8") for name in ("seldon", "http"))
+    documented += metrics.__doc__ or ""
     used = set(re.findall(r"\brefit_\w+", text))
     known = set(re.findall(r"\brefit_\w+", documented))
     assert {OF_HISTOGRAMS.sub("", name) for name in used} <= known
