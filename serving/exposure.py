@@ -23,14 +23,14 @@ from serving.catalogue import Catalogue
 from serving.pool import Pool
 from serving.request import Request
 from serving.stage_settings import RetrievalSettings, SlateSettings
-from serving.stages import Asked, Stages
+from serving.stages import AnswerRequest, Stages
 from serving.stock import DeltaIndex
 
 COLUMNS = ["request_id", "user_id", "time", "context", "query_embedding", "item_ids"]
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownAnswer:
     """One answer.
 
     Attributes:
@@ -66,7 +66,7 @@ class Spread:
     score: float | None
 
 
-def measure_spread(answers: Iterable[Shown], n_live: int) -> Spread:
+def measure_spread(answers: Iterable[ShownAnswer], n_live: int) -> Spread:
     """Measure answers, in order of time, against a stock of ``n_live`` items."""
     shown: Counter[str] = Counter()
     seen: dict[str, set[str]] = {}
@@ -118,7 +118,7 @@ def answer_again(
     until: datetime | None = None,
     retrievals: Mapping[str, RetrievalSettings] | None = None,
     gone_at: Mapping[str, datetime] | None = None,
-) -> dict[str, list[Shown]]:
+) -> dict[str, list[ShownAnswer]]:
     """Answer the logged requests of one bundle again, with other settings, in order of time.
 
     The stock is that of the bundle, without newer listings; what was sold since is left out if
@@ -168,15 +168,15 @@ def _answer(
     stages: Stages,
     rows: Sequence[Mapping[str, Any]],
     gone: NDArray[np.float64],
-) -> Iterator[Shown]:
+) -> Iterator[ShownAnswer]:
     fresh = DeltaIndex(catalogue)
     for row in rows:
         user_id, now = row["user_id"], row["time"]
         request = Request(user_id=user_id, k=max(len(row["item_ids"]), 1))
         query: NDArray[np.float32] = np.array(row["query_embedding"], dtype=np.float32)
         pool = Pool(catalogue, fresh, gone <= now.timestamp(), request, now)
-        slate = stages.answer(pool, Asked(request, row["request_id"], now, query))
+        slate = stages.answer(pool, AnswerRequest(request, row["request_id"], now, query))
         scores = pool.vectors(np.array(slate.rows, dtype=np.int64)) @ query
         score = float(scores.mean()) if len(scores) else 0.0
         item_ids = [item_id for item_id, _ in slate.items]
-        yield Shown(user_id, now, json.loads(row["context"]), item_ids, score)
+        yield ShownAnswer(user_id, now, json.loads(row["context"]), item_ids, score)

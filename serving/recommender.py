@@ -50,7 +50,7 @@ from serving.settings import RecommenderSettings
 from serving.slate import Slate
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import SIMILAR
-from serving.stages import Asked, Stages
+from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
 
@@ -82,7 +82,7 @@ class Plan:
         shown: Items of the earlier pages.
     """
 
-    asked: Asked
+    asked: AnswerRequest
     stages: Stages
     bucket: str | None
     reason: str | None
@@ -238,7 +238,7 @@ class Recommender:
                 bucket = find_bucket(settings.experiment, request.user_id)
         request_id = request.request_id or uuid.uuid4().hex
         stages = self._stages if bucket is None else self._buckets[bucket]
-        asked = Asked(request, request_id, now, first=len(shown))
+        asked = AnswerRequest(request, request_id, now, first=len(shown))
         return Plan(asked, stages, bucket, reason, shown)
 
     def _finish(

@@ -15,7 +15,7 @@ from serving.people import LivePeople
 from serving.pool import Pool
 from serving.recent import RecentEvents
 from serving.request import Request
-from serving.stages import Asked, Stages
+from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
 from serving.towers import TowerClient, TowerNames
 
@@ -108,7 +108,7 @@ class ServingSnapshot:
         vectors = self.embed(towers, [(WARM_UP, now)], WARM_UP_SECONDS)
         for query in (vectors[0], None):
             pool = self.find_pool(WARM_UP, now)
-            stages.answer(pool, Asked(WARM_UP, WARM_UP_ID, now, query))
+            stages.answer(pool, AnswerRequest(WARM_UP, WARM_UP_ID, now, query))
 
     def _query_inputs(self, request: Request, now: datetime) -> Inputs:
         recent, fresh = self.recent(request, now), self.stock.fresh.content

@@ -22,7 +22,7 @@ from serving.stage_settings import POPULAR, SIMILAR, RetrievalSettings, SlateSet
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerRequest:
     """What is asked of the stages, beside the pool.
 
     Attributes:
@@ -70,7 +70,7 @@ class Stages:
         """
         check_caps(self.slate, catalogue)
 
-    def answer(self, pool: Pool, asked: Asked) -> Slate:
+    def answer(self, pool: Pool, asked: AnswerRequest) -> Slate:
         """Run the stages.
 
         Raises:

@@ -32,7 +32,7 @@ from refit.progress import Meter, StepChange
 from refit.registry import Registry
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
-from serving.exposure import Shown, answer_again, measure_spread
+from serving.exposure import ShownAnswer, answer_again, measure_spread
 from serving.launch import ServerHandle, launch
 from serving.pool import SELLER
 from serving.settings import RecommenderSettings, ServeSettings
@@ -454,7 +454,7 @@ class Demo:
         return _rate(sum(day["hits"] for day in days), answers) if answers else None
 
 
-def _mean_chance(scenario: DemoScenario, answers: Sequence[Shown]) -> float | None:
+def _mean_chance(scenario: DemoScenario, answers: Sequence[ShownAnswer]) -> float | None:
     """The mean true chance that an answer ends in a sale; None where nobody knows."""
     chances = [
         scenario.chance_of_sale(one.user_id, one.context, one.item_ids, one.time)

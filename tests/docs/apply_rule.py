@@ -31,7 +31,7 @@ from serving.counters import Counters
 from serving.request import Request, parse_request
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
-from serving.stages import Asked, Stages
+from serving.stages import AnswerRequest, Stages
 from serving.stock import DeltaIndex, Listing, LiveStock
 from serving.towers import TowerClient
 
@@ -168,7 +168,7 @@ def serve(folder: Path, market: MarketSettings) -> dict[str, Any]:
 
     def show(request: Request, query: NDArray[np.float32] | None) -> dict[str, Any]:
         pool = snapshot.find_pool(request, NOW)
-        slate = stages.answer(pool, Asked(request, "r", NOW, query))
+        slate = stages.answer(pool, AnswerRequest(request, "r", NOW, query))
         return {"shown": sorted(item for item, _ in slate.items), "removed": pool.removed}
 
     answers = {}

@@ -43,7 +43,7 @@ def test_pages_continue_a_list_without_repeating_an_item(serve, tmp_path):
     recommender.close()
     rows = pq.read_table(tmp_path / "log", partitioning=None).to_pylist()
     starts = [row["positions"][0] for row in rows if len(row["item_ids"]) == 30]
-    assert starts == [0, 30, 60, 90, 120, 150]
+    assert sorted(starts) == [0, 30, 60, 90, 120, 150]
 
 
 def test_pages_show_everything_once_with_exploration_caps_and_a_new_bundle(

@@ -28,7 +28,7 @@ from serving.feeds.stock import StockChange
 from serving.request import parse_request
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
-from serving.stages import Asked, Stages
+from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
 from serving.towers import TowerClient, models_of
 from tests import factories
@@ -290,11 +290,11 @@ def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
             now = tiny.AS_OF + timedelta(days=1)
             query = rng.normal(size=tiny.D).astype(np.float32)
             for vector in (query, None):
-                asked = Asked(request, "r", now, vector)
+                asked = AnswerRequest(request, "r", now, vector)
                 found = stages.answer(snapshot.find_pool(request, now), asked)
                 assert found.items == answer_without_stages(snapshot, request, vector, now)
                 few = request.model_copy(update={"k": 1 + len(ids) // 2})
-                asked = Asked(few, "r", now, vector)
+                asked = AnswerRequest(few, "r", now, vector)
                 shorter = stages.answer(snapshot.find_pool(few, now), asked)
                 assert shorter.items == answer_without_stages(snapshot, few, vector, now)
                 names = [item_id for item_id, _ in found.items]

@@ -2,14 +2,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from serving.exposure import Shown, Spread, answer_again, measure_spread, try_slates
+from serving.exposure import ShownAnswer, Spread, answer_again, measure_spread, try_slates
 from serving.stage_settings import SlateSettings
 from tests.serving import tiny
 from tests.serving.tiny import AS_OF, NOW, ids
 
 
 def shown(user, item_ids, score):
-    return Shown(user, AS_OF, {}, item_ids, score)
+    return ShownAnswer(user, AS_OF, {}, item_ids, score)
 
 
 def test_the_spread_of_answers_by_hand():
