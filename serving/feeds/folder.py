@@ -63,6 +63,7 @@ class FolderFeed:
     gaps: int = 0
     _files: dict[_FileId, _OpenFile] = field(default_factory=dict)
     _resumed: dict[str, Any] = field(default_factory=dict)
+    _told: dict[Path, str] = field(default_factory=dict)
 
     def read(self) -> Iterator[Line]:
         """The lines since the last call, file by file in the order of their names.
@@ -75,7 +76,7 @@ class FolderFeed:
             try:
                 yield from self._read(one)
             except OSError as error:
-                log_message(f"feed: {one.path} cannot be read: {error}")
+                self._tell(one.path, error)
         self._forget_removed()
 
     @property
@@ -111,7 +112,7 @@ class FolderFeed:
                 if name not in self._files:
                     self._files[name] = self._open(path)
             except OSError as error:
-                log_message(f"feed: {path} cannot be read: {error}")
+                self._tell(path, error)
                 continue
             self._files[name].path, self._files[name].gone_at = path, None
             there.add(name)
@@ -127,6 +128,12 @@ class FolderFeed:
             else:
                 one.offset = 0
         return one
+
+    def _tell(self, path: Path, error: OSError) -> None:
+        """Log an error once, not at every read."""
+        if self._told.get(path) != str(error):
+            self._told[path] = str(error)
+            log_message(f"feed: {path} cannot be read: {error}")
 
     def _forget_removed(self) -> None:
         for name, one in list(self._files.items()):

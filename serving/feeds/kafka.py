@@ -161,7 +161,6 @@ class KafkaFeed:
             wait = 0.0 if self._was_read else 0.2
             self._buffer.extend(self._consumer.consume(MESSAGES, wait))
             if self._buffer:
-                self._away = ""
                 silent_at = time.monotonic() + SILENT_SECONDS
             elif self._was_read:
                 return
@@ -174,7 +173,7 @@ class KafkaFeed:
         if error is None:
             offset = message.offset() or 0
             self._at_end.discard(number)
-            self._offsets[number] = offset + 1
+            self._offsets[number], self._away = offset + 1, ""
             return _as_line(message.value(), Position(f"{self._topic}/{number}", offset))
         if error.code() == KafkaError._PARTITION_EOF:
             self._at_end.add(number)
@@ -193,7 +192,8 @@ class KafkaFeed:
         self._look_at = time.monotonic() + (CHECK_SECONDS if self._away else LOOK_SECONDS)
         topic = self._consumer.list_topics(self._topic, timeout).topics[self._topic]
         if topic.error is not None:
-            raise self._unreachable(topic.error.str())
+            self._away = topic.error.str()
+            raise self._unreachable(self._away)
         new = topic.partitions.keys() - self._offsets.keys()
         if new and self._offsets:
             self._assign(dict.fromkeys(new, OFFSET_BEGINNING))
