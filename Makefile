@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images manifests lint types check-requirements compile lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-hostile bench-serving bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -53,6 +53,15 @@ test-data: setup  ## the tests that need public data sets; REFIT_DATA=<folder th
 test-kill: setup  ## kill -9 at random moments, then look for torn files; takes minutes
 	@$(RUN) -m pytest -m slow tests/kill $(ARGS)
 
+test-hostile: setup  ## 10,000 hostile requests and 1,000 slow connections against the plain door; takes minutes
+	@$(RUN) -m pytest -m slow -s tests/serving/doors/test_hostile.py $(ARGS)
+
+bench-serving: setup  ## measure the doors beside an empty Seldon model, REST and gRPC, in one table; takes minutes
+	@$(RUN) -m tests.benchmarks.serving $(ARGS)
+
+test-live: setup  ## how soon sales, listings and views reach the answers, under load; ARGS="--feed kafka --away 60" with a real broker
+	@$(RUN) -m tests.benchmarks.live $(ARGS)
+
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)
 
@@ -80,7 +89,10 @@ minikube: setup  ## the same in minikube
 minikube-down:  ## delete the minikube cluster
 	@kustomize/local/minikube.sh down
 
-images: setup  ## build both images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
+licences: setup  ## list the packages of the image without Seldon with their licences; fails on one that is not permitted
+	@.venv-serving/bin/python tools/licences.py --only serving/requirements-plain.txt
+
+images: setup  ## build the images with docker, podman or buildah; ARGS="--save DIR", "--builder ..."
 	@$(RUN) tools/build_images.py $(ARGS)
 
 manifests: setup  ## build every overlay, compare with the golden files, test the alert rules; ARGS=--renew updates them
@@ -100,6 +112,10 @@ check-requirements: setup  ## resolve every requirements file again and compare
 
 compile: setup  ## renew the compiled pipelines after changing one
 	@$(RUN) -m pipelines.compile
+
+protocol: setup  ## compile the messages of the Open Inference Protocol after changing inference.proto
+	@$(UV) run --quiet --no-project --python 3.12 --with grpcio-tools==1.71.2 --with setuptools==80.9.0 \
+		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/doors/protocol/inference.proto
 
 lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
 	@$(RUN) tools/lock.py $(ARGS)

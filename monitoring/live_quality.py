@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitoring import tables
@@ -31,7 +32,7 @@ from monitoring.quality.settings import QualitySettings
 from monitoring.settings import MeasureSettings
 from refit.drift import DriftResult, DriftState, Window
 from refit.errors import DataValidationError, RefitError
-from refit.prediction import HOLDOUT
+from refit.prediction import HOLDOUT, ON_PURPOSE
 
 RATES = {"click": "live:click-rate", "purchase": "live:purchase-rate"}
 PROMOTION = "promotion:"
@@ -530,9 +531,12 @@ class _Run:
         results = []
         for i, window in enumerate(self.windows, start=len(self.grid) - len(self.windows)):
             slots = shown.rates_by_slot(kind, self.periods[i])
+            sources = shown.rates_by_source(kind, self.periods[i])
             detail = (
                 f"{self._describe(i, judged[i], kind)}; by slot from the first: "
-                f"{', '.join(f'{rate:.2%}' for rate in slots)}; {sizes[i]:.0f} effective items; "
+                f"{', '.join(f'{rate:.2%}' for rate in slots)}; "
+                + "".join(f"{name} {rate:.2%}; " for name, rate in sources.items())
+                + f"{sizes[i]:.0f} effective items; "
                 f"{shown.unusable} without a usable propensity"
             )
             results.append(
@@ -581,7 +585,7 @@ class _Run:
         return results
 
     def measure_fallbacks(self, window: Window) -> DriftResult:
-        """The share of answers by popularity for want of the model's; the holdout is left out."""
+        """The share of answers without the model for want of it; not those on purpose."""
         subject, statistic, version = "live:fallback-share", "share", self.embedding_version
         try:
             answers = tables.read_log(self.log, ("embedding_version", "fallback"), window)
@@ -589,7 +593,7 @@ class _Run:
             why = f"{type(error).__name__}: {error}"
             return insufficient_data(subject, statistic, window, version, why)
         reason = answers.filter(pc.equal(answers["embedding_version"], version))["fallback"]
-        reason = reason.filter(pc.fill_null(pc.not_equal(reason, HOLDOUT), True))
+        reason = reason.filter(pc.invert(pc.is_in(reason, pa.array(ON_PURPOSE, pa.string()))))
         n = len(reason)
         if n < self.minimum:
             why = f"{n} answers, {self.minimum} are needed"

@@ -24,7 +24,7 @@ from refit.bundle import find_build_time
 from refit.drift import Window
 from refit.errors import DataValidationError
 from refit.files import read_json
-from refit.prediction import PREDICTION_SCHEMA
+from refit.prediction import EXPLORATION, PREDICTION_SCHEMA
 
 SECONDS_A_DAY = 86_400
 REQUEST = "request_id"
@@ -38,6 +38,8 @@ ANSWER_COLUMNS = (
     "query_embedding",
     "item_ids",
     "scores",
+    "sources",
+    "positions",
 )
 
 
@@ -117,7 +119,8 @@ def read_answers(
 ) -> Answers:
     """Read a window's answers.
 
-    The frame holds one row per answer: ``request_id``, ``user_id``, ``context``,
+    Later pages of a list, and items that were drawn at random, are left out: they say nothing about
+    the model. The frame holds one row per answer: ``request_id``, ``user_id``, ``context``,
     ``query_embedding``, ``item_ids`` and ``scores`` (the first ``depth``), ``score`` (their
     mean), ``index_age`` in days, and for each mix column the list of its values among those items.
     """
@@ -133,6 +136,7 @@ def read_answers(
 
 
 def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attributes") -> Frame:
+    table = _leave_out_drawn(_keep_first_pages(table))
     names = ("request_id", "user_id", "context", "query_embedding")
     columns = {name: combine(table[name]) for name in names}
     items, scores = (
@@ -153,6 +157,39 @@ def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attr
                 values = attributes.columns[name].take(pa.array(row, mask=row < 0))
                 columns[name] = pa.ListArray.from_arrays(_find_offsets(items), values)
     return Frame(pa.table(columns), to_days(table["time"]), lacking)
+
+
+def _keep_first_pages(table: pa.Table) -> pa.Table:
+    """Without later pages of a list, whose items are further down by design."""
+    positions = combine(table["positions"])
+    lowest = np.zeros(table.num_rows, dtype=np.int64)
+    flat = pc.list_flatten(positions).to_numpy(zero_copy_only=False)
+    rows = pc.list_parent_indices(positions).to_numpy(zero_copy_only=False)
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    lowest[rows[first]] = flat[first]
+    return table.filter(pa.array(lowest == 0)) if lowest.any() else table
+
+
+def _leave_out_drawn(table: pa.Table) -> pa.Table:
+    """Without the items that were drawn at random: they say nothing about the model."""
+    lists = {name: combine(table[name]) for name in ("sources", "item_ids", "scores")}
+    drawn = np.asarray(
+        pc.fill_null(pc.equal(pc.list_flatten(lists["sources"]), EXPLORATION), False)
+    )
+    if not drawn.any():
+        return table
+    lengths = {n: pc.fill_null(pc.list_value_length(v), 0).to_numpy() for n, v in lists.items()}
+    named = lengths["sources"] == lengths["item_ids"]
+    row = np.repeat(np.arange(table.num_rows), lengths["item_ids"])
+    kept = np.ones(len(row), dtype=bool)
+    kept[named[row]] = ~drawn[np.repeat(named, lengths["sources"])]
+    counts = np.bincount(row[kept], minlength=table.num_rows)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    for name in ("item_ids", "scores"):
+        values = pc.list_flatten(lists[name]).filter(pa.array(kept))
+        column = pa.ListArray.from_arrays(offsets, values)
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def _find_offsets(lists: pa.Array) -> pa.Array:

@@ -62,6 +62,11 @@ class Home(Settings):
         return self.folder / "stock"
 
     @property
+    def activity(self) -> Path:
+        """The activity feed: what people did since the index was built."""
+        return self.folder / "activity"
+
+    @property
     def serving(self) -> Path:
         """The logs of a local server."""
         return self.folder / "serving"

@@ -75,7 +75,12 @@ class Labels:
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         return cls(codes, {value: i for i, value in enumerate(encoded.dictionary.to_pylist())})
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> "Labels":
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each code."""
+        return tuple(self.code_of)
+
+    def take(self, rows: NDArray[np.integer[Any]] | slice) -> "Labels":
         """The column with only the given rows."""
         return Labels(self.codes[rows], self.code_of)
 

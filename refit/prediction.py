@@ -1,5 +1,8 @@
 """The prediction record: one answer with its user, bundle, context and query vector."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 PREDICTION_SCHEMA = pa.schema(
@@ -13,16 +16,44 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("query_embedding", pa.list_(pa.float32())),  # null if the tower did not answer
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
-        # the reason for an answer by popularity, else null; HOLDOUT is no failure
+        # why the person's query vector was not used, else null; ON_PURPOSE are no failures
         pa.field("fallback", pa.string()),
         pa.field("latency_ms", pa.float32()),
+        # for each of item_ids: the retriever that it comes from, or EXPLORATION
+        pa.field("sources", pa.list_(pa.string())),
+        # for each of item_ids: its slot from 0; on later pages of a list they go on
+        pa.field("positions", pa.list_(pa.int32())),
+        # for each of item_ids: the probability with which it was shown in this slot; null where
+        # nothing in the answer was drawn at random, so that each was 1
+        pa.field("propensities", pa.list_(pa.float32())),
+        # the person's bucket of an experiment
+        pa.field("bucket", pa.string()),
     ]
 )
-"""One row per answer. Outcomes are events with the ``request_id`` of the answer."""
+"""One row per answer. Outcomes are events with the ``request_id`` of the answer.
+
+Logs of earlier versions lack the last four columns, which read as null.
+"""
 
 HOLDOUT = "holdout"
 """The ``fallback`` of an answer to a person who gets popularity for comparison, by setting."""
+NOT_PERSONALISED = "not_personalised"
+"""The ``fallback`` of an answer by popularity that the request asked for."""
+SIMILAR_ITEMS = "similar_items"
+"""The ``fallback`` of an answer about an item, for whoever asks."""
+ON_PURPOSE = (HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS)
+"""The ``fallback`` of answers that use no person's query vector and are no failures."""
 
-PROPENSITIES = pa.field("propensities", pa.list_(pa.float32()))
-"""An optional column of a log of serving that explores: the probability with which each of
-``item_ids`` was shown where it was shown, in (0, 1]. Logs without it remain readable."""
+
+EXPLORATION = "exploration"
+"""The source of an item that was drawn at random."""
+
+
+def build_predictions(columns: Mapping[str, Any], rows: int) -> pa.Table:
+    """A table of ``PREDICTION_SCHEMA`` from columns of ``rows`` values; absent ones are null."""
+    nulls = {
+        field.name: pa.nulls(rows, field.type)
+        for field in PREDICTION_SCHEMA
+        if field.nullable and field.name not in columns
+    }
+    return pa.table({**columns, **nulls}, schema=PREDICTION_SCHEMA)

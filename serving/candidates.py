@@ -13,6 +13,7 @@ from refit.columns import Column, Flags, Labels, Longs, Wanted
 from refit.contract import EventType
 from refit.item_lists import ItemLists
 from serving.catalogue import Catalogue
+from serving.recent import NOTHING, RecentEvents
 from serving.request import Request, RequestError
 from serving.stock import DeltaIndex
 
@@ -57,12 +58,19 @@ class RequestQuery:
         fresh: Numbers the listings that are newer than the bundle.
         request: The request.
         now: When it is answered.
+        recent: What the person did since the bundle's histories ended.
     """
 
     def __init__(
-        self, catalogue: Catalogue, fresh: DeltaIndex, request: Request, now: datetime
+        self,
+        catalogue: Catalogue,
+        fresh: DeltaIndex,
+        request: Request,
+        now: datetime,
+        recent: RecentEvents = NOTHING,
     ) -> None:
         self._catalogue, self._fresh, self._request = catalogue, fresh, request
+        self._recent = recent
         self._user = np.array([catalogue.histories.row_of(request.user_id)])
         self.times: Longs = np.array([now.timestamp() * 1e6], dtype=np.int64)
         self.user_ids = (request.user_id,)
@@ -73,15 +81,16 @@ class RequestQuery:
 
     @cached_property
     def bought(self) -> ItemLists:
-        """What the bundle and the request's own history know to be bought."""
+        """What the bundle, the feed and the request's own history know to be bought."""
         stored = self._catalogue.purchases.of(self._user)
-        return self._join(stored, self._given(EventType.PURCHASE))
+        return self._join(stored, [*self._given(EventType.PURCHASE), *self._recent.bought])
 
     @cached_property
     def hidden(self) -> ItemLists:
-        """What the bundle, the request's own history and its ``hidden`` know to be hidden."""
+        """What the bundle, the feed, the request's history and its ``hidden`` know to be hidden."""
         stored = self._catalogue.hides.of(self._user)
-        return self._join(stored, [*self._given(EventType.HIDE), *self._request.hidden])
+        told = (*self._given(EventType.HIDE), *self._request.hidden, *self._recent.hidden)
+        return self._join(stored, told)
 
     @cached_property
     def excluded(self) -> ItemLists:

@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
-from refit.columns import Column, Flags, Labels, read_column
+from refit.columns import Column, Flags, Labels, Longs, read_column
 from refit.contract import EventType
 from refit.eligibility import Rules
 from refit.errors import RefitError
@@ -28,6 +29,7 @@ from refit.index import (
     ItemIndex,
 )
 from refit.item_lists import UserItems
+from serving.recent import NOTHING, RecentEvents
 from serving.request import PastEvent, Request, RequestError
 
 NOT_FILTERED_BY = ("item_id", "seller_id", "live")
@@ -46,6 +48,7 @@ class Catalogue:
         n_live: N.
         size: D, the length of the vectors.
         content: [M, C] content vectors, which represent the items in histories.
+        listed_at: [N] when each live item was listed, microseconds since 1970; 0 where unknown.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -64,7 +67,12 @@ class Catalogue:
             for name in live.column_names
             if name not in NOT_FILTERED_BY and _filters(live[name].type)
         }
-        self.sellers = Labels.of(live["seller_id"]) if "seller_id" in live.column_names else None
+        self._all_sellers = (
+            Labels.of(items["seller_id"]) if "seller_id" in live.column_names else None
+        )
+        self.sellers = self._all_sellers and self._all_sellers.take(slice(0, self.n_live))
+        self.listed_at = _read_times(live, "known_at")
+        self._least_popular: dict[float, Flags] = {}
         self.rules = Rules.load(self.features.market)
         self.rules.check_columns("item", self.attributes)
         self.histories = Histories(bundle.index / HISTORIES_FILE)
@@ -118,23 +126,27 @@ class Catalogue:
         request: Request,
         now: datetime,
         fresh_content: Mapping[str, NDArray[np.float32]],
+        recent: RecentEvents = NOTHING,
+        reads_running_visit: bool = False,
     ) -> Inputs:
         """Query tower inputs of one request, B = 1.
 
         Args:
-            request: Its history, if it has one, replaces the stored one; unknown items are skipped.
+            request: Its history, if it has one, replaces what is known; unknown items are skipped.
                 The events of the running visit are left out, as in training, unless
                 ``spec.history_within_visit`` is set.
             now: The time of the request, from which the age of an event is computed.
             fresh_content: Content vectors of listings newer than the bundle, by item id.
+            recent: What the person did since the stored history ended.
+            reads_running_visit: Whether the running visit is read in any case.
         """
         spec = self.features.spec
         vectors, types, times = (
-            self.histories.latest(request.user_id, spec.history_length, self.content)
+            self._known(request.user_id, recent, fresh_content)
             if request.history is None
             else self._given(request.history, fresh_content)
         )
-        if not spec.history_within_visit:
+        if not spec.history_within_visit and not reads_running_visit:
             running = count_running_visit(times, now, spec.visit_gap_minutes)
             vectors, types, times = vectors[running:], types[running:], times[running:]
         kept = min(len(types), spec.history_length)
@@ -167,6 +179,71 @@ class Catalogue:
         found = rows[0] >= 0
         return rows[0][found], scores[0][found]
 
+    @property
+    def learned_size(self) -> int:
+        """How many of the D entries of a vector are its learned part; the rest are popularity."""
+        counted = 1 + sum(len(values) for values in self.features.popularity_values.values())
+        return self.size - counted if counted < self.size else self.size
+
+    def listed_since(self, time: int) -> Rows:
+        """Rows of the live items that were listed after a time, in microseconds since 1970."""
+        order, times = self._by_listing
+        return order[np.searchsorted(times, time, side="right") :]
+
+    @cached_property
+    def _by_listing(self) -> tuple[Rows, Longs]:
+        order = np.argsort(self.listed_at, kind="stable")
+        return order, self.listed_at[order]
+
+    def least_popular(self, share: float) -> Flags:
+        """[N] the given share of the live items: those that were least popular, all else equal.
+
+        By the first entry of the popularity part of their vectors, as of the index's build.
+        """
+        if share not in self._least_popular:
+            flags = np.zeros(self.n_live, dtype=np.bool_)
+            flags[self._by_popularity[: round(share * self.n_live)]] = True
+            self._least_popular[share] = flags
+        return self._least_popular[share]
+
+    @cached_property
+    def _by_popularity(self) -> Rows:
+        """[N] rows by rising popularity; none where the vectors have no popularity part."""
+        if self.learned_size == self.size:
+            return np.empty(0, dtype=np.int64)
+        return np.argsort(self.index.vectors[:, self.learned_size], kind="stable")
+
+    def past_events(self, request: Request, recent: RecentEvents = NOTHING) -> list[PastEvent]:
+        """A person's events, the latest first, without hides.
+
+        They are the request's own history if it has one, else what is stored and what is recent.
+        """
+        if request.history is not None:
+            latest = sorted(request.history, key=lambda event: event.event_time, reverse=True)
+            return [event for event in latest if event.event_type is not EventType.HIDE]
+        stored = self.histories.events(request.user_id)
+        ended = stored[0][2].timestamp() if stored else -np.inf
+        told = zip(recent.item_ids, recent.types, recent.times, strict=True)
+        events = [(i, k, datetime.fromtimestamp(at, UTC)) for i, k, at in told if at > ended]
+        events += [(self.item_ids[row], kind, time) for row, kind, time in stored]
+        return [
+            PastEvent.model_construct(item_id=i, event_type=EventType(kind), event_time=time)
+            for i, kind, time in events
+        ]
+
+    def bought_by(self, user_id: str | None) -> list[str]:
+        """Ids of what a person bought, of those items of which the bundle has more than the id."""
+        bought = self.purchases.of(np.array([self.histories.row_of(user_id)])).item
+        return [self.item_ids[number] for number in bought.tolist() if number < len(self.item_ids)]
+
+    def seller_of(self, item_id: str) -> str | None:
+        """The seller of an item of which the bundle has the attributes; None where unknown."""
+        row = self.row_of.get(item_id)
+        if row is None or self._all_sellers is None:
+            return None
+        code = int(self._all_sellers.codes[row])
+        return None if code < 0 else self._all_sellers.texts[code]
+
     def popularity_context(self, context: Mapping[str, Any]) -> list[tuple[str, str]]:
         """The (column, value) pairs of a context by which popularity may be counted."""
         spec = self.features.spec
@@ -180,13 +257,41 @@ class Catalogue:
                 pairs.append((column, str(value)))
         return pairs
 
+    def _known(
+        self,
+        user_id: str | None,
+        recent: RecentEvents,
+        fresh_content: Mapping[str, NDArray[np.float32]],
+    ) -> tuple[Any, Any, NDArray[np.float64]]:
+        """The stored history of a user, and the recent events that are later than all of it."""
+        stored = self.histories.latest(user_id, self.features.spec.history_length, self.content)
+        if not len(recent.times):
+            return stored
+        vectors, types, times = stored
+        ended = times[0] if len(times) else -np.inf
+        later: list[tuple[Any, str, float]] = []
+        for item_id, kind, time in zip(recent.item_ids, recent.types, recent.times, strict=True):
+            vector = self._content_of(item_id, fresh_content) if time > ended else None
+            if vector is not None:
+                later.append((vector, kind, time))
+        return (
+            [*(vector for vector, _, _ in later), *vectors],
+            [*(kind for _, kind, _ in later), *types],
+            np.concatenate([[time for _, _, time in later], times]),
+        )
+
+    def _content_of(
+        self, item_id: str, fresh_content: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32] | None:
+        row = self.row_of.get(item_id)
+        return self.content[row] if row is not None else fresh_content.get(item_id)
+
     def _given(
         self, history: Sequence[PastEvent], fresh_content: Mapping[str, NDArray[np.float32]]
     ) -> tuple[Any, list[str], NDArray[np.float64]]:
         events = []
         for event in sorted(history, key=lambda event: event.event_time, reverse=True):
-            row = self.row_of.get(event.item_id)
-            vector = self.content[row] if row is not None else fresh_content.get(event.item_id)
+            vector = self._content_of(event.item_id, fresh_content)
             if vector is not None and event.event_type is not EventType.HIDE:
                 events.append((vector, event.event_type.value, event.event_time.timestamp()))
         times = np.array([time for _, _, time in events], dtype=np.float64)
@@ -234,6 +339,13 @@ class Histories:
         part = slice(part.start, min(part.stop, part.start + limit))
         types = self._types[self._type_codes[part]]
         return content[self._items[part]], types, self._times[part] / 1e6
+
+    def events(self, user_id: str | None) -> list[tuple[int, str, datetime]]:
+        """Row of the item, type and time of each of a user's events, the latest first."""
+        part = self._part(user_id)
+        kinds = self._types[self._type_codes[part]].tolist()
+        times = [datetime.fromtimestamp(at / 1e6, UTC) for at in self._times[part].tolist()]
+        return list(zip(self._items[part].tolist(), kinds, times, strict=True))
 
     def row_of(self, user_id: str | None) -> int:
         """The row of a user; -1 for an unknown user."""
@@ -310,6 +422,14 @@ class _Texts:
 def _read_user_items(path: Path, n_users: int) -> UserItems:
     table = pq.read_table(path)
     return UserItems(table["user_row"].to_numpy(), table["item_row"].to_numpy(), n_users)
+
+
+def _read_times(items: pa.Table, name: str) -> Longs:
+    """[N] microseconds since 1970; 0 where the column or a value is missing."""
+    if name not in items.column_names:
+        return np.zeros(items.num_rows, dtype=np.int64)
+    times = items[name].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    return np.asarray(times.fill_null(0).to_numpy(), dtype=np.int64)
 
 
 def _filters(kind: pa.DataType) -> bool:

@@ -1,32 +1,64 @@
-"""A client of the recommender's REST API."""
+"""Clients of the recommender, typed by the models with which the server reads and answers."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn
 
 import requests
 
-from refit.errors import RefitError, ServiceUnreachable
-from serving.request import RequestError
+from refit.errors import RefitError, ServiceUnreachable, UsageError
+from serving.answer import RecommendationAnswer
+from serving.request import Request, RequestError
+
+SELDON = "/api/v1.0/predictions"
+PLAIN = "/recommend"
 
 
-class RecommenderClient:
-    """Requests recommendations from a running microservice.
+@dataclass(frozen=True)
+class Credentials:
+    """How a client shows who it is, and whom it believes.
 
-    Args:
-        url: Such as ``http://127.0.0.1:9000``.
-        timeout: Seconds to wait for an answer.
+    Attributes:
+        token: Bearer token.
+        authority: PEM file of the authority of the server's certificate; None is the system's.
+        certificate, key: PEM files of a client certificate.
     """
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
+    token: str = ""
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class RecommenderClient(AbstractContextManager["RecommenderClient"]):
+    """Requests recommendations over HTTP, from the plain door or from Seldon's server.
+
+    Args:
+        url: Such as ``http://127.0.0.1:9000``. Which server it is shows at the first request.
+        timeout: Seconds to wait for an answer.
+        credentials: For a server that asks for them.
+    """
+
+    def __init__(
+        self, url: str, timeout: float = 10.0, credentials: Credentials | None = None
+    ) -> None:
         self.url, self._timeout = url.rstrip("/"), timeout
         self._session = requests.Session()
         # The proxy settings of the environment do not apply to this server.
         self._session.trust_env = False
-
-    def __enter__(self) -> Self:
-        return self
+        given = credentials or Credentials()
+        if given.token:
+            self._session.headers["Authorization"] = f"Bearer {given.token}"
+        if given.authority:
+            self._session.verify = str(given.authority)
+        if given.certificate and given.key:
+            self._session.cert = (str(given.certificate), str(given.key))
+        self._is_seldon: bool | None = None
 
     def __exit__(
         self,
@@ -35,6 +67,16 @@ class RecommenderClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def ask(self, request: Request) -> RecommendationAnswer:
+        """Request recommendations.
+
+        Raises:
+            RequestError: The server refused the request; the message has the reason.
+            ServiceUnreachable: The server does not answer, or has too much to do.
+            UsageError: The server does not accept the credentials.
+        """
+        return RecommendationAnswer.model_validate(self._recommend(_body_of(request)))
 
     def recommend(
         self,
@@ -48,27 +90,28 @@ class RecommenderClient:
         request_id: str | None = None,
         time: datetime | None = None,
     ) -> dict[str, Any]:
-        """Request recommendations; the arguments are the fields of ``serving.request.Request``.
+        """Request recommendations with plain values, which only the server checks.
+
+        The arguments are fields of ``serving.request.Request``.
 
         Returns:
-            ``request_id``, ``bundle_id``, ``items`` and ``fallback``.
+            The fields of ``serving.answer.RecommendationAnswer``.
 
         Raises:
-            RequestError: The server refused the request; the message has the reason.
-            ServiceUnreachable: The server does not answer.
+            RequestError, ServiceUnreachable, UsageError: As ``ask``.
         """
-        request = {
-            "user_id": user_id,
-            "history": None if history is None else [_plain(event) for event in history],
-            "context": dict(context or {}),
-            "k": k,
-            "exclude": list(exclude),
-            "require": dict(require or {}),
-            "request_id": request_id,
-            "time": time.isoformat() if time else None,
-        }
-        answer = self._call("POST", "/api/v1.0/predictions", {"jsonData": request})
-        return dict(answer["jsonData"])
+        return self._recommend(
+            {
+                "user_id": user_id,
+                "history": None if history is None else [_plain(event) for event in history],
+                "context": dict(context or {}),
+                "k": k,
+                "exclude": list(exclude),
+                "require": dict(require or {}),
+                "request_id": request_id,
+                "time": time.isoformat() if time else None,
+            }
+        )
 
     def status(self) -> dict[str, Any]:
         """What is served now: bundle id, state of the towers, number of live items.
@@ -76,26 +119,150 @@ class RecommenderClient:
         Raises:
             ServiceUnreachable: The server does not answer.
         """
-        return dict(self._call("GET", "/health/status")["jsonData"])
+        if self._speaks_seldon():
+            return dict(self._call("GET", "/health/status")["jsonData"])
+        return self._call("GET", "/status")
 
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
 
-    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    def _recommend(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self._speaks_seldon():
+            return dict(self._call("POST", SELDON, {"jsonData": body})["jsonData"])
+        return self._call("POST", PLAIN, body)
+
+    def _speaks_seldon(self) -> bool:
+        """Whether the server is Seldon's, which has no path of the plain door."""
+        if self._is_seldon is None:
+            response = self._request("GET", PLAIN)
+            self._is_seldon = response.status_code == requests.codes.not_found
+        return self._is_seldon
+
+    def _request(self, method: str, path: str, body: Any = None) -> requests.Response:
         try:
-            response = self._session.request(
-                method, self.url + path, json=body, timeout=self._timeout
-            )
+            return self._session.request(method, self.url + path, json=body, timeout=self._timeout)
         except requests.RequestException as error:
             raise ServiceUnreachable(
                 f"no answer from {self.url} ({type(error).__name__}); refit serve starts a server"
             ) from None
+
+    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        response = self._request(method, path, body)
         if response.ok:
             return dict(response.json())
         if response.status_code == requests.codes.bad_request:
-            raise RequestError(response.json()["status"]["info"])
+            raise RequestError(_reason(response))
+        if response.status_code == requests.codes.unauthorized:
+            raise UsageError(f"{self.url} does not accept the token")
+        if response.status_code == requests.codes.too_many_requests:
+            raise ServiceUnreachable(f"{self.url} has too much to do; try again later")
         raise RefitError(f"{self.url} answered {response.status_code}: {response.text[:500]}")
+
+
+class GrpcRecommenderClient(AbstractContextManager["GrpcRecommenderClient"]):
+    """Requests recommendations over gRPC, by the Open Inference Protocol.
+
+    Args:
+        address: ``host:port`` of the plain door's gRPC API.
+        timeout: Seconds to wait for an answer.
+        credentials: For a server that asks for them; with an ``authority`` the connection is TLS.
+        model: The name under which the server serves the recommender.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        timeout: float = 10.0,
+        credentials: Credentials | None = None,
+        model: str = "refit",
+    ) -> None:
+        import grpc
+
+        from serving.doors.protocol import inference_pb2 as messages
+
+        given = credentials or Credentials()
+        self.address, self._timeout, self._model = address, timeout, model
+        self._metadata = (("authorization", f"Bearer {given.token}"),) if given.token else ()
+        options = (("grpc.enable_http_proxy", 0),)
+        if given.authority:
+            self._channel = grpc.secure_channel(address, _tls(given), options)
+        else:
+            self._channel = grpc.insecure_channel(address, options)
+        self._messages = messages
+        self._infer = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=messages.ModelInferRequest.SerializeToString,
+            response_deserializer=messages.ModelInferResponse.FromString,
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def ask(self, request: Request) -> RecommendationAnswer:
+        """Request recommendations.
+
+        Raises:
+            RequestError: The server refused the request; the message has the reason.
+            ServiceUnreachable: The server does not answer, or has too much to do.
+            UsageError: The server does not accept the credentials.
+        """
+        import grpc
+
+        message = self._messages.ModelInferRequest(model_name=self._model)
+        tensor = message.inputs.add(name="request", datatype="BYTES", shape=[1])
+        tensor.contents.bytes_contents.append(json.dumps(_body_of(request)).encode())
+        try:
+            response = self._infer(message, timeout=self._timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            self._fail(error)
+        text = response.outputs[0].contents.bytes_contents[0]
+        return RecommendationAnswer.model_validate_json(text)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def _fail(self, error: Any) -> NoReturn:
+        import grpc
+
+        code, details = error.code(), error.details()
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            raise RequestError(details) from None
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            raise UsageError(f"{self.address} does not accept the token") from None
+        if code in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ):
+            raise ServiceUnreachable(f"{self.address}: {code.name}: {details}") from None
+        raise RefitError(f"{self.address}: {code.name}: {details}") from None
+
+
+def _tls(given: Credentials) -> Any:
+    import grpc
+
+    assert given.authority  # the caller asked for TLS
+    return grpc.ssl_channel_credentials(
+        given.authority.read_bytes(),
+        given.key.read_bytes() if given.key else None,
+        given.certificate.read_bytes() if given.certificate else None,
+    )
+
+
+def _body_of(request: Request) -> dict[str, Any]:
+    return request.model_dump(mode="json", exclude_defaults=True)
+
+
+def _reason(response: requests.Response) -> str:
+    body = response.json()
+    return str(body["error"] if "error" in body else body["status"]["info"])
 
 
 def _plain(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,38 +1,66 @@
-"""Start and stop the model server and the Seldon microservice as local processes."""
+"""Start and stop the model server and the recommender behind a door as local processes."""
 
 import json
+import math
 import os
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import requests
 
 from refit.errors import RefitError, UsageError
 from refit.progress import log_message, timed
 from refit.registry import DEFAULT_CACHE, Registry
 from serving.client import RecommenderClient
 from serving.processes import PROJECT, Process, check_port, free_port
-from serving.settings import CANNOT_SERVE, RecommenderSettings, ServeSettings
+from serving.settings import (
+    CANNOT_SERVE,
+    PlainServerSettings,
+    RecommenderSettings,
+    ServeSettings,
+)
 
-MICROSERVICE = "serving.microservice.RefitRecommender"
+MICROSERVICE = "serving.doors.seldon.RefitRecommender"
+
+
+class Pauses:
+    """Ever longer pauses between restarts, up to half a minute; a quiet minute ends them."""
+
+    def __init__(self) -> None:
+        self._pause, self._last = 0.0, -math.inf
+
+    def is_due(self) -> bool:
+        """Whether it is time for another restart; if so, the next has to wait."""
+        quiet = time.monotonic() - self._last
+        if quiet < self._pause:
+            return False
+        self._pause = 1.0 if quiet > 60 else min(2 * self._pause, 30.0)
+        self._last = time.monotonic()
+        return True
 
 
 class ServerHandle:
     """The running processes; as a context manager it stops both on exit.
 
     Attributes:
-        url: REST address of the microservice.
+        door: The process, or group of processes, that answers requests.
+        url: REST address of the door.
         grpc_address: ``host:port`` of its gRPC API.
         metrics_url: Address of the Prometheus metrics.
         model_server_address: ``host:port`` of the model server.
     """
 
-    def __init__(self, settings: ServeSettings, model_server: Process, seldon: Process) -> None:
+    def __init__(self, settings: ServeSettings, model_server: Process, door: Process) -> None:
         self.settings = settings
-        self.model_server, self.seldon = model_server, seldon
+        self.model_server, self.door = model_server, door
+        self._restarts = Pauses()
         host = settings.host
-        self.url = f"http://{host}:{settings.http_port}"
+        scheme = "https" if settings.door == "plain" and settings.plain.certificate else "http"
+        self.url = f"{scheme}://{host}:{settings.http_port}"
         self.grpc_address = f"{host}:{settings.grpc_port}"
         self.metrics_url = f"http://{host}:{settings.metrics_port}/metrics"
         self.model_server_address = f"{host}:{settings.model_server_port}"
@@ -52,34 +80,39 @@ class ServerHandle:
         """A client of this server."""
         return RecommenderClient(self.url, timeout)
 
-    def check(self) -> None:
-        """Check that both processes still run.
+    def tend(self) -> None:
+        """Replace what has ended: the model server, and Seldon's server without its gRPC process.
+
+        Call it again and again. It does not wait for what it starts: meanwhile popularity answers.
 
         Raises:
-            RefitError: A process has ended; the message has its last lines of output.
+            RefitError: The door has ended; the message has its last lines of output.
         """
-        for process in (self.seldon, self.model_server):
-            if not process.is_running():
-                raise RefitError(f"the {process.name} has ended\n{process.tail()}")
-
-    def restart_model_server(self) -> None:
-        """Restart the model server on its port; the microservice makes it load the towers again."""
-        self.model_server.stop()
-        self.model_server = _start_model_server(self.settings)
-        try:
-            _await_model_server(self.settings, self.model_server)
-        except BaseException:
+        if not self.door.is_running():
+            raise RefitError(f"the {self.door.name} has ended\n{self.door.tail()}")
+        if not self.model_server.is_running() and self._restarts.is_due():
+            log_message(
+                f"the model server has ended; starting it again\n{self.model_server.tail()}"
+            )
             self.model_server.stop()
-            raise
+            self.model_server = _start_model_server(self.settings)
+        if self.settings.door == "seldon" and self._grpc_ended() and self._restarts.is_due():
+            log_message("the gRPC process of the microservice has ended; starting both again")
+            self.door.stop()
+            self.door = _start_seldon(self.settings)
+
+    def _grpc_ended(self) -> bool:
+        """Whether REST answers that nothing listens on gRPC's port; while loading it does not."""
+        return _status_of(f"{self.url}/health/alive") == 503
 
     def stop(self) -> None:
-        """Stop both, the microservice first so that it can write its log; safe to repeat."""
-        self.seldon.stop()
+        """Stop both, the door first so that it can write its log; safe to repeat."""
+        self.door.stop()
         self.model_server.stop()
 
 
 def launch(settings: ServeSettings) -> ServerHandle:
-    """Start the model server and the microservice, and wait until both answer.
+    """Start the model server and the door, and wait until both answer.
 
     Raises:
         UsageError: A port is taken, there is no champion, or the serving environment is missing.
@@ -87,17 +120,17 @@ def launch(settings: ServeSettings) -> ServerHandle:
         ServiceUnreachable: A process ended or was not ready in time; the message has its output.
     """
     settings = _with_ports(settings)
-    _check_environment(settings.python)
+    _check_environment(settings)
     _check_champion(settings.recommender)
     with ExitStack() as started, timed("start of the servers"):
-        # Both start at once: their imports take seconds, and the microservice waits for its towers.
+        # Both start at once: their imports take seconds, and the recommender waits for its towers.
         model_server = _start_model_server(settings)
         started.callback(model_server.stop)
-        seldon = _start_microservice(settings)
-        started.callback(seldon.stop)
-        handle = ServerHandle(settings, model_server, seldon)
+        door = _start_plain(settings) if settings.door == "plain" else _start_seldon(settings)
+        started.callback(door.stop)
+        handle = ServerHandle(settings, model_server, door)
         _await_model_server(settings, model_server)
-        seldon.wait_until(lambda: _answers(handle), settings.ready_timeout_s)
+        door.wait_until(lambda: _answers(handle), settings.ready_timeout_s)
         started.pop_all()
     log_message(f"recommendations: {handle.url}  gRPC: {handle.grpc_address}  {handle.metrics_url}")
     return handle
@@ -123,7 +156,26 @@ def _await_model_server(settings: ServeSettings, model_server: Process) -> None:
     )
 
 
-def _start_microservice(settings: ServeSettings) -> Process:
+def _start_plain(settings: ServeSettings) -> Process:
+    log_message(f"starting the recommender on port {settings.http_port}")
+    served = PlainServerSettings(
+        recommender=settings.recommender,
+        door=settings.plain,
+        host=settings.host,
+        http_port=settings.http_port,
+        grpc_port=settings.grpc_port,
+        health_port=settings.metrics_port,
+        workers=settings.workers,
+    )
+    return Process(
+        "recommender",
+        [str(_python(settings.python)), "-m", "serving.doors", "--settings", served.to_json()],
+        _run_folder(settings) / "recommender.log",
+        _variables(),
+    )
+
+
+def _start_seldon(settings: ServeSettings) -> Process:
     log_message(f"starting the Seldon microservice on port {settings.http_port}")
     command = [
         *(str(_seldon_cli(settings.python)), MICROSERVICE, "--service-type", "MODEL"),
@@ -138,14 +190,22 @@ def _start_microservice(settings: ServeSettings) -> Process:
         command,
         _run_folder(settings) / "microservice.log",
         {
-            "CUDA_VISIBLE_DEVICES": "-1",
-            # A single query is too small for several threads; requests run in parallel instead.
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            **_variables(),
             # By default a slow client is disconnected after 2 s.
             "GUNICORN_KEEPALIVE": "75",
             "INCLUDE_METRICS_IN_CLIENT_RESPONSE": "false",
+            "PREDICTIVE_UNIT_GRPC_SERVICE_PORT": str(settings.grpc_port),
         },
     )
+
+
+def _variables() -> dict[str, str]:
+    return {
+        # A training on the same machine keeps the GPU.
+        "CUDA_VISIBLE_DEVICES": "-1",
+        # A single query is too small for several threads; requests run in parallel instead.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
 
 
 def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
@@ -153,7 +213,9 @@ def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
     kinds: dict[type, str] = {bool: "BOOL", int: "INT", float: "FLOAT", str: "STRING"}
     values: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
     return [
-        {"name": name, "value": str(value), "type": kinds[type(value)]}
+        {"name": name, "value": json.dumps(value), "type": "STRING"}
+        if isinstance(value, dict)
+        else {"name": name, "value": str(value), "type": kinds[type(value)]}
         for name, value in values.items()
     ]
 
@@ -174,8 +236,11 @@ def _with_ports(settings: ServeSettings) -> ServeSettings:
     return settings.model_copy(update={**ports, "recommender": recommender})
 
 
-def _check_environment(python: Path) -> None:
-    for path in (_python(python), _seldon_cli(python)):
+def _check_environment(settings: ServeSettings) -> None:
+    needed = [_python(settings.python)]
+    if settings.door == "seldon":
+        needed.append(_seldon_cli(settings.python))
+    for path in needed:
         if not path.exists():
             raise UsageError(
                 f"the serving environment is missing: {path} does not exist; "
@@ -195,19 +260,31 @@ def _answers(handle: ServerHandle) -> bool:
     Raises:
         RefitError: A worker could not start; the message has the reason.
     """
-    for line in handle.seldon.output().splitlines():
+    for line in handle.door.output().splitlines():
         if CANNOT_SERVE in line:
-            raise RefitError(f"the microservice {line[line.index(CANNOT_SERVE) :]}")
+            raise RefitError(f"the {handle.door.name} {line[line.index(CANNOT_SERVE) :]}")
     settings = handle.settings
     ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
     if not all(_listens(settings.host, port) for port in ports):
         return False
+    if settings.door == "plain":
+        return _status_of(f"http://{settings.host}:{settings.metrics_port}/health/ready") == 200
     try:
         with handle.client(timeout=2.0) as client:
             client.status()
     except RefitError:
         return False
     return True
+
+
+def _status_of(url: str) -> int | None:
+    """The HTTP status of an answer; None without one."""
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            return session.get(url, timeout=2.0).status_code
+        except requests.RequestException:
+            return None
 
 
 def _listens(host: str, port: int) -> bool:

@@ -57,6 +57,10 @@ class Prediction:
     scores: list[float]
     fallback: str | None
     latency_ms: float
+    sources: list[str]
+    positions: list[int]
+    propensities: list[float] | None
+    bucket: str | None
 
 
 class PredictionLog:

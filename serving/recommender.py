@@ -1,13 +1,14 @@
 """The recommender: one request in, one answer out, always from one bundle."""
 
-import hashlib
 import json
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,20 +18,46 @@ from numpy.typing import NDArray
 
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
-from refit.prediction import HOLDOUT
+from refit.prediction import HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS
 from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.experiment import find_bucket, is_held_out
+from serving.explain import explain
+from serving.feeds.activity import ActivityEvent
+from serving.feeds.dead_letters import DeadLetters
+from serving.feeds.lag import FeedLag
+from serving.feeds.lines import FeedLine, FeedReader
+from serving.feeds.opening import open_feed
+from serving.feeds.stock import StockChange
+from serving.pages import read_cursor, write_cursor
+from serving.people import LivePeople
+from serving.pool import Pool
 from serving.prediction_log import Prediction, PredictionLog
-from serving.request import Request, RequestError, parse_request
+from serving.request import (
+    Request,
+    RequestError,
+    SimilarRequest,
+    is_about_item,
+    is_batch,
+    parse_batch,
+    parse_request,
+    parse_similar,
+)
+from serving.retrievers.similar import knows
 from serving.settings import RecommenderSettings
-from serving.snapshot import Recommendations, ServingSnapshot
-from serving.stock import DeadLetters, LiveStock, StockFeed
+from serving.slate import Slate
+from serving.snapshot import ServingSnapshot
+from serving.stage_settings import SIMILAR
+from serving.stages import AnswerRequest, Stages
+from serving.stock import LiveStock
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
 
 Answer = dict[str, Any]
 
+JOIN_SECONDS = 2.0
+LAG_SECONDS = 1.0
 WARM_UPS = 20
 """Maximum number of warm-up calls; towers that are slow after them are used anyway."""
 
@@ -43,12 +70,23 @@ class Query:
     fallback: Fallback | None = None
 
 
-def is_held_out(user_id: str | None, share: float, salt: str) -> bool:
-    """Whether a person gets popularity for comparison; always the same for the same person."""
-    if user_id is None or not share:
-        return False
-    digest = hashlib.sha256(f"{salt}:{user_id}".encode()).digest()
-    return int.from_bytes(digest[:8]) < share * 2**64
+@dataclass(frozen=True)
+class Plan:
+    """How one request is answered.
+
+    Attributes:
+        asked: What is asked of the stages; its query vector is still missing.
+        stages: The stages, with the settings of the person's bucket.
+        bucket: The person's bucket of an experiment.
+        reason: Why no query vector is wanted, one of ``ON_PURPOSE``; None: it is.
+        shown: Items of the earlier pages.
+    """
+
+    asked: AnswerRequest
+    stages: Stages
+    bucket: str | None
+    reason: str | None
+    shown: tuple[str, ...]
 
 
 class Recommender:
@@ -66,11 +104,16 @@ class Recommender:
     def __init__(self, settings: RecommenderSettings) -> None:
         self.settings = settings
         self.counters = Counters()
+        self._stages = Stages(settings.retrieval, settings.slate)
+        self._buckets = {
+            name: Stages(bucket.retrieval or settings.retrieval, bucket.slate or settings.slate)
+            for name, bucket in settings.experiment.buckets.items()
+        }
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
         self._towers = TowerClient(settings.model_server)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
-        dead_letters = settings.local_log / "stock_dead_letters" / f"{uuid.uuid4().hex[:8]}.jsonl"
-        self._dead_letter = DeadLetters(dead_letters, self.counters)
+        self._stock_letters = self._dead_letters("stock")
+        self._activity_letters = self._dead_letters("activity")
         self._refused: set[int] = set()
         self._unload_at: float | None = None
         self._closing = threading.Event()
@@ -85,8 +128,11 @@ class Recommender:
             settings.log_url,
         )
         self._threads = [
-            self._repeat(self._follow_stock, "stock"),
-            self._repeat(self._follow_champion, "champion"),
+            self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
+            self._repeat(self._follow_people, "activity", settings.feeds.poll_seconds),
+            self._repeat(self._embed_listings, "listings", settings.feeds.listing_seconds),
+            self._repeat(self._measure_lags, "lags", LAG_SECONDS),
+            self._repeat(self._follow_champion, "champion", settings.poll_seconds),
         ]
 
     def __enter__(self) -> Self:
@@ -100,88 +146,184 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def recommend(self, body: Any) -> Answer:
-        """Answer one request.
+    @property
+    def bundle_id(self) -> str:
+        """The bundle in service."""
+        return self.snapshot.bundle_id
+
+    def recommend(self, body: Any, arrived: float | None = None) -> Answer:
+        """Answer one request, a batch of them, or a request for similar items.
 
         Args:
-            body: The request as parsed JSON; see ``serving.request.Request``.
+            body: The request as parsed JSON, see ``serving.request.Request``;
+                ``{"requests": [...]}`` is a batch, and a request with ``item_id`` asks ``similar``.
+            arrived: When its last byte was read, by ``time.perf_counter``; the latency counts from
+                there, and from now without it.
 
         Returns:
             ``request_id``, ``bundle_id``, ``items`` (``item_id`` and ``score``, best first) and
-            ``fallback`` (None, or the reason why the model was not used; ``holdout`` is no
-            failure).
+            ``fallback`` (None, or the reason why no query vector was used; those of ``ON_PURPOSE``
+            are no failures). With ``cursor`` in the request, that of the next page, None after the
+            last one. Of a batch ``bundle_id`` and ``answers``, in the order of its requests.
+
+        Raises:
+            RequestError: The request, or one of a batch, is invalid.
+        """
+        with self._counting_errors():
+            started = time.perf_counter() if arrived is None else arrived
+            if is_about_item(body):
+                return self._answer_similar(parse_similar(body), started)
+            if is_batch(body):
+                answers = self._answer(parse_batch(body), started)
+                return {"bundle_id": answers[0]["bundle_id"], "answers": answers}
+            return self._answer([parse_request(body)], started)[0]
+
+    def similar(self, body: Any, arrived: float | None = None) -> Answer:
+        """Answer a request for items similar to one item, whoever asks.
+
+        Args:
+            body: The request as parsed JSON; see ``serving.request.SimilarRequest``.
+            arrived: As in ``recommend``.
+
+        Returns:
+            As ``recommend``. The score is a cosine; ``fallback`` is None, or ``unknown_item`` where
+            the bundle does not know the item, so that popular items are returned.
 
         Raises:
             RequestError: The request is invalid.
         """
-        try:
-            return self._answer(body)
-        except RequestError:
-            self.counters.add("refit_bad_requests")
-            raise
-        except Exception:
-            self.counters.add("refit_errors")
-            raise
+        with self._counting_errors():
+            started = time.perf_counter() if arrived is None else arrived
+            return self._answer_similar(parse_similar(body), started)
 
-    def _answer(self, body: Any) -> Answer:
-        started = time.perf_counter()
+    def _answer(self, requests: Sequence[Request], started: float) -> list[Answer]:
+        """Answer requests from one snapshot: embed, apply rules, retrieve, score, slate, log."""
         snapshot = self.snapshot
-        request = parse_request(body)
+        plans = [self._plan(snapshot, request) for request in requests]
+        queries = self._embed(snapshot, [plan for plan in plans if plan.reason is None])
+        answers = []
+        for plan in plans:
+            query = Query(None) if plan.reason else next(queries)
+            pool = snapshot.find_pool(plan.asked.request, plan.asked.now)
+            asked = replace(plan.asked, query=query.vector)
+            slate = plan.stages.answer(pool, asked)
+            answers.append(self._finish(snapshot, plan, query, pool, slate, started))
+        return answers
+
+    def _answer_similar(self, wanted: SimilarRequest, started: float) -> Answer:
+        snapshot = self.snapshot
+        plan = self._plan(snapshot, wanted.as_request(), SIMILAR_ITEMS)
+        pool = snapshot.find_pool(plan.asked.request, plan.asked.now)
+        known = knows(pool, wanted.item_id)
+        query = Query(None, None if known else Fallback.UNKNOWN_ITEM)
+        asked = replace(plan.asked, retriever=SIMILAR, about=(wanted.item_id,))
+        slate = plan.stages.answer(pool, asked if known else plan.asked)
+        answer = self._finish(snapshot, plan, query, pool, slate, started)
+        return answer | {"fallback": query.fallback}
+
+    def _plan(self, snapshot: ServingSnapshot, request: Request, reason: str | None = None) -> Plan:
+        """Check a request, and find out how it is answered."""
         snapshot.catalogue.check(request)
-        now = self._now(request)
-        held = is_held_out(request.user_id, self.settings.holdout_share, self.settings.holdout_salt)
-        query = Query(None) if held else self._embed(snapshot, request, now)
-        if query.vector is None:
-            found = snapshot.popular(request, now)
-        else:
-            found = snapshot.rank(request, query.vector, now)
-        items = found.items
+        now, shown = self._now(request), read_cursor(request.cursor)
+        if shown:
+            request = request.model_copy(update={"exclude": [*request.exclude, *shown]})
+        bucket = None
+        if reason is None and not request.personalised:
+            reason = NOT_PERSONALISED
+        elif reason is None:
+            settings = self.settings
+            if is_held_out(request.user_id, settings.holdout_share, settings.holdout_salt):
+                reason = HOLDOUT
+            else:
+                bucket = find_bucket(settings.experiment, request.user_id)
+        request_id = request.request_id or uuid.uuid4().hex
+        stages = self._stages if bucket is None else self._buckets[bucket]
+        asked = AnswerRequest(request, request_id, now, first=len(shown))
+        return Plan(asked, stages, bucket, reason, shown)
+
+    def _finish(
+        self,
+        snapshot: ServingSnapshot,
+        plan: Plan,
+        query: Query,
+        pool: Pool,
+        slate: Slate,
+        started: float,
+    ) -> Answer:
+        """Log and count one answer, and build it."""
         milliseconds = (time.perf_counter() - started) * 1000
-        self._count(query, found, milliseconds)
-        if held:
-            self.counters.add("refit_holdout_answers")
+        asked, items = plan.asked, slate.items
         failure = query.fallback.value if query.fallback else None
+        self._count(plan, query, pool, slate, milliseconds)
         prediction = Prediction(
-            request_id=request.request_id or uuid.uuid4().hex,
+            request_id=asked.request_id,
             bundle_id=snapshot.bundle_id,
             embedding_version=snapshot.catalogue.bundle.manifest.embedding_version,
-            user_id=request.user_id,
-            time=now,
-            context=json.dumps(request.context),
+            user_id=asked.request.user_id,
+            time=asked.now,
+            context=json.dumps(asked.request.context),
             query_embedding=None if query.vector is None else query.vector.tolist(),
             item_ids=[item_id for item_id, _ in items],
             scores=[score for _, score in items],
-            fallback=HOLDOUT if held else failure,
+            fallback=failure or plan.reason,
             latency_ms=milliseconds,
+            sources=slate.sources,
+            positions=list(range(asked.first, asked.first + len(items))),
+            propensities=slate.propensities,
+            bucket=plan.bucket,
         )
         self._log.put(prediction)
-        return {
+        answer: Answer = {
             "request_id": prediction.request_id,
             "bundle_id": prediction.bundle_id,
             "items": [{"item_id": item_id, "score": score} for item_id, score in items],
             "fallback": prediction.fallback,
         }
+        if asked.request.cursor is not None:
+            shown = (*plan.shown, *prediction.item_ids)
+            answer["cursor"] = write_cursor(shown) if len(items) == asked.request.k else None
+        if asked.request.explain:
+            vector = plan.stages.weigh(pool.catalogue, query.vector)
+            why = explain(pool, asked.request, asked.now, slate.rows, vector)
+            for item, reasons, source in zip(answer["items"], why, slate.sources, strict=True):
+                item["why"] = {"source": source, **reasons}
+        return answer
 
     def status(self) -> dict[str, Any]:
-        """What is served now, for health checks; an unreachable model server is not an error."""
+        """What is served now, for health checks; an unreachable model server is not an error.
+
+        ``ready`` is false where answers would rest on a feed that was not read; see
+        ``LiveFeedSettings.unready_seconds``.
+        """
         names = self.snapshot.names
         try:
             towers = all(self._towers.is_available(name) for name in (names.query, names.item))
             state = "available" if towers else "not loaded"
         except RefitError as error:
             state = str(error)
-        stock = self.snapshot.stock
+        lags, most = self._lags(), self.settings.feeds.unready_seconds
         return {
             "bundle_id": self.snapshot.bundle_id,
             "towers": state,
-            "live_items": len(stock),
+            "live_items": len(self.snapshot.stock),
+            "ready": all(lag.is_ready(most) for lag in lags.values()),
+            "feeds": {feed: lag.report() for feed, lag in lags.items()},
         }
+
+    def _lags(self) -> dict[str, FeedLag]:
+        readers = {"stock": self.snapshot.stock.reader, "activity": self.snapshot.people.reader}
+        return {feed: reader.lag for feed, reader in readers.items() if reader is not None}
+
+    def _measure_lags(self) -> None:
+        for feed, lag in self._lags().items():
+            lag.measure(feed, self.counters)
 
     def close(self) -> None:
         """Stop the threads, write the prediction log, and disconnect from the model server."""
         self._closing.set()
         for thread in self._threads:
-            thread.join(self.settings.poll_seconds + 1)
+            thread.join(JOIN_SECONDS)
+        self.snapshot.close()
         self._log.close()
         self._towers.close()
 
@@ -192,32 +334,57 @@ class Recommender:
             raise RequestError("time: this server answers for now only (allow_replay is off)")
         return request.time
 
-    def _embed(self, snapshot: ServingSnapshot, request: Request, now: datetime) -> Query:
+    def _embed(self, snapshot: ServingSnapshot, plans: Sequence[Plan]) -> Iterator[Query]:
+        """The query tower's result for each request, in one call."""
+        if not plans:
+            return iter(())
         if not self._breaker.allows():
-            return Query(None, Fallback.BREAKER_OPEN)
+            return repeat(Query(None, Fallback.BREAKER_OPEN))
         try:
             timeout = self.settings.tower_deadline_ms / 1000
-            vector = snapshot.embed(self._towers, request, now, timeout)
+            asked = [(plan.asked.request, plan.asked.now) for plan in plans]
+            vectors = snapshot.embed(self._towers, asked, timeout)
         except TowerFailure as failure:
             # A tower that refuses one request can still answer others.
             if failure.reason in (Fallback.REFUSED, Fallback.BAD_ANSWER):
                 self._breaker.succeeded()
             else:
                 self._breaker.failed()
-            return Query(None, failure.reason)
+            return repeat(Query(None, failure.reason))
         self._breaker.succeeded()
-        return Query(vector)
+        return map(Query, vectors)
 
-    def _count(self, query: Query, found: Recommendations, milliseconds: float) -> None:
+    @contextmanager
+    def _counting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RequestError:
+            self.counters.add("refit_bad_requests")
+            raise
+        except Exception:
+            self.counters.add("refit_errors")
+            raise
+
+    def _count(
+        self, plan: Plan, query: Query, pool: Pool, slate: Slate, milliseconds: float
+    ) -> None:
         self.counters.add("refit_requests")
         self.counters.time("refit_latency", milliseconds)
         if query.fallback:
             self.counters.add("refit_fallbacks", reason=query.fallback.value)
-        if not found.items:
+        elif plan.reason == HOLDOUT:
+            self.counters.add("refit_holdout_answers")
+        elif plan.reason == NOT_PERSONALISED:
+            self.counters.add("refit_not_personalised_answers")
+        if not slate.items:
             self.counters.add("refit_empty_answers")
-        for rule, removed in found.removed.items():
+        for rule, removed in pool.removed.items():
             if removed:
                 self.counters.add("refit_ineligible_items", removed, rule=rule)
+        for source in sorted(set(slate.sources)):
+            self.counters.add("refit_shown_items", slate.sources.count(source), source=source)
+        if slate.given_up is not None:
+            self.counters.add("refit_slate_given_up", max(slate.given_up, 0.0))
 
     def _start_counters(self) -> None:
         """Initialise the counters that rollouts compare, so that they are exported as 0."""
@@ -237,7 +404,11 @@ class Recommender:
         except ServiceUnreachable as error:
             # The model server may start later; until then popularity answers.
             log_message(f"starting without towers: {error}")
-        snapshot.stock.catch_up()
+        try:
+            self._catch_up(snapshot)
+        except ServiceUnreachable as error:
+            # It is not ready before it has read its feeds; see status.
+            log_message(f"starting without a feed: {error}")
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id}")
         return snapshot
@@ -261,11 +432,15 @@ class Recommender:
         for _ in range(WARM_UPS):
             started = time.monotonic()
             try:
-                snapshot.warm_up(self._towers)
+                self._warm_up(snapshot)
             except TowerFailure:
                 return  # it answered before; if it no longer does, popularity answers
             if time.monotonic() - started < quick or started >= deadline:
                 return
+
+    def _warm_up(self, snapshot: ServingSnapshot) -> None:
+        for stages in (self._stages, *self._buckets.values()):
+            snapshot.warm_up(self._towers, stages)
 
     def _open(self, bundle: Bundle) -> ServingSnapshot:
         try:
@@ -274,13 +449,43 @@ class Recommender:
             raise
         except Exception as error:  # a file that is whole but not what it should be
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
+        for stages in (self._stages, *self._buckets.values()):
+            stages.check(catalogue)
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
-        folder = self.settings.stock_folder
-        feed = StockFeed(folder, self._dead_letter) if folder else None
-        return ServingSnapshot.of(
-            catalogue, LiveStock(catalogue, feed, self._towers, self.counters)
-        )
+        settings, late_hours = self.settings, self.settings.feeds.late_hours
+        address = settings.stock_feed
+        lines = self._open_feed(catalogue, address, StockChange, self._stock_letters)
+        stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours)
+        address = settings.feeds.activity
+        events = self._open_feed(catalogue, address, ActivityEvent, self._activity_letters)
+        people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)
+        always = settings.people.running_visit == "always"
+        return ServingSnapshot.of(catalogue, stock, people, always, settings.allow_replay)
+
+    def _open_feed[T: FeedLine](
+        self, catalogue: Catalogue, address: str, kind: type[T], letters: DeadLetters
+    ) -> FeedReader[T] | None:
+        feeds = self.settings.feeds
+        since = catalogue.as_of - timedelta(hours=feeds.late_hours)
+        feed = open_feed(address, feeds, since)
+        ahead = None if self.settings.allow_replay else timedelta(seconds=feeds.ahead_seconds)
+        return FeedReader(feed, kind, letters, ahead) if feed else None
+
+    def _dead_letters(self, feed: str) -> DeadLetters:
+        folder = self.settings.local_log / f"{feed}_dead_letters"
+        path = folder / f"{uuid.uuid4().hex[:8]}.jsonl"
+        return DeadLetters(path, self.counters, f"refit_{feed}_dead_letters")
+
+    def _catch_up(self, snapshot: ServingSnapshot) -> None:
+        """Apply what the feeds said since the bundle was built, before it serves.
+
+        Raises:
+            ServiceUnreachable: A feed does not answer.
+        """
+        snapshot.stock.catch_up()
+        snapshot.people.catch_up()
+        snapshot.stock.embed_waiting()
 
     def _load_towers(self, snapshot: ServingSnapshot, beside: ServingSnapshot | None) -> None:
         """Make the model server load a snapshot's towers beside those that are still in use.
@@ -295,7 +500,7 @@ class Recommender:
             models |= models_of(one.catalogue.bundle) if one else {}
         self._towers.serve_only(models, self.settings.load_timeout_s)
         try:
-            snapshot.warm_up(self._towers)
+            self._warm_up(snapshot)
         except TowerFailure as failure:
             if failure.reason in (Fallback.UNREACHABLE, Fallback.SLOW):
                 raise ServiceUnreachable(str(failure)) from None
@@ -316,6 +521,12 @@ class Recommender:
 
     def _follow_stock(self) -> None:
         self.snapshot.stock.catch_up()
+
+    def _follow_people(self) -> None:
+        self.snapshot.people.catch_up()
+
+    def _embed_listings(self) -> None:
+        self.snapshot.stock.embed_waiting()
 
     def _follow_champion(self) -> None:
         """Swap to a new champion, or make sure that the towers in service are loaded."""
@@ -338,11 +549,10 @@ class Recommender:
         """Load the new champion, then replace the snapshot in one assignment."""
         # Checked first, so that the bundle is not opened in vain at every poll.
         self._towers.check()
+        self._check_feeds()
         log_message(f"new champion {promotion.bundle_id}: loading")
         try:
-            snapshot = self._open(self._registry.get(promotion.bundle_id))
-            self._load_towers(snapshot, beside=self.snapshot)
-            snapshot.stock.catch_up()
+            snapshot = self._open_next(promotion.bundle_id)
         except ServiceUnreachable:
             raise  # not the bundle's fault; retried at the next poll
         except RefitError as error:
@@ -352,11 +562,31 @@ class Recommender:
             log_message(f"{promotion.bundle_id} refused, {self.snapshot.bundle_id} stays: {error}")
             return
         old, self.snapshot = self.snapshot, snapshot
+        old.close()
         self._unload_at = time.monotonic() + self.settings.unload_after_seconds
         self.counters.add("refit_swaps")
         self._set_in_service(old, 0)
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id} instead of {old.bundle_id}")
+
+    def _open_next(self, bundle_id: str) -> ServingSnapshot:
+        """Open a bundle beside the one in service, up to date with the feeds."""
+        with ExitStack() as opened:
+            snapshot = self._open(self._registry.get(bundle_id))
+            opened.callback(snapshot.close)
+            self._load_towers(snapshot, beside=self.snapshot)
+            self._catch_up(snapshot)
+            opened.pop_all()
+        return snapshot
+
+    def _check_feeds(self) -> None:
+        """Check that the feeds answer: a bundle that cannot read them knows less than this one.
+
+        Raises:
+            ServiceUnreachable: One does not.
+        """
+        if silent := [feed for feed, lag in self._lags().items() if not lag.answers]:
+            raise ServiceUnreachable(f"the feed of {silent[0]} does not answer")
 
     def _reload_lost_towers(self) -> None:
         names = self.snapshot.names
@@ -374,10 +604,10 @@ class Recommender:
             embedding_version=embedding_version[:8],
         )
 
-    def _repeat(self, work: Callable[[], None], name: str) -> threading.Thread:
+    def _repeat(self, work: Callable[[], None], name: str, seconds: float) -> threading.Thread:
         def run() -> None:
             last = ""
-            while not self._closing.wait(self.settings.poll_seconds):
+            while not self._closing.wait(seconds):
                 try:
                     work()
                     last = ""

@@ -14,6 +14,8 @@ MAX_HISTORY = 1000
 MAX_EXCLUDE = 10_000
 MAX_NAMES = 64
 MAX_VALUES = 1000
+MAX_BATCH = 100
+MAX_CURSOR = 1 << 18
 MAX_FAULTS = 5
 YEARS = range(1970, 2200)
 
@@ -44,6 +46,14 @@ Id = Annotated[str, Field(min_length=1, max_length=256)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Time = Annotated[datetime, BeforeValidator(_as_utc)]
+K = Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_as_whole)]
+Items = Annotated[list[Id], Field(max_length=MAX_EXCLUDE)]
+Context = Annotated[dict[Name, Text | Number | None], Field(max_length=MAX_NAMES)]
+Required = Annotated[
+    dict[Name, Annotated[list[Text | Number], Field(max_length=MAX_VALUES)] | Range],
+    Field(max_length=MAX_NAMES),
+]
+Cursor = Annotated[str, Field(max_length=MAX_CURSOR)]
 
 
 class _Part(BaseModel):
@@ -73,20 +83,84 @@ class Request(_Part):
         require: Allowed values, or a range, by item attribute.
         request_id: Id of this request; generated if missing.
         time: The time that counts as now, if the server allows replay.
+        personalised: False: the answer is what is popular overall, whoever asks and in whatever
+            context. The eligibility rules apply all the same.
+        explain: Add to each item why it was found.
+        cursor: Continue a list: "" begins one, and each answer has the cursor of the next page.
     """
 
     user_id: Id | None = None
     history: Annotated[list[PastEvent], Field(max_length=MAX_HISTORY)] | None = None
-    context: Annotated[dict[Name, Text | Number | None], Field(max_length=MAX_NAMES)] = {}
-    k: Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_as_whole)] = 10
-    exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDE)] = []
-    hidden: Annotated[list[Id], Field(max_length=MAX_EXCLUDE)] = []
-    require: Annotated[
-        dict[Name, Annotated[list[Text | Number], Field(max_length=MAX_VALUES)] | Range],
-        Field(max_length=MAX_NAMES),
-    ] = {}
+    context: Context = {}
+    k: K = 10
+    exclude: Items = []
+    hidden: Items = []
+    require: Required = {}
     request_id: Id | None = None
     time: Time | None = None
+    personalised: bool = True
+    explain: bool = False
+    cursor: Cursor | None = None
+
+
+class SimilarRequest(_Part):
+    """A request for items similar to one item, whoever asks.
+
+    Attributes:
+        item_id: The item; it may be sold.
+        k: Number of items to return.
+        exclude: Items that must not be returned.
+        require: Allowed values, or a range, by item attribute.
+        context: Context columns that an eligibility rule reads; the ranking is the same in any.
+        request_id: Id of this request; generated if missing.
+        time: The time that counts as now, if the server allows replay.
+        cursor: Continue a list: "" begins one, and each answer has the cursor of the next page.
+    """
+
+    item_id: Id
+    k: K = 10
+    exclude: Items = []
+    require: Required = {}
+    context: Context = {}
+    request_id: Id | None = None
+    time: Time | None = None
+    cursor: Cursor | None = None
+
+    def as_request(self) -> Request:
+        """The request of nobody that asks for the same, without the item itself."""
+        values = {name: getattr(self, name) for name in SimilarRequest.model_fields}
+        item_id = values.pop("item_id")
+        return Request.model_construct(**values | {"exclude": [*self.exclude, item_id]})
+
+
+class FeedLines(_Part):
+    """Lines of a feed.
+
+    Attributes:
+        lines: Each as it stands in the feed; see ``serving.feeds.stock`` and ``activity``.
+    """
+
+    lines: list[dict[str, Any]]
+
+
+class BatchRequest(_Part):
+    """Several requests, which are answered together.
+
+    Attributes:
+        requests: Each a request of its own.
+    """
+
+    requests: Annotated[list[Request], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+def is_batch(body: Any) -> bool:
+    """Whether a body is meant as a batch."""
+    return isinstance(body, dict) and "requests" in body
+
+
+def is_about_item(body: Any) -> bool:
+    """Whether a body asks for items similar to one."""
+    return isinstance(body, dict) and "item_id" in body
 
 
 def parse_request(body: Any) -> Request:
@@ -95,20 +169,52 @@ def parse_request(body: Any) -> Request:
     Raises:
         RequestError: It is malformed, too large or wrongly typed; the first faults are listed.
     """
+    return _parse(Request, body)
+
+
+def parse_lines(body: Any) -> FeedLines:
+    """Read lines of a feed from parsed JSON.
+
+    Raises:
+        RequestError: As ``parse_request``.
+    """
+    return _parse(FeedLines, body)
+
+
+def parse_similar(body: Any) -> SimilarRequest:
+    """Read a request for similar items from parsed JSON.
+
+    Raises:
+        RequestError: It is malformed, too large or wrongly typed; the first faults are listed.
+    """
+    return _parse(SimilarRequest, body)
+
+
+def parse_batch(body: Any) -> list[Request]:
+    """Read the requests of a batch from parsed JSON.
+
+    Raises:
+        RequestError: One is malformed, too large or wrongly typed; the first faults are listed.
+    """
+    return _parse(BatchRequest, body).requests
+
+
+def _parse[P: _Part](kind: type[P], body: Any) -> P:
     if not isinstance(body, dict):
         raise RequestError(f"a request is a JSON object, got {type(body).__name__}")
     try:
-        return Request.model_validate(body)
+        return kind.model_validate(body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        lines = [f"{_path(fault['loc'])}: {_message(fault)}" for fault in faults[:MAX_FAULTS]]
+        lines = [f"{_path(fault['loc'])}: {_message(kind, fault)}" for fault in faults[:MAX_FAULTS]]
         more = len(faults) - len(lines)
         raise RequestError("; ".join(lines) + (f"; and {more} more" if more else "")) from None
 
 
-def _message(fault: Any) -> str:
+def _message(kind: type[_Part], fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
-        return f"unknown name; known names: {', '.join(Request.model_fields)}"
+        inside = Request if kind is BatchRequest and len(fault["loc"]) > 1 else kind
+        return f"unknown name; known names: {', '.join(inside.model_fields)}"
     return str(fault["msg"])
 
 

@@ -36,6 +36,7 @@ class Fallback(StrEnum):
     REFUSED = "tower_refused_input"
     BAD_ANSWER = "tower_bad_answer"
     BREAKER_OPEN = "breaker_open"
+    UNKNOWN_ITEM = "unknown_item"
 
 
 class TowerFailure(RefitError):  # noqa: N818 - as its siblings in refit.errors

@@ -14,7 +14,7 @@ ROOMS = ("refit", "components", "pipelines", "monitoring", "serving", "simulatio
 HEAVY = ("tensorflow", "tf_keras", "kfp", "evidently")
 READ_BY_KFP = ("component", "continuous_training", "index_refresh", "drift_monitoring")
 """Names of modules that only kfp's compiler and runner import."""
-READ_BY_SELDON = "serving.microservice"
+READ_BY_SELDON = "serving.doors.seldon"
 """The one module that imports Seldon, and with it TensorFlow where that is installed."""
 IMPORTED_LATE = {
     *(

@@ -1,6 +1,7 @@
-"""Build Refit's two container images with docker, podman or buildah.
+"""Build Refit's container images with docker, podman or buildah.
 
-- ``build_images.py`` builds ``refit/main`` and ``refit/serving``, tagged with the package version
+- ``build_images.py`` builds ``refit/main``, ``refit/serving`` and ``refit/serving-plain``, tagged
+  with the package version; names of images build only those: ``build_images.py serving-plain``
 - ``build_images.py --save DIR`` also writes each image as a docker archive for kind, minikube and
   ``ctr images import``
 - arguments after ``--`` go to the builder, for example ``-- --pull-never --network host``
@@ -21,8 +22,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTAINERFILES = {"main": "pipelines/Containerfile", "serving": "serving/Containerfile"}
-INSTALLED = ("requirements.txt", "serving/requirements.txt", "tools/uv.txt")
+CONTAINERFILES = {
+    "main": "pipelines/Containerfile",
+    "serving": "serving/Containerfile",
+    "serving-plain": "serving/Containerfile",
+}
+ARGUMENTS = {
+    "serving-plain": {"REQUIREMENTS": "requirements-plain.txt", "LICENCES": "Apache-2.0"},
+}
+"""Build arguments by image, where they differ from the Containerfile's own."""
+INSTALLED = (
+    "requirements.txt",
+    "serving/requirements.txt",
+    "serving/requirements-plain.txt",
+    "tools/uv.txt",
+)
 BUILDERS = ("docker", "podman", "buildah")
 
 
@@ -61,7 +75,7 @@ def find_builder() -> str:
 
 def build_command(builder: str, name: str, base_image: str, extra: Sequence[str]) -> list[str]:
     """The command that builds one image."""
-    arguments = {"VERSION": version(), "REVISION": revision()}
+    arguments = {"VERSION": version(), "REVISION": revision(), **ARGUMENTS.get(name, {})}
     if base_image:
         arguments["BASE_IMAGE"] = base_image
     command = [builder, "build", "--file", CONTAINERFILES[name], "--tag", image_name(name)]
@@ -117,7 +131,7 @@ def save(builder: str, image: str, folder: Path) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="*", choices=CONTAINERFILES, help="default: both")
+    parser.add_argument("images", nargs="*", choices=CONTAINERFILES, help="default: all")
     parser.add_argument("--builder", choices=BUILDERS, help="default: the first that works")
     parser.add_argument("--base-image", default="", help="instead of the pinned python image")
     parser.add_argument("--save", type=Path, help="also write docker archives into this folder")

@@ -19,6 +19,7 @@ PYTHON_OF = {
     "requirements.in": "3.12",
     "requirements-dev.in": "3.12",  # after requirements.in: it is constrained by requirements.txt
     "serving/requirements.in": "3.12",
+    "serving/requirements-plain.in": "3.12",  # after it: constrained by requirements.txt
     "tools/uv.in": "3.12",
     "tests/benchmarks/scann/requirements.in": "3.12",
     "tests/machine/requirements.in": "3.12",

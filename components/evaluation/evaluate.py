@@ -27,7 +27,14 @@ from components.evaluation.freshness import measure_freshness, read_seen_until
 from components.evaluation.index_check import check_index
 from components.evaluation.leaks import hunt_leaks
 from components.evaluation.looks import judge
-from components.evaluation.metrics import coverage, exposure, gini, per_query
+from components.evaluation.metrics import (
+    coverage,
+    exposure,
+    gini,
+    head_share,
+    per_query,
+    repetition,
+)
 from components.evaluation.own_features import open_own_features
 from components.evaluation.pictures import draw_pictures
 from components.evaluation.predictions import write_predictions
@@ -336,7 +343,7 @@ def _measure(
             return method
         found: dict[str, Any] = {
             "metrics": {m: replicates.mean(f"{method.name}/{m}", "n") for m in values[method.name]},
-            "exposure": _exposure(evaluation_set, rankings[method.name].top),
+            "exposure": _exposure(settings, evaluation_set, rankings[method.name].top),
             "beyond": beyond.measure(rankings[method.name]),
         }
         if method.kind == "champion":
@@ -420,7 +427,7 @@ def _queries_per_day(evaluation_set: EvaluationSet) -> float | None:
     return len(times) * judged / (judged + left_out) / days if days > 0 else None
 
 
-def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:
+def _exposure(settings: EvaluationSettings, evaluation_set: EvaluationSet, top: Ints) -> Exposure:
     """How widely lists are spread over the items, and the sellers, that were candidates at all."""
     catalogue = evaluation_set.data.catalogue
     candidates = np.unique(np.concatenate([g.snapshot.items for g in evaluation_set.groups]))
@@ -429,7 +436,16 @@ def _exposure(evaluation_set: EvaluationSet, top: Ints) -> Exposure:
     sellers = np.unique(codes[candidates])
     sellers = sellers[sellers >= 0]
     by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]
-    return Exposure(coverage=coverage(items), item_gini=gini(items), seller_gini=gini(by_seller))
+    first = top[:, : settings.shortest]
+    log, rows = evaluation_set.data.log, evaluation_set.queries.rows
+    shown_first = exposure(first, np.arange(catalogue.size, dtype=np.int32), catalogue.size)
+    return Exposure(
+        coverage=coverage(items),
+        item_gini=gini(items),
+        seller_gini=gini(by_seller),
+        head_share=head_share(shown_first[candidates]),
+        repetition=repetition(first, log.user[rows], log.time[rows]),
+    )
 
 
 def _describe(

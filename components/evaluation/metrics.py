@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from components.evaluation.data import Ints
 
+Longs = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 
@@ -67,3 +68,40 @@ def gini(exposures: Values) -> float:
         return float("nan")
     ordered = np.sort(exposures)
     return float(2 * (np.arange(1, n + 1) @ ordered) / (n * total) - (n + 1) / n)
+
+
+def head_share(exposures: Values, share: float = 0.01) -> float:
+    """Share of all places that go to the most-shown candidates, 1% of them by default.
+
+    NaN without candidates, or if nothing was shown.
+    """
+    total, n = exposures.sum(), len(exposures)
+    if not n or total == 0:
+        return float("nan")
+    return float(np.sort(exposures)[-max(1, round(share * n)) :].sum() / total)
+
+
+def repetition(top: Ints, user: Ints, time: Longs) -> float:
+    """Share of places that show an item again to the same user, in their later lists.
+
+    Args:
+        top: [n, k] items shown, -1 for none.
+        user: [n] who was shown them.
+        time: [n] when.
+
+    Returns:
+        NaN if nobody was shown a second list.
+    """
+    order = np.lexsort((time, user))
+    seen: set[int] = set()
+    repeated = places = 0
+    previous = None
+    for row in order.tolist():
+        shown = top[row][top[row] >= 0].tolist()
+        if user[row] != previous:
+            seen, previous = set(), user[row]
+        else:
+            places += len(shown)
+            repeated += sum(item in seen for item in shown)
+        seen.update(shown)
+    return repeated / places if places else float("nan")

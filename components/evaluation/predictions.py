@@ -13,7 +13,7 @@ from components.evaluation.data import EvaluationData
 from components.evaluation.ranking import build_request_set, recommend
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import TowerScorer
-from refit.prediction import PREDICTION_SCHEMA
+from refit.prediction import build_predictions
 
 BUNDLE_ID = "offline"
 
@@ -47,7 +47,7 @@ def write_predictions(
     names = list(dict.fromkeys((*spec.context_categorical, *spec.context_numeric)))
     contexts = data.log.table.select(names).take(rows).to_pylist() if names else [{}] * n
     shown = [items[items >= 0] for items in top]
-    table = pa.table(
+    table = build_predictions(
         {
             "request_id": pa.array([f"offline-{row}" for row in rows]),
             "bundle_id": pa.array([BUNDLE_ID] * n),
@@ -63,10 +63,8 @@ def write_predictions(
                 [s[: len(t)] for s, t in zip(scores, shown, strict=True)],
                 pa.list_(pa.float32()),
             ),
-            "fallback": pa.nulls(n, pa.string()),
-            "latency_ms": pa.nulls(n, pa.float32()),
         },
-        schema=PREDICTION_SCHEMA,
+        n,
     )
     pq.write_table(table, path, compression="zstd")
 

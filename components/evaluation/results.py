@@ -32,13 +32,26 @@ class Interval(Settings):
 
 
 class Exposure(Settings):
-    """How widely a method's lists of the longest cut are spread over items and sellers."""
+    """How widely a method's lists are spread over items and sellers.
+
+    Attributes:
+        coverage: Share of the candidates in lists of the longest cut.
+        item_gini, seller_gini: Gini coefficients of their exposure there.
+        head_share: Share of the places of the shortest cut that the most-shown 1% of the
+            candidates take.
+        repetition: Share of these places that show an item again to the same user; only lists
+            after a user's first are counted.
+    """
 
     coverage: float | None = None
     item_gini: float | None = None
     seller_gini: float | None = None
+    head_share: float | None = None
+    repetition: float | None = None
 
-    _no_nan = field_validator("coverage", "item_gini", "seller_gini")(_finite)
+    _no_nan = field_validator("coverage", "item_gini", "seller_gini", "head_share", "repetition")(
+        _finite
+    )
 
 
 class ExposureShare(Settings):

@@ -30,6 +30,7 @@ from refit.index import (
     IndexManifest,
 )
 from refit.index import HISTORIES_FILE as INDEX_HISTORIES_FILE
+from refit.live_features import ROWS_PER_GROUP, write_live_features
 from refit.progress import timed
 from refit.towers import Outputs, load_tower, run_tower
 
@@ -62,9 +63,8 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
     row_of = np.zeros(len(catalogue), dtype=np.int64)
     row_of[embedded] = np.arange(len(embedded))
     with timed(f"embedded {len(live):,} live items and {len(embedded) - len(live):,} of histories"):
-        outputs = _embed(
-            settings, manifest, model, catalogue.table.take(embedded), age_days, popularity
-        )
+        items = ItemTable(catalogue.table.take(embedded))
+        outputs = _embed(settings, manifest, model, items, age_days, popularity)
     vectors, content = np.ascontiguousarray(outputs["embedding"][: len(live)]), outputs["content"]
     query_vectors = embed_queries(manifest, model, queries, content, row_of)
     if not (np.isfinite(vectors).all() and np.isfinite(query_vectors).all()):
@@ -87,7 +87,9 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         faiss.write_index(index, str(folder / INDEX_FILE))
         np.save(folder / VECTORS_FILE, vectors)
         np.save(folder / CONTENT_FILE, content[: len(members)])
-        pq.write_table(_attributes(catalogue.table, members, len(live)), folder / ITEMS_FILE)
+        attributes = _attributes(catalogue.table, members, len(live))
+        pq.write_table(attributes, folder / ITEMS_FILE, row_group_size=ROWS_PER_GROUP)
+        write_live_features(folder, age_days, popularity, _vectors(manifest, items, len(live)))
         pq.write_table(_with_rows(histories, row_of), folder / INDEX_HISTORIES_FILE)
         pq.write_table(lists.purchases, folder / PURCHASES_FILE)
         pq.write_table(lists.hides, folder / HIDES_FILE)
@@ -119,7 +121,7 @@ def _embed(
     settings: IndexSettings,
     manifest: FeaturesManifest,
     model: Path,
-    items: pa.Table,
+    table: ItemTable,
     age_days: NDArray[np.float32],
     popularity: NDArray[np.float32],
 ) -> Outputs:
@@ -128,7 +130,7 @@ def _embed(
     Of rows after the live ones only the content is used, which depends neither on age nor on
     popularity.
     """
-    spec, table = manifest.spec, ItemTable(items)
+    spec = manifest.spec
     columns: dict[str, Any] = {
         name: table.strings(name) for name in ("item_id", *spec.item_categorical, *spec.item_text)
     }
@@ -140,6 +142,13 @@ def _embed(
     counts = np.pad(popularity, ((0, n_not_live), (0, 0)))
     inputs = item_inputs(spec, columns, ages, counts)
     return run_tower(load_tower(model / "item_tower"), inputs, settings.batch_size)
+
+
+def _vectors(
+    manifest: FeaturesManifest, items: ItemTable, n_live: int
+) -> NDArray[np.float32] | None:
+    name = manifest.spec.item_vector
+    return items.vectors(name, manifest.vector_size)[:n_live] if name else None
 
 
 def _attributes(catalogue: pa.Table, members: NDArray[np.int32], n_live: int) -> pa.Table:

@@ -144,7 +144,7 @@ create_secrets() {
 
 load_images() {
     local archive
-    [[ $REFIT_ARCHIVES ]] || "$root/.venv/bin/python" "$root/tools/build_images.py" --save "$archives"
+    [[ $REFIT_ARCHIVES ]] || "$root/.venv/bin/python" "$root/tools/build_images.py" main serving --save "$archives"
     for archive in "$archives"/*.tar; do
         [[ -e $archive ]] || fail "no image archives in $archives"
         log "loading $(basename "$archive")"

@@ -92,7 +92,8 @@ class JoinedAnswers:
         person: [N] number of the person; an answer to nobody known is a person of its own.
         known: [N] whether the person is known.
         holdout: [N] popularity answers to people who get no others.
-        fallback: [N] popularity answers for want of the model's.
+        fallback: [N] other answers without a query vector: for want of the model's, not
+            personalised by request, or about an item.
         hits: By kind of outcome, [N] whether there was one in time.
         delay: [N] hours until the first outcome, also one that came too late; NaN without.
         revenue: [N] sum of the prices of what was bought, each item once.

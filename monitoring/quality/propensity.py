@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from monitoring import tables
 from monitoring.quality.intervals import Floats, Integers, PersonSums
@@ -20,7 +22,9 @@ from monitoring.quality.join import (
 )
 from monitoring.quality.settings import QualitySettings
 from refit.drift import Window
-from refit.prediction import PREDICTION_SCHEMA, PROPENSITIES
+from refit.prediction import PREDICTION_SCHEMA
+
+COLUMNS = ["request_id", "user_id", "time", "item_ids", "propensities", "positions", "sources"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class ShownItems:
     Attributes:
         person: [R] number of the person.
         time: [R] when, microseconds since 1970.
-        slot: [R] place in the answer, from 0.
+        slot: [R] place in the list, from 0.
+        source: [R] what the item comes from, such as ``towers`` or ``exploration``; "" in logs that
+            do not name it.
         weight: [R] 1 divided by the propensity.
         hits: By kind of outcome, [R] 1 if it was this item's.
         unusable: Items left out because their propensity is not in (0, 1].
@@ -39,6 +45,7 @@ class ShownItems:
     person: Integers
     time: Integers
     slot: Integers
+    source: NDArray[np.object_]
     weight: Floats
     hits: Mapping[str, Floats]
     unusable: int
@@ -63,13 +70,18 @@ class ShownItems:
     def rates_by_slot(self, kind: str, period: Window, slots: int = 3) -> list[float]:
         """The estimate for each of the first slots that have items."""
         inside = within(self.time, period)
-        found = []
-        for slot in range(slots):
-            rows = inside & (self.slot == slot)
-            if rows.any():
-                weight = self.weight[rows]
-                found.append(float((weight * self.hits[kind][rows]).sum() / weight.sum()))
-        return found
+        parts = (inside & (self.slot == slot) for slot in range(slots))
+        return [self._rate(kind, rows) for rows in parts if rows.any()]
+
+    def rates_by_source(self, kind: str, period: Window) -> dict[str, float]:
+        """The estimate for the items of each source that the log names."""
+        inside = within(self.time, period)
+        names = sorted(set(self.source[inside].tolist()) - {""})
+        return {name: self._rate(kind, inside & (self.source == name)) for name in names}
+
+    def _rate(self, kind: str, rows: NDArray[np.bool_]) -> float:
+        weight = self.weight[rows]
+        return float((weight * self.hits[kind][rows]).sum() / weight.sum())
 
 
 def read_shown_items(
@@ -89,6 +101,8 @@ def read_shown_items(
     shown = shown[shown == logged]
     row = np.repeat(np.arange(len(shown)), shown)
     slot = np.arange(len(row)) - np.repeat(np.cumsum(shown) - shown, shown)
+    slot = _flat(answers, "positions", shown, slot).astype(np.int64)
+    source = _flat(answers, "sources", shown, np.full(len(row), "", dtype=object))
     flat = pc.list_flatten(answers["propensities"])
     propensity = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float64)
     usable = (propensity > 0) & (propensity <= 1)
@@ -99,26 +113,32 @@ def read_shown_items(
         person=person[row][usable],
         time=time[row][usable],
         slot=slot[usable],
+        source=source[usable],
         weight=1 / propensity[usable],
         hits={kind: flags[usable] for kind, flags in hits.items()},
         unusable=int((~usable).sum()) + int(logged.sum() - shown.sum()),
     )
 
 
+def _flat(answers: pa.Table, name: str, shown: Integers, absent: NDArray[Any]) -> NDArray[Any]:
+    """[R] the values of a list column, one for each shown item; ``absent`` where it has none."""
+    logged = pc.fill_null(pc.list_value_length(answers[name]), -1).to_numpy() == shown
+    values = pc.list_flatten(answers.filter(pa.array(logged))[name])
+    found = absent.copy()
+    found[np.repeat(logged, shown)] = values.to_numpy(zero_copy_only=False)
+    return found
+
+
 def _read_explored(log: Path, embedding_version: str, period: Window) -> pa.Table:
     files = tables.log_files(log, period)
-    schema = pa.schema([*PREDICTION_SCHEMA, PROPENSITIES])
-    names = ["request_id", "user_id", "time", "item_ids", PROPENSITIES.name]
     if not files:
-        return schema.empty_table().select(names)
+        return PREDICTION_SCHEMA.empty_table().select(COLUMNS)
     start, end = (pa.scalar(t, pa.timestamp("us", tz="UTC")) for t in (period.start, period.end))
     explored = (ds.field("time") >= start) & (ds.field("time") < end)
-    explored &= (ds.field("embedding_version") == embedding_version) & ds.field(
-        PROPENSITIES.name
-    ).is_valid()
-    found = ds.dataset(files, schema=schema, format="parquet").to_table(
-        columns=names, filter=explored
-    )
+    explored &= ds.field("embedding_version") == embedding_version
+    explored &= ds.field("propensities").is_valid()
+    parts = ds.dataset(files, schema=PREDICTION_SCHEMA, format="parquet")
+    found = parts.to_table(columns=COLUMNS, filter=explored)
     return found.take(pa.array(once(found["request_id"])))
 
 

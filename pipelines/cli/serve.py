@@ -3,8 +3,9 @@
 import json
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,9 @@ from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
 from pipelines.home import Home
 from refit.errors import UsageError
+
+if TYPE_CHECKING:
+    from serving.settings import RecommenderSettings
 
 
 def serve(
@@ -24,40 +28,55 @@ def serve(
     model_server_port: Annotated[
         int, typer.Option(help="Port of the PredictionService; 0 takes a free one.")
     ] = 8500,
-    workers: Annotated[int, typer.Option(help="REST worker processes.")] = 1,
+    door: Annotated[
+        Literal["seldon", "plain"],
+        typer.Option(help="Seldon's server, or Refit's own without Seldon."),
+    ] = "seldon",
+    workers: Annotated[int, typer.Option(help="Worker processes (Seldon: of REST).")] = 1,
     python: Annotated[Path, typer.Option(help="Python of the serving environment.")] = Path(
         ".venv-serving/bin/python"
     ),
     poll_seconds: Annotated[
-        float, typer.Option(help="Seconds between two reads of champion and stock feed.")
+        float, typer.Option(help="Seconds between two looks for a new champion.")
     ] = 1.0,
     allow_replay: Annotated[
         bool, typer.Option(help="Answer as of the time that a request gives; for simulations.")
     ] = False,
+    recommender: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with more settings of the recommender, such as `slate`."),
+    ] = None,
 ) -> None:
     """Serve the champion on this machine, until Ctrl-C.
 
-    Starts the Seldon microservice and a PredictionService in place of tensorflow/serving, waits
-    until both answer, and stops both at the end. It loads a newly promoted bundle by itself.
+    Starts the recommender and a PredictionService in place of tensorflow/serving, waits until both
+    answer, and stops both at the end. It loads a newly promoted bundle by itself. If the
+    PredictionService ends, it is started again, and popularity answers meanwhile.
 
     Try:
 
       refit serve
 
+      refit serve --door plain
+
       refit serve --http-port 0 --registry s3://bucket/refit
+
+      refit serve --recommender slate.yaml
     """
     from serving.launch import launch
-    from serving.settings import RecommenderSettings, ServeSettings
+    from serving.settings import ServeSettings
 
     place = Home.at(home, registry)
+    given = {
+        "registry": place.registry,
+        "log_folder": place.predictions,
+        "feeds": {"stock": str(place.stock), "activity": str(place.activity)},
+        "poll_seconds": poll_seconds,
+        "allow_replay": allow_replay,
+    }
     settings = ServeSettings(
-        recommender=RecommenderSettings(
-            registry=place.registry,
-            log_folder=place.predictions,
-            stock_folder=place.stock,
-            poll_seconds=poll_seconds,
-            allow_replay=allow_replay,
-        ),
+        recommender=_read_recommender(recommender, given),
+        door=door,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
@@ -74,9 +93,25 @@ def serve(
         write_line(f"ready: {server.url}")
         try:
             while not stop.wait(0.5):
-                server.check()
+                server.tend()
         except KeyboardInterrupt:
             write_progress("stopping")
+
+
+def _read_recommender(path: Path | None, given: Mapping[str, Any]) -> "RecommenderSettings":
+    from pipelines.loading import read_document
+    from serving.settings import RecommenderSettings
+
+    if path is None:
+        return RecommenderSettings.parse(given)
+    try:
+        document = read_document(path, "recommender file")
+    except FileNotFoundError:
+        raise UsageError(f"there is no recommender file {str(path)!r}") from None
+    values = {**given, **document.values}
+    if isinstance(feeds := document.values.get("feeds"), Mapping):
+        values["feeds"] = {**given["feeds"], **feeds}
+    return RecommenderSettings.parse(values, document.places, document.source)
 
 
 def recommend(

@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from monitoring.quality.intervals import wilson_interval
 from monitoring.store import RefitState
@@ -25,12 +27,16 @@ from pipelines.local import OUTCOME_FILE
 from pipelines.reporter import Reporter
 from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_json
+from refit.index import ITEMS_FILE, IndexManifest
 from refit.progress import Meter, StepChange
 from refit.registry import Registry
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
+from serving.exposure import ShownAnswer, answer_again, measure_spread
 from serving.launch import ServerHandle, launch
+from serving.pool import SELLER
 from serving.settings import RecommenderSettings, ServeSettings
+from serving.stage_settings import ExplorationSettings, RetrievalSettings, SlateSettings
 
 SET_UP = "create the scenario"
 TRAIN = "train, evaluate, deploy"
@@ -38,8 +44,20 @@ START_SERVER = "start the server"
 SEND_REQUESTS = "send requests"
 MONITOR = "monitor, refit when due"
 REFRESH = "refresh the index"
-STAGES = (SET_UP, TRAIN, START_SERVER, SEND_REQUESTS, MONITOR, REFRESH)
-"""The stages whose times are shown; the last three take turns."""
+TRY_SLATES = "try other slates"
+STAGES = (SET_UP, TRAIN, START_SERVER, SEND_REQUESTS, MONITOR, REFRESH, TRY_SLATES)
+"""The stages whose times are shown; the three before the last take turns."""
+
+HALF_POPULARITY = "half the weight of popularity"
+SLATES = {
+    "the nearest items, as served": SlateSettings(),
+    "at most one item of a seller": SlateSettings(caps={SELLER: 1}),
+    "diversity 0.3": SlateSettings(diversity=0.3),
+    "10% of the slots explore": SlateSettings(exploration=ExplorationSettings(share=0.1)),
+    HALF_POPULARITY: SlateSettings(),
+}
+"""Settings that are tried on the answers of the demo."""
+RETRIEVALS = {HALF_POPULARITY: RetrievalSettings(popularity=0.5)}
 
 BACKGROUND_REQUESTS_PER_SECOND = 2.0
 """Sent while a pipeline runs beside the server, so that a swap happens under load."""
@@ -96,6 +114,7 @@ class Demo:
         self.samples: list[dict[str, Any]] = []
         self.drift: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
+        self.slates: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         """Run the demo and write its page and summary.
@@ -118,6 +137,8 @@ class Demo:
         with server:
             self._add_line(None, "The Seldon microservice serves the first bundle.")
             self._run_steps(scenario, server)
+        with self._timed(TRY_SLATES):
+            self._try_slates(scenario)
         return self._write(scenario)
 
     def _clear(self) -> None:
@@ -144,6 +165,27 @@ class Demo:
                         self._monitor_and_refresh(scenario, number)
                 progress.measure(**{"live quality": self.days[-1]["rate"]})
                 progress.advance()
+
+    def _try_slates(self, scenario: DemoScenario) -> None:
+        """Answer the requests of the bundle that gave most answers again, with other slates."""
+        if not self.traffic.bundles:
+            return
+        bundle_id = max(self.traffic.bundles, key=lambda name: self.traffic.bundles[name])
+        bundle = Registry(self.home.registry).get(bundle_id)
+        has_sellers = SELLER in pq.read_schema(bundle.index / ITEMS_FILE).names
+        slates = {n: s for n, s in SLATES.items() if has_sellers or SELLER not in s.caps}
+        n_live = IndexManifest.read(bundle.index).n_live
+        answers = answer_again(
+            bundle, self.home.predictions, slates, scenario.now, RETRIEVALS, scenario.gone_at()
+        )
+        self.slates = [
+            {
+                "name": name,
+                **asdict(measure_spread(shown, n_live)),
+                "chance_of_sale": _mean_chance(scenario, shown),
+            }
+            for name, shown in answers.items()
+        ]
 
     def _monitor_and_refresh(self, scenario: DemoScenario, number: int) -> None:
         with self._timed(MONITOR):
@@ -382,6 +424,7 @@ class Demo:
             "timeline": self.timeline,
             "bundles": self.bundles,
             "alerts": self.alerts,
+            "slates": self.slates,
             "samples": self.samples,
             "seconds": self.seconds,
             "evidently": f"evidently ui --workspace {self.home.evidently}",
@@ -409,6 +452,17 @@ class Demo:
         days = [day for day in self.days if first <= day["day"] < until]
         answers = sum(day["answers"] for day in days)
         return _rate(sum(day["hits"] for day in days), answers) if answers else None
+
+
+def _mean_chance(scenario: DemoScenario, answers: Sequence[ShownAnswer]) -> float | None:
+    """The mean true chance that an answer ends in a sale; None where nobody knows."""
+    chances = [
+        scenario.chance_of_sale(one.user_id, one.context, one.item_ids, one.time)
+        for one in answers
+        if one.user_id is not None
+    ]
+    known = [chance for chance in chances if chance is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _rate(hits: int, n: int) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The scenarios of the demo: a simulated marketplace, or real rentals replayed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 from pipelines.demo.settings import DemoSettings
 from refit.dataset import EVENTS_FILE, ITEMS_FILE
 from refit.files import write_atomically
+
+if TYPE_CHECKING:
+    from simulation.oracle import Oracle
 
 Recommend = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 """Sends one request to the server; None when it failed."""
@@ -88,6 +91,16 @@ class DemoScenario(Protocol):
         """A short description of an item."""
         ...
 
+    def chance_of_sale(
+        self, user_id: str, context: Mapping[str, Any], items: Sequence[str], time: datetime
+    ) -> float | None:
+        """The true chance that a list ends in a purchase; None where nobody knows."""
+        ...
+
+    def gone_at(self) -> dict[str, datetime]:
+        """When items were sold or withdrawn, by item id."""
+        ...
+
 
 class SimulatedScenario:
     """The simulated marketplace; a step is a day."""
@@ -117,6 +130,7 @@ class SimulatedScenario:
         )
         self._folder = settings.out / "data"
         self._written_until: datetime | None = None
+        self._oracle: Oracle | None = None
         truth = self.truth()
         self.what = (
             f"A model was trained on {settings.window_days} days of a simulated second-hand "
@@ -213,6 +227,21 @@ class SimulatedScenario:
         items = self._market.items_table()
         rows = items.filter(pc.equal(items["item_id"], item_id)).to_pylist()
         return f"{rows[0]['title']} ({rows[0]['price']:.0f} €)" if rows else item_id
+
+    def chance_of_sale(
+        self, user_id: str, context: Mapping[str, Any], items: Sequence[str], time: datetime
+    ) -> float:
+        """The true chance, for the stock as it was then."""
+        from simulation.oracle import Oracle
+
+        self._oracle = self._oracle or Oracle(self._market)
+        return self._oracle.chance_of_sale(user_id, context, items, time)
+
+    def gone_at(self) -> dict[str, datetime]:
+        """When listings were sold or withdrawn."""
+        items = self._market.items_table().select(["item_id", "delisted_at"])
+        gone = items.filter(pc.is_valid(items["delisted_at"])).to_pydict()
+        return dict(zip(gone["item_id"], gone["delisted_at"], strict=True))
 
     def _write(self) -> None:
         """Write the tables, unless those on disk are up to date."""
@@ -329,6 +358,13 @@ class ReplayScenario:
     def describe(self, item_id: str) -> str:
         """Category and id of a dress."""
         return f"{self._items.get(item_id, 'unknown')} {item_id}"
+
+    def chance_of_sale(self, *_: Any) -> None:
+        """Nobody knows."""
+
+    def gone_at(self) -> dict[str, datetime]:
+        """Dresses come back."""
+        return {}
 
     def _read(self, data: Path) -> tuple[pa.Table, dict[str, str], tuple[str, ...]]:
         from components.ingestion.ingest import ingest

@@ -32,7 +32,14 @@ MAIN_IMPORTS = (
     "psycopg",
     "s3fs",
 )
-SERVING_IMPORTS = ("serving.model_server", "serving.microservice", "seldon_core", "faiss", "s3fs")
+SERVING_IMPORTS = (
+    "serving.model_server",
+    "serving.doors.seldon",
+    "serving.doors.worker",
+    "seldon_core",
+    "faiss",
+    "s3fs",
+)
 PROBE = """
 import importlib, importlib.metadata, json, sys
 failed, keras = {}, ""

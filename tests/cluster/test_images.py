@@ -26,8 +26,11 @@ id -u; id -g
 """
 MAIN = f"""{CHECK_READ_ONLY} refit --help >/dev/null &&
 python -c 'import tensorflow, kfp, evidently'"""
-SERVING = f"""{CHECK_READ_ONLY} python -c 'import serving.recommender, serving.microservice' &&
+SERVING = f"""{CHECK_READ_ONLY} python -c 'import serving.recommender, serving.doors.seldon' &&
 seldon-core-microservice --help >/dev/null"""
+
+SERVING_PLAIN = f"""{CHECK_READ_ONLY} python -c 'import serving.doors.worker' &&
+python -m serving.doors --help >/dev/null && ! python -c 'import seldon_core' 2>/dev/null"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,11 +38,14 @@ def space(cluster: Cluster) -> None:
     cluster.apply([namespace(SPACE)])
 
 
-@pytest.mark.parametrize(("name", "script"), [("main", MAIN), ("serving", SERVING)])
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("main", MAIN), ("serving", SERVING), ("serving-plain", SERVING_PLAIN)],
+)
 def test_an_image_works_without_root_and_read_only(
     cluster: Cluster, images: Images, name: str, script: str
 ) -> None:
-    image = images.main() if name == "main" else images.serving()
+    image = getattr(images, name.replace("-", "_"))()
     manifest = pod(name, SPACE, image, ["sh", "-ec", f"{script}\necho done"])
     lines = run_pod(cluster, with_tmp(manifest), seconds=300).splitlines()
     findings = {line for line in lines if line.startswith(("wrote ", "has "))}

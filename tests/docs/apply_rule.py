@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.evaluation.data import EvaluationData
 from components.evaluation.ranking import build_evaluation_set, rank
@@ -27,8 +28,10 @@ from refit.features import FeaturesManifest, FeatureSpec
 from refit.index import IndexManifest
 from serving.catalogue import Catalogue
 from serving.counters import Counters
-from serving.request import parse_request
-from serving.snapshot import Recommendations, ServingSnapshot
+from serving.request import Request, parse_request
+from serving.snapshot import ServingSnapshot
+from serving.stage_settings import RetrievalSettings, SlateSettings
+from serving.stages import AnswerRequest, Stages
 from serving.stock import DeltaIndex, Listing, LiveStock
 from serving.towers import TowerClient
 
@@ -161,14 +164,17 @@ def serve(folder: Path, market: MarketSettings) -> dict[str, Any]:
     """Answer the requests from the index and the delta index, and as the fallback does."""
     snapshot = open_snapshot(folder, market)
 
-    def show(found: Recommendations) -> dict[str, Any]:
-        return {"shown": sorted(item for item, _ in found.items), "removed": found.removed}
+    stages = Stages(RetrievalSettings(), SlateSettings())
+
+    def show(request: Request, query: NDArray[np.float32] | None) -> dict[str, Any]:
+        pool = snapshot.find_pool(request, NOW)
+        slate = stages.answer(pool, AnswerRequest(request, "r", NOW, query))
+        return {"shown": sorted(item for item, _ in slate.items), "removed": pool.removed}
 
     answers = {}
     for name, body in REQUESTS.items():
-        request = parse_request(body)
-        ranked = snapshot.rank(request, np.ones(2, dtype=np.float32), NOW)
-        answers[name] = {"model": show(ranked), "fallback": show(snapshot.popular(request, NOW))}
+        request, query = parse_request(body), np.ones(2, dtype=np.float32)
+        answers[name] = {"model": show(request, query), "fallback": show(request, None)}
     return answers
 
 

@@ -12,6 +12,7 @@ PINNED = re.compile(r"ARG BASE_IMAGE=\S+/python:3\.12\.\d+-slim-\w+@sha256:[0-9a
 ROOMS = {
     "main": "refit simulation monitoring serving components pipelines",
     "serving": "refit serving",
+    "serving-plain": "refit serving",
 }
 
 
@@ -68,6 +69,16 @@ def test_what_a_builder_is_told(builder):
     assert "--build-arg BASE_IMAGE=localhost/python:3.12" in told
     assert told.endswith(" --network host .")
     assert ("--timestamp" in command) == (builder != "docker")  # docker reads SOURCE_DATE_EPOCH
+
+
+def test_the_image_without_seldon_is_built_of_its_own_requirements():
+    told = " ".join(build_command("buildah", "serving-plain", "", []))
+    assert "--tag refit/serving-plain:" in told
+    assert "--build-arg REQUIREMENTS=requirements-plain.txt" in told
+    assert "--build-arg LICENCES=Apache-2.0" in told
+    final = "\n".join(stages("serving-plain")[1])
+    assert "/refit/${REQUIREMENTS}" in final
+    assert not re.search(r"(?i)seldon", final)
 
 
 def test_without_a_builder_it_says_what_to_install():

@@ -131,13 +131,22 @@ def kill(server: RefitProcess, who: str) -> None:
         server.kill_everything()
     elif who == "launcher":
         server.kill()
-    else:
-        command = {"microservice": b"RefitRecommender", "model_server": b"serving.model_server"}
-        pids = [pid for pid in server.descendants() if command[who] in read(f"/proc/{pid}/cmdline")]
-        assert pids, server.output
-        kill_group(pids[0])
+    elif who == "microservice":
+        kill_group(running(server, b"RefitRecommender")[0])
         assert server.ends(60) != 0
         server.wait_until_alone()
+    else:
+        (before,) = running(server, b"serving.model_server")
+        kill_group(before)
+        # It is started again, and the server goes on.
+        assert server.runs_until(
+            lambda: running(server, b"serving.model_server") not in ([], [before])
+        )
+        server.kill_everything()
+
+
+def running(server: RefitProcess, command: bytes) -> list[int]:
+    return [pid for pid in server.descendants() if command in read(f"/proc/{pid}/cmdline")]
 
 
 def logged(log: Path) -> set[str]:

@@ -2,6 +2,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 Manifest = dict[str, Any]
+OF_KSERVE = {
+    *("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "deploymentStrategy"),
+    *("labels", "annotations"),
+}
+"""What stands beside a pod's spec in an InferenceService."""
 
 
 def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]:
@@ -12,3 +17,6 @@ def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield name, one["spec"]["template"]["spec"]
         for predictor in one["spec"]["predictors"] if one["kind"] == "SeldonDeployment" else ():
             yield f"{name}/{predictor['name']}", predictor["componentSpecs"][0]["spec"]
+        if one["kind"] == "InferenceService":
+            predictor = one["spec"]["predictor"]
+            yield name, {key: value for key, value in predictor.items() if key not in OF_KSERVE}

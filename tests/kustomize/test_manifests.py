@@ -15,7 +15,7 @@ from pipelines.cluster.settings import EXAMPLE, ClusterSettings
 from refit import __version__
 from refit.alert import Severity
 from refit.database import parse_place
-from serving.settings import RecommenderSettings
+from serving.settings import PlainServerSettings, RecommenderSettings
 from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
 from tests.kustomize.pods import pod_specs
 from tests.postgres import RELEASES
@@ -27,6 +27,7 @@ PINNED = {
 }
 WITH_SELDON = ("kind", "minikube", "production")
 LOCAL = ("kind", "minikube")
+PROBES = ("startup", "readiness", "liveness")
 OF_HISTOGRAMS = re.compile(r"_(total|bucket|sum|count)$")
 
 
@@ -205,20 +206,72 @@ def test_the_seldon_deployment(overlay):
 
 
 def test_the_plain_deployment_has_the_same_pods_and_parameters():
-    deployments = {one["metadata"]["name"]: one for one in objects("plain", "Deployment")}
-    plain = deployments["recommender"]["spec"]["template"]["spec"]
-    environment = plain["containers"][0]["env"]
-    # $(...) is expanded from variables that are defined before it.
-    (place,) = [n for n, one in enumerate(environment) if one["name"].endswith("_PARAMETERS")]
-    named = re.findall(r"\$\((\w+)\)", environment[place]["value"])
-    assert set(named) <= {one["name"] for one in environment[:place]}
+    plain = dict(pod_specs(objects("plain")))["Deployment/recommender"]
     (seldon,) = objects("production", "SeldonDeployment")
     (main,) = seldon["spec"]["predictors"]
-    assert yaml.safe_load(environment[place]["value"]) == main["graph"]["parameters"]
-    added = ("PREDICTIVE_", "PREDICTOR_", "SELDON_")
-    plain["containers"][0]["env"] = [o for o in environment if not o["name"].startswith(added)]
     text = yaml.safe_dump(main["componentSpecs"][0]["spec"])
-    assert yaml.safe_load(text.replace("registry.example.org/", "")) == plain
+    same = yaml.safe_load(text.replace("registry.example.org/", ""))
+    recommender = plain["containers"][0]
+    assert recommender["command"] == ["python", "-m", "serving.doors"]
+    option, text = recommender["args"]
+    # The kubelet expands $(...) before the process reads it.
+    settings = PlainServerSettings.parse_json(text)
+    assert option == "--settings"
+    given = {one["name"]: (one["type"], one["value"]) for one in main["graph"]["parameters"]}
+    types = {"STRING": str, "FLOAT": float}
+    same_settings = {name: types[kind](value) for name, (kind, value) in given.items()}
+    assert settings.recommender == RecommenderSettings.parse(same_settings)
+    named = set(re.findall(r"\$\((\w+)\)", text))
+    assert named <= {one["name"] for one in recommender["env"]}
+    ports = {one["name"]: one["containerPort"] for one in recommender["ports"]}
+    assert (settings.http_port, settings.grpc_port, settings.health_port) == (
+        *(ports["http"], ports["grpc"], ports["metrics"]),
+    )
+    probes = {recommender[f"{kind}Probe"]["httpGet"]["port"] for kind in PROBES}
+    assert probes == {"metrics"}
+    for one in (plain, same):
+        one["initContainers"][0].pop("image")
+        for changed in ("image", "command", "args", *(f"{kind}Probe" for kind in PROBES)):
+            one["containers"][0].pop(changed)
+    assert plain == same
+
+
+def test_kserve_runs_the_pods_of_the_plain_deployment():
+    plain = dict(pod_specs(objects("plain")))["Deployment/recommender"]
+    (service,) = objects("kserve", "InferenceService")
+    predictor = service["spec"]["predictor"]
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Standard"
+    names = [one["name"] for one in predictor["containers"]]
+    # By this name KServe knows the container that answers; its first port is what its Service gets.
+    assert names == ["kserve-container", "towers"]
+    assert predictor["containers"][0]["ports"][0] == {"name": "http", "containerPort": 9000}
+    predictor["containers"][0]["name"] = "recommender"
+    assert {name: predictor[name] for name in plain} == plain
+    (deployment,) = [
+        one for one in objects("plain", "Deployment") if "recommender" in str(one)[:400]
+    ]
+    template = deployment["spec"]["template"]["metadata"]
+    assert predictor["annotations"] == template["annotations"]
+    assert predictor["labels"] == template["labels"]
+
+
+def test_routes_of_kserve_lead_to_a_service_that_selects_its_pods():
+    services = {one["metadata"]["name"]: one["spec"] for one in objects("kserve", "Service")}
+    for kind, port in (("HTTPRoute", 9000), ("GRPCRoute", 9500)):
+        (route,) = objects("kserve", kind)
+        (rule,) = route["spec"]["rules"]
+        assert rule["backendRefs"] == [{"name": "refit-main", "port": port, "weight": 100}]
+    assert services["refit-main"]["selector"] == {"serving.kserve.io/inferenceservice": "refit"}
+    assert {one["port"] for one in services["refit-main"]["ports"]} == {9000, 9500}
+
+
+@pytest.mark.parametrize("name", ["plain", "kserve"])
+def test_nothing_of_seldon_is_in_the_overlays_without_it(name):
+    text = (GOLDEN / f"{name}.yaml").read_text("utf-8")
+    assert "seldon" not in text.lower()
+    images = {one["image"] for _, spec in pod_specs(objects(name)) for one in containers(spec)}
+    assert f"refit/serving-plain:{__version__}" in images
+    assert f"refit/serving:{__version__}" not in images
 
 
 def test_the_rollout_uses_the_same_urls(overlay):
@@ -234,7 +287,9 @@ def test_the_rollout_uses_the_same_urls(overlay):
 
 def test_alerts_use_existing_metrics():
     text = RULES.read_text("utf-8")
-    documented = (ROOT / "serving" / "microservice.py").read_text("utf-8") + (metrics.__doc__ or "")
+    doors = ROOT / "serving" / "doors"
+    documented = "".join((doors / f"{name}.py").read_text("utf-8") for name in ("seldon", "http"))
+    documented += metrics.__doc__ or ""
     used = set(re.findall(r"\brefit_\w+", text))
     known = set(re.findall(r"\brefit_\w+", documented))
     assert {OF_HISTOGRAMS.sub("", name) for name in used} <= known

@@ -32,6 +32,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 CONTAINERFILES = {
     "main": ROOT / "pipelines" / "Containerfile",
     "serving": ROOT / "serving" / "Containerfile",
+    "serving-plain": ROOT / "serving" / "Containerfile",
 }
 
 
@@ -45,13 +46,15 @@ class Images:
         """The image of pipelines and monitoring."""
         self.serving = cache(lambda: cluster.ensure_image(refit_image("serving")))
         """The image of the recommender and of Refit's own model server."""
+        self.serving_plain = cache(lambda: cluster.ensure_image(refit_image("serving-plain")))
+        """The same without Seldon."""
 
 
 def refit_image(name: str) -> Image:
     """Describe one of Refit's images, built from its Containerfile.
 
     Args:
-        name: ``main`` or ``serving``.
+        name: ``main``, ``serving`` or ``serving-plain``.
 
     Raises:
         UnsupportedHostError: See ``build_base``.
@@ -128,8 +131,9 @@ def debian_release() -> str:
 def _copied(containerfile: Path) -> Iterator[Path]:
     for line in re.findall(r"^COPY (?!--from)(.+)$", containerfile.read_text(), re.M):
         for name in line.split()[:-1]:
-            source = ROOT / name
-            yield from [source] if source.is_file() else _sources(source)
+            # A build argument in a name may stand for any file.
+            for source in ROOT.glob(re.sub(r"\$\{\w+\}", "*.txt", name)):
+                yield from [source] if source.is_file() else _sources(source)
 
 
 def _sources(folder: Path) -> Iterator[Path]:

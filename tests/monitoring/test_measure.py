@@ -204,6 +204,41 @@ def test_one_row_or_nan_vectors_are_insufficient_data(marketplace):
     assert states(results, "scores") == [DriftState.OK]
 
 
+def test_what_was_drawn_at_random_and_later_pages_do_not_count(marketplace):
+    marketplace.run(Market(), 2)
+    _, last = sorted(marketplace.log.rglob("*.parquet"))
+    expected = [(r.subject, r.statistic, r.state, r.value) for r in measured(marketplace)]
+    rows = pq.read_table(last).to_pylist()
+    pages = []
+    for number, row in enumerate(rows):
+        k = len(row["item_ids"])
+        pages.append(
+            {
+                **row,
+                "request_id": f"page-{number}",
+                "positions": list(range(k, 2 * k)),
+                "scores": [score - 50 for score in row["scores"]],
+            }
+        )
+        row["positions"] = list(range(k + 1))
+        if number % 3:
+            place = number % k
+            row["item_ids"].insert(place, "drawn")
+            row["scores"].insert(place, -50.0)
+            row["sources"] = ["exploration" if i == place else "towers" for i in range(k + 1)]
+        else:
+            row["positions"] = None if number % 2 else list(range(k))
+    pq.write_table(pa.Table.from_pylist(rows + pages, schema=PREDICTION_SCHEMA), last)
+    found = [(r.subject, r.statistic, r.state, r.value) for r in measured(marketplace)]
+    compared = [
+        (one, other)
+        for one, other in zip(expected, found, strict=True)
+        if one[0].startswith(("scores", "mix:", "query-embedding"))
+    ]
+    assert len(compared) > 3
+    assert all(one == other for one, other in compared)
+
+
 def test_a_missing_column_is_insufficient_data(marketplace):
     marketplace.run(Market(), 1)
     pq.write_table(pq.read_table(marketplace.items).drop_columns(["brand"]), marketplace.items)

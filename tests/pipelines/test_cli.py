@@ -96,6 +96,7 @@ def test_version(refit):
         ("simulate --change taste_shfit@3", "known changes: brand_craze"),
         ("simulate --preset huge", "known presets: demo, large"),
         ("serve", "no champion in"),
+        ("serve --recommender nowhere.yaml", "there is no recommender file 'nowhere.yaml'"),
         ("demo --source mine", "'simulated' or 'renttherunway'"),
         ("demo --source renttherunway --data nowhere", "--data FOLDER"),
     ],

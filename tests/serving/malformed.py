@@ -51,4 +51,7 @@ MALFORMED = [
     ({"request_id": 1}, "request_id"),
     ({"time": 1}, "time"),
     ({"time": "now"}, "time"),
+    ({"personalised": "no"}, "personalised"),
+    ({"explain": 1}, "explain"),
+    ({"cursor": 7}, "cursor"),
 ]

@@ -21,12 +21,19 @@ from refit.index import IndexManifest
 from refit.item_lists import ItemLists
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.feeds.dead_letters import DeadLetters
+from serving.feeds.folder import FolderFeed
+from serving.feeds.lines import FeedReader
+from serving.feeds.stock import StockChange
 from serving.request import parse_request
 from serving.snapshot import ServingSnapshot
-from serving.stock import DeadLetters, LiveStock, StockFeed
+from serving.stage_settings import RetrievalSettings, SlateSettings
+from serving.stages import AnswerRequest, Stages
+from serving.stock import LiveStock
 from serving.towers import TowerClient, models_of
 from tests import factories
 from tests.serving import tiny
+from tests.serving.without_stages import answer_without_stages
 
 MARKETS, REQUESTS = 200, 10
 INDEXED, NOW = 59.0, 60.0  # days after the start of the market
@@ -90,6 +97,8 @@ def make_market(rng: np.random.Generator) -> Market:
         item = Item(f"i{number}", known, gone, **values)
         if known < INDEXED and rng.random() < 0.2:
             item.old = dict(zip(ATTRIBUTES, map(pick, names), strict=True))
+        if item.old or known > INDEXED:
+            item.seller_id = item.seller_id or "user-1"  # the feed refuses a listing of nobody
         items.append(item)
     events = [
         (f"user-{rng.integers(4)}", int(rng.integers(len(items))), str(kind), float(day))
@@ -186,9 +195,11 @@ def open_snapshot(folder: Path, market: Market, bundle: Bundle, towers: TowerCli
     (folder / "stock").mkdir()
     (folder / "stock" / "feed.jsonl").write_text("".join(feed_lines(market, live)))
     counters = Counters()
-    feed = StockFeed(folder / "stock", DeadLetters(folder / "bad.jsonl", counters))
+    letters = DeadLetters(folder / "bad.jsonl", counters, "refit_stock_dead_letters")
+    feed = FeedReader(FolderFeed(folder / "stock"), StockChange, letters)
     stock = LiveStock(catalogue, feed, towers, counters)
     stock.catch_up()
+    stock.embed_waiting()
     assert counters.total("refit_stock_dead_letters") == 0
     return ServingSnapshot.of(catalogue, stock)
 
@@ -199,6 +210,7 @@ def feed_lines(market: Market, live: list[int]) -> list[str]:
         is_new = INDEXED < item.known_at <= NOW
         if is_new or (number in live and item.old):
             attributes = {name: getattr(item, name) for name in ATTRIBUTES}
+            attributes["image_embedding"] = [0.1, 0.2, 0.3]
             at = factories.day(item.known_at if is_new else 59.1).isoformat()
             lines.append({"item_id": item.item_id, "change": "listed", "at": at, **attributes})
         if item.gone_at and INDEXED < item.gone_at <= NOW:
@@ -258,6 +270,7 @@ def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
     rng = np.random.default_rng(20)
     towers = TowerClient(model_server)
     towers.serve_only(models_of(bundle), 60)
+    stages = Stages(RetrievalSettings(), SlateSettings())
     shown = hidden = 0
     for round_ in range(MARKETS):
         market = make_market(rng)
@@ -276,7 +289,14 @@ def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
             request = parse_request(body)
             now = tiny.AS_OF + timedelta(days=1)
             query = rng.normal(size=tiny.D).astype(np.float32)
-            for found in (snapshot.rank(request, query, now), snapshot.popular(request, now)):
+            for vector in (query, None):
+                asked = AnswerRequest(request, "r", now, vector)
+                found = stages.answer(snapshot.find_pool(request, now), asked)
+                assert found.items == answer_without_stages(snapshot, request, vector, now)
+                few = request.model_copy(update={"k": 1 + len(ids) // 2})
+                asked = AnswerRequest(few, "r", now, vector)
+                shorter = stages.answer(snapshot.find_pool(few, now), asked)
+                assert shorter.items == answer_without_stages(snapshot, few, vector, now)
                 names = [item_id for item_id, _ in found.items]
                 assert len(names) == len(set(names))
                 assert set(names) == ids

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def prediction(number: int, time: datetime = NOON) -> Prediction:
         scores=[0.5, 0.25],
         fallback=None,
         latency_ms=1.5,
+        sources=["towers", "exploration"],
+        positions=[0, 1],
+        propensities=[0.75, 0.25],
+        bucket=None,
     )
 
 
@@ -57,7 +62,20 @@ def test_logged_answers_are_read_back_with_the_schema(tmp_path):
     assert row["time"] == NOON
     assert row["query_embedding"] == [0.25, -1.0]
     assert row["item_ids"] == ["i1", "i2"]
+    assert (row["sources"], row["positions"]) == (["towers", "exploration"], [0, 1])
+    assert (row["propensities"], row["bucket"]) == ([0.75, 0.25], None)
     assert not list((tmp_path / JOURNAL_FOLDER).iterdir())
+
+
+def test_a_journal_of_an_earlier_version_is_recovered(tmp_path):
+    line = json.loads(json.dumps(asdict(prediction(0)), default=datetime.isoformat))
+    for name in ("sources", "positions", "propensities", "bucket"):
+        del line[name]
+    (tmp_path / JOURNAL_FOLDER).mkdir()
+    (tmp_path / JOURNAL_FOLDER / "old.jsonl").write_text(json.dumps(line) + "\n")
+    assert recover(tmp_path) == 1
+    (row,) = pq.read_table(tmp_path, partitioning=None).to_pylist()
+    assert (row["request_id"], row["sources"], row["bucket"]) == ("r0", None, None)
 
 
 def test_a_part_is_closed_after_rows_and_after_seconds(tmp_path, until):

@@ -13,8 +13,8 @@ from refit.errors import RefitError, UsageError
 from refit.files import write_json
 from refit.prediction import HOLDOUT
 from refit.registry import Registry
+from serving.experiment import is_held_out
 from serving.processes import free_port
-from serving.recommender import is_held_out
 from serving.request import RequestError
 from serving.towers import TowerClient
 from tests.serving import tiny
@@ -368,8 +368,13 @@ def test_a_broken_champion_is_a_clear_error(serve, registry, bundle):
 
 
 def test_status_reports_what_is_served(serve, bundle):
-    assert serve().status() == {
+    status = serve().status()
+    stock = status.pop("feeds").pop("stock")
+    assert status == {
         "bundle_id": bundle.bundle_id,
         "towers": "available",
         "live_items": tiny.N_LIVE,
+        "ready": True,
     }
+    assert stock.pop("lag_seconds") < 30
+    assert stock == {"behind": 0, "newest": None, "answers": True, "gaps": 0}

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.request import Request, RequestError, parse_request
+from serving.request import (
+    Request,
+    RequestError,
+    parse_batch,
+    parse_request,
+    parse_similar,
+)
 from tests.serving.malformed import EVENT, MALFORMED
 
 
@@ -76,6 +82,20 @@ NEARLY = st.fixed_dictionaries(
         "time": st.datetimes(timezones=st.timezones()).map(datetime.isoformat) | JSON,
     },
 )
+
+
+@given(
+    JSON
+    | st.dictionaries(FIELDS | st.just("item_id"), JSON)
+    | st.fixed_dictionaries({"requests": st.lists(NEARLY | JSON, max_size=3) | JSON})
+    | st.fixed_dictionaries({"item_id": st.text(max_size=5) | JSON, "k": st.integers() | JSON})
+)
+def test_a_batch_and_a_request_about_an_item_are_parsed_or_refused(body):
+    for parse in (parse_batch, parse_similar):
+        try:
+            parse(body)
+        except RequestError as error:
+            assert str(error).encode()  # noqa: PT017 - refusing is one of two good ends
 
 
 @given(JSON | st.dictionaries(FIELDS, JSON) | NEARLY)

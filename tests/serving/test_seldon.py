@@ -126,6 +126,22 @@ def test_rest_and_grpc_give_the_same_answer(server, client, bundle):
     assert requests.post(f"{server.url}/predict", json={"jsonData": body}, timeout=10).ok
 
 
+def test_every_kind_of_request_passes_rest_and_grpc(server):
+    single = {"user_id": "user-3", "k": 3, "explain": True, "cursor": ""}
+    kinds = [
+        ({"requests": [single, {"k": 2, "personalised": False}]}, lambda a: a["answers"][0]),
+        ({"item_id": "item-7", "k": 3}, lambda a: a),
+        (single, lambda a: a),
+    ]
+    for body, first in kinds:
+        answers = [post(server, json=body).json()["jsonData"], grpc_call(server, as_value(body))]
+        assert len(ids(first(answers[0]))) == 3
+        assert ids(first(answers[0])) == ids(first(answers[1]))
+        assert answers[0]["bundle_id"] == answers[1]["bundle_id"]
+    assert answers[0]["cursor"]
+    assert answers[0]["items"][0]["why"]["source"] == "towers"
+
+
 RAW = [
     {},
     {"data": ""},
@@ -219,13 +235,52 @@ def test_answers_continue_while_the_model_server_restarts(server, client, until)
     assert ids(answer)[0] == "item-0"
     assert client.status()["towers"] != "available"
     until(lambda: not server.model_server.is_running())
-    with pytest.raises(RefitError, match="model server has ended"):
-        server.check()
     assert "refit_fallbacks_total{" in requests.get(server.metrics_url, timeout=10).text
-    server.restart_model_server()
+    server.tend()
+    assert server.model_server.is_running()
     until(lambda: client.recommend()["fallback"] is None)
     until(lambda: grpc_call(server, as_value({}))["fallback"] is None)
-    server.check()
+    before = server.model_server.pid
+    server.tend()
+    assert server.model_server.pid == before
+
+
+def test_probes_see_that_the_grpc_process_is_gone_and_it_is_started_again(server, client, until):
+    assert requests.get(f"{server.url}/health/alive", timeout=10).ok
+    os.kill(listener(server.settings.grpc_port), signal.SIGKILL)
+
+    def statuses() -> set[int]:
+        paths = ("/health/alive", "/health/status")
+        return {requests.get(f"{server.url}{path}", timeout=10).status_code for path in paths}
+
+    until(lambda: statuses() == {503})
+    assert client.recommend()["bundle_id"], "REST answers meanwhile"
+    server.tend()
+    until(lambda: is_ready(client), 60)
+    until(lambda: grpc_call(server, as_value({}))["fallback"] is None)
+    server.tend()
+
+
+def is_ready(client: RecommenderClient) -> bool:
+    try:
+        return bool(client.status())
+    except RefitError:
+        return False
+
+
+def listener(port: int) -> int:
+    """The process that listens on a port, and is in no group but its server's."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    lines += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+    (inode,) = {one[9] for one in lines if one[3] == "0A" and one[1].endswith(f":{port:04X}")}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            held = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
+        except OSError:
+            continue  # it has ended, or is not ours
+        if f"socket:[{inode}]" in held:
+            return int(folder.name)
+    raise AssertionError(f"nobody listens on {port}")
 
 
 def test_a_new_champion_takes_over_without_a_failed_request(
@@ -277,9 +332,9 @@ def test_stopping_writes_the_log_and_leaves_no_process(tmp_path, bundle, other_b
                 sent.append(grpc_call(server, as_value({}))["request_id"])
             if how == "kill":
                 time.sleep(0.3)  # more than the queue's milliseconds, less than a part's seconds
-                os.killpg(server.seldon.pid, signal.SIGKILL)
+                os.killpg(server.door.pid, signal.SIGKILL)
         with pytest.raises(ProcessLookupError):
-            os.killpg(server.seldon.pid, 0)
+            os.killpg(server.door.pid, 0)
     recover(log)
     parts = list(log.glob("date=*/*.parquet"))
     logged = [name for part in parts for name in pq.read_table(part)["request_id"].to_pylist()]

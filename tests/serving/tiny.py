@@ -15,6 +15,7 @@ from refit.bundle import Bundle, assemble_bundle
 from refit.features import FeaturesManifest, FeatureSpec, item_inputs
 from refit.files import checksum, write_json
 from refit.index import IndexManifest
+from refit.live_features import write_live_features
 from refit.registry import Registry
 from serving.processes import Process
 from tests.factories import name_subject
@@ -59,6 +60,8 @@ def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str =
     rng = np.random.default_rng(seed)
     by_id = tf.constant(rng.normal(size=(997, D)), tf.float32)
     by_brand = tf.constant(rng.normal(size=(97, C)), tf.float32)
+    by_popularity = tf.constant(rng.normal(size=(FEATURES.popularity_size, D)), tf.float32)
+    by_image = tf.constant(rng.normal(size=(3, D)), tf.float32)
     by_occasion = tf.constant(rng.normal(size=(97, D)), tf.float32)
     history_weights = tf.constant(rng.normal(size=(C, D)), tf.float32)
 
@@ -91,6 +94,10 @@ def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str =
     )
     def item_tower(inputs):
         vector = pick(by_id, inputs["item_id"])
+        vector += tf.tanh(
+            inputs["item_popularity"] @ by_popularity + inputs["item_vector"] @ by_image
+        )
+        vector += tf.exp(-inputs["item_age_days"] / 30)[:, None] * by_image[0]
         content = pick(by_brand, inputs["item_brand"])
         return {"embedding": tf.math.l2_normalize(vector, axis=-1), "content": content}
 
@@ -193,9 +200,11 @@ def make_index(folder: Path, model: Path, seed: int = 0, dimension: int = D) -> 
     items = make_items(seed)
     n = items.num_rows
     columns = {name: items[name].to_pylist() for name in items.column_names}
-    columns["image_embedding"] = np.zeros((n, 3), np.float32)
-    popularity = np.zeros((n, FEATURES.popularity_size), np.float32)
-    inputs = item_inputs(SPEC, columns, np.zeros(n, np.float32), popularity)
+    rng = np.random.default_rng(seed)
+    columns["image_embedding"] = rng.normal(size=(n, 3)).astype(np.float32)
+    popularity = rng.poisson(0.3, (n, FEATURES.popularity_size)).astype(np.float32)
+    ages = rng.uniform(0, 60, n).astype(np.float32)
+    inputs = item_inputs(SPEC, columns, ages, popularity)
     tower = tf.saved_model.load(str(model / "item_tower" / "1")).signatures["serving_default"]
     outputs = tower(**{name: tf.constant(values) for name, values in inputs.items()})
     vectors = outputs["embedding"].numpy()[:N_LIVE, :dimension].copy()
@@ -205,7 +214,10 @@ def make_index(folder: Path, model: Path, seed: int = 0, dimension: int = D) -> 
     faiss.write_index(index, str(folder / "index.faiss"))
     np.save(folder / "vectors.npy", vectors)
     np.save(folder / "content.npy", outputs["content"].numpy())
-    pq.write_table(items, folder / "items.parquet")
+    pq.write_table(items, folder / "items.parquet", row_group_size=64)
+    write_live_features(
+        folder, ages[:N_LIVE], popularity[:N_LIVE], columns["image_embedding"][:N_LIVE]
+    )
     pq.write_table(make_histories(), folder / "histories.parquet")
     bought = [(user, user) for user in range(29)]
     last = N_LIVE + N_GONE

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from tools.reference.settings import describe_attributes, show, to_markdown
 
@@ -102,8 +103,19 @@ def write_request() -> str:
     """The fields of a request, with bounds, and its JSON schema."""
     from serving.request import Request
 
-    schema = Request.model_json_schema()
-    described = describe_attributes(Request)
+    return _describe_request(Request)
+
+
+def write_similar_request() -> str:
+    """The fields of a request for similar items, and its JSON schema."""
+    from serving.request import SimilarRequest
+
+    return _describe_request(SimilarRequest)
+
+
+def _describe_request(model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    described = describe_attributes(model)
     rows = (
         (f"`{name}`", _show_default(field), to_markdown(described[name]))
         for name, field in schema["properties"].items()

@@ -34,16 +34,30 @@ def _cluster_settings() -> str:
     return write_settings(ClusterSettings)
 
 
+def _recommender_settings() -> str:
+    from serving.settings import RecommenderSettings
+
+    return write_settings(RecommenderSettings)
+
+
 def _review_settings() -> str:
     from monitoring.review.settings import ReviewSettings
 
     return write_settings(ReviewSettings)
 
 
+def _server_settings() -> str:
+    from serving.settings import PlainServerSettings
+
+    return write_settings(PlainServerSettings)
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings": _run_settings,
     "cluster-settings": _cluster_settings,
     "review-settings": _review_settings,
+    "recommender-settings": _recommender_settings,
+    "server-settings": _server_settings,
     "configs": data.write_configs,
     "contract": data.write_contract,
     "treatments": data.write_treatments,
@@ -53,6 +67,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "scales": data.write_scales,
     "commands": write_commands,
     "request": data.write_request,
+    "similar-request": data.write_similar_request,
     "fallbacks": data.write_fallbacks,
     "prediction-log": data.write_prediction_log,
     "alerts": data.write_alerts,

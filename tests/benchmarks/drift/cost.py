@@ -22,7 +22,7 @@ from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData, daily_windows
 from refit.dataset import DatasetManifest, RowCounts, Split
 from refit.files import write_json
-from refit.prediction import PREDICTION_SCHEMA
+from refit.prediction import build_predictions
 from tests.benchmarks.drift.printing import print_row
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -82,13 +82,7 @@ def _answers(
         "scores": _vectors(scores),
         "latency_ms": pa.array(np.full(n, 2.0, np.float32)),
     }
-    nothing = {
-        name: pa.nulls(n, PREDICTION_SCHEMA.field(name).type)
-        for name in PREDICTION_SCHEMA.names
-        if name not in columns
-    }
-    table = pa.table({**columns, **nothing})
-    return table.select(PREDICTION_SCHEMA.names).cast(PREDICTION_SCHEMA)
+    return build_predictions(columns, n)
 
 
 def prepare(root: Path, answers: int, items: int) -> tuple[Reference, MonitoredData]:

@@ -34,7 +34,7 @@ from monitoring.windows import MonitoredData, daily_windows
 from refit.dataset import ITEMS_FILE, Split
 from refit.drift import Window
 from refit.errors import UsageError
-from refit.prediction import PREDICTION_SCHEMA
+from refit.prediction import build_predictions
 from simulation.feed_faults import draw, encode_again
 from simulation.marketplace import CONTEXT_COLUMNS, USER_COLUMNS, Day, Marketplace
 from simulation.scenario import Scenario
@@ -623,7 +623,7 @@ class _Log:
             "embedding_version": [self._served.towers.embedding_version] * n,
             "latency_ms": [2.0] * n,
         }
-        return pa.table({**rows, **fixed}, schema=PREDICTION_SCHEMA)
+        return build_predictions({**rows, **fixed}, n)
 
 
 def _describe_day(

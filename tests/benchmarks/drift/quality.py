@@ -29,7 +29,7 @@ from monitoring.quality.intervals import PersonSums, wilson_interval
 from monitoring.quality.settings import QualitySettings
 from monitoring.settings import MeasureSettings
 from refit.drift import DriftResult, DriftState, Window
-from refit.prediction import HOLDOUT, PREDICTION_SCHEMA
+from refit.prediction import HOLDOUT, build_predictions
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -123,7 +123,7 @@ def _live_day(
     delay = (delay + shop.spread_hours * random.exponential(size=n)) * 3600
     ids = [f"r{day}-{i}" for i in range(n)]
     empty = [[]] * n
-    log = pa.table(
+    log = build_predictions(
         {
             "request_id": ids,
             "bundle_id": ["b"] * n,
@@ -131,13 +131,11 @@ def _live_day(
             "user_id": [f"u{p}" for p in who],
             "time": _times(at),
             "context": ["{}"] * n,
-            "query_embedding": pa.nulls(n, pa.list_(pa.float32())),
             "item_ids": pa.array(empty, pa.list_(pa.string())),
             "scores": pa.array(empty, pa.list_(pa.float32())),
             "fallback": pa.array([HOLDOUT if h else None for h in held], pa.string()),
-            "latency_ms": pa.nulls(n, pa.float32()),
         },
-        schema=PREDICTION_SCHEMA,
+        n,
     )
     kinds = np.where(bought, "purchase", "view")[clicked]
     outcomes = _events(

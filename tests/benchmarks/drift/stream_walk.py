@@ -29,7 +29,7 @@ from refit.alert import Action, Alert, AlertStatus
 from refit.dataset import Split
 from refit.errors import GateRefused
 from refit.incident import Incident
-from refit.prediction import PREDICTION_SCHEMA
+from refit.prediction import build_predictions
 from tests.benchmarks.drift.stream_data import Stream
 from tests.benchmarks.drift.stream_models import StreamModels
 from tests.benchmarks.drift.towers import Ints
@@ -232,7 +232,7 @@ class StreamWalk:
         offsets = pa.array(np.arange(n + 1) * k, pa.int32())
         version = self.models.fit(model).embedding_version
         bundle = self._bundle(window) if prefix == "live" else "offline"
-        answers = pa.table(
+        answers = build_predictions(
             {
                 "request_id": [f"{prefix}-{visit}" for visit in visits],
                 "bundle_id": [bundle] * n,
@@ -243,10 +243,9 @@ class StreamWalk:
                 "query_embedding": pa.array(list(queries), pa.list_(pa.float32())),
                 "item_ids": pa.ListArray.from_arrays(offsets, ids.take(pa.array(lists.ravel()))),
                 "scores": pa.ListArray.from_arrays(offsets, pa.array(scores.ravel(), pa.float32())),
-                "fallback": pa.nulls(n, pa.string()),
                 "latency_ms": [2.0] * n,
             },
-            schema=PREDICTION_SCHEMA,
+            n,
         )
         write_table(log / f"{window}.parquet", answers)
 

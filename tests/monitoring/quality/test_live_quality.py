@@ -2,7 +2,6 @@ import re
 from datetime import timedelta
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,7 +10,7 @@ from monitoring.live_quality import measure_live_quality
 from monitoring.quality.settings import QualitySettings
 from monitoring.settings import MeasureSettings
 from refit.drift import DriftState
-from refit.prediction import HOLDOUT, PREDICTION_SCHEMA, PROPENSITIES
+from refit.prediction import HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS
 from tests.monitoring.quality.feeds import (
     DAY,
     MONDAY,
@@ -185,6 +184,16 @@ def test_a_market_that_fell_is_no_fall_of_the_model(tmp_path):
     assert results["live:click-lift/drop"].state is DriftState.DRIFT
 
 
+def test_answers_without_the_model_on_purpose_are_no_fallbacks(tmp_path):
+    answers, events = live(DAYS)
+    for number, row in enumerate(answers):
+        row["fallback"] = (None, NOT_PERSONALISED, SIMILAR_ITEMS)[number % 3]
+    fallbacks = measure(tmp_path, answers, events)["live:fallback-share/share"]
+    assert (fallbacks.state, fallbacks.value) == (DriftState.OK, 0)
+    answers[-1]["fallback"] = "unknown_item"
+    assert measure(tmp_path, answers, events)["live:fallback-share/share"].value > 0
+
+
 def test_people_who_browse_are_a_weaker_denominator(tmp_path):
     answers, events = live(DAYS, fall, per_day=900)
     browsing = [
@@ -224,7 +233,7 @@ def test_explored_answers_have_rates_of_shown_items(tmp_path):
     answers, events = live(DAYS)
     for row in answers:
         row["item_ids"], row["propensities"] = ["i", "j"], [0.5, 0.25]
-    log, feed = write(tmp_path, answers, events, pa.schema([*PREDICTION_SCHEMA, PROPENSITIES]))
+    log, feed = write(tmp_path, answers, events)
     found = measure_live_quality(MeasureSettings(), log, feed, TOWERS, LAST)
     click = next(r for r in found if r.subject == "live:ips-click-rate")
     # Of each five answers one leads to a view of the first item: weight 2 of 2 + 4.

@@ -49,6 +49,24 @@ def summary():
         ],
         "alerts": [{"alert_id": "a1", "page": "alert.html", "text": "brand moved"}],
         "samples": [{"context": "{}", "items": ["dress", "coat"]}],
+        "slates": [
+            {
+                "name": "as served",
+                "coverage": 0.385,
+                "head_share": 0.284,
+                "repetition": None,
+                "chance_of_sale": 0.2,
+                "score": 8.0,
+            },
+            {
+                "name": "explore",
+                "coverage": 0.5,
+                "head_share": 0.2,
+                "repetition": 0.19,
+                "chance_of_sale": 0.19,
+                "score": 7.5,
+            },
+        ],
         "seconds": {"train": 1.0},
         "evidently": "evidently ui --workspace w",
         "note": "Everything here is simulated.",
@@ -63,12 +81,16 @@ def test_the_page_shows_what_happened(summary, tmp_path):
     assert "<b>Week 35</b>" in page
     assert "hit rate at 10 is 0.1, at least 0.2 is needed" in page
     assert "500</b><span>requests sent: 1 failed, 2 answered by the fallback" in page
+    assert '>38.5%</td><td class="number">28.4%</td><td class="number">–</td>' in page
+    assert "7.50 (-0.50)" in page
+    assert "19.0% (-1.0)" in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.replace("http-equiv", "")
 
 
 def test_a_refused_first_model_still_gets_its_page(summary, tmp_path):
     summary |= {"days": [], "drift": [], "marks": [], "alerts": [], "samples": [], "quality": {}}
+    summary["slates"] = []
     write_page(summary, tmp_path / "index.html")
     assert "Nothing was measured." in (tmp_path / "index.html").read_text("utf-8")
 

@@ -43,6 +43,21 @@ def test_a_day_sends_requests_and_announces_its_changes_of_stock(scenario):
     assert 0 < step.truth["random_chance"] < step.truth["perfect_chance"] <= 1
 
 
+def test_the_true_chance_of_a_sale_of_a_list_is_known(scenario):
+    items = scenario._market.items_table()
+    on_sale = items.filter(pa.compute.is_null(items["delisted_at"]))["item_id"].to_pylist()
+    context = {"surface": "home", "wanted_category": "", "wanted_size": ""}
+    at = scenario.now - timedelta(hours=1)
+    few, many, none = (
+        scenario.chance_of_sale("shopper-000012", context, items, at)
+        for items in (on_sale[:1], on_sale[:10], ["item-9999999"])
+    )
+    assert none == 0 < few <= many < 1
+    gone = scenario.gone_at()
+    assert len(gone) + len(on_sale) == items.num_rows
+    assert max(gone.values()) < scenario.now
+
+
 def test_shoppers_do_not_react_to_a_failed_request(scenario):
     step = scenario.live(lambda request: None, lambda lines: None)
     assert step.hits == 0

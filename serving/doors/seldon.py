@@ -1,4 +1,4 @@
-"""The Seldon adapter: ``seldon-core-microservice serving.microservice.RefitRecommender``.
+"""Seldon's door: ``seldon-core-microservice serving.doors.seldon.RefitRecommender``.
 
 Only this module depends on Seldon; the recommender does not. REST and gRPC accept a request as
 ``jsonData`` (REST also without it) and answer with ``jsonData``. An invalid request is answered
@@ -6,13 +6,22 @@ with HTTP 400 or INVALID_ARGUMENT, and the reason.
 
 Metrics, on Seldon's metrics endpoint: ``refit_requests``, ``refit_bad_requests``, ``refit_errors``
 (internal errors: HTTP 500), ``refit_fallbacks`` (by ``reason``), ``refit_holdout_answers``,
-``refit_empty_answers``, ``refit_ineligible_items`` (by eligibility ``rule``: items that it removed,
-of those that no earlier rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by
-``bundle_id``), ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
+``refit_not_personalised_answers``, ``refit_shown_items`` (by ``source``), ``refit_slate_given_up``
+(score that caps and diversity gave up, summed over answers), ``refit_empty_answers``,
+``refit_ineligible_items`` (by eligibility ``rule``: items that it removed, of those that no earlier
+rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_id``),
+``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
 ``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_log_upload_failures``,
 ``refit_log_waiting_parts``, ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``,
-``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``). They are passed to
-Seldon with answers and health checks, at most once a second.
+``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``),
+``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by
+``feed``: ``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
+``refit_feed_answers``, ``refit_feed_gaps``. They are passed to Seldon with answers and health
+checks, at most once a second.
+
+REST and gRPC are processes of their own. ``/health/status`` (readiness) and ``/health/alive``
+(liveness) fail while nothing listens on gRPC's port, because the process of REST is the only one
+that Kubernetes watches.
 
 If a deployment sets the annotation ``seldon.io/rest-timeout``, gunicorn kills a worker that takes
 longer, also while it loads its bundle.
@@ -20,7 +29,9 @@ longer, also while it loads its bundle.
 
 import atexit
 import math
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -29,7 +40,7 @@ from functools import wraps
 from typing import Any
 
 import grpc
-from flask import Blueprint, jsonify, request  # type: ignore[import-not-found]
+from flask import Blueprint, g, jsonify, request  # type: ignore[import-not-found]
 from google.protobuf import json_format
 from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.metrics import SeldonMetrics
@@ -44,6 +55,9 @@ from serving.request import RequestError
 from serving.settings import CANNOT_SERVE, RecommenderSettings
 
 MAX_BODY_BYTES = 1 << 20
+GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT = "PREDICTIVE_UNIT_GRPC_SERVICE_PORT", 5000
+"""Seldon's own, of its server."""
+GRPC_IS_DOWN = "nothing listens on gRPC's port"
 METRICS_SECONDS = 1.0
 """Seldon keeps metrics in a separate process; passing them on takes as long as an answer."""
 
@@ -64,7 +78,7 @@ class RefitRecommender:
         self._settings = RecommenderSettings.parse(parameters)
         self._recommender: Recommender | None = None
         self._drained_at = -math.inf
-        self.model_error_handler = _error_handler()
+        self.model_error_handler = _blueprint()
         """Seldon registers this blueprint with its Flask app."""
 
     def load(self) -> None:
@@ -96,7 +110,7 @@ class RefitRecommender:
         except RequestError as error:
             raise SeldonMicroserviceException(str(error), reason="BAD_REQUEST") from None
         meta = {
-            "tags": {"bundle_id": answer["bundle_id"], "fallback": answer["fallback"] or ""},
+            "tags": {"bundle_id": answer["bundle_id"], "fallback": answer.get("fallback") or ""},
             "metrics": self.metrics(),
         }
         response = {"jsonData": answer, "meta": meta}
@@ -113,8 +127,19 @@ class RefitRecommender:
         return self._running().counters.drain()
 
     def health_status(self) -> dict[str, Any]:
-        """Bundle in service, towers and stock; unavailable towers do not make it unhealthy."""
-        return self._running().status()
+        """Bundle in service, towers, stock and feeds; unavailable towers do not make it unhealthy.
+
+        A server that has not read its feeds answers 503, so that its pod is not ready.
+
+        Raises:
+            SeldonMicroserviceException: It is still loading, or gRPC does not listen (503).
+        """
+        status = self._running().status()
+        if not _grpc_listens():
+            raise SeldonMicroserviceException(GRPC_IS_DOWN, 503, reason="NOT_READY")
+        # Not an exception: Seldon takes the metrics, which say how far behind it is, afterwards.
+        g.is_unready = not status["ready"]
+        return status
 
     def init_metadata(self) -> dict[str, Any]:
         """The inputs and outputs of this model, in Seldon's format."""
@@ -149,9 +174,22 @@ def _body_of_proto(message: prediction_pb2.SeldonMessage) -> Any:
     return json_format.MessageToDict(message.jsonData)
 
 
-def _error_handler() -> Blueprint:
-    """Answer bad requests with 400 where Flask and Seldon would answer with 500."""
-    blueprint = Blueprint("refit_errors", __name__)
+def _grpc_listens() -> bool:
+    port = int(os.environ.get(GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT))
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _blueprint() -> Blueprint:
+    """Answer bad requests with 400 where Flask and Seldon would answer with 500; and liveness."""
+    blueprint = Blueprint("refit", __name__)
+
+    @blueprint.get("/health/alive")
+    def tell_whether_alive() -> Any:
+        return jsonify({}) if _grpc_listens() else _failure(503, GRPC_IS_DOWN, "NOT_ALIVE")
 
     @blueprint.record
     def limit_body(state: Any) -> None:
@@ -172,6 +210,12 @@ def _error_handler() -> Blueprint:
         if request.endpoint != "Predict" or (request.is_json and "json" not in request.args):
             return None
         return _failure(400, "send the request as a JSON body, as application/json")
+
+    @blueprint.after_app_request
+    def answer_unready(response: Any) -> Any:
+        if g.pop("is_unready", False):
+            response.status_code = 503
+        return response
 
     @blueprint.app_errorhandler(RecursionError)
     def answer_nested(_: RecursionError) -> Any:

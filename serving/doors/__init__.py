@@ -1,0 +1,1 @@
+"""The doors: how requests reach the recommender, over HTTP and gRPC."""

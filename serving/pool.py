@@ -1,0 +1,249 @@
+"""The pool of one request: the bundle's items and the listings newer than it, under the rules."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit.columns import Flags, Labels
+from serving.candidates import IndexRows, RequestQuery
+from serving.catalogue import Catalogue, Rows, Scores, top
+from serving.recent import NOTHING as NOTHING_RECENT
+from serving.recent import RecentEvents
+from serving.request import Request
+from serving.stock import DeltaIndex
+
+SELLER = "seller_id"
+
+
+@dataclass(frozen=True)
+class Found:
+    """C items that a retriever found, best first.
+
+    Attributes:
+        rows: [C] their rows in the pool.
+        scores: [C].
+    """
+
+    rows: Rows
+    scores: Scores
+
+
+NOTHING = Found(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+
+
+class Pool:
+    """What one request may be answered with.
+
+    Rows 0 to N-1 are the bundle's items, rows N to N+F-1 the listings that are newer than it. The
+    eligibility rules have been applied to all of them.
+
+    Args:
+        catalogue: The bundle.
+        fresh: The listings newer than it.
+        gone: [N] which of the bundle's items are not on sale any more; None when all are.
+        request: The request.
+        now: When it is answered.
+        recent: What the person did since the bundle's histories ended.
+        reads_running_visit: Whether the query tower reads the running visit in any case.
+
+    Attributes:
+        eligible: [N] which of the bundle's items may be shown; None when all may.
+        eligible_fresh: [F] the same for the newer listings.
+        removed: How many items each rule removed; see ``refit.eligibility``.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        fresh: DeltaIndex,
+        gone: Flags | None,
+        request: Request,
+        now: datetime,
+        recent: RecentEvents = NOTHING_RECENT,
+        reads_running_visit: bool = False,
+    ) -> None:
+        self.catalogue, self.fresh, self.recent = catalogue, fresh, recent
+        self.reads_running_visit = reads_running_visit
+        query = RequestQuery(catalogue, self.fresh, request, now, recent)
+        rows = catalogue.rules.find_eligible(IndexRows(catalogue, gone), query)
+        self.eligible = _only(rows.eligible)
+        self.eligible_fresh: Flags | None = None
+        self.removed: Mapping[str, int] = rows.removed
+        if len(self.fresh):
+            found = catalogue.rules.find_eligible(self.fresh, query)
+            self.eligible_fresh = _only(found.eligible)
+            self.removed = {rule: n + found.removed[rule] for rule, n in rows.removed.items()}
+
+    def __len__(self) -> int:
+        """N + F."""
+        return self.catalogue.n_live + len(self.fresh)
+
+    def is_eligible(self, rows: Rows) -> Flags:
+        """[C] whether each row is in the pool and may be shown."""
+        n = self.catalogue.n_live
+        may: Flags = (rows >= 0) & (rows < len(self))
+        if self.eligible is not None:
+            own = may & (rows < n)
+            may[own] = self.eligible[rows[own]]
+        if self.eligible_fresh is not None:
+            newer = may & (rows >= n)
+            may[newer] = self.eligible_fresh[rows[newer] - n]
+        return may
+
+    def item_id(self, row: int) -> str:
+        """The item of a row."""
+        n = self.catalogue.n_live
+        return self.catalogue.item_ids[row] if row < n else self.fresh.listings[row - n].item_id
+
+    def row_of(self, item_id: str) -> int | None:
+        """The row of an item, also of one that may not be shown; None if the pool has none."""
+        row = self.fresh_row_of(item_id)
+        if row is not None:
+            return row
+        row = self.catalogue.row_of.get(item_id)
+        return row if row is not None and row < self.catalogue.n_live else None
+
+    def fresh_row_of(self, item_id: str) -> int | None:
+        """The row of a listing that is newer than the bundle; None if it is none."""
+        number = self.fresh.number_of.get(item_id)
+        if number is None:
+            return None
+        return self.catalogue.n_live + int(self.fresh.positions(np.array([number]))[0])
+
+    def vectors(self, rows: Rows) -> NDArray[np.float32]:
+        """[C, D] embeddings."""
+        return self._take(self.catalogue.index.vectors, rows, lambda i: self.fresh.vectors[i])
+
+    def content(self, rows: Rows) -> NDArray[np.float32]:
+        """[C, size of the content] content vectors."""
+        return self._take(self.catalogue.content, rows, lambda i: self.fresh.listings[i].content)
+
+    def values(self, column: str, rows: Rows) -> list[object]:
+        """[C] values of an item column or ``seller_id``; None where one is missing."""
+        n = self.catalogue.n_live
+        stored = self.catalogue.sellers if column == SELLER else self.catalogue.attributes[column]
+        found: list[object] = []
+        for row in rows.tolist():
+            if row >= n:
+                found.append(self.fresh.listings[row - n].attributes.get(column))
+            elif isinstance(stored, Labels):
+                code = int(stored.codes[row])
+                found.append(None if code < 0 else stored.texts[code])
+            else:
+                value = float("nan") if stored is None else float(stored.values[row])
+                found.append(None if np.isnan(value) else value)
+        return found
+
+    def search(self, query: NDArray[np.float32], k: int, within: Flags | None = None) -> Found:
+        """The k eligible items with the largest dot products with ``query`` [D], best first.
+
+        Args:
+            query: The vector.
+            k: Number of items.
+            within: [N + F] only these; None searches all.
+        """
+        own, newer = self._flags(within)
+        rows, scores = self.catalogue.search(query, own, k)
+        return self._merge(rows, scores, self.fresh.score(query), newer, k)
+
+    def best(self, scores: Scores, fresh_scores: Scores, k: int) -> Found:
+        """The k eligible items with the highest scores, best first.
+
+        Args:
+            scores: [N] of the bundle's items.
+            fresh_scores: [F] of the newer listings.
+            k: Number of items.
+        """
+        rows = _best(scores, self.eligible, k)
+        return self._merge(rows, scores[rows], fresh_scores, self.eligible_fresh, k)
+
+    def listed_within(self, days: float, now: datetime) -> Flags:
+        """[N + F] which items were listed in the last ``days``; False where it is unknown when."""
+        since = int((now.timestamp() - 86_400 * days) * 1e6)
+        flags = np.zeros(len(self), dtype=np.bool_)
+        flags[self.catalogue.listed_since(since)] = True
+        flags[self.catalogue.n_live :] = self.fresh.listed_at > since
+        return flags
+
+    def seller_of(self, item_id: str) -> str | None:
+        """The seller of an item, on sale or not; None where that is unknown."""
+        row = self.fresh_row_of(item_id)
+        if row is not None:
+            (seller,) = self.values(SELLER, np.array([row]))
+            return seller if isinstance(seller, str) else None
+        return self.catalogue.seller_of(item_id)
+
+    def _flags(self, within: Flags | None) -> tuple[Flags | None, Flags | None]:
+        if within is None:
+            return self.eligible, self.eligible_fresh
+        n = self.catalogue.n_live
+        return _both(self.eligible, within[:n]), _both(self.eligible_fresh, within[n:])
+
+    def _merge(
+        self, rows: Rows, scores: Scores, fresh_scores: Scores, newer: Flags | None, k: int
+    ) -> Found:
+        """Merge the bundle's k best items with the listings newer than it, best first.
+
+        Among equal scores the bundle's own items come first. While the feed is being applied an
+        item that was listed again may be among both; it is found once.
+        """
+        floor = scores[-1] if len(rows) == k else -np.inf
+        better = fresh_scores > floor
+        if newer is not None:
+            better &= newer
+        fresh = _best(fresh_scores, better, k)
+        if not len(fresh):
+            return Found(rows, scores)
+        both = np.concatenate([rows, fresh + self.catalogue.n_live])
+        both_scores = np.concatenate([scores, fresh_scores[fresh]])
+        order = np.argsort(-both_scores, kind="stable")
+        seen: set[str] = set()
+        kept = [i for i in order.tolist() if not self._repeats(int(both[i]), seen)][:k]
+        return Found(both[kept], both_scores[kept])
+
+    def _repeats(self, row: int, seen: set[str]) -> bool:
+        item_id = self.item_id(row)
+        if item_id in seen:
+            return True
+        seen.add(item_id)
+        return False
+
+    def _take(
+        self,
+        stored: NDArray[np.float32],
+        rows: Rows,
+        newer: Callable[[int], NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
+        n = self.catalogue.n_live
+        taken = np.empty((len(rows), stored.shape[1]), dtype=np.float32)
+        own = rows < n
+        taken[own] = stored[rows[own]]
+        for place in np.flatnonzero(~own).tolist():
+            taken[place] = newer(int(rows[place]) - n)
+        return taken
+
+
+def to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1, along the last axis; zeros stay zeros."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1), dtype=np.float32)
+
+
+def _best(scores: Scores, flags: Flags | None, k: int) -> Rows:
+    """Positions of the k highest scores among those that are let through, best first."""
+    if flags is None:
+        return top(scores, k)
+    best = top(np.where(flags, scores, -np.inf), k)
+    return best[flags[best]]
+
+
+def _both(flags: Flags | None, others: Flags) -> Flags:
+    return others if flags is None else flags & others
+
+
+def _only(flags: Flags | None) -> Flags | None:
+    """The flags of the only query."""
+    return None if flags is None else flags[0]

@@ -1,0 +1,1 @@
+"""The doors beside an empty Seldon model: ``python -m tests.benchmarks.serving``."""
