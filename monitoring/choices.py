@@ -383,6 +383,7 @@ def _compare(
             "value": compared.value,
             "threshold": compared.threshold,
             "p_value": compared.p_value,
+            "detail": f"judged by {compared.periods} earlier periods of as many days",
             "state": DriftState.DRIFT if drifts else DriftState.OK,
         }
     )

@@ -1,13 +1,13 @@
 """Clients of the recommender, typed by the models with which the server reads and answers."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import requests
 
@@ -35,7 +35,24 @@ class Credentials:
     key: Path | None = None
 
 
-class RecommenderClient(AbstractContextManager["RecommenderClient"]):
+class _Client(ABC):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class RecommenderClient(_Client):
     """Requests recommendations over HTTP, from the plain door or from Seldon's server.
 
     Args:
@@ -59,14 +76,6 @@ class RecommenderClient(AbstractContextManager["RecommenderClient"]):
         if given.certificate and given.key:
             self._session.cert = (str(given.certificate), str(given.key))
         self._is_seldon: bool | None = None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def ask(self, request: Request) -> RecommendationAnswer:
         """Request recommendations.
@@ -160,7 +169,7 @@ class RecommenderClient(AbstractContextManager["RecommenderClient"]):
         raise RefitError(f"{self.url} answered {response.status_code}: {response.text[:500]}")
 
 
-class GrpcRecommenderClient(AbstractContextManager["GrpcRecommenderClient"]):
+class GrpcRecommenderClient(_Client):
     """Requests recommendations over gRPC, by the Open Inference Protocol.
 
     Args:
@@ -195,14 +204,6 @@ class GrpcRecommenderClient(AbstractContextManager["GrpcRecommenderClient"]):
             request_serializer=messages.ModelInferRequest.SerializeToString,
             response_deserializer=messages.ModelInferResponse.FromString,
         )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def ask(self, request: Request) -> RecommendationAnswer:
         """Request recommendations.

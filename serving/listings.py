@@ -1,4 +1,4 @@
-"""Listings that the stock feed told of, as the item tower reads them.
+"""Listings from the stock feed, as inputs of the item tower.
 
 What a line does not say is taken from the bundle: an edited listing keeps its other attributes, its
 popularity, its age and its picture.

@@ -454,7 +454,7 @@ class Recommender:
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
         settings, late_hours = self.settings, self.settings.feeds.late_hours
-        address = settings.stock_feed
+        address = settings.feeds.stock
         lines = self._open_feed(catalogue, address, StockChange, self._stock_letters)
         stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours)
         address = settings.feeds.activity

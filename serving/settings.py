@@ -32,7 +32,6 @@ class RecommenderSettings(Settings):
         log_folder: Folder of the prediction log, or an fsspec URL, whose parts are written to
             ``log_staging`` first.
         log_staging: Local staging folder of a remote prediction log.
-        stock_folder: Folder of the stock feed, where ``feeds.stock`` names none.
         feeds: The feeds of stock and activity.
         people: What is kept of the activity feed.
         cache: Folder for bundles of a remote registry; the model server must be able to read it.
@@ -61,7 +60,6 @@ class RecommenderSettings(Settings):
     towers_wait_s: float = Field(0.0, ge=0)
     log_folder: str = Field(min_length=1)
     log_staging: Path = Path(tempfile.gettempdir()) / "refit-predictions"
-    stock_folder: Path | None = None
     feeds: LiveFeedSettings = LiveFeedSettings()
     people: PeopleSettings = PeopleSettings()
     cache: Path | None = None
@@ -93,11 +91,6 @@ class RecommenderSettings(Settings):
     @classmethod
     def _take_paths(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
-
-    @property
-    def stock_feed(self) -> str:
-        """Address of the stock feed; empty for none."""
-        return self.feeds.stock or str(self.stock_folder or "")
 
     @property
     def log_url(self) -> str:

@@ -33,6 +33,7 @@ from refit.registry import Registry
 from refit.verdict import Verdict
 from serving.client import RecommenderClient
 from serving.exposure import ShownAnswer, answer_again, measure_spread
+from serving.feeds.settings import LiveFeedSettings
 from serving.launch import ServerHandle, launch
 from serving.pool import SELLER
 from serving.settings import RecommenderSettings, ServeSettings
@@ -361,7 +362,7 @@ class Demo:
             recommender=RecommenderSettings(
                 registry=self.home.registry,
                 log_folder=self.home.predictions,
-                stock_folder=self.home.stock,
+                feeds=LiveFeedSettings(stock=str(self.home.stock)),
                 allow_replay=True,
                 poll_seconds=0.2,
                 log_seconds=1.0,

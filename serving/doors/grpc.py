@@ -49,11 +49,11 @@ class GrpcDoor:
         recommender: Answering,
         admission: Admission,
         settings: DoorSettings,
+        readiness: Readiness,
         tokens: Tokens | None = None,
-        readiness: Readiness | None = None,
     ) -> None:
         self._recommender, self._admission, self._settings = recommender, admission, settings
-        self._tokens, self.readiness = tokens, readiness or Readiness()
+        self._tokens, self.readiness = tokens, readiness
 
     def handlers(self) -> Any:
         """The service, as a generic handler of gRPC."""

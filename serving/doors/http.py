@@ -130,12 +130,12 @@ class HttpDoor:
         recommender: Answering,
         admission: Admission,
         settings: DoorSettings,
+        readiness: Readiness,
         tokens: Tokens | None = None,
-        readiness: Readiness | None = None,
         intakes: Mapping[str, Intake] | None = None,
     ) -> None:
         self._recommender, self._admission, self._settings = recommender, admission, settings
-        self._readiness, self._intakes = readiness or Readiness(), dict(intakes or {})
+        self._readiness, self._intakes = readiness, dict(intakes or {})
         operations = (*OPERATIONS, *map(_describe_intake, self._intakes))
         self._described = to_json(describe_api(operations, needs_token=tokens is not None))
         self.app = Starlette(

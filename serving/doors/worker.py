@@ -31,7 +31,7 @@ STOP_SECONDS = 10.0
 
 
 class Worker:
-    """Serves one recommender until it is told to stop.
+    """Serves one recommender until SIGTERM, or until the supervisor ends.
 
     Args:
         recommender: Answers requests.
@@ -64,13 +64,13 @@ class Worker:
         admission = Admission(door.threads, door.queue, self._recommender.counters)
         intakes = self._open_intakes()
         http = make_server(
-            HttpDoor(self._recommender, admission, door, self._tokens, self._readiness, intakes),
+            HttpDoor(self._recommender, admission, door, self._readiness, self._tokens, intakes),
             door,
             self._recommender.counters,
             self._certificates,
         )
         grpc = await start_grpc(
-            GrpcDoor(self._recommender, admission, door, self._tokens, self._readiness),
+            GrpcDoor(self._recommender, admission, door, self._readiness, self._tokens),
             door,
             f"{self._settings.host}:{self._settings.grpc_port}",
             self._settings.workers > 1,
@@ -93,8 +93,7 @@ class Worker:
         if not self._settings.door.intake:
             return {}
         recommender = self._settings.recommender
-        feeds = recommender.feeds.model_copy(update={"stock": recommender.stock_feed})
-        return open_intakes(feeds, has_now=not recommender.allow_replay)
+        return open_intakes(recommender.feeds, has_now=not recommender.allow_replay)
 
     async def _beat(self, stop: asyncio.Event, grpc: GrpcServer) -> None:
         while True:

@@ -21,7 +21,7 @@ class DeadLetters:
     """
 
     def __init__(self, path: Path, counters: Counters, metric: str) -> None:
-        self._path, self._counters, self._metric = path, counters, metric
+        self.path, self._counters, self._metric = path, counters, metric
         self._seen: set[tuple[str, int]] = set()
         counters.add(metric, 0)
 
@@ -36,6 +36,6 @@ class DeadLetters:
         self._seen.add(position)
         text = line.content[:MOST_BYTES].decode(errors="replace")
         entry = {"file": position[0], "offset": position[1], "reason": reason, "line": text}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

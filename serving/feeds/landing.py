@@ -9,8 +9,9 @@ It writes what came since the last call and ends: run it every few minutes, one 
 ``<to>/impressions`` has what was shown. A ``not_interested`` is written as ``hide``.
 
 How far it came is in ``<to>/positions.json``, which is written after the rows: a call that was
-killed writes some rows twice, which ingestion counts as duplicates, and loses none. Exit codes are
-those of ``refit``; 5 means that the feed or the store does not answer.
+killed writes some rows twice, which ingestion counts as duplicates, and loses none. Lines that
+break the contract are in ``<to>/dead_letters``, with their reasons. Exit codes are those of
+``refit``; 5 means that the feed or the store does not answer.
 """
 
 import argparse
@@ -90,9 +91,10 @@ class Landing:
             reader = FeedReader(self.feed, ActivityEvent, letters, self.ahead)
             landed = 0
             for _ in self._read(reader):
+                self._put_letters(letters.path)
                 landed += self._write()
         if refused := int(self.counters.total("refused")):
-            log_message(f"{refused} lines were set aside; the servers keep them with their reasons")
+            log_message(f"{refused} lines were set aside in {self.to}/dead_letters")
         return landed
 
     def _read(self, reader: FeedReader[ActivityEvent]) -> Iterator[None]:
@@ -120,11 +122,16 @@ class Landing:
             if part:
                 schema = pa.schema({**columns, **dict.fromkeys(self.context, pa.string())})
                 table = pa.Table.from_pylist(part, schema=schema)
-                stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-                self._put(f"{name}/{stamp}.parquet", table)
+                self._put(f"{name}/{_stamp()}.parquet", table)
                 part.clear()
         self._put_bytes(POSITIONS, json.dumps(self.feed.positions, indent=1).encode())
         return rows
+
+    def _put_letters(self, path: Path) -> None:
+        """Keep what was refused, before the position is past it."""
+        if path.exists():
+            self._put_bytes(f"dead_letters/{_stamp()}.jsonl", path.read_bytes())
+            path.unlink()
 
     def _put(self, name: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
@@ -154,6 +161,10 @@ class Landing:
         except OSError as error:
             raise ServiceUnreachable(f"{self.to} cannot be read: {error}") from None
         return dict(json.loads(content))
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def _as_text(value: Any) -> str | None:

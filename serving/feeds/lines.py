@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,20 +51,20 @@ ContractId = Annotated[Id, AfterValidator(check_id)]
 Price = Annotated[Number, AfterValidator(check_price)]
 
 
-class FeedLine(BaseModel):
+class FeedLine(BaseModel, ABC):
     """A line of a feed."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     @property
+    @abstractmethod
     def time(self) -> datetime:
         """When it happened."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """What it is about: lines of one key stay in order."""
-        raise NotImplementedError
 
 
 def parse_line[T: FeedLine](kind: type[T], line: Line, latest: datetime | None) -> T:

@@ -1,4 +1,4 @@
-"""Writing lines to a feed, so that a line is there for good once its writer was told so."""
+"""Writing lines to a feed: when a call returns, its lines are safe."""
 
 import os
 import threading

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from serving.processes import PROJECT, Process, free_port
@@ -111,7 +111,7 @@ class Broker:
         admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         try:
             return bool(admin.list_topics(timeout=1.0).brokers)
-        except Exception:
+        except KafkaException:
             return False
 
     def make_topic(self, name: str, partitions: int = 1, **settings: object) -> str:

@@ -60,7 +60,7 @@ def serve(
             "registry": str(registry),
             "model_server": model_server,
             "log_folder": tmp_path / "log",
-            "stock_folder": tmp_path / "stock",
+            "feeds": {"stock": str(tmp_path / "stock")},
             "allow_replay": True,
             "tower_deadline_ms": 5000,
             "poll_seconds": 0.05,

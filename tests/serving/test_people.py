@@ -78,8 +78,10 @@ def activity(tmp_path):
 
 @pytest.fixture
 def serve_live(serve, tmp_path):
+    feeds = {"activity": str(tmp_path / "activity"), "stock": str(tmp_path / "stock")}
+
     def make(**settings: object):
-        return serve(feeds={"activity": str(tmp_path / "activity")}, **settings)
+        return serve(feeds=feeds, **settings)
 
     return make
 
@@ -175,7 +177,7 @@ def test_retrievers_and_explanations_know_what_a_person_did_lately(serve_live, a
 def test_a_view_of_a_listing_newer_than_the_bundle_counts(serve, activity, until, tmp_path):
     feeds = {"activity": str(tmp_path / "activity"), "stock": str(tmp_path / "stock")}
     (tmp_path / "stock" / "a.jsonl").write_text(json.dumps(NEW) + "\n")
-    recommender = serve(feeds=feeds, stock_folder=None)
+    recommender = serve(feeds=feeds)
     assert "new-1" in answer(recommender)
     before = answer(recommender)
     activity(did("user-3", "new-1"))

@@ -30,7 +30,7 @@ def settings(folder: Path, registry: Path, **changes: object) -> ServeSettings:
     recommender = {
         "registry": str(registry),
         "log_folder": folder / "log",
-        "stock_folder": folder / "stock",
+        "feeds": {"stock": str(folder / "stock")},
         "tower_deadline_ms": 2000,
         "poll_seconds": 0.2,
         "breaker_seconds": 0.2,

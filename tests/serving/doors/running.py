@@ -52,7 +52,7 @@ class Clerk:
         return {"request_id": "r", "bundle_id": self.bundle_id, "items": items, "fallback": None}
 
     def status(self) -> dict[str, Any]:
-        return {"bundle_id": self.bundle_id, "towers": "available", "live_items": 3}
+        return {"bundle_id": self.bundle_id, "towers": "available", "live_items": 3, "ready": True}
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def running(
     admission = Admission(door.threads, door.queue, clerk.counters)
     tokens = Tokens(door.token_file) if door.token_file else None
     server = make_server(
-        HttpDoor(clerk, admission, door, tokens, readiness, intakes),
+        HttpDoor(clerk, admission, door, readiness or Readiness(True), tokens, intakes),
         door,
         clerk.counters,
         Certificates(door) if door.certificate else None,

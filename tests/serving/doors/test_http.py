@@ -225,7 +225,7 @@ def test_a_recommender_that_wants_no_requests_is_not_ready():
             seen.append(readiness.ready)
         return seen
 
-    assert asyncio.run(look()) == [False, True, True, False]
+    assert asyncio.run(look()) == [False, False, True, False]
     with running(Clerk(), readiness=readiness) as port:
         for path in ("/v2/health/ready", "/v2/models/refit/ready"):
             answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)

@@ -52,7 +52,7 @@ def test_too_many_lines_are_refused_and_reasons_are_few(intakes):
 
 def test_what_is_accepted_reaches_the_answers(serve, tmp_path, until):
     stock = str(tmp_path / "stock")
-    recommender = serve(feeds={"stock": stock}, stock_folder=None)
+    recommender = serve(feeds={"stock": stock})
     intake = open_intakes(LiveFeedSettings(stock=stock), has_now=False)["stock"]
     assert intake.accept(encode(gone("item-1"), NEW)).accepted == 2
     until(lambda: set(every_item(recommender)) == LIVE - {"item-1"} | {"new-1"})

@@ -187,7 +187,7 @@ def test_a_compacted_topic_gives_the_last_word_on_each_item(broker, serve, until
 
     until(is_compacted, 60)
     feed.close()
-    recommender = serve(feeds={"stock": address}, stock_folder=None)
+    recommender = serve(feeds={"stock": address})
     assert set(every_item(recommender)) == LIVE - {"item-1"} | {"new-1"}
     assert "new-1" in every_item(recommender, require={"price": {"max": 7}})
 
@@ -251,7 +251,7 @@ def test_a_server_follows_a_topic_and_goes_on_when_the_broker_was_away(
     """It answers meanwhile, also if it is started meanwhile, and misses nothing."""
     address = broker.make_topic("stock", 2)
     write(broker, "stock", gone("item-1"))
-    settings = {"feeds": {"stock": address}, "stock_folder": None}
+    settings = {"feeds": {"stock": address}}
     recommender = serve(**settings)
     assert set(every_item(recommender)) == LIVE - {"item-1"}
     write(broker, "stock", gone("item-2"), NEW, partition=1)

@@ -70,6 +70,10 @@ def test_each_call_writes_what_came_since_the_last(write, tmp_path):
     assert (landed["i3"]["occasion"], landed["i3"]["age"]) == ("party", "31")
     (shown,) = rows(tmp_path, "impressions")
     assert shown["seen"] is True
+    (letters,) = (tmp_path / "landed" / "dead_letters").glob("*.jsonl")
+    (letter,) = map(json.loads, letters.read_text().splitlines())
+    assert letter["line"].strip() == "garbage"
+    assert letter["reason"].startswith("not JSON")
 
 
 def test_a_call_that_is_killed_loses_nothing(write, tmp_path, monkeypatch):
