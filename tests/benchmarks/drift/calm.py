@@ -4,10 +4,8 @@ python -m tests.benchmarks.drift.calm
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from refit.progress import log_message, set_up_logging
 from tests.benchmarks.drift.incidents import CALM
 from tests.benchmarks.drift.lived import LivedMarket, LivedSettings
 from tests.benchmarks.drift.operated import OperatedMarket
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import print_row
 
 DAYS = 45
@@ -76,8 +75,7 @@ def live_calm(seeds: int, few: int, days: int = DAYS, processes: int = 2) -> lis
         for name, simulation in CALM.items()
         for seed in range(seeds if name == "living" else few)
     ]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes) as pool:
+    with open_pool(processes) as pool:
         runs = []
         for run in pool.map(run_calm, jobs):
             log_message(f"{run.name}, seed {run.seed}: {run.alerts} alerts, {run.refits} refits")

@@ -9,11 +9,9 @@ beside the words of ``monitoring/explain/causes``.
 """
 
 import argparse
-import os
 import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +37,7 @@ from tests.benchmarks.drift.incidents import (
     live_incidents,
 )
 from tests.benchmarks.drift.lived import LivedMarket, LivedSettings
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import find_interval, print_row
 
 GOAL = 0.9
@@ -164,12 +163,11 @@ def watch_all(
     count: int, seed: int, processes: int, cache: Path | None, kinds: Sequence[str] = ()
 ) -> list[Watched]:
     """Live through incidents of one seed, in one process for each market."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
     drawn = draw_incidents(count, seed, kinds)
     worlds = [[i for i in drawn if i.world % 1000 == world] for world in range(WORLDS)]
-    with TemporaryDirectory() as folder, ProcessPoolExecutor(processes) as pool:
+    with TemporaryDirectory() as folder, open_pool(processes) as pool:
         jobs = [
             (own, Path(folder) / str(number), cache) for number, own in enumerate(worlds) if own
         ]

@@ -6,11 +6,9 @@ Nothing but ``choice:*`` is measured, in markets that no part of the bench lives
 """
 
 import argparse
-import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from simulation.settings import MarketChange
 from tests.benchmarks.drift.calm import DAYS, REFRESH_EVERY
 from tests.benchmarks.drift.incidents import MARKET
 from tests.benchmarks.drift.lived import LivedMarket, LivedSettings
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import print_row
 
 CALM_SEED, SHIFT_SEED = 300, 400
@@ -92,10 +91,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="calm markets")
     parser.add_argument("--shifts", type=int, default=6, help="markets whose taste shifts")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     pooled = MeasureSettings().choice_windows
     seeds = range(CALM_SEED, CALM_SEED + options.seeds)
-    with ProcessPoolExecutor(2) as pool:
+    with open_pool(2) as pool:
         calm: Iterator[list[DriftResult]] = pool.map(partial(measure_calm, pooled=pooled), seeds)
         print_calm([result for results in calm for result in results])
         shifts = range(SHIFT_SEED, SHIFT_SEED + options.shifts)

@@ -4,10 +4,8 @@ python -m tests.benchmarks.drift.faulty
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from simulation.feed_faults import FeedFault
 from tests.benchmarks.drift.incidents import MARKET
 from tests.benchmarks.drift.lived import LivedMarket
 from tests.benchmarks.drift.operated import OperatedMarket
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import print_row
 
 CALM_DAYS, DAYS = 6, 4
@@ -96,8 +95,7 @@ def _break_feed(name: str, seed: int, operated: OperatedMarket) -> FaultyRun:
 
 def measure_faulty(seeds: int, processes: int = 2) -> Iterator[str]:
     """Print a row for each fault; yields what misses its goal."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes) as pool:
+    with open_pool(processes) as pool:
         runs = [run for own in pool.map(run_faulty, range(300, 300 + seeds)) for run in own]
     for name in FAULTS:
         own = [run for run in runs if run.name == name]

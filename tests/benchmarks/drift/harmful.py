@@ -4,10 +4,8 @@ python -m tests.benchmarks.drift.harmful
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from simulation.settings import MarketChange
 from tests.benchmarks.drift.incidents import MARKET
 from tests.benchmarks.drift.lived import LivedMarket
 from tests.benchmarks.drift.operated import OperatedMarket
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import find_interval, print_row
 
 CALM_DAYS, DAYS, AFTER = 7, 4, 4
@@ -89,8 +88,7 @@ def live_harmful(
 ) -> list[HarmfulRun]:
     """Live markets with one harmful change each; ``first`` is the first seed."""
     jobs = [(first + seed, names) for seed in range(seeds)]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes) as pool:
+    with open_pool(processes) as pool:
         return [run for own in pool.map(run_harmful, jobs) for run in own]
 
 

@@ -13,19 +13,23 @@ these streams, and there is no goal.
 """
 
 import argparse
+import io
 import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
+from refit.alert import Action
 from refit.progress import set_up_logging
-from tests.benchmarks.drift.lived import ONE_THREAD
-from tests.benchmarks.drift.printing import print_row
+from tests.benchmarks.drift.pool import open_pool
+from tests.benchmarks.drift.printing import PrintedRows, print_row
 from tests.benchmarks.drift.stream_data import STREAMS, Inputs, Stream
 from tests.benchmarks.drift.stream_models import StreamModels
 from tests.benchmarks.drift.stream_walk import StreamWalk, Watched
@@ -103,8 +107,9 @@ class StreamRun:
 def run_stream(stream: Stream, folder: Path) -> StreamRun:
     """Go through a stream with a frozen model, with the policy, and with a refit each window."""
     models = StreamModels(stream, Inputs(stream))
-    frozen = StreamWalk(models, folder / "frozen", refits=False).run()
-    operated = StreamWalk(models, folder / "operated", refits=True).run()
+    frozen = operated = StreamWalk(models, folder / "frozen", refits=False).run()
+    if any(each.action is Action.REFIT for each in frozen):  # else they are the same
+        operated = StreamWalk(models, folder / "operated", refits=True).run()
     falls = []
     for window in range(stream.first + 1, stream.count):
         gain = models.score(window, window) - models.score(stream.first, window)
@@ -206,16 +211,28 @@ def print_refits(run: StreamRun) -> None:
         )
 
 
-def run_streams(data: Path) -> Iterator[StreamRun]:
-    """Run all streams of a folder."""
-    for name, read in STREAMS.items():
-        began = time.process_time()
-        with tempfile.TemporaryDirectory() as folder, ONE_THREAD():
-            run = run_stream(read(data, Path(folder)), Path(folder))
-            print_alerts(run)
-            print_refits(run)
+def judge_stream(name: str, data: Path) -> tuple[StreamRun, list[tuple[str, ...]]]:
+    """Run one stream of a folder; also the rows of the table about it."""
+    began = time.process_time()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stdout(io.StringIO()),
+        PrintedRows() as printed,
+    ):
+        run = run_stream(STREAMS[name](data, Path(folder)), Path(folder))
+        print_alerts(run)
+        print_refits(run)
         print_row(f"  ({name}: {time.process_time() - began:.0f} s of processor time)")
-        yield run
+    return run, printed.rows
+
+
+def run_streams(data: Path, processes: int = 2) -> Iterator[StreamRun]:
+    """Run all streams of a folder, several at a time, and print their rows one after another."""
+    with open_pool(processes) as pool:
+        for run, rows in pool.map(judge_stream, STREAMS, repeat(data)):
+            for row in rows:
+                print_row(*row)
+            yield run
 
 
 def measure_streams(data: Path | None = None, picture: Path | None = None) -> Iterator[str]:

@@ -1,0 +1,22 @@
+"""Processes that live markets side by side, each on one core."""
+
+import gc
+from concurrent.futures import ProcessPoolExecutor
+
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+GC_THRESHOLD = 100_000
+"""Objects made between two collections: markets make many and leave no cycles."""
+
+
+def open_pool(processes: int) -> ProcessPoolExecutor:
+    """Start so many processes; more threads in each would only wait for each other."""
+    return ProcessPoolExecutor(processes, initializer=_use_one_core)
+
+
+def _use_one_core() -> None:
+    threadpool_limits(1)
+    pa.set_cpu_count(1)
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
