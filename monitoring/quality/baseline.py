@@ -64,7 +64,7 @@ class JudgedRate:
         """The drop as a share of the expected rate."""
         return self.drop / (self.expected or 1.0)
 
-    @property
+    @cached_property
     def fell(self) -> bool:
         """Whether the rate fell further than chance, days and weekdays explain."""
         return self.expected is not None and self.drop > self.threshold

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +44,12 @@ class PersonSums:
             np.bincount(at, answers, len(unique)).astype(np.float64),
         )
 
-    @property
+    @cached_property
     def total(self) -> float:
         """The denominator."""
         return float(self.answers.sum())
 
-    @property
+    @cached_property
     def rate(self) -> float:
         """Hits per answer."""
         return float(self.hits.sum()) / self.total
