@@ -35,6 +35,8 @@ MANIFEST_FILE = "index.json"
 
 SCAN_ROWS = 20_000
 """Up to this many allowed items, scanning them is as fast as the index, and exact."""
+SCAN_COST = 8
+"""Scanning one allowed item takes about as long as visiting so many in the index."""
 OVERSAMPLING = 2
 """An index of fewer bits finds so many times as many items, which the vectors then rank."""
 
@@ -153,13 +155,14 @@ class ItemIndex:
         n_allowed = total if allowed is None else int(np.count_nonzero(allowed))
         if n_allowed == 0:
             return _nothing(len(queries), k)
-        if n_allowed <= SCAN_ROWS:
+        # The nearest allowed items lie further away, but not as far as there are fewer of them.
+        n_probe = int(np.ceil(self.n_probe * np.sqrt(total / n_allowed)))
+        share = min(n_probe / self.index.nlist, 1.0) if self.n_probe else 1.0
+        if n_allowed <= max(SCAN_ROWS, share * total / SCAN_COST):
             return scan(queries, self.vectors, k, None if n_allowed == total else allowed)
         # The bitmap must outlive the selector, which only holds a pointer to it.
         bitmap = None if allowed is None else np.packbits(allowed, bitorder="little")
         selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
-        # The nearest allowed items lie further away, but not as far as there are fewer of them.
-        n_probe = int(np.ceil(self.n_probe * np.sqrt(total / n_allowed)))
         wanted = k * self._oversampling
         scores, rows = self._search_index(queries, wanted, selector, n_probe)
         short = np.flatnonzero(rows[:, min(k, n_allowed) - 1] < 0)

@@ -380,8 +380,10 @@ def top(scores: Scores, k: int) -> Rows:
     """Positions of the k highest scores, best first; ties keep their order."""
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
-    best = np.argpartition(-scores, k)[:k]
-    return best[np.lexsort((best, -scores[best]))]
+    last = -np.partition(-scores, k - 1)[k - 1]
+    better = np.flatnonzero(scores > last)
+    as_good = np.flatnonzero(scores == last)[: k - len(better)]
+    return np.concatenate([better[np.argsort(-scores[better], kind="stable")], as_good])
 
 
 def to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

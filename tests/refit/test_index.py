@@ -63,12 +63,14 @@ def mapped(made: ItemIndex, folder: Path) -> ItemIndex:
 def searcher(request, monkeypatch, tmp_path) -> ItemIndex:
     """Each of the ways an answer is found, by an index that is mapped from files."""
     monkeypatch.setattr(module, "SCAN_ROWS", N if request.param == "scan" else 0)
+    monkeypatch.setattr(module, "SCAN_COST", np.inf)
     return mapped(MAKE[request.param](), tmp_path / "index")
 
 
 @pytest.mark.parametrize("make", [flat, ivf, int8])
 def test_a_mapped_index_finds_what_the_built_one_finds(make, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SCAN_ROWS", 0)
+    monkeypatch.setattr(module, "SCAN_COST", np.inf)
     built, allowed = make(), RNG.random(N) < 0.3
     read = mapped(built, tmp_path / "index")
     for mask in (None, allowed):
@@ -133,6 +135,7 @@ def test_scan_and_flat_index_agree(monkeypatch):
     allowed = RNG.random(N) < 0.5
     scanned = flat().search(QUERIES, 50, allowed)[1]
     monkeypatch.setattr(module, "SCAN_ROWS", 0)
+    monkeypatch.setattr(module, "SCAN_COST", np.inf)
     np.testing.assert_array_equal(flat().search(QUERIES, 50, allowed)[1], scanned)
 
 
