@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-hostile bench-serving bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-hostile bench-serving bench-size bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -58,6 +58,9 @@ test-hostile: setup  ## 10,000 hostile requests and 1,000 slow connections again
 
 bench-serving: setup  ## measure the doors beside an empty Seldon model, REST and gRPC, in one table; takes minutes
 	@$(RUN) -m tests.benchmarks.serving $(ARGS)
+
+bench-size: setup  ## measure one process at a marketplace's size: memory, start, filters, fresh listings; ARGS="--items 200000 --vectors int8"; takes minutes
+	@$(RUN) -m tests.benchmarks.serving.size $(ARGS)
 
 test-live: setup  ## how soon sales, listings and views reach the answers, under load; ARGS="--feed kafka --away 60" with a real broker
 	@$(RUN) -m tests.benchmarks.live $(ARGS)

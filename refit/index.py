@@ -29,10 +29,18 @@ HIDES_FILE = "hides.parquet"
 DELISTED_FILE = "delisted_items.parquet"
 """``item_id`` of items M..K-1, sorted."""
 POPULARITY_FILE = "popularity.parquet"
+SERVED_FILE = "served.arrow"
+"""These tables, without the popularity, as the server maps them; see ``refit.served``."""
 MANIFEST_FILE = "index.json"
 
 SCAN_ROWS = 20_000
 """Up to this many allowed items, scanning them is as fast as the index, and exact."""
+SCAN_COST = 8
+"""Scanning one allowed item takes about as long as visiting so many in the index."""
+OVERSAMPLING = 2
+"""An index of fewer bits finds so many times as many items, which the vectors then rank."""
+
+VectorType = Literal["float32", "float16", "int8"]
 
 
 class IndexManifest(Settings):
@@ -42,6 +50,8 @@ class IndexManifest(Settings):
         embedding_version: The towers whose vectors these are.
         kind: ``flat`` searches every vector; ``ivf`` those in the nearest ``n_probe`` of
             ``n_lists`` clusters.
+        vectors: How the clusters store vectors; with fewer bits than ``float32``, what they find is
+            ranked again by the vectors themselves.
         n_live: N, the number of live items.
         n_items: M, the number of items with attributes and content.
         recall_at_100: Share of the exact 100 nearest items that the index finds, for vectors of
@@ -53,6 +63,7 @@ class IndexManifest(Settings):
     embedding_version: str
     kind: Literal["flat", "ivf"]
     metric: Literal["inner product"] = "inner product"
+    vectors: VectorType = "float32"
     dimension: int
     n_live: int
     n_items: int
@@ -88,17 +99,18 @@ class ItemIndex:
         self.index = index
         self.vectors = vectors
         self.n_probe = n_probe
+        self._oversampling = OVERSAMPLING if hasattr(index, "sq") else 1
 
     @classmethod
     def read(cls, folder: Path) -> "ItemIndex":
-        """Open the index of an index folder; the vectors are memory-mapped.
+        """Open the index of an index folder; its lists and the vectors are memory-mapped.
 
         Raises:
             RefitError: Index, vectors and manifest disagree.
         """
         manifest = IndexManifest.read(folder)
-        index = faiss.read_index(str(folder / INDEX_FILE))
-        vectors = np.load(folder / VECTORS_FILE, mmap_mode="r")
+        index = _map_index(folder / INDEX_FILE, manifest.kind)
+        vectors = np.asarray(np.load(folder / VECTORS_FILE, mmap_mode="r"))
         expected = (manifest.n_live, manifest.dimension)
         if vectors.shape != expected or (index.ntotal, index.d) != expected:
             raise RefitError(
@@ -143,20 +155,31 @@ class ItemIndex:
         n_allowed = total if allowed is None else int(np.count_nonzero(allowed))
         if n_allowed == 0:
             return _nothing(len(queries), k)
-        if n_allowed <= SCAN_ROWS:
+        # The nearest allowed items lie further away, but not as far as there are fewer of them.
+        n_probe = int(np.ceil(self.n_probe * np.sqrt(total / n_allowed)))
+        share = min(n_probe / self.index.nlist, 1.0) if self.n_probe else 1.0
+        if n_allowed <= max(SCAN_ROWS, share * total / SCAN_COST):
             return scan(queries, self.vectors, k, None if n_allowed == total else allowed)
         # The bitmap must outlive the selector, which only holds a pointer to it.
         bitmap = None if allowed is None else np.packbits(allowed, bitorder="little")
         selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
-        # Visit more lists in proportion to the share of items that the filter removes.
-        n_probe = int(np.ceil(self.n_probe * total / n_allowed))
-        scores, rows = self._search_index(queries, k, selector, n_probe)
+        wanted = k * self._oversampling
+        scores, rows = self._search_index(queries, wanted, selector, n_probe)
         short = np.flatnonzero(rows[:, min(k, n_allowed) - 1] < 0)
         if len(short) and self.n_probe:
             scores[short], rows[short] = self._search_index(
-                queries[short], k, selector, self.index.nlist
+                queries[short], wanted, selector, self.index.nlist
             )
-        return scores, rows
+        return (scores, rows) if wanted == k else self._rank(queries, rows, k)
+
+    def _rank(
+        self, queries: NDArray[np.float32], rows: NDArray[np.int64], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k best of the rows found for each query, by the vectors themselves."""
+        scores = np.einsum("qd,qkd->qk", queries, self.vectors[np.maximum(rows, 0)])
+        scores[rows < 0] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
 
     def _search_index(
         self, queries: NDArray[np.float32], k: int, selector: Any, n_probe: int
@@ -168,6 +191,16 @@ class ItemIndex:
             parameters = faiss.SearchParameters(sel=selector)
         scores, rows = self.index.search(queries, k, params=parameters)
         return np.where(rows < 0, -np.inf, scores), rows
+
+
+def _map_index(path: Path, kind: str) -> Any:
+    """Open a FAISS index without reading its vectors."""
+    if kind == "flat":
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    # Threads that touch the lists ahead of every search cost more than they save.
+    faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
+    return index
 
 
 def scan(

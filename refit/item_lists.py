@@ -63,6 +63,13 @@ class UserItems:
             when = np.searchsorted(self._times, time[order])
             self._keys = sorted_user.astype(np.int64) * (len(self._times) + 1) + when
 
+    @classmethod
+    def of_bounds(cls, item: NDArray[np.integer[Any]], bounds: Longs) -> "UserItems":
+        """Items that are sorted by user already; those of user u are ``bounds[u]`` to the next."""
+        lists = cls.__new__(cls)
+        lists._item, lists._bounds, lists._times = item, bounds, None
+        return lists
+
     def __len__(self) -> int:
         return len(self._item)
 

@@ -13,9 +13,9 @@ from refit.columns import Column, Flags, Labels, Longs, Wanted
 from refit.contract import EventType
 from refit.item_lists import ItemLists
 from serving.catalogue import Catalogue
+from serving.fresh import DeltaIndex
 from serving.recent import NOTHING, RecentEvents
 from serving.request import Request, RequestError
-from serving.stock import DeltaIndex
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A bundle in memory: item attributes and vectors, user histories and popular items."""
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -8,31 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
-from refit.columns import Column, Flags, Labels, Longs, read_column
+from refit.columns import Column, Flags, Longs
 from refit.contract import EventType
 from refit.eligibility import Rules
 from refit.errors import RefitError
 from refit.features import FeaturesManifest, Inputs, bin_of, query_inputs
-from refit.index import (
-    CONTENT_FILE,
-    DELISTED_FILE,
-    HIDES_FILE,
-    HISTORIES_FILE,
-    ITEMS_FILE,
-    POPULARITY_FILE,
-    PURCHASES_FILE,
-    ItemIndex,
-)
-from refit.item_lists import UserItems
+from refit.index import CONTENT_FILE, POPULARITY_FILE, ItemIndex
+from refit.served import ServedTables, read_served
+from refit.texts import TextList, Texts
 from serving.recent import NOTHING, RecentEvents
 from serving.request import PastEvent, Request, RequestError
 
-NOT_FILTERED_BY = ("item_id", "seller_id", "live")
+SCORED_ROWS = 65_536
+"""So many content vectors are scored at once: all of them may not fit into memory."""
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -56,29 +48,21 @@ class Catalogue:
         self.features = FeaturesManifest.read(bundle.path)
         self.index = ItemIndex.read(bundle.index)
         self.n_live, self.size = self.index.vectors.shape
-        self.content = np.load(bundle.index / CONTENT_FILE, mmap_mode="r")
-        items = pq.read_table(bundle.index / ITEMS_FILE)
-        self._check(items)
-        self.item_ids: list[str] = items["item_id"].to_pylist()
-        self.row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
-        live = items.slice(0, self.n_live)
-        self.attributes: dict[str, Column] = {
-            name: read_column(live[name])
-            for name in live.column_names
-            if name not in NOT_FILTERED_BY and _filters(live[name].type)
-        }
-        self._all_sellers = (
-            Labels.of(items["seller_id"]) if "seller_id" in live.column_names else None
-        )
-        self.sellers = self._all_sellers and self._all_sellers.take(slice(0, self.n_live))
-        self.listed_at = _read_times(live, "known_at")
+        self.content = np.asarray(np.load(bundle.index / CONTENT_FILE, mmap_mode="r"))
+        served = read_served(bundle.index, self.n_live)
+        self._check(served)
+        self._ids: Texts = served.ids
+        self.row_of: Texts = served.ids.first(served.n_items)
+        self.item_ids: TextList = self.row_of.texts
+        self.attributes: dict[str, Column] = served.attributes
+        self._all_sellers, self.sellers = served.all_sellers, served.sellers
+        self.listed_at: Longs = served.listed_at
+        self._by_listing = served.by_listing
         self._least_popular: dict[float, Flags] = {}
         self.rules = Rules.load(self.features.market)
         self.rules.check_columns("item", self.attributes)
-        self.histories = Histories(bundle.index / HISTORIES_FILE)
-        self.purchases = _read_user_items(bundle.index / PURCHASES_FILE, len(self.histories))
-        self.hides = _read_user_items(bundle.index / HIDES_FILE, len(self.histories))
-        self._delisted = _Texts(bundle.index / DELISTED_FILE)
+        self.histories = Histories(served)
+        self.purchases, self.hides = served.purchases, served.hides
         self.popularity = Popularity(bundle.index / POPULARITY_FILE, self.n_live)
 
     @property
@@ -111,15 +95,11 @@ class Catalogue:
     @property
     def n_numbers(self) -> int:
         """K, the number of items that the bundle knows; their numbers are 0 to K-1."""
-        return len(self.item_ids) + len(self._delisted)
+        return len(self._ids)
 
     def number_of(self, item_id: str) -> int | None:
         """The number of an item, live or not; None if the bundle does not know it."""
-        row = self.row_of.get(item_id)
-        if row is not None:
-            return row
-        position = self._delisted.find(item_id)
-        return None if position is None else len(self.item_ids) + position
+        return self._ids.find(item_id)
 
     def query_inputs(
         self,
@@ -187,13 +167,9 @@ class Catalogue:
 
     def listed_since(self, time: int) -> Rows:
         """Rows of the live items that were listed after a time, in microseconds since 1970."""
-        order, times = self._by_listing
-        return order[np.searchsorted(times, time, side="right") :]
-
-    @cached_property
-    def _by_listing(self) -> tuple[Rows, Longs]:
-        order = np.argsort(self.listed_at, kind="stable")
-        return order, self.listed_at[order]
+        order = self._by_listing
+        first = bisect_right(order, time, key=self.listed_at.__getitem__)
+        return order[first:].astype(np.int64)
 
     def least_popular(self, share: float) -> Flags:
         """[N] the given share of the live items: those that were least popular, all else equal.
@@ -211,7 +187,16 @@ class Catalogue:
         """[N] rows by rising popularity; none where the vectors have no popularity part."""
         if self.learned_size == self.size:
             return np.empty(0, dtype=np.int64)
-        return np.argsort(self.index.vectors[:, self.learned_size], kind="stable")
+        order = np.argsort(self.index.vectors[:, self.learned_size], kind="stable")
+        return order.astype(np.int32)
+
+    def likeness(self, content: NDArray[np.float32]) -> Scores:
+        """[N] cosine of each live item's content vector to one of length 1."""
+        parts = (self.content[i : min(i + SCORED_ROWS, self.n_live)] for i in self._blocks())
+        return np.concatenate([to_unit(part) @ content for part in parts])
+
+    def _blocks(self) -> range:
+        return range(0, max(self.n_live, 1), SCORED_ROWS)
 
     def past_events(self, request: Request, recent: RecentEvents = NOTHING) -> list[PastEvent]:
         """A person's events, the latest first, without hides.
@@ -297,11 +282,11 @@ class Catalogue:
         times = np.array([time for _, _, time in events], dtype=np.float64)
         return [vector for vector, _, _ in events], [kind for _, kind, _ in events], times
 
-    def _check(self, items: pa.Table) -> None:
+    def _check(self, served: ServedTables) -> None:
         """Refuse an index whose parts disagree, before it answers any request."""
-        if not self.n_live <= items.num_rows == len(self.content):
+        if not self.n_live <= served.n_items == len(self.content):
             raise RefitError(
-                f"{self.bundle.index} holds {self.n_live} vectors, {items.num_rows} items and "
+                f"{self.bundle.index} holds {self.n_live} vectors, {served.n_items} items and "
                 f"{len(self.content)} content vectors, which do not match; "
                 "build the index again"
             )
@@ -310,23 +295,18 @@ class Catalogue:
 class Histories:
     """The events of every known user, latest first, and the user columns."""
 
-    def __init__(self, path: Path) -> None:
-        table = pq.read_table(path).combine_chunks()
-        self._users = table.drop_columns(["item_row", "event_type", "event_time"])
-        self._row_of = {user: row for row, user in enumerate(table["user_id"].to_pylist())}
-        items = table["item_row"].combine_chunks()
-        self._offsets = items.offsets.to_numpy()
-        self._items = items.values.to_numpy(zero_copy_only=False)
-        types = table["event_type"].combine_chunks().values.dictionary_encode()
-        self._type_codes = types.indices.to_numpy(zero_copy_only=False)
-        self._types = np.array(types.dictionary.to_pylist(), dtype=object)
-        times = table["event_time"].combine_chunks().values
-        self._times = times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    def __init__(self, served: ServedTables) -> None:
+        self._row_of, self._users = served.users, served.user_columns
+        self._events = served.events
+        self._kinds = np.array(served.events.names, dtype=object)
 
     def user(self, user_id: str | None) -> dict[str, Any]:
         """The columns of a user; empty for an unknown user."""
         row = self.row_of(user_id)
-        return {} if row < 0 else self._users.slice(row, 1).to_pylist()[0]
+        if row < 0:
+            return {}
+        columns = {name: column[row].as_py() for name, column in self._users.items()}
+        return {"user_id": user_id, **columns}
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -337,15 +317,15 @@ class Histories:
         """Content vectors, event types and times (Unix seconds) of a user's latest events."""
         part = self._part(user_id)
         part = slice(part.start, min(part.stop, part.start + limit))
-        types = self._types[self._type_codes[part]]
-        return content[self._items[part]], types, self._times[part] / 1e6
+        types, events = self._kinds[self._events.kinds[part]], self._events
+        return content[events.items[part]], types, events.times[part] / 1e6
 
     def events(self, user_id: str | None) -> list[tuple[int, str, datetime]]:
         """Row of the item, type and time of each of a user's events, the latest first."""
-        part = self._part(user_id)
-        kinds = self._types[self._type_codes[part]].tolist()
-        times = [datetime.fromtimestamp(at / 1e6, UTC) for at in self._times[part].tolist()]
-        return list(zip(self._items[part].tolist(), kinds, times, strict=True))
+        part, events = self._part(user_id), self._events
+        kinds = self._kinds[events.kinds[part]].tolist()
+        times = [datetime.fromtimestamp(at / 1e6, UTC) for at in events.times[part].tolist()]
+        return list(zip(events.items[part].tolist(), kinds, times, strict=True))
 
     def row_of(self, user_id: str | None) -> int:
         """The row of a user; -1 for an unknown user."""
@@ -353,7 +333,8 @@ class Histories:
 
     def _part(self, user_id: str | None) -> slice:
         row = self.row_of(user_id)
-        return slice(0, 0) if row < 0 else slice(self._offsets[row], self._offsets[row + 1])
+        bounds = self._events.bounds
+        return slice(0, 0) if row < 0 else slice(int(bounds[row]), int(bounds[row + 1]))
 
 
 class Popularity:
@@ -399,44 +380,13 @@ def top(scores: Scores, k: int) -> Rows:
     """Positions of the k highest scores, best first; ties keep their order."""
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
-    best = np.argpartition(-scores, k)[:k]
-    return best[np.lexsort((best, -scores[best]))]
+    last = -np.partition(-scores, k - 1)[k - 1]
+    better = np.flatnonzero(scores > last)
+    as_good = np.flatnonzero(scores == last)[: k - len(better)]
+    return np.concatenate([better[np.argsort(-scores[better], kind="stable")], as_good])
 
 
-class _Texts:
-    """Sorted texts of a file as an Arrow array; a million take about 20 MB."""
-
-    def __init__(self, path: Path) -> None:
-        self._texts = pq.read_table(path)["item_id"].combine_chunks()
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def find(self, text: str) -> int | None:
-        """The position of a text; None if it is not among them."""
-        position = bisect_left(self._texts, text, key=lambda scalar: scalar.as_py())
-        found = position < len(self._texts) and self._texts[position].as_py() == text
-        return position if found else None
-
-
-def _read_user_items(path: Path, n_users: int) -> UserItems:
-    table = pq.read_table(path)
-    return UserItems(table["user_row"].to_numpy(), table["item_row"].to_numpy(), n_users)
-
-
-def _read_times(items: pa.Table, name: str) -> Longs:
-    """[N] microseconds since 1970; 0 where the column or a value is missing."""
-    if name not in items.column_names:
-        return np.zeros(items.num_rows, dtype=np.int64)
-    times = items[name].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    return np.asarray(times.fill_null(0).to_numpy(), dtype=np.int64)
-
-
-def _filters(kind: pa.DataType) -> bool:
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
-    return bool(
-        text
-        or pa.types.is_dictionary(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_integer(kind)
-    )
+def to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1, along the last axis; zeros stay zeros."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1), dtype=np.float32)

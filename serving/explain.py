@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.catalogue import count_running_visit
-from serving.pool import Pool, to_unit
+from serving.catalogue import count_running_visit, to_unit
+from serving.pool import Pool
 from serving.request import Request
 
 NEAREST = 3

@@ -20,11 +20,11 @@ from refit.bundle import Bundle
 from refit.index import IndexManifest
 from refit.prediction import PREDICTION_SCHEMA
 from serving.catalogue import Catalogue
+from serving.fresh import FreshListings
 from serving.pool import Pool
 from serving.request import Request
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import AnswerRequest, Stages
-from serving.stock import DeltaIndex
 
 COLUMNS = ["request_id", "user_id", "time", "context", "query_embedding", "item_ids"]
 
@@ -169,7 +169,7 @@ def _answer(
     rows: Sequence[Mapping[str, Any]],
     gone: NDArray[np.float64],
 ) -> Iterator[ShownAnswer]:
-    fresh = DeltaIndex(catalogue)
+    fresh = FreshListings(catalogue).view()
     for row in rows:
         user_id, now = row["user_id"], row["time"]
         request = Request(user_id=user_id, k=max(len(row["item_ids"]), 1))

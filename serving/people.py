@@ -5,6 +5,7 @@ person has bought or hidden. It is bounded by ``PeopleSettings``: of a person th
 kept, of all people those who did something latest.
 """
 
+import sys
 import threading
 from array import array
 from bisect import bisect_right
@@ -97,7 +98,7 @@ class LivePeople:
         settings: PeopleSettings,
         late_hours: float = LATE_HOURS,
     ) -> None:
-        self._catalogue, self.reader, self._counters = catalogue, reader, counters
+        self.reader, self._counters = reader, counters
         self._settings = settings
         self._since = (catalogue.as_of - timedelta(hours=late_hours)).timestamp()
         self._people: OrderedDict[str, _Person] = OrderedDict()
@@ -146,9 +147,7 @@ class LivePeople:
         at, kind = event.event_time.timestamp(), event.contract_type
         if kind is None or at < self._since:
             return
-        # The bundle's own text of an id is shared, so that it takes no memory.
-        row = self._catalogue.row_of.get(event.item_id)
-        item_id = event.item_id if row is None else self._catalogue.item_ids[row]
+        item_id = sys.intern(event.item_id)  # many people do something with the same item
         with self._lock:
             person = self._people.get(event.user_id)
             if person is None:

@@ -1,6 +1,6 @@
 """The pool of one request: the bundle's items and the listings newer than it, under the rules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from refit.columns import Flags, Labels
 from serving.candidates import IndexRows, RequestQuery
 from serving.catalogue import Catalogue, Rows, Scores, top
+from serving.fresh import DeltaIndex
 from serving.recent import NOTHING as NOTHING_RECENT
 from serving.recent import RecentEvents
 from serving.request import Request
-from serving.stock import DeltaIndex
 
 SELLER = "seller_id"
 
@@ -115,11 +115,11 @@ class Pool:
 
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
         """[C, D] embeddings."""
-        return self._take(self.catalogue.index.vectors, rows, lambda i: self.fresh.vectors[i])
+        return self._take(self.catalogue.index.vectors, self.fresh.vectors, rows)
 
     def content(self, rows: Rows) -> NDArray[np.float32]:
         """[C, size of the content] content vectors."""
-        return self._take(self.catalogue.content, rows, lambda i: self.fresh.listings[i].content)
+        return self._take(self.catalogue.content, self.fresh.content_vectors, rows)
 
     def values(self, column: str, rows: Rows) -> list[object]:
         """[C] values of an item column or ``seller_id``; None where one is missing."""
@@ -133,7 +133,7 @@ class Pool:
                 code = int(stored.codes[row])
                 found.append(None if code < 0 else stored.texts[code])
             else:
-                value = float("nan") if stored is None else float(stored.values[row])
+                value = float("nan") if stored is None else stored.value(row)
                 found.append(None if np.isnan(value) else value)
         return found
 
@@ -200,44 +200,28 @@ class Pool:
         both = np.concatenate([rows, fresh + self.catalogue.n_live])
         both_scores = np.concatenate([scores, fresh_scores[fresh]])
         order = np.argsort(-both_scores, kind="stable")
-        seen: set[str] = set()
-        kept = [i for i in order.tolist() if not self._repeats(int(both[i]), seen)][:k]
+        # The number of a live item of the bundle is its row.
+        numbers = np.concatenate([rows, self.fresh.numbers[fresh]])[order]
+        kept = order[np.sort(np.unique(numbers, return_index=True)[1])[:k]]
         return Found(both[kept], both_scores[kept])
 
-    def _repeats(self, row: int, seen: set[str]) -> bool:
-        item_id = self.item_id(row)
-        if item_id in seen:
-            return True
-        seen.add(item_id)
-        return False
-
     def _take(
-        self,
-        stored: NDArray[np.float32],
-        rows: Rows,
-        newer: Callable[[int], NDArray[np.float32]],
+        self, stored: NDArray[np.float32], newer: NDArray[np.float32], rows: Rows
     ) -> NDArray[np.float32]:
         n = self.catalogue.n_live
         taken = np.empty((len(rows), stored.shape[1]), dtype=np.float32)
         own = rows < n
         taken[own] = stored[rows[own]]
-        for place in np.flatnonzero(~own).tolist():
-            taken[place] = newer(int(rows[place]) - n)
+        taken[~own] = newer[rows[~own] - n]
         return taken
-
-
-def to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of length 1, along the last axis; zeros stay zeros."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(length > 0, length, 1), dtype=np.float32)
 
 
 def _best(scores: Scores, flags: Flags | None, k: int) -> Rows:
     """Positions of the k highest scores among those that are let through, best first."""
     if flags is None:
         return top(scores, k)
-    best = top(np.where(flags, scores, -np.inf), k)
-    return best[flags[best]]
+    rows = np.flatnonzero(flags)
+    return rows[top(scores[rows], k)]
 
 
 def _both(flags: Flags | None, others: Flags) -> Flags:

@@ -126,7 +126,7 @@ class PlainServerSettings(Settings):
         host: Address that HTTP and gRPC listen on.
         http_port, grpc_port: Ports for requests.
         health_port: Port for liveness, readiness and metrics.
-        workers: Number of processes that answer; each has its own copy of the index.
+        workers: Number of processes that answer; they share the memory of the index.
     """
 
     recommender: RecommenderSettings
@@ -151,7 +151,7 @@ class ServeSettings(Settings):
         python: Python of the serving environment.
         run_folder: Folder for the output of both processes; None uses ``processes`` in the local
             folder of the prediction log.
-        workers: Number of worker processes (Seldon: of REST); each has its own copy of the index.
+        workers: Number of worker processes (Seldon: of REST); they share the memory of the index.
         threads: Threads per worker of Seldon's server; with more than one, a slow client does not
             block others. The plain door's are ``plain.threads``.
         ready_timeout_s: How long the start may take.

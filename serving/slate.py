@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from refit.columns import Flags
 from refit.errors import UsageError
 from refit.prediction import EXPLORATION
-from serving.catalogue import Catalogue
-from serving.pool import SELLER, to_unit
+from serving.catalogue import Catalogue, to_unit
+from serving.pool import SELLER
 from serving.retrieval import Candidates, Search
 from serving.stage_settings import ExplorationSettings, SlateSettings
 

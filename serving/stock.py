@@ -6,139 +6,26 @@ What the stock is follows from the lines alone, in whatever order they come; see
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any
+from datetime import timedelta
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from refit.columns import Column, Flags, Labels, Longs, Numbers
+from refit.columns import Flags
 from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.feeds.feed import Line
 from serving.feeds.lines import FeedReader
 from serving.feeds.settings import LATE_HOURS
 from serving.feeds.stock import ListingState, StockChange
+from serving.fresh import FreshListings, Listing
 from serving.listings import Draft, ListingReader, tower_inputs
 from serving.towers import Fallback, TowerClient, TowerFailure, TowerNames, checked_vectors
 
 EMBED_ROWS = 256
 EMBED_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A listing newer than the bundle."""
-
-    item_id: str
-    number: int
-    attributes: Mapping[str, Any]
-    vector: NDArray[np.float32]
-    content: NDArray[np.float32]
-
-
-class DeltaIndex:
-    """The F listings newer than the bundle, laid out for an exact search.
-
-    Args:
-        catalogue: The bundle.
-        listings: The listings.
-        content: Content vectors by item id, also of listings that have been sold.
-
-    Attributes:
-        listings: [F] the listings, the first added first.
-        vectors: [F, D].
-        content: Content vectors by item id, for histories.
-        number_of: Item numbers by item id.
-        gone: [F] which of them were sold since; None when none was.
-    """
-
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        listings: Iterable[Listing] = (),
-        content: Mapping[str, NDArray[np.float32]] | None = None,
-    ) -> None:
-        self.listings = tuple(listings)
-        vectors = [listing.vector for listing in self.listings]
-        self.vectors = np.stack(vectors) if vectors else np.empty((0, catalogue.size), np.float32)
-        self.content = content or {}
-        self.gone: Flags | None = None
-        self.number_of = {listing.item_id: listing.number for listing in self.listings}
-        numbers = np.array([listing.number for listing in self.listings], dtype=np.int64)
-        self._order = np.argsort(numbers)
-        self._numbers = numbers[self._order]
-        self._catalogue = catalogue
-        self._columns: dict[str, Column] = {}
-
-    def __len__(self) -> int:
-        return len(self.listings)
-
-    @cached_property
-    def sellers(self) -> Labels:
-        """[F] who sells each listing."""
-        return Labels.of(self._values("seller_id", pa.string()))
-
-    @cached_property
-    def listed_at(self) -> Longs:
-        """[F] when each was listed, microseconds since 1970.
-
-        At its ``listed_at``, else when the bundle says; one that the bundle does not know, when the
-        index was built, the earliest possible time.
-        """
-        return np.array([self._listed_at(one) for one in self.listings], dtype=np.int64)
-
-    def _listed_at(self, listing: Listing) -> int:
-        try:
-            told = datetime.fromisoformat(str(listing.attributes.get("listed_at")))
-        except ValueError:
-            row = self._catalogue.row_of.get(listing.item_id, self._catalogue.n_live)
-            if row < self._catalogue.n_live:
-                return int(self._catalogue.listed_at[row])
-            told = self._catalogue.as_of
-        told = told if told.tzinfo else told.replace(tzinfo=self._catalogue.as_of.tzinfo)
-        return int(told.timestamp() * 1e6)
-
-    def score(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[F] dot products with a query vector [D]."""
-        return np.asarray(self.vectors @ query)
-
-    @property
-    def n_live(self) -> int:
-        """How many of them are on sale."""
-        return len(self) - (0 if self.gone is None else int(np.count_nonzero(self.gone)))
-
-    def not_live_at(self, times: Longs) -> Flags | None:
-        """[F] which of them were sold since they were laid out, whatever the time."""
-        return self.gone
-
-    def remove(self, item_id: str) -> None:
-        """Take a listing off, without laying out the others again."""
-        gone = np.zeros(len(self), dtype=np.bool_) if self.gone is None else self.gone
-        gone[self.positions(np.array([self.number_of[item_id]]))] = True
-        self.gone = gone
-
-    def positions(self, items: Longs) -> Longs:
-        """[P] positions of item numbers, -1 where an item is none of these listings."""
-        if not len(self):
-            return np.full(len(items), -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(self._numbers, items), len(self) - 1)
-        return np.where(self._numbers[place] == items, self._order[place], -1)
-
-    def column(self, name: str) -> Column:
-        """[F] an attribute, of the same kind as in the bundle; read when it is first needed."""
-        if name not in self._columns:
-            is_number = isinstance(self._catalogue.attributes[name], Numbers)
-            values = self._values(name, pa.float64() if is_number else pa.string())
-            self._columns[name] = Numbers.of(values) if is_number else Labels.of(values)
-        return self._columns[name]
-
-    def _values(self, name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array([listing.attributes.get(name) for listing in self.listings], kind)
 
 
 class LiveStock:
@@ -174,14 +61,14 @@ class LiveStock:
         self._listing_reader = ListingReader(catalogue)
         self._states: dict[str, ListingState] = {}
         self._waiting: dict[str, Line] = {}
-        self._listings: dict[str, Listing] = {}
+        self._listings = FreshListings(catalogue)
         self._content: dict[str, NDArray[np.float32]] = {}
         self._numbers: dict[str, int] = {}
         self._counted = (0, 0)
         self._is_closed = False
         self._lock = threading.Lock()
         self.gone: Flags | None = None
-        self.fresh = DeltaIndex(catalogue)
+        self.fresh = self._listings.view(self._content)
 
     def __len__(self) -> int:
         """How many items are on sale."""
@@ -253,8 +140,7 @@ class LiveStock:
     def _remove(self, item_id: str) -> None:
         self._hide(item_id)
         self._waiting.pop(item_id, None)
-        if self._listings.pop(item_id, None) is not None:
-            self.fresh.remove(item_id)
+        self._listings.remove(item_id)
 
     def _hide(self, item_id: str) -> None:
         row = self._live_row(item_id)
@@ -321,17 +207,20 @@ class LiveStock:
         current = [one for one in embedded if self._waits(one.draft.item_id, waiting)]
         for one in current:
             item_id = one.draft.item_id
-            number = self._number(item_id)
-            self._listings[item_id] = Listing(
-                item_id, number, one.draft.attributes, one.vector, one.content
-            )
             self._content[item_id] = one.content
             del self._waiting[item_id]
             # A changed listing is hidden in the bundle first: it may be missed, never shown twice.
             self._hide(item_id)
         if current:
-            self.fresh = DeltaIndex(self._catalogue, self._listings.values(), self._content)
+            self._listings = self._listings.compact()
+            self._listings.add([self._listing(one) for one in current])
+            self.fresh = self._listings.view(self._content)
             self._count()
+
+    def _listing(self, embedded: "_Embedded") -> Listing:
+        draft = embedded.draft
+        number = self._number(draft.item_id)
+        return Listing(draft.item_id, number, draft.attributes, embedded.vector, embedded.content)
 
     def _refuse(self, item_id: str, waiting: Mapping[str, Line], reason: str) -> None:
         if self._waits(item_id, waiting):
@@ -343,7 +232,7 @@ class LiveStock:
         return self._waiting.get(item_id) is waiting[item_id]
 
     def _count(self) -> None:
-        counted = len(self._listings), len(self._waiting)
+        counted = self._listings.n_live, len(self._waiting)
         if counted != self._counted:
             self._counted = counted
             self._counters.set("refit_stock_fresh_listings", counted[0])

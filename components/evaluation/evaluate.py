@@ -432,7 +432,7 @@ def _exposure(settings: EvaluationSettings, evaluation_set: EvaluationSet, top: 
     catalogue = evaluation_set.data.catalogue
     candidates = np.unique(np.concatenate([g.snapshot.items for g in evaluation_set.groups]))
     items = exposure(top, np.arange(catalogue.size, dtype=np.int32), catalogue.size)[candidates]
-    codes = catalogue.sellers.codes
+    codes = catalogue.sellers.codes.astype(np.int32, copy=False)
     sellers = np.unique(codes[candidates])
     sellers = sellers[sellers >= 0]
     by_seller = exposure(top, codes, int(codes.max()) + 1)[sellers]

@@ -32,6 +32,7 @@ from refit.index import (
 from refit.index import HISTORIES_FILE as INDEX_HISTORIES_FILE
 from refit.live_features import ROWS_PER_GROUP, write_live_features
 from refit.progress import timed
+from refit.served import write_served
 from refit.towers import Outputs, load_tower, run_tower
 
 
@@ -95,6 +96,7 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
         pq.write_table(lists.hides, folder / HIDES_FILE)
         pq.write_table(lists.delisted, folder / DELISTED_FILE)
         pq.write_table(popular, folder / POPULARITY_FILE)
+        write_served(folder, len(live))
         index_manifest.write(folder)
         remove(out)
     return index_manifest

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from refit.index import VectorType
 from refit.settings import Settings
 
 
@@ -33,6 +34,9 @@ class IndexSettings(Settings):
         flat_up_to: Up to this size an exact scan takes a fraction of a millisecond.
         target_recall_at_100: As many IVF lists are visited as this recall needs on real queries; if
             half of the lists are not enough, the index is flat.
+        vectors: How an ``ivf`` index stores vectors: ``float16`` takes half of the memory of
+            ``float32``, ``int8`` a quarter. What it finds is ranked again by the vectors
+            themselves; ``target_recall_at_100`` and the gate's limit hold for the result.
         n_queries: Validation and test examples that the index is measured on.
         popular_items: Items kept for each context value, for the fallback without the model.
         popularity_half_life_days: The half-life, of those in the spec, that ranks them; None is the
@@ -46,6 +50,7 @@ class IndexSettings(Settings):
     kind: Literal["auto", "flat", "ivf"] = "auto"
     flat_up_to: int = 50_000
     target_recall_at_100: float = Field(default=0.98, gt=0, le=1)
+    vectors: VectorType = "float32"
     n_queries: int = Field(default=1000, ge=1)
     popular_items: int = Field(default=500, ge=1)
     popularity_half_life_days: float | None = None

@@ -15,11 +15,13 @@ def find_ineligible(items: ItemView, queries: QueryView) -> Flags | None:
     """Flags of the items that lack a required attribute."""
     if not any(queries.required):
         return None
-    return np.stack([_lacks(items, required) for required in queries.required])
+    lacking = [_lacks(items, required) for required in queries.required]
+    return lacking[0][None] if len(lacking) == 1 else np.stack(lacking)
 
 
 def _lacks(items: ItemView, required: Mapping[str, Wanted]) -> Flags:
-    lacks = np.zeros(len(items), dtype=np.bool_)
+    has: Flags | None = None
     for name, wanted in required.items():
-        lacks |= ~items.column(name).matches(wanted)
-    return lacks
+        matches = items.column(name).matches(wanted)
+        has = matches if has is None else np.logical_and(has, matches, out=has)
+    return np.zeros(len(items), dtype=np.bool_) if has is None else np.logical_not(has, out=has)

@@ -6,7 +6,8 @@ that is no longer in the index is compared by its content vector.
 
 import numpy as np
 
-from serving.pool import NOTHING, Found, Pool, to_unit
+from serving.catalogue import to_unit
+from serving.pool import NOTHING, Found, Pool
 from serving.retrieval import Search
 
 
@@ -47,6 +48,5 @@ def find_similar(pool: Pool, item_id: str, k: int) -> Found:
     if number is None:
         return NOTHING
     content = to_unit(catalogue.content[number])
-    newer = [to_unit(one.content) @ content for one in pool.fresh.listings]
-    scores = to_unit(catalogue.content[: catalogue.n_live]) @ content
-    return pool.best(scores, np.array(newer, dtype=np.float32), k)
+    newer = to_unit(pool.fresh.content_vectors) @ content
+    return pool.best(catalogue.likeness(content), newer, k)

@@ -28,11 +28,12 @@ from refit.features import FeaturesManifest, FeatureSpec
 from refit.index import IndexManifest
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.fresh import FreshListings, Listing
 from serving.request import Request, parse_request
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import AnswerRequest, Stages
-from serving.stock import DeltaIndex, Listing, LiveStock
+from serving.stock import LiveStock
 from serving.towers import TowerClient
 
 START = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -150,13 +151,14 @@ def open_snapshot(folder: Path, market: MarketSettings) -> ServingSnapshot:
     catalogue = Catalogue(Bundle(folder, manifest))
     stock = LiveStock(catalogue, None, TowerClient("127.0.0.1:1"), Counters())
     numbers = enumerate(NEW.items(), start=catalogue.n_numbers)
-    stock.fresh = DeltaIndex(
-        catalogue,
+    fresh = FreshListings(catalogue)
+    fresh.add(
         [
             Listing(item, number, {"ships_to": ships_to}, vectors[0], vectors[0])
             for number, (item, ships_to) in numbers
-        ],
+        ]
     )
+    stock.fresh = fresh.view()
     return ServingSnapshot.of(catalogue, stock)
 
 

@@ -1,9 +1,12 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
 
 from refit import index as module
-from refit.index import ItemIndex, scan
+from refit.index import IndexManifest, ItemIndex, scan
 
 N, D = 3000, 8
 RNG = np.random.default_rng(0)
@@ -24,11 +27,56 @@ def ivf() -> ItemIndex:
     return ItemIndex(index, VECTORS, n_probe=2)
 
 
-@pytest.fixture(params=["scan", "flat", "ivf"])
-def searcher(request, monkeypatch) -> ItemIndex:
-    """Each of the ways an answer is found."""
+def int8() -> ItemIndex:
+    quantizer, bits = faiss.IndexFlatIP(D), faiss.ScalarQuantizer.QT_8bit
+    metric = faiss.METRIC_INNER_PRODUCT
+    index = faiss.IndexIVFScalarQuantizer(quantizer, D, 32, bits, metric, False)
+    index.train(VECTORS)
+    index.add(VECTORS)
+    return ItemIndex(index, VECTORS, n_probe=2)
+
+
+MAKE = {"scan": flat, "flat": flat, "ivf": ivf, "int8": int8}
+
+
+def mapped(made: ItemIndex, folder: Path) -> ItemIndex:
+    """The same index, from files."""
+    folder.mkdir()
+    faiss.write_index(made.index, str(folder / module.INDEX_FILE))
+    np.save(folder / module.VECTORS_FILE, VECTORS)
+    IndexManifest(
+        embedding_version="0",
+        kind="ivf" if made.n_probe else "flat",
+        dimension=D,
+        n_live=N,
+        n_items=N,
+        n_probe=made.n_probe,
+        recall_at_100=1.0,
+        n_queries=1,
+        latency_ms={},
+        as_of=datetime(2026, 3, 1, tzinfo=UTC),
+    ).write(folder)
+    return ItemIndex.read(folder)
+
+
+@pytest.fixture(params=MAKE)
+def searcher(request, monkeypatch, tmp_path) -> ItemIndex:
+    """Each of the ways an answer is found, by an index that is mapped from files."""
     monkeypatch.setattr(module, "SCAN_ROWS", N if request.param == "scan" else 0)
-    return ivf() if request.param == "ivf" else flat()
+    monkeypatch.setattr(module, "SCAN_COST", np.inf)
+    return mapped(MAKE[request.param](), tmp_path / "index")
+
+
+@pytest.mark.parametrize("make", [flat, ivf, int8])
+def test_a_mapped_index_finds_what_the_built_one_finds(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SCAN_ROWS", 0)
+    monkeypatch.setattr(module, "SCAN_COST", np.inf)
+    built, allowed = make(), RNG.random(N) < 0.3
+    read = mapped(built, tmp_path / "index")
+    for mask in (None, allowed):
+        found, same = read.search(QUERIES, 30, mask), built.search(QUERIES, 30, mask)
+        for one, other in zip(found, same, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def expected(allowed: np.ndarray, k: int) -> np.ndarray:
@@ -87,6 +135,7 @@ def test_scan_and_flat_index_agree(monkeypatch):
     allowed = RNG.random(N) < 0.5
     scanned = flat().search(QUERIES, 50, allowed)[1]
     monkeypatch.setattr(module, "SCAN_ROWS", 0)
+    monkeypatch.setattr(module, "SCAN_COST", np.inf)
     np.testing.assert_array_equal(flat().search(QUERIES, 50, allowed)[1], scanned)
 
 

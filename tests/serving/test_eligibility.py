@@ -19,6 +19,7 @@ from refit.columns import Range
 from refit.eligibility import MarketSettings
 from refit.index import IndexManifest
 from refit.item_lists import ItemLists
+from refit.served import write_served
 from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.feeds.dead_letters import DeadLetters
@@ -177,6 +178,8 @@ def open_snapshot(folder: Path, market: Market, bundle: Bundle, towers: TowerCli
     ids = pa.array([items[n].item_id for n in delisted], pa.string())
     pq.write_table(pa.table({"item_id": ids}), index / "delisted_items.parquet")
     pq.write_table(tiny.make_popularity().slice(0, 0), index / "popularity.parquet")
+    if len(live) % 2:  # the others are read as those of earlier versions are
+        write_served(index, len(live))
     as_of = factories.day(INDEXED)
     manifest = bundle.manifest.model_dump()
     IndexManifest(

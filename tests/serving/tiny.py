@@ -17,6 +17,7 @@ from refit.files import checksum, write_json
 from refit.index import IndexManifest
 from refit.live_features import write_live_features
 from refit.registry import Registry
+from refit.served import write_served
 from serving.processes import Process
 from tests.factories import name_subject
 
@@ -226,6 +227,7 @@ def make_index(folder: Path, model: Path, seed: int = 0, dimension: int = D) -> 
     delisted = pa.table({"item_id": pa.array(["long-gone"], pa.string())})
     pq.write_table(delisted, folder / "delisted_items.parquet")
     pq.write_table(make_popularity(), folder / "popularity.parquet")
+    write_served(folder, N_LIVE)
     IndexManifest(
         embedding_version=json.loads((model / "model.json").read_text())["embedding_version"],
         kind="flat",

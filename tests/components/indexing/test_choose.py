@@ -23,6 +23,22 @@ def test_the_kind_depends_on_the_size():
     assert index.ntotal == 30_000
 
 
+@pytest.mark.parametrize("vectors_type", ["float16", "int8"])
+def test_fewer_bits_take_less_memory_and_what_they_find_is_ranked_exactly(vectors_type, tmp_path):
+    vectors, queries = clustered(30_000, 1), clustered(50, 2)
+    settings = IndexSettings(kind="ivf", vectors=vectors_type)
+    index, measured = choose_index(settings, vectors, queries)
+    assert (measured["kind"], measured["vectors"]) == ("ivf", vectors_type)
+    assert measured["recall_at_100"] >= 0.98
+    assert index.code_size == {"float16": 32, "int8": 16}[vectors_type]
+    searcher = ItemIndex(index, vectors, measured["n_probe"])
+    scores, rows = searcher.search(queries, 10)
+    assert (rows >= 0).all()
+    np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, vectors[rows]), 1e-5)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert measure_recall(searcher, queries) == measured["recall_at_100"]
+
+
 def test_an_index_whose_ivf_misses_the_target_is_flat():
     noise = np.random.default_rng(0).normal(size=(21_000, 16)).astype(np.float32)
     settings = IndexSettings(kind="ivf", target_recall_at_100=1.0)
