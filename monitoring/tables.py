@@ -87,16 +87,19 @@ def _may_hold(name: str, window: Window) -> bool:
 
 def read_log(log: Path, columns: Sequence[str], window: Window | None = None) -> pa.Table:
     """Columns of the answers in a window; of all answers without one."""
-    return _read_parts(log_files(log, window), columns, window)
+    return read_parts(log_files(log, window), columns, window)
 
 
-def _read_parts(
+def read_parts(
     files: Sequence[str],
     columns: Sequence[str],
     window: Window | None,
     rows: Array | None = None,
 ) -> pa.Table:
-    """Columns of the answers of parts in a window, or of some of these rows."""
+    """Columns of the answers of parts in a window, or of some of these rows, by their number.
+
+    Numbers are those of the same files: of a log that is listed again they may be others.
+    """
     if not files:
         return pa.schema([PREDICTION_SCHEMA.field(name) for name in columns]).empty_table()
     parts = ds.dataset(list(files), schema=PREDICTION_SCHEMA, format="parquet")
@@ -132,14 +135,14 @@ def read_answers(
     ``query_embedding``, ``item_ids`` and ``scores`` (the first ``depth``), ``score`` (their
     mean), ``index_age`` in days, and for each mix column the list of its values among those items.
     """
-    files = log_files(log, window)  # once: rows are chosen by their number
-    narrow = _read_parts(files, ("embedding_version", "time", "fallback"), window)
+    files = log_files(log, window)
+    narrow = read_parts(files, ("embedding_version", "time", "fallback"), window)
     own = np.asarray(pc.equal(narrow["embedding_version"], embedding_version), dtype=bool)
     fallback = own & np.asarray(pc.is_valid(narrow["fallback"]), dtype=bool)
     rows = np.flatnonzero(own & ~fallback)
     if len(rows) > size:
         rows = np.sort(rows[stratify(to_days(narrow["time"])[rows], size, settings.seed)])
-    wide = _read_parts(files, ANSWER_COLUMNS, window, None if len(rows) == len(own) else rows)
+    wide = read_parts(files, ANSWER_COLUMNS, window, None if len(rows) == len(own) else rows)
     frame = _answers_frame(wide, settings, attributes)
     return Answers(frame, narrow.num_rows, int((~own).sum()), int(fallback.sum()))
 

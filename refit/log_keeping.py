@@ -96,16 +96,17 @@ def compact(
     for day in log.days():
         if not dry_run:
             _sweep(log, day, now)
-        live = log.live(day)
-        sources = _find_sources(live, is_over=day < f"{now:%Y-%m-%d}")
-        if len(sources) < 2:
+        live, is_over = log.live(day), day < f"{now:%Y-%m-%d}"
+        sources = _find_sources(live, is_over=is_over)
+        if not sources:
             continue
         if dry_run:
             kept = KeptDay(day, len(live), len(live) - len(sources) + 1)
         else:
-            kept = _rewrite(log, day, now, lambda live, chosen=sources: chosen)
-        tell(kept)
-        done.append(kept)
+            kept = _rewrite(log, day, now, partial(_find_sources, is_over=is_over))
+        if kept.before != kept.after or kept.unreadable:  # else somebody else has merged them
+            tell(kept)
+            done.append(kept)
     return done
 
 
@@ -115,7 +116,7 @@ def _find_sources(names: Sequence[str], is_over: bool) -> list[str]:
     if not is_over:
         return small if len(small) >= LEAST_TODAY else []
     few = [name for name in names if name.startswith(MERGED) and _rows_of(name) < ROWS // 2]
-    return [*small, *few]
+    return [*small, *few] if len(small) + len(few) > 1 else []
 
 
 def _rows_of(merged: str) -> int:

@@ -26,11 +26,13 @@ def delete_person(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a person from the prediction log, feeds, dead letters, activity tables and pages.
+    """Delete a person from logs, feeds, tables and pages.
 
-    Says what was removed where, and what is left to you: bundles, Kafka, backups. To repeat it does
-    no harm. Servers may run meanwhile. Answers that they are about to write are reported; then
-    repeat it. Whoever reads the log at that moment, such as a monitor, may have to begin again.
+    From the prediction log, the folders of feeds, their dead letters, the tables of activity, and
+    the pages of alerts. Says what was removed where, and what is left to you: bundles, Kafka,
+    backups. To repeat it does no harm. Servers may run meanwhile. Answers that they are about to
+    write are reported; then repeat it. Whoever reads the log at that moment, such as a monitor, may
+    have to begin again.
 
     Try:
 

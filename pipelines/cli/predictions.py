@@ -62,7 +62,7 @@ def compact_log(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge the small parts of the log into a few large ones for each day.
+    """Merge the small parts of each day into a few large ones.
 
     Every server writes a part every few seconds; large ones are read far sooner. Of the day that
     goes on only many parts are merged. Servers, readers and other compactions may run meanwhile,
@@ -103,10 +103,11 @@ def prune_log(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove the days of the log that are older than monitoring.log.keep_days.
+    """Remove the days that are older than the config keeps.
 
-    A config that keeps less than what its monitor reads is refused. Age counts from today, or from
-    the log's newest day if that is earlier. refit monitor does the same after it has measured.
+    That is monitoring.log.keep_days. A config that keeps less than what its monitor reads is
+    refused. Age counts from today, or from the log's newest day if that is earlier. refit monitor
+    does the same after it has measured.
 
     Try:
 

@@ -1,7 +1,7 @@
 """refit recommend."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -95,15 +95,12 @@ def recommend(
     if as_json:
         write_json(answers if len(users) > 1 or pages > 1 else answers[0])
         return
-    labels: list[tuple[str, str] | None]
     if len(users) > 1:
-        labels = [("user", name) for name in users]
+        _show_several("user", users, answers)
     elif pages > 1:
-        labels = [("page", str(n + 1)) for n in range(len(answers))]
+        _show_several("page", range(1, len(answers) + 1), answers)
     else:
-        labels = [None]
-    for label, answer in zip(labels, answers, strict=True):
-        _show(answer, label)
+        _show(answers[0])
     if len(answers) < pages:
         write_progress(f"there are no more than {len(answers)} pages")
 
@@ -131,18 +128,35 @@ def _ask(client: Any, body: Mapping[str, Any], pages: int) -> Iterator[dict[str,
             return
 
 
-def _show(answer: Mapping[str, Any], label: tuple[str, str] | None) -> None:
+def _show(answer: Mapping[str, Any]) -> None:
     note = f" · fallback: {answer['fallback']}" if answer["fallback"] else ""
-    items = answer["items"]
-    what, whose = ([label[0]], [label[1]]) if label else ([], [])
+    _write(f"{answer['bundle_id']}{note}", (), (((), answer),))
+
+
+def _show_several(what: str, names: Iterable[object], answers: Sequence[Mapping[str, Any]]) -> None:
+    notes = any(answer["fallback"] for answer in answers)
+    head = (what, "fallback") if notes else (what,)
+    labels = (
+        (name, answer["fallback"] or "-") if notes else (name,)
+        for name, answer in zip(names, answers, strict=True)
+    )
+    _write(answers[0]["bundle_id"], head, tuple(zip(labels, answers, strict=True)))
+
+
+def _write(
+    title: str,
+    head: tuple[str, ...],
+    answers: Sequence[tuple[tuple[object, ...], Mapping[str, Any]]],
+) -> None:
+    items = [(label, item) for label, answer in answers for item in answer["items"]]
     why = ("source", "learned", "popularity", "nearest")
-    explained = any("why" in item for item in items)
+    explained = any("why" in item for _, item in items)
     write_table(
-        f"{' '.join(what + whose)}{' · ' if label else ''}{answer['bundle_id']}{note}",
-        (*what, "item", "score", *(why if explained else ())),
+        title,
+        (*head, "item", "score", *(why if explained else ())),
         (
-            (*whose, item["item_id"], f"{item['score']:.4f}", *_why(item.get("why")))
-            for item in items
+            (*label, item["item_id"], f"{item['score']:.4f}", *_why(item.get("why")))
+            for label, item in items
         ),
         when_empty="no item fits the request",
     )

@@ -1,6 +1,7 @@
 """refit recommend, against a recommender behind the plain door."""
 
 import json
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,9 @@ from tests.serving.tiny import ids
 
 @pytest.fixture
 def ask(serve) -> Callable[..., Result]:
-    with running(serve()) as port:
+    recommender = serve()
+    recommender.go = threading.Event()  # which the helper sets at its end
+    with running(recommender) as port:
 
         def call(*words: object) -> Result:
             url = f"http://127.0.0.1:{port}"
