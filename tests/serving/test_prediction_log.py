@@ -23,6 +23,7 @@ from serving.counters import Counters
 from serving.prediction_log import JOURNAL_FOLDER, Prediction, PredictionLog, recover
 from tests.disks import disk, full_disk
 from tests.s3 import BUCKET
+from tests.serving import tiny
 
 REASONS = ("disk", "store", "slow", "end")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -412,3 +413,23 @@ def test_parts_are_moved_to_a_real_store(tmp_path, s3, until):
     log.close()
     until(lambda: stored(url) == [f"r{number}" for number in range(5)])
     assert logged(tmp_path) == []
+
+
+def test_on_a_full_disk_people_get_answers_and_sales_count(tmp_path, serve, until):
+    with full_disk(tmp_path / "full") as disk:
+        recommender = serve(log_folder=disk / "log", log_queue=5)
+        first = recommender.recommend({"user_id": "user-3", "k": 3})
+        assert first["fallback"] is None
+        sold = first["items"][0]["item_id"]
+        with (tmp_path / "stock" / "feed.jsonl").open("a") as feed:
+            feed.write("this line is kept nowhere, for want of space\n")
+            feed.write(json.dumps(tiny.gone(sold)) + "\n")
+        until(lambda: recommender.counters.total("refit_stock_dead_letters") == 1)
+
+        def shown() -> list[str]:
+            return tiny.ids(recommender.recommend({"user_id": "user-3", "k": 3}))
+
+        until(lambda: sold not in shown())
+        until(lambda: shown() and recommender.counters.total("refit_log_dropped", reason="disk"))
+        assert recommender.status()["ready"]
+        assert not recommender.counters.total("refit_errors")
