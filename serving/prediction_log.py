@@ -155,7 +155,7 @@ class PredictionLog:
                 held = self._take()
             closing = self._closing.is_set()
             if closing:
-                last = min(last, time.monotonic() + 0.9 * CLOSE_SECONDS)
+                last = min(last, time.monotonic() + CLOSE_SECONDS / 2)
             ends = closing and self._queue.empty()
             with self._told:
                 self._write(held, ends)
