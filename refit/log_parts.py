@@ -152,7 +152,10 @@ class LogParts:
 
     def replace_manifest(self, day: str, seen: Seen, manifest: MergedParts) -> bool:
         """Replace a day's manifest if it still is as it was seen; returns whether it was."""
-        return self.shared.replace(f"{DAY}{day}/{MANIFEST}", manifest.to_json(), seen)
+        try:
+            return self.shared.replace(f"{DAY}{day}/{MANIFEST}", manifest.to_json(), seen)
+        except UsageError:
+            raise self._no_conditions() from None
 
     @cached_property
     def shared(self) -> SharedFiles:
@@ -162,11 +165,14 @@ class LogParts:
             UsageError: The store cannot compare before it writes.
         """
         if (files := open_shared_files(self.store, self.root)) is None:
-            raise UsageError(
-                f"the parts of {self.place} cannot be merged, because its store has no conditional "
-                "writes that Refit knows: keep the log in a folder or in S3"
-            )
+            raise self._no_conditions()
         return files
+
+    def _no_conditions(self) -> UsageError:
+        return UsageError(
+            f"{self.place}: its store has no conditional writes that Refit knows, so its parts "
+            "cannot be replaced; keep the log in a folder or in S3"
+        )
 
     def copy(self, folder: Path, first: str = "") -> Path:
         """Copy the parts that count into a new folder, which is a log then.

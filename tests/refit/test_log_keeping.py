@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from refit import log_keeping
-from refit.errors import RefitError, ServiceUnreachable
+from refit.errors import RefitError, ServiceUnreachable, UsageError
 from refit.files import write_atomically
 from refit.log_keeping import GRACE, compact, drop_days, remove_person
 from refit.log_parts import MANIFEST, MERGED, LogParts, MergedParts
@@ -324,6 +324,18 @@ def test_a_copy_begins_again_when_a_part_goes_away(log, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LogParts, "live", meanwhile)
     assert read(LogParts.at(log.copy(tmp_path / "copy"))) == ["b1"]
+
+
+def test_a_store_without_conditional_writes_is_refused(tmp_path):
+    other = LogParts("zip://log", ZipLike(), str(tmp_path))
+    with pytest.raises(UsageError, match="has no conditional writes that Refit knows"):
+        other.shared.read("a")
+
+
+class ZipLike:
+    """The file system of a store that Refit does not know."""
+
+    protocol = "zip"
 
 
 def test_a_log_that_cannot_be_reached_is_an_error(tmp_path, monkeypatch):

@@ -2,12 +2,16 @@
 
 import logging
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from components.monitoring.log_days import keeping_log
 from monitoring.settings import LogKeepingSettings, MonitorSettings
+from monitoring.tables import log_files, read_log
+from refit.drift import Window
 from refit.errors import UsageError
+from refit.log_keeping import compact
 from refit.log_parts import MANIFEST, LogParts
 from tests.refit.test_log_keeping import add, answers, read
 
@@ -32,6 +36,19 @@ def test_parts_are_merged_before_and_old_days_removed_afterwards(log):
     with keeping_log(log.place, LogKeepingSettings(keep_days=7), END + timedelta(days=7)):
         assert len(read(log)) == 7
     assert log.days() == ["2026-03-02", "2026-03-09"] or log.days() == ["2026-03-09"]
+
+
+def test_the_monitor_reads_what_counts(log):
+    compact(log, END + timedelta(days=1))
+    add(log, answers(["late"]))
+    assert sorted(log_files(Path(log.root))) == sorted(log.find())
+    first = Window(start=END - timedelta(days=2), end=END - timedelta(days=1))
+    assert sorted(read_log(Path(log.root), ["request_id"], first)["request_id"].to_pylist()) == [
+        "1-0",
+        "1-1",
+        "1-2",
+        "late",
+    ]
 
 
 def test_nothing_is_done_that_is_not_wanted(log):
