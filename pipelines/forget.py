@@ -95,6 +95,8 @@ def forget(
     """
     if not user_id:
         raise UsageError("name the person: an empty id would match answers to nobody known")
+    if places.landing:
+        _open_landing(places.landing)  # before anything is removed
     found = []
     for place, remove in _list_places(places):
         tell(place)
@@ -141,7 +143,7 @@ def _count_waiting(log: Path, user_id: str) -> int:
 
 def forget_rows(landing: str, user_id: str, dry_run: bool) -> list[Forgotten]:
     """Remove a person's rows from the tables of activity, and their lines from its dead letters."""
-    store, root = open_store(landing)
+    store, root = _open_landing(landing)
     found = []
     for table in ("events", "impressions"):
         rows = files = 0
@@ -165,6 +167,13 @@ def forget_rows(landing: str, user_id: str, dry_run: bool) -> list[Forgotten]:
             _replace(store, path, b"".join(others))
     found.append(Forgotten(f"{landing}/dead_letters", "lines", lines, files))
     return found
+
+
+def _open_landing(landing: str) -> tuple[Any, str]:
+    store, root = open_store(landing)
+    if not store.exists(root):
+        raise UsageError(f"there are no activity tables at {landing}")
+    return store, root
 
 
 def _replace(store: Any, path: str, content: bytes) -> None:

@@ -8,8 +8,9 @@ import typer
 from pipelines.cli.live import reporting
 from pipelines.cli.options import HomeOption, JsonOption
 from pipelines.cli.output import write_json, write_line, write_progress, write_table
-from pipelines.cli.predictions import DryRunOption, LogOption
+from pipelines.cli.predictions import DryRunOption, LogOption, open_log
 from pipelines.home import Home
+from refit.errors import UsageError
 
 person = typer.Typer(no_args_is_help=True, help="A person's data in what Refit keeps.")
 
@@ -43,9 +44,10 @@ def delete_person(
     from pipelines.forget import OUT_OF_REACH, PersonalPlaces, forget
 
     place = Home.at(home)
-    answers = log or str(place.predictions)
+    if not log and not landing and not place.folder.is_dir():
+        raise UsageError(f"there is no home at {place.folder}: name it with --home, or --log")
     places = PersonalPlaces(
-        log=answers,
+        log=open_log(log, home).place,
         landing=landing,
         feeds=(place.stock, place.activity),
         letters=tuple(place.predictions / f"{feed}_dead_letters" for feed in ("stock", "activity")),

@@ -38,7 +38,7 @@ def list_days(log: LogOption = "", home: HomeOption = None, as_json: JsonOption 
     """List the days of the log, each with its number of parts."""
     from refit.log_parts import MERGED
 
-    parts = _open(log, home)
+    parts = open_log(log, home)
     rows = []
     for day in parts.days():
         live = parts.live(day)
@@ -77,7 +77,7 @@ def compact_log(
     """
     from refit.log_keeping import compact
 
-    parts = _open(log, home)
+    parts = open_log(log, home)
     with reporting("merge parts", as_json=as_json) as reporter:
         done = compact(
             parts,
@@ -121,7 +121,7 @@ def prune_log(
     keep = read_settings(config, changes or ()).monitoring.log.keep_days
     if not keep:
         raise UsageError("monitoring.log.keep_days is 0: all days are kept")
-    parts, now = _open(log, home), datetime.now(UTC)
+    parts, now = open_log(log, home), datetime.now(UTC)
     with reporting("remove old days", as_json=as_json):
         done = drop_days(parts, keep, now, now, dry_run=dry_run)
     if as_json:
@@ -131,10 +131,18 @@ def prune_log(
     _show(title, done, f"no day is older than {keep} days")
 
 
-def _open(log: str, home: Path | None) -> "LogParts":
+def open_log(log: str, home: Path | None) -> "LogParts":
+    """The log that was named, else that of the home.
+
+    Raises:
+        UsageError: There is none where one was named: nothing found in it would mislead.
+    """
     from refit.log_parts import LogParts
 
-    return LogParts.at(log or Home.at(home).predictions)
+    parts = LogParts.at(log or Home.at(home).predictions)
+    if log and not parts.store.exists(parts.root):
+        raise UsageError(f"there is no prediction log at {log}")
+    return parts
 
 
 def _show(title: str, days: "Sequence[KeptDay]", when_empty: str) -> None:

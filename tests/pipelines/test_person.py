@@ -105,6 +105,25 @@ def test_nobody_known_is_refused(refit, home):
     assert "name the person" in result.err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--home", "nowhere"), "there is no home at"),
+        (("--log", "nowhere"), "there is no prediction log at nowhere"),
+        (("--log", "memory://nowhere/log"), "there is no prediction log at memory://"),
+        (("--landing", "nowhere"), "there are no activity tables at nowhere"),
+    ],
+)
+def test_a_place_that_is_not_there_is_refused(refit, home, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "--home" not in words:
+        words += ("--home", home)
+    result = refit("person", "delete", ANN, *words)
+    assert result.code == 2
+    assert message in result.err
+    assert holding(home, ANN), "nothing was removed before the place was looked for"
+
+
 def test_answers_that_are_about_to_be_written_are_told(refit, home):
     journal = home / "predictions" / "_journal" / "1.jsonl"
     journal.parent.mkdir()
