@@ -32,7 +32,7 @@ from monitoring.quality.settings import QualitySettings
 from monitoring.settings import MeasureSettings
 from refit.drift import DriftResult, DriftState, Window
 from refit.errors import DataValidationError, RefitError
-from refit.prediction import HOLDOUT, ON_PURPOSE
+from refit.prediction import HOLDOUT, ON_PURPOSE, keep_first_pages
 
 RATES = {"click": "live:click-rate", "purchase": "live:purchase-rate"}
 PROMOTION = "promotion:"
@@ -588,7 +588,8 @@ class _Run:
         """The share of answers without the model for want of it; not those on purpose."""
         subject, statistic, version = "live:fallback-share", "share", self.embedding_version
         try:
-            answers = tables.read_log(self.log, ("embedding_version", "fallback"), window)
+            columns = ("embedding_version", "fallback", "positions")
+            answers = keep_first_pages(tables.read_log(self.log, columns, window))
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             return insufficient_data(subject, statistic, window, version, why)

@@ -1,15 +1,20 @@
 """Settings of the monitor: how drift is measured and calibrated, and what follows from it."""
 
+from datetime import timedelta
 from fnmatch import fnmatchcase
+from math import ceil
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from monitoring.closings import Closing
-from monitoring.faults.settings import FaultSettings
+from monitoring.faults.settings import ANSWERED_DAYS, FaultSettings
 from monitoring.quality.settings import QualitySettings
 from refit.alert import Action
 from refit.settings import Settings
+
+CARRIED_OUT = (Action.REFIT, Action.REFRESH, Action.QUARANTINE)
+"""Actions that the monitor can carry out by itself."""
 
 
 class MetricsByKind(Settings):
@@ -148,7 +153,8 @@ class PolicySettings(Settings):
         usual_rate, assumed_loss: ``expected cost``: where purchases are not measured, purchases
             per answer, and the share of them that is assumed lost where the model meets what it
             has never seen.
-        automatic: Actions that are carried out; the others are only recommended.
+        automatic: Actions that are carried out, of ``refit``, ``refresh`` and ``quarantine``; the
+            others are only recommended, and a roll back always is.
         faults: Results whose drift signals a broken feed; while one drifts in the newest window,
             no refit starts. None takes what the drift metrics declare themselves.
         waived: Results that this installation cannot have; their lack of data is no alert.
@@ -182,7 +188,7 @@ class PolicySettings(Settings):
     recovered: float = Field(default=0.5, gt=0, le=1)
     usual_rate: float = Field(default=0.02, gt=0, le=1)
     assumed_loss: float = Field(default=0.3, ge=0, le=1)
-    automatic: tuple[Action, ...] = (Action.REFIT, Action.REFRESH, Action.QUARANTINE)
+    automatic: tuple[Action, ...] = CARRIED_OUT
     faults: tuple[str, ...] | None = None
     waived: tuple[str, ...] = ()
     insufficient_data_windows: int = Field(default=3, ge=1)
@@ -194,10 +200,34 @@ class PolicySettings(Settings):
     dry_run: bool = False
     enabled: bool = True
 
+    @field_validator("automatic")
+    @classmethod
+    def _can_be_carried_out(cls, automatic: tuple[Action, ...]) -> tuple[Action, ...]:
+        if others := [action for action in automatic if action not in CARRIED_OUT]:
+            raise ValueError(
+                f"{', '.join(others)} is never carried out by itself, only recommended: name "
+                f"{', '.join(CARRIED_OUT)} or none of them; a person rolls back with "
+                "refit bundles rollback or in the review application"
+            )
+        return automatic
+
     @property
     def refit_cost(self) -> float:
         """What a refit costs, in purchases."""
         return self.refit_minutes * self.purchases_per_minute
+
+
+class LogKeepingSettings(Settings):
+    """How the prediction log is kept. No training reads it; the monitor and rollouts do.
+
+    Attributes:
+        compact: Whether each run of the monitor first merges the small parts of the log.
+        keep_days: Days of the log that are older are removed at the end of a run of the monitor.
+            At least as many as the monitor itself reads; 0 keeps all.
+    """
+
+    compact: bool = True
+    keep_days: int = Field(default=180, ge=0)
 
 
 class MonitorSettings(Settings):
@@ -207,6 +237,7 @@ class MonitorSettings(Settings):
         measure: How drift is measured and calibrated.
         quality: What an outcome is, and how a fall of live quality is told from chance.
         policy: When drift raises an alert, and when it starts a refit.
+        log: How the prediction log is kept.
         lease_seconds: A claimed refit whose owner has not renewed its claim for this long is
             taken over by the next run.
         maximum_attempts: A refit that was abandoned this often is marked as failed.
@@ -215,5 +246,27 @@ class MonitorSettings(Settings):
     measure: MeasureSettings = MeasureSettings()
     quality: QualitySettings = QualitySettings()
     policy: PolicySettings = PolicySettings()
+    log: LogKeepingSettings = LogKeepingSettings()
     lease_seconds: float = Field(default=30.0, gt=0)
     maximum_attempts: int = Field(default=3, ge=1)
+
+    @property
+    def log_days(self) -> int:
+        """Days of the prediction log that a run of the monitor reads."""
+        measure, quality = self.measure, self.quality
+        back = max(
+            quality.baseline_days, measure.choice_windows * measure.window_days, ANSWERED_DAYS
+        )
+        # The log is kept by days, of which the first and the last may be read in part.
+        return ceil(back + measure.window_days + quality.lag / timedelta(days=1)) + 1
+
+    @model_validator(mode="after")
+    def _keep_what_is_read(self) -> "MonitorSettings":
+        if 0 < self.log.keep_days < self.log_days:
+            raise ValueError(
+                f"log.keep_days: {self.log.keep_days} is less than the {self.log_days} days that "
+                "the monitor itself reads (quality.baseline_days, outcome_hours and "
+                f"feed_lag_hours, measure.window_days): give {self.log_days} or more, or 0 to "
+                "keep all"
+            )
+        return self

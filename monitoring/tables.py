@@ -24,7 +24,8 @@ from refit.bundle import find_build_time
 from refit.drift import Window
 from refit.errors import DataValidationError
 from refit.files import read_json
-from refit.prediction import EXPLORATION, PREDICTION_SCHEMA
+from refit.log_parts import find_local_parts
+from refit.prediction import EXPLORATION, PREDICTION_SCHEMA, keep_first_pages
 
 SECONDS_A_DAY = 86_400
 REQUEST = "request_id"
@@ -69,12 +70,12 @@ def log_files(log: Path, window: Window | None = None) -> list[str]:
     """The Parquet files of a prediction log, a folder or a file, that may hold a window's rows."""
     if log.is_file():
         return [str(log)]
-    parts = (path for path in log.rglob("*.parquet") if not path.name.startswith("."))
-    return sorted(str(path) for path in parts if window is None or _may_hold(path, window))
+    folders = {path.parent for path in log.rglob("*.parquet")}
+    wanted = [one for one in sorted(folders) if window is None or _may_hold(one.name, window)]
+    return [str(path) for folder in wanted for path in find_local_parts(folder)]
 
 
-def _may_hold(path: Path, window: Window) -> bool:
-    name = path.parent.name
+def _may_hold(name: str, window: Window) -> bool:
     if not name.startswith("date="):
         return True
     try:
@@ -84,14 +85,24 @@ def _may_hold(path: Path, window: Window) -> bool:
     return window.start - timedelta(days=1) < day < window.end
 
 
-def read_log(
-    log: Path, columns: Sequence[str], window: Window | None = None, rows: Array | None = None
+def read_log(log: Path, columns: Sequence[str], window: Window | None = None) -> pa.Table:
+    """Columns of the answers in a window; of all answers without one."""
+    return read_parts(log_files(log, window), columns, window)
+
+
+def read_parts(
+    files: Sequence[str],
+    columns: Sequence[str],
+    window: Window | None,
+    rows: Array | None = None,
 ) -> pa.Table:
-    """Columns of the answers in a window (of all answers without one), or of some of its rows."""
-    files = log_files(log, window)
+    """Columns of the answers of parts in a window, or of some of these rows, by their number.
+
+    Numbers are those of the same files: of a log that is listed again they may be others.
+    """
     if not files:
         return pa.schema([PREDICTION_SCHEMA.field(name) for name in columns]).empty_table()
-    parts = ds.dataset(files, schema=PREDICTION_SCHEMA, format="parquet")
+    parts = ds.dataset(list(files), schema=PREDICTION_SCHEMA, format="parquet")
     answers = parts.scanner(columns=list(columns), filter=_within("time", window))
     return answers.to_table() if rows is None else answers.take(pa.array(rows))
 
@@ -124,19 +135,20 @@ def read_answers(
     ``query_embedding``, ``item_ids`` and ``scores`` (the first ``depth``), ``score`` (their
     mean), ``index_age`` in days, and for each mix column the list of its values among those items.
     """
-    narrow = read_log(log, ("embedding_version", "time", "fallback"), window)
+    files = log_files(log, window)
+    narrow = read_parts(files, ("embedding_version", "time", "fallback"), window)
     own = np.asarray(pc.equal(narrow["embedding_version"], embedding_version), dtype=bool)
     fallback = own & np.asarray(pc.is_valid(narrow["fallback"]), dtype=bool)
     rows = np.flatnonzero(own & ~fallback)
     if len(rows) > size:
         rows = np.sort(rows[stratify(to_days(narrow["time"])[rows], size, settings.seed)])
-    wide = read_log(log, ANSWER_COLUMNS, window, None if len(rows) == len(own) else rows)
+    wide = read_parts(files, ANSWER_COLUMNS, window, None if len(rows) == len(own) else rows)
     frame = _answers_frame(wide, settings, attributes)
     return Answers(frame, narrow.num_rows, int((~own).sum()), int(fallback.sum()))
 
 
 def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attributes") -> Frame:
-    table = _leave_out_drawn(_keep_first_pages(table))
+    table = _leave_out_drawn(keep_first_pages(table))
     names = ("request_id", "user_id", "context", "query_embedding")
     columns = {name: combine(table[name]) for name in names}
     items, scores = (
@@ -157,17 +169,6 @@ def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attr
                 values = attributes.columns[name].take(pa.array(row, mask=row < 0))
                 columns[name] = pa.ListArray.from_arrays(_find_offsets(items), values)
     return Frame(pa.table(columns), to_days(table["time"]), lacking)
-
-
-def _keep_first_pages(table: pa.Table) -> pa.Table:
-    """Without later pages of a list, whose items are further down by design."""
-    positions = combine(table["positions"])
-    lowest = np.zeros(table.num_rows, dtype=np.int64)
-    flat = pc.list_flatten(positions).to_numpy(zero_copy_only=False)
-    rows = pc.list_parent_indices(positions).to_numpy(zero_copy_only=False)
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
-    lowest[rows[first]] = flat[first]
-    return table.filter(pa.array(lowest == 0)) if lowest.any() else table
 
 
 def _leave_out_drawn(table: pa.Table) -> pa.Table:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -47,6 +49,22 @@ ON_PURPOSE = (HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS)
 
 EXPLORATION = "exploration"
 """The source of an item that was drawn at random."""
+
+
+def keep_first_pages(answers: pa.Table) -> pa.Table:
+    """Answers without the later pages of lists, so that a list counts once however far it is read.
+
+    A later page is known by its ``positions``, which go on; one without items is not told apart
+    from an answer without items.
+    """
+    chunks = answers["positions"].chunks
+    positions = pa.concat_arrays(chunks) if chunks else pa.array([], pa.list_(pa.int32()))
+    lowest = np.zeros(answers.num_rows, dtype=np.int64)
+    flat = pc.list_flatten(positions).to_numpy(zero_copy_only=False)
+    rows = pc.list_parent_indices(positions).to_numpy(zero_copy_only=False)
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    lowest[rows[first]] = flat[first]
+    return answers.filter(pa.array(lowest == 0)) if lowest.any() else answers
 
 
 def build_predictions(columns: Mapping[str, Any], rows: int) -> pa.Table:

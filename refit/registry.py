@@ -29,7 +29,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
 from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
@@ -43,9 +42,9 @@ from refit.shared_files import (
     DatabaseFiles,
     FolderFiles,
     PlainFiles,
-    S3Files,
     Seen,
     SharedFiles,
+    open_shared_files,
     s3_code,
 )
 from refit.verdict import Verdict
@@ -746,10 +745,8 @@ class Registry:
         if (text := self._read(COORDINATION_FILE)) is not None:
             coordination = self._parse(Coordination, text, COORDINATION_FILE)
             return DatabaseFiles(plain, coordination.database, self.root)
-        if isinstance(self.fs, MemoryFileSystem):
-            return plain
-        if "s3" in self.fs.protocol:
-            return S3Files(self.fs, self.root.rstrip("/"))
+        if (files := open_shared_files(self.fs, self.root.rstrip("/"))) is not None:
+            return files
         raise UsageError(
             f"the store of {self.root} has no conditional writes that Refit knows: name a "
             "PostgreSQL database for this registry: refit bundles coordinate DATABASE"

@@ -172,6 +172,20 @@ class S3Files:
         return f"{self._folder}/{name}" if self._folder else name
 
 
+def open_shared_files(fs: Any, root: str) -> SharedFiles | None:
+    """Files of a file system that compares before it writes; None where Refit knows no way.
+
+    Args:
+        fs: An fsspec file system.
+        root: The folder in it, without a slash at its end.
+    """
+    if "file" in fs.protocol:
+        return FolderFiles(Path(root))
+    if "memory" in fs.protocol:
+        return PlainFiles(fs, root)
+    return S3Files(fs, root) if "s3" in fs.protocol else None
+
+
 class DatabaseFiles:
     """Files of a store without conditional writes; a PostgreSQL database holds what is current.
 

@@ -85,7 +85,7 @@ class RecommenderClient(_Client):
             ServiceUnreachable: The server does not answer, or has too much to do.
             UsageError: The server does not accept the credentials.
         """
-        return RecommendationAnswer.model_validate(self._recommend(_body_of(request)))
+        return RecommendationAnswer.model_validate(self.send(_body_of(request)))
 
     def recommend(
         self,
@@ -109,7 +109,7 @@ class RecommenderClient(_Client):
         Raises:
             RequestError, ServiceUnreachable, UsageError: As ``ask``.
         """
-        return self._recommend(
+        return self.send(
             {
                 "user_id": user_id,
                 "history": None if history is None else [_plain(event) for event in history],
@@ -121,6 +121,23 @@ class RecommenderClient(_Client):
                 "time": time.isoformat() if time else None,
             }
         )
+
+    def send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request as plain values: for recommendations, similar items, or a batch.
+
+        Args:
+            body: The fields of ``serving.request.Request``, of ``SimilarRequest`` or of
+                ``BatchRequest``.
+
+        Returns:
+            The answer as JSON; of a batch, ``answers``.
+
+        Raises:
+            RequestError, ServiceUnreachable, UsageError: As ``ask``.
+        """
+        if self._speaks_seldon():
+            return dict(self._call("POST", SELDON, {"jsonData": body})["jsonData"])
+        return self._call("POST", PLAIN, body)
 
     def status(self) -> dict[str, Any]:
         """What is served now: bundle id, state of the towers, number of live items.
@@ -135,11 +152,6 @@ class RecommenderClient(_Client):
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
-
-    def _recommend(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self._speaks_seldon():
-            return dict(self._call("POST", SELDON, {"jsonData": body})["jsonData"])
-        return self._call("POST", PLAIN, body)
 
     def _speaks_seldon(self) -> bool:
         """Whether the server is Seldon's, which has no path of the plain door."""

@@ -17,7 +17,9 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
+from refit.exposure import head_share, repetition
 from refit.index import IndexManifest
+from refit.log_parts import LogParts
 from refit.prediction import PREDICTION_SCHEMA
 from serving.catalogue import Catalogue
 from serving.fresh import FreshListings
@@ -68,29 +70,16 @@ class Spread:
 
 def measure_spread(answers: Iterable[ShownAnswer], n_live: int) -> Spread:
     """Measure answers, in order of time, against a stock of ``n_live`` items."""
-    shown: Counter[str] = Counter()
-    seen: dict[str, set[str]] = {}
-    scores: list[float] = []
-    repeated = places = 0
-    for answer in answers:
-        shown.update(answer.item_ids)
-        if answer.item_ids:
-            scores.append(answer.score)
-        if answer.user_id is None:
-            continue
-        before = seen.get(answer.user_id)
-        if before is not None:
-            places += len(answer.item_ids)
-            repeated += sum(item in before for item in answer.item_ids)
-        seen.setdefault(answer.user_id, set()).update(answer.item_ids)
+    answers = list(answers)
+    shown = Counter(item for answer in answers for item in answer.item_ids)
     if not shown:
         return Spread(None, None, None, None)
-    head = sum(count for _, count in shown.most_common(max(1, round(n_live / 100))))
+    again = repetition((a.user_id, a.item_ids) for a in answers if a.user_id is not None)
     return Spread(
         coverage=len(shown) / n_live,
-        head_share=head / shown.total(),
-        repetition=repeated / places if places else None,
-        score=float(np.mean(scores)),
+        head_share=head_share(np.array(list(shown.values()), dtype=np.float64), n_live),
+        repetition=None if np.isnan(again) else again,
+        score=float(np.mean([answer.score for answer in answers if answer.item_ids])),
     )
 
 
@@ -146,7 +135,7 @@ def answer_again(
 
 def _read_answers(bundle: Bundle, log: Path, until: datetime | None) -> list[dict[str, Any]]:
     """The answers by the towers, in order of time."""
-    files = sorted(str(path) for path in log.glob("date=*/*.parquet"))
+    files = LogParts.at(log).find()
     if not files:
         return []
     chosen = ds.field("bundle_id") == bundle.bundle_id

@@ -5,41 +5,59 @@ An answer is put in a bounded queue. A background thread writes it as a line of 
 ``date=YYYY-MM-DD/<part>.parquet`` and removes the journal. If a process dies, the next log that is
 opened on the folder converts its journal; converting it twice writes the same part.
 
-These answers may be lost: after ``kill -9``, those still in the queue, from the last milliseconds;
-after a crash of the machine, those that the operating system had not yet written, at most the last
-``seconds`` or ``rows``; and those that arrive while the queue is full, which are counted. A full
-disk loses nothing that is in the journal: the part is written once there is space.
-
 For a remote log the folder is a local staging area: closed parts are uploaded under the URL with
-the same names and then removed. While the store is unreachable they are kept and retried, and the
-failures are counted. A start uploads the parts of earlier processes; the end waits up to
-``CLOSE_SECONDS`` for the rest. If a machine, or a pod with its ``emptyDir``, is lost, so are the
-parts that were not uploaded: the last ``seconds`` or ``rows``, or all since the store failed.
+the same names and then removed. While the store is unreachable they are kept and retried. A start
+uploads the parts of earlier processes; the end waits up to ``CLOSE_SECONDS`` for the rest.
+
+Nothing of this delays or fails an answer, and none of it makes a server unready: the others have
+the same store, and an answer is worth more than its row. Lost are
+
+- after ``kill -9``, the answers that were still in the queue, from the last milliseconds;
+- after a crash of the machine, those that the operating system had not yet written, at most the
+  last ``seconds`` or ``rows``;
+- if a machine, or a pod with its ``emptyDir``, is lost, the parts that were not uploaded.
+
+Dropped are, each counted in ``refit_log_dropped`` with a reason,
+
+- ``disk``: while nothing can be written to the folder (it is full, or may not be written), answers
+  wait in the queue; those that come while it is full are dropped;
+- ``store``: while the staging area holds ``staging_bytes`` because the store does not take them;
+  what is there is kept, new answers are dropped;
+- ``slow``: those that come while the queue is full for want of processor;
+- ``end``: those that could not be written when the server had to end.
 """
 
 import fcntl
 import json
+import os
 import queue
 import threading
 import time
 import uuid
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refit.files import write_atomically
 from refit.prediction import PREDICTION_SCHEMA
 from refit.progress import log_message
+from refit.remote import open_store, put_whole
 from serving.counters import Counters
 
 JOURNAL_FOLDER = "_journal"
 CLOSE_SECONDS = 10.0
+RETRY_SECONDS = 0.2
+MOST_FAILURES = 3
+"""After so many failures in a row the store is away, and is tried again at the next round."""
+QUICK = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 2}}
+"""How long S3's client waits: a round that hangs delays all that follow."""
+DISK, STORE, SLOW, END = "disk", "store", "slow", "end"
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,7 @@ class PredictionLog:
         capacity: Maximum number of answers in the queue; further ones are dropped and counted.
         counters: Counts written and dropped answers, and failures.
         url: fsspec URL that closed parts are moved to; empty leaves them in the folder.
+        staging_bytes: With a ``url``, the space that the folder may take.
     """
 
     def __init__(
@@ -82,66 +101,109 @@ class PredictionLog:
         capacity: int,
         counters: Counters,
         url: str = "",
+        staging_bytes: int = 512 << 20,
     ) -> None:
         self._folder, self._rows, self._seconds = folder, rows, seconds
         self._counters = counters
         self._queue: queue.Queue[Prediction | None] = queue.Queue(capacity)
         self._journal: _Journal | None = None
-        self._behind = False
-        (folder / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
-        recover(folder)
+        self._behind = True
+        self._closing = threading.Event()
+        self._told = _Told("prediction log", counters, "refit_log_failures")
+        self._start_counters()
+        with self._told:
+            self._recover()
+        self._is_stuck = self._told.failed
+        staging = _Staging(folder, staging_bytes, seconds, counters) if url else None
+        self._staging = staging
+        self._uploader = _Uploader(folder, url, seconds, counters, staging) if staging else None
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
-        self._uploader = _Uploader(folder, url, seconds, counters) if url else None
 
     def put(self, prediction: Prediction) -> None:
         """Log an answer without blocking."""
         try:
             self._queue.put_nowait(prediction)
         except queue.Full:
-            self._counters.add("refit_log_dropped")
+            self._drop(1, DISK if self._is_stuck else SLOW)
 
     def close(self) -> None:
         """Write the queued answers and stop; safe to repeat."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join(CLOSE_SECONDS)
+        self._closing.set()
+        with suppress(queue.Full):  # then it is awake
+            self._queue.put_nowait(None)
+        self._thread.join(CLOSE_SECONDS)
         if self._uploader:
             self._uploader.close()
 
-    def _run(self) -> None:
-        while True:
-            batch, closing = self._take()
-            try:
-                self._write(batch, closing)
-            except Exception as error:  # a full disk must not end the thread
-                self._counters.add("refit_log_failures")
-                log_message(f"prediction log: {type(error).__name__}: {error}")
-                time.sleep(0.1)
-            if closing:
-                return
+    def _start_counters(self) -> None:
+        """Export the counters as 0, so that the first drop is an increase."""
+        for name in ("refit_log_rows", "refit_log_failures", "refit_log_upload_failures"):
+            self._counters.add(name, 0)
+        for reason in (DISK, STORE, SLOW, END):
+            self._drop(0, reason)
 
-    def _take(self) -> tuple[list[Prediction], bool]:
-        """Wait for answers until the part is due; return those queued, and whether to stop."""
-        due = self._journal.opened + self._seconds if self._journal else None
-        timeout = None if due is None else max(due - time.monotonic(), 0.01)
+    def _drop(self, answers: int, reason: str) -> None:
+        self._counters.add("refit_log_dropped", answers, reason=reason)
+
+    def _run(self) -> None:
+        """Take answers and write them; those that cannot be written now are held and retried."""
+        held: list[Prediction] = []
+        last = float("inf")
+        while True:
+            if not held:
+                held = self._take()
+            closing = self._closing.is_set()
+            if closing:
+                last = min(last, time.monotonic() + CLOSE_SECONDS / 2)
+            ends = closing and self._queue.empty()
+            with self._told:
+                self._write(held, ends)
+            self._is_stuck = self._told.failed
+            if not self._is_stuck and ends:
+                return
+            if time.monotonic() >= last:
+                self._give_up(held)
+                return
+            if self._is_stuck:
+                time.sleep(RETRY_SECONDS)
+
+    def _give_up(self, held: list[Prediction]) -> None:
+        lost = len(held)
+        with suppress(queue.Empty):
+            while True:
+                lost += self._queue.get_nowait() is not None
+        self._drop(lost, END)
+        log_message(f"prediction log: {lost} answers could not be written before the end")
+
+    def _take(self) -> list[Prediction]:
+        """Wait for answers until something is due; return those queued, at most a part of them."""
+        timeout = self._seconds if self._behind else None
+        if self._closing.is_set():
+            timeout = 0.01
+        elif self._journal:
+            timeout = max(self._journal.opened + self._seconds - time.monotonic(), 0.01)
         batch: list[Prediction] = []
-        try:
+        with suppress(queue.Empty):
             entry = self._queue.get(timeout=timeout)
-            while entry is not None:
-                batch.append(entry)
+            while True:
+                if entry is not None:
+                    batch.append(entry)
                 if len(batch) == self._rows:
-                    return batch, False
+                    break
                 entry = self._queue.get_nowait()
-        except queue.Empty:
-            return batch, False
-        return batch, True
+        return batch
 
     def _write(self, batch: list[Prediction], closing: bool) -> None:
+        """Write answers to the journal, which empties ``batch``, and close the part that is due."""
+        if batch and self._staging and self._staging.is_full():
+            self._drop(len(batch), STORE)
+            batch.clear()
         if batch:
             self._journal = self._journal or _Journal(self._folder)
             self._journal.append(batch)
             self._counters.add("refit_log_rows", len(batch))
+            batch.clear()  # what fails from here on must not write them again
         journal = self._journal
         if journal and (
             closing
@@ -151,9 +213,68 @@ class PredictionLog:
             # If writing the part fails, its journal stays and is recovered with the next part.
             self._journal, behind, self._behind = None, self._behind, True
             journal.close()
-            if behind:
-                recover(self._folder)
-            self._behind = False
+            self._behind = behind
+        if self._behind:
+            self._recover()
+
+    def _recover(self) -> None:
+        (self._folder / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
+        recover(self._folder)
+        self._behind = False
+
+
+class _Told:
+    """A block whose errors are counted, and logged once each, since it is repeated."""
+
+    def __init__(self, what: str, counters: Counters, metric: str) -> None:
+        self._what, self._counters, self._metric = what, counters, metric
+        self._last = ""
+        self.failed = False
+
+    def __enter__(self) -> None:
+        self.failed = False
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> bool:
+        if error is None:
+            self._last = ""
+            return False
+        if not isinstance(error, Exception):
+            return False
+        self.failed = True
+        self._counters.add(self._metric)
+        if str(error) != self._last:
+            self._last = str(error)
+            log_message(f"{self._what}: {type(error).__name__}: {error}")
+        return True
+
+
+class _Staging:
+    """The space of the parts and journals that wait on the local disk."""
+
+    def __init__(self, folder: Path, most: int, seconds: float, counters: Counters) -> None:
+        self._folder, self._most, self._seconds = folder, most, seconds
+        self._counters = counters
+        self._due = 0.0
+        self._is_full = False
+
+    def is_full(self) -> bool:
+        """Whether no more may be written; measured once in ``seconds``."""
+        if time.monotonic() >= self._due:
+            self.measure()
+        return self._is_full
+
+    def measure(self) -> None:
+        """Measure the folder now."""
+        self._due = time.monotonic() + self._seconds
+        used = 0
+        for pattern in ("date=*/*.parquet", f"{JOURNAL_FOLDER}/*.jsonl"):
+            for path in self._folder.glob(pattern):
+                with suppress(FileNotFoundError):
+                    used += path.stat().st_size
+        if used >= self._most and not self._is_full:
+            log_message("prediction log: the staging area is full; answers are dropped")
+        self._is_full = used >= self._most
+        self._counters.set("refit_log_staging_share", used / self._most)
 
 
 class _Uploader:
@@ -162,11 +283,13 @@ class _Uploader:
     Two processes that share a folder may both upload a part; both write the same contents.
     """
 
-    def __init__(self, folder: Path, url: str, seconds: float, counters: Counters) -> None:
+    def __init__(
+        self, folder: Path, url: str, seconds: float, counters: Counters, staging: _Staging
+    ) -> None:
         self._folder, self._url, self._counters = folder, url.rstrip("/"), counters
-        self._seconds = seconds
+        self._seconds, self._staging = seconds, staging
         self._closing = threading.Event()
-        self._last_failure = ""
+        self._told = _Told(f"prediction log: {url}", counters, "refit_log_upload_failures")
         self._thread = threading.Thread(target=self._run, name="prediction-upload", daemon=True)
         self._thread.start()
 
@@ -180,29 +303,29 @@ class _Uploader:
             self._upload()
         deadline = time.monotonic() + CLOSE_SECONDS
         while not self._upload() and time.monotonic() < deadline:
-            time.sleep(0.2)
+            time.sleep(RETRY_SECONDS)
 
     def _upload(self) -> bool:
         """Upload every part; return whether all uploads succeeded."""
         parts = sorted(self._folder.glob("date=*/*.parquet"))
-        uploaded = 0
-        try:
-            for part in parts:
+        uploaded = failures = 0
+        for part in parts:
+            with self._told:
                 self._put(part)
-                uploaded += 1
-            self._last_failure = ""
-        except Exception as error:  # after any failure the parts are kept for the next attempt
-            self._counters.add("refit_log_upload_failures")
-            if str(error) != self._last_failure:
-                self._last_failure = str(error)
-                log_message(f"prediction log: {self._url}: {type(error).__name__}: {error}")
+            uploaded += not self._told.failed
+            # One part that cannot be uploaded does not hold up the others.
+            failures = failures + 1 if self._told.failed else 0
+            if failures == MOST_FAILURES:
+                break
         self._counters.set("refit_log_waiting_parts", len(parts) - uploaded)
+        self._staging.measure()
         return uploaded == len(parts)
 
     def _put(self, part: Path) -> None:
-        fs, root = fsspec.core.url_to_fs(self._url)
+        options = {"config_kwargs": QUICK} if self._url.startswith("s3://") else {}
+        store, root = open_store(self._url, **options)
         try:
-            fs.put_file(str(part), f"{root}/{part.relative_to(self._folder).as_posix()}")
+            put_whole(store, part, f"{root}/{part.relative_to(self._folder).as_posix()}")
         except FileNotFoundError:
             if part.exists():
                 raise
@@ -215,22 +338,32 @@ class _Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.path = folder / JOURNAL_FOLDER / f"{uuid.uuid4().hex}.jsonl"
-        self._file: TextIO = self.path.open("a", encoding="utf-8")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = self.path.open("a+b", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self.opened = time.monotonic()
         self.rows = 0
+        self._size = 0
 
     def append(self, predictions: list[Prediction]) -> None:
-        """Pass predictions to the operating system; a kill does not lose them afterwards."""
+        """Pass predictions to the operating system; a kill does not lose them afterwards.
+
+        Raises:
+            OSError: None of them was written.
+        """
         lines = (json.dumps(asdict(one), default=_iso) + "\n" for one in predictions)
-        self._file.write("".join(lines))
-        self._file.flush()
+        content = "".join(lines).encode()
+        os.ftruncate(self._file.fileno(), self._size)  # of what failed before
+        waiting = memoryview(content)
+        while waiting:
+            waiting = waiting[self._file.write(waiting) :]
+        self._size += len(content)
         self.rows += len(predictions)
 
     def close(self) -> None:
         """Convert the journal to its part."""
         try:
-            _write_part(self._folder, self.path)
+            _write_part(self._folder, self.path, self._file)
         finally:
             self._file.close()
 
@@ -244,10 +377,10 @@ def recover(folder: Path) -> int:
     recovered = 0
     for path in sorted((folder / JOURNAL_FOLDER).glob("*.jsonl")):
         try:
-            with path.open("r+", encoding="utf-8") as file:
+            with path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.exists():
-                    _write_part(folder, path)
+                    _write_part(folder, path, file)
                     recovered += 1
         except (BlockingIOError, FileNotFoundError):
             continue
@@ -256,21 +389,24 @@ def recover(folder: Path) -> int:
     return recovered
 
 
-def _write_part(folder: Path, journal: Path) -> None:
+def _write_part(folder: Path, path: Path, journal: BinaryIO) -> None:
+    """Write a journal as a part; its caller holds the journal's lock."""
+    for left in folder.glob(f"date=*/.{path.stem}.parquet.*.partial"):
+        left.unlink(missing_ok=True)  # of a writer that was killed
     days: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in _read_journal(journal):
+    journal.seek(0)
+    for row in _read_journal(journal.read()):
         days[f"{row['time']:%Y-%m-%d}"].append(row)
     for day, rows in days.items():
         table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
-        path = folder / f"date={day}" / f"{journal.stem}.parquet"
-        with write_atomically(path) as staging:
+        with write_atomically(folder / f"date={day}" / f"{path.stem}.parquet") as staging:
             pq.write_table(table, staging, compression="zstd")
-    journal.unlink()
+    path.unlink(missing_ok=True)
 
 
-def _read_journal(path: Path) -> list[dict[str, Any]]:
+def _read_journal(content: bytes) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in content.split(b"\n"):
         # A kill may truncate the last line; that answer counts as lost.
         if line.endswith(b"}"):
             try:

@@ -126,6 +126,7 @@ class Recommender:
             settings.log_queue,
             self.counters,
             settings.log_url,
+            settings.log_staging_mib << 20,
         )
         self._threads = [
             self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
@@ -475,7 +476,8 @@ class Recommender:
     def _dead_letters(self, feed: str) -> DeadLetters:
         folder = self.settings.local_log / f"{feed}_dead_letters"
         path = folder / f"{uuid.uuid4().hex[:8]}.jsonl"
-        return DeadLetters(path, self.counters, f"refit_{feed}_dead_letters")
+        # A full disk must not hold up the lines that follow.
+        return DeadLetters(path, self.counters, f"refit_{feed}_dead_letters", only_count=True)
 
     def _catch_up(self, snapshot: ServingSnapshot) -> None:
         """Apply what the feeds said since the bundle was built, before it serves.

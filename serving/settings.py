@@ -32,6 +32,9 @@ class RecommenderSettings(Settings):
         log_folder: Folder of the prediction log, or an fsspec URL, whose parts are written to
             ``log_staging`` first.
         log_staging: Local staging folder of a remote prediction log.
+        log_staging_mib: MiB that parts may take there while the store is away; beyond it new
+            answers are dropped and counted. Of a pod it must fit into its ``emptyDir``, else the
+            pod is evicted.
         feeds: The feeds of stock and activity.
         people: What is kept of the activity feed.
         cache: Folder for bundles of a remote registry; the model server must be able to read it.
@@ -50,8 +53,8 @@ class RecommenderSettings(Settings):
         poll_seconds: Interval at which champion and model server are polled.
         unload_after_seconds: How long the towers of the previous bundle stay loaded after a swap.
         log_rows, log_seconds: A part of the prediction log is closed after so many rows or seconds.
-        log_queue: Maximum number of answers waiting to be logged; further ones are dropped and
-            counted.
+        log_queue: Maximum number of answers that wait to be logged, also while the disk is full;
+            further ones are dropped and counted.
     """
 
     registry: str
@@ -60,6 +63,7 @@ class RecommenderSettings(Settings):
     towers_wait_s: float = Field(0.0, ge=0)
     log_folder: str = Field(min_length=1)
     log_staging: Path = Path(tempfile.gettempdir()) / "refit-predictions"
+    log_staging_mib: int = Field(512, ge=1)
     feeds: LiveFeedSettings = LiveFeedSettings()
     people: PeopleSettings = PeopleSettings()
     cache: Path | None = None

@@ -1,6 +1,9 @@
 """Live quality of the predictors in a rollout: answers without an outcome, counted by person."""
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +13,9 @@ from numpy.typing import NDArray
 
 from components.deployment.canary import Proportion
 from components.deployment.settings import RolloutSettings
-from refit.errors import ServiceUnreachable
+from refit.errors import RefitError, ServiceUnreachable
+from refit.log_parts import LogParts
+from refit.prediction import PREDICTION_SCHEMA, keep_first_pages
 from refit.remote import open_store
 from refit.settings import Settings
 
@@ -60,11 +65,8 @@ def count_misses(
     unknown = dict.fromkeys(bundles, LiveQuality())
     if not predictions or not outcomes or since >= until:
         return unknown
-    day = timedelta(days=1)
-    days = [f"date={since + day * n:%Y-%m-%d}" for n in range((until - since).days + 2)]
-    columns = ["request_id", "bundle_id", "user_id", "time"]
-    answers = _read(predictions, columns, days, "time", since, until)
-    events = _read(outcomes, ["request_id", "event_type", "event_time"], [], "event_time", since)
+    answers = _read_answers(predictions, since, until)
+    events = _read_events(outcomes, since)
     if answers is None or events is None:
         return unknown
     hits = {
@@ -121,27 +123,50 @@ def design_effect(bad: NDArray[np.float64], sizes: NDArray[np.int64]) -> float:
     return max(1.0, variance / (p * (1 - p) / (n - 1)))
 
 
-def _read(
-    url: str,
-    columns: list[str],
-    days: list[str],
-    time: str,
-    since: datetime,
-    until: datetime | None = None,
-) -> pa.Table | None:
-    """Rows of [since, until) of a Parquet file or folder; None if there is no file."""
-    try:
-        fs, root = open_store(url)
-        patterns = [f"{root}/{one}/*.parquet" for one in days] or [f"{root}/**/*.parquet"]
-        paths = [root] if fs.isfile(root) else [p for one in patterns for p in fs.glob(one)]
+def _read_answers(log: str, since: datetime, until: datetime) -> pa.Table | None:
+    """The answers of [since, until), without later pages of lists; None if there is no part."""
+    columns = ["request_id", "bundle_id", "user_id", "time", "positions"]
+    with _reading(log):
+        parts = LogParts.at(log)
+        paths = parts.find(f"{since:%Y-%m-%d}", f"{until:%Y-%m-%d}")
+        within = _since("time", since) & (ds.field("time") < pa.scalar(until, UTC_TIME))
+        answers = _read(parts.store, paths, columns, within, PREDICTION_SCHEMA)
+    return None if answers is None else keep_first_pages(answers)
+
+
+def _read_events(outcomes: str, since: datetime) -> pa.Table | None:
+    """The outcomes from a time on; None if there is no file."""
+    with _reading(outcomes):
+        fs, root = open_store(outcomes)
+        paths = [root] if fs.isfile(root) else fs.glob(f"{root}/**/*.parquet")
         paths = [path for path in paths if not path.rsplit("/", 1)[-1].startswith((".", "_"))]
-        if not paths:
-            return None
-        selected = ds.field("request_id").is_valid()
-        selected &= ds.field(time) >= pa.scalar(since, UTC_TIME)
-        if until:
-            selected &= ds.field(time) < pa.scalar(until, UTC_TIME)
-        dataset = ds.dataset(paths, filesystem=fs, format="parquet", partitioning=None)
-        return dataset.to_table(columns=columns, filter=selected)
-    except (OSError, ImportError, pa.ArrowInvalid) as error:
+        columns = ["request_id", "event_type", "event_time"]
+        return _read(fs, paths, columns, _since("event_time", since))
+
+
+def _since(time: str, since: datetime) -> ds.Expression:
+    named = ds.field("request_id").is_valid()
+    return named & (ds.field(time) >= pa.scalar(since, UTC_TIME))
+
+
+def _read(
+    fs: Any,
+    paths: list[str],
+    columns: list[str],
+    chosen: ds.Expression,
+    schema: pa.Schema | None = None,
+) -> pa.Table | None:
+    if not paths:
+        return None
+    dataset = ds.dataset(paths, schema=schema, filesystem=fs, format="parquet", partitioning=None)
+    return dataset.to_table(columns=columns, filter=chosen)
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[None]:
+    try:
+        yield
+    except RefitError:
+        raise
+    except Exception as error:  # clients of stores have errors of their own
         raise ServiceUnreachable(f"{url} cannot be read: {error}") from error

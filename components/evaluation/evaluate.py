@@ -31,9 +31,7 @@ from components.evaluation.metrics import (
     coverage,
     exposure,
     gini,
-    head_share,
     per_query,
-    repetition,
 )
 from components.evaluation.own_features import open_own_features
 from components.evaluation.pictures import draw_pictures
@@ -67,6 +65,7 @@ from components.evaluation.towers import (
 )
 from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
 from refit.errors import RefitError
+from refit.exposure import head_share, repetition
 from refit.files import remove, write_atomically, write_json
 from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.progress import Meter, log_message, timed
@@ -439,12 +438,14 @@ def _exposure(settings: EvaluationSettings, evaluation_set: EvaluationSet, top: 
     first = top[:, : settings.shortest]
     log, rows = evaluation_set.data.log, evaluation_set.queries.rows
     shown_first = exposure(first, np.arange(catalogue.size, dtype=np.int32), catalogue.size)
+    in_time = np.argsort(log.time[rows], kind="stable").tolist()
+    lists = ((log.user[rows[row]], first[row][first[row] >= 0].tolist()) for row in in_time)
     return Exposure(
         coverage=coverage(items),
         item_gini=gini(items),
         seller_gini=gini(by_seller),
-        head_share=head_share(shown_first[candidates]),
-        repetition=repetition(first, log.user[rows], log.time[rows]),
+        head_share=head_share(shown_first[candidates], len(candidates)),
+        repetition=repetition(lists),
     )
 
 

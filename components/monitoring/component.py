@@ -67,7 +67,8 @@ def watch_drift(
         settings: MonitorSettings as JSON.
         registry: Where bundles are kept.
         champion: Id of the bundle that serves; empty looks it up in the registry.
-        log: The prediction log; like ``outcomes`` and ``items`` a path or a URL.
+        log: The prediction log; like ``outcomes`` and ``items`` a path or a URL. Its small parts
+            are merged, and its old days removed, as ``settings.log`` says.
         until: End of the last window, UTC; empty means last midnight, or the end of the last whole
             window where windows are shorter than a day.
         windows: How many windows before ``until`` are measured.
@@ -95,6 +96,7 @@ def watch_drift(
     from components.kubeflow import RunRequest
     from components.monitoring.feed_settings import FeedSettings
     from components.monitoring.launch import command_launcher, kfp_launcher
+    from components.monitoring.log_days import keeping_log
     from components.monitoring.means import cluster_refresh, command_refresh
     from components.monitoring.sources import end_of_last_window, find_sources
     from components.step import running
@@ -123,29 +125,30 @@ def watch_drift(
             alert_store.keep_run_request("index_refresh", refresh_run)
         if publish_quarantines(alert_store, bundles):
             launch = None  # a refit would learn from what is in quarantine
-        inputs = find_sources(
-            parsed.measure,
-            bundles,
-            Path(folder),
-            champion=champion,
-            log=log,
-            outcomes=outcomes,
-            items=items,
-            until=end,
-            windows=windows,
-            feeds=FeedSettings.parse_json(feeds),
-            quarantines=alert_store.quarantines(),
-        )
-        outcome = monitor(
-            parsed,
-            inputs,
-            alert_store,
-            Path(pages),
-            now=end,
-            launch=launch,
-            workspace=Path(workspace),
-            refresh=refresh,
-        )
+        with keeping_log(log, parsed.log, end):
+            inputs = find_sources(
+                parsed.measure,
+                bundles,
+                Path(folder),
+                champion=champion,
+                log=log,
+                outcomes=outcomes,
+                items=items,
+                until=end,
+                windows=windows,
+                feeds=FeedSettings.parse_json(feeds),
+                quarantines=alert_store.quarantines(),
+            )
+            outcome = monitor(
+                parsed,
+                inputs,
+                alert_store,
+                Path(pages),
+                now=end,
+                launch=launch,
+                workspace=Path(workspace),
+                refresh=refresh,
+            )
         metadata["unpublished"] = publish_quarantines(alert_store, bundles)
         write_json(Path(results.path), [r.model_dump(mode="json") for r in outcome.results])
         page = outcome.alert.report if outcome.alert else "index.html"

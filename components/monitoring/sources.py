@@ -1,9 +1,9 @@
 """Find what one run of the monitor measures: bundle, time, prediction log and tables."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from components.monitoring.feed_settings import FeedSettings
 from components.monitoring.feeds import read_feed
@@ -16,6 +16,7 @@ from monitoring.windows import MonitoredData, daily_windows
 from refit.errors import RefitError, UsageError
 from refit.features import FeaturesManifest
 from refit.index import IndexManifest
+from refit.log_parts import LogParts
 from refit.quarantine import Quarantine
 from refit.registry import Registry
 from refit.remote import download, is_url
@@ -64,12 +65,12 @@ def find_sources(
     """
     bundle = registry.get(champion or registry.needed_champion_id())
     reference = Reference.read(bundle.reference)
-    since = f"date={reference.manifest.end:%Y-%m-%d}"
+    since = f"{reference.manifest.end:%Y-%m-%d}"
     trained_on = FeaturesManifest.read(bundle.path).dataset
     unreadable: dict[str, RefitError] = {}
     with _noting("log", unreadable):
-        local_log = _fetch(log, folder / "log", lambda name: not _is_before(name, since))
-        if local_log is None or not local_log.exists():
+        local_log = LogParts.at(log).copy(folder / "log", since) if is_url(log) else Path(log)
+        if not log or not local_log.exists():
             raise UsageError(f"there is no prediction log at {log}")
     tables: dict[str, Path] = {}
     for table, place in (("events", outcomes), ("items", items)):
@@ -121,15 +122,8 @@ def end_of_last_window(until: str, window_days: float) -> datetime:
     return EPOCH + (datetime.now(UTC) - EPOCH) // step * step
 
 
-def _is_before(name: PurePosixPath, first_day: str) -> bool:
-    days = [part for part in name.parts if part.startswith("date=")]
-    return bool(days) and days[0] < first_day
-
-
-def _fetch(
-    place: str, folder: Path, wanted: Callable[[PurePosixPath], bool] = lambda name: True
-) -> Path | None:
+def _fetch(place: str, folder: Path) -> Path | None:
     """The local path of a file or of a folder; None for no place."""
     if not is_url(place):
         return Path(place) if place else None
-    return download(place, folder, wanted)
+    return download(place, folder)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from monitoring import tables
 from monitoring.faults.feed import Feed
+from monitoring.faults.settings import ANSWERED_DAYS
 from monitoring.frame import combine
 from refit.drift import Window
 
 REQUEST = "request_id"
-_DAYS_BEFORE = 7.0
 _SHOWN_FOR_DAYS = 2.0 / 24.0
 _LATEST_DAYS = 1.0
 _COLUMNS = ("event_time", "user_id", "item_id", REQUEST)
@@ -47,7 +47,7 @@ def read_answered(feed: Feed) -> AnsweredEvents | str:
 
 
 def _read(feed: Feed) -> AnsweredEvents | str:
-    spans = feed.find_days_before(_DAYS_BEFORE)
+    spans = feed.find_days_before(ANSWERED_DAYS)
     since = feed.window.start - timedelta(days=feed.start - spans[0][0])
     log = tables.read_log(
         feed.data.log,

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from refit.settings import Settings
 
+ANSWERED_DAYS = 7.0
+"""Events of so many days before a window are compared with the answers that they follow from."""
+
 
 class FaultSettings(Settings):
     """How the feeds of items and events are checked for named faults.

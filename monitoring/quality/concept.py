@@ -74,7 +74,8 @@ def rank_labels(
             f"the index was built with towers {version}, the answers with {embedding_version}"
         )
     whole = Window(start=periods[0].start, end=periods[-1].end)
-    narrow = tables.read_log(log, NARROW, whole)
+    files = tables.log_files(log, whole)
+    narrow = tables.read_parts(files, NARROW, whole)
     rows = np.flatnonzero(
         np.asarray(pc.equal(narrow["embedding_version"], embedding_version))
         & np.asarray(pc.is_null(narrow["fallback"]))
@@ -97,7 +98,7 @@ def rank_labels(
     answer, item = answer[item >= 0], item[item >= 0]
     kept = _draw(settings, periods, people[answer], times[answer])
     answer, item = answer[kept], item[kept]
-    wide = tables.read_log(log, ("query_embedding", "item_ids"), whole, rows[answer])
+    wide = tables.read_parts(files, ("query_embedding", "item_ids"), whole, rows[answer])
     names = items["item_id"].take(pa.array(item)).to_pylist()
     fresh = [
         vector is not None and name not in shown

@@ -18,12 +18,12 @@ from monitoring.quality.intervals import Floats, Integers, PersonSums
 from monitoring.quality.settings import QualitySettings
 from refit.drift import Window
 from refit.errors import DataValidationError
-from refit.prediction import HOLDOUT
+from refit.prediction import HOLDOUT, keep_first_pages
 
 HOUR = 3_600_000_000
 """Microseconds in an hour."""
 UTC_TIME = pa.timestamp("us", tz="UTC")
-LOG_COLUMNS = ("request_id", "embedding_version", "user_id", "time", "fallback")
+LOG_COLUMNS = ("request_id", "embedding_version", "user_id", "time", "fallback", "positions")
 Flags = NDArray[np.bool_]
 
 
@@ -200,8 +200,10 @@ def join_answers(
 
     With ``before``, answers of other towers until a time count as well.
 
-    An answer that was logged twice counts once, and so does an item that was bought twice. A
-    price counts at most as much as ``winsor_quantile`` of all prices that were paid.
+    An answer that was logged twice counts once, and so does an item that was bought twice. Of a
+    list in pages the first page counts, with its outcomes: how far people read on would change the
+    rates otherwise. A price counts at most as much as ``winsor_quantile`` of all prices that were
+    paid.
     """
     answers = _read_answers(log, embedding_version, period, before)
     time = _microseconds(answers["time"])
@@ -249,7 +251,7 @@ def _read_answers(
         towers, until = before
         earlier = pc.less(answers["time"], pa.scalar(until, UTC_TIME))
         own = pc.or_(own, pc.and_(pc.equal(answers["embedding_version"], towers), earlier))
-    answers = answers.filter(own)
+    answers = keep_first_pages(answers.filter(own))
     answers = answers.take(pc.sort_indices(answers, sort_keys=[("time", "ascending")]))
     return answers.take(pa.array(once(answers["request_id"])))
 

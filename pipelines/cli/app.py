@@ -16,14 +16,17 @@ from pipelines.cli.doctor import check_setup
 from pipelines.cli.edge import DEBUG_VARIABLE, Commands, ending_in_one_line
 from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
+from pipelines.cli.person import person
+from pipelines.cli.predictions import predictions
 from pipelines.cli.quarantine import quarantine
+from pipelines.cli.recommend import recommend
 from pipelines.cli.retry import retry_run
 from pipelines.cli.review import review
 from pipelines.cli.rollout import rollout
 from pipelines.cli.run import run_pipeline
 from pipelines.cli.runs import runs
 from pipelines.cli.schedule import schedule_pipeline
-from pipelines.cli.serve import recommend, serve
+from pipelines.cli.serve import serve
 from pipelines.cli.simulate import simulate
 from pipelines.cli.status import show_status
 from pipelines.cli.submit import submit_pipeline
@@ -77,6 +80,8 @@ app.command("demo")(demo)
 app.command("doctor")(check_setup)
 app.add_typer(alerts, name="alerts")
 app.add_typer(bundles, name="bundles")
+app.add_typer(person, name="person")
+app.add_typer(predictions, name="predictions")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(rollout, name="rollout")
 app.add_typer(runs, name="runs")

@@ -1,6 +1,5 @@
-"""refit serve, refit recommend."""
+"""refit serve."""
 
-import json
 import signal
 import threading
 from collections.abc import Mapping
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipelines.cli.live import reporting
-from pipelines.cli.options import HomeOption, JsonOption, RegistryOption
-from pipelines.cli.output import write_json, write_line, write_progress, write_table
+from pipelines.cli.options import HomeOption, RegistryOption
+from pipelines.cli.output import write_line, write_progress
 from pipelines.home import Home
 from refit.errors import UsageError
 
@@ -112,68 +111,3 @@ def _read_recommender(path: Path | None, given: Mapping[str, Any]) -> "Recommend
     if isinstance(feeds := document.values.get("feeds"), Mapping):
         values["feeds"] = {**given["feeds"], **feeds}
     return RecommenderSettings.parse(values, document.places, document.source)
-
-
-def recommend(
-    user: Annotated[str, typer.Option("--user", "-u", help="Id of the user.")] = "",
-    k: Annotated[int, typer.Option("-k", help="Number of items.")] = 10,
-    context: Annotated[
-        list[str] | None, typer.Option("--context", help="Request context: size=M. Repeatable.")
-    ] = None,
-    require: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--require", help="Required attribute: category_1=women,kids; price=5..20. Repeatable."
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Id of an item to leave out. Repeatable.")
-    ] = None,
-    url: Annotated[str, typer.Option(help="URL of the server.")] = "http://127.0.0.1:9000",
-    as_json: JsonOption = False,
-) -> None:
-    """Request recommendations from a running server.
-
-    Try:
-
-      refit recommend --user shopper-000012 -k 5 --context surface=home
-
-      refit recommend --require price=5..20 --require category_1=women --json
-    """
-    from serving.client import RecommenderClient
-
-    answer = RecommenderClient(url).recommend(
-        user_id=user or None,
-        context=dict(_split(pair) for pair in context or ()),
-        k=k,
-        exclude=exclude or (),
-        require={name: _parse_requirement(text) for name, text in map(_split, require or ())},
-    )
-    if as_json:
-        write_json(answer)
-        return
-    note = f" · fallback: {answer['fallback']}" if answer["fallback"] else ""
-    write_table(
-        f"{answer['bundle_id']}{note}",
-        ("item", "score"),
-        ((item["item_id"], f"{item['score']:.4f}") for item in answer["items"]),
-    )
-
-
-def _split(pair: str) -> tuple[str, str]:
-    name, separator, value = pair.partition("=")
-    if not separator or not name:
-        raise UsageError(f"expected name=value, got {pair!r}")
-    return name, value
-
-
-def _parse_requirement(text: str) -> list[str] | dict[str, float]:
-    """A list of values, or a range ``low..high`` of which either end may be missing."""
-    if ".." not in text:
-        return text.split(",")
-    low, _, high = text.partition("..")
-    try:
-        ends = {"min": low, "max": high}
-        return {name: float(json.loads(end)) for name, end in ends.items() if end}
-    except (ValueError, TypeError):
-        raise UsageError(f"expected a range of numbers such as 5..20, got {text!r}") from None

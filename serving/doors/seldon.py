@@ -11,11 +11,12 @@ Metrics, on Seldon's metrics endpoint: ``refit_requests``, ``refit_bad_requests`
 ``refit_ineligible_items`` (by eligibility ``rule``: items that it removed, of those that no earlier
 rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_id``),
 ``refit_swaps``, ``refit_bundles_refused``, ``refit_follow_failures`` (by ``what``),
-``refit_log_rows``, ``refit_log_dropped``, ``refit_log_failures``, ``refit_log_upload_failures``,
-``refit_log_waiting_parts``, ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``,
-``refit_stock_dead_letters``, ``refit_stock_embedding_failures`` (by ``reason``),
-``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by
-``feed``: ``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
+``refit_log_rows``, ``refit_log_dropped`` (by ``reason``), ``refit_log_failures``,
+``refit_log_upload_failures``, ``refit_log_waiting_parts``, ``refit_log_staging_share``,
+``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_dead_letters``,
+``refit_stock_embedding_failures`` (by ``reason``), ``refit_activity_people``,
+``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by ``feed``:
+``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
 ``refit_feed_answers``, ``refit_feed_gaps``. They are passed to Seldon with answers and health
 checks, at most once a second.
 

@@ -18,10 +18,15 @@ class DeadLetters:
         path: The file they are kept in.
         counters: Where they are counted.
         metric: As what.
+        only_count: Whether a line that cannot be kept, on a full disk, is only counted; else it is
+            an OSError.
     """
 
-    def __init__(self, path: Path, counters: Counters, metric: str) -> None:
+    def __init__(
+        self, path: Path, counters: Counters, metric: str, only_count: bool = False
+    ) -> None:
         self.path, self._counters, self._metric = path, counters, metric
+        self._only_count = only_count
         self._seen: set[tuple[str, int]] = set()
         counters.add(metric, 0)
 
@@ -36,6 +41,10 @@ class DeadLetters:
         self._seen.add(position)
         text = line.content[:MOST_BYTES].decode(errors="replace")
         entry = {"file": position[0], "offset": position[1], "reason": reason, "line": text}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError:
+            if not self._only_count:
+                raise

@@ -5,6 +5,7 @@ end first, and one that is written anew under its old name, even if it has grown
 length, is read from its start.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -87,9 +88,9 @@ class FolderFeed:
 
     @property
     def positions(self) -> dict[str, Any]:
-        """Offset and first bytes of each file, by its name."""
+        """Offset of each file and a checksum of its first bytes, which may name people."""
         return {
-            one.path.name: {"offset": one.offset, "head": one.head.hex()}
+            one.path.name: {"offset": one.offset, "head": len(one.head), "sha256": _hash(one.head)}
             for one in self._files.values()
         }
 
@@ -122,8 +123,9 @@ class FolderFeed:
     def _open(self, path: Path) -> _OpenFile:
         one, known = _OpenFile(path, path.open("rb")), self._resumed.pop(path.name, None)
         if known is not None and one.size >= known["offset"]:
-            one.offset, head = known["offset"], bytes.fromhex(known["head"])
-            if one.read_head().startswith(head):
+            one.offset = known["offset"]
+            head = one.read_head()[: known["head"]]
+            if _hash(head) == known["sha256"]:
                 one.head = head
             else:
                 one.offset = 0
@@ -161,3 +163,7 @@ class FolderFeed:
             one.skips = not is_whole
             one.offset += len(line)
         one.head = one.read_head()
+
+
+def _hash(head: bytes) -> str:
+    return hashlib.sha256(head).hexdigest()

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from refit.progress import log_message, set_up_logging
-from refit.remote import open_store
+from refit.remote import open_store, put_whole
 from serving.counters import Counters
 from serving.feeds.activity import IMPRESSION, NOT_INTERESTED, ActivityEvent
 from serving.feeds.dead_letters import DeadLetters
@@ -139,17 +139,9 @@ class Landing:
         self._put_bytes(name, sink.getvalue().to_pybytes())
 
     def _put_bytes(self, name: str, content: bytes) -> None:
-        """Write a file under another name first; what reads the folder sees it whole or not."""
-        path = f"{self._root}/{name}"
-        folder, _, base = path.rpartition("/")
+        """Write a file; what reads the folder sees it whole or not."""
         try:
-            self._store.makedirs(folder, exist_ok=True)
-            if "file" not in self._store.protocol:
-                self._store.pipe_file(path, content)  # an object appears whole
-                return
-            staging = f"{folder}/.{base}.partial"
-            self._store.pipe_file(staging, content)
-            Path(staging).replace(path)
+            put_whole(self._store, content, f"{self._root}/{name}")
         except OSError as error:
             raise ServiceUnreachable(f"{self.to} cannot be written: {error}") from None
 

@@ -19,6 +19,7 @@ import requests
 from monitoring.store import SqlStore
 from refit.alert import Action
 from refit.errors import ServiceUnreachable
+from refit.log_parts import LogParts
 from refit.registry import Registry
 from serving.client import RecommenderClient
 from tests.cluster.alert_store import TOKEN, review_secret
@@ -339,7 +340,7 @@ def champion_after(registry: Registry, previous: str) -> str:
 def logged(store: ObjectStore) -> int:
     """Number of answers of the simulated days in the prediction log."""
     files, today = store.files(), datetime.now(UTC).date()
-    parts = files.glob(f"{PREDICTIONS.removeprefix('s3://')}/**/*.parquet")
+    parts = LogParts(PREDICTIONS, files, PREDICTIONS.removeprefix("s3://")).find()
     simulated = [part for part in parts if f"date={today}" not in part]
     return int(ds.dataset(simulated, filesystem=files).count_rows()) if simulated else 0
 

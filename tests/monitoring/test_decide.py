@@ -8,6 +8,7 @@ from monitoring.harm import Harm
 from monitoring.roll_back import RollBack
 from monitoring.settings import PolicySettings
 from refit.alert import Action, AlertStatus, Severity
+from refit.errors import UsageError
 from refit.incident import Cause, Incident
 from tests.monitoring.alerts import BRAND, DRIFT, NOW, OK, QUERY, UNMEASURED, alert, series
 
@@ -215,6 +216,11 @@ def test_a_first_champion_is_not_rolled_back():
     assert told.action is Action.ALERT
     assert f"No roll back: {problem}" in told.reasons[-1]
     assert "is not known" in weigh(cause=Cause.MODEL).reasons[-2]
+
+
+def test_what_nothing_carries_out_cannot_be_automatic():
+    with pytest.raises(UsageError, match="roll back is never carried out by itself"):
+        PolicySettings.parse({"automatic": ["refit", "roll back"]})
 
 
 def test_what_is_not_automatic_is_for_a_person():

@@ -9,6 +9,8 @@ from components.deployment.canary import Proportion
 from components.deployment.quality import LiveQuality, count_misses, design_effect
 from components.deployment.settings import RolloutSettings
 from refit.errors import ServiceUnreachable
+from refit.log_keeping import compact
+from refit.log_parts import LogParts
 from refit.prediction import PREDICTION_SCHEMA
 
 START = datetime(2026, 3, 1, 23, 0, tzinfo=UTC)
@@ -146,3 +148,20 @@ def test_few_people_who_answer_much_do_not_shrink_the_interval():
             missed[name] += not p - half <= 0.2 <= p + half
     assert missed["by answer"] / 300 > 0.2
     assert missed["by person"] / 300 < 0.09
+
+
+def test_a_list_in_pages_counts_once(log, events):
+    pages = [{**answer(f"new-{n}-page-2", "new", n), "positions": [10]} for n in range(10)]
+    table = pa.Table.from_pylist(pages, schema=PREDICTION_SCHEMA)
+    pq.write_table(table, log / "date=2026-03-01" / "pages.parquet")
+    assert counted(count(log, events)["new"]) == {"clicks": (9, 10), "purchases": (10, 10)}
+
+
+def test_merged_parts_count_once_and_logs_of_earlier_versions_count(log, events):
+    first = log / "date=2026-03-01" / "a.parquet"
+    pq.write_table(pq.read_table(first).drop_columns(["positions", "sources"]), first)
+    late = pa.Table.from_pylist([answer("old-0", "old", 0)], schema=PREDICTION_SCHEMA)
+    pq.write_table(late, log / "date=2026-03-01" / "b.parquet")
+    before = count(log, events)
+    compact(LogParts.at(log), UNTIL + timedelta(days=2))
+    assert count(log, events) == before

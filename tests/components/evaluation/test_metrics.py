@@ -8,12 +8,10 @@ from components.evaluation.metrics import (
     coverage,
     exposure,
     gini,
-    head_share,
     hit_rate,
     mrr,
     ndcg,
     per_query,
-    repetition,
 )
 
 RANKS = np.array([1, 2, 3, 10, 11, 100, 101], dtype=np.int32)
@@ -72,21 +70,6 @@ def test_gini(exposures, expected):
 def test_gini_of_nothing_is_nan():
     assert np.isnan(gini(np.zeros(3)))
     assert np.isnan(gini(np.empty(0)))
-
-
-def test_the_head_takes_its_share_of_the_places():
-    exposures = np.concatenate([[30.0, 10.0], np.ones(60), np.zeros(138)])
-    assert head_share(exposures) == pytest.approx(0.4)
-    assert head_share(np.array([3.0, 1.0])) == 0.75, "at least one item"
-    assert np.isnan(head_share(np.zeros(3)))
-
-
-def test_repetition_counts_the_later_lists_of_a_user_in_order_of_time():
-    top = np.array([[1, 2], [3, 2], [1, -1], [1, 2]])
-    user, time = np.array([0, 0, 1, 0]), np.array([10, 30, 5, 20])
-    # The lists of user 0 are [1, 2], [1, 2], [3, 2]: three of four places are repeated.
-    assert repetition(top, user, time) == 0.75
-    assert np.isnan(repetition(top[2:], user[2:], time[2:]))
 
 
 def columns(n, **values):

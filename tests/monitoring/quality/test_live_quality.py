@@ -83,6 +83,26 @@ def test_outcomes_that_come_later_are_no_fall(tmp_path, late):
     assert measure(tmp_path, *arrives)["live:click-rate/drop"].state is DriftState.OK
 
 
+def test_how_far_people_read_on_changes_no_rate(tmp_path):
+    """A list in pages is one answer: people who turn pages have not lost interest."""
+    answers, events = live(DAYS)
+    answers = [{**each, "positions": [0, 1]} for each in answers]
+    pages = [
+        {
+            **each,
+            "request_id": f"{each['request_id']}-{page}",
+            "positions": [2 * page],
+        }
+        for each in answers
+        if each["time"] >= MONDAY + 11 * DAY
+        for page in (1, 2, 3)
+    ]
+    plain, paged = measure(tmp_path, answers, events), measure(tmp_path, answers + pages, events)
+    for name in ("live:click-rate/drop", "live:fallback-share/share"):
+        assert paged[name] == plain[name]
+        assert paged[name].state is DriftState.OK
+
+
 def test_that_they_come_later_is_a_result_of_its_own(tmp_path):
     grows = live(DAYS, late=lambda day: 6 if day >= 11 else 0.5)
     delay = measure(tmp_path, *grows)["live:outcome-delay/growth"]
