@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.cluster.shards import NO_TESTS, Shard, default_parallelism, run_shards, shards_of
-from tests.machine import binaries
+from tests.machine import binaries, traefik
 from tests.machine.host import UnsupportedHostError, prepare_host
 from tests.machine.images import CONTAINERFILES, base_image, refit_image
 from tests.machine.kfp import programs
@@ -20,11 +20,14 @@ from tests.machine.postgres import postgres_image
 from tests.machine.seldon import operator_image
 from tests.machine.unpacked import unpack
 
-KUBEFLOW = "kfp"
+KUBEFLOW, GATEWAY = "kfp", "gateway"
 TIERS = {
     "cluster": "tier 1, Kubernetes and Seldon's operator",
     KUBEFLOW: "tier 2, the Kubeflow Pipelines backend and Argo",
+    GATEWAY: "tier 3, a Gateway of the Gateway API by Traefik",
 }
+ARE_BUILT = {KUBEFLOW: programs.are_built, GATEWAY: traefik.is_built}
+"""Of tiers whose programs take minutes to build: whether they are in the cache."""
 NOT_BUILT = "the cache does not contain its programs; make test-cluster builds them"
 
 
@@ -47,15 +50,16 @@ def run_tiers(
         tiers: Keys of ``TIERS``.
         arguments: Further arguments of pytest.
         parallel: Number of clusters that may run at the same time.
-        only_built: Skip tier 2 unless the cache contains its programs.
+        only_built: Skip tiers 2 and 3 unless the cache contains their programs.
 
     Returns:
         1 if a tier failed, otherwise 0. A tier that cannot run on this host is no failure.
     """
     skipped = {}
     try:
-        if only_built and KUBEFLOW in tiers and not programs.are_built():
-            skipped[KUBEFLOW] = NOT_BUILT
+        for tier in ARE_BUILT if only_built else ():
+            if tier in tiers and not ARE_BUILT[tier]():
+                skipped[tier] = NOT_BUILT
         selected = [tier for tier in tiers if tier not in skipped]
         shards = shards_of(selected)
         if shards:
@@ -85,6 +89,8 @@ def build_all(tiers: Sequence[str]) -> None:
         images = [*node_images(), operator_image(), store_image(), postgres_image()]
         if KUBEFLOW in tiers:
             images += backend_images()
+        if GATEWAY in tiers:
+            images.append(traefik.traefik_image())
         ours.result()
     unpack(images)
 
@@ -100,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only-built",
         action="store_true",
-        help="skip tier 2 unless its programs are built already",
+        help="skip tiers 2 and 3 unless their programs are built already",
     )
     parser.add_argument(
         "--parallel",

@@ -1,6 +1,7 @@
 """The recommender on a test cluster, installed from kustomize/, and a steady load on it."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ PREDICTIONS = "s3://refit/predictions"
 COMPONENTS = ("seldon", "one-node", "model-server-stand-in")
 WITH_MAIN_IMAGE = ("Deployment", "PersistentVolumeClaim")
 """Kinds of the objects that need the main image: review page, rollout, claims of steps."""
+OF_RECOMMENDER = ("Deployment/recommender", "CronJob/landing")
+SMALL = {"cpu": "100m", "memory": "384Mi"}
+"""Resource requests with which several recommenders fit on a node of two processors."""
 
 
 def refit_manifests(
@@ -33,12 +37,28 @@ def refit_manifests(
         components: Further components.
         patches: Patches of the kustomization.
     """
+    names = (*COMPONENTS, *components)
+    return build_manifests(cluster, folder, "base", names, patches=patches or [])
+
+
+def build_manifests(
+    cluster: Cluster, folder: Path, resource: str, components: Sequence[str], **more: Any
+) -> list[Manifest]:
+    """Build a folder of kustomize/ with components.
+
+    Args:
+        cluster: The cluster whose kubectl builds them.
+        folder: An empty folder for the kustomization.
+        resource: Such as ``overlays/plain``.
+        components: Their names.
+        more: Further fields of the kustomization, such as ``namespace`` and ``patches``.
+    """
     to_root = "/".join([".."] * len(folder.resolve().parts[1:]))
     source = f"{to_root}{ROOT}/kustomize"
     kustomization = {
-        "resources": [f"{source}/base"],
-        "components": [f"{source}/components/{name}" for name in (*COMPONENTS, *components)],
-        "patches": patches or [],
+        "resources": [f"{source}/{resource}"],
+        "components": [f"{source}/components/{name}" for name in components],
+        **more,
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return list(yaml.safe_load_all(cluster.kubectl("kustomize", folder)))
@@ -47,13 +67,38 @@ def refit_manifests(
 def recommender_manifests(cluster: Cluster, folder: Path) -> list[Manifest]:
     """The same, without the objects that need the main image."""
     manifests = refit_manifests(cluster, folder)
-    return [one for one in manifests if one["kind"] not in WITH_MAIN_IMAGE]
+    return without_main_image(manifests)
 
 
-def install_recommender(cluster: Cluster, store: ObjectStore, manifests: list[Manifest]) -> None:
+def without_main_image(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """What of these manifests does not need the main image."""
+    return [
+        one
+        for one in manifests
+        if one["kind"] not in WITH_MAIN_IMAGE
+        or f"{one['kind']}/{one['metadata']['name']}" in OF_RECOMMENDER
+    ]
+
+
+def patch(kind: str, name: str, values: Mapping[str, Any]) -> Manifest:
+    """A patch of a kustomization that sets values.
+
+    Args:
+        kind: Kind of the objects.
+        name: Regular expression of their names.
+        values: By their paths, such as ``/spec/replicas``.
+    """
+    # "add" also replaces what is there.
+    operations = [{"op": "add", "path": path, "value": value} for path, value in values.items()]
+    return {"target": {"kind": kind, "name": name}, "patch": yaml.safe_dump(operations)}
+
+
+def install_recommender(
+    cluster: Cluster, store: ObjectStore, manifests: list[Manifest], namespace: str = NAMESPACE
+) -> None:
     """Apply the recommender's manifests and the secret that they refer to."""
     cluster.apply([one for one in manifests if one["kind"] == "Namespace"])
-    secret = store_secret(store.key, store.secret, NAMESPACE)
+    secret = store_secret(store.key, store.secret, namespace)
     cluster.apply([secret, *(one for one in manifests if one["kind"] != "Namespace")])
 
 

@@ -40,6 +40,7 @@ SHARDS = (  # the longest first
     Shard("commands", "kfp", (REFIT, f"--ignore={LOOP}")),
     Shard("cluster", "cluster", (MACHINE, REFIT)),
     Shard("backend", "kfp", (MACHINE,)),
+    Shard("gateway", "gateway", (REFIT,)),
 )
 
 

@@ -17,13 +17,13 @@ from tests.machine.commands import CommandError, wait_for
 from tests.machine.kubernetes import Cluster, Manifest, to_list
 from tests.machine.pods import namespace
 from tests.machine.settings import ROOT
+from tests.machine.traefik import apply_gateway_api
 
 pytestmark = pytest.mark.cluster
 
 TESTS = ROOT / "tests" / "kustomize"
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 PROMETHEUS_KINDS = ("servicemonitors", "prometheusrules")
-GATEWAY_API = "sigs.k8s.io/gateway-api"
 ROUTES = ("httproutes", "grpcroutes")
 OF_KSERVE = "InferenceService"
 DRY_RUN = (
@@ -40,13 +40,12 @@ def installed(seldon: Cluster) -> Cluster:
     """A cluster with the CRDs that the overlays use, and our namespace, accounts and roles."""
     modules = GoPrograms(folder=TESTS / "crds")
     prometheus = module_folder(modules, PROMETHEUS_OPERATOR) / "example/prometheus-operator-crd"
-    gateway = module_folder(modules, GATEWAY_API) / "config/crd/standard"
     crds = [prometheus / f"monitoring.coreos.com_{kind}.yaml" for kind in PROMETHEUS_KINDS]
-    crds += [gateway / f"gateway.networking.k8s.io_{kind}.yaml" for kind in ROUTES]
     for crd in crds:
         seldon.apply(crd)
-    for kind in (*PROMETHEUS_KINDS, *ROUTES):
+    for kind in PROMETHEUS_KINDS:
         wait_for(kind, lambda kind=kind: seldon.kubectl("get", kind, "-A", "-o", "name") == "", 30)
+    apply_gateway_api(seldon, *ROUTES)
     seldon.apply([namespace("kubeflow", **{"pod-security.kubernetes.io/enforce": "privileged"})])
     for kinds in (("Namespace", "ServiceAccount"), ("Role", "RoleBinding")):
         seldon.apply([one for one in objects("production") if one["kind"] in kinds])

@@ -62,12 +62,18 @@ class Broker:
     Args:
         folder: Its folder.
         settings: Settings of the broker, beside those that it needs.
+        host: The address of this host that clients connect to.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, object] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self._java, self._jars, self._folder = find_java(), fetch_jars(), folder
-        port, controller = free_port(), free_port()
-        self.address = f"127.0.0.1:{port}"
+        port, controller = free_port(host), free_port()
+        self.address = f"{host}:{port}"
         folder.mkdir(parents=True, exist_ok=True)
         lines = {
             "process.roles": "broker,controller",

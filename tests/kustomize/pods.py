@@ -15,6 +15,8 @@ def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]:
         name = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] in ("Deployment", "StatefulSet"):
             yield name, one["spec"]["template"]["spec"]
+        if one["kind"] == "CronJob":
+            yield name, one["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         for predictor in one["spec"]["predictors"] if one["kind"] == "SeldonDeployment" else ():
             yield f"{name}/{predictor['name']}", predictor["componentSpecs"][0]["spec"]
         if one["kind"] == "InferenceService":

@@ -265,6 +265,32 @@ def test_routes_of_kserve_lead_to_a_service_that_selects_its_pods():
     assert {one["port"] for one in services["refit-main"]["ports"]} == {9000, 9500}
 
 
+def test_routes_of_both_kinds_have_listeners_of_their_own():
+    """The Gateway API has one of two such routes with the same hosts on one listener refused."""
+    parents = [
+        parent
+        for kind in ("HTTPRoute", "GRPCRoute")
+        for route in objects("kserve", kind)
+        for parent in route["spec"]["parentRefs"]
+    ]
+    assert [parent["sectionName"] for parent in parents] == ["http", "grpc"]
+
+
+@pytest.mark.parametrize("overlay", ["production", "plain", "kserve"], indirect=True)
+def test_activity_lands_in_the_bucket_of_the_registry(overlay):
+    """In the image of the recommender, with variables that exist."""
+    pods = dict(pod_specs(objects(overlay)))
+    (landing,) = pods["CronJob/landing"]["containers"]
+    recommenders = [spec for spec in pods.values() if "initContainers" in spec]
+    assert {spec["initContainers"][0]["image"] for spec in recommenders} == {landing["image"]}
+    maps = {one["metadata"]["name"]: one["data"] for one in objects(overlay, "ConfigMap")}
+    keys = [one["valueFrom"]["configMapKeyRef"]["key"] for one in landing["env"]]
+    assert set(keys) <= set(maps["refit-feeds"])
+    assert set(re.findall(r"\$\((\w+)\)", str(landing["args"]))) == set(keys)
+    bucket, _, _ = maps["refit-config"]["REFIT_REGISTRY"].rpartition("/")
+    assert maps["refit-feeds"]["REFIT_ACTIVITY_TABLES"] == f"{bucket}/activity"
+
+
 @pytest.mark.parametrize("name", ["plain", "kserve"])
 def test_nothing_of_seldon_is_in_the_overlays_without_it(name):
     text = (GOLDEN / f"{name}.yaml").read_text("utf-8")

@@ -17,6 +17,8 @@ from tests.machine.seldon import install_seldon
 from tests.machine.settings import CLUSTER_NUMBER, ROOT, NodeSettings
 
 LOGS = ROOT / "build" / "cluster-logs"
+TIERS = ("cluster", "gateway", "kfp")
+"""Markers of the tests that need a cluster."""
 TIMEOUT_SECONDS = 3600
 """Of one test, whose fixtures may have to build everything."""
 
@@ -24,7 +26,7 @@ TIMEOUT_SECONDS = 3600
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """If this host cannot run the selected cluster tests, fail with the reason."""
-    selected = [item for item in items if any(map(item.get_closest_marker, ("cluster", "kfp")))]
+    selected = [item for item in items if any(map(item.get_closest_marker, TIERS))]
     for item in selected:
         item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
     if selected:

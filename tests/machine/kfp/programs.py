@@ -93,7 +93,7 @@ def cached_folder(name: str, inputs: Iterable[Path], fill: Callable[[Path], None
         inputs: The files that the folder's content depends on.
         fill: Fills the empty folder that it is given.
     """
-    folder = _folder_for(name, inputs)
+    folder = folder_for(name, inputs)
     with binaries.locked(folder):
         if not folder.exists():
             with TemporaryDirectory(dir=folder.parent) as staging:
@@ -104,7 +104,8 @@ def cached_folder(name: str, inputs: Iterable[Path], fill: Callable[[Path], None
     return folder
 
 
-def _folder_for(name: str, inputs: Iterable[Path]) -> Path:
+def folder_for(name: str, inputs: Iterable[Path]) -> Path:
+    """The folder that ``cached_folder`` makes; it need not exist."""
     digest = sha256(sys.version.encode())
     for file in inputs:
         digest.update(file.read_bytes())
@@ -131,7 +132,7 @@ def _pipelines_programs() -> tuple[GoPrograms, GoPrograms]:
 
 
 def _argo_programs() -> GoPrograms:
-    replaced = _folder_for(ARGO_SOURCE, ARGO_PINS) / REPLACED_MOD
+    replaced = folder_for(ARGO_SOURCE, ARGO_PINS) / REPLACED_MOD
     packages = tuple(f"{ARGO}/cmd/{name}" for name in ("workflow-controller", "argoexec"))
     return GoPrograms(folder=ARGO_FOLDER, packages=packages, flags=(f"-modfile={replaced}",))
 

@@ -129,6 +129,11 @@ def test_ingestion_reads_what_was_landed_beside_the_history(write, tmp_path):
     assert "occasion" in manifest.context_columns
 
 
+def test_without_a_feed_nothing_is_written(tmp_path):
+    main(["--activity", "", "--to", str(tmp_path / "landed")])
+    assert not (tmp_path / "landed").exists()
+
+
 def test_the_command_ends_with_the_exit_code_of_its_error(write, tmp_path):
     write(event(0))
     main(["--activity", str(tmp_path / "activity"), "--to", str(tmp_path / "landed")])
