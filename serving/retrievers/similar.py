@@ -1,7 +1,7 @@
 """Items similar to an item: those that the same people choose, by the learned part of embeddings.
 
 For a request about items these are the items; otherwise the latest of the person's own. An item
-that is no longer in the index is compared by its content vector.
+of which only the content vector is known is compared by that.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def retrieve(search: Search) -> Found:
 
 def knows(pool: Pool, item_id: str) -> bool:
     """Whether there is a vector of an item to compare with."""
-    return pool.row_of(item_id) is not None or item_id in pool.catalogue.row_of
+    return pool.row_of(item_id) is not None or pool.content_of(item_id) is not None
 
 
 def find_similar(pool: Pool, item_id: str, k: int) -> Found:
@@ -43,10 +43,10 @@ def find_similar(pool: Pool, item_id: str, k: int) -> Found:
         learned = np.zeros(catalogue.size, dtype=np.float32)
         learned[:size] = to_unit(pool.vectors(np.array([row]))[0, :size])
         return pool.search(learned, k)
-    number = catalogue.row_of.get(item_id)
-    if number is None:
+    known = pool.content_of(item_id)
+    if known is None:
         return NOTHING
-    content = to_unit(catalogue.content[number])
+    content = to_unit(known)
     newer = [to_unit(one.content) @ content for one in pool.fresh.listings]
     scores = to_unit(catalogue.content[: catalogue.n_live]) @ content
     return pool.best(scores, np.array(newer, dtype=np.float32), k)
