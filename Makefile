@@ -59,7 +59,7 @@ test-hostile: setup  ## 10,000 hostile requests and 1,000 slow connections again
 bench-serving: setup  ## measure the doors beside an empty Seldon model, REST and gRPC, in one table; takes minutes
 	@$(RUN) -m tests.benchmarks.serving $(ARGS)
 
-test-live: setup  ## what happens reaches the answers, whatever is killed, away or hostile: one table; ARGS="--only latency" for a part; takes an hour and a half
+test-live: setup  ## what happens reaches the answers, whatever is killed, away or hostile: one table; ARGS="--only latency" for a part; takes two hours
 	@$(RUN) -m tests.benchmarks.live $(ARGS)
 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes

@@ -5,7 +5,7 @@
     make test-live ARGS="--only memory --minutes 60"
 
 Each part starts real processes on this machine, with a market whose towers are made at random, and
-prints its figures beside their goals. All of it takes about an hour and a half. The exit code is 1
+prints its figures beside their goals. All of it takes about two hours. The exit code is 1
 if a goal was missed; a part that cannot run here, such as the broker without Java, has missed its.
 """
 
@@ -25,8 +25,9 @@ Part = Callable[[argparse.Namespace, Path], Iterator[Figure]]
 PARTS: dict[str, Part] = {
     "latency": latency.run,
     "swaps": swaps.run,
-    "kills": kills.run,
-    "pair": kills.run_pair,
+    "workers": kills.run_workers,
+    "model-server": kills.run_model_server,
+    "servers": kills.run_pair,
     "landing": landed.run,
     "broker": latency.run_broker,
     "stores": stores.run,

@@ -23,33 +23,48 @@ from tests.benchmarks.live.served import (
 from tests.serving import tiny
 from tests.serving.doors.listening import listener
 
-PART, PAIR = "kill -9, one server", "kill -9, two servers"
-FEW = 0.002
-"""A killed worker takes the requests with it that it had begun: so small a share of all."""
+PAIR = "kill -9, two servers"
 RECOVERED_SECONDS = 60.0
 RECOMMENDER = {"tower_deadline_ms": 1000, "breaker_seconds": 0.5, "poll_seconds": 0.5}
 
 
-def run(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
-    """Kill a worker of the plain door and the model server at once, round after round."""
-    registry = _promote(folder)
-    rng = random.Random(options.seed)
-    towers, workers, victims = [], [], []
-    with Replica(folder / "home", registry, RECOMMENDER) as server, Load([server]) as tally:
-        for number in range(options.kills):
+def run_workers(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Kill the worker processes of the plain door in turn."""
+    rng, took = random.Random(options.seed), []
+    with (
+        Replica(folder / "home", _promote(folder), RECOMMENDER) as server,
+        Load([server]) as tally,
+    ):
+        for _ in range(options.kills):
             time.sleep(rng.uniform(0, 1))
-            one = server.pids(WORKER)[number % 2]
-            kill_process(one)
-            victims.append(one)
+            kill_process(server.pids(WORKER)[0])  # the oldest
+            killed = time.monotonic()
+            wait_until(lambda: server.ready_workers() < server.workers, "the worker's end")
+            wait_until(lambda: server.ready_workers() == server.workers, "another worker")
+            took.append(time.monotonic() - killed)
+    yield from _report("kill -9, worker", tally)
+    yield count("kill -9, worker", "answers without the towers", tally.answers, tally.fallbacks)
+    yield _recovery("kill -9, worker", "replaced, ready", took)
+
+
+def run_model_server(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Kill the model server; when it ends often, ``refit serve`` waits up to half a minute."""
+    part, rng, took = "kill -9, model server", random.Random(options.seed), []
+    with (
+        Replica(folder / "home", _promote(folder), RECOMMENDER) as server,
+        Load([server]) as tally,
+    ):
+        for _ in range(options.kills):
             time.sleep(rng.uniform(0, 1))
-            (model_server,) = server.pids(MODEL_SERVER)
-            kill_process(model_server)
-            workers.append(wait_until(lambda: server.ready_workers() == 2, "a new worker"))
-            towers.append(wait_until(server.has_towers, "towers again"))
-    yield from _report(PART, tally)
-    yield Figure(PART, "meanwhile by popularity", tally.answers, f"{tally.fallbacks:,}")
-    yield _recovery(PART, "worker replaced", workers)
-    yield _recovery(PART, "model server replaced, towers loaded", towers)
+            (towers,) = server.pids(MODEL_SERVER)
+            kill_process(towers)
+            killed = time.monotonic()
+            wait_until(lambda: not server.has_towers(), "popularity")
+            wait_until(server.has_towers, "towers")
+            took.append(time.monotonic() - killed)
+    yield from _report(part, tally)
+    yield Figure(part, "meanwhile by popularity", tally.answers, f"{tally.fallbacks:,}")
+    yield _recovery(part, "started again, towers loaded", took)
 
 
 def run_pair(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:

@@ -61,11 +61,13 @@ def find_slope(minutes: Sequence[float], sizes: Sequence[float]) -> Slope:
     y = np.array([np.median(np.asarray(sizes)[whole == one]) for one in x])
     if len(x) < 3:
         raise ValueError("a slope needs at least 3 minutes after the warm-up")
-    line = stats.linregress(x, y)
-    start = float(line.intercept + line.slope * x[0])
-    margin = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)
+    away = x - x.mean()
+    slope = float(away @ y / (away @ away))
+    line = y.mean() + slope * away
+    error = np.sqrt(np.sum((y - line) ** 2) / (len(x) - 2) / (away @ away))
+    margin = float(stats.t.ppf(0.975, len(x) - 2) * error)
+    start = float(line[0])
     scale = 10 / start
-    slope = float(line.slope)
     return Slope(start, slope * scale, (slope - margin) * scale, (slope + margin) * scale)
 
 

@@ -1,5 +1,8 @@
 """``refit serve`` as a process of its own, and people who ask it all the time."""
 
+import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -96,13 +99,21 @@ class Replica:
 
     def ready_workers(self) -> int:
         """How many workers of the plain door want requests."""
-        url = f"http://127.0.0.1:{self.ports['metrics-port']}/health/ready"
+        try:
+            return int(json.loads(self._probe("/health/ready"))["ready"])
+        except (requests.RequestException, ValueError, KeyError):
+            return 0
+
+    def counted(self, metric: str) -> float:
+        """The sum of a counter over the workers of the plain door."""
+        lines = self._probe("/metrics").splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
+
+    def _probe(self, path: str) -> str:
         with requests.Session() as session:
             session.trust_env = False
-            try:
-                return int(session.get(url, timeout=2.0).json()["ready"])
-            except (requests.RequestException, ValueError, KeyError):
-                return 0
+            port = self.ports["metrics-port"]
+            return session.get(f"http://127.0.0.1:{port}{path}", timeout=5.0).text
 
     def has_towers(self) -> bool:
         """Whether an answer comes from the towers."""
@@ -115,9 +126,6 @@ class Replica:
 
 def kill_process(pid: int) -> None:
     """kill -9 to one process, or to its whole group if it leads one."""
-    import os
-    import signal
-
     if os.getpgid(pid) == pid:
         kill_group(pid)
     else:
@@ -178,7 +186,7 @@ class Asker(threading.Thread):
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._replicas, self._pause, self._tally = replicas, 1 / per_second, tally
-        self._stop = threading.Event()
+        self._done = threading.Event()
         make = RecommenderClient if kind == "rest" else GrpcRecommenderClient
         self._clients = [
             make(one.url if kind == "rest" else one.grpc_address, 30.0) for one in replicas
@@ -186,7 +194,7 @@ class Asker(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self._stop.wait(self._pause):
+        while not self._done.wait(self._pause):
             number += 1
             request = Request(
                 user_id=f"user-{number % tiny.N_USERS}",
@@ -216,7 +224,7 @@ class Asker(threading.Thread):
             return
 
     def stop(self) -> None:
-        self._stop.set()
+        self._done.set()
         self.join(70)
 
 

@@ -19,7 +19,7 @@ WARM_UPS = 5
 
 
 def run(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
-    """Promote two bundles in turn; a swap is over when every asker has seen the new one."""
+    """Promote two bundles in turn; a swap is over when every worker and asker has the new one."""
     bundles = make_bundles(folder)
     registry = folder / "registry"
     for bundle in reversed(bundles):
@@ -30,10 +30,11 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         for number in range(options.swaps):
             bundle = bundles[(number + 1) % 2]
             store.promote(bundle.bundle_id, by="a test", reason=f"turn {number}", force=True)
-            took.append(
-                wait_until(
-                    lambda b=bundle.bundle_id: set(tally.newest.values()) == {b}, f"swap {number}"
-                )
+            new = {bundle.bundle_id}
+            took.append(wait_until(lambda n=new: set(tally.newest.values()) == n, "a swap"))
+            swapped = 2 * (number + 1)
+            wait_until(
+                lambda n=swapped: server.counted("refit_swaps_total") >= n, "both workers' swap"
             )
             if number + 1 == min(WARM_UPS, options.swaps):
                 memory = _measure(server)
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     yield count(PART, "failed at the first try", tally.answers, len(tally.first))
     yield count(PART, "answers without the towers", tally.answers, tally.fallbacks)
     p50, most = np.percentile(took, [50, 100])
-    yield Figure(PART, "promoted to served by all, p50", len(took), f"{p50:.2f} s")
+    yield Figure(PART, "promoted to seen by all, p50", len(took), f"{p50:.2f} s")
     yield at_most(PART, "the same, the longest", len(took), float(most), 30.0)
     swaps = options.swaps - WARM_UPS
     for name, size in grown.items() if swaps > 0 else ():
