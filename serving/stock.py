@@ -345,8 +345,9 @@ class LiveStock:
     def _embed(self, drafts: list[Draft], waiting: Mapping[str, Line]) -> None:
         try:
             embedded = self._call_tower(drafts)
-        except TowerFailure as failure:
-            if failure.reason not in (Fallback.REFUSED, Fallback.BAD_ANSWER):
+        except (TowerFailure, TypeError, ValueError) as failure:
+            its_own = (Fallback.REFUSED, Fallback.BAD_ANSWER)
+            if isinstance(failure, TowerFailure) and failure.reason not in its_own:
                 raise
             # One listing that the tower cannot digest must not hold up the others.
             if len(drafts) == 1:

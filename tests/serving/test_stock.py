@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from serving.listings import tower_inputs
 from serving.processes import free_port
 from tests.serving import tiny
 from tests.serving.tiny import EARLIER, LATER, LIVE, MUCH_LATER, NEW, NOW, every_item, gone, ids
@@ -314,6 +315,19 @@ def test_one_line_that_nobody_can_digest_holds_up_no_other(serve, feed, until):
     assert recommender.counters.total("refit_stock_dead_letters") == 3
     feed(gone("new-1") | {"brand": 7, "seller_id": None, "image_embedding": [1]})
     until(lambda: set(every_item(recommender)) == LIVE)
+
+
+def test_a_listing_of_which_no_input_can_be_made_holds_up_no_other(serve, feed, until, monkeypatch):
+    def refuse(features, drafts):
+        if any(draft.item_id == "bad" for draft in drafts):
+            raise ValueError("nobody can make this an input")
+        return tower_inputs(features, drafts)
+
+    monkeypatch.setattr("serving.stock.tower_inputs", refuse)
+    recommender = serve()
+    feed(*(NEW | {"item_id": name} for name in ("new-1", "new-2", "bad", "new-3")))
+    until(lambda: set(every_item(recommender)) == LIVE | {"new-1", "new-2", "new-3"})
+    assert recommender.counters.total("refit_stock_dead_letters") == 1
 
 
 def test_what_was_said_before_the_index_does_not_come_back_with_an_edit(serve, feed, until):
