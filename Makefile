@@ -62,7 +62,7 @@ bench-serving: setup  ## measure the doors beside an empty Seldon model, REST an
 bench-size: setup  ## measure one process at a marketplace's size: memory, start, filters, fresh listings; ARGS="--items 200000 --vectors int8"; takes minutes
 	@$(RUN) -m tests.benchmarks.serving.size $(ARGS)
 
-test-live: setup  ## how soon sales, listings and views reach the answers, under load; ARGS="--feed kafka --away 60" with a real broker
+test-live: setup  ## what happens reaches the answers, whatever is killed, away or hostile: one table; ARGS="--only latency" for a part; takes two hours
 	@$(RUN) -m tests.benchmarks.live $(ARGS)
 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes

@@ -70,15 +70,10 @@ def _read_history(
     known = [
         (event, vector)
         for event in catalogue.past_events(request, pool.recent)
-        if (vector := _content_of(pool, event.item_id)) is not None
+        if (vector := pool.content_of(event.item_id)) is not None
     ]
     if not spec.history_within_visit and not pool.reads_running_visit:
         times = np.array([event.event_time.timestamp() for event, _ in known], dtype=np.float64)
         known = known[count_running_visit(times, now, spec.visit_gap_minutes) :]
     vectors = {event.item_id: vector for event, vector in known[: spec.history_length]}
     return list(vectors), list(vectors.values())
-
-
-def _content_of(pool: Pool, item_id: str) -> NDArray[np.float32] | None:
-    row = pool.catalogue.row_of.get(item_id)
-    return pool.fresh.content.get(item_id) if row is None else pool.catalogue.content[row]

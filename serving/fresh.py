@@ -130,14 +130,16 @@ class FreshListings:
             self._row_of[one.number] = row
             self._number_of[one.item_id] = one.number
 
-    def remove(self, item_id: str) -> None:
-        """Take a listing off; nothing happens if it is not on sale."""
+    def remove(self, item_id: str) -> bool:
+        """Take a listing off, and return whether it was on sale."""
         number = self._number_of.get(item_id)
         row = -1 if number is None else self._row_of[number]
         gone = self._gone.first(len(self))
-        if row >= 0 and not gone[row]:
+        was_on_sale = row >= 0 and not gone[row]
+        if was_on_sale:
             gone[row] = True
             self.n_live -= 1
+        return was_on_sale
 
     def compact(self) -> "FreshListings":
         """The same without the rows that are gone, where these are many."""

@@ -22,10 +22,11 @@ from refit.live_features import (
     read_rows,
 )
 from serving.catalogue import Catalogue
-from serving.feeds.stock import ListingState
+from serving.feeds.stock import ENDS, ListingState, StockChange
 
 LARGEST = float(np.finfo(np.float32).max)
 DAY = 86_400.0
+LISTED_AT = "listed_at"
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,35 @@ class ListingReader:
         self._texts = dict.fromkeys(("seller_id", *texts, *spec.item_categorical, *spec.item_text))
         self._tower_columns = (*spec.item_numeric, *spec.item_categorical, *spec.item_text)
         self._vector = spec.item_vector
+        self._known = {*self._numeric, *self._texts, self._vector, LISTED_AT}
         self.has_features = has_live_features(catalogue.bundle.index)
 
-    def pack_vector(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Attributes of a line with the vector as bytes, without a vector that is null.
+    def read(self, change: StockChange) -> dict[str, Any]:
+        """What a line says of columns that the bundle has; a vector as bytes, unless it is null.
+
+        A line that takes a listing off says nothing else.
 
         Raises:
-            ValueError: The vector is malformed.
+            ValueError: A value is of the wrong type, or nobody could tell whose listing it is.
         """
-        packed = dict(attributes)
-        if self._vector and self._vector in packed:
-            value = packed.pop(self._vector)
+        if change.change in ENDS:
+            return {}
+        told = {name: value for name, value in change.attributes.items() if name in self._known}
+        if self._vector in told:
+            value = told.pop(self._vector)
             if value is not None:
                 size = self._catalogue.features.vector_size
-                packed[self._vector] = _vector(value, size, self._vector).tobytes()
-        return packed
+                told[self._vector] = _vector(value, size, self._vector).tobytes()
+        for name in self._numeric.keys() & told.keys():
+            if not _is_number(told[name]):
+                raise ValueError(f"{name} must be a finite number")
+        for name in self._texts.keys() & told.keys():
+            if not _is_text(told[name]):
+                raise ValueError(f"{name} must be text")
+        needs_seller = change.change == "listed" or "seller_id" in told
+        if needs_seller and self._catalogue.sellers is not None and not told.get("seller_id"):
+            raise ValueError("seller_id: missing; nobody must be shown their own listing")
+        return told
 
     def draft(self, states: Mapping[str, ListingState]) -> dict[str, Draft | ValueError]:
         """What is to be embedded of each listing, or why it cannot be."""
@@ -111,7 +126,6 @@ class ListingReader:
             raise ValueError("the listing is not known; send a `listed` line with all of it")
         attributes = told if is_whole else {**(stored.attributes or {}), **told}
         vector = attributes.pop(self._vector, None) if self._vector else None
-        self._check(attributes, needs_seller=is_whole)
         columns: dict[str, Any] = {name: attributes.get(name) for name in self._tower_columns}
         columns["item_id"] = item_id
         if self._vector:
@@ -119,18 +133,8 @@ class ListingReader:
         size = self._catalogue.features.popularity_size
         unmet = np.zeros(size, dtype=np.float32)
         popularity = unmet if stored.popularity is None else stored.popularity
-        age = self._age_days(told.get("listed_at"), state, stored)
+        age = self._age_days(told.get(LISTED_AT), state, stored)
         return Draft(item_id, attributes, columns, age, popularity, stored.row)
-
-    def _check(self, attributes: Mapping[str, Any], needs_seller: bool) -> None:
-        for name in self._numeric:
-            if not _is_number(attributes.get(name)):
-                raise ValueError(f"{name} must be a finite number")
-        for name in self._texts:
-            if not isinstance(attributes.get(name), str | None):
-                raise ValueError(f"{name} must be text")
-        if needs_seller and self._catalogue.sellers is not None and not attributes.get("seller_id"):
-            raise ValueError("seller_id: missing; nobody must be shown their own listing")
 
     def _find_vector(self, told: bytes | None, stored: _Stored) -> NDArray[np.float32]:
         if told is not None:
@@ -213,3 +217,16 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= LARGEST
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is null, or text that can be written: JSON may hold half characters."""
+    if value is None:
+        return True
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

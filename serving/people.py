@@ -45,11 +45,14 @@ class _Person:
             return _keep_first(self.hidden, item_id, at)
         news = kind is EventType.PURCHASE and _keep_first(self.bought, item_id, at)
         code, place = KINDS.index(kind.value), bisect_right(self.times, at)
-        before = place - 1
-        while before >= 0 and self.times[before] == at:
-            if self.item_ids[before] == item_id and self.kinds[before] == code:
+        # Events of one time are in the order of their items, so that all processes agree.
+        while place and self.times[place - 1] == at:
+            before = self.item_ids[place - 1], self.kinds[place - 1]
+            if before == (item_id, code):
                 return news
-            before -= 1
+            if before < (item_id, code):
+                break
+            place -= 1
         self.times.insert(place, at)
         self.kinds.insert(place, code)
         self.item_ids.insert(place, item_id)
@@ -75,7 +78,7 @@ def _keep_first(times: dict[str, float], item_id: str, at: float) -> bool:
         return False
     times[item_id] = at
     if len(times) > MOST_LISTED:
-        del times[next(iter(times))]
+        del times[min(times, key=lambda one: (times[one], one))]
     return True
 
 

@@ -98,6 +98,11 @@ class Pool:
         n = self.catalogue.n_live
         return self.catalogue.item_ids[row] if row < n else self.fresh.listings[row - n].item_id
 
+    def content_of(self, item_id: str) -> NDArray[np.float32] | None:
+        """The content vector that stands for an item in histories; None where there is none."""
+        row = self.catalogue.row_of.get(item_id)
+        return self.fresh.content.get(item_id) if row is None else self.catalogue.content[row]
+
     def row_of(self, item_id: str) -> int | None:
         """The row of an item, also of one that may not be shown; None if the pool has none."""
         row = self.fresh_row_of(item_id)
@@ -107,11 +112,14 @@ class Pool:
         return row if row is not None and row < self.catalogue.n_live else None
 
     def fresh_row_of(self, item_id: str) -> int | None:
-        """The row of a listing that is newer than the bundle; None if it is none."""
+        """The row of a listing on sale that is newer than the bundle; None if it is none."""
         number = self.fresh.number_of.get(item_id)
         if number is None:
             return None
-        return self.catalogue.n_live + int(self.fresh.positions(np.array([number]))[0])
+        position = int(self.fresh.positions(np.array([number]))[0])
+        if position < 0 or self.fresh.gone[position]:
+            return None  # it came later, or is left out of the next layout
+        return self.catalogue.n_live + position
 
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
         """[C, D] embeddings."""

@@ -455,9 +455,10 @@ class Recommender:
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
         settings, late_hours = self.settings, self.settings.feeds.late_hours
+        ended = settings.feeds.ended_listings
         address = settings.feeds.stock
         lines = self._open_feed(catalogue, address, StockChange, self._stock_letters)
-        stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours)
+        stock = LiveStock(catalogue, lines, self._towers, self.counters, late_hours, ended)
         address = settings.feeds.activity
         events = self._open_feed(catalogue, address, ActivityEvent, self._activity_letters)
         people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)

@@ -3,9 +3,17 @@
 What the stock is follows from the lines alone, in whatever order they come; see
 ``serving.feeds.stock``. Before the bundle's time only what takes a listing off counts, for
 ``feeds.late_hours``: the data may have learned of a sale too late, but they know what is listed.
+
+**What is kept.** Of what is on sale, and of what the bundle has as live, everything. A newer
+listing that has ended is kept as well: it may be listed again, its lines may come late, and people
+have seen it. So are lines about listings that nobody listed. Of these two kinds the
+``feeds.ended_listings`` that were heard of last are kept, so that memory is bounded. A late line
+could then put on sale again what was sold and forgotten. So a line from before the end of any that
+was forgotten is set aside, unless its listing is known.
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,8 +26,8 @@ from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.feeds.feed import Line
 from serving.feeds.lines import FeedReader
-from serving.feeds.settings import LATE_HOURS
-from serving.feeds.stock import ListingState, StockChange
+from serving.feeds.settings import ENDED_LISTINGS, LATE_HOURS
+from serving.feeds.stock import ENDS, ListingState, StockChange
 from serving.fresh import FreshListings, Listing
 from serving.listings import Draft, ListingReader, tower_inputs
 from serving.towers import Fallback, TowerClient, TowerFailure, TowerNames, checked_vectors
@@ -36,7 +44,7 @@ class LiveStock:
         reader: The stock feed; None where there is none.
         towers: Embeds listings.
         counters: Counts.
-        late_hours: See ``LiveFeedSettings``.
+        late_hours, ended_listings: See ``LiveFeedSettings``.
 
     Attributes:
         gone: [N] which of the bundle's live items are not on sale any more as the bundle knows
@@ -52,6 +60,7 @@ class LiveStock:
         towers: TowerClient,
         counters: Counters,
         late_hours: float = LATE_HOURS,
+        ended_listings: int = ENDED_LISTINGS,
     ) -> None:
         self._catalogue, self.reader, self._towers = catalogue, reader, towers
         self._counters = counters
@@ -64,6 +73,10 @@ class LiveStock:
         self._listings = FreshListings(catalogue)
         self._content: dict[str, NDArray[np.float32]] = {}
         self._numbers: dict[str, int] = {}
+        self._next_number = catalogue.n_numbers
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._most_ended = ended_listings
+        self._forgotten_until = -1.0
         self._counted = (0, 0)
         self._is_closed = False
         self._lock = threading.Lock()
@@ -116,31 +129,63 @@ class LiveStock:
                 self.reader.feed.close()
 
     def _apply(self, change: StockChange, line: Line) -> None:
-        if change.at.timestamp() < self._since:
+        at, item_id = change.at.timestamp(), change.item_id
+        if at < self._since:
             return
-        attributes = self._listing_reader.pack_vector(change.attributes)
-        state = self._states.setdefault(change.item_id, ListingState())
-        if state.add(change, attributes, self._catalogue.features.spec.item_vector):
-            self._settle(change.item_id, state, line)
+        attributes = self._listing_reader.read(change)
+        state, row = self._states.get(item_id), self._live_row(item_id)
+        if state is None:
+            if row is None and at <= self._forgotten_until:
+                if change.change in ENDS:
+                    return
+                raise ValueError("from before the end of listings that were forgotten")
+            state = self._states[item_id] = ListingState()
+        if row is not None and at < self._as_of:
+            news = state.mark(change)  # how it looked then, the bundle knows
+        else:
+            news = state.add(change, attributes, self._catalogue.features.spec.item_vector)
+        if news:
+            self._settle(item_id, state, line)
+            self._bound(item_id, state)
 
     def _settle(self, item_id: str, state: ListingState, line: Line) -> None:
         """Make the stock agree with what is known of one listing."""
         row = self._live_row(item_id)
-        if state.on_sale is False:
-            self._remove(item_id)
-        elif row is None:
-            # One that was changed but never listed is not on sale as far as anybody knows.
-            if state.on_sale and state.on_sale_at >= self._as_of:
-                self._waiting[item_id] = line
-        elif state.edited_at >= self._as_of:
+        if not self._is_on_sale(item_id, state):
+            self._remove(item_id, state, line)
+        elif row is None or state.edited_at >= self._as_of:
             self._waiting[item_id] = line
         elif self.gone is not None:
             self.gone[row] = False
 
-    def _remove(self, item_id: str) -> None:
+    def _is_on_sale(self, item_id: str, state: ListingState) -> bool:
+        """Whether a listing is on sale; one that is newer than the bundle has to be listed."""
+        if self._live_row(item_id) is not None:
+            return state.on_sale is not False
+        return bool(state.on_sale) and state.on_sale_at >= self._as_of
+
+    def _remove(self, item_id: str, state: ListingState, line: Line) -> None:
         self._hide(item_id)
-        self._waiting.pop(item_id, None)
-        self._listings.remove(item_id)
+        is_known = self._listings.remove(item_id)
+        if item_id in self._catalogue.row_of:
+            self._waiting.pop(item_id, None)
+        elif state.whole_at >= 0 and (item_id in self._waiting or not is_known):
+            self._waiting[item_id] = line  # people may have seen it: histories need its content
+
+    def _bound(self, item_id: str, state: ListingState) -> None:
+        """Forget the oldest of what is neither on sale nor live in the bundle, past the bound."""
+        self._ended.pop(item_id, None)
+        if self._live_row(item_id) is not None or self._is_on_sale(item_id, state):
+            return
+        self._ended[item_id] = None
+        if len(self._ended) > self._most_ended:
+            oldest, _ = self._ended.popitem(last=False)
+            forgotten = self._states.pop(oldest)
+            for known in (self._waiting, self._content, self._numbers):
+                known.pop(oldest, None)
+            if forgotten.on_sale is False:
+                self._forgotten_until = max(self._forgotten_until, forgotten.on_sale_at)
+            self._counters.add("refit_stock_forgotten_listings")
 
     def _hide(self, item_id: str) -> None:
         row = self._live_row(item_id)
@@ -158,7 +203,10 @@ class LiveStock:
         known = self._catalogue.number_of(item_id)
         if known is not None:
             return known
-        return self._numbers.setdefault(item_id, self._catalogue.n_numbers + len(self._numbers))
+        if item_id not in self._numbers:
+            self._numbers[item_id] = self._next_number
+            self._next_number += 1
+        return self._numbers[item_id]
 
     def _draft(self, waiting: Mapping[str, Line]) -> list[Draft]:
         """What the item tower has to embed; what it need not, or cannot, waits no longer."""
@@ -180,8 +228,9 @@ class LiveStock:
     def _embed(self, drafts: list[Draft], waiting: Mapping[str, Line]) -> None:
         try:
             embedded = self._call_tower(drafts)
-        except TowerFailure as failure:
-            if failure.reason not in (Fallback.REFUSED, Fallback.BAD_ANSWER):
+        except (TowerFailure, TypeError, ValueError) as failure:
+            its_own = (Fallback.REFUSED, Fallback.BAD_ANSWER)
+            if isinstance(failure, TowerFailure) and failure.reason not in its_own:
                 raise
             # One listing that the tower cannot digest must not hold up the others.
             if len(drafts) == 1:
@@ -204,16 +253,21 @@ class LiveStock:
 
     def _list(self, embedded: list["_Embedded"], waiting: Mapping[str, Line]) -> None:
         """Put listings on sale, unless something else was said of them meanwhile."""
-        current = [one for one in embedded if self._waits(one.draft.item_id, waiting)]
-        for one in current:
+        listed = []
+        for one in embedded:
             item_id = one.draft.item_id
+            if not self._waits(item_id, waiting):
+                continue
             self._content[item_id] = one.content
             del self._waiting[item_id]
-            # A changed listing is hidden in the bundle first: it may be missed, never shown twice.
-            self._hide(item_id)
-        if current:
+            if self._is_on_sale(item_id, self._states[item_id]):
+                # A changed listing is hidden in the bundle first: it may be missed, never shown
+                # twice.
+                self._hide(item_id)
+                listed.append(one)
+        if listed:
             self._listings = self._listings.compact()
-            self._listings.add([self._listing(one) for one in current])
+            self._listings.add([self._listing(one) for one in listed])
             self.fresh = self._listings.view(self._content)
             self._count()
 
@@ -225,7 +279,7 @@ class LiveStock:
     def _refuse(self, item_id: str, waiting: Mapping[str, Line], reason: str) -> None:
         if self._waits(item_id, waiting):
             del self._waiting[item_id]
-            if self.reader is not None:
+            if self.reader is not None and self._is_on_sale(item_id, self._states[item_id]):
                 self.reader.dead_letters.keep(waiting[item_id], reason)
 
     def _waits(self, item_id: str, waiting: Mapping[str, Line]) -> bool:

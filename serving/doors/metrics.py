@@ -5,6 +5,7 @@ dashboards fit both doors.
 """
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from serving.counters import Counters
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The folder through which the processes share their metrics; set before they start."""
+_files = threading.Lock()
+"""Held while the files are read or replaced, so that nothing is counted twice."""
 BUCKETS = tuple(float(f"{0.001 * 30000 ** (n / 49):.6g}") for n in range(50))
 """Seconds, from 1 ms to 30 s."""
 
@@ -66,10 +69,27 @@ def render() -> tuple[bytes, str]:
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=os.environ[FOLDER_VARIABLE])
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    with _files:
+        return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 def forget(pid: int, folder: Path) -> None:
-    """Forget the gauges of a process that has ended; its counts stay."""
-    for file in folder.glob(f"gauge_live*_{pid}.db"):
-        file.unlink(missing_ok=True)
+    """Forget a process that has ended, but for its counts.
+
+    They are added to those of all that ended before, so that neither files nor the time that it
+    takes to read them grow with the number of processes that came and went.
+    """
+    from prometheus_client.mmap_dict import MmapedDict
+
+    with _files:
+        for file in folder.glob(f"gauge_live*_{pid}.db"):
+            file.unlink(missing_ok=True)
+        for kind in ("counter", "histogram"):
+            file = folder / f"{kind}_{pid}.db"
+            if not file.exists():
+                continue
+            ended = MmapedDict(str(folder / f"{kind}_ended.db"))
+            for key, value, time, _ in MmapedDict.read_all_values_from_file(str(file)):
+                ended.write_value(key, ended.read_value(key)[0] + value, time)
+            ended.close()
+            file.unlink()

@@ -14,8 +14,9 @@ rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_i
 ``refit_log_rows``, ``refit_log_dropped`` (by ``reason``), ``refit_log_failures``,
 ``refit_log_upload_failures``, ``refit_log_waiting_parts``, ``refit_log_staging_share``,
 ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_dead_letters``,
-``refit_stock_embedding_failures`` (by ``reason``), ``refit_activity_people``,
-``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by ``feed``:
+``refit_stock_embedding_failures`` (by ``reason``), ``refit_stock_forgotten_listings``,
+``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by
+``feed``:
 ``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
 ``refit_feed_answers``, ``refit_feed_gaps``. They are passed to Seldon with answers and health
 checks, at most once a second.

@@ -147,10 +147,8 @@ class FeedReader[T: FeedLine]:
         for parsed, line in self._parse():
             try:
                 use(parsed, line)
-            except ValueError as error:
-                self.dead_letters.keep(line, str(error))
             except Exception as error:  # one line must not hold up all that follow
-                self.dead_letters.keep(line, f"{type(error).__name__}: {error}")
+                self.dead_letters.keep(line, _reason(error))
             else:
                 self.lag.newest = max(self.lag.newest or parsed.time, parsed.time)
 
@@ -159,7 +157,11 @@ class FeedReader[T: FeedLine]:
             latest = None if self.ahead is None else datetime.now(UTC) + self.ahead
             try:
                 parsed = parse_line(self.kind, line, latest)
-            except ValueError as error:
-                self.dead_letters.keep(line, str(error))
+            except Exception as error:  # as above
+                self.dead_letters.keep(line, _reason(error))
             else:
                 yield parsed, line
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

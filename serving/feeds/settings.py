@@ -7,6 +7,7 @@ from pydantic import Field
 from refit.settings import Settings
 
 LATE_HOURS = 24.0
+ENDED_LISTINGS = 100_000
 
 
 class LiveFeedSettings(Settings):
@@ -25,6 +26,9 @@ class LiveFeedSettings(Settings):
             ``allow_replay`` there is no now, and no such check.
         late_hours: How long before the bundle's time the feeds count: a sale of which the data
             learned too late takes the listing off all the same.
+        ended_listings: So many listings that are newer than the bundle and have ended are
+            remembered, those that ended last; each takes 1 to 2 kB. Lines from before the end of
+            one that was forgotten are set aside, unless their listing is known.
         unready_seconds: A feed that answers but was not read to its end for so long makes the
             server unready; so does one that was never read to its end. One that has gone away
             afterwards does not, since no other server would know more.
@@ -37,6 +41,7 @@ class LiveFeedSettings(Settings):
     listing_seconds: float = Field(0.5, gt=0)
     ahead_seconds: float = Field(300.0, ge=0)
     late_hours: float = Field(LATE_HOURS, ge=0)
+    ended_listings: int = Field(ENDED_LISTINGS, ge=1)
     unready_seconds: float = Field(60.0, gt=0)
 
 

@@ -63,8 +63,9 @@ class ListingState:
     """What the feed says of one listing: of each field the value of the latest line.
 
     Lines may come in any order and any number of times; the result is the same. Of two lines of one
-    time the one that takes the listing off counts; of two values, the one that is read later. A
-    vector is kept as the bytes of its float32 numbers.
+    time the one that takes the listing off counts; of two values of one time the one whose text is
+    greater, a rule that needs no order of arrival, so that all processes agree. A vector is kept as
+    the bytes of its float32 numbers.
 
     Attributes:
         on_sale: None: no line says.
@@ -88,13 +89,23 @@ class ListingState:
             attributes: Its attributes, to be stored as they are.
             kept: The attribute that a later ``listed`` without it does not end.
         """
-        at, news = change.at.timestamp(), False
+        news = self.mark(change)
+        return news if change.change in ENDS else self._tell(change, attributes, kept) or news
+
+    def mark(self, change: StockChange) -> bool:
+        """Add only whether the listing is on sale; return whether that is news."""
+        at = change.at.timestamp()
         if change.change in ENDS:
             if at > self.on_sale_at or (at == self.on_sale_at and self.on_sale):
-                self.on_sale, self.on_sale_at, news = False, at, True
-            return news
-        if change.change in BEGINS and at > self.on_sale_at:
-            self.on_sale, self.on_sale_at, news = True, at, True
+                self.on_sale, self.on_sale_at = False, at
+                return True
+        elif change.change in BEGINS and at > self.on_sale_at:
+            self.on_sale, self.on_sale_at = True, at
+            return True
+        return False
+
+    def _tell(self, change: StockChange, attributes: Mapping[str, Any], kept: str | None) -> bool:
+        at, news = change.at.timestamp(), False
         if change.change == "listed" and at > self.whole_at:
             self.whole_at, news = at, True
             self.fields = {
@@ -102,9 +113,9 @@ class ListingState:
             }
         for name, value in attributes.items():
             since = -1.0 if name == kept else self.whole_at
-            if at >= (self.fields[name][0] if name in self.fields else since):
-                news |= self.fields.get(name) != (at, value)
-                self.fields[name] = at, value
+            known = self.fields.get(name)
+            if at >= since and (known is None or (at, repr(value)) > (known[0], repr(known[1]))):
+                self.fields[name], news = (at, value), True
         return news
 
     @property
@@ -114,5 +125,5 @@ class ListingState:
 
     @property
     def edited_at(self) -> float:
-        """The time of the latest value, in Unix seconds; -1 without one."""
-        return max((at for at, _ in self.fields.values()), default=-1.0)
+        """When the listing was last described, in Unix seconds; -1 if it was not."""
+        return max([self.whole_at, *(at for at, _ in self.fields.values())])

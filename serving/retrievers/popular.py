@@ -7,12 +7,17 @@ from serving.retrieval import Search
 
 
 def retrieve(search: Search) -> Found:
-    """Rank by popularity in the context, then overall; nobody has met the newer listings yet.
+    """Rank by popularity in the context, then overall.
+
+    A listing that was edited keeps its popularity; nobody has met the newer ones yet.
 
     A request for an answer that is not personalised is answered by overall popularity: what a
     context says, such as an age, may be about the person.
     """
     catalogue, request = search.catalogue, search.request
     context = catalogue.popularity_context(request.context) if request.personalised else []
-    unknown = np.zeros(len(search.pool.fresh), dtype=np.float32)
-    return search.pool.best(catalogue.popularity.scores(context), unknown, search.k)
+    scores, numbers = catalogue.popularity.scores(context), search.pool.fresh.numbers
+    edited = numbers < catalogue.n_live
+    newer = np.zeros(len(numbers), dtype=np.float32)
+    newer[edited] = scores[numbers[edited]]
+    return search.pool.best(scores, newer, search.k)

@@ -1,7 +1,7 @@
 """Items similar to an item: those that the same people choose, by the learned part of embeddings.
 
 For a request about items these are the items; otherwise the latest of the person's own. An item
-that is no longer in the index is compared by its content vector.
+of which only the content vector is known is compared by that.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def retrieve(search: Search) -> Found:
 
 def knows(pool: Pool, item_id: str) -> bool:
     """Whether there is a vector of an item to compare with."""
-    return pool.row_of(item_id) is not None or item_id in pool.catalogue.row_of
+    return pool.row_of(item_id) is not None or pool.content_of(item_id) is not None
 
 
 def find_similar(pool: Pool, item_id: str, k: int) -> Found:
@@ -44,9 +44,9 @@ def find_similar(pool: Pool, item_id: str, k: int) -> Found:
         learned = np.zeros(catalogue.size, dtype=np.float32)
         learned[:size] = to_unit(pool.vectors(np.array([row]))[0, :size])
         return pool.search(learned, k)
-    number = catalogue.row_of.get(item_id)
-    if number is None:
+    known = pool.content_of(item_id)
+    if known is None:
         return NOTHING
-    content = to_unit(catalogue.content[number])
+    content = to_unit(known)
     newer = to_unit(pool.fresh.content_vectors) @ content
     return pool.best(catalogue.likeness(content), newer, k)

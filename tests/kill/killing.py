@@ -48,6 +48,10 @@ class RefitProcess:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         return self.log.read_text("utf-8", errors="replace")
 

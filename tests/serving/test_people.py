@@ -50,6 +50,20 @@ def test_events_are_the_same_in_any_order_and_however_often_they_come(people, bu
         assert (recent.bought, recent.hidden) == (["i8"], ["i9"])
 
 
+def test_events_of_one_time_and_what_is_past_a_bound_do_not_depend_on_order(bundle, monkeypatch):
+    monkeypatch.setattr("serving.people.MOST_LISTED", 2)
+    events = [did("u", f"i{n % 4}", kind) for n, kind in enumerate(("view", "like") * 4)]
+    events += [did("u", f"b{n}", "purchase", at(n)) for n in range(1, 5)]
+    rng, catalogue, found = np.random.default_rng(0), Catalogue(bundle), []
+    for _ in range(20):
+        other = LivePeople(catalogue, None, Counters(), PeopleSettings(events=5))
+        add(other, *(events[i] for i in rng.permutation(len(events))))
+        recent = other.of("u")
+        found.append((list(recent.item_ids), list(recent.types), sorted(recent.bought)))
+    assert all(one == found[0] for one in found)
+    assert found[0][2] == ["b3", "b4"]
+
+
 def test_the_latest_events_of_the_latest_people_are_kept_and_what_is_dropped_is_counted(people):
     add(people, *(did("u", f"i{n}", time=at(n)) for n in range(9)))
     assert people.of("u").item_ids == ["i8", "i7", "i6", "i5"]

@@ -22,6 +22,7 @@ from serving.processes import free_port
 from serving.request import RequestError
 from serving.settings import ServeSettings
 from tests.serving import tiny
+from tests.serving.doors.listening import listener
 from tests.serving.malformed import MALFORMED
 from tests.serving.tiny import NEW, gone, ids
 
@@ -266,21 +267,6 @@ def is_ready(client: RecommenderClient) -> bool:
         return bool(client.status())
     except RefitError:
         return False
-
-
-def listener(port: int) -> int:
-    """The process that listens on a port, and is in no group but its server's."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    lines += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
-    (inode,) = {one[9] for one in lines if one[3] == "0A" and one[1].endswith(f":{port:04X}")}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            held = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
-        except OSError:
-            continue  # it has ended, or is not ours
-        if f"socket:[{inode}]" in held:
-            return int(folder.name)
-    raise AssertionError(f"nobody listens on {port}")
 
 
 def test_a_new_champion_takes_over_without_a_failed_request(

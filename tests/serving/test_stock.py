@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from serving.listings import tower_inputs
 from serving.processes import free_port
 from tests.serving import tiny
 from tests.serving.tiny import EARLIER, LATER, LIVE, MUCH_LATER, NEW, NOW, every_item, gone, ids
@@ -294,7 +295,7 @@ def test_a_listing_that_is_sold_while_it_is_embedded_is_not_shown(serve, feed, u
     def sell(name: str, inputs: dict, timeout: float) -> dict:
         if "item_id" in inputs and not embedded:
             feed(change("new-1", "sold", MUCH_LATER))
-            until(lambda: not recommender.snapshot.stock._waiting)
+            until(lambda: recommender.snapshot.stock._states["new-1"].on_sale is False)
             embedded.append(name)
         return predict(name, inputs, timeout)
 
@@ -303,3 +304,96 @@ def test_a_listing_that_is_sold_while_it_is_embedded_is_not_shown(serve, feed, u
     until(lambda: embedded)
     time.sleep(0.5)
     assert set(every_item(recommender)) == LIVE
+
+
+def test_one_line_that_nobody_can_digest_holds_up_no_other(serve, feed, until):
+    recommender = serve()
+    bad = [NEW | {"item_id": f"bad-{n}", "brand": text} for n, text in enumerate(("\ud800", 7))]
+    feed(*bad, NEW | {"item_id": "bad-2", "price": 10**400}, NEW)
+    until(lambda: "new-1" in every_item(recommender))
+    assert set(every_item(recommender, require={"brand": ["acne"]})) <= LIVE | {"new-1"}
+    assert recommender.counters.total("refit_stock_dead_letters") == 3
+    feed(gone("new-1") | {"brand": 7, "seller_id": None, "image_embedding": [1]})
+    until(lambda: set(every_item(recommender)) == LIVE)
+
+
+def test_a_listing_of_which_no_input_can_be_made_holds_up_no_other(serve, feed, until, monkeypatch):
+    def refuse(features, drafts):
+        if any(draft.item_id == "bad" for draft in drafts):
+            raise ValueError("nobody can make this an input")
+        return tower_inputs(features, drafts)
+
+    monkeypatch.setattr("serving.stock.tower_inputs", refuse)
+    recommender = serve()
+    feed(*(NEW | {"item_id": name} for name in ("new-1", "new-2", "bad", "new-3")))
+    until(lambda: set(every_item(recommender)) == LIVE | {"new-1", "new-2", "new-3"})
+    assert recommender.counters.total("refit_stock_dead_letters") == 1
+
+
+def test_what_was_said_before_the_index_does_not_come_back_with_an_edit(serve, feed, until):
+    recommender = serve()
+    feed(change("item-40", "changed", EARLIER, price=1.0, brand="nobody"))
+    feed(change("item-40", "changed", size="XL"))
+    until(lambda: every_item(recommender, require={"size": ["XL"]}) == ["item-40"])
+    assert not every_item(recommender, require={"brand": ["nobody"]})
+    brand, price = (tiny.ITEMS[name][40].as_py() for name in ("brand", "price"))
+    same = {"size": ["XL"], "brand": [brand], "price": [price]}
+    assert every_item(recommender, require=same) == ["item-40"]
+
+
+def test_an_edit_keeps_the_popularity_of_a_listing(serve, feed, until):
+    recommender = serve()
+    popular = {"personalised": False, "k": 10}
+    before = recommender.recommend(popular)["items"]
+    feed(change("item-50", "changed", price=1.0))
+    until(lambda: every_item(recommender, require={"price": {"max": 1.0}}) == ["item-50"])
+    assert recommender.recommend(popular)["items"] == before
+
+
+def test_histories_have_a_listing_that_has_ended_also_of_a_server_that_never_showed_it(
+    serve, feed, until
+):
+    recommender = serve()
+    feed(NEW | {"brand": "arket"})
+    until(lambda: "new-1" in every_item(recommender))
+    seen = [{"item_id": "new-1", "event_type": "view", "event_time": LATER}]
+
+    def answer(one):
+        return one.recommend({"history": seen, "time": NOW, "k": 500, "exclude": ["new-1"]})
+
+    expected = answer(recommender)["items"]
+    assert expected != recommender.recommend({"time": NOW, "k": 500})["items"]
+    feed(gone("new-1", MUCH_LATER))
+    until(lambda: set(every_item(recommender)) == LIVE)
+    late = serve()
+    until(lambda: answer(late)["items"] == expected)
+    assert answer(recommender)["items"] == expected
+    about = recommender.similar({"item_id": "new-1", "k": 3})
+    assert about["fallback"] is None
+    assert late.similar({"item_id": "new-1", "k": 3})["items"] == about["items"]
+
+
+def test_what_has_ended_is_forgotten_past_a_bound_and_never_shown_again(
+    serve, feed, until, tmp_path
+):
+    def at(minute: int) -> str:
+        return (tiny.AS_OF + timedelta(minutes=minute)).isoformat()
+
+    recommender = serve(feeds={"stock": str(tmp_path / "stock"), "ended_listings": 3})
+    stock = recommender.snapshot.stock
+    feed(*(change(f"unknown-{n}", "changed", at(90), price=1.0) for n in range(50)))
+    for n in range(8):
+        feed(NEW | {"item_id": f"new-{n}", "at": at(10 * n)}, gone(f"new-{n}", at(10 * n + 5)))
+    feed(gone("item-1"), NEW | {"item_id": "last", "at": at(80)})
+    until(lambda: set(every_item(recommender)) == LIVE - {"item-1"} | {"last"})
+    until(lambda: not stock._waiting)
+    kept = {"new-5", "new-6", "new-7", "item-1", "last"}
+    assert set(stock._states) == kept
+    assert set(stock._content) <= kept
+    assert recommender.counters.total("refit_stock_forgotten_listings") == 55
+    late = [NEW | {"item_id": name, "at": at(1)} for name in ("new-0", "new-7", "unknown-1")]
+    feed(*late, gone("new-1", at(1)), change("item-1", "relisted", at(1)))
+    until(lambda: recommender.counters.total("refit_stock_dead_letters") == 2)
+    assert set(every_item(recommender)) == LIVE - {"item-1"} | {"last"}
+    feed(NEW | {"item_id": "new-0", "at": LATEST})
+    until(lambda: set(every_item(recommender)) == LIVE - {"item-1"} | {"last", "new-0"})
