@@ -18,25 +18,23 @@ parts that were not uploaded: the last ``seconds`` or ``rows``, or all since the
 """
 
 import fcntl
-import json
 import queue
 import threading
 import time
 import uuid
-from collections import defaultdict
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refit.files import write_atomically
-from refit.prediction import PREDICTION_SCHEMA
 from refit.progress import log_message
 from serving.counters import Counters
+from serving.journal_lines import read_days, write_lines
+from serving.polled_queue import PolledQueue
 
 JOURNAL_FOLDER = "_journal"
 CLOSE_SECONDS = 10.0
@@ -85,7 +83,7 @@ class PredictionLog:
     ) -> None:
         self._folder, self._rows, self._seconds = folder, rows, seconds
         self._counters = counters
-        self._queue: queue.Queue[Prediction | None] = queue.Queue(capacity)
+        self._queue: PolledQueue[Prediction | None] = PolledQueue(capacity)
         self._journal: _Journal | None = None
         self._behind = False
         (folder / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -222,8 +220,7 @@ class _Journal:
 
     def append(self, predictions: list[Prediction]) -> None:
         """Pass predictions to the operating system; a kill does not lose them afterwards."""
-        lines = (json.dumps(asdict(one), default=_iso) + "\n" for one in predictions)
-        self._file.write("".join(lines))
+        self._file.write(write_lines(predictions))
         self._file.flush()
         self.rows += len(predictions)
 
@@ -257,32 +254,8 @@ def recover(folder: Path) -> int:
 
 
 def _write_part(folder: Path, journal: Path) -> None:
-    days: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in _read_journal(journal):
-        days[f"{row['time']:%Y-%m-%d}"].append(row)
-    for day, rows in days.items():
-        table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
+    for day, table in read_days(journal.read_bytes()).items():
         path = folder / f"date={day}" / f"{journal.stem}.parquet"
         with write_atomically(path) as staging:
             pq.write_table(table, staging, compression="zstd")
     journal.unlink()
-
-
-def _read_journal(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_bytes().split(b"\n"):
-        # A kill may truncate the last line; that answer counts as lost.
-        if line.endswith(b"}"):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            row["time"] = datetime.fromisoformat(row["time"]).astimezone(UTC)
-            rows.append(row)
-    return rows
-
-
-def _iso(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} cannot be written to the prediction log")

@@ -24,7 +24,7 @@ from serving.feeds.lines import FeedReader
 from serving.feeds.settings import LATE_HOURS
 from serving.feeds.stock import ListingState, StockChange
 from serving.listings import Draft, ListingReader, tower_inputs
-from serving.towers import Fallback, TowerClient, TowerFailure, TowerNames, checked_vectors
+from serving.towers import Fallback, ModelServer, TowerFailure, TowerNames, checked_vectors
 
 EMBED_ROWS = 256
 EMBED_SECONDS = 10.0
@@ -162,7 +162,7 @@ class LiveStock:
         self,
         catalogue: Catalogue,
         reader: FeedReader[StockChange] | None,
-        towers: TowerClient,
+        towers: ModelServer,
         counters: Counters,
         late_hours: float = LATE_HOURS,
     ) -> None:

@@ -61,7 +61,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        admission = Admission(door.threads, door.queue, self._recommender.counters)
+        alone = self._settings.recommender.query_tower == "in_process"
+        admission = Admission(door.threads, door.queue, self._recommender.counters, alone)
         intakes = self._open_intakes()
         http = make_server(
             HttpDoor(self._recommender, admission, door, self._readiness, self._tokens, intakes),

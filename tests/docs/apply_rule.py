@@ -33,7 +33,7 @@ from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import AnswerRequest, Stages
 from serving.stock import DeltaIndex, Listing, LiveStock
-from serving.towers import TowerClient
+from serving.towers import NoModelServer, ServedQueryTower
 
 START = datetime(2024, 3, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(days=10)
@@ -148,7 +148,8 @@ def open_snapshot(folder: Path, market: MarketSettings) -> ServingSnapshot:
         checksums={},
     )
     catalogue = Catalogue(Bundle(folder, manifest))
-    stock = LiveStock(catalogue, None, TowerClient("127.0.0.1:1"), Counters())
+    towers = NoModelServer()
+    stock = LiveStock(catalogue, None, towers, Counters())
     numbers = enumerate(NEW.items(), start=catalogue.n_numbers)
     stock.fresh = DeltaIndex(
         catalogue,
@@ -157,7 +158,7 @@ def open_snapshot(folder: Path, market: MarketSettings) -> ServingSnapshot:
             for number, (item, ships_to) in numbers
         ],
     )
-    return ServingSnapshot.of(catalogue, stock)
+    return ServingSnapshot.of(catalogue, stock, ServedQueryTower(towers, "none", 0))
 
 
 def serve(folder: Path, market: MarketSettings) -> dict[str, Any]:
