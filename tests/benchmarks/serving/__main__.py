@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,24 +145,11 @@ def started(folder: Path, items: int) -> Iterator[list[Server]]:
     tiny.promote(folder / "registry", tiny.make_bundle(folder, towers, dimension=dimension))
     with ExitStack() as stack:
         servers = [start_empty(folder, stack), start_idle(folder, stack)]
-        for name in GOALS:
-            door = "plain" if "plain" in name else "seldon"
-            settings = ServeSettings.parse(
-                {
-                    "recommender": {
-                        "registry": str(folder / "registry"),
-                        "log_folder": folder / name.replace(" ", "-"),
-                        "query_tower": "in_process" if "in process" in name else "model_server",
-                        "tower_deadline_ms": 5000,
-                    },
-                    "door": door,
-                    **dict.fromkeys(
-                        ("http_port", "grpc_port", "metrics_port", "model_server_port"), 0
-                    ),
-                }
-            )
-            handle = stack.enter_context(launch(settings))
-            servers.append(as_server(name, handle))
+        # Together: the model servers' imports take most of the time.
+        with ThreadPoolExecutor() as pool:
+            handles = list(pool.map(launch, (settings_of(name, folder) for name in GOALS)))
+        for name, handle in zip(GOALS, handles, strict=True):
+            servers.append(as_server(name, stack.enter_context(handle)))
         yield servers
 
 
@@ -194,6 +182,22 @@ def start_idle(folder: Path, stack: ExitStack) -> Server:
     stack.callback(process.stop)
     process.wait_until(lambda: _answers(http_port), 60)
     return Server(IDLE, http_port, grpc_port, plain_rest, plain_grpc, lambda: (process.pid, None))
+
+
+def settings_of(name: str, folder: Path) -> ServeSettings:
+    ports = ("http_port", "grpc_port", "metrics_port", "model_server_port")
+    return ServeSettings.parse(
+        {
+            "recommender": {
+                "registry": str(folder / "registry"),
+                "log_folder": folder / name.replace(" ", "-"),
+                "query_tower": "in_process" if "in process" in name else "model_server",
+                "tower_deadline_ms": 5000,
+            },
+            "door": "plain" if "plain" in name else "seldon",
+            **dict.fromkeys(ports, 0),
+        }
+    )
 
 
 def as_server(name: str, handle: ServerHandle) -> Server:
