@@ -60,7 +60,7 @@ from serving.towers import (
     ModelServer,
     NoModelServer,
     OwnQueryTower,
-    QueryTower,
+    QueryEmbedder,
     ServedQueryTower,
     TowerClient,
     TowerFailure,
@@ -345,7 +345,7 @@ class Recommender:
             del models[TowerNames.of(bundle.manifest.embedding_version).query]
         return models
 
-    def _find_query_tower(self, catalogue: Catalogue) -> QueryTower:
+    def _find_query_tower(self, catalogue: Catalogue) -> QueryEmbedder:
         """The bundle's query tower, where the settings want it.
 
         Raises:

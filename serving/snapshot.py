@@ -17,7 +17,7 @@ from serving.recent import RecentEvents
 from serving.request import Request
 from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
-from serving.towers import QueryTower, TowerNames
+from serving.towers import QueryEmbedder, TowerNames
 
 WARM_UP_SECONDS = 10.0
 WARM_UP_ID = "refit-warm-up"
@@ -41,7 +41,7 @@ class ServingSnapshot:
 
     catalogue: Catalogue
     stock: LiveStock
-    query_tower: QueryTower
+    query_tower: QueryEmbedder
     names: TowerNames
     people: LivePeople
     reads_running_visit: bool = False
@@ -52,7 +52,7 @@ class ServingSnapshot:
         cls,
         catalogue: Catalogue,
         stock: LiveStock,
-        query_tower: QueryTower,
+        query_tower: QueryEmbedder,
         people: LivePeople | None = None,
         reads_running_visit: bool = False,
         is_replay: bool = False,

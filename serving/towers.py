@@ -287,7 +287,7 @@ class NoModelServer:
         """Do nothing."""
 
 
-class QueryTower(Protocol):
+class QueryEmbedder(Protocol):
     """Embeds queries, wherever it runs."""
 
     def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
@@ -314,7 +314,7 @@ class ServedQueryTower:
     size: int
 
     def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
-        """Ask the model server; see ``QueryTower``."""
+        """Ask the model server; see ``QueryEmbedder``."""
         outputs = self.client.predict(self.name, inputs, timeout)
         return checked_vectors(outputs, "embedding", len(next(iter(inputs.values()))), self.size)
 
@@ -332,7 +332,7 @@ class OwnQueryTower:
     size: int
 
     def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
-        """Run it, however long it takes; see ``QueryTower``."""
+        """Run it, however long it takes; see ``QueryEmbedder``."""
         rows = len(next(iter(inputs.values())))
         try:
             outputs = self.tower.run(inputs)
