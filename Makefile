@@ -116,9 +116,10 @@ check-requirements: setup  ## resolve every requirements file again and compare
 compile: setup  ## renew the compiled pipelines after changing one
 	@$(RUN) -m pipelines.compile
 
-protocol: setup  ## compile the messages of the Open Inference Protocol after changing inference.proto
+protocol: setup  ## compile the messages of gRPC after changing a .proto file
 	@$(UV) run --quiet --no-project --python 3.12 --with grpcio-tools==1.71.2 --with setuptools==80.9.0 \
-		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/doors/protocol/inference.proto
+		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/doors/protocol/inference.proto \
+		serving/model_server_api/tensorflow_serving.proto
 
 lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
 	@$(RUN) tools/lock.py $(ARGS)

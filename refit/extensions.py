@@ -13,12 +13,13 @@ import importlib.util
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from types import TracebackType
 from typing import Any
 
 from refit.errors import RefitError, UsageError
@@ -119,10 +120,9 @@ class ExtensionKind:
         return found
 
 
-@contextmanager
 def naming(
     extension: str, advice: str, passes: Callable[[Exception], bool] = lambda error: False
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Make every error of an extension's code a RefitError that names it.
 
     A RefitError keeps its class; the traceback of any other error is logged.
@@ -132,16 +132,36 @@ def naming(
         advice: What to do about an error in its code, such as ``correct it``.
         passes: Which errors are raised as they are.
     """
-    try:
-        yield
-    except Exception as error:  # whatever the code of others raises
-        if passes(error) or (isinstance(error, RefitError) and str(error).startswith(extension)):
-            raise
-        if isinstance(error, RefitError):
-            raise type(error)(f"{extension}: {error}") from error
-        _log_traceback(error)
+    return _Naming(extension, advice, passes)
+
+
+class _Naming(AbstractContextManager[None]):
+    """A class: requests enter it several times each, and a generator costs thrice as much."""
+
+    __slots__ = ("_advice", "_extension", "_passes")
+
+    def __init__(self, extension: str, advice: str, passes: Callable[[Exception], bool]) -> None:
+        self._extension, self._advice, self._passes = extension, advice, passes
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, Exception) or self._passes(error):
+            return
+        is_ours = isinstance(error, RefitError)
+        if is_ours and str(error).startswith(self._extension):
+            return
+        if is_ours:
+            raise type(error)(f"{self._extension}: {error}") from error
+        _log_traceback(error)  # whatever the code of others raises
         raise RefitError(
-            f"{extension} failed with {type(error).__name__}: {error}; {advice}"
+            f"{self._extension} failed with {type(error).__name__}: {error}; {self._advice}"
         ) from error
 
 

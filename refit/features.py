@@ -312,6 +312,10 @@ def _strings(values: Sequence[Any]) -> NDArray[Any]:
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
+    if isinstance(values, list):
+        known = np.array([np.nan if value is None else value for value in values], np.float64)
+        with np.errstate(over="ignore"):  # infinite, as Arrow has it
+            return known.astype(np.float32)
     return numbers(_arrow(values, pa.float32()))
 
 

@@ -222,12 +222,32 @@ def scan(
     """
     rows = np.arange(len(vectors)) if allowed is None else np.flatnonzero(allowed)
     found = min(k, len(rows))
+    if len(queries) == 1 and found and 4 * len(rows) >= len(vectors):
+        return _scan_whole(queries[0], vectors, found, k, allowed)
     scores, nearest = _nothing(len(queries), k)
     if found:
         candidates = np.ascontiguousarray(vectors if allowed is None else vectors[rows])
         best, order = faiss.knn(queries, candidates, found, metric=faiss.METRIC_INNER_PRODUCT)
         scores[:, :found] = best
         nearest[:, :found] = rows[order]
+    return scores, nearest
+
+
+def _scan_whole(
+    query: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    found: int,
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """As ``scan`` where many rows are allowed: to copy these costs more than to score all."""
+    every = np.asarray(vectors) @ query
+    if allowed is not None:
+        every[~allowed.reshape(-1)] = -np.inf
+    best = np.argpartition(-every, found - 1)[:found]
+    best = best[np.lexsort((best, -every[best]))]
+    scores, nearest = _nothing(1, k)
+    scores[0, :found], nearest[0, :found] = every[best], best
     return scores, nearest
 
 

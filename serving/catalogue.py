@@ -371,9 +371,12 @@ def count_running_visit(times: NDArray[np.float64], now: datetime, gap_minutes: 
         now: The time of the request.
         gap_minutes: A visit ends when its user is idle for longer.
     """
-    idle = -np.diff(times, prepend=now.timestamp())
-    ended = np.flatnonzero(idle > gap_minutes * 60)
-    return int(ended[0]) if len(ended) else len(times)
+    later = now.timestamp()
+    for number, time in enumerate(times.tolist()):
+        if later - time > gap_minutes * 60:
+            return number
+        later = time
+    return len(times)
 
 
 def top(scores: Scores, k: int) -> Rows:

@@ -21,7 +21,7 @@ class Counters:
 
     def add(self, name: str, value: float = 1, **tags: str) -> None:
         """Increment a counter."""
-        key = (name, tuple(sorted(tags.items())))
+        key = (name, tuple(sorted(tags.items())) if tags else ())
         with self._lock:
             self._increments[key] += value
             self._totals[key] += value

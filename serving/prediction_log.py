@@ -28,27 +28,25 @@ Dropped are, each counted in ``refit_log_dropped`` with a reason,
 """
 
 import fcntl
-import json
 import os
 import queue
 import threading
 import time
 import uuid
-from collections import defaultdict
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refit.files import write_atomically
-from refit.prediction import PREDICTION_SCHEMA
 from refit.progress import log_message
 from refit.remote import open_store, put_whole
 from serving.counters import Counters
+from serving.journal_lines import read_days, write_lines
+from serving.polled_queue import PolledQueue
 
 JOURNAL_FOLDER = "_journal"
 CLOSE_SECONDS = 10.0
@@ -105,7 +103,7 @@ class PredictionLog:
     ) -> None:
         self._folder, self._rows, self._seconds = folder, rows, seconds
         self._counters = counters
-        self._queue: queue.Queue[Prediction | None] = queue.Queue(capacity)
+        self._queue: PolledQueue[Prediction | None] = PolledQueue(capacity)
         self._journal: _Journal | None = None
         self._behind = True
         self._closing = threading.Event()
@@ -351,8 +349,7 @@ class _Journal:
         Raises:
             OSError: None of them was written.
         """
-        lines = (json.dumps(asdict(one), default=_iso) + "\n" for one in predictions)
-        content = "".join(lines).encode()
+        content = write_lines(predictions).encode()
         os.ftruncate(self._file.fileno(), self._size)  # of what failed before
         waiting = memoryview(content)
         while waiting:
@@ -393,32 +390,8 @@ def _write_part(folder: Path, path: Path, journal: BinaryIO) -> None:
     """Write a journal as a part; its caller holds the journal's lock."""
     for left in folder.glob(f"date=*/.{path.stem}.parquet.*.partial"):
         left.unlink(missing_ok=True)  # of a writer that was killed
-    days: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     journal.seek(0)
-    for row in _read_journal(journal.read()):
-        days[f"{row['time']:%Y-%m-%d}"].append(row)
-    for day, rows in days.items():
-        table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
+    for day, table in read_days(journal.read()).items():
         with write_atomically(folder / f"date={day}" / f"{path.stem}.parquet") as staging:
             pq.write_table(table, staging, compression="zstd")
     path.unlink(missing_ok=True)
-
-
-def _read_journal(content: bytes) -> list[dict[str, Any]]:
-    rows = []
-    for line in content.split(b"\n"):
-        # A kill may truncate the last line; that answer counts as lost.
-        if line.endswith(b"}"):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            row["time"] = datetime.fromisoformat(row["time"]).astimezone(UTC)
-            rows.append(row)
-    return rows
-
-
-def _iso(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} cannot be written to the prediction log")

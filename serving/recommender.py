@@ -1,6 +1,7 @@
 """The recommender: one request in, one answer out, always from one bundle."""
 
 import json
+import random
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
+from refit.in_process_tower import InProcessTower, has_in_process_tower
 from refit.prediction import HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS
 from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
@@ -52,7 +54,19 @@ from serving.snapshot import ServingSnapshot
 from serving.stage_settings import SIMILAR
 from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
-from serving.towers import Breaker, Fallback, TowerClient, TowerFailure, models_of
+from serving.towers import (
+    Breaker,
+    Fallback,
+    ModelServer,
+    NoModelServer,
+    OwnQueryTower,
+    QueryEmbedder,
+    ServedQueryTower,
+    TowerClient,
+    TowerFailure,
+    TowerNames,
+    models_of,
+)
 
 Answer = dict[str, Any]
 
@@ -110,7 +124,9 @@ class Recommender:
             for name, bucket in settings.experiment.buckets.items()
         }
         self._registry = Registry(settings.registry, settings.cache or DEFAULT_CACHE)
-        self._towers = TowerClient(settings.model_server)
+        self._towers: ModelServer = (
+            TowerClient(settings.model_server) if settings.model_server else NoModelServer()
+        )
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
         self._stock_letters = self._dead_letters("stock")
         self._activity_letters = self._dead_letters("activity")
@@ -237,7 +253,7 @@ class Recommender:
                 reason = HOLDOUT
             else:
                 bucket = find_bucket(settings.experiment, request.user_id)
-        request_id = request.request_id or uuid.uuid4().hex
+        request_id = request.request_id or f"{random.getrandbits(128):032x}"
         stages = self._stages if bucket is None else self._buckets[bucket]
         asked = AnswerRequest(request, request_id, now, first=len(shown))
         return Plan(asked, stages, bucket, reason, shown)
@@ -296,20 +312,56 @@ class Recommender:
         ``ready`` is false where answers would rest on a feed that was not read; see
         ``LiveFeedSettings.unready_seconds``.
         """
-        names = self.snapshot.names
-        try:
-            towers = all(self._towers.is_available(name) for name in (names.query, names.item))
-            state = "available" if towers else "not loaded"
-        except RefitError as error:
-            state = str(error)
         lags, most = self._lags(), self.settings.feeds.unready_seconds
         return {
             "bundle_id": self.snapshot.bundle_id,
-            "towers": state,
+            "towers": self._describe_towers(),
             "live_items": len(self.snapshot.stock),
             "ready": all(lag.is_ready(most) for lag in lags.values()),
             "feeds": {feed: lag.report() for feed, lag in lags.items()},
         }
+
+    def _describe_towers(self) -> str:
+        """``available``, or what is missing; a query tower in process is never missing."""
+        if not self.settings.model_server:
+            return "query tower in process; no model server: newer listings wait"
+        try:
+            wanted = self._served_models(self.snapshot.catalogue.bundle)
+            loaded = all(self._towers.is_available(name) for name in wanted)
+            state = "available" if loaded else "not loaded"
+        except RefitError as error:
+            state = str(error)
+        if state == "available" or not self._is_in_process:
+            return state
+        return f"query tower in process; item tower: {state}"
+
+    @property
+    def _is_in_process(self) -> bool:
+        return self.settings.query_tower == "in_process"
+
+    def _served_models(self, bundle: Bundle) -> dict[str, Path]:
+        """The towers of a bundle that the model server has to serve."""
+        models = models_of(bundle)
+        if self._is_in_process:
+            del models[TowerNames.of(bundle.manifest.embedding_version).query]
+        return models
+
+    def _find_query_tower(self, catalogue: Catalogue) -> QueryEmbedder:
+        """The bundle's query tower, where the settings want it.
+
+        Raises:
+            RefitError: The bundle has none that runs in process.
+        """
+        bundle = catalogue.bundle
+        if not self._is_in_process:
+            name = TowerNames.of(bundle.manifest.embedding_version).query
+            return ServedQueryTower(self._towers, name, catalogue.size)
+        if not has_in_process_tower(bundle.query_tower):
+            raise RefitError(
+                f"query_tower: bundle {bundle.bundle_id} has no query tower that runs in process; "
+                "set query_tower to model_server, or train again with train.in_process_tower"
+            )
+        return OwnQueryTower(InProcessTower(bundle.query_tower), catalogue.size)
 
     def _lags(self) -> dict[str, FeedLag]:
         readers = {"stock": self.snapshot.stock.reader, "activity": self.snapshot.people.reader}
@@ -344,7 +396,7 @@ class Recommender:
         try:
             timeout = self.settings.tower_deadline_ms / 1000
             asked = [(plan.asked.request, plan.asked.now) for plan in plans]
-            vectors = snapshot.embed(self._towers, asked, timeout)
+            vectors = snapshot.embed(asked, timeout)
         except TowerFailure as failure:
             # A tower that refuses one request can still answer others.
             if failure.reason in (Fallback.REFUSED, Fallback.BAD_ANSWER):
@@ -403,8 +455,8 @@ class Recommender:
         try:
             self._load_first_towers(snapshot)
         except ServiceUnreachable as error:
-            # The model server may start later; until then popularity answers.
-            log_message(f"starting without towers: {error}")
+            # It may start later; until then popularity answers, or the query tower in process.
+            log_message(f"starting without the model server's towers: {error}")
         try:
             self._catch_up(snapshot)
         except ServiceUnreachable as error:
@@ -441,7 +493,7 @@ class Recommender:
 
     def _warm_up(self, snapshot: ServingSnapshot) -> None:
         for stages in (self._stages, *self._buckets.values()):
-            snapshot.warm_up(self._towers, stages)
+            snapshot.warm_up(stages)
 
     def _open(self, bundle: Bundle) -> ServingSnapshot:
         try:
@@ -454,6 +506,7 @@ class Recommender:
             stages.check(catalogue)
         for rule in catalogue.rules.names:
             self.counters.add("refit_ineligible_items", 0, rule=rule)
+        query_tower = self._find_query_tower(catalogue)
         settings, late_hours = self.settings, self.settings.feeds.late_hours
         ended = settings.feeds.ended_listings
         address = settings.feeds.stock
@@ -463,7 +516,8 @@ class Recommender:
         events = self._open_feed(catalogue, address, ActivityEvent, self._activity_letters)
         people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)
         always = settings.people.running_visit == "always"
-        return ServingSnapshot.of(catalogue, stock, people, always, settings.allow_replay)
+        replay = settings.allow_replay
+        return ServingSnapshot.of(catalogue, stock, query_tower, people, always, replay)
 
     def _open_feed[T: FeedLine](
         self, catalogue: Catalogue, address: str, kind: type[T], letters: DeadLetters
@@ -497,10 +551,13 @@ class Recommender:
             ServiceUnreachable: The model server does not answer.
             RefitError: The towers cannot be loaded, or do not fit the index.
         """
+        if self._is_in_process:
+            # It needs no model server, whose absence must not hide that a bundle cannot answer.
+            self._warm_up(snapshot)
         self._towers.check()
         models = self._models_of_previous_champion()
         for one in (beside, snapshot):
-            models |= models_of(one.catalogue.bundle) if one else {}
+            models |= self._served_models(one.catalogue.bundle) if one else {}
         self._towers.serve_only(models, self.settings.load_timeout_s)
         try:
             self._warm_up(snapshot)
@@ -515,7 +572,7 @@ class Recommender:
         if promotion is None or promotion.previous is None:
             return {}
         try:
-            models = models_of(self._registry.get(promotion.previous))
+            models = self._served_models(self._registry.get(promotion.previous))
             return models if all(self._towers.is_available(name) for name in models) else {}
         except ServiceUnreachable:
             raise
@@ -542,9 +599,8 @@ class Recommender:
             self._swap(promotion)
         elif self._unload_at is not None and time.monotonic() >= self._unload_at:
             self._unload_at = None
-            self._towers.serve_only(
-                models_of(self.snapshot.catalogue.bundle), self.settings.load_timeout_s
-            )
+            models = self._served_models(self.snapshot.catalogue.bundle)
+            self._towers.serve_only(models, self.settings.load_timeout_s)
         else:
             self._reload_lost_towers()
 
@@ -592,8 +648,10 @@ class Recommender:
             raise ServiceUnreachable(f"the feed of {silent[0]} does not answer")
 
     def _reload_lost_towers(self) -> None:
-        names = self.snapshot.names
-        if not all(self._towers.is_available(name) for name in (names.query, names.item)):
+        if not self.settings.model_server:
+            return
+        wanted = self._served_models(self.snapshot.catalogue.bundle)
+        if not all(self._towers.is_available(name) for name in wanted):
             log_message("the model server no longer has the towers: loading them again")
             self._load_towers(self.snapshot, beside=None)
             self._breaker.succeeded()

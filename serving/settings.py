@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from refit.errors import UsageError
 from refit.setting_values import Places
@@ -26,7 +26,11 @@ class RecommenderSettings(Settings):
     Attributes:
         registry: Registry folder or fsspec URL; its champion is served.
         bundle: Serve this bundle and no other; empty serves the champion and follows it.
-        model_server: ``host:port`` of the gRPC API of TensorFlow Serving or its stand-in.
+        query_tower: Where a query is embedded: on the ``model_server``, or ``in_process``, which is
+            faster and needs a bundle that was trained with ``train.in_process_tower``.
+        model_server: ``host:port`` of the gRPC API of TensorFlow Serving or its stand-in. With the
+            query tower in process it only embeds listings that are newer than the bundle. Where
+            there are none it may be empty: then no model server is needed, and such listings wait.
         towers_wait_s: How long the start waits for a model server that does not answer; after it,
             popularity answers until the towers are loaded.
         log_folder: Folder of the prediction log, or an fsspec URL, whose parts are written to
@@ -46,7 +50,8 @@ class RecommenderSettings(Settings):
         retrieval: Where the candidates of an answer come from.
         slate: Which candidates are shown, and which slots are drawn at random.
         experiment: Buckets of people whose answers differ.
-        tower_deadline_ms: How long an answer waits for the query tower before it falls back.
+        tower_deadline_ms: How long an answer waits for a query tower on the model server before it
+            falls back.
         load_timeout_s: How long the model server may take to load a bundle's towers.
         breaker_failures: Number of consecutive failures after which the breaker opens.
         breaker_seconds: How long the breaker stays open before it lets one request through.
@@ -59,6 +64,7 @@ class RecommenderSettings(Settings):
 
     registry: str
     bundle: str = ""
+    query_tower: Literal["model_server", "in_process"] = "model_server"
     model_server: str = "127.0.0.1:8500"
     towers_wait_s: float = Field(0.0, ge=0)
     log_folder: str = Field(min_length=1)
@@ -90,6 +96,12 @@ class RecommenderSettings(Settings):
         """Read settings; nested ones may be given as JSON, since Seldon's parameters are flat."""
         read = {name: _read_nested(cls, name, value) for name, value in values.items()}
         return super().parse(read, places, source)
+
+    @model_validator(mode="after")
+    def _check_model_server(self) -> Self:
+        if not self.model_server and self.query_tower == "model_server":
+            raise ValueError("model_server: give its address, or set query_tower to in_process")
+        return self
 
     @field_validator("log_folder", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from serving.recent import RecentEvents
 from serving.request import Request
 from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
-from serving.towers import TowerClient, TowerNames
+from serving.towers import QueryEmbedder, TowerNames
 
 WARM_UP_SECONDS = 10.0
 WARM_UP_ID = "refit-warm-up"
@@ -32,6 +32,7 @@ class ServingSnapshot:
     Attributes:
         catalogue: The bundle.
         stock: What is on sale now.
+        query_tower: Embeds queries.
         names: The towers on the model server.
         people: What people did lately.
         reads_running_visit: See ``PeopleSettings.running_visit``.
@@ -40,6 +41,7 @@ class ServingSnapshot:
 
     catalogue: Catalogue
     stock: LiveStock
+    query_tower: QueryEmbedder
     names: TowerNames
     people: LivePeople
     reads_running_visit: bool = False
@@ -50,15 +52,16 @@ class ServingSnapshot:
         cls,
         catalogue: Catalogue,
         stock: LiveStock,
+        query_tower: QueryEmbedder,
         people: LivePeople | None = None,
         reads_running_visit: bool = False,
         is_replay: bool = False,
     ) -> "ServingSnapshot":
-        """Put a catalogue, its stock and its people together."""
+        """Put a catalogue, its stock, its query tower and its people together."""
         names = TowerNames.of(catalogue.bundle.manifest.embedding_version)
         if people is None:
             people = LivePeople(catalogue, None, Counters(), PeopleSettings())
-        return cls(catalogue, stock, names, people, reads_running_visit, is_replay)
+        return cls(catalogue, stock, query_tower, names, people, reads_running_visit, is_replay)
 
     @property
     def bundle_id(self) -> str:
@@ -66,7 +69,7 @@ class ServingSnapshot:
         return self.catalogue.bundle.bundle_id
 
     def embed(
-        self, towers: TowerClient, asked: Sequence[tuple[Request, datetime]], timeout: float
+        self, asked: Sequence[tuple[Request, datetime]], timeout: float
     ) -> NDArray[np.float32]:
         """[B, D] the query tower's vectors for B requests and the times when they are answered.
 
@@ -77,7 +80,7 @@ class ServingSnapshot:
         joined = inputs[0]
         if len(inputs) > 1:
             joined = {name: np.concatenate([one[name] for one in inputs]) for name in joined}
-        return towers.embed(self.names.query, joined, self.catalogue.size, timeout)
+        return self.query_tower.embed(joined, timeout)
 
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
@@ -97,7 +100,7 @@ class ServingSnapshot:
         self.stock.close()
         self.people.close()
 
-    def warm_up(self, towers: TowerClient, stages: Stages) -> None:
+    def warm_up(self, stages: Stages) -> None:
         """Answer one empty request, so that a bundle that cannot is found out beforehand.
 
         Raises:
@@ -105,7 +108,7 @@ class ServingSnapshot:
             RefitError: An eligibility rule or a retriever fails.
         """
         now = datetime.now(UTC)
-        vectors = self.embed(towers, [(WARM_UP, now)], WARM_UP_SECONDS)
+        vectors = self.embed([(WARM_UP, now)], WARM_UP_SECONDS)
         for query in (vectors[0], None):
             pool = self.find_pool(WARM_UP, now)
             stages.answer(pool, AnswerRequest(WARM_UP, WARM_UP_ID, now, query))

@@ -30,7 +30,7 @@ from serving.feeds.settings import ENDED_LISTINGS, LATE_HOURS
 from serving.feeds.stock import ENDS, ListingState, StockChange
 from serving.fresh import FreshListings, Listing
 from serving.listings import Draft, ListingReader, tower_inputs
-from serving.towers import Fallback, TowerClient, TowerFailure, TowerNames, checked_vectors
+from serving.towers import Fallback, ModelServer, TowerFailure, TowerNames, checked_vectors
 
 EMBED_ROWS = 256
 EMBED_SECONDS = 10.0
@@ -57,7 +57,7 @@ class LiveStock:
         self,
         catalogue: Catalogue,
         reader: FeedReader[StockChange] | None,
-        towers: TowerClient,
+        towers: ModelServer,
         counters: Counters,
         late_hours: float = LATE_HOURS,
         ended_listings: int = ENDED_LISTINGS,

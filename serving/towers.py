@@ -1,4 +1,4 @@
-"""The towers, behind the gRPC API of TensorFlow Serving (or of its stand-in)."""
+"""The towers: on a model server with TensorFlow Serving's gRPC API, or in this process."""
 
 import threading
 import time
@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
 from refit.features import Inputs
-from refit.towers import import_tensorflow
+from refit.in_process_tower import InProcessTower
+from serving.model_server_api import tensorflow_serving_pb2 as messages
 
 CHANNEL_OPTIONS = (
     # Reconnect to a dead server every second; gRPC's default back-off grows to two minutes.
@@ -102,6 +104,30 @@ class Breaker:
             self._open_until = self._clock() + self._seconds
 
 
+class ModelServer(Protocol):
+    """What answers for towers outside this process, and loads them."""
+
+    def predict(self, name: str, inputs: Inputs, timeout: float) -> dict[str, NDArray[Any]]:
+        """Run a model's serving signature; see ``TowerClient``."""
+        ...
+
+    def is_available(self, name: str) -> bool:
+        """Whether a model is served now."""
+        ...
+
+    def check(self) -> None:
+        """Check that it answers."""
+        ...
+
+    def serve_only(self, models: Mapping[str, Path], timeout: float) -> None:
+        """Serve exactly these models."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
 class TowerClient:
     """Calls towers and makes the model server load them.
 
@@ -109,18 +135,15 @@ class TowerClient:
     """
 
     def __init__(self, address: str) -> None:
-        import grpc
-
-        import_tensorflow()
-        from tensorflow_serving.apis import (
-            model_service_pb2_grpc,
-            prediction_service_pb2_grpc,
-        )
-
         self.address = address
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._predict = self._method("PredictionService/Predict", messages.PredictResponse)
+        self._get_status = self._method(
+            "ModelService/GetModelStatus", messages.GetModelStatusResponse
+        )
+        self._reload = self._method(
+            "ModelService/HandleReloadConfigRequest", messages.ReloadConfigResponse
+        )
 
     def close(self) -> None:
         """Close the connection."""
@@ -137,20 +160,16 @@ class TowerClient:
         Raises:
             TowerFailure: The server did not answer in time, or refused.
         """
-        import grpc
-        from tensorflow import make_ndarray, make_tensor_proto
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest()
+        request = messages.PredictRequest()
         request.model_spec.name = name
         request.model_spec.signature_name = "serving_default"
         for key, values in inputs.items():
-            request.inputs[key].CopyFrom(make_tensor_proto(values))
+            _pack(values, request.inputs[key])
         try:
-            response = self._prediction.Predict(request, timeout=timeout)
+            response = self._predict(request, timeout=timeout)
         except grpc.RpcError as error:
             raise TowerFailure(_reason(error.code()), f"{name}: {error.details()}") from None
-        return {key: make_ndarray(proto) for key, proto in response.outputs.items()}
+        return {key: _unpack(tensor, key) for key, tensor in response.outputs.items()}
 
     def embed(
         self, name: str, inputs: Inputs, size: int, timeout: float, output: str = "embedding"
@@ -169,18 +188,15 @@ class TowerClient:
         Raises:
             ServiceUnreachable: The server did not answer.
         """
-        import grpc
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        request = get_model_status_pb2.GetModelStatusRequest()
+        request = messages.GetModelStatusRequest()
         request.model_spec.name = name
         try:
-            response = self._model.GetModelStatus(request, timeout=STATUS_SECONDS)
+            response = self._get_status(request, timeout=STATUS_SECONDS)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 return False
             raise self._unreachable(error) from None
-        available = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
+        available = messages.ModelVersionStatus.State.AVAILABLE
         return any(status.state == available for status in response.model_version_status)
 
     def check(self) -> None:
@@ -198,16 +214,13 @@ class TowerClient:
             ServiceUnreachable: The server did not answer in time.
             RefitError: The server could not load a model.
         """
-        import grpc
-        from tensorflow_serving.apis import model_management_pb2
-
-        request = model_management_pb2.ReloadConfigRequest()
+        request = messages.ReloadConfigRequest()
         for name, path in models.items():
             config = request.config.model_config_list.config.add()
             config.name, config.base_path, config.model_platform = name, str(path), "tensorflow"
         deadline = time.monotonic() + timeout
         try:
-            response = self._model.HandleReloadConfigRequest(request, timeout=timeout)
+            response = self._reload(request, timeout=timeout)
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise self._unreachable(error) from None
@@ -218,6 +231,13 @@ class TowerClient:
             if time.monotonic() > deadline:
                 raise ServiceUnreachable(f"{', '.join(models)} not available after {timeout:.0f} s")
             time.sleep(0.1)
+
+    def _method(self, path: str, response: Any) -> Callable[..., Any]:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{path}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response.FromString,
+        )
 
     def _unreachable(self, error: Any) -> ServiceUnreachable:
         return ServiceUnreachable(
@@ -243,9 +263,113 @@ def checked_vectors(
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def _reason(code: Any) -> Fallback:
-    import grpc
+class NoModelServer:
+    """In place of a model server where there is none: the query tower runs in this process.
 
+    Without the item tower, listings that are newer than the bundle wait.
+    """
+
+    def predict(self, name: str, inputs: Inputs, timeout: float) -> dict[str, NDArray[Any]]:
+        """Raise ``TowerFailure``."""
+        raise TowerFailure(Fallback.UNREACHABLE, f"{name}: there is no model server")
+
+    def is_available(self, name: str) -> bool:
+        """Nothing is served."""
+        return False
+
+    def check(self) -> None:
+        """Do nothing: nobody waits for it."""
+
+    def serve_only(self, models: Mapping[str, Path], timeout: float) -> None:
+        """Load nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class QueryEmbedder(Protocol):
+    """Embeds queries, wherever it runs."""
+
+    def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
+        """[B, D] the vectors of B queries; see ``refit.features.query_inputs``.
+
+        Raises:
+            TowerFailure: It gave no usable answer in time.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ServedQueryTower:
+    """A query tower on a model server.
+
+    Attributes:
+        client: Of the model server.
+        name: The tower's name there.
+        size: D.
+    """
+
+    client: ModelServer
+    name: str
+    size: int
+
+    def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
+        """Ask the model server; see ``QueryEmbedder``."""
+        outputs = self.client.predict(self.name, inputs, timeout)
+        return checked_vectors(outputs, "embedding", len(next(iter(inputs.values()))), self.size)
+
+
+@dataclass(frozen=True)
+class OwnQueryTower:
+    """A query tower in this process, which cannot be late.
+
+    Attributes:
+        tower: The tower.
+        size: D.
+    """
+
+    tower: InProcessTower
+    size: int
+
+    def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
+        """Run it, however long it takes; see ``QueryEmbedder``."""
+        rows = len(next(iter(inputs.values())))
+        try:
+            outputs = self.tower.run(inputs)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TowerFailure(Fallback.REFUSED, f"{type(error).__name__}: {error}") from None
+        return checked_vectors(outputs, "embedding", rows, self.size)
+
+
+def _pack(values: NDArray[Any], tensor: Any) -> None:
+    """Fill a tensor with texts or numbers."""
+    for size in values.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    if values.dtype == object:
+        tensor.dtype = messages.DT_STRING
+        tensor.string_val.extend([str(text).encode() for text in values.ravel().tolist()])
+    else:
+        tensor.dtype = messages.DT_FLOAT
+        tensor.tensor_content = np.asarray(values, dtype="<f4").tobytes()
+
+
+def _unpack(tensor: Any, name: str) -> NDArray[np.float32]:
+    """The numbers of a tensor.
+
+    Raises:
+        TowerFailure: It holds something else, or not as many as its shape says.
+    """
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if tensor.tensor_content:
+        values = np.frombuffer(tensor.tensor_content, dtype="<f4")
+    else:
+        values = np.array(tensor.float_val, dtype=np.float32)
+    if tensor.dtype != messages.DT_FLOAT or len(values) != np.prod(shape, dtype=int):
+        raise TowerFailure(Fallback.BAD_ANSWER, f"{name} is no tensor of float32 {shape}")
+    return values.reshape(shape)
+
+
+def _reason(code: Any) -> Fallback:
     return {
         grpc.StatusCode.UNAVAILABLE: Fallback.UNREACHABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED: Fallback.SLOW,

@@ -24,6 +24,7 @@ IMPORTED_LATE = {
             "checkpoint",
             "encoders",
             "export",
+            "in_process",
             "model",
             "recall",
             "recommenders",

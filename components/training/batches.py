@@ -124,8 +124,8 @@ def _encode_examples(encoder: QueryEncoder, spec: FeatureSpec, batch: pa.RecordB
     history = pad_histories(batch, spec.history_length)
     inputs = query_inputs(
         spec,
-        _columns(batch, spec.context_categorical, spec.context_numeric),
-        _columns(batch, spec.user_categorical, spec.user_numeric),
+        read_columns(batch, spec.context_categorical, spec.context_numeric),
+        read_columns(batch, spec.user_categorical, spec.user_numeric),
         np.zeros((n, 0, 0), np.float32),
         np.zeros((n, 0), object),
         history.age_days,
@@ -148,9 +148,10 @@ def _encode_examples(encoder: QueryEncoder, spec: FeatureSpec, batch: pa.RecordB
     }
 
 
-def _columns(
-    batch: pa.RecordBatch, categorical: Sequence[str], numeric: Sequence[str]
+def read_columns(
+    batch: pa.RecordBatch | pa.Table, categorical: Sequence[str], numeric: Sequence[str]
 ) -> dict[str, Any]:
+    """Columns as ``query_inputs`` takes them: texts, "" where missing, and numbers, NaN."""
     return {c: strings(batch[c]) for c in categorical} | {c: numbers(batch[c]) for c in numeric}
 
 

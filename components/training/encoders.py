@@ -14,6 +14,7 @@ from refit.features import FeaturesManifest
 
 Tensors = dict[str, tf.Tensor]
 
+EVENT_CODES = "code_history_event_type"
 BUMP_WIDTH = 0.5
 BUMPS = np.arange(-2.5, 2.51, BUMP_WIDTH, dtype=np.float32)
 """Centres, in standard deviations, of the Gaussian bumps that encode a number, so that the towers
@@ -71,14 +72,20 @@ class ItemEncoder(tf.keras.layers.Layer):
 class QueryEncoder(tf.keras.layers.Layer):
     """Encodes query tower inputs, except the history's content and ages.
 
-    Outputs: gates [B, #popularity_by] (index of the counted value, 0 for others), categories
+    It looks texts up first, which needs TensorFlow's tables, and encodes the codes then, which does
+    not. Outputs: gates [B, #popularity_by] (index of the counted value, 0 for others), categories
     [B, #categorical], numbers [B, 13 #numeric] (standardised value, missing flag and bumps).
     """
 
     def __init__(self, manifest: FeaturesManifest, vocabulary: Vocabulary) -> None:
         super().__init__(name="query_encoder")
         spec = manifest.spec
-        self._gates = {c: _lookup(manifest.popularity_values[c]) for c in spec.popularity_by}
+        self._columns = spec.popularity_by
+        self._gates = {
+            c: _lookup(manifest.popularity_values[c])
+            for c in spec.popularity_by
+            if c not in spec.popularity_bins
+        }
         self._edges = {c: spec.popularity_bins.get(c) for c in spec.popularity_by}
         self._sides = {
             side: (
@@ -92,17 +99,41 @@ class QueryEncoder(tf.keras.layers.Layer):
         }
         self._event_type = _lookup(INTEREST)
 
+    @property
+    def lookups(self) -> dict[str, tuple[str, tf.keras.layers.StringLookup]]:
+        """By name of a code: the input with its text, and the look-up."""
+        gates = {f"gate_{c}": (f"context_{c}", look) for c, look in self._gates.items()}
+        categories = {
+            f"code_{side}_{c}": (f"{side}_{c}", look)
+            for side, (texts, _) in self._sides.items()
+            for c, look in texts.items()
+        }
+        return {**gates, **categories, EVENT_CODES: ("history_event_type", self._event_type)}
+
     def call(self, inputs: Tensors) -> Tensors:
         """Encode a batch."""
-        rows = tf.shape(next(iter(inputs.values())))[0]
-        gates = [self._gate(column, inputs[f"context_{column}"]) for column in self._gates]
+        return self.encode({**inputs, **self.look_up(inputs)})
+
+    def look_up(self, inputs: Tensors) -> Tensors:
+        """Codes, int32 of the shape of their inputs, of the texts that are there."""
+        return {
+            code: tf.cast(look(inputs[name]), tf.int32)
+            for code, (name, look) in self.lookups.items()
+            if name in inputs
+        }
+
+    def encode(self, coded: Tensors) -> Tensors:
+        """Encode a batch whose texts were looked up."""
+        rows = tf.shape(next(iter(coded.values())))[0]
+        gates = [self._gate(column, coded) for column in self._columns]
+        codes = [
+            coded[f"code_{side}_{c}"] for side, (texts, _) in self._sides.items() for c in texts
+        ]
         return {
             "gates": tf.stack(gates, 1) if gates else tf.zeros([rows, 0], tf.int32),
-            "categories": tf.concat(
-                [_categories(c, inputs, side, rows) for side, (c, _) in self._sides.items()], 1
-            ),
+            "categories": tf.stack(codes, 1) if codes else tf.zeros([rows, 0], tf.int32),
             "numbers": tf.concat(
-                [_standardise(n, inputs, side, rows) for side, (_, n) in self._sides.items()], 1
+                [_standardise(n, coded, side, rows) for side, (_, n) in self._sides.items()], 1
             ),
         }
 
@@ -110,11 +141,14 @@ class QueryEncoder(tf.keras.layers.Layer):
         """Index of each event type, int32; 0 is padding."""
         return tf.cast(self._event_type(names), tf.int32)
 
-    def _gate(self, column: str, values: tf.Tensor) -> tf.Tensor:
+    def _gate(self, column: str, coded: Tensors) -> tf.Tensor:
         edges = self._edges[column]
         if edges is None:
-            return tf.cast(self._gates[column](values), tf.int32)
-        bins = tf.searchsorted(tf.constant(edges, tf.float32), values, side="right") + 1
+            return coded[f"gate_{column}"]
+        values = coded[f"context_{column}"]
+        # As tf.searchsorted to the right of equal edges, which LiteRT does not have.
+        reached = values[:, None] >= tf.constant(edges, tf.float32)
+        bins = tf.reduce_sum(tf.cast(reached, tf.int32), 1) + 1
         return tf.where(tf.math.is_nan(values), 0, bins)
 
 

@@ -43,6 +43,8 @@ class TrainSettings(Settings):
         resume: Resume from the checkpoint folder; False removes its checkpoints.
         vocabulary_size: At most this many values of a string column, the most frequent ones.
         text_words, text_buckets: Words used of a text, and the number of their hash buckets.
+        in_process_tower: Export the query tower for the process that answers too, and check that it
+            gives the same vectors there; see ``query_tower`` of the recommender.
         snapshot_cache_mb: Memory of the cache of item snapshots.
     """
 
@@ -74,4 +76,5 @@ class TrainSettings(Settings):
     vocabulary_size: PositiveInt = 10_000
     text_words: PositiveInt = 16
     text_buckets: PositiveInt = 8192
+    in_process_tower: bool = True
     snapshot_cache_mb: PositiveInt = 512

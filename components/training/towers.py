@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.training.encoders import ItemEncoder, QueryEncoder, Tensors
+from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
 from refit.contract import INTEREST
@@ -219,11 +219,16 @@ class QueryTower(tf.keras.layers.Layer):
 
     def call(self, inputs: Tensors) -> tf.Tensor:
         """Embeddings [B, D] of raw inputs."""
-        raw = dict(inputs)
-        history, names = raw.pop("history_content"), raw.pop("history_event_type")
-        age_days = raw.pop("history_age_days")
-        codes = self.encode(raw | {"history_age_days": age_days})
-        return self.embed(codes, history, self.encode.event_types(names), age_days)
+        return self.embed_coded({**inputs, **self.encode.look_up(inputs)})
+
+    def embed_coded(self, coded: Tensors) -> tf.Tensor:
+        """Embeddings [B, D] of inputs whose texts were looked up; see ``QueryEncoder.lookups``."""
+        return self.embed(
+            self.encode.encode(coded),
+            coded["history_content"],
+            coded[EVENT_CODES],
+            coded["history_age_days"],
+        )
 
     def gate_distance(self) -> tf.Tensor:
         """Sum of squared differences of the gates from their initial values; a scalar."""

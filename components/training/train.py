@@ -75,10 +75,10 @@ def train(
 
 
 def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features: Path) -> str:
-    """Fingerprint of everything that determines a training; ``resume`` does not."""
+    """Fingerprint of everything that determines a training; what follows it does not."""
     return fingerprint(
         {
-            "settings": settings.model_dump(mode="json", exclude={"resume"}),
+            "settings": settings.model_dump(mode="json", exclude={"resume", "in_process_tower"}),
             "features": manifest.model_dump(mode="json"),
             "examples": checksum(features / "examples"),
         }
@@ -190,6 +190,23 @@ class _Run:
             model, tuple(epochs_done), len(examples), first, last + timedelta(microseconds=1)
         )
 
+    def export_in_process_tower(self, model: "TwoTowerModel", base: Path) -> None:
+        """Export the query tower for the process that answers, and check it on real queries.
+
+        Raises:
+            RefitError: It cannot be run there, or gives other vectors.
+        """
+        from components.training import in_process
+
+        manifest, size = self.manifest, self.settings.content_size
+        with timed("query tower exported to run in process"):
+            in_process.export_in_process_tower(model.query_tower, manifest, size, base)
+            inputs = in_process.sample_query_inputs(
+                manifest, self._features, self._contents, model.item_tower
+            )
+            gap = in_process.check_in_process_tower(base, inputs)
+        log_message(f"in process, the query tower's vectors differ by {gap:.1e} at most")
+
     def _latest_snapshot(self, split: str) -> int:
         """The newest snapshot of the examples of ``split``; it counts events before them only."""
         import pyarrow.parquet as pq
@@ -298,6 +315,8 @@ def _write_model(
     model = fitted.model
     export_item_tower(model.item_tower, manifest, folder / ITEM_TOWER)
     export_query_tower(model.query_tower, manifest, settings.content_size, folder / QUERY_TOWER)
+    if settings.in_process_tower:
+        run.export_in_process_tower(model, folder / QUERY_TOWER)
     draw_curve(epochs, chosen, settings.recall_at, folder / CURVE_FILE)
     manifest.write(folder)
     written = ModelManifest(

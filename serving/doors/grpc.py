@@ -81,6 +81,7 @@ class GrpcDoor:
         """A method that checks the token first, and turns errors into gRPC's statuses."""
 
         async def answer(request: bytes, context: Any) -> Any:
+            arrived = time.perf_counter()
             if self._tokens and name not in OPEN_METHODS:
                 given = dict(context.invocation_metadata() or ()).get("authorization", "")
                 if not self._tokens.accept(given.encode()):
@@ -90,7 +91,7 @@ class GrpcDoor:
                         "send an accepted token as metadata: authorization: Bearer ...",
                     )
             try:
-                return await call(parse(request))
+                return await call(parse(request), arrived)
             except DecodeError:
                 reason = f"this is no request of {name}"
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
@@ -106,28 +107,27 @@ class GrpcDoor:
 
         return answer
 
-    async def _live(self, _: Any) -> Any:
+    async def _live(self, _: Any, __: float) -> Any:
         return messages.ServerLiveResponse(live=True)
 
-    async def _ready(self, _: Any) -> Any:
+    async def _ready(self, _: Any, __: float) -> Any:
         return messages.ServerReadyResponse(ready=self.readiness.ready)
 
-    async def _model_ready(self, request: Any) -> Any:
+    async def _model_ready(self, request: Any, _: float) -> Any:
         self._check_model(request.name, request.version)
         return messages.ModelReadyResponse(ready=self.readiness.ready)
 
-    async def _server(self, _: Any) -> Any:
+    async def _server(self, _: Any, __: float) -> Any:
         return messages.ServerMetadataResponse(name="refit", version=__version__)
 
-    async def _model(self, request: Any) -> Any:
+    async def _model(self, request: Any, _: float) -> Any:
         self._check_model(request.name, request.version)
         described = inference.describe_model(self._settings.model, self._recommender.bundle_id)
         return messages.ModelMetadataResponse(**described.model_dump())
 
-    async def _infer(self, request: Any) -> Any:
-        arrived = time.perf_counter()
+    async def _infer(self, request: Any, arrived: float) -> Any:
         self._check_model(request.model_name, request.model_version)
-        return await self._admission.run(self._answer, request, arrived)
+        return await self._admission.answer(self._answer, request, arrived)
 
     def _answer(self, request: Any, arrived: float) -> Any:
         try:

@@ -214,13 +214,13 @@ class HttpDoor:
         def answer() -> bytes:
             return to_json(ask(self._parse(body), arrived))
 
-        return _json(await self._admission.run(answer))
+        return _json(await self._admission.answer(answer))
 
     async def _infer(self, request: Request) -> Response:
         self._check_model(request)
         body = await read_body(request, self._settings)
         arrived = request.scope["state"].get(ARRIVED)
-        return _json(await self._admission.run(self._answer_inference, body, arrived))
+        return _json(await self._admission.answer(self._answer_inference, body, arrived))
 
     def _answer_inference(self, body: bytes, arrived: float | None) -> bytes:
         try:

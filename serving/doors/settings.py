@@ -13,7 +13,8 @@ class DoorSettings(Settings):
 
     Attributes:
         model: Name of the recommender in the Open Inference Protocol.
-        threads: Number of requests that a worker process answers at the same time.
+        threads: Number of requests that a worker process answers at the same time. Quick answers
+            that need no other process are given one after another, without threads.
         queue: Number of requests that may wait for a thread; further ones are answered 429 (gRPC:
             RESOURCE_EXHAUSTED) at once.
         retry_after_s: What an answer 429 tells the client to wait.

@@ -7,6 +7,7 @@ It ends when the supervisor does, since it can no longer report.
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -61,7 +62,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        admission = Admission(door.threads, door.queue, self._recommender.counters)
+        alone = self._settings.recommender.query_tower == "in_process"
+        admission = Admission(door.threads, door.queue, self._recommender.counters, alone)
         intakes = self._open_intakes()
         http = make_server(
             HttpDoor(self._recommender, admission, door, self._readiness, self._tokens, intakes),
@@ -113,6 +115,16 @@ class Worker:
             await asyncio.sleep(BEAT_SECONDS)
 
 
+def _collect_less_garbage() -> None:
+    """Have the collector leave out what was loaded, which stays, and look less often.
+
+    With the defaults it looks at every other answer, and from time to time at the whole bundle.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def main() -> None:
     """Start the recommender and serve; the supervisor runs this."""
     parser = argparse.ArgumentParser(prog="serving.doors.worker")
@@ -130,6 +142,7 @@ def main() -> None:
     except Exception as error:
         log_message(f"{CANNOT_SERVE}{error}")
         sys.exit(CANNOT_START)
+    _collect_less_garbage()
     os.set_blocking(options.report, False)
     try:
         asyncio.run(worker.serve(), loop_factory=uvloop.new_event_loop)

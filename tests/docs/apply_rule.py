@@ -34,7 +34,7 @@ from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
-from serving.towers import TowerClient
+from serving.towers import NoModelServer, ServedQueryTower
 
 START = datetime(2024, 3, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(days=10)
@@ -149,7 +149,8 @@ def open_snapshot(folder: Path, market: MarketSettings) -> ServingSnapshot:
         checksums={},
     )
     catalogue = Catalogue(Bundle(folder, manifest))
-    stock = LiveStock(catalogue, None, TowerClient("127.0.0.1:1"), Counters())
+    towers = NoModelServer()
+    stock = LiveStock(catalogue, None, towers, Counters())
     numbers = enumerate(NEW.items(), start=catalogue.n_numbers)
     fresh = FreshListings(catalogue)
     fresh.add(
@@ -159,7 +160,7 @@ def open_snapshot(folder: Path, market: MarketSettings) -> ServingSnapshot:
         ]
     )
     stock.fresh = fresh.view()
-    return ServingSnapshot.of(catalogue, stock)
+    return ServingSnapshot.of(catalogue, stock, ServedQueryTower(towers, "none", 0))
 
 
 def serve(folder: Path, market: MarketSettings) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import AnswerRequest, Stages
 from serving.stock import LiveStock
-from serving.towers import TowerClient, models_of
+from serving.towers import ServedQueryTower, TowerClient, models_of
 from tests import factories
 from tests.serving import tiny
 from tests.serving.without_stages import answer_without_stages
@@ -204,7 +204,7 @@ def open_snapshot(folder: Path, market: Market, bundle: Bundle, towers: TowerCli
     stock.catch_up()
     stock.embed_waiting()
     assert counters.total("refit_stock_dead_letters") == 0
-    return ServingSnapshot.of(catalogue, stock)
+    return ServingSnapshot.of(catalogue, stock, ServedQueryTower(towers, "query", tiny.D))
 
 
 def feed_lines(market: Market, live: list[int]) -> list[str]:

@@ -50,10 +50,17 @@ def item_id(row: int) -> str:
     return f"item-{row}"
 
 
-def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str = "") -> Path:
+def make_model(
+    folder: Path,
+    seed: int,
+    nan_queries: bool = False,
+    nan_at: str = "",
+    in_process: bool = False,
+) -> Path:
     """A model folder whose towers are random but depend on every input they should.
 
-    Queries are NaN with ``nan_queries`` always, else on the occasion ``nan_at``.
+    Queries are NaN with ``nan_queries`` always, else on the occasion ``nan_at``. With
+    ``in_process`` the query tower also runs in process, where it only knows ``OCCASIONS``.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import tensorflow as tf
@@ -113,12 +120,15 @@ def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str =
         )
     )
     def query_tower(inputs):
+        context = pick(by_occasion, tf.strings.join([inputs["context_occasion"], "?"]))
+        spoilt = tf.equal(inputs["context_occasion"], nan_at or "none") | nan_queries
+        return embed_query(inputs, context, spoilt)
+
+    def embed_query(inputs, context, spoilt):
         fresh = tf.exp(-inputs["history_age_days"] / 30)[..., None]
         history = tf.reduce_sum(inputs["history_content"] * fresh, axis=1)
-        context = pick(by_occasion, tf.strings.join([inputs["context_occasion"], "?"]))
         vector = tf.matmul(history, history_weights) + context
         vector = tf.math.l2_normalize(vector, axis=-1)
-        spoilt = tf.equal(inputs["context_occasion"], nan_at or "none") | nan_queries
         return {"embedding": tf.where(spoilt[:, None], float("nan"), vector)}
 
     for name, tower in (("item_tower", item_tower), ("query_tower", query_tower)):
@@ -127,6 +137,29 @@ def make_model(folder: Path, seed: int, nan_queries: bool = False, nan_at: str =
         signature = tower.get_concrete_function()
         path = folder / name / "1"
         tf.saved_model.save(module, str(path), signatures={"serving_default": signature})
+    if in_process:
+        from components.training.in_process import write_in_process_tower
+
+        texts = ["", *OCCASIONS]
+        contexts = pick(by_occasion, tf.constant([f"{text}?" for text in texts]))
+        spoilt_at = texts.index(nan_at) if nan_at else -1
+        signature = {
+            "code": tf.TensorSpec([1], tf.int32, "code"),
+            "history_content": tf.TensorSpec(
+                [1, SPEC.history_length, C], tf.float32, "history_content"
+            ),
+            "history_age_days": tf.TensorSpec(
+                [1, SPEC.history_length], tf.float32, "history_age_days"
+            ),
+        }
+
+        @tf.function(input_signature=[signature], autograph=False)
+        def coded_query_tower(coded):
+            spoilt = tf.equal(coded["code"], spoilt_at) | nan_queries
+            return embed_query(coded, tf.gather(contexts, coded["code"]), spoilt)
+
+        codes = {"code": {"input": "context_occasion", "texts": texts}}
+        write_in_process_tower(coded_query_tower, [], codes, folder / "query_tower")
     FEATURES.write(folder)
     embedding_version = checksum(folder / "item_tower") + checksum(folder / "query_tower")
     write_json(

@@ -1,22 +1,28 @@
-"""Measure the doors beside an empty Seldon model, in one run and in turn, and print one table.
+"""Measure the doors beside an empty Seldon model, in one run and in turn, against their goals.
 
     make bench-serving
     make bench-serving ARGS="--count 2000 --rate 100 --items 20000"
 
 Every server runs with one worker on this machine, with the same load: an open loop over REST and
-gRPC, k = 10 and 100, with filters. CPU is that of the server's processes, per request; the model
-server's is beside it. Compare the ratios: absolute values are this machine's.
+gRPC, k = 10 and 100, with filters, in turns. CPU is that of the server's processes, per request;
+the model server's is beside it. A ratio is to the empty Seldon model in the same turn; the table
+has its median over the turns, and the smallest and largest. Compare the ratios: absolute values are
+this machine's. Then each server's load is raised, step by step, for as long as p99 stays within
+50 ms and nothing fails.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import platform
 import random
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +37,23 @@ from serving.doors.protocol import inference_pb2 as messages
 from serving.launch import ServerHandle, launch
 from serving.processes import PROJECT, Process, free_port
 from serving.settings import SERVING_PYTHON, ServeSettings
+from tests.benchmarks.serving import model
 from tests.benchmarks.serving.load import HttpConnections, Load, http_request, run
 from tests.serving import tiny
 
 KS = (10, 100)
 EMPTY = "an empty Seldon model"
 IDLE = "the plain door, doing nothing"
+GOALS = {
+    "the plain door, query tower in process": 1.0,
+    "the plain door": 1.5,
+    "Seldon's door, query tower in process": 2.0,
+    "Seldon's door": 2.0,
+}
+"""The most that p50 and CPU may be, as multiples of those of the empty Seldon model."""
+RATES = (50, 100, 200, 300, 400, 600, 800, 1000, 1500)
+STEP_SECONDS = 2.0
+MOST_P99_MS = 50.0
 TICKS = os.sysconf("SC_CLK_TCK")
 JSON_DATA = 6
 """The field of a SeldonMessage that has JSON."""
@@ -60,27 +77,46 @@ class Server:
     processes: Callable[[], tuple[int, int | None]]
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of one server, API and k took.
+
+    Attributes:
+        load: The requests.
+        cpu, model_cpu: Milliseconds of the server's processes, and of its model server's, for one.
+    """
+
+    load: Load
+    cpu: float
+    model_cpu: float
+
+    @property
+    def p50(self) -> float:
+        return self.load.quantile(0.5)
+
+
 @dataclass
 class Measured:
-    """One server, API and k."""
+    """One server, API and k, turn by turn."""
 
-    seconds: list[float] = field(default_factory=list)
-    failed: int = 0
-    cpu: float = 0.0
-    model_cpu: float = 0.0
+    turns: list[Turn] = field(default_factory=list)
 
-    def add(self, load: Load, cpu: float, model_cpu: float) -> None:
-        """Add the requests of one turn."""
-        self.seconds = sorted([*self.seconds, *load.seconds])
-        self.failed += load.failed
-        self.cpu += cpu
-        self.model_cpu += model_cpu
+    @property
+    def failed(self) -> int:
+        return sum(turn.load.failed for turn in self.turns)
 
-    def figures(self) -> tuple[float, float, float, float]:
-        """p50, p99, CPU and the model server's CPU, in milliseconds."""
-        load, n = Load(self.seconds, self.failed), len(self.seconds)
-        cpu, model_cpu = 1000 * self.cpu / n, 1000 * self.model_cpu / n
-        return load.quantile(0.5), load.quantile(0.99), cpu, model_cpu
+    def quantile(self, q: float) -> float:
+        """Of all requests, in milliseconds."""
+        seconds = sorted(value for turn in self.turns for value in turn.load.seconds)
+        return Load(seconds, 0).quantile(q)
+
+    def mean(self, name: str) -> float:
+        return statistics.mean(getattr(turn, name) for turn in self.turns)
+
+    def ratios(self, empty: "Measured", name: str) -> list[float]:
+        """To the empty model in the same turn."""
+        pairs = zip(self.turns, empty.turns, strict=True)
+        return [getattr(ours, name) / getattr(theirs, name) for ours, theirs in pairs]
 
 
 def main() -> int:
@@ -89,10 +125,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--items", type=int, default=5000, help="live listings")
     parser.add_argument("--turns", type=int, default=4, help="turns that the requests come in")
+    parser.add_argument("--no-steps", action="store_true", help="do not look for the highest rate")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, started(Path(folder), options.items) as servers:
         measured = asyncio.run(measure(servers, options), loop_factory=uvloop.new_event_loop)
-    write_table(measured, options)
+        write_table(measured, options)
+        write_goals(measured)
+        if not options.no_steps:
+            highest = asyncio.run(find_rates(servers), loop_factory=uvloop.new_event_loop)
+            write_rates(highest)
     return 1 if any(one.failed for one in measured.values()) else 0
 
 
@@ -100,25 +141,15 @@ def main() -> int:
 def started(folder: Path, items: int) -> Iterator[list[Server]]:
     """Start every server; all run from the start to the end."""
     tiny.N_LIVE = items
-    tiny.promote(folder / "registry", tiny.make_bundle(folder, tiny.make_model(folder / "m", 0)))
+    towers, dimension = model.make_model(folder / "m")
+    tiny.promote(folder / "registry", tiny.make_bundle(folder, towers, dimension=dimension))
     with ExitStack() as stack:
         servers = [start_empty(folder, stack), start_idle(folder, stack)]
-        for door in ("seldon", "plain"):
-            settings = ServeSettings.parse(
-                {
-                    "recommender": {
-                        "registry": str(folder / "registry"),
-                        "log_folder": folder / door,
-                        "tower_deadline_ms": 5000,
-                    },
-                    "door": door,
-                    **dict.fromkeys(
-                        ("http_port", "grpc_port", "metrics_port", "model_server_port"), 0
-                    ),
-                }
-            )
-            handle = stack.enter_context(launch(settings))
-            servers.append(of_seldon(handle) if door == "seldon" else of_plain(handle))
+        # Together: the model servers' imports take most of the time.
+        with ThreadPoolExecutor() as pool:
+            handles = list(pool.map(launch, (settings_of(name, folder) for name in GOALS)))
+        for name, handle in zip(GOALS, handles, strict=True):
+            servers.append(as_server(name, stack.enter_context(handle)))
         yield servers
 
 
@@ -153,24 +184,32 @@ def start_idle(folder: Path, stack: ExitStack) -> Server:
     return Server(IDLE, http_port, grpc_port, plain_rest, plain_grpc, lambda: (process.pid, None))
 
 
-def of_seldon(handle: ServerHandle) -> Server:
-    return Server(
-        "Seldon's door",
-        handle.settings.http_port,
-        handle.settings.grpc_port,
-        seldon_rest,
-        seldon_grpc,
-        lambda: (handle.door.pid, handle.model_server.pid),
+def settings_of(name: str, folder: Path) -> ServeSettings:
+    ports = ("http_port", "grpc_port", "metrics_port", "model_server_port")
+    return ServeSettings.parse(
+        {
+            "recommender": {
+                "registry": str(folder / "registry"),
+                "log_folder": folder / name.replace(" ", "-"),
+                "query_tower": "in_process" if "in process" in name else "model_server",
+                "tower_deadline_ms": 5000,
+            },
+            "door": "plain" if "plain" in name else "seldon",
+            **dict.fromkeys(ports, 0),
+        }
     )
 
 
-def of_plain(handle: ServerHandle) -> Server:
+def as_server(name: str, handle: ServerHandle) -> Server:
+    rest, call = plain_rest, plain_grpc
+    if handle.settings.door == "seldon":
+        rest, call = seldon_rest, seldon_grpc
     return Server(
-        "the plain door",
+        name,
         handle.settings.http_port,
         handle.settings.grpc_port,
-        plain_rest,
-        plain_grpc,
+        rest,
+        call,
         lambda: (handle.door.pid, handle.model_server.pid),
     )
 
@@ -218,17 +257,17 @@ async def measure(servers: list[Server], options: Any) -> dict[tuple[str, str, i
             for k in KS:
                 for server in servers:
                     counted = max(options.count // options.turns, 1) if turn else 100
-                    load, cpu, model_cpu = await ask(server, api, k, counted, options.rate, rng)
+                    done = await ask(server, api, k, counted, options.rate, rng)
                     if turn:  # the first warms up
-                        one = measured.setdefault((server.name, api, k), Measured())
-                        one.add(load, cpu, model_cpu)
+                        of_server = measured.setdefault((server.name, api, k), Measured())
+                        of_server.turns.append(done)
     return measured
 
 
 async def ask(
     server: Server, api: str, k: int, count: int, rate: float, rng: random.Random
-) -> tuple[Load, float, float]:
-    """Requests to one server; the load, and the CPU seconds of its processes and model server."""
+) -> Turn:
+    """Send requests to one server."""
     bodies = [body_for(k, rng) for _ in range(50)]
     groups = server.processes()
     if api == "REST":
@@ -253,7 +292,7 @@ async def ask(
             before = [cpu_seconds(group) for group in groups]
             load = await run(send, rate, count, rng)
     used = [cpu_seconds(group) - was for group, was in zip(groups, before, strict=True)]
-    return load, used[0], used[1]
+    return Turn(load, *(1000 * seconds / count for seconds in used))
 
 
 def cpu_seconds(group: int | None) -> float:
@@ -269,23 +308,78 @@ def cpu_seconds(group: int | None) -> float:
     return ticks / TICKS
 
 
+async def find_rates(servers: list[Server]) -> dict[tuple[str, str], float | None]:
+    """The highest rate of each server that it keeps up with, at k = 10; None for not even one."""
+    rng = random.Random(2)
+    highest: dict[tuple[str, str], float | None] = {}
+    for server in servers:
+        for api in ("REST", "gRPC"):
+            highest[server.name, api] = None
+            for rate in RATES:
+                load = (await ask(server, api, KS[0], int(rate * STEP_SECONDS), rate, rng)).load
+                if load.failed or load.quantile(0.99) > MOST_P99_MS:
+                    break
+                highest[server.name, api] = rate
+    return highest
+
+
 def write_table(measured: dict[tuple[str, str, int], Measured], options: Any) -> None:
     sys.stdout.write(
-        f"{options.items} live listings, {options.rate:.0f} requests/s, open loop, with filters, "
-        f"{options.count} requests each; ms, and in brackets the ratio to {EMPTY}\n\n"
-        "| API | k | server | p50 | p99 | CPU | CPU of the model server |\n"
+        f"{describe_machine()}\n{options.items} live listings, {options.rate:.0f} requests/s, open "
+        f"loop, with filters; {options.count} requests for each line, in {options.turns} turns; "
+        f"ms\n\n| API | k | server | p50 | p99 | CPU | CPU of the model server |\n"
         "|---|---|---|---|---|---|---|\n"
     )
-    for (name, api, k), one in sorted(measured.items(), key=lambda pair: pair[0][1:]):
-        empty, figures = measured[EMPTY, api, k].figures(), one.figures()
-        cells = [
-            f"{value:.2f} ({value / base:.2f})"
-            for value, base in zip(figures[:3], empty[:3], strict=True)
-        ]
-        failed = f", {one.failed} failed" if one.failed else ""
-        sys.stdout.write(
-            f"| {api} | {k} | {name}{failed} | {' | '.join(cells)} | {figures[3]:.2f} |\n"
+    for (name, api, k), of_server in sorted(measured.items(), key=lambda pair: pair[0][1:]):
+        failed = f", {of_server.failed} failed" if of_server.failed else ""
+        cells = (
+            of_server.quantile(0.5),
+            of_server.quantile(0.99),
+            of_server.mean("cpu"),
+            of_server.mean("model_cpu"),
         )
+        written = " | ".join(f"{cell:.2f}" for cell in cells)
+        sys.stdout.write(f"| {api} | {k} | {name}{failed} | {written} |\n")
+
+
+def write_goals(measured: dict[tuple[str, str, int], Measured]) -> None:
+    sys.stdout.write(
+        f"\nRatios to {EMPTY}: median (smallest to largest) over the turns\n\n"
+        "| server | API | k | p50 | CPU | goal |\n|---|---|---|---|---|---|\n"
+    )
+    for name in (IDLE, *GOALS):
+        for api in ("REST", "gRPC"):
+            for k in KS:
+                ours, empty = measured[name, api, k], measured[EMPTY, api, k]
+                found = [ours.ratios(empty, what) for what in ("p50", "cpu")]
+                cells = [
+                    f"{statistics.median(of):.2f} ({min(of):.2f} to {max(of):.2f})" for of in found
+                ]
+                goal = GOALS.get(name)
+                said = "-"
+                if goal is not None:
+                    met = all(statistics.median(of) <= goal for of in found)
+                    said = f"{goal:.1f}, {'met' if met else 'missed'}"
+                sys.stdout.write(f"| {name} | {api} | {k} | {' | '.join(cells)} | {said} |\n")
+
+
+def write_rates(highest: dict[tuple[str, str], float | None]) -> None:
+    sys.stdout.write(
+        f"\nThe highest rate with p99 <= {MOST_P99_MS:.0f} ms and no failure, k = {KS[0]}, of "
+        f"{', '.join(map(str, RATES))} requests/s, {STEP_SECONDS:.0f} s each\n\n"
+        "| server | REST | gRPC |\n|---|---|---|\n"
+    )
+    for name in dict.fromkeys(name for name, _ in highest):
+        rates = [highest[name, api] for api in ("REST", "gRPC")]
+        written = " | ".join("none" if rate is None else str(rate) for rate in rates)
+        sys.stdout.write(f"| {name} | {written} |\n")
+
+
+def describe_machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    python = platform.python_version()
+    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}, Python {python}"
 
 
 def _answers(port: int) -> bool:
