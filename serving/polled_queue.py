@@ -31,11 +31,9 @@ class PolledQueue[T]:
             raise queue.Full
         self._waiting.append(item)
 
-    def put(self, item: T) -> None:
-        """Add an item as soon as there is a place."""
-        while len(self._waiting) >= self._capacity:
-            time.sleep(POLL_SECONDS)
-        self._waiting.append(item)
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
 
     def get_nowait(self) -> T:
         """Take the first item.
