@@ -33,8 +33,8 @@ def keeping_log(log: str, settings: LogKeepingSettings, end: datetime) -> Iterat
         gone = _try(log, "remove days", lambda p: drop_days(p, keep, end, datetime.now(UTC)))
         if gone:
             log_message(
-                f"prediction log: {len(gone)} days up to {gone[-1].day} are older than {keep} days, "
-                "and were removed"
+                f"prediction log: {len(gone)} days up to {gone[-1].day}, older than {keep} days, "
+                "were removed"
             )
 
 
