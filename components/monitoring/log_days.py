@@ -32,8 +32,10 @@ def keeping_log(log: str, settings: LogKeepingSettings, end: datetime) -> Iterat
         keep = settings.keep_days
         gone = _try(log, "remove days", lambda p: drop_days(p, keep, end, datetime.now(UTC)))
         if gone:
-            span = f"{gone[0].day} to {gone[-1].day}"
-            log_message(f"prediction log: {span} are older than {keep} days, and were removed")
+            log_message(
+                f"prediction log: {len(gone)} days up to {gone[-1].day}, older than {keep} days, "
+                "were removed"
+            )
 
 
 def _try(log: str, what: str, keep: Callable[[LogParts], list[KeptDay]]) -> list[KeptDay]:
