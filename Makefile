@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-hostile bench-serving bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -58,6 +58,10 @@ test-hostile: setup  ## 10,000 hostile requests and 1,000 slow connections again
 
 bench-serving: setup  ## measure the doors beside an empty Seldon model, REST and gRPC, in one table; takes minutes
 	@$(RUN) -m tests.benchmarks.serving $(ARGS)
+
+test-weaviate: setup  ## three real nodes of Weaviate behind the recommender, tested and measured; needs Go; ARGS="--items 20000"
+	@$(RUN) -m pytest -m slow -s tests/serving/engines
+	@$(RUN) -m tests.weaviate $(ARGS)
 
 test-live: setup  ## how soon sales, listings and views reach the answers, under load; ARGS="--feed kafka --away 60" with a real broker
 	@$(RUN) -m tests.benchmarks.live $(ARGS)
@@ -113,9 +117,10 @@ check-requirements: setup  ## resolve every requirements file again and compare
 compile: setup  ## renew the compiled pipelines after changing one
 	@$(RUN) -m pipelines.compile
 
-protocol: setup  ## compile the messages of the Open Inference Protocol after changing inference.proto
+protocol: setup  ## compile the messages of gRPC after changing a .proto file
 	@$(UV) run --quiet --no-project --python 3.12 --with grpcio-tools==1.71.2 --with setuptools==80.9.0 \
-		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/doors/protocol/inference.proto
+		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+		serving/doors/protocol/inference.proto serving/engines/protocol/weaviate.proto
 
 lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
 	@$(RUN) tools/lock.py $(ARGS)
