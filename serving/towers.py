@@ -41,6 +41,7 @@ class Fallback(StrEnum):
     SEARCH_SLOW = "search_slow"
     SEARCH_NOT_LOADED = "search_not_loaded"
     SEARCH_REFUSED = "search_refused"
+    SEARCH_EMPTY = "search_empty"
     SEARCH_BREAKER_OPEN = "search_breaker_open"
 
 

@@ -57,6 +57,7 @@ class SearchEngine(Protocol):
         k: int,
         condition: Predicate | None,
         kinds: ColumnKinds,
+        at_least: int = 0,
     ) -> Hits:
         """Find the k nearest of the items that meet a condition.
 
@@ -69,6 +70,8 @@ class SearchEngine(Protocol):
             k: Number of items.
             condition: None searches all.
             kinds: The item columns.
+            at_least: A machine that finds fewer does not have all items, as after a start; another
+                one is asked.
 
         Raises:
             EngineFailure: It gave no answer in time.

@@ -85,7 +85,14 @@ class GrpcNodes:
             for channel in self._channels
         ]
 
-    def call(self, method: str, request: Any, deadline: float, attempt: float) -> Any:
+    def call(
+        self,
+        method: str,
+        request: Any,
+        deadline: float,
+        attempt: float,
+        is_whole: Callable[[Any], bool] = lambda reply: True,
+    ) -> Any:
         """Ask the nodes until one answers.
 
         Args:
@@ -93,6 +100,10 @@ class GrpcNodes:
             request: Its message.
             deadline: Seconds for all of them.
             attempt: Seconds for one of them.
+            is_whole: Whether a reply has all that it should; else the next node is asked.
+
+        Returns:
+            The first whole reply, or the last one.
 
         Raises:
             grpc.RpcError: None answered; the error of the last one.
@@ -101,13 +112,16 @@ class GrpcNodes:
 
         until = time.monotonic() + deadline
         last: Exception | None = None
+        reply: Any = None
         for node in self._turns.order():
             left = until - time.monotonic()
-            if last is not None and left <= 0:
+            if left <= 0:
                 break
             try:
                 call = self._calls[node][method]
-                return call(request, timeout=min(left, attempt), metadata=self._metadata())
+                reply = call(request, timeout=min(left, attempt), metadata=self._metadata())
+                if is_whole(reply):
+                    return reply
             except grpc.RpcError as error:
                 last = error
                 code = error.code()
@@ -115,8 +129,9 @@ class GrpcNodes:
                     break
                 if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     self._turns.set_aside(node)
-        assert last is not None
-        raise last
+        if reply is None and last is not None:
+            raise last
+        return reply
 
     def close(self) -> None:
         """Close the connections."""

@@ -88,24 +88,28 @@ class RemoteSearch:
         if eligible is not None and left <= FEW:
             rows = np.flatnonzero(eligible).tolist()
             condition = OneOf(ITEM_ID, tuple(self._catalogue.item_ids[row] for row in rows))
-        return self._find(query, k, condition, self._keeper(eligible))
+        return self._find(query, k, left, condition, self._keeper(eligible))
 
     def _find(
         self,
         query: NDArray[np.float32],
         k: int,
+        left: int,
         condition: Predicate | None,
         keep: Callable[[Hits], tuple[Rows, Scores]],
     ) -> tuple[Rows, Scores]:
         wanted = min(k + SPARE, self._most)
         while True:
-            hits = self._ask(query, wanted, condition)
+            hits = self._ask(query, wanted, condition, min(wanted, left))
             rows, scores = keep(hits)
             if len(rows) >= k or len(hits.item_ids) < wanted or wanted == self._most:
                 break
             self._counters.add("refit_search_refills")
             share = max(len(rows), 1) / wanted
             wanted = min(max(2 * wanted, math.ceil(1.5 * k / share)), self._most)
+        if not len(rows):
+            self._counters.add("refit_search_failures", reason=Fallback.SEARCH_EMPTY.value)
+            raise EngineFailure(Fallback.SEARCH_EMPTY, f"none of {left} items were found")
         if removed := len(hits.item_ids) - len(rows):
             self._counters.add("refit_search_removed_items", removed)
         if len(rows) < k:
@@ -125,7 +129,9 @@ class RemoteSearch:
 
         return keep
 
-    def _ask(self, query: NDArray[np.float32], k: int, condition: Predicate | None) -> Hits:
+    def _ask(
+        self, query: NDArray[np.float32], k: int, condition: Predicate | None, at_least: int
+    ) -> Hits:
         if not self.is_open:
             raise EngineFailure(Fallback.SEARCH_NOT_LOADED, "the engine does not hold the bundle")
         if not self._breaker.allows():
@@ -133,7 +139,7 @@ class RemoteSearch:
             raise EngineFailure(Fallback.SEARCH_BREAKER_OPEN, details)
         started = time.perf_counter()
         try:
-            hits = self._engine.search(self._version, query, k, condition, self._kinds)
+            hits = self._engine.search(self._version, query, k, condition, self._kinds, at_least)
         except EngineFailure as failure:
             self._breaker.failed()
             self._counters.add("refit_search_failures", reason=failure.reason.value)

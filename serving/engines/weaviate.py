@@ -173,6 +173,7 @@ class WeaviateEngine:
         k: int,
         condition: Predicate | None,
         kinds: ColumnKinds,
+        at_least: int = 0,
     ) -> Hits:
         """Find the k nearest items; see ``SearchEngine``.
 
@@ -180,7 +181,7 @@ class WeaviateEngine:
             EngineFailure: No node gave an answer in time.
         """
         name = self._aliases.alias_of(embedding_version)
-        return self.search_collection(name, query, k, condition, kinds)
+        return self.search_collection(name, query, k, condition, kinds, at_least)
 
     def search_collection(
         self,
@@ -189,6 +190,7 @@ class WeaviateEngine:
         k: int,
         condition: Predicate | None,
         kinds: ColumnKinds,
+        at_least: int = 0,
     ) -> Hits:
         """Search a collection by its name, or by an alias; else as ``search``."""
         import grpc
@@ -207,7 +209,9 @@ class WeaviateEngine:
         )
         deadline, attempt = self._settings.deadline_ms / 1000, self._settings.attempt_ms / 1000
         try:
-            reply = self._grpc.call("Search", request, deadline, attempt)
+            reply = self._grpc.call(
+                "Search", request, deadline, attempt, lambda found: len(found.results) >= at_least
+            )
         except grpc.RpcError as error:
             raise EngineFailure(_reason_of(error), error.details() or "") from None
         except UsageError as error:

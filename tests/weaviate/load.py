@@ -11,6 +11,9 @@ import numpy as np
 from serving.recommender import Recommender
 from tests.serving.tiny import NOW
 
+PAUSE = 0.02
+"""Seconds between two requests of a thread: the nodes need the processor too."""
+
 
 @dataclass
 class Load:
@@ -37,7 +40,7 @@ def under_load(recommender: Recommender, threads: int = 3) -> Iterator[Load]:
 
     def ask(number: int) -> None:
         rng = np.random.default_rng(number)
-        while not stop.is_set():
+        while not stop.wait(PAUSE):
             require = {"size": [str(rng.choice(["S", "M", "L"]))]} if rng.random() < 0.5 else {}
             body = {"user_id": f"user-{rng.integers(0, 29)}", "require": require, "time": NOW}
             started = time.perf_counter()

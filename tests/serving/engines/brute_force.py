@@ -42,6 +42,7 @@ class BruteForce:
         k: int,
         condition: Predicate | None,
         kinds: ColumnKinds,
+        at_least: int = 0,
     ) -> Hits:
         self.asked.append((k, condition))
         if self.failure is not None:

@@ -146,6 +146,15 @@ def test_what_the_engine_has_lost_makes_a_short_answer_that_is_counted(catalogue
     assert searching.total("refit_search_short_answers") == 1
 
 
+def test_an_engine_that_has_nothing_of_what_may_be_shown_has_failed(catalogue):
+    engine = BruteForce()
+    engine.removed = {tiny.item_id(row) for row in range(200)}
+    searching = Searching(catalogue, engine, Request())
+    with pytest.raises(EngineFailure) as raised:
+        searching.pool.search(make_query(4), 10)
+    assert raised.value.reason is Fallback.SEARCH_EMPTY
+
+
 def test_no_condition_says_more_than_the_rules(catalogue):
     rng = np.random.default_rng(5)
     for _ in range(50):
