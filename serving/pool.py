@@ -152,7 +152,8 @@ class Pool:
         Raises:
             EngineFailure: The engine on other machines gave no answer.
         """
-        own, newer = self._flags(None if within is None else find_matches(self, within))
+        flags = None if within is None else find_matches(self.catalogue, self.fresh, within)
+        own, newer = self._flags(flags)
         if self._remote is None:
             rows, scores = self.catalogue.search(query, own, k)
         else:

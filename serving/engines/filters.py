@@ -138,13 +138,13 @@ def _say_between(column: str, least: float | None, most: float | None, kinds: Co
     return Said(_join(_Filters.OPERATOR_AND, parts), True) if parts else Said()
 
 
-def _compare(name: str, operator: int, number: float) -> Any:
+def _compare(name: str, operator: Any, number: float) -> Any:
     filters = _Filters(operator=operator, value_number=float(number))
     filters.target.property = name
     return filters
 
 
-def _join(operator: int, parts: list[Said]) -> Any:
+def _join(operator: Any, parts: list[Said]) -> Any:
     if len(parts) == 1 and operator != _Filters.OPERATOR_NOT:
         return parts[0].filters
     return _Filters(operator=operator, filters=[part.filters for part in parts])

@@ -16,7 +16,7 @@ ASIDE_SECONDS = 1.0
 """A node that did not answer is asked last for so long."""
 HTTP_SECONDS = 60.0
 CONNECT_SECONDS = 2.0
-_REPLIES = {
+_REPLIES: dict[str, Any] = {
     "Search": messages.SearchReply,
     "BatchObjects": messages.BatchObjectsReply,
     "BatchDelete": messages.BatchDeleteReply,

@@ -39,7 +39,7 @@ class ItemObjects:
         """The definition of the collection, which says in its description what it holds."""
         mark = CollectionMark.of(self._catalogue.bundle, self._catalogue.size)
         numbers = [LISTED_AT, RANK]
-        texts = []
+        texts: list[str] = []
         for column, name, _ in self._columns:
             (numbers if self._kinds[column] == "number" else texts).append(name)
         definition: dict[str, Any] = {

@@ -58,7 +58,7 @@ class BruteForce:
             case None:
                 pass
             case _ if self.says(condition):
-                flags = find_matches(self.pool, condition)[: catalogue.n_live]
+                flags = find_matches(catalogue, self.pool.fresh, condition)[: catalogue.n_live]
         flags = flags & ~np.isin(ids, list(self.removed))
         scores = np.asarray(catalogue.index.vectors) @ query
         order = np.argsort(-np.where(flags, scores, -np.inf), kind="stable")

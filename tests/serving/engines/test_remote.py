@@ -163,7 +163,7 @@ def test_no_condition_says_more_than_the_rules(catalogue):
         query = RequestQuery(catalogue, fresh, request, NOW)
         eligible = catalogue.rules.find_eligible(IndexRows(catalogue, None), query).eligible[0]
         condition = catalogue.rules.to_predicate(query)
-        meets = find_matches(Pool(catalogue, fresh, None, request, NOW), condition)
+        meets = find_matches(catalogue, fresh, condition)
         assert not np.any(eligible & ~meets)
         sellers = tiny.ITEMS["seller_id"].to_pylist()[: catalogue.n_live]
         own = np.array([seller == request.user_id for seller in sellers])
