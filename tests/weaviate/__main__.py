@@ -108,16 +108,21 @@ def measure(options: argparse.Namespace, folder: Path) -> bool:
     tiny.AS_OF = datetime.now(UTC) - timedelta(hours=1)
     registry = folder / "registry"
     tiny.promote(registry, make_bundle(folder, 0))
-    port = free_port()
-    server = tiny.start_model_server(port, folder / "model_server.log")
+    # The writer has one of its own: each makes its model server hold what it needs itself.
+    ports = free_port(), free_port()
+    servers = [tiny.start_model_server(port, folder / f"model_server_{port}.log") for port in ports]
     cluster = Cluster(folder)
     try:
-        common = {"registry": str(registry), "model_server": f"127.0.0.1:{port}"}
         weaviate = cluster.settings.model_dump(mode="json")
-        collection = {"keep_seconds": 5.0}
-        writing = {**common, "weaviate": weaviate, "collection": collection}
+        writing = {
+            "registry": str(registry),
+            "model_server": f"127.0.0.1:{ports[0]}",
+            "weaviate": weaviate,
+            "collection": {"keep_seconds": 5.0},
+        }
         answering = {
-            **common,
+            "registry": str(registry),
+            "model_server": f"127.0.0.1:{ports[1]}",
             "log_folder": str(folder / "log"),
             "tower_deadline_ms": 5000,
             "allow_replay": True,
@@ -126,18 +131,17 @@ def measure(options: argparse.Namespace, folder: Path) -> bool:
             seconds = fill(writer)
             log_message(f"{options.items / seconds:,.0f} items/s, three times each")
             searching = {**answering, "engine": {"weaviate": weaviate}}
-            with (
-                Recommender(RecommenderSettings.parse(searching)) as remote,
-                Recommender(RecommenderSettings.parse(answering)) as embedded,
-            ):
-                lines, recall = measure_searches(remote, embedded, options.queries)
+            with Recommender(RecommenderSettings.parse(searching)) as remote:
+                with Recommender(RecommenderSettings.parse(answering)) as embedded:
+                    lines, recall = measure_searches(remote, embedded, options.queries)
                 loads = {
                     "a node is killed and comes back": kill_a_node(remote, cluster),
                     "other towers take over": take_over(remote, writer, folder, registry),
                 }
     finally:
         cluster.stop()
-        server.stop()
+        for server in servers:
+            server.stop()
     head = f"{options.items:,} items x {options.size}, filled in {seconds:.0f} s"
     lines = [head, *lines, *(describe(what, load) for what, load in loads.items())]
     sys.stdout.write("\n".join([*lines, ""]))
