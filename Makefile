@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-hostile bench-serving bench-size bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-size bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -61,6 +61,10 @@ bench-serving: setup  ## measure the doors beside an empty Seldon model, REST an
 
 bench-size: setup  ## measure one process at a marketplace's size: memory, start, filters, fresh listings; ARGS="--items 200000 --vectors int8"; takes minutes
 	@$(RUN) -m tests.benchmarks.serving.size $(ARGS)
+
+test-weaviate: setup  ## three real nodes of Weaviate behind the recommender, tested and measured; needs Go; ARGS="--items 20000"
+	@$(RUN) -m pytest -m slow -s tests/serving/engines
+	@$(RUN) -m tests.weaviate $(ARGS)
 
 test-live: setup  ## what happens reaches the answers, whatever is killed, away or hostile: one table; ARGS="--only latency" for a part; takes two hours
 	@$(RUN) -m tests.benchmarks.live $(ARGS)
@@ -119,7 +123,7 @@ compile: setup  ## renew the compiled pipelines after changing one
 protocol: setup  ## compile the messages of gRPC after changing a .proto file
 	@$(UV) run --quiet --no-project --python 3.12 --with grpcio-tools==1.71.2 --with setuptools==80.9.0 \
 		python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/doors/protocol/inference.proto \
-		serving/model_server_api/tensorflow_serving.proto
+		serving/model_server_api/tensorflow_serving.proto serving/engines/protocol/weaviate.proto
 
 lock: setup  ## renew the locked requirements after changing an .in file; ARGS=--upgrade for all
 	@$(RUN) tools/lock.py $(ARGS)

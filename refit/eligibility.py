@@ -18,6 +18,7 @@ from refit.columns import Cells, Column, Flags, Labels, Longs, Numbers, Wanted
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.extensions import ExtensionKind, naming
 from refit.item_lists import ItemLists
+from refit.predicates import Predicate, join
 from refit.settings import Settings
 
 RULES = ExtensionKind(
@@ -153,6 +154,11 @@ class QueryView(Protocol):
 class Rule(Protocol):
     """One eligibility rule; a module with these names is one.
 
+    It may also have ``to_predicate(queries)``, which says of a single query (B = 1) what every item
+    meets that the rule leaves, or None. Where another engine searches, it is applied there. The
+    rule is applied to what is found in any case, so the condition may say less than the rule, but
+    must not say more.
+
     Attributes:
         ITEM_COLUMNS: Item columns that the rule reads.
         QUERY_COLUMNS: Event or user columns that the rule reads of a query.
@@ -256,6 +262,19 @@ class Rules:
                 removed[name] = left - int(np.count_nonzero(eligible))
             left -= removed[name]
         return Eligibility(eligible, removed)
+
+    def to_predicate(self, queries: QueryView) -> Predicate | None:
+        """What every item meets that the rules leave for one query, as far as rules say it.
+
+        Raises:
+            RefitError: A rule failed.
+        """
+        conditions = []
+        for name, rule in self._rules.items():
+            if say := getattr(rule, "to_predicate", None):
+                with naming(f"eligibility rule {name!r}", _ADVICE, _is_about_a_request):
+                    conditions.append(say(queries))
+        return join(*conditions)
 
     def find_reasons(
         self, items: ItemView, queries: QueryView, position: NDArray[np.integer[Any]]

@@ -58,6 +58,7 @@ class ServiceStatus(BaseModel):
 
     bundle_id: str
     towers: str
+    search: str = "embedded"
     live_items: int
     ready: bool = True
 

@@ -1,7 +1,7 @@
 """A bundle in memory: item attributes and vectors, user histories and popular items."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,10 @@ class Catalogue:
     Rows 0 to N-1 are the live items, in the order of their vectors; rows N to M-1 are items that
     are no longer live but occur in a history.
 
+    Args:
+        bundle: The bundle.
+        open_index: Opens its index.
+
     Attributes:
         n_live: N.
         size: D, the length of the vectors.
@@ -43,10 +47,12 @@ class Catalogue:
         listed_at: [N] when each live item was listed, microseconds since 1970; 0 where unknown.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(
+        self, bundle: Bundle, open_index: Callable[[Path], ItemIndex] = ItemIndex.read
+    ) -> None:
         self.bundle = bundle
         self.features = FeaturesManifest.read(bundle.path)
-        self.index = ItemIndex.read(bundle.index)
+        self.index = open_index(bundle.index)
         self.n_live, self.size = self.index.vectors.shape
         self.content = np.asarray(np.load(bundle.index / CONTENT_FILE, mmap_mode="r"))
         served = read_served(bundle.index, self.n_live)

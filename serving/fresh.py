@@ -6,7 +6,7 @@ it is, but for its sales: what was sold since is gone from it as well. A listing
 new row, and its old one is gone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -234,6 +234,10 @@ class DeltaIndex:
         """[F] who sells each listing."""
         assert isinstance(self.seller_column, Labels)
         return self.seller_column
+
+    def on_sale(self) -> Iterator[tuple[int, Listing]]:
+        """The rows that are not gone, with their listings."""
+        return ((row, self.listings[row]) for row in np.flatnonzero(~self.gone).tolist())
 
     def score(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """[F] dot products with a query vector [D]."""

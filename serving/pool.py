@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit.columns import Flags, Labels
+from refit.predicates import SELLER, Predicate, join
 from serving.candidates import IndexRows, RequestQuery
 from serving.catalogue import Catalogue, Rows, Scores, top
+from serving.engines.remote import RemoteSearch
 from serving.fresh import DeltaIndex
+from serving.matching import find_matches
 from serving.recent import NOTHING as NOTHING_RECENT
 from serving.recent import RecentEvents
 from serving.request import Request
-
-SELLER = "seller_id"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Pool:
         now: When it is answered.
         recent: What the person did since the bundle's histories ended.
         reads_running_visit: Whether the query tower reads the running visit in any case.
+        remote: Searches the bundle's items in an engine on other machines; None: in this process.
 
     Attributes:
         eligible: [N] which of the bundle's items may be shown; None when all may.
@@ -64,10 +66,12 @@ class Pool:
         now: datetime,
         recent: RecentEvents = NOTHING_RECENT,
         reads_running_visit: bool = False,
+        remote: RemoteSearch | None = None,
     ) -> None:
         self.catalogue, self.fresh, self.recent = catalogue, fresh, recent
-        self.reads_running_visit = reads_running_visit
+        self.reads_running_visit, self._remote = reads_running_visit, remote
         query = RequestQuery(catalogue, self.fresh, request, now, recent)
+        self._demanded = catalogue.rules.to_predicate(query) if remote else None
         rows = catalogue.rules.find_eligible(IndexRows(catalogue, gone), query)
         self.eligible = _only(rows.eligible)
         self.eligible_fresh: Flags | None = None
@@ -145,16 +149,23 @@ class Pool:
                 found.append(None if np.isnan(value) else value)
         return found
 
-    def search(self, query: NDArray[np.float32], k: int, within: Flags | None = None) -> Found:
+    def search(self, query: NDArray[np.float32], k: int, within: Predicate | None = None) -> Found:
         """The k eligible items with the largest dot products with ``query`` [D], best first.
 
         Args:
             query: The vector.
             k: Number of items.
-            within: [N + F] only these; None searches all.
+            within: Only items that meet this condition; None searches all.
+
+        Raises:
+            EngineFailure: The engine on other machines gave no answer.
         """
-        own, newer = self._flags(within)
-        rows, scores = self.catalogue.search(query, own, k)
+        flags = None if within is None else find_matches(self.catalogue, self.fresh, within)
+        own, newer = self._flags(flags)
+        if self._remote is None:
+            rows, scores = self.catalogue.search(query, own, k)
+        else:
+            rows, scores = self._remote.find(query, k, join(self._demanded, within), own)
         return self._merge(rows, scores, self.fresh.score(query), newer, k)
 
     def best(self, scores: Scores, fresh_scores: Scores, k: int) -> Found:
@@ -167,14 +178,6 @@ class Pool:
         """
         rows = _best(scores, self.eligible, k)
         return self._merge(rows, scores[rows], fresh_scores, self.eligible_fresh, k)
-
-    def listed_within(self, days: float, now: datetime) -> Flags:
-        """[N + F] which items were listed in the last ``days``; False where it is unknown when."""
-        since = int((now.timestamp() - 86_400 * days) * 1e6)
-        flags = np.zeros(len(self), dtype=np.bool_)
-        flags[self.catalogue.listed_since(since)] = True
-        flags[self.catalogue.n_live :] = self.fresh.listed_at > since
-        return flags
 
     def seller_of(self, item_id: str) -> str | None:
         """The seller of an item, on sale or not; None where that is unknown."""

@@ -20,11 +20,16 @@ from numpy.typing import NDArray
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
 from refit.in_process_tower import InProcessTower, has_in_process_tower
+from refit.index import ItemIndex
 from refit.prediction import HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS
 from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.engines.engine import EngineFailure, SearchEngine
+from serving.engines.remote import RemoteSearch
+from serving.engines.settings import EngineSettings
+from serving.engines.stored import StoredVectors
 from serving.experiment import find_bucket, is_held_out
 from serving.explain import explain
 from serving.feeds.activity import ActivityEvent
@@ -128,6 +133,7 @@ class Recommender:
             TowerClient(settings.model_server) if settings.model_server else NoModelServer()
         )
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
+        self._engine = _open_engine(settings.engine)
         self._stock_letters = self._dead_letters("stock")
         self._activity_letters = self._dead_letters("activity")
         self._refused: set[int] = set()
@@ -151,6 +157,8 @@ class Recommender:
             self._repeat(self._measure_lags, "lags", LAG_SECONDS),
             self._repeat(self._follow_champion, "champion", settings.poll_seconds),
         ]
+        if self._engine:
+            self._threads.append(self._repeat(self._open_search, "engine", settings.poll_seconds))
 
     def __enter__(self) -> Self:
         return self
@@ -223,7 +231,7 @@ class Recommender:
             query = Query(None) if plan.reason else next(queries)
             pool = snapshot.find_pool(plan.asked.request, plan.asked.now)
             asked = replace(plan.asked, query=query.vector)
-            slate = plan.stages.answer(pool, asked)
+            query, slate = _compose(plan.stages, pool, asked, query)
             answers.append(self._finish(snapshot, plan, query, pool, slate, started))
         return answers
 
@@ -234,7 +242,7 @@ class Recommender:
         known = knows(pool, wanted.item_id)
         query = Query(None, None if known else Fallback.UNKNOWN_ITEM)
         asked = replace(plan.asked, retriever=SIMILAR, about=(wanted.item_id,))
-        slate = plan.stages.answer(pool, asked if known else plan.asked)
+        query, slate = _compose(plan.stages, pool, asked if known else plan.asked, query)
         answer = self._finish(snapshot, plan, query, pool, slate, started)
         return answer | {"fallback": query.fallback}
 
@@ -316,6 +324,7 @@ class Recommender:
         return {
             "bundle_id": self.snapshot.bundle_id,
             "towers": self._describe_towers(),
+            "search": self._describe_search(),
             "live_items": len(self.snapshot.stock),
             "ready": all(lag.is_ready(most) for lag in lags.values()),
             "feeds": {feed: lag.report() for feed, lag in lags.items()},
@@ -363,6 +372,12 @@ class Recommender:
             )
         return OwnQueryTower(InProcessTower(bundle.query_tower), catalogue.size)
 
+    def _describe_search(self) -> str:
+        remote = self.snapshot.remote
+        if remote is None:
+            return "embedded"
+        return "engine" if remote.is_open else "the engine does not hold the bundle's items yet"
+
     def _lags(self) -> dict[str, FeedLag]:
         readers = {"stock": self.snapshot.stock.reader, "activity": self.snapshot.people.reader}
         return {feed: reader.lag for feed, reader in readers.items() if reader is not None}
@@ -379,6 +394,8 @@ class Recommender:
         self.snapshot.close()
         self._log.close()
         self._towers.close()
+        if self._engine:
+            self._engine.close()
 
     def _now(self, request: Request) -> datetime:
         if request.time is None:
@@ -462,6 +479,11 @@ class Recommender:
         except ServiceUnreachable as error:
             # It is not ready before it has read its feeds; see status.
             log_message(f"starting without a feed: {error}")
+        try:
+            self._open_search(snapshot)
+        except ServiceUnreachable as error:
+            # It is looked for at every poll; until then popularity answers.
+            log_message(f"starting without the engine that searches: {error}")
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id}")
         return snapshot
@@ -497,7 +519,7 @@ class Recommender:
 
     def _open(self, bundle: Bundle) -> ServingSnapshot:
         try:
-            catalogue = Catalogue(bundle)
+            catalogue = Catalogue(bundle, StoredVectors.read if self._engine else ItemIndex.read)
         except RefitError:
             raise
         except Exception as error:  # a file that is whole but not what it should be
@@ -516,8 +538,25 @@ class Recommender:
         events = self._open_feed(catalogue, address, ActivityEvent, self._activity_letters)
         people = LivePeople(catalogue, events, self.counters, settings.people, late_hours)
         always = settings.people.running_visit == "always"
-        replay = settings.allow_replay
-        return ServingSnapshot.of(catalogue, stock, query_tower, people, always, replay)
+        replay, remote = settings.allow_replay, self._find_remotely(catalogue)
+        return ServingSnapshot.of(catalogue, stock, query_tower, people, always, replay, remote)
+
+    def _find_remotely(self, catalogue: Catalogue) -> RemoteSearch | None:
+        if self._engine is None:
+            return None
+        breaker = Breaker(self.settings.breaker_failures, self.settings.breaker_seconds)
+        most = self.settings.engine.most
+        return RemoteSearch(self._engine, catalogue, self.counters, most, breaker)
+
+    def _open_search(self, snapshot: ServingSnapshot | None = None) -> None:
+        """Search in the engine as soon as it holds the bundle's items.
+
+        Raises:
+            ServiceUnreachable: It does not answer, or does not hold them yet.
+        """
+        remote = (snapshot or self.snapshot).remote
+        if remote is not None and not remote.is_open:
+            remote.open()
 
     def _open_feed[T: FeedLine](
         self, catalogue: Catalogue, address: str, kind: type[T], letters: DeadLetters
@@ -609,9 +648,12 @@ class Recommender:
         # Checked first, so that the bundle is not opened in vain at every poll.
         self._towers.check()
         self._check_feeds()
-        log_message(f"new champion {promotion.bundle_id}: loading")
         try:
-            snapshot = self._open_next(promotion.bundle_id)
+            bundle = self._registry.get(promotion.bundle_id)
+            if self._engine:
+                self._engine.check(bundle)
+            log_message(f"new champion {promotion.bundle_id}: loading")
+            snapshot = self._open_next(bundle)
         except ServiceUnreachable:
             raise  # not the bundle's fault; retried at the next poll
         except RefitError as error:
@@ -628,11 +670,12 @@ class Recommender:
         self._set_in_service(snapshot, 1)
         log_message(f"serving bundle {snapshot.bundle_id} instead of {old.bundle_id}")
 
-    def _open_next(self, bundle_id: str) -> ServingSnapshot:
+    def _open_next(self, bundle: Bundle) -> ServingSnapshot:
         """Open a bundle beside the one in service, up to date with the feeds."""
         with ExitStack() as opened:
-            snapshot = self._open(self._registry.get(bundle_id))
+            snapshot = self._open(bundle)
             opened.callback(snapshot.close)
+            self._open_search(snapshot)
             self._load_towers(snapshot, beside=self.snapshot)
             self._catch_up(snapshot)
             opened.pop_all()
@@ -681,3 +724,21 @@ class Recommender:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
+
+
+def _compose(stages: Stages, pool: Pool, asked: AnswerRequest, query: Query) -> tuple[Query, Slate]:
+    """Run the stages; by popularity where the engine that searches gave no answer."""
+    try:
+        return query, stages.answer(pool, asked)
+    except EngineFailure as failure:
+        asked = replace(asked, query=None, retriever="", about=())
+        return Query(None, failure.reason), stages.answer(pool, asked)
+
+
+def _open_engine(settings: EngineSettings) -> SearchEngine | None:
+    """The engine on other machines that searches; None: this process does."""
+    if settings.weaviate is None:
+        return None
+    from serving.engines.weaviate import WeaviateEngine
+
+    return WeaviateEngine(settings.weaviate)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit.extensions import naming
+from refit.predicates import ListedAfter
 from serving.catalogue import Catalogue, Rows, Scores
+from serving.engines.engine import EngineFailure
 from serving.pool import Found, Pool
 from serving.request import Request
 from serving.stage_settings import RETRIEVERS, RetrievalSettings
@@ -89,14 +91,20 @@ def ask(name: str, retriever: Retriever, search: Search) -> Found:
     """Run one retriever, and leave out what the rules forbid, whatever it returned.
 
     Raises:
+        EngineFailure: The engine on other machines gave no answer.
         RefitError: It failed; the message names it.
     """
-    with naming(f"retriever {name!r}", _ADVICE):
+    with naming(f"retriever {name!r}", _ADVICE, lambda error: isinstance(error, EngineFailure)):
         found = retriever.retrieve(search)
         allowed = search.pool.is_eligible(found.rows)
     if allowed.all():
         return found
     return Found(found.rows[allowed], found.scores[allowed])
+
+
+def listed_within(days: float, now: datetime) -> ListedAfter:
+    """The condition that an item was listed in the last ``days``."""
+    return ListedAfter(int((now.timestamp() - 86_400 * days) * 1e6))
 
 
 def share_places(

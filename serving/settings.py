@@ -12,6 +12,7 @@ from refit.errors import UsageError
 from refit.setting_values import Places
 from refit.settings import Settings
 from serving.doors.settings import DoorSettings
+from serving.engines.settings import EngineSettings
 from serving.feeds.settings import LiveFeedSettings, PeopleSettings
 from serving.stage_settings import ExperimentSettings, RetrievalSettings, SlateSettings
 
@@ -47,6 +48,7 @@ class RecommenderSettings(Settings):
             fall of the market from one of the model. Whose turn it is follows from a hash of the
             person, the same in every process; people who are not known get the model.
         holdout_salt: Another text draws other people.
+        engine: What searches the live items' vectors; by default this process.
         retrieval: Where the candidates of an answer come from.
         slate: Which candidates are shown, and which slots are drawn at random.
         experiment: Buckets of people whose answers differ.
@@ -76,6 +78,7 @@ class RecommenderSettings(Settings):
     allow_replay: bool = False
     holdout_share: float = Field(0.0, ge=0, le=0.5)
     holdout_salt: str = "refit"
+    engine: EngineSettings = EngineSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     slate: SlateSettings = SlateSettings()
     experiment: ExperimentSettings = ExperimentSettings()

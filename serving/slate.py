@@ -22,16 +22,17 @@ further down; it comes first on the next page.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refit.columns import Flags
 from refit.errors import UsageError
+from refit.predicates import SELLER, AnyOf, Predicate, UnderShown
 from refit.prediction import EXPLORATION
 from serving.catalogue import Catalogue, to_unit
-from serving.pool import SELLER
-from serving.retrieval import Candidates, Search
+from serving.retrieval import Candidates, Search, listed_within
 from serving.stage_settings import ExplorationSettings, SlateSettings
 
 
@@ -205,21 +206,20 @@ def _find_nearest(
     settings: ExplorationSettings, search: Search, rows: Sequence[int]
 ) -> list[tuple[int, float]]:
     """Rows and scores of the listings to draw from: the nearest ones, without what is shown."""
-    flags = find_listings(settings, search)
-    flags[list(rows)] = False
-    if search.query is None or not flags.any():
+    if search.query is None:
         return []
-    found = search.pool.search(search.query, settings.listings, flags)
+    wanted = settings.listings + len(rows)
+    found = search.pool.search(search.query, wanted, new_or_under_shown(settings, search.now))
     shown = set(map(search.pool.item_id, rows))
     pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
-    return [pair for pair in pairs if search.pool.item_id(pair[0]) not in shown]
+    new = [pair for pair in pairs if search.pool.item_id(pair[0]) not in shown]
+    return new[: settings.listings]
 
 
-def find_listings(settings: ExplorationSettings, search: Search) -> Flags:
-    """[N + F] which items of the pool are new or under-shown, whether eligible or not."""
-    flags = search.pool.listed_within(settings.new_days, search.now)
-    flags[: search.catalogue.n_live] |= search.catalogue.least_popular(settings.under_shown)
-    return flags
+def new_or_under_shown(settings: ExplorationSettings, now: datetime) -> Predicate:
+    """What is explored, whether it is eligible or not."""
+    new = listed_within(settings.new_days, now)
+    return AnyOf((new, UnderShown(settings.under_shown)))
 
 
 def random_generator(salt: str, request_id: str) -> np.random.Generator:

@@ -1,6 +1,7 @@
 """A serving snapshot: one bundle in service, with the stock and the people as they are now."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from refit.features import Inputs
 from serving.catalogue import Catalogue
 from serving.counters import Counters
+from serving.engines.engine import EngineFailure
+from serving.engines.remote import RemoteSearch
 from serving.feeds.settings import PeopleSettings
 from serving.people import LivePeople
 from serving.pool import Pool
@@ -37,6 +40,7 @@ class ServingSnapshot:
         people: What people did lately.
         reads_running_visit: See ``PeopleSettings.running_visit``.
         is_replay: Whether a request's time may be in the past.
+        remote: Searches the bundle's items in an engine on other machines; None: in this process.
     """
 
     catalogue: Catalogue
@@ -46,6 +50,7 @@ class ServingSnapshot:
     people: LivePeople
     reads_running_visit: bool = False
     is_replay: bool = False
+    remote: RemoteSearch | None = None
 
     @classmethod
     def of(
@@ -56,12 +61,15 @@ class ServingSnapshot:
         people: LivePeople | None = None,
         reads_running_visit: bool = False,
         is_replay: bool = False,
+        remote: RemoteSearch | None = None,
     ) -> "ServingSnapshot":
         """Put a catalogue, its stock, its query tower and its people together."""
         names = TowerNames.of(catalogue.bundle.manifest.embedding_version)
         if people is None:
             people = LivePeople(catalogue, None, Counters(), PeopleSettings())
-        return cls(catalogue, stock, query_tower, names, people, reads_running_visit, is_replay)
+        return cls(
+            catalogue, stock, query_tower, names, people, reads_running_visit, is_replay, remote
+        )
 
     @property
     def bundle_id(self) -> str:
@@ -85,7 +93,10 @@ class ServingSnapshot:
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
         recent, reads = self.recent(request, now), self.reads_running_visit
-        return Pool(self.catalogue, self.stock.fresh, self.stock.gone, request, now, recent, reads)
+        stock = self.stock
+        return Pool(
+            self.catalogue, stock.fresh, stock.gone, request, now, recent, reads, self.remote
+        )
 
     def recent(self, request: Request, now: datetime) -> RecentEvents:
         """What the person of a request did lately.
@@ -111,7 +122,9 @@ class ServingSnapshot:
         vectors = self.embed([(WARM_UP, now)], WARM_UP_SECONDS)
         for query in (vectors[0], None):
             pool = self.find_pool(WARM_UP, now)
-            stages.answer(pool, AnswerRequest(WARM_UP, WARM_UP_ID, now, query))
+            # An engine that is away is no reason to refuse a bundle: popularity answers then.
+            with suppress(EngineFailure):
+                stages.answer(pool, AnswerRequest(WARM_UP, WARM_UP_ID, now, query))
 
     def _query_inputs(self, request: Request, now: datetime) -> Inputs:
         recent, fresh = self.recent(request, now), self.stock.fresh.content

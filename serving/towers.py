@@ -39,6 +39,12 @@ class Fallback(StrEnum):
     BAD_ANSWER = "tower_bad_answer"
     BREAKER_OPEN = "breaker_open"
     UNKNOWN_ITEM = "unknown_item"
+    SEARCH_UNREACHABLE = "search_unreachable"
+    SEARCH_SLOW = "search_slow"
+    SEARCH_NOT_LOADED = "search_not_loaded"
+    SEARCH_REFUSED = "search_refused"
+    SEARCH_EMPTY = "search_empty"
+    SEARCH_BREAKER_OPEN = "search_breaker_open"
 
 
 class TowerFailure(RefitError):  # noqa: N818 - as its siblings in refit.errors

@@ -28,6 +28,7 @@ from pipelines.reporter import Reporter
 from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_json
 from refit.index import ITEMS_FILE, IndexManifest
+from refit.predicates import SELLER
 from refit.progress import Meter, StepChange
 from refit.registry import Registry
 from refit.verdict import Verdict
@@ -35,7 +36,6 @@ from serving.client import RecommenderClient
 from serving.exposure import ShownAnswer, answer_again, measure_spread
 from serving.feeds.settings import LiveFeedSettings
 from serving.launch import ServerHandle, launch
-from serving.pool import SELLER
 from serving.settings import RecommenderSettings, ServeSettings
 from serving.stage_settings import ExplorationSettings, RetrievalSettings, SlateSettings
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refit.columns import Flags, Wanted
+from refit.columns import Flags, Range, Wanted
 from refit.eligibility import ItemView, QueryView
+from refit.predicates import Between, OneOf, Predicate, join
 
 ITEM_COLUMNS: tuple[str, ...] = ()
 QUERY_COLUMNS: tuple[str, ...] = ()
@@ -17,6 +18,19 @@ def find_ineligible(items: ItemView, queries: QueryView) -> Flags | None:
         return None
     lacking = [_lacks(items, required) for required in queries.required]
     return lacking[0][None] if len(lacking) == 1 else np.stack(lacking)
+
+
+def to_predicate(queries: QueryView) -> Predicate | None:
+    """Each required attribute has one of the wanted values, or lies in the wanted range."""
+    (required,) = queries.required
+    return join(
+        *(
+            Between(name, wanted.min, wanted.max)
+            if isinstance(wanted, Range)
+            else OneOf(name, tuple(wanted))
+            for name, wanted in required.items()
+        )
+    )
 
 
 def _lacks(items: ItemView, required: Mapping[str, Wanted]) -> Flags:

@@ -4,11 +4,9 @@ As far as the bundle, the activity feed and the request's own history tell. The 
 person come first.
 """
 
-import numpy as np
-
-from refit.columns import Flags, Labels
 from refit.contract import EventType
-from serving.pool import NOTHING, Found, Pool
+from refit.predicates import SELLER, OneOf
+from serving.pool import NOTHING, Found
 from serving.retrieval import Search
 
 FOLLOWS = (EventType.PURCHASE, EventType.OFFER, EventType.CART, EventType.LIKE)
@@ -19,7 +17,7 @@ def retrieve(search: Search) -> Found:
     sellers = find_followed(search)
     if search.query is None or not sellers:
         return NOTHING
-    return search.pool.search(search.query, search.k, _sold_by(search.pool, sellers))
+    return search.pool.search(search.query, search.k, OneOf(SELLER, tuple(sorted(sellers))))
 
 
 def find_followed(search: Search) -> set[str]:
@@ -29,12 +27,3 @@ def find_followed(search: Search) -> set[str]:
     items = [event.item_id for event in events if event.event_type in FOLLOWS]
     items += [*catalogue.bought_by(search.request.user_id), *search.pool.recent.bought]
     return {seller for item in items if (seller := search.pool.seller_of(item)) is not None}
-
-
-def _sold_by(pool: Pool, sellers: set[str]) -> Flags:
-    flags = np.zeros(len(pool), dtype=np.bool_)
-    n = pool.catalogue.n_live
-    for labels, part in ((pool.catalogue.sellers, flags[:n]), (pool.fresh.sellers, flags[n:])):
-        if isinstance(labels, Labels):
-            part |= labels.matches(sorted(sellers))
-    return flags

@@ -4,12 +4,12 @@ Items whose listing time the bundle does not hold are not fresh.
 """
 
 from serving.pool import NOTHING, Found
-from serving.retrieval import Search
+from serving.retrieval import Search, listed_within
 
 
 def retrieve(search: Search) -> Found:
     """Find fresh listings; nothing without a query vector."""
     if search.query is None:
         return NOTHING
-    fresh = search.pool.listed_within(search.settings.fresh_days, search.now)
+    fresh = listed_within(search.settings.fresh_days, search.now)
     return search.pool.search(search.query, search.k, fresh)

@@ -85,6 +85,12 @@ def tools() -> GoPrograms:
     return GoPrograms(folder=GO_MODULES / "tools", packages=packages, flags=flags)
 
 
+def weaviate() -> GoPrograms:
+    """Weaviate's server."""
+    package = "github.com/weaviate/weaviate/cmd/weaviate-server"
+    return GoPrograms(folder=GO_MODULES / "weaviate", packages=(package,))
+
+
 def build(programs: GoPrograms) -> Path:
     """Build programs unless they are cached, and return the folder that contains them.
 

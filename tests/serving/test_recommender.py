@@ -373,6 +373,7 @@ def test_status_reports_what_is_served(serve, bundle):
     assert status == {
         "bundle_id": bundle.bundle_id,
         "towers": "available",
+        "search": "embedded",
         "live_items": tiny.N_LIVE,
         "ready": True,
     }

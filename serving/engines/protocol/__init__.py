@@ -1,0 +1,1 @@
+"""The part of Weaviate's messages that Refit uses, compiled by ``make protocol``."""
