@@ -1,6 +1,7 @@
 """A real Weaviate cluster of three nodes on this machine, built from its Go module."""
 
 import os
+import random
 import signal
 import socket
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 import requests
 
 from serving.engines.settings import WeaviateSettings
-from serving.processes import Process, free_port
+from serving.processes import Process
 from tests.machine.binaries import build, weaviate
 from tests.machine.commands import CommandError
 from tests.machine.host import UnsupportedHostError
@@ -38,8 +39,11 @@ class Ports:
 
     @classmethod
     def find(cls) -> "Ports":
-        """Ports that no process listens on."""
-        return cls(free_port(), free_port(), _free_pair(), _free_pair())
+        """Ports that no process listens on, below those that outgoing connections get."""
+        while True:
+            first = random.randrange(20_000, 32_000, 6)
+            if not any(_listens(port) for port in range(first, first + 6)):
+                return cls(first, first + 1, first + 2, first + 4)
 
 
 class Cluster:
@@ -125,14 +129,6 @@ class Cluster:
         assert process is not None
         url = f"http://127.0.0.1:{self._ports[number].http}/v1/.well-known/ready"
         process.wait_until(lambda: _answers(url), START_SECONDS)
-
-
-def _free_pair() -> int:
-    """The first of two neighbouring ports that are free."""
-    while True:
-        port = free_port()
-        if not _listens(port + 1):
-            return port
 
 
 def _listens(port: int) -> bool:
