@@ -15,9 +15,10 @@ rule had removed), ``refit_latency``, ``refit_bundle_in_service`` (by ``bundle_i
 ``refit_log_upload_failures``, ``refit_log_waiting_parts``, ``refit_log_staging_share``,
 ``refit_stock_fresh_listings``, ``refit_stock_waiting_listings``, ``refit_stock_dead_letters``,
 ``refit_stock_embedding_failures`` (by ``reason``), ``refit_stock_forgotten_listings``,
-``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; by
-``feed``:
-``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
+``refit_activity_people``, ``refit_activity_people_dropped``, ``refit_activity_dead_letters``; of an
+engine on other machines ``refit_search_latency``, ``refit_search_failures`` (by ``reason``),
+``refit_search_refills``, ``refit_search_removed_items``, ``refit_search_short_answers``; by
+``feed``: ``refit_feed_lag_seconds``, ``refit_feed_behind``, ``refit_feed_newest_age_seconds``,
 ``refit_feed_answers``, ``refit_feed_gaps``. They are passed to Seldon with answers and health
 checks, at most once a second.
 

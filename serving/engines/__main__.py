@@ -1,6 +1,12 @@
 """The one process that writes to a Weaviate cluster: ``python -m serving.engines --settings JSON``.
 
-Run exactly one. Metrics are at ``/metrics`` of ``health_port``. Exit codes are those of ``refit``.
+Run exactly one. Exit codes are those of ``refit``.
+
+Metrics, at ``/metrics`` of ``health_port``: ``refit_index_writer_timestamp_seconds`` (of the latest
+round without a failure), ``refit_index_writer_failures``, ``refit_index_writer_refused``
+(collections that miss their recall), ``refit_index_writer_filled`` (share of a new collection),
+``refit_index_writer_waiting`` (items whose change is not written yet), ``refit_index_writer_items``
+(by ``change``), ``refit_index_writer_recall``.
 """
 
 import argparse
@@ -44,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Write; returns the exit code."""
     from prometheus_client import start_http_server
 
-    parser = argparse.ArgumentParser(prog="serving.engines", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="serving.engines", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--settings", required=True, help="IndexWriterSettings as JSON")
     options = parser.parse_args(arguments)
     set_up_logging()
