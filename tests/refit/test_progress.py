@@ -54,8 +54,10 @@ def logged(monkeypatch):
     handler.emit = lambda entry: lines.append(entry.getMessage())
     log = logging.getLogger("refit")
     monkeypatch.setattr(log, "handlers", [handler])
-    monkeypatch.setattr(log, "level", logging.INFO)
-    return lines
+    before = log.level
+    log.setLevel(logging.INFO)  # unlike the attribute, this forgets what was off before
+    yield lines
+    log.setLevel(before)
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=str)
