@@ -25,7 +25,7 @@ from serving.snapshot import ServingSnapshot  # noqa: E402
 from serving.stage_settings import RetrievalSettings, SlateSettings  # noqa: E402
 from serving.stages import AnswerRequest, Stages  # noqa: E402
 from serving.stock import LiveStock  # noqa: E402
-from serving.towers import TowerClient  # noqa: E402
+from serving.towers import NoModelServer, ServedQueryTower  # noqa: E402
 
 MIB = 2**10  # of the kB that Linux counts in
 Times = tuple[float, float]
@@ -41,8 +41,10 @@ class Market:
         bundle = load_bundle(path)
         self.verified = time.perf_counter() - started
         self.catalogue = Catalogue(bundle)
-        self.stock = LiveStock(self.catalogue, None, TowerClient("127.0.0.1:1"), Counters())
-        self.snapshot = ServingSnapshot.of(self.catalogue, self.stock)
+        towers = NoModelServer()
+        self.stock = LiveStock(self.catalogue, None, towers, Counters())
+        query_tower = ServedQueryTower(towers, "none", self.catalogue.size)
+        self.snapshot = ServingSnapshot.of(self.catalogue, self.stock, query_tower)
         self.stages = Stages(RetrievalSettings(), SlateSettings())
         self.queries = np.load(path / "queries.npy")
         self.now = self.catalogue.as_of + timedelta(hours=1)
