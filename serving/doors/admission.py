@@ -10,9 +10,9 @@ from refit.errors import RefitError
 from serving.counters import Counters
 
 QUICK_SECONDS = 0.002
-"""Answers that take less run on the event loop, to hand one to a thread costs about as much."""
+"""Answers that take less run on the event loop: handing one to a thread costs about as much."""
 NEWEST_SHARE = 0.1
-"""Of the latest answer, in the mean time of an answer."""
+"""The weight of the latest answer in the moving average of how long answers take."""
 
 
 class Overloaded(RefitError):  # noqa: N818 - a state, not a fault

@@ -23,7 +23,7 @@ from serving.towers import Breaker, Fallback
 SPARE = 16
 """So many more items are asked for than are wanted."""
 FEW = 200
-"""Up to so many eligible items, the engine is told which they are."""
+"""If no more items are eligible, the engine searches only these, by their ids."""
 
 
 class RemoteSearch:

@@ -313,7 +313,7 @@ class Oracle:
     def _read_lines(
         self, item_id: str, live: bool
     ) -> tuple[dict[str, Any], datetime | None, datetime | None]:
-        """What is told of a listing, when it was told as a whole, and when anything was."""
+        """What the lines say of a listing, and when it was last listed and last edited."""
         lines = [one for one in self._lines[item_id] if one["change"] not in ENDS]
         if live:
             lines = [one for one in lines if one["at"] >= self.as_of]

@@ -7,25 +7,14 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import requests
 
 from serving.engines.settings import WeaviateSettings
 from serving.processes import Process
 from tests.machine.binaries import build, weaviate
-from tests.machine.commands import CommandError
-from tests.machine.host import UnsupportedHostError
 
 N_NODES = 3
 START_SECONDS = 90.0
-
-
-def find_program() -> Path:
-    """The server; the test is skipped, and says so, where it cannot be built."""
-    try:
-        return build(weaviate()) / "weaviate-server"
-    except (UnsupportedHostError, CommandError) as error:
-        pytest.skip(f"Weaviate cannot be built: {error}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class Cluster:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._program, self._folder = find_program(), folder
+        self._program, self._folder = build(weaviate()) / "weaviate-server", folder
         self._ports = [Ports.find() for _ in range(N_NODES)]
         self._processes: list[Process | None] = [None] * N_NODES
         self.start_all()
