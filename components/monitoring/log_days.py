@@ -1,6 +1,6 @@
 """Keep the prediction log around a run of the monitor: merge its parts before, drop old days after.
 
-Neither changes what the monitor reads, so an error in either is logged and does not stop the monitor.
+Neither changes what the monitor reads, so an error in either is logged, and the monitor goes on.
 """
 
 from collections.abc import Callable, Iterator
