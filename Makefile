@@ -111,7 +111,7 @@ lint: setup  ## style, docstrings, which room may import which; shellcheck of al
 	@.venv/bin/lint-imports
 	@.venv/bin/shellcheck --external-sources $(SCRIPTS)
 
-types: setup  ## strict types of our packages
+types: setup  ## strict types of our packages; in benches, whether calls fit
 	@$(RUN) -m mypy
 
 check-requirements: setup  ## resolve every requirements file again and compare

@@ -54,7 +54,7 @@ def build_bundles(parts: Path, folder: Path) -> Bundles:
     if not reference.exists():
         towers = IndexManifest.read(parts / "index").embedding_version
         build_reference(
-            MeasureSettings(trials=99),
+            MeasureSettings(),
             parts / "evaluation" / "predictions.parquet",
             parts / "index",
             parts / "dataset",
