@@ -2,11 +2,13 @@
 
 All of it may run beside servers, readers and itself, and may be killed at any time: what counts is
 switched by one compare and set, see ``refit.log_parts``. Of two that change the same day at once,
-one begins again.
+one begins again, after a wait of random length, so that both come to an end.
 """
 
 import io
+import random
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -36,7 +38,9 @@ LEAST_TODAY = 100
 """With fewer small parts a day that goes on is left alone."""
 AT_ONCE = 64
 """So many small parts are read at once."""
-ATTEMPTS = 5
+ATTEMPTS = 10
+FIRST_WAIT, LONGEST_WAIT = 0.05, 5.0
+"""Seconds: the bounds of the random waits between attempts, which double."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def drop_days(
 
 
 def _drop(log: LogParts, day: str, now: datetime) -> None:
-    for _ in range(ATTEMPTS):
+    for _ in _take_turns():
         seen, manifest = log.see_manifest(day)
         names = log.list_day(day)
         live = manifest.select(names)
@@ -161,6 +165,14 @@ def _drop(log: LogParts, day: str, now: datetime) -> None:
             _remove_folder(log, day)
             return
     raise RefitError(f"{log.place}: {DAY}{day} is changed by others all the time; try again")
+
+
+def _take_turns() -> Iterator[None]:
+    """Attempts to change what others may change too, with a random wait before each but one."""
+    yield
+    for attempt in range(ATTEMPTS - 1):
+        time.sleep(random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)))
+        yield
 
 
 def _remove_folder(log: LogParts, day: str) -> None:
@@ -241,7 +253,7 @@ def _rewrite(
     without: str = "",
 ) -> KeptDay:
     """Replace parts of a day by merged ones, in one step; without the answers to a person."""
-    for _ in range(ATTEMPTS):
+    for _ in _take_turns():
         seen, manifest = log.see_manifest(day)
         live = manifest.select(log.list_day(day))
         sources = [name for name in choose(live) if name in live]
