@@ -4,6 +4,7 @@ Tower inputs are named by side: ``item_<column>``, ``context_<column>``, ``user_
 A missing string is "", a missing number is NaN; the towers learn a value for both.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,9 @@ from refit.health import HealthCheck
 from refit.settings import Settings
 
 Inputs = dict[str, NDArray[Any]]
+
+BEYOND_FLOAT32 = 2.0**128 - 2.0**103
+"""The smallest number that float32 rounds to infinity."""
 
 FEATURES_FILE = "features.json"
 
@@ -313,10 +317,15 @@ def _strings(values: Sequence[Any]) -> NDArray[Any]:
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
     if isinstance(values, list):
-        known = np.array([np.nan if value is None else value for value in values], np.float64)
-        with np.errstate(over="ignore"):  # infinite, as Arrow has it
-            return known.astype(np.float32)
+        return np.array([_to_float32(value) for value in values], dtype=np.float32)
     return numbers(_arrow(values, pa.float32()))
+
+
+def _to_float32(value: Any) -> Any:
+    """A number that float32 can hold: NaN where it is missing, infinite beyond, as Arrow has it."""
+    if value is None:
+        return np.nan
+    return math.copysign(math.inf, value) if abs(value) >= BEYOND_FLOAT32 else value
 
 
 def _arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
