@@ -45,7 +45,7 @@ class SliceFloor(FiniteSettings):
     """The minimum that the model must reach on a slice of the test queries.
 
     Attributes:
-        slice: Name of the slice, e.g. ``new users`` or ``size: M``.
+        slice: Name of the slice, e.g. ``new users``, ``listed within 24 h`` or ``size: M``.
         at_least: Minimum of the primary metric, for the lower end of its interval.
         of_best_baseline: Minimum as a share of the best baseline's value on the same slice.
         of_champion: Minimum as a share of the champion's value on the same slice. The model is

@@ -30,6 +30,7 @@ from pipelines.cli.serve import serve
 from pipelines.cli.simulate import simulate
 from pipelines.cli.status import show_status
 from pipelines.cli.submit import submit_pipeline
+from pipelines.cli.tune import tune
 from refit import __version__
 from refit.progress import set_up_logging
 
@@ -65,6 +66,7 @@ Exit codes:
 )
 app.command("run")(run_pipeline)
 app.command("backtest")(backtest)
+app.command("tune")(tune)
 app.command("submit")(submit_pipeline)
 app.command("schedule")(schedule_pipeline)
 app.command("status")(show_status)
