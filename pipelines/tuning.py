@@ -17,7 +17,7 @@ def tuning(
     data_fingerprint: str,
     registry: str,
     studies: str,
-    workers: list[str],  # type: ignore[valid-type]
+    workers: list[str],
     champion: str = "",
     checkpoint_folder: str = "",
     webhook: str = "",

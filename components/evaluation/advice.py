@@ -77,6 +77,11 @@ def advise(
         else:
             found.append(f"{_figures(win)}. What it reads, the towers lack or do not use.")
     found += _on_cold_listings(results, wins, spec)
+    if wins and not results.of_kind("champion"):
+        found.append(
+            "There is no champion: until a model passes, popularity in the context can be served "
+            "as itself, with training.towers: popularity and evaluation.serve_baseline: true."
+        )
     if wins:
         found += _on_epochs(manifest, training)
         found.append(

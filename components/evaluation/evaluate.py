@@ -64,6 +64,7 @@ from components.evaluation.towers import (
     load_champion,
     load_model,
     read_embedding_version,
+    read_kind,
 )
 from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
 from refit.errors import RefitError
@@ -220,11 +221,12 @@ def _evaluate(
         leaks=leaks,
         positive_in_history=measure_positive_in_history(evaluation_set),
         undeclared=data.manifest.undeclared,
+        kind=read_kind(model),
     )
     champion = champions[0].folder if champions else None
     subject = VerdictSubject.of_folders(model, index, settings)
     results, verdict = judge(settings, results, data, subject, registry, champion)
-    if not verdict.passed:
+    if not verdict.passed and results.kind == "model":
         wins = find_wins(results, settings)
         advice = advise(results, wins, data.spec, model)
         results = results.model_copy(update={"wins": wins, "advice": advice})

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import field_validator
 
 from refit.ledger import Looks
+from refit.model import ModelKind
 from refit.settings import Settings
 
 MODEL = "model"
@@ -327,6 +328,7 @@ class Results(Settings):
         leaks: What each group of inputs is worth.
         looks: How often models were judged on this test window.
         positive_in_history: What the histories knew of the positive items.
+        kind: ``model``, or ``baseline`` for one that is served as itself.
         undeclared: See ``FeaturesManifest.undeclared``.
         wins: Where baselines were better than a model that did not pass, and
         advice: what to try first.
@@ -348,6 +350,7 @@ class Results(Settings):
     looks: Looks = Looks()
     positive_in_history: PositiveInHistory = PositiveInHistory()
     undeclared: tuple[str, ...] | None = None
+    kind: ModelKind = "model"
     wins: tuple[BaselineWin, ...] = ()
     advice: tuple[str, ...] = ()
 

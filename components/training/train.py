@@ -393,6 +393,7 @@ def _write_model(
         chosen_epoch=chosen,
         final_fit=settings.final_fit,
         dataset_fingerprint=manifest.dataset_fingerprint,
+        kind="baseline" if settings.towers == "popularity" else "model",
     )
     written.write(folder)
     return written

@@ -51,6 +51,7 @@ Start here:
   refit doctor                        check this machine's setup
   refit demo                          the whole loop, simulated
   refit run -c my.yaml                train on your data, evaluate, deploy
+  refit tune -c my.yaml               try settings on the validation days
   refit serve                         serve the champion
   refit recommend --user u1 -k 10     request recommendations
   refit monitor -c my.yaml            measure drift, refit when it is due

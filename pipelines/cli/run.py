@@ -184,4 +184,5 @@ def _show(outcome: RunOutcome, as_json: bool) -> None:
     if page := outcome.metadata("ingest").get("health_page"):
         write_line(f"health page: {page}")
     if bundle := outcome.metadata("deploy").get("bundle_id"):
-        write_line(f"champion: {bundle}")
+        is_baseline = outcome.metadata("deploy").get("kind") == "baseline"
+        write_line(f"champion: {bundle}{' (a baseline as itself)' if is_baseline else ''}")

@@ -105,7 +105,7 @@ def _show(results: dict[str, Any]) -> None:
 
 
 def _differences(trial: dict[str, Any], trials: list[dict[str, Any]]) -> str:
-    own = next((each["values"] for each in trials if each["own"]), {})
+    own: dict[str, Any] = next((each["values"] for each in trials if each["own"]), {})
     return ", ".join(
         describe_values({name: value})
         for name, value in trial["values"].items()

@@ -104,7 +104,7 @@ def test_a_baseline_that_was_not_run_wins_nowhere(model):
 def test_where_histories_win_ids_and_longer_histories_are_tried(model):
     known = PositiveInHistory(within_hour=0.0, within_day=0.05, older=0.16, n=1000)
     found = results(COOCCURRENCE, slices=(KNOWN,), positive_in_history=known)
-    first, epochs, last = advise(found, find_wins(found, SETTINGS), SPEC, model)
+    first, itself, epochs, last = advise(found, find_wins(found, SETTINGS), SPEC, model)
     assert first == (
         "co-occurrence wins on known users, 0.2611 against 0.2161 (n = 300): it goes by the items "
         "that people met before, which the towers miss. Of 21.0% of the test queries the item "
@@ -112,6 +112,7 @@ def test_where_histories_win_ids_and_longer_histories_are_tried(model):
         "and longer histories (features.spec.history_length, now 20), and an encoder that reads "
         "histories in order."
     )
+    assert "evaluation.serve_baseline: true" in itself
     assert epochs == (
         "Validation recall still rose in the last epoch (0.1000 to 0.2000): raise "
         "training.max_epochs, now 2."
