@@ -8,6 +8,7 @@ from typing import Any
 from components.ingestion.purpose import learn_from, serve_from
 from components.ingestion.settings import IngestSettings
 from components.monitoring.feed_settings import FeedSettings
+from components.training.tuning.settings import TuneSettings
 from pipelines.home import Home
 from pipelines.settings import RunSettings
 from refit.registry import Registry
@@ -63,6 +64,31 @@ def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
         "checkpoint_folder": str(home.checkpoints),
         "webhook": settings.webhook,
     }
+
+
+def tuning_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
+    """Parameters of tuning, with the data's fingerprint; one worker.
+
+    What is in quarantine now is left out.
+    """
+    ingestion = learn_from(settings.ingestion, Registry(home.registry).quarantines())
+    return {
+        "ingestion": ingestion.to_json(),
+        "features": settings.features.to_json(),
+        "training": settings.training.to_json(),
+        "tuning": settings.tuning.to_json(),
+        "data_fingerprint": _fingerprint(ingestion),
+        "registry": home.registry,
+        "studies": settings.tuning.storage or str(home.studies),
+        "workers": worker_names(settings.tuning)[:1],
+        "checkpoint_folder": str(home.checkpoints),
+        "webhook": settings.webhook,
+    }
+
+
+def worker_names(settings: TuneSettings) -> list[str]:
+    """The names of a study's workers."""
+    return [str(number) for number in range(settings.workers)]
 
 
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:

@@ -49,6 +49,7 @@ PIPELINE_STEPS = {
         "summarize",
         "judge",
     ),
+    "tuning": ("ingest", "features", "tune", "choose"),
     "index_refresh": ("ingest", "features", "gate", "deploy"),
     "drift_monitoring": ("monitor",),
 }

@@ -312,6 +312,8 @@ class Recommender:
             "items": [{"item_id": item_id, "score": score} for item_id, score in items],
             "fallback": prediction.fallback,
         }
+        if snapshot.is_baseline:
+            answer["baseline"] = True
         if request.cursor is not None:
             shown = (*plan.shown, *prediction.item_ids)
             answer["cursor"] = write_cursor(shown) if len(items) == request.k else None
@@ -331,6 +333,7 @@ class Recommender:
         lags, most = self._lags(), self.settings.feeds.unready_seconds
         return {
             "bundle_id": self.snapshot.bundle_id,
+            "kind": self.snapshot.catalogue.bundle.manifest.kind,
             "towers": self._describe_towers(),
             "search": self._describe_search(),
             "live_items": len(self.snapshot.stock),

@@ -20,6 +20,7 @@ from refit.errors import RefitError, UsageError
 from refit.feature_tables import PaddedHistories, numbers, strings, vectors
 from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
 from refit.files import read_json
+from refit.model import ModelKind
 from refit.towers import load_tower, run_tower
 
 PopularityOf = Callable[[CandidateSnapshot], Floats]
@@ -171,6 +172,11 @@ def read_embedding_version(folder: Path) -> str | None:
     """The embedding version in a model folder's model.json; None where it has none."""
     value = read_json(folder / "model.json").get("embedding_version")
     return str(value) if value else None
+
+
+def read_kind(folder: Path) -> ModelKind:
+    """Whether a model folder holds a model, or a baseline that is served as itself."""
+    return "baseline" if read_json(folder / "model.json").get("kind") == "baseline" else "model"
 
 
 def load_champion(data: EvaluationData, champion: Path) -> TowerScorer | str:

@@ -1,5 +1,7 @@
 """Settings of the training step."""
 
+from typing import Literal
+
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from refit.settings import Settings
@@ -9,6 +11,9 @@ class TrainSettings(Settings):
     """How the two towers are built and trained.
 
     Attributes:
+        towers: ``learned``, or ``popularity`` for a baseline that is served as itself: the score is
+            popularity in the context alone, naive Bayes with its gates held at their initial
+            values; only its smoothing, half-lives and the effect of age are fitted.
         seed: Seed of every random draw; two runs in one environment on CPU are bit-identical.
         batch_size: Examples per step; they share one item snapshot.
         uniform_negatives: Items sampled uniformly from the snapshot's live items, in addition to
@@ -48,6 +53,7 @@ class TrainSettings(Settings):
         snapshot_cache_mb: Memory of the cache of item snapshots.
     """
 
+    towers: Literal["learned", "popularity"] = "learned"
     seed: int = 0
     batch_size: PositiveInt = 512
     uniform_negatives: PositiveInt = 2048

@@ -8,6 +8,9 @@ Both embeddings are [learned part | popularity part], so that one dot product ad
   context value]. The query part selects from it with gates: 1 for the first entry, and for each
   column a learned row of gates, initialised to the one-hot encoding of the query's value, so that
   neighbouring values (sizes, ages) can learn to share counts.
+
+With ``towers: popularity`` the learned part of queries is 0 and the gates stay as they are: the
+score is naive Bayes, in towers that are indexed and served as any others.
 """
 
 from collections.abc import Sequence
@@ -158,6 +161,7 @@ class QueryTower(tf.keras.layers.Layer):
         spec = manifest.spec
         self.encode = QueryEncoder(manifest, vocabulary)
         self._dropout = settings.dropout
+        self._learns = settings.towers == "learned"
         self._categories = _embeddings(
             vocabulary,
             [
@@ -170,6 +174,7 @@ class QueryTower(tf.keras.layers.Layer):
                 f"gates_{c}",
                 (1 + len(manifest.popularity_values[c]), len(manifest.popularity_values[c])),
                 initializer=_constant(_initial_gates(manifest, c, settings.gate_init)),
+                trainable=self._learns,
             )
             for c in spec.popularity_by
         ]
@@ -215,7 +220,8 @@ class QueryTower(tf.keras.layers.Layer):
         learned = tf.math.l2_normalize(self._learned(hidden) + self._history(pooled), axis=1)
         gates = [tf.gather(table, codes["gates"][:, j]) for j, table in enumerate(self._gates)]
         one = tf.ones([tf.shape(learned)[0], 1])
-        return tf.concat([learned * tf.exp(self._log_scale), one, *gates], axis=1)
+        scale = tf.exp(self._log_scale) if self._learns else 0.0
+        return tf.concat([learned * scale, one, *gates], axis=1)
 
     def call(self, inputs: Tensors) -> tf.Tensor:
         """Embeddings [B, D] of raw inputs."""

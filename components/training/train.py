@@ -1,7 +1,7 @@
 """The training step: from a features folder to a model folder with two SavedModels."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from components.training.model import TwoTowerModel
     from components.training.recall import RecallMeter
 
+AfterEpoch = Callable[[Sequence[Epoch]], bool]
+"""Gets all epochs so far, also those that an earlier process trained; false ends the training."""
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
 FINAL_RATE = 0.1
 
@@ -74,6 +76,48 @@ def train(
     return written
 
 
+def measure_epochs(
+    settings: TrainSettings,
+    features: Path,
+    scratch: Path,
+    after_epoch: AfterEpoch,
+    checkpoint: Path | None = None,
+) -> tuple[Epoch, ...]:
+    """Train on the train split, measure every epoch on the validation split, and export nothing.
+
+    With ``choose_epochs`` false, all ``max_epochs`` are trained. Test examples are never read.
+
+    Args:
+        settings: How to train.
+        features: A features folder.
+        scratch: Folder for encoded examples, which are removed at the end.
+        after_epoch: Called after every epoch, and once for those of a killed process.
+        checkpoint: As of ``train``.
+
+    Raises:
+        UsageError, DataValidationError, RefitError: As of ``train``.
+    """
+    from components.training.recommenders import require_legacy_keras
+
+    require_legacy_keras()
+    import tensorflow as tf
+
+    from components.training.checkpoint import checkpoints_of
+
+    tf.config.experimental.enable_op_determinism()
+    tf.keras.backend.clear_session()  # a process may measure many settings
+    if not settings.choose_epochs:
+        settings = settings.model_copy(update={"patience": settings.max_epochs})
+    manifest = FeaturesManifest.read(features)
+    key = checkpoint_key(settings, manifest, features)
+    with (
+        TemporaryDirectory(dir=scratch, prefix=".examples-") as spill,
+        checkpoints_of(key, checkpoint) as kept,
+    ):
+        run = _Run(settings, manifest, features, Path(spill), kept, key)
+        return run.fit("search", ("train",), validate=True, after_epoch=after_epoch).epochs
+
+
 def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features: Path) -> str:
     """Fingerprint of everything that determines a training; what follows it does not."""
     return fingerprint(
@@ -124,7 +168,12 @@ class _Run:
         self._key = key
 
     def fit(
-        self, name: str, splits: Sequence[str], validate: bool = False, epochs: int | None = None
+        self,
+        name: str,
+        splits: Sequence[str],
+        validate: bool = False,
+        epochs: int | None = None,
+        after_epoch: AfterEpoch | None = None,
     ) -> _Fit:
         """Train a model on the examples of ``splits``, from scratch or from its checkpoint."""
         import tensorflow as tf
@@ -184,6 +233,7 @@ class _Run:
             epochs or settings.max_epochs,
             meter,
             fit_checkpoint,
+            after_epoch,
         )
         first, last = examples.times()
         return _Fit(
@@ -246,6 +296,7 @@ def _loop(
     n_epochs: int,
     meter: "RecallMeter | None",
     checkpoint: "Checkpoint",
+    after_epoch: AfterEpoch | None = None,
 ) -> list[Epoch]:
     import tensorflow as tf
 
@@ -263,7 +314,12 @@ def _loop(
         at_most=meter is not None,
         logs=True,
     )
-    while len(epochs) < n_epochs and not _stopped(epochs, settings.patience, meter is not None):
+    goes_on = not epochs or after_epoch is None or after_epoch(epochs)
+    while (
+        goes_on
+        and len(epochs) < n_epochs
+        and not _stopped(epochs, settings.patience, meter is not None)
+    ):
         number = len(epochs) + 1
         decay = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
         model.optimizer.learning_rate.assign(settings.learning_rate * (1 - decay))
@@ -293,6 +349,7 @@ def _loop(
             f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{logged}, "
             f"{count / seconds:,.0f} examples/s"
         )
+        goes_on = after_epoch is None or after_epoch(epochs)
     progress.finish()
     return epochs
 
@@ -336,6 +393,7 @@ def _write_model(
         chosen_epoch=chosen,
         final_fit=settings.final_fit,
         dataset_fingerprint=manifest.dataset_fingerprint,
+        kind="baseline" if settings.towers == "popularity" else "model",
     )
     written.write(folder)
     return written

@@ -30,6 +30,7 @@ from pipelines.cli.serve import serve
 from pipelines.cli.simulate import simulate
 from pipelines.cli.status import show_status
 from pipelines.cli.submit import submit_pipeline
+from pipelines.cli.tune import tune
 from refit import __version__
 from refit.progress import set_up_logging
 
@@ -50,6 +51,7 @@ Start here:
   refit doctor                        check this machine's setup
   refit demo                          the whole loop, simulated
   refit run -c my.yaml                train on your data, evaluate, deploy
+  refit tune -c my.yaml               try settings on the validation days
   refit serve                         serve the champion
   refit recommend --user u1 -k 10     request recommendations
   refit monitor -c my.yaml            measure drift, refit when it is due
@@ -65,6 +67,7 @@ Exit codes:
 )
 app.command("run")(run_pipeline)
 app.command("backtest")(backtest)
+app.command("tune")(tune)
 app.command("submit")(submit_pipeline)
 app.command("schedule")(schedule_pipeline)
 app.command("status")(show_status)

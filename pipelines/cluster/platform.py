@@ -146,7 +146,7 @@ def _set_resources(task: Any, step: str, settings: ClusterSettings) -> None:
     ):
         if value:
             set_value(value)
-    if step == "train_towers" and settings.gpu.count:
+    if step in ("train_towers", "tune_towers") and settings.gpu.count:
         task.set_accelerator_type(settings.gpu.resource)
         task.set_accelerator_limit(settings.gpu.count)
 

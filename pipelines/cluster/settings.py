@@ -24,6 +24,8 @@ IDEMPOTENT_STEPS = (
     "build_feature_tables",
     "build_champion_tables",
     "train_towers",
+    "tune_towers",
+    "choose_settings",
     "index_listings",
     "reindex_listings",
     "evaluate_model",
@@ -84,7 +86,7 @@ class Resources(Settings):
 
 
 class Gpu(Settings):
-    """GPUs of the training step; no other step uses one.
+    """GPUs of the steps that train; no other step uses one.
 
     Attributes:
         resource: The resource's name, as the device plugin registers it.

@@ -102,6 +102,22 @@ def test_the_popularity_part_is_initialised_to_naive_bayes() -> None:
     np.testing.assert_array_equal(gates, [[1, 0, 1, 1], [1, 0, 0, 1], [1, 0, 0, 0]])
 
 
+def test_towers_of_popularity_are_naive_bayes_and_keep_its_gates() -> None:
+    manifest, vocabulary = naive()
+    tower = QueryTower(TrainSettings(learned_size=4, towers="popularity"), manifest, vocabulary)
+    embedding = tower(
+        {
+            "context_size": tf.constant(["M"]),
+            "context_place": tf.constant(["home"]),
+            "history_content": tf.ones([1, 2, 5]),
+            "history_event_type": tf.constant([["purchase", ""]]),
+            "history_age_days": tf.zeros([1, 2]),
+        }
+    )
+    np.testing.assert_array_equal(embedding, [[0, 0, 0, 0, 1, 0, 1, 1]])
+    assert not any("gates" in weight.name for weight in tower.trainable_weights)
+
+
 def test_the_vocabulary_has_only_the_values_of_its_examples(features: Path) -> None:
     manifest = FeaturesManifest.read(features)
     popularity = read_snapshot(features, 3)[2]
