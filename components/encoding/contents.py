@@ -180,13 +180,9 @@ def find_kept_size(rows: ItemRows, column: str) -> int:
 
 
 def _join_texts(settings: EncoderSettings, batch: pa.RecordBatch) -> list[str]:
-    texts = []
-    for name in settings.columns:
-        text = pc.utf8_trim_whitespace(pc.cast(batch.column(name), pa.string()))
-        texts.append(pc.if_else(pc.equal(text, ""), None, text))
-    joined = pc.binary_join_element_wise(*texts, BETWEEN, null_handling="skip")
-    found: list[str] = joined.to_pylist()
-    return found
+    # Not by Arrow's binary_join_element_wise: it leaves out a row in which all texts are null.
+    columns = [[text.strip() for text in _texts(batch.column(name))] for name in settings.columns]
+    return [BETWEEN.join(filter(None, texts)) for texts in zip(*columns, strict=True)]
 
 
 def _find_pictures(settings: EncoderSettings, batch: pa.RecordBatch) -> list[Content | None]:

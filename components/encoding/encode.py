@@ -33,6 +33,7 @@ from components.encoding.encoder import (
     to_unit,
 )
 from components.encoding.pictures import PictureReader, Unread, read_ahead
+from components.encoding.plan import EncodingPlan, encoders_of
 from components.encoding.settings import EncoderSettings, EncodingSettings
 from refit.encoding import (
     CHAMPION_FOLDER,
@@ -54,78 +55,45 @@ SAVED_SECONDS = 60.0
 """New vectors go to the store after so many, or so long: a killed run loses no more."""
 SORTED_BATCHES = 64
 """Texts are sorted by length within so many batches, so that few of a batch are padded."""
+FEW_PICTURES = 20
+"""Of fewer, a share says little: one that does not come in time is no reason to end the step."""
 TRIED_PICTURES = 200
 """After so many, a store that does not answer ends the step."""
 
 
-def encode_items(
-    settings: EncodingSettings,
-    dataset: Path,
-    out: Path,
-    store: str = "",
-    like: ItemEncoding | None = None,
-    champion: ItemEncoding | None = None,
-) -> EncodedItems:
+def encode_items(plan: EncodingPlan, dataset: Path, out: Path, store: str = "") -> EncodedItems:
     """Write the vectors of a dataset's items to ``out``, atomically.
 
     Args:
-        settings: Settings of the step; without an encoder nothing but the record is written.
+        plan: By which encoders; without one nothing but the record is written. What prevents the
+            champion's own vectors is no error, but a ``problem`` of their record.
         dataset: A dataset folder of the ingestion step.
         out: The output folder; it is replaced.
         store: Folder or URL of the vectors that earlier runs made; empty encodes everything.
-        like: How the vectors of a bundle were made, to make more of them; the encoders of
-            ``settings`` are then not used, but their paths are, where the files are the same.
-        champion: How the champion's vectors were made. Where that differs, its own vectors are
-            written as well, so that it can be compared; what prevents them is no error, but a
-            ``problem`` of their record.
 
     Raises:
-        UsageError: An encoder cannot be loaded or is not the one of ``like``, a column does not
-            exist, or the device is not visible.
+        UsageError: An encoder cannot be loaded or is not the planned one, a column does not exist,
+            or the device is not visible.
         DataValidationError: Too many pictures cannot be read.
         ServiceUnreachable: The store, or that of the pictures, does not answer.
     """
     if out.exists() and not (out / ENCODED_FILE).exists() and any(out.iterdir()):
         raise UsageError(f"{out} does not contain encoded items: choose another folder")
-    wanted = settings if like is None else encoders_of(like, settings)
+    theirs = plan.champion
     with write_atomically(out) as folder:
-        encoded = _write(wanted, dataset, folder, store, like)
-        if champion is not None and differ(champion, encoded.encoding):
-            log_message(f"the champion has other encoders: {champion}")
+        encoded = _write(plan.settings, dataset, folder, store, plan.like)
+        if theirs is not None and differ(theirs, encoded.encoding):
+            log_message(f"the champion has other encoders: {theirs}")
             own = folder / CHAMPION_FOLDER
             try:
-                _write(encoders_of(champion, settings), dataset, own, store, champion)
+                _write(encoders_of(theirs, plan.settings), dataset, own, store, theirs)
             except RefitError as error:
                 remove(own)
                 own.mkdir()
-                EncodedItems(encoding=champion, problem=str(error)).write(own)
+                EncodedItems(encoding=theirs, problem=str(error)).write(own)
                 log_message(f"the items cannot be encoded as for the champion: {error}")
         remove(out)
     return encoded
-
-
-def encoders_of(encoding: ItemEncoding, settings: EncodingSettings) -> EncodingSettings:
-    """The settings with which vectors like those of an encoding are made.
-
-    Where an encoder of ``settings`` has the same files and options, its place is used: it may have
-    moved. Threads and bounds are those of ``settings``.
-    """
-    there = {_identify(each): each for each in settings.encoders if each.checksum}
-    encoders = []
-    for part in encoding.parts:
-        if part.reads != "vector":
-            recorded = EncoderSettings.parse(part.settings)
-            now = there.get(_identify(recorded))
-            places = ("path", "pictures", "roots", "changes_with", "batch_size", "device")
-            moved = {name: getattr(now, name) for name in places} if now else {}
-            encoders.append(recorded.model_copy(update=moved))
-    keep = tuple(part.encoder for part in encoding.parts if part.reads == "vector")
-    update = {"encoders": tuple(encoders), "keep": keep, "column": encoding.column}
-    return settings.model_copy(update=update)
-
-
-def _identify(settings: EncoderSettings) -> tuple[str, str, str]:
-    return settings.encoder, settings.checksum, repr(sorted(settings.columns))
 
 
 @dataclass
@@ -255,13 +223,15 @@ def _encode(
             else _picture_batches(new, found.settings, settings, tally, meter)
         )
         save = _Saving(cache, distinct, vectors)
-        for positions, contents in batches:
-            vectors[positions] = encode_checked(encoder, found.name, contents)
-            known[positions] = True
-            tally.encoded += len(positions)
-            save.add(positions)
-            meter.advance(len(positions))
-        save.finish()
+        try:
+            for positions, contents in batches:
+                vectors[positions] = encode_checked(encoder, found.name, contents)
+                known[positions] = True
+                tally.encoded += len(positions)
+                save.add(positions)
+                meter.advance(len(positions))
+        finally:  # what was encoded before an error is kept
+            save.finish()
     cache.merge()
     return _Part(record, distinct, vectors), tally
 
@@ -335,7 +305,7 @@ def _picture_batches(
 
 
 def _check_store(tally: _Tally, tried: int, away: int, settings: EncodingSettings) -> None:
-    if away > settings.most_unread * tried:
+    if away > settings.most_unread * max(tried, FEW_PICTURES):
         place, why = next(one for one in tally.unread.values() if one[1].is_away)
         raise ServiceUnreachable(
             f"the store of the pictures does not answer for {count_share(away, tried)}, such as"

@@ -1,6 +1,7 @@
 """Read pictures from files and URLs; one that cannot be read is counted, with its reason."""
 
 import io
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ MOST_PIXELS = 64_000_000
 """Larger pictures are not decoded: they may be made to fill the memory."""
 ENOUGH_PIXELS = 1024
 """The shorter edge of a picture is scaled down to this, which is above what encoders read."""
+AGAIN_SECONDS = 0.5
+"""A picture whose store does not answer is asked for once more, after so long."""
 AWAY_STATUS = (401, 403, 408, 425, 429)
 """HTTP answers that say more of the server than of one picture, beside those from 500 on."""
 
@@ -57,6 +60,13 @@ class PictureReader:
         """
         if not self._is_below_a_root(place):
             return Unread("it is below none of the roots")
+        found = self._try(place)
+        if isinstance(found, Unread) and found.is_away:
+            time.sleep(AGAIN_SECONDS)
+            found = self._try(place)
+        return found
+
+    def _try(self, place: str) -> "Image.Image | Unread":
         try:
             content = self._fetch(place)
         except FileNotFoundError:

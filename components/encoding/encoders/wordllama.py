@@ -6,6 +6,7 @@ pieces, on any processor. The package itself is not imported: it sets up logging
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,10 +64,10 @@ class WordLlamaEncoder:
 
     def encode(self, contents: Sequence[str]) -> NDArray[np.float32]:
         """[B, size] the mean vector of each text's tokens; zeros for a text without a token."""
-        tokens = self._tokenizer.encode_batch(list(contents), add_special_tokens=False)
+        tokens = self._tokenizer.encode_batch_fast(list(contents), add_special_tokens=False)
         ids = [each.ids for each in tokens]
         lengths = np.array([len(each) for each in ids])
-        flat = np.fromiter((one for each in ids for one in each), np.int64, int(lengths.sum()))
+        flat = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
         known = np.minimum(flat, len(self._table) - 1)
         means = np.zeros((len(ids), self.size), dtype=np.float32)
         there = np.flatnonzero(lengths)
