@@ -32,9 +32,9 @@ def encode(
     """Add vectors to the lines of a stock feed.
 
     They are by the encoders of a bundle. A server embeds a new listing with the vector that its
-    line brings along, and refuses one that
-    another encoder made. Each line is written to standard output as soon as it is encoded, with the
-    vector and its encoder_version; lines that say too little to be encoded are written as they are.
+    line brings along, and refuses one that another encoder made. Each line is written to standard
+    output as soon as it is encoded, with the vector and its encoder_version; lines that say too
+    little to be encoded are written as they are.
     The config says where the encoders' files are, if they have moved since the bundle was built.
 
     Try:
