@@ -57,6 +57,11 @@ class Home(Settings):
         return self.folder / "studies"
 
     @property
+    def vectors(self) -> Path:
+        """The vectors of texts and pictures, by content, so that each is encoded once."""
+        return self.folder / "vectors"
+
+    @property
     def predictions(self) -> Path:
         """The prediction log."""
         return self.folder / "predictions"

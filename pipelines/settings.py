@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import field_validator, model_validator
 
 from components.deployment.settings import DeploySettings
+from components.encoding.settings import EncodingSettings
 from components.evaluation.leak_settings import check_intended
 from components.evaluation.settings import EvaluationSettings
 from components.features.settings import FeatureSettings
@@ -40,6 +41,7 @@ class RunSettings(ScaledSettings):
         description: What this configuration is for, in a line.
         webhook: URL that is called when a run has ended; empty for none.
         ingestion: What data to read, and how it is cleaned and split.
+        encoding: Which texts and pictures of the items are encoded, and by what.
         features: Which columns feed the towers, and how histories and popularity are counted.
         training: The towers and their training.
         tuning: Which settings ``refit tune`` tries, and for how long.
@@ -55,6 +57,7 @@ class RunSettings(ScaledSettings):
     description: str = ""
     webhook: str = ""
     ingestion: IngestSettings
+    encoding: EncodingSettings = EncodingSettings()
     features: FeatureSettings
     training: TrainSettings = TrainSettings()
     tuning: TuneSettings = TuneSettings()
@@ -70,6 +73,17 @@ class RunSettings(ScaledSettings):
         # Here and not in MeasureSettings: a reference can be read where a metric is not installed.
         require_known(monitoring.measure.metric_names)
         return monitoring
+
+    @model_validator(mode="after")
+    def _read_the_vectors(self) -> Self:
+        column, vector = self.encoding.column, self.features.spec.item_vector
+        if self.encoding.encoders and vector != column:
+            raise ValueError(
+                f"encoding writes the column {column!r}, which no tower reads: set"
+                f" features.spec.item_vector to it, not to {vector!r}; encoding.keep joins vectors"
+                " that the items have"
+            )
+        return self
 
     @model_validator(mode="after")
     def _know_intended_groups(self) -> Self:

@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components.encoding.component import encode_listings
 from components.features.component import build_feature_tables
 from components.ingestion.component import ingest_data
 from components.training.component import choose_settings, tune_towers
@@ -21,6 +22,8 @@ def tuning(
     champion: str = "",
     checkpoint_folder: str = "",
     webhook: str = "",
+    encoding: str = "{}",
+    vector_store: str = "",
 ) -> None:
     """Try settings of the training, several at a time on a cluster, and choose the best.
 
@@ -36,13 +39,24 @@ def tuning(
         champion: Not used.
         checkpoint_folder: Folder of checkpoints that an interrupted trial resumes from.
         webhook: URL that is called when the run has ended, empty for none.
+        encoding: EncodingPlan; the default encodes nothing.
+        vector_store: Folder or URL of the vectors that earlier runs made; empty keeps none.
     """
     with report_end("tuning", webhook):
-        ingestion, fingerprint, champion = resolve_start(
-            ingestion, data_fingerprint, registry, champion, deploys=False
+        start = resolve_start(
+            ingestion, encoding, data_fingerprint, registry, champion, deploys=False
         )
-        data = ingest_data(settings=ingestion, fingerprint=fingerprint)
-        tables = build_feature_tables(settings=features, dataset=data.outputs["dataset"])
+        data = ingest_data(settings=start.ingestion, fingerprint=start.fingerprint)
+        vectors = encode_listings(
+            plan=start.encoding,
+            dataset=data.outputs["dataset"],
+            store=vector_store,
+        )
+        tables = build_feature_tables(
+            settings=features,
+            dataset=data.outputs["dataset"],
+            encoded=vectors.outputs["encoded"],
+        )
         with dsl.ParallelFor(workers, name="every worker") as worker:
             tried = tune_towers(
                 settings=tuning,

@@ -25,6 +25,7 @@ from pydantic import (
 from refit.contract import KNOWN_AFTER, KNOWN_AT_END, EventType
 from refit.dataset import DatasetManifest
 from refit.eligibility import MarketSettings
+from refit.encoding import ItemEncoding
 from refit.errors import UsageError
 from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
@@ -189,6 +190,8 @@ class FeaturesManifest(Settings):
             name, such as ``items.like_count``. None: nobody looked.
         versioned: Columns that the towers read as they were at the moment, since they change from
             version to version, such as ``items.price``. Not written where there are none.
+        encoding: Which encoders made the item vectors; None where the data bring their vectors
+            along. Not written where there is none.
     """
 
     spec: FeatureSpec
@@ -201,12 +204,14 @@ class FeaturesManifest(Settings):
     health: tuple[HealthCheck, ...] = ()
     undeclared: tuple[str, ...] | None = None
     versioned: tuple[str, ...] = ()
+    encoding: ItemEncoding | None = None
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_versions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without versions, a manifest and its fingerprints are what they were before them."""
+    def _leave_out_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without versions or encoders, a manifest and its fingerprints are as before them."""
         written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if value or name != "versioned"}
+        optional = ("versioned", "encoding")
+        return {name: value for name, value in written.items() if value or name not in optional}
 
     @property
     def snapshot_times(self) -> NDArray[np.int64]:

@@ -38,6 +38,7 @@ from serving.feeds.lag import FeedLag
 from serving.feeds.lines import FeedLine, FeedReader
 from serving.feeds.opening import open_feed
 from serving.feeds.stock import StockChange
+from serving.listings import check_encoders
 from serving.pages import read_cursor, write_cursor
 from serving.people import LivePeople
 from serving.pool import Pool
@@ -551,6 +552,7 @@ class Recommender:
             raise
         except Exception as error:  # a file that is whole but not what it should be
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
+        check_encoders(catalogue.features, self.settings.feeds.encoder_version)
         for stages in (self._stages, *self._buckets.values()):
             stages.check(catalogue)
         for rule in catalogue.rules.names:

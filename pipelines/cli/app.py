@@ -14,6 +14,7 @@ from pipelines.cli.cancel import cancel_run
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import check_setup
 from pipelines.cli.edge import DEBUG_VARIABLE, Commands, ending_in_one_line
+from pipelines.cli.encode import encode
 from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
 from pipelines.cli.person import person
@@ -76,6 +77,7 @@ app.command("retry")(retry_run)
 app.command("logs")(show_logs)
 app.command("serve")(serve)
 app.command("recommend")(recommend)
+app.command("encode")(encode)
 app.command("monitor")(monitor)
 app.command("review")(review)
 app.command("simulate")(simulate)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from components.encoding.plan import EncodingPlan
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
 from components.training.tuning.settings import TuneSettings
 from pipelines.arguments import describe_feeds, worker_names
@@ -178,6 +179,8 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
     if submission.pipeline == "drift_monitoring":
         return arguments | _monitoring_arguments(cluster, submission)
     arguments["data_fingerprint"] = submission.data_version
+    arguments["encoding"] = EncodingPlan(settings=settings.encoding).to_json()
+    arguments["vector_store"] = cluster.vectors
     if submission.pipeline == "backtest":
         return arguments | {"checkpoint_folder": cluster.checkpoints}
     if submission.pipeline == "tuning":

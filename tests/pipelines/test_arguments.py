@@ -16,6 +16,7 @@ from pipelines.home import HOME_VARIABLE, Home
 from pipelines.local import COMPILED_FOLDER
 from pipelines.settings import RunSettings, read_settings
 from refit.errors import UsageError
+from refit.features import FeaturesManifest, FeatureSpec
 from refit.files import write_json
 from refit.quarantine import Quarantine
 from refit.registry import Registry
@@ -44,6 +45,9 @@ def champion(home):
         "forced": False,
     }
     write_json(Path(home.registry) / "champion.json", promotion)
+    folder = Path(home.registry) / "bundles" / "b1"
+    folder.mkdir(parents=True)
+    FeaturesManifest(spec=FeatureSpec(), popularity_values={}, vector_size=0).write(folder)
     return "b1"
 
 
