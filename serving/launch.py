@@ -27,7 +27,7 @@ from serving.settings import (
 
 MICROSERVICE = "serving.doors.seldon.RefitRecommender"
 MAX_PAUSE_SECONDS = 30.0
-GRPC_START_SECONDS = 10.0
+GRPC_START_SECONDS = 30.0
 """So long Seldon's REST may answer while its gRPC process still starts."""
 
 

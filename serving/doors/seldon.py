@@ -117,19 +117,17 @@ class RefitRecommender:
             answer = self._running().recommend(body, ARRIVED.get(None))
         except RequestError as error:
             raise SeldonMicroserviceException(str(error), reason="BAD_REQUEST") from None
-        meta = {
-            "tags": {"bundle_id": answer["bundle_id"], "fallback": answer.get("fallback") or ""},
-            "metrics": self.metrics(),
-        }
+        tags = {"bundle_id": answer["bundle_id"], "fallback": answer.get("fallback") or ""}
+        metrics = self.metrics()
         if is_proto:
             response = prediction_pb2.SeldonMessage()
-            if meta["metrics"]:
-                json_format.ParseDict({"metrics": meta["metrics"]}, response.meta)
-            for name, tag in meta["tags"].items():
+            if metrics:
+                json_format.ParseDict({"metrics": metrics}, response.meta)
+            for name, tag in tags.items():
                 response.meta.tags[name].string_value = tag
             _fill(response.jsonData, answer)
             return response
-        return {"jsonData": answer, "meta": meta}
+        return {"jsonData": answer, "meta": {"tags": tags, "metrics": metrics}}
 
     def metrics(self) -> list[dict[str, Any]]:
         """The measurements since the last call; empty within ``METRICS_SECONDS`` of it."""
