@@ -29,8 +29,9 @@ class TrainSettings(Settings):
         content_size: Length C of an item's content vector, which also represents it in histories.
         hidden_size: Width of the hidden layers.
         temperature: Initial temperature of the learned part; it is trained.
-        id_embedding: Whether known items get an id embedding in addition to their content. The
-            time of a step then grows with the number of items.
+        id_embedding: Whether known items get an id embedding in addition to their content:
+            ``always``, ``never``, or ``auto``, where at least half of the latest tenth of the
+            training examples are of items with ten earlier ones.
         id_dropout: Share of items whose id embedding is dropped at each training step.
         id_l2, gate_l2: L2 penalties of the id embeddings, and of the popularity gates' distance
             from their initial values.
@@ -50,23 +51,24 @@ class TrainSettings(Settings):
         text_words, text_buckets: Words used of a text, and the number of their hash buckets.
         in_process_tower: Export the query tower for the process that answers too, and check that it
             gives the same vectors there; see ``query_tower`` of the recommender.
-        snapshot_cache_mb: Memory of the cache of item snapshots.
+        snapshot_cache_mb: Memory of the cache of item snapshots. If it has not room for all, an
+            epoch takes them in random groups for which it has.
     """
 
     towers: Literal["learned", "popularity"] = "learned"
     seed: int = 0
-    batch_size: PositiveInt = 512
-    uniform_negatives: PositiveInt = 2048
+    batch_size: PositiveInt = 2048
+    uniform_negatives: PositiveInt = 512
     correct_sampling: bool = True
     max_epochs: PositiveInt = 10
     patience: PositiveInt = 2
     choose_epochs: bool = True
-    learning_rate: PositiveFloat = 0.003
+    learning_rate: PositiveFloat = 0.006
     learned_size: PositiveInt = 48
     content_size: PositiveInt = 32
     hidden_size: PositiveInt = 64
     temperature: PositiveFloat = 0.15
-    id_embedding: bool = True
+    id_embedding: Literal["auto", "always", "never"] = "auto"
     id_dropout: float = Field(default=0.1, ge=0, le=1)
     id_l2: NonNegativeFloat = 0.006
     gate_l2: NonNegativeFloat = 0.0001

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +18,9 @@ from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, 
 from refit.progress import Meter, log_message, timed
 
 if TYPE_CHECKING:
-    from components.training.batches import Batches
+    from components.training.batches import Batch, Batches
     from components.training.checkpoint import Checkpoint
+    from components.training.encoders import Tensors
     from components.training.model import TwoTowerModel
     from components.training.recall import RecallMeter
 
@@ -152,7 +154,7 @@ class _Run:
         checkpoint: Path | None,
         key: str,
     ) -> None:
-        from components.training.batches import Snapshots
+        from components.training.snapshots import Snapshots
         from components.training.towers import check_embedding_size
         from components.training.vocabulary import check_popularity_columns
         from refit.feature_tables import read_contents
@@ -163,7 +165,11 @@ class _Run:
         self._features, self._spill, self._checkpoint = features, spill, checkpoint
         self._contents = read_contents(features)
         self._snapshots = Snapshots(
-            manifest, features, settings.snapshot_cache_mb, settings.known_items_only
+            manifest,
+            features,
+            settings.snapshot_cache_mb,
+            settings.known_items_only,
+            spill / "snapshots",
         )
         self._key = key
 
@@ -194,13 +200,16 @@ class _Run:
                 splits,
                 self._snapshots[latest].popularity,
                 settings.vocabulary_size,
+                self._wants_ids,
             )
             tf.keras.utils.set_random_seed(settings.seed)
             model = TwoTowerModel(settings, manifest, vocabulary)
             examples = write_examples(
                 model.query_tower.encode, manifest, self._features, splits, self._spill / name
             )
-            catalogue = encode_catalogue(model.item_tower.encode, manifest, self._contents)
+            encoded = encode_catalogue(model.item_tower.encode, manifest, self._contents)
+            catalogue = {name: tf.constant(values) for name, values in encoded.items()}
+            del encoded
             meter = None
             if validate:
                 held_out = write_examples(
@@ -228,7 +237,8 @@ class _Run:
             name,
             settings,
             model,
-            Batches(settings, examples, self._snapshots, catalogue),
+            Batches(settings, examples, self._snapshots),
+            catalogue,
             len(examples),
             epochs or settings.max_epochs,
             meter,
@@ -257,20 +267,39 @@ class _Run:
             gap = in_process.check_in_process_tower(base, inputs)
         log_message(f"in process, the query tower's vectors differ by {gap:.1e} at most")
 
+    @cached_property
+    def _wants_ids(self) -> bool:
+        """Whether items get ids, by the settings or by how many recur; the same in both fits."""
+        if self.settings.id_embedding != "auto":
+            return self.settings.id_embedding == "always"
+        from components.training.vocabulary import (
+            EXAMPLES_TO_RECUR,
+            RECURRING_SHARE,
+            measure_recurrence,
+        )
+
+        share = measure_recurrence(self._features, ("train",))
+        wanted = share >= RECURRING_SHARE
+        log_message(
+            f"{share:.0%} of the latest examples are of items with {EXAMPLES_TO_RECUR} or more "
+            f"earlier ones: items have {'an' if wanted else 'no'} id embedding"
+        )
+        return wanted
+
     def _latest_snapshot(self, split: str) -> int:
         """The newest snapshot of the examples of ``split``; it counts events before them only."""
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         from refit.feature_tables import examples_file
 
         for name in (split, "train", "validation"):
-            numbers = pq.read_table(self._features / examples_file(name), columns=["snapshot"])
-            if not numbers.num_rows:
+            if not pq.read_metadata(self._features / examples_file(name)).num_rows:
                 raise DataValidationError(
                     f"there are no {name} examples; widen the window or move the split"
                 )
         own = pq.read_table(self._features / examples_file(split), columns=["snapshot"])
-        return int(own["snapshot"].to_numpy().max())
+        return int(pc.max(own["snapshot"]).as_py())
 
 
 def _fit(run: _Run) -> tuple[list[_Fit], int]:
@@ -292,19 +321,19 @@ def _loop(
     settings: TrainSettings,
     model: "TwoTowerModel",
     batches: "Batches",
+    catalogue: "Tensors",
     n_examples: int,
     n_epochs: int,
     meter: "RecallMeter | None",
     checkpoint: "Checkpoint",
     after_epoch: AfterEpoch | None = None,
 ) -> list[Epoch]:
-    import tensorflow as tf
+    from components.training.ahead import build_ahead
+    from components.training.batches import to_tensors
+    from components.training.optimizer import FusedAdam
 
-    model.compile(tf.keras.optimizers.Adam(settings.learning_rate, jit_compile=False))
-    # Once all variables exist, TensorFlow traces a step once instead of twice.
-    model.compute_loss(batches.first, training=True)
-    model.optimizer.build(model.trainable_variables)
-    step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
+    model.compile(FusedAdam(settings.learning_rate))
+    step = _Step(model, batches, catalogue)
     epochs = checkpoint.restore(model)
     progress = Meter(
         name,
@@ -324,12 +353,13 @@ def _loop(
         decay = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
         model.optimizer.learning_rate.assign(settings.learning_rate * (1 - decay))
         started = time.monotonic()
-        total, count = 0.0, 0
-        for batch in batches.of_epoch(number):
-            n = len(batch["label"])
-            total += float(step(batch)["loss"]) * n
-            count += n
-            progress.advance(n)
+        count = 0
+        for batch in build_ahead(map(to_tensors, batches.of_epoch(number))):
+            step(batch)
+            count += len(batch["label"])
+            progress.advance(len(batch["label"]))
+        model.finish_epoch()
+        total = step.take_loss()
         seconds = time.monotonic() - started
         loss = total / count if count else float("nan")
         if loss != loss:
@@ -352,6 +382,44 @@ def _loop(
         goes_on = after_epoch is None or after_epoch(epochs)
     progress.finish()
     return epochs
+
+
+class _Step:
+    """One step of training, traced once; its losses are added up where it runs.
+
+    Args:
+        model: Compiled; its variables are built here.
+        batches: Give the shapes.
+        catalogue: The encoded items, which the step reads by row.
+    """
+
+    def __init__(self, model: "TwoTowerModel", batches: "Batches", catalogue: "Tensors") -> None:
+        import tensorflow as tf
+
+        from components.training.batches import read_items
+
+        # Once all variables exist, TensorFlow traces a step once instead of twice.
+        model.compute_loss(read_items(batches.first, catalogue), training=True)
+        model.optimizer.build(model.trainable_variables)
+        self._total = tf.Variable(0.0, dtype=tf.float64)
+
+        def train_step(batch: "Tensors") -> None:
+            loss = model.train_step(read_items(batch, catalogue))["loss"]
+            n = tf.shape(batch["label"], tf.int64)[0]
+            self._total.assign_add(tf.cast(loss, tf.float64) * tf.cast(n, tf.float64))
+
+        signature = batches.signature()
+        self._run = tf.function(train_step, input_signature=[signature], autograph=False)
+
+    def __call__(self, batch: "Batch") -> None:
+        """Train on one batch."""
+        self._run(batch)
+
+    def take_loss(self) -> float:
+        """The sum of the examples' losses since it was last taken."""
+        total = float(self._total)
+        self._total.assign(0.0)
+        return total
 
 
 def _stopped(epochs: Sequence[Epoch], patience: int, validated: bool) -> bool:
