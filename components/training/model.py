@@ -4,12 +4,15 @@ import tensorflow as tf
 
 from components.training.encoders import Tensors
 from components.training.recommenders import Model, RetrievalTask
+from components.training.sequence import embed_by_length
 from components.training.settings import TrainSettings
 from components.training.towers import ItemTower, QueryTower
 from components.training.vocabulary import Vocabulary
 from refit.features import FeaturesManifest
 
 MASKED = -1e9
+SEEDS_OF_A_PART = 101
+"""Distance of the seeds of two parts of a batch; a query tower uses fewer."""
 
 
 class SampledRetrieval(RetrievalTask):
@@ -64,6 +67,7 @@ class TwoTowerModel(Model):
         self.item_tower = ItemTower(settings, manifest, vocabulary)
         self._task = SampledRetrieval()
         self._id_l2, self._gate_l2 = settings.id_l2, settings.gate_l2
+        self._is_ordered = settings.history == "sequence"
 
     def compute_loss(self, inputs: Tensors, training: bool = False) -> tf.Tensor:
         """Loss of one batch from ``components.training.batches``; a scalar."""
@@ -74,15 +78,7 @@ class TwoTowerModel(Model):
         candidates = self.item_tower.embed(
             content[:n_candidates], inputs["age_days"], inputs["popularity"]
         )
-        row = inputs["history_row"]
-        present = tf.cast(row >= 0, tf.float32)[:, :, None]
-        queries = self.query_tower.embed(
-            {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
-            tf.gather(content, tf.maximum(row, 0)) * present,
-            inputs["history_event_type"],
-            inputs["history_age_days"],
-            None if seed is None else seed + 1,
-        )
+        queries = self._embed_queries(inputs, content, None if seed is None else seed + 1)
         loss = self._task(
             queries,
             candidates,
@@ -93,3 +89,27 @@ class TwoTowerModel(Model):
         )
         id_penalty = self._id_l2 * self.item_tower.id_squared_norm()
         return loss + id_penalty + self._gate_l2 * self.query_tower.gate_distance()
+
+    def _embed_queries(
+        self, inputs: Tensors, content: tf.Tensor, seed: tf.Tensor | None
+    ) -> tf.Tensor:
+        """[B, D] embeddings of a batch's queries; ``content`` [M, C] has their histories' items."""
+        codes = {name[6:]: inputs[name] for name in inputs if name.startswith("query/")}
+        past = [inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")]
+
+        def embed(
+            codes: Tensors, past: list[tf.Tensor], seed: tf.Tensor | None = seed
+        ) -> tf.Tensor:
+            row, event_types, age_days = past
+            present = tf.cast(row >= 0, tf.float32)[:, :, None]
+            history = tf.gather(content, tf.maximum(row, 0)) * present
+            return self.query_tower.embed(codes, history, event_types, age_days, seed)
+
+        def embed_part(rows: tf.Tensor, longest: tf.Tensor, number: int) -> tf.Tensor:
+            return embed(
+                {name: tf.gather(values, rows) for name, values in codes.items()},
+                [tf.gather(values, rows)[:, :longest] for values in past],
+                None if seed is None else seed + SEEDS_OF_A_PART * number,
+            )
+
+        return embed_by_length(embed_part, past[1]) if self._is_ordered else embed(codes, past)

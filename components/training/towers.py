@@ -7,7 +7,8 @@ Both embeddings are [learned part | popularity part], so that one dot product ad
   as a dot product. The item part is z = [log popularity, the smoothed log-ratio of every counted
   context value]. The query part selects from it with gates: 1 for the first entry, and for each
   column a learned row of gates, initialised to the one-hot encoding of the query's value, so that
-  neighbouring values (sizes, ages) can learn to share counts.
+  neighbouring values (sizes, ages) can learn to share counts. Without ``popularity`` in the
+  settings there is no such part.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
+from components.training.sequence import SequenceEncoder, mask_history
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
 from refit.contract import INTEREST
@@ -85,10 +87,10 @@ class ItemTower(tf.keras.layers.Layer):
         super().__init__(name="item_tower")
         spec = manifest.spec
         self.encode = ItemEncoder(settings, manifest, vocabulary)
-        self.popularity = PopularityPart(manifest, vocabulary)
+        self.popularity = PopularityPart(manifest, vocabulary) if settings.popularity else None
         self._settings = settings
         self._categories = _embeddings(vocabulary, [f"item_{c}" for c in spec.item_categorical])
-        self._words = tf.keras.layers.Embedding(settings.text_buckets, 2 * CATEGORY_SIZE)
+        self._words = tf.keras.layers.Embedding(settings.text_buckets, settings.text_size)
         self._n_texts = len(spec.item_text)
         self._content = tf.keras.layers.Dense(settings.content_size)
         self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
@@ -137,9 +139,10 @@ class ItemTower(tf.keras.layers.Layer):
     def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         """Embeddings [B, D] of items with content [B, C], ages [B] and counts [B, P]."""
         learned = self._learned(content) + self._deeper(self._hidden(content))
-        return tf.concat(
-            [tf.math.l2_normalize(learned, axis=1), self.popularity(age_days, counts)], axis=1
-        )
+        learned = _to_length(learned, self._settings)
+        if self.popularity is None:
+            return learned
+        return tf.concat([learned, self.popularity(age_days, counts)], axis=1)
 
     def call(self, inputs: Tensors) -> Tensors:
         """``embedding`` [B, D] and ``content`` [B, C] of raw inputs."""
@@ -157,7 +160,8 @@ class QueryTower(tf.keras.layers.Layer):
         super().__init__(name="query_tower")
         spec = manifest.spec
         self.encode = QueryEncoder(manifest, vocabulary)
-        self._dropout = settings.dropout
+        self._settings = settings
+        counted = spec.popularity_by if settings.popularity else ()
         self._categories = _embeddings(
             vocabulary,
             [
@@ -171,11 +175,9 @@ class QueryTower(tf.keras.layers.Layer):
                 (1 + len(manifest.popularity_values[c]), len(manifest.popularity_values[c])),
                 initializer=_constant(_initial_gates(manifest, c, settings.gate_init)),
             )
-            for c in spec.popularity_by
+            for c in counted
         ]
-        self._initial_gates = [
-            _initial_gates(manifest, c, settings.gate_init) for c in spec.popularity_by
-        ]
+        self._initial_gates = [_initial_gates(manifest, c, settings.gate_init) for c in counted]
         self._event_bias = tf.keras.layers.Embedding(
             len(INTEREST) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
         )
@@ -186,6 +188,16 @@ class QueryTower(tf.keras.layers.Layer):
         self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
         self._learned = tf.keras.layers.Dense(settings.learned_size)
         self._history = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
+        self._sequence = None
+        if settings.history == "sequence":
+            self._sequence = SequenceEncoder(
+                settings.content_size,
+                spec.history_length,
+                settings.sequence_layers,
+                settings.sequence_heads,
+                settings.dropout,
+            )
+            self._ordered = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
         self._log_scale = self.add_weight(
             "log_scale", (), initializer=_constant(np.log(1 / settings.temperature))
         )
@@ -207,15 +219,25 @@ class QueryTower(tf.keras.layers.Layer):
             age_days: [B, L].
             seed: [2] int32 seed of this step's dropout; None outside of training.
         """
+        history = mask_history(history, self._settings.history_masked, seed)
         pooled, amount = self._pool(history, event_types, age_days)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
-        hidden = self._hidden(tf.concat([*parts, codes["numbers"], pooled, amount], axis=1))
+        parts += [codes["numbers"], pooled, amount]
+        learned = self._history(pooled)
+        if self._sequence is not None:
+            ordered = self._sequence(history, event_types, age_days, seed)
+            parts.append(ordered)
+            learned += self._ordered(ordered)
+        hidden = self._hidden(tf.concat(parts, axis=1))
         if seed is not None:
-            hidden = tf.nn.experimental.stateless_dropout(hidden, self._dropout, seed)
-        learned = tf.math.l2_normalize(self._learned(hidden) + self._history(pooled), axis=1)
+            hidden = tf.nn.experimental.stateless_dropout(hidden, self._settings.dropout, seed)
+        learned = _to_length(self._learned(hidden) + learned, self._settings)
+        learned *= tf.exp(self._log_scale)
+        if not self._settings.popularity:
+            return learned
         gates = [tf.gather(table, codes["gates"][:, j]) for j, table in enumerate(self._gates)]
         one = tf.ones([tf.shape(learned)[0], 1])
-        return tf.concat([learned * tf.exp(self._log_scale), one, *gates], axis=1)
+        return tf.concat([learned, one, *gates], axis=1)
 
     def call(self, inputs: Tensors) -> tf.Tensor:
         """Embeddings [B, D] of raw inputs."""
@@ -261,7 +283,7 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
         UsageError: It is more than ``MAX_EMBEDDING_SIZE``.
     """
     values = sum(len(manifest.popularity_values[c]) for c in manifest.spec.popularity_by)
-    size = settings.learned_size + 1 + values
+    size = settings.learned_size + (1 + values if settings.popularity else 0)
     if size > MAX_EMBEDDING_SIZE:
         raise UsageError(
             f"embeddings would have {size} entries ({settings.learned_size} learned, "
@@ -269,6 +291,11 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
             "popularity_values, or remove columns from popularity_by or bins from popularity_bins"
         )
     return size
+
+
+def _to_length(vectors: tf.Tensor, settings: TrainSettings) -> tf.Tensor:
+    """[B, D] vectors, of length 1 where the similarity is a cosine."""
+    return vectors if settings.similarity == "dot" else tf.math.l2_normalize(vectors, axis=1)
 
 
 def _embeddings(vocabulary: Vocabulary, names: Sequence[str]) -> list[tf.keras.layers.Embedding]:

@@ -249,7 +249,10 @@ def _loop(
 ) -> list[Epoch]:
     import tensorflow as tf
 
-    model.compile(tf.keras.optimizers.Adam(settings.learning_rate, jit_compile=False))
+    decay = settings.weight_decay or None
+    model.compile(
+        tf.keras.optimizers.Adam(settings.learning_rate, weight_decay=decay, jit_compile=False)
+    )
     # Once all variables exist, TensorFlow traces a step once instead of twice.
     model.compute_loss(batches.first, training=True)
     model.optimizer.build(model.trainable_variables)
@@ -265,8 +268,8 @@ def _loop(
     )
     while len(epochs) < n_epochs and not _stopped(epochs, settings.patience, meter is not None):
         number = len(epochs) + 1
-        decay = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
-        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - decay))
+        fall = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
+        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - fall))
         started = time.monotonic()
         total, count = 0.0, 0
         for batch in batches.of_epoch(number):
