@@ -1,5 +1,7 @@
 """The two towers as one TensorFlow Recommenders model, and its loss."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from components.training.encoders import Tensors
@@ -78,7 +80,19 @@ class TwoTowerModel(Model):
         candidates = self.item_tower.embed(
             content[:n_candidates], inputs["age_days"], inputs["popularity"]
         )
-        queries = self._embed_queries(inputs, content, None if seed is None else seed + 1)
+        row, event_types, age_days = (
+            inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")
+        )
+        queries = self.embed_queries(
+            {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
+            row,
+            event_types,
+            age_days,
+            lambda rows: (
+                tf.gather(content, tf.maximum(rows, 0)) * tf.cast(rows >= 0, tf.float32)[:, :, None]
+            ),
+            None if seed is None else seed + 1,
+        )
         loss = self._task(
             queries,
             candidates,
@@ -90,26 +104,36 @@ class TwoTowerModel(Model):
         id_penalty = self._id_l2 * self.item_tower.id_squared_norm()
         return loss + id_penalty + self._gate_l2 * self.query_tower.gate_distance()
 
-    def _embed_queries(
-        self, inputs: Tensors, content: tf.Tensor, seed: tf.Tensor | None
+    def embed_queries(
+        self,
+        codes: Tensors,
+        history: tf.Tensor,
+        event_types: tf.Tensor,
+        age_days: tf.Tensor,
+        read: Callable[[tf.Tensor], tf.Tensor] = lambda vectors: vectors,
+        seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """[B, D] embeddings of a batch's queries; ``content`` [M, C] has their histories' items."""
-        codes = {name[6:]: inputs[name] for name in inputs if name.startswith("query/")}
-        past = [inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")]
+        """[B, D] embeddings of encoded queries; the same as the query tower's, faster for many.
 
-        def embed(
-            codes: Tensors, past: list[tf.Tensor], seed: tf.Tensor | None = seed
-        ) -> tf.Tensor:
-            row, event_types, age_days = past
-            present = tf.cast(row >= 0, tf.float32)[:, :, None]
-            history = tf.gather(content, tf.maximum(row, 0)) * present
-            return self.query_tower.embed(codes, history, event_types, age_days, seed)
+        Args:
+            codes: Of the query encoder.
+            history: [B, L, ...] what ``read`` turns into content vectors [B, L, C].
+            event_types: [B, L] indices; 0 is padding.
+            age_days: [B, L].
+            read: Of a part of ``history``, which may be shorter than L.
+            seed: [2] int32 seed of this step's dropout; None outside of training.
+        """
+        embed = self.query_tower.embed
+        if not self._is_ordered:
+            return embed(codes, read(history), event_types, age_days, seed)
 
         def embed_part(rows: tf.Tensor, longest: tf.Tensor, number: int) -> tf.Tensor:
+            past = (tf.gather(values, rows)[:, :longest] for values in (event_types, age_days))
             return embed(
                 {name: tf.gather(values, rows) for name, values in codes.items()},
-                [tf.gather(values, rows)[:, :longest] for values in past],
+                read(tf.gather(history, rows)[:, :longest]),
+                *past,
                 None if seed is None else seed + SEEDS_OF_A_PART * number,
             )
 
-        return embed_by_length(embed_part, past[1]) if self._is_ordered else embed(codes, past)
+        return embed_by_length(embed_part, event_types)

@@ -19,7 +19,8 @@ NEVER = -1e9
 HIDDEN_FACTOR = 2
 HOURS = np.arange(0.0, 10.5, 1.0, dtype=np.float32)
 """Centres of the bumps that encode a time, in log(1 + hours): from now to 2.5 years."""
-BLOCKS = 8
+PARTS = 4
+"""Of a batch: the half with the shortest histories, half of the rest, and so on."""
 SEEDS = 16
 """Distance of the seeds of two dropouts' owners, so that no two of a step are the same."""
 
@@ -68,7 +69,7 @@ class SequenceEncoder(tf.keras.layers.Layer):
         present = tf.cast(event_types > 0, tf.float32)
         events = history + self._places[:length] + self._event_types(event_types)
         events += self._times(_encode_times(age_days))
-        events = _drop(events, self._dropout, seed, 0)
+        events = drop_out(events, self._dropout, seed, 0)
         place = tf.range(length)
         is_older = tf.cast(place[None, :] >= place[:, None], tf.float32)
         hidden = (1.0 - is_older[None] * present[:, None, :]) * NEVER
@@ -104,9 +105,9 @@ class _Block(tf.keras.layers.Layer):
         first = events[:, :n]
         normed = self._norms[0](events)
         mixed = self._mix(self._attend(normed[:, :n], normed, hidden))
-        first += _drop(mixed, dropout, seed, number)
+        first += drop_out(mixed, dropout, seed, number)
         more = self._out(self._hidden(self._norms[1](first)))
-        return first + _drop(more, dropout, seed, number + 1)
+        return first + drop_out(more, dropout, seed, number + 1)
 
     def _attend(self, queries: tf.Tensor, events: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
         query = self._split(self._query(queries))
@@ -141,7 +142,7 @@ class _Norm(tf.keras.layers.Layer):
 def embed_by_length(embed: Embed, event_types: tf.Tensor) -> tf.Tensor:
     """[B, D] embeddings of a training batch, computed without most of the padding.
 
-    The queries are sorted by the length of their histories and cut into ``BLOCKS`` parts, each as
+    The queries are sorted by the length of their histories and cut into ``PARTS`` parts, each as
     long as its longest history.
 
     Args:
@@ -153,8 +154,8 @@ def embed_by_length(embed: Embed, event_types: tf.Tensor) -> tf.Tensor:
     order = tf.argsort(lengths, stable=True)
     n = tf.shape(order)[0]
     parts = []
-    for i in range(BLOCKS):
-        rows = order[n * i // BLOCKS : n * (i + 1) // BLOCKS]
+    for i in range(PARTS):
+        rows = order[n - n // 2**i : n if i + 1 == PARTS else n - n // 2 ** (i + 1)]
         longest = tf.maximum(tf.reduce_max(tf.concat([tf.gather(lengths, rows), [1]], 0)), 1)
         parts.append(embed(rows, longest, i))
     return tf.gather(tf.concat(parts, axis=0), tf.math.invert_permutation(order))
@@ -177,7 +178,8 @@ def _encode_times(age_days: tf.Tensor) -> tf.Tensor:
     return tf.reshape(bumps, [tf.shape(bumps)[0], -1, 2 * len(HOURS)])
 
 
-def _drop(values: tf.Tensor, share: float, seed: tf.Tensor | None, number: int) -> tf.Tensor:
+def drop_out(values: tf.Tensor, share: float, seed: tf.Tensor | None, number: int) -> tf.Tensor:
+    """Of the same shape; in training a random ``share`` 0, another one for each ``number``."""
     if seed is None or not share:
         return values
     return tf.nn.experimental.stateless_dropout(values, share, seed + 2 * SEEDS + number)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
-from components.training.sequence import SequenceEncoder, mask_history
+from components.training.sequence import SequenceEncoder, drop_out, mask_history
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
 from refit.contract import INTEREST
@@ -29,6 +29,8 @@ MAX_EMBEDDING_SIZE = 256
 CATEGORY_SIZE = 16
 HISTORY_HEADS = 2
 INITIAL_SMOOTHING = 10.0
+POOLED = 50
+"""Of the dropouts of a query tower; the others have smaller numbers."""
 
 
 class PopularityPart(tf.keras.layers.Layer):
@@ -221,6 +223,8 @@ class QueryTower(tf.keras.layers.Layer):
         """
         history = mask_history(history, self._settings.history_masked, seed)
         pooled, amount = self._pool(history, event_types, age_days)
+        if self._sequence is not None:
+            pooled = drop_out(pooled, self._settings.dropout, seed, POOLED)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
         parts += [codes["numbers"], pooled, amount]
         learned = self._history(pooled)

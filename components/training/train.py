@@ -94,6 +94,11 @@ class _Fit:
     n_examples: int
     trained_from: datetime
     trained_until: datetime
+    meter: "RecallMeter | None"
+
+    def restore(self, epoch: int) -> bool:
+        """Give the model the weights that it had after an epoch; False if they are gone."""
+        return epoch == len(self.epochs) or (self.meter is not None and self.meter.restore(epoch))
 
 
 class _Run:
@@ -187,7 +192,12 @@ class _Run:
         )
         first, last = examples.times()
         return _Fit(
-            model, tuple(epochs_done), len(examples), first, last + timedelta(microseconds=1)
+            model,
+            tuple(epochs_done),
+            len(examples),
+            first,
+            last + timedelta(microseconds=1),
+            meter,
         )
 
     def export_in_process_tower(self, model: "TwoTowerModel", base: Path) -> None:
@@ -232,7 +242,7 @@ def _fit(run: _Run) -> tuple[list[_Fit], int]:
     search = run.fit("search", ("train",), validate=True)
     chosen = max(search.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
     log_message(f"chosen: {chosen} epochs")
-    if settings.final_fit or chosen < len(search.epochs):
+    if settings.final_fit or not search.restore(chosen):
         return [search, run.fit("final", splits, epochs=chosen)], chosen
     return [search], chosen
 
@@ -284,7 +294,7 @@ def _loop(
                 f"the training loss of epoch {number} is not a number; lower learning_rate, "
                 "and check the features for infinite values"
             )
-        recall = meter.recall_at(settings.recall_at) if meter else None
+        recall = meter.measure(number, settings.recall_at) if meter else None
         epochs.append(
             Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count)
         )

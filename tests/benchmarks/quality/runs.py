@@ -51,11 +51,12 @@ def run_seed(public: PublicSet, seed: int, data: Path, out: Path) -> Found:
     Raises:
         subprocess.CalledProcessError: It failed; the error is on the screen.
     """
-    folder = find_folder(read_run(public, seed, data), out)
-    if not (folder / "evaluation" / METRICS_FILE).exists():
+    settings = read_run(public, seed, data)
+    folder = find_folder(settings, out)
+    if not (find_evaluation(settings, out) / METRICS_FILE).exists():
         arguments = [public.name, str(seed), str(data), str(out)]
         subprocess.run([sys.executable, "-m", __name__, *arguments], check=True)
-    return read_found(folder)
+    return read_found(folder, find_evaluation(settings, out))
 
 
 def read_run(public: PublicSet, seed: int, data: Path) -> RunSettings:
@@ -66,10 +67,16 @@ def read_run(public: PublicSet, seed: int, data: Path) -> RunSettings:
 
 
 def find_folder(settings: RunSettings, out: Path) -> Path:
-    """Where a run keeps its results: another one for other settings."""
+    """Where a run keeps its model: another one for other data, features or training."""
     kept = settings.model_dump(mode="json", include={"ingestion", "features"})
-    trained = settings.model_dump(mode="json", include={"training", "evaluation"})
+    trained = settings.model_dump(mode="json", include={"training"})
     return out / fingerprint(kept)[:12] / fingerprint(trained)[:12]
+
+
+def find_evaluation(settings: RunSettings, out: Path) -> Path:
+    """Where a run keeps its results: another one for another evaluation too."""
+    key = fingerprint(settings.evaluation.model_dump(mode="json"))
+    return find_folder(settings, out) / f"evaluation-{key[:12]}"
 
 
 def run_steps(settings: RunSettings, out: Path) -> None:
@@ -97,12 +104,13 @@ def run_steps(settings: RunSettings, out: Path) -> None:
     with _counted(folder, "index"):
         build_index(settings.indexing, features, model, folder / "index")
     with _counted(folder, "evaluate"):
-        evaluate(settings.evaluation, features, model, folder / "index", folder / "evaluation")
+        found = find_evaluation(settings, out)
+        evaluate(settings.evaluation, features, model, folder / "index", found)
 
 
-def read_found(folder: Path) -> Found:
-    """Read what a run found."""
-    results = read_json(folder / "evaluation" / METRICS_FILE)
+def read_found(folder: Path, evaluation: Path) -> Found:
+    """Read what a run found, from the folders of its model and of its evaluation."""
+    results = read_json(evaluation / METRICS_FILE)
     model, *others = results["methods"]
     values = {name: found["value"] for name, found in model["metrics"].items()}
     baselines = [method for method in others if method["metrics"]]

@@ -79,26 +79,26 @@ def every_query(spec: FeatureSpec, content_size: int) -> Inputs:
     )
 
 
+NO_CONTEXT = {
+    "context_categorical": (),
+    "context_numeric": (),
+    "user_categorical": (),
+    "user_numeric": (),
+    "popularity_by": (),
+}
+
+
 @pytest.mark.parametrize(
-    "left_out",
+    ("left_out", "changes"),
     [
-        {},
-        {"popularity_by": ()},
-        {
-            "context_categorical": (),
-            "context_numeric": (),
-            "user_categorical": (),
-            "user_numeric": (),
-            "popularity_by": (),
-        },
-    ],
-)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"history": "sequence"},
-        {"history": "sequence", "sequence_layers": 1, "popularity": False, "similarity": "dot"},
+        ({}, {}),
+        ({"popularity_by": ()}, {}),
+        (NO_CONTEXT, {}),
+        ({}, {"history": "sequence"}),
+        (
+            NO_CONTEXT,
+            {"history": "sequence", "sequence_layers": 1, "popularity": False, "similarity": "dot"},
+        ),
     ],
 )
 def test_vectors_are_those_of_the_saved_model_whatever_the_query(

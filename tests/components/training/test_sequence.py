@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from components.training.sequence import (
-    BLOCKS,
+    PARTS,
     SequenceEncoder,
     embed_by_length,
     mask_history,
@@ -97,7 +97,7 @@ def test_a_gap_is_seen_apart_from_the_ages_of_the_other_events() -> None:
     assert np.abs(early - late).max() > 1e-3
 
 
-@pytest.mark.parametrize("n", [1, BLOCKS - 1, 3 * BLOCKS + 1])
+@pytest.mark.parametrize("n", [1, PARTS - 1, 3 * PARTS + 1])
 def test_parts_by_length_give_the_vectors_of_the_whole_batch(n: int) -> None:
     rng = np.random.default_rng(n)
     encode = encoder()
