@@ -38,7 +38,7 @@ STANDARD_RULES = (
     "excluded",
     "required_attributes",
 )
-"""The rules that apply in every market, in this order; ``bought`` only where stock is unique."""
+"""The rules of every market, in this order; ``bought`` does not apply to replenishable stock."""
 
 
 class MarketSettings(Settings):
@@ -46,7 +46,8 @@ class MarketSettings(Settings):
 
     Attributes:
         stock: ``one_of_a_kind``: an item that a user has bought is never shown to them again, and a
-            purchase ends its listing. ``replenishable``: it may be shown again, because there is
+            purchase ends its listing. ``once_each``: nobody is shown what they bought, and it stays
+            for others. ``replenishable``: it may be shown again, because there is
             more of it.
         gone_after_days: An item without an event for so many days is taken for gone until its next
             event. None: never; then only ``delisted_at`` tells what was withdrawn.
@@ -54,7 +55,7 @@ class MarketSettings(Settings):
             ``acme.refit.adults_only``.
     """
 
-    stock: Literal["one_of_a_kind", "replenishable"] = "one_of_a_kind"
+    stock: Literal["one_of_a_kind", "once_each", "replenishable"] = "one_of_a_kind"
     gone_after_days: PositiveFloat | None = None
     rules: tuple[str, ...] = ()
 
@@ -64,13 +65,18 @@ class MarketSettings(Settings):
         if standard := [name for name in names if name in STANDARD_RULES]:
             raise ValueError(
                 f"{standard[0]!r} need not be named: it applies in every market"
-                + (" whose stock is one_of_a_kind" if standard[0] == BOUGHT else "")
+                + (" whose stock is not replenishable" if standard[0] == BOUGHT else "")
             )
         return names
 
     @property
     def hides_bought(self) -> bool:
         """Whether an item that a user has bought is never shown to them again."""
+        return self.stock != "replenishable"
+
+    @property
+    def ends_when_bought(self) -> bool:
+        """Whether a purchase ends the listing."""
         return self.stock == "one_of_a_kind"
 
     @property

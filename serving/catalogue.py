@@ -18,7 +18,9 @@ from refit.contract import EventType
 from refit.eligibility import Rules
 from refit.errors import RefitError
 from refit.features import FeaturesManifest, Inputs, bin_of, query_inputs
+from refit.files import read_json
 from refit.index import CONTENT_FILE, POPULARITY_FILE, ItemIndex
+from refit.model import MODEL_FILE
 from refit.served import ServedTables, read_served
 from refit.texts import TextList, Texts
 from serving.recent import NOTHING, RecentEvents
@@ -66,6 +68,7 @@ class Catalogue:
         self.listed_at: Longs = served.listed_at
         self._by_listing = served.by_listing
         self._least_popular: dict[float, Flags] = {}
+        self._learned_size: int | None = read_json(bundle.path / MODEL_FILE).get("learned_size")
         self.rules = Rules.load(self.features.market)
         self.rules.check_columns("item", self.attributes)
         self.histories = Histories(served)
@@ -169,6 +172,8 @@ class Catalogue:
     @property
     def learned_size(self) -> int:
         """How many of the D entries of a vector are its learned part; the rest are popularity."""
+        if self._learned_size is not None:
+            return self._learned_size
         counted = 1 + sum(len(values) for values in self.features.popularity_values.values())
         return self.size - counted if counted < self.size else self.size
 

@@ -140,11 +140,13 @@ def _on_histories(
     if met >= MET_BEFORE:
         text += f"Of {met:.1%} of the test queries the item stands in the history. "
     tries = [f"longer histories (features.spec.history_length, now {spec.history_length})"]
-    if training.get("id_embedding") is False:
-        tries.insert(0, "items that are recognised (training.id_embedding, now false)")
+    if (ids := training.get("id_embedding")) in ("auto", "never"):
+        tries.insert(0, f"items that are recognised (training.id_embedding: always, now {ids})")
     elif "id_l2" in training:
         tries.insert(0, f"ids that may say more (training.id_l2, now {training['id_l2']:g})")
-    yield f"{text}Try {' and '.join(tries)}, and an encoder that reads histories in order."
+    if training.get("history") == "pooled":
+        tries.append("a query tower that reads histories in order (training.history: sequence)")
+    yield f"{text}Try {' and '.join(tries)}."
 
 
 def _on_context(

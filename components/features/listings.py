@@ -81,7 +81,7 @@ def find_listings(
     bought = purchases.select("item_id", at=purchases.event_time.cast(TIME))
     ends = {
         "stated": stated,
-        "bought": bought.semi_join(items, "item_id") if market.hides_bought else nothing,
+        "bought": bought.semi_join(items, "item_id") if market.ends_when_bought else nothing,
     }
     named = [table.mutate(why=ibis.literal(why)) for why, table in ends.items()]
     every = reduce(lambda left, right: left.union(right), named).distinct()
@@ -159,7 +159,7 @@ def check_listings(
         end: The end of the data.
     """
     checks = [_count_assumed_ends(found, market), _count_silent(found, market, catalogue, end)]
-    if market.hides_bought:
+    if market.ends_when_bought:
         checks.append(_count_sold_twice(found, events))
     return tuple(checks)
 
@@ -176,7 +176,7 @@ def _count_assumed_ends(found: Listings, market: MarketSettings) -> HealthCheck:
     )
     row = {name: int(value or 0) for name, value in counts.to_pyarrow().to_pylist()[0].items()}
     assumed = row["bought"] + row["silent"]
-    parts = [f"{row['bought']:,} at the purchase"] if market.hides_bought else []
+    parts = [f"{row['bought']:,} at the purchase"] if market.ends_when_bought else []
     if market.gone_after_days is not None:
         parts.append(f"{row['silent']:,} without an event for {market.gone_after_days:g} days")
     shown = count_share(assumed, row["n"])
@@ -203,7 +203,7 @@ def _count_silent(
     row = {name: int(value or 0) for name, value in counts.to_pyarrow().to_pylist()[0].items()}
     nothing_ends = not found.states_ends and market.gone_after_days is None
     if nothing_ends:
-        how = "is never withdrawn" if market.hides_bought else "never ends"
+        how = "is never withdrawn" if market.ends_when_bought else "never ends"
         advice = (
             f"the items have no delisted_at, so a listing {how}: add it, or set"
             " features.market.gone_after_days, after which an item without an event is taken for"
@@ -217,7 +217,7 @@ def _count_silent(
         shown=count_share(row["silent"], row["n"]),
         measured=row["silent"] / row["n"] if row["n"] else None,
         look=0.0 if nothing_ends else LOOK_SILENT,
-        stop=STOP_SILENT if nothing_ends and market.hides_bought else None,
+        stop=STOP_SILENT if nothing_ends and market.ends_when_bought else None,
         advice=advice,
     )
 

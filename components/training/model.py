@@ -7,6 +7,7 @@ import tensorflow as tf
 from components.training.encoders import Tensors
 from components.training.lazy_rows import LazyRows
 from components.training.recommenders import Model, RetrievalTask
+from components.training.sequence import embed_by_length
 from components.training.settings import TrainSettings
 from components.training.towers import ItemTower, QueryTower
 from components.training.vocabulary import Vocabulary
@@ -15,6 +16,8 @@ from refit.features import FeaturesManifest
 MASKED = -1e9
 SMALLEST = 1.2e-38
 """The smallest normal float32."""
+SEEDS_OF_A_PART = 101
+"""Distance of the seeds of two parts of a batch; a query tower uses fewer."""
 
 
 class SampledRetrieval(RetrievalTask):
@@ -70,9 +73,10 @@ class TwoTowerModel(Model):
         self.query_tower = QueryTower(settings, manifest, vocabulary)
         self.item_tower = ItemTower(settings, manifest, vocabulary)
         self._task = SampledRetrieval()
-        self._gate_l2 = settings.gate_l2
-        ids = self.item_tower.ids
-        self.lazy_ids = None if ids is None else LazyRows(ids, settings.id_l2)
+        self._id_l2, self._gate_l2 = settings.id_l2, settings.gate_l2
+        self._is_ordered = settings.history == "sequence"
+        ids, are_few = self.item_tower.ids, self.item_tower.trains_all_ids
+        self.lazy_ids = None if ids is None or are_few else LazyRows(ids, settings.id_l2)
 
     def train_step(self, inputs: Tensors) -> Tensors:
         """Take one step; ``loss`` of the batch."""
@@ -105,14 +109,17 @@ class TwoTowerModel(Model):
         candidates = self.item_tower.embed(
             content[:n_candidates], inputs["age_days"], inputs["popularity"]
         )
-        row = inputs["history_row"]
         padding = tf.shape(content)[0]
         padded = tf.concat([content, tf.zeros([1, content.shape[1]])], axis=0)
-        queries = self.query_tower.embed(
+        row, event_types, age_days = (
+            inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")
+        )
+        queries = self.embed_queries(
             {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
-            tf.gather(padded, tf.where(row < 0, padding, row)),
-            inputs["history_event_type"],
-            inputs["history_age_days"],
+            row,
+            event_types,
+            age_days,
+            lambda rows: tf.gather(padded, tf.where(rows < 0, padding, rows)),
             None if seed is None else seed + 1,
         )
         loss = self._task(
@@ -123,7 +130,43 @@ class TwoTowerModel(Model):
             inputs["log_probability"],
             inputs["masked"],
         )
+        if self.item_tower.trains_all_ids:
+            loss += self._id_l2 * tf.reduce_sum(self.item_tower.ids**2)
         return loss + self._gate_l2 * self.query_tower.gate_distance()
+
+    def embed_queries(
+        self,
+        codes: Tensors,
+        history: tf.Tensor,
+        event_types: tf.Tensor,
+        age_days: tf.Tensor,
+        read: Callable[[tf.Tensor], tf.Tensor] = lambda vectors: vectors,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """[B, D] embeddings of encoded queries; the same as the query tower's, faster for many.
+
+        Args:
+            codes: Of the query encoder.
+            history: [B, L, ...] what ``read`` turns into content vectors [B, L, C].
+            event_types: [B, L] indices; 0 is padding.
+            age_days: [B, L].
+            read: Of a part of ``history``, which may be shorter than L.
+            seed: [2] int32 seed of this step's dropout; None outside of training.
+        """
+        embed = self.query_tower.embed
+        if not self._is_ordered:
+            return embed(codes, read(history), event_types, age_days, seed)
+
+        def embed_part(rows: tf.Tensor, longest: tf.Tensor, number: int) -> tf.Tensor:
+            past = (tf.gather(values, rows)[:, :longest] for values in (event_types, age_days))
+            return embed(
+                {name: tf.gather(values, rows) for name, values in codes.items()},
+                read(tf.gather(history, rows)[:, :longest]),
+                *past,
+                None if seed is None else seed + SEEDS_OF_A_PART * number,
+            )
+
+        return embed_by_length(embed_part, event_types)
 
 
 @tf.custom_gradient

@@ -7,10 +7,14 @@ class FusedAdam(tf.keras.optimizers.Adam):
     """Adam whose update of a weight is one operation instead of ten.
 
     The towers have many small weights, so that starting operations took longer than they did.
+
+    Args:
+        learning_rate: Of the steps.
+        weight_decay: Share of a weight, times the learning rate, that a step takes off (AdamW).
     """
 
-    def __init__(self, learning_rate: float) -> None:
-        super().__init__(learning_rate, jit_compile=False)
+    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay or None, jit_compile=False)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Update one weight with its gradient, of the same shape."""

@@ -52,6 +52,7 @@ class RecallMeter:
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         self._rows = rows
+        self._best: tuple[int, float, list[NDArray[Any]]] | None = None
         self._content = tf.function(
             model.item_tower.content, reduce_retracing=True, autograph=False
         )
@@ -80,6 +81,23 @@ class RecallMeter:
         """Share of examples whose positive is among the first ``k``; ties count against it."""
         return float(np.mean(self.ranks() < k))
 
+    def measure(self, epoch: int, k: int) -> float:
+        """Recall@k after an epoch; the weights of the best epoch are kept."""
+        recall = self.recall_at(k)
+        if self._best is None or recall > self._best[1]:
+            self._best = epoch, recall, self._model.get_weights()
+        return recall
+
+    def restore(self, epoch: int) -> bool:
+        """Give the model the weights of an epoch, if they were kept.
+
+        They are not where a checkpoint was resumed that was better than everything after it.
+        """
+        if self._best is None or self._best[0] != epoch:
+            return False
+        self._model.set_weights(self._best[2])
+        return True
+
     def _rank_block(
         self,
         codes: dict[str, tf.Tensor],
@@ -89,7 +107,7 @@ class RecallMeter:
         embeddings: tf.Tensor,
         label: tf.Tensor,
     ) -> tf.Tensor:
-        queries = self._model.query_tower.embed(codes, history, event_types, age_days)
+        queries = self._model.embed_queries(codes, history, event_types, age_days)
         scores = tf.matmul(queries, embeddings, transpose_b=True)
         positive = tf.gather(scores, label, axis=1, batch_dims=1)
         # Counts what is not below, so that a NaN ranks last instead of first.

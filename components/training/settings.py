@@ -1,8 +1,8 @@
 """Settings of the training step."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from refit.settings import Settings
 
@@ -28,7 +28,18 @@ class TrainSettings(Settings):
         learned_size: Length of the learned part of the embeddings.
         content_size: Length C of an item's content vector, which also represents it in histories.
         hidden_size: Width of the hidden layers.
+        similarity: ``cosine`` scores with unit vectors; ``dot`` leaves vectors their lengths, which
+            fits data better that have neither popularity nor ages, and needs ``temperature`` 1.
         temperature: Initial temperature of the learned part; it is trained.
+        popularity: Whether the embeddings have a part of popularity and age beside the learned one.
+            False where the times of the events mean nothing.
+        history: How the query tower reads a history. ``pooled``: attention by content, event type
+            and age, which knows no order. ``sequence``: a transformer over the events in their
+            order beside it.
+        sequence_layers, sequence_heads: Blocks of the transformer, and attention heads of each; the
+            heads divide ``content_size``.
+        history_masked: Share of the events of a history whose item is hidden in training, drawn at
+            random.
         id_embedding: Whether known items get an id embedding in addition to their content:
             ``always``, ``never``, or ``auto``, where at least half of the latest tenth of the
             training examples are of items with ten earlier ones.
@@ -36,7 +47,10 @@ class TrainSettings(Settings):
         id_l2, gate_l2: L2 penalties of the id embeddings, and of the popularity gates' distance
             from their initial values.
         gate_init: Initial value of a context value's own popularity gate; 1 is naive Bayes.
-        dropout: Share of the query tower's hidden units dropped in training.
+        weight_decay: Share of every weight, times the learning rate, that each step takes off
+            (AdamW).
+        dropout: Share of the query tower's hidden units dropped in training, those of the
+            transformer among them.
         recency_half_life_days: Age at which an example's weight is halved.
         max_staleness_days: Train each example on item features up to this many days older than its
             own, drawn at random, for a model that is served or evaluated on old features. In an
@@ -49,6 +63,7 @@ class TrainSettings(Settings):
         resume: Resume from the checkpoint folder; False removes its checkpoints.
         vocabulary_size: At most this many values of a string column, the most frequent ones.
         text_words, text_buckets: Words used of a text, and the number of their hash buckets.
+        text_size: Length of the vector of a word.
         in_process_tower: Export the query tower for the process that answers too, and check that it
             gives the same vectors there; see ``query_tower`` of the recommender.
         snapshot_cache_mb: Memory of the cache of item snapshots. If it has not room for all, an
@@ -67,12 +82,19 @@ class TrainSettings(Settings):
     learned_size: PositiveInt = 48
     content_size: PositiveInt = 32
     hidden_size: PositiveInt = 64
+    similarity: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.15
+    popularity: bool = True
+    history: Literal["pooled", "sequence"] = "pooled"
+    sequence_layers: PositiveInt = 2
+    sequence_heads: PositiveInt = 2
+    history_masked: float = Field(default=0.0, ge=0, lt=1)
     id_embedding: Literal["auto", "always", "never"] = "auto"
     id_dropout: float = Field(default=0.1, ge=0, le=1)
     id_l2: NonNegativeFloat = 0.006
     gate_l2: NonNegativeFloat = 0.0001
     gate_init: float = 1.0
+    weight_decay: NonNegativeFloat = 0.0
     dropout: float = Field(default=0.1, ge=0, lt=1)
     recency_half_life_days: PositiveFloat = 180.0
     max_staleness_days: NonNegativeFloat = 0.0
@@ -84,5 +106,15 @@ class TrainSettings(Settings):
     vocabulary_size: PositiveInt = 10_000
     text_words: PositiveInt = 16
     text_buckets: PositiveInt = 8192
+    text_size: PositiveInt = 32
     in_process_tower: bool = True
     snapshot_cache_mb: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.history == "sequence" and self.content_size % self.sequence_heads:
+            raise ValueError(
+                f"sequence_heads is {self.sequence_heads}, which does not divide content_size, "
+                f"{self.content_size}"
+            )
+        return self

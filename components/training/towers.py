@@ -7,7 +7,8 @@ Both embeddings are [learned part | popularity part], so that one dot product ad
   as a dot product. The item part is z = [log popularity, the smoothed log-ratio of every counted
   context value]. The query part selects from it with gates: 1 for the first entry, and for each
   column a learned row of gates, initialised to the one-hot encoding of the query's value, so that
-  neighbouring values (sizes, ages) can learn to share counts.
+  neighbouring values (sizes, ages) can learn to share counts. Without ``popularity`` in the
+  settings there is no such part.
 
 With ``towers: popularity`` the learned part of queries is 0 and the gates stay as they are: the
 score is naive Bayes, in towers that are indexed and served as any others.
@@ -20,6 +21,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
+from components.training.sequence import SequenceEncoder, drop_out, mask_history
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
 from refit.contract import INTEREST
@@ -30,6 +32,8 @@ MAX_EMBEDDING_SIZE = 256
 CATEGORY_SIZE = 16
 HISTORY_HEADS = 2
 INITIAL_SMOOTHING = 10.0
+POOLED = 50
+"""Of the dropouts of a query tower; the others have smaller numbers."""
 
 
 class PopularityPart(tf.keras.layers.Layer):
@@ -88,22 +92,29 @@ class ItemTower(tf.keras.layers.Layer):
         super().__init__(name="item_tower")
         spec = manifest.spec
         self.encode = ItemEncoder(settings, manifest, vocabulary)
-        self.popularity = PopularityPart(manifest, vocabulary)
+        self.popularity = PopularityPart(manifest, vocabulary) if settings.popularity else None
         self._settings = settings
         self._categories = _embeddings(vocabulary, [f"item_{c}" for c in spec.item_categorical])
-        self._words = tf.keras.layers.Embedding(settings.text_buckets, 2 * CATEGORY_SIZE)
+        self._words = tf.keras.layers.Embedding(settings.text_buckets, settings.text_size)
         self._words.build((None,))
         self._n_texts = len(spec.item_text)
         self._content = tf.keras.layers.Dense(settings.content_size)
         self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
         self._deeper = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
         self._learned = tf.keras.layers.Dense(settings.learned_size)
-        self.ids = None
+        self.ids, self.trains_all_ids = None, False
         if vocabulary.values["item_id"]:
-            # Not trainable by an optimizer that touches all rows at each step: see ``LazyRows``.
-            # From 0, since most ids are seen too seldom to be moved far from where they start.
             shape = (len(vocabulary.values["item_id"]) + 1, settings.content_size)
-            self.ids = self.add_weight("ids", shape, initializer="zeros", trainable=False)
+            # Where all items are candidates of every step, ids are weights as any others. Else
+            # most are seen too seldom to be moved far from where they start: see ``LazyRows``.
+            self.trains_all_ids = settings.uniform_negatives >= shape[0] - 1
+            start = tf.keras.initializers.RandomNormal(stddev=0.05)
+            self.ids = self.add_weight(
+                "ids",
+                shape,
+                initializer=start if self.trains_all_ids else "zeros",
+                trainable=self.trains_all_ids,
+            )
 
     def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """[B, C] id embeddings of known items; 0 for unknown ones. [B, 0] without a table."""
@@ -131,9 +142,10 @@ class ItemTower(tf.keras.layers.Layer):
     def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         """Embeddings [B, D] of items with content [B, C], ages [B] and counts [B, P]."""
         learned = self._learned(content) + self._deeper(self._hidden(content))
-        return tf.concat(
-            [tf.math.l2_normalize(learned, axis=1), self.popularity(age_days, counts)], axis=1
-        )
+        learned = _to_length(learned, self._settings)
+        if self.popularity is None:
+            return learned
+        return tf.concat([learned, self.popularity(age_days, counts)], axis=1)
 
     def call(self, inputs: Tensors) -> Tensors:
         """``embedding`` [B, D] and ``content`` [B, C] of raw inputs."""
@@ -151,8 +163,9 @@ class QueryTower(tf.keras.layers.Layer):
         super().__init__(name="query_tower")
         spec = manifest.spec
         self.encode = QueryEncoder(manifest, vocabulary)
-        self._dropout = settings.dropout
+        self._settings = settings
         self._learns = settings.towers == "learned"
+        counted = spec.popularity_by if settings.popularity else ()
         self._categories = _embeddings(
             vocabulary,
             [
@@ -167,11 +180,9 @@ class QueryTower(tf.keras.layers.Layer):
                 initializer=_constant(_initial_gates(manifest, c, settings.gate_init)),
                 trainable=self._learns,
             )
-            for c in spec.popularity_by
+            for c in counted
         ]
-        self._initial_gates = [
-            _initial_gates(manifest, c, settings.gate_init) for c in spec.popularity_by
-        ]
+        self._initial_gates = [_initial_gates(manifest, c, settings.gate_init) for c in counted]
         self._event_bias = tf.keras.layers.Embedding(
             len(INTEREST) + 1, HISTORY_HEADS, embeddings_initializer="zeros"
         )
@@ -182,6 +193,16 @@ class QueryTower(tf.keras.layers.Layer):
         self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
         self._learned = tf.keras.layers.Dense(settings.learned_size)
         self._history = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
+        self._sequence = None
+        if settings.history == "sequence":
+            self._sequence = SequenceEncoder(
+                settings.content_size,
+                spec.history_length,
+                settings.sequence_layers,
+                settings.sequence_heads,
+                settings.dropout,
+            )
+            self._ordered = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
         self._log_scale = self.add_weight(
             "log_scale", (), initializer=_constant(np.log(1 / settings.temperature))
         )
@@ -203,16 +224,27 @@ class QueryTower(tf.keras.layers.Layer):
             age_days: [B, L].
             seed: [2] int32 seed of this step's dropout; None outside of training.
         """
+        history = mask_history(history, self._settings.history_masked, seed)
         pooled, amount = self._pool(history, event_types, age_days)
+        if self._sequence is not None:
+            pooled = drop_out(pooled, self._settings.dropout, seed, POOLED)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
-        hidden = self._hidden(tf.concat([*parts, codes["numbers"], pooled, amount], axis=1))
+        parts += [codes["numbers"], pooled, amount]
+        learned = self._history(pooled)
+        if self._sequence is not None:
+            ordered = self._sequence(history, event_types, age_days, seed)
+            parts.append(ordered)
+            learned += self._ordered(ordered)
+        hidden = self._hidden(tf.concat(parts, axis=1))
         if seed is not None:
-            hidden = tf.nn.experimental.stateless_dropout(hidden, self._dropout, seed)
-        learned = tf.math.l2_normalize(self._learned(hidden) + self._history(pooled), axis=1)
+            hidden = tf.nn.experimental.stateless_dropout(hidden, self._settings.dropout, seed)
+        learned = _to_length(self._learned(hidden) + learned, self._settings)
+        learned *= tf.exp(self._log_scale) if self._learns else 0.0
+        if not self._settings.popularity:
+            return learned
         gates = [tf.gather(table, codes["gates"][:, j]) for j, table in enumerate(self._gates)]
         one = tf.ones([tf.shape(learned)[0], 1])
-        scale = tf.exp(self._log_scale) if self._learns else 0.0
-        return tf.concat([learned * scale, one, *gates], axis=1)
+        return tf.concat([learned, one, *gates], axis=1)
 
     def call(self, inputs: Tensors) -> tf.Tensor:
         """Embeddings [B, D] of raw inputs."""
@@ -258,7 +290,7 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
         UsageError: It is more than ``MAX_EMBEDDING_SIZE``.
     """
     values = sum(len(manifest.popularity_values[c]) for c in manifest.spec.popularity_by)
-    size = settings.learned_size + 1 + values
+    size = settings.learned_size + (1 + values if settings.popularity else 0)
     if size > MAX_EMBEDDING_SIZE:
         raise UsageError(
             f"embeddings would have {size} entries ({settings.learned_size} learned, "
@@ -266,6 +298,11 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
             "popularity_values, or remove columns from popularity_by or bins from popularity_bins"
         )
     return size
+
+
+def _to_length(vectors: tf.Tensor, settings: TrainSettings) -> tf.Tensor:
+    """[B, D] vectors, of length 1 where the similarity is a cosine."""
+    return vectors if settings.similarity == "dot" else tf.math.l2_normalize(vectors, axis=1)
 
 
 def _embeddings(vocabulary: Vocabulary, names: Sequence[str]) -> list[tf.keras.layers.Embedding]:

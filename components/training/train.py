@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from components.training.model import TwoTowerModel
     from components.training.recall import RecallMeter
 
-AfterEpoch = Callable[[Sequence[Epoch]], bool]
-"""Gets all epochs so far, also those that an earlier process trained; false ends the training."""
+AfterEpoch = Callable[[Sequence[Epoch], bool], bool]
+"""Gets all epochs so far, and whether the latest was trained just now, not by an earlier process;
+false ends the training."""
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
 FINAL_RATE = 0.1
 
@@ -140,6 +141,11 @@ class _Fit:
     n_examples: int
     trained_from: datetime
     trained_until: datetime
+    meter: "RecallMeter | None"
+
+    def restore(self, epoch: int) -> bool:
+        """Give the model the weights that it had after an epoch; False if they are gone."""
+        return epoch == len(self.epochs) or (self.meter is not None and self.meter.restore(epoch))
 
 
 class _Run:
@@ -247,7 +253,12 @@ class _Run:
         )
         first, last = examples.times()
         return _Fit(
-            model, tuple(epochs_done), len(examples), first, last + timedelta(microseconds=1)
+            model,
+            tuple(epochs_done),
+            len(examples),
+            first,
+            last + timedelta(microseconds=1),
+            meter,
         )
 
     def export_in_process_tower(self, model: "TwoTowerModel", base: Path) -> None:
@@ -311,7 +322,7 @@ def _fit(run: _Run) -> tuple[list[_Fit], int]:
     search = run.fit("search", ("train",), validate=True)
     chosen = max(search.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
     log_message(f"chosen: {chosen} epochs")
-    if settings.final_fit or chosen < len(search.epochs):
+    if settings.final_fit or not search.restore(chosen):
         return [search, run.fit("final", splits, epochs=chosen)], chosen
     return [search], chosen
 
@@ -332,7 +343,7 @@ def _loop(
     from components.training.batches import to_tensors
     from components.training.optimizer import FusedAdam
 
-    model.compile(FusedAdam(settings.learning_rate))
+    model.compile(FusedAdam(settings.learning_rate, settings.weight_decay))
     step = _Step(model, batches, catalogue)
     epochs = checkpoint.restore(model)
     progress = Meter(
@@ -343,15 +354,15 @@ def _loop(
         at_most=meter is not None,
         logs=True,
     )
-    goes_on = not epochs or after_epoch is None or after_epoch(epochs)
+    goes_on = not epochs or after_epoch is None or after_epoch(epochs, False)
     while (
         goes_on
         and len(epochs) < n_epochs
         and not _stopped(epochs, settings.patience, meter is not None)
     ):
         number = len(epochs) + 1
-        decay = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
-        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - decay))
+        fall = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
+        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - fall))
         started = time.monotonic()
         count = 0
         for batch in build_ahead(map(to_tensors, batches.of_epoch(number))):
@@ -367,7 +378,7 @@ def _loop(
                 f"the training loss of epoch {number} is not a number; lower learning_rate, "
                 "and check the features for infinite values"
             )
-        recall = meter.recall_at(settings.recall_at) if meter else None
+        recall = meter.measure(number, settings.recall_at) if meter else None
         epochs.append(
             Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count)
         )
@@ -379,7 +390,7 @@ def _loop(
             f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{logged}, "
             f"{count / seconds:,.0f} examples/s"
         )
-        goes_on = after_epoch is None or after_epoch(epochs)
+        goes_on = after_epoch is None or after_epoch(epochs, True)
     progress.finish()
     return epochs
 

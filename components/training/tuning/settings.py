@@ -29,6 +29,7 @@ FIXED = (
 OF_IDS = tuple(f"{TRAINING}{name}" for name in ("id_dropout", "id_l2"))
 """Settings that mean nothing without id embeddings."""
 ID_EMBEDDING = f"{TRAINING}id_embedding"
+NO_IDS = "never"
 Value = bool | int | float | str
 
 
@@ -94,19 +95,19 @@ DEFAULT_SPACE: Mapping[str, Range] = {
     f"{TRAINING}content_size": Range(values=(16, 32, 64)),
     f"{TRAINING}hidden_size": Range(values=(32, 64, 128)),
     f"{TRAINING}dropout": Range(low=0.0, high=0.5),
-    f"{TRAINING}batch_size": Range(values=(256, 512, 1024)),
+    f"{TRAINING}batch_size": Range(values=(512, 1024, 2048, 4096)),
     f"{TRAINING}uniform_negatives": Range(values=(512, 2048, 8192)),
     f"{TRAINING}correct_sampling": Range(values=(True, False)),
     f"{TRAINING}recency_half_life_days": Range(low=15.0, high=720.0, log=True),
     f"{TRAINING}gate_l2": Range(low=1e-6, high=1e-2, log=True),
-    ID_EMBEDDING: Range(values=(True, False)),
+    ID_EMBEDDING: Range(values=("always", "never")),
     f"{TRAINING}id_dropout": Range(low=0.0, high=0.5),
     f"{TRAINING}id_l2": Range(low=1e-4, high=1e-1, log=True),
 }
 """What is tried unless a config says otherwise: what raised or lowered recall most, and the sizes.
 
-A larger ``learned_size`` makes every search slower, and ids cost time in proportion to the items:
-narrow these where that matters. ``max_epochs`` is not here, since the number of epochs is chosen.
+A larger ``learned_size`` makes every search slower: narrow it where that matters. ``max_epochs``
+is not here, since the number of epochs is chosen.
 """
 
 

@@ -8,6 +8,7 @@ from components.training.settings import TrainSettings
 from components.training.tuning.settings import (
     HISTORY_LENGTH,
     ID_EMBEDDING,
+    NO_IDS,
     OF_IDS,
     TRAINING,
     Range,
@@ -46,7 +47,7 @@ class Space:
         """
         length = manifest.spec.history_length
         ranges = tuning.of_space()
-        if not own.id_embedding and ID_EMBEDDING not in ranges:
+        if own.id_embedding == NO_IDS and ID_EMBEDDING not in ranges:
             ranges = {name: each for name, each in ranges.items() if name not in OF_IDS}
         lengths = ranges.get(HISTORY_LENGTH)
         if lengths and lengths.largest > length:
@@ -92,7 +93,7 @@ class Space:
         return sorted(self.ranges, key=lambda name: name in OF_IDS)
 
     def _counts(self, name: str, drawn: Mapping[str, Any]) -> bool:
-        return name not in OF_IDS or bool(drawn.get(ID_EMBEDDING, self.own.id_embedding))
+        return name not in OF_IDS or drawn.get(ID_EMBEDDING, self.own.id_embedding) != NO_IDS
 
     def _draw(self, trial: "optuna.Trial", name: str) -> Any:
         each = self.ranges[name]
@@ -104,7 +105,7 @@ class Space:
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
-    """Settings in a line, such as ``dropout 0.2, id_embedding true``."""
+    """Settings in a line, such as ``dropout 0.2, id_embedding always``."""
     return ", ".join(f"{short_name(name)} {show_value(value)}" for name, value in values.items())
 
 

@@ -279,10 +279,10 @@ class _Watch:
         self.n_epochs = 0
         self.outcome = MEASURED
 
-    def __call__(self, epochs: Sequence[Epoch]) -> bool:
+    def __call__(self, epochs: Sequence[Epoch], just_trained: bool) -> bool:
         for epoch in epochs[self._seen :]:
             self._trial.report(epoch.recall or 0.0, epoch.number)
-        if not self._seen and len(epochs) == 1 and self._seconds() >= epochs[0].seconds:
+        if len(epochs) == 1 and just_trained:
             self._trial.set_user_attr("first", self._seconds())
         self._seen = len(epochs)
         # Kept after every epoch, so that the time of a worker that is killed later counts.

@@ -58,8 +58,8 @@ def model(tmp_path: Path) -> Path:
 
 def write_model(folder: Path, recalls, chosen: int, **settings) -> None:
     training = {
-        "max_epochs": 2, "id_embedding": False, "gate_l2": 0.0001, "learned_size": 48,
-        "learning_rate": 0.003, **settings,
+        "max_epochs": 2, "id_embedding": "never", "history": "pooled", "gate_l2": 0.0001,
+        "learned_size": 48, "learning_rate": 0.003, **settings,
     }  # fmt: skip
     epochs = [{"number": i, "recall": r} for i, r in enumerate(recalls, 1)]
     write_json(
@@ -108,9 +108,9 @@ def test_where_histories_win_ids_and_longer_histories_are_tried(model):
     assert first == (
         "co-occurrence wins on known users, 0.2611 against 0.2161 (n = 300): it goes by the items "
         "that people met before, which the towers miss. Of 21.0% of the test queries the item "
-        "stands in the history. Try items that are recognised (training.id_embedding, now false) "
-        "and longer histories (features.spec.history_length, now 20), and an encoder that reads "
-        "histories in order."
+        "stands in the history. Try items that are recognised (training.id_embedding: always, now "
+        "never) and longer histories (features.spec.history_length, now 20) and a query tower that "
+        "reads histories in order (training.history: sequence)."
     )
     assert "evaluation.serve_baseline: true" in itself
     assert epochs == (

@@ -1,5 +1,6 @@
 """Each source with a few hand-made rows in its published columns; with -m data, the real files."""
 
+import json
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -342,3 +343,78 @@ def test_real_files(tmp_path, public_data, name):
     assert (events.rows_in, events.rejected, events.duplicates) == (rows, 0, duplicates)
     assert manifest.counts["items"].kept == items
     assert manifest.counts["users"].kept == users
+
+
+def _write_sequences(folder, lines, attributes=None):
+    (folder / "seen.txt").write_text("\n".join(lines))
+    options = {"sequences": "seen.txt"}
+    if attributes is not None:
+        (folder / "known.json").write_text(json.dumps(attributes))
+        options["attributes"] = "known.json"
+    return {
+        "options": options,
+        "validation_start": None,
+        "test_start": None,
+        "validation_days": 1,
+        "test_days": 1,
+    }
+
+
+def test_sequences_are_split_into_the_last_the_last_but_one_and_the_rest(tmp_path, source):
+    settings = _write_sequences(
+        source, ["1 a b c d", "2 b a", "", "3 c e b"], {"a": [7, 9], "f": [7], "b": []}
+    )
+    manifest = _ingest(tmp_path, "sequences", **settings)
+    events, split = _read(tmp_path, "events"), manifest.split
+    parts = {"train": [], "validation": [], "test": []}
+    for row in events:
+        time = row["event_time"]
+        name = "train" if time < split.validation_start else "validation"
+        parts["test" if time >= split.test_start else name].append(row["user_id"] + row["item_id"])
+    assert parts == {
+        "train": ["1a", "1b", "3c"],
+        "validation": ["1c", "2b", "3e"],
+        "test": ["1d", "2a", "3b"],
+    }
+    assert {row["event_type"] for row in events} == {"purchase"}
+    items = {row["item_id"]: row for row in _read(tmp_path, "items")}
+    assert {name: row["attributes"] for name, row in items.items()} == {
+        "a": "7 9",
+        "b": "",
+        "c": None,
+        "d": None,
+        "e": None,
+        "f": "7",
+    }
+    assert {row["listed_at"] for row in items.values()} == {events[0]["event_time"]}
+    assert events[0]["event_time"] == split.start
+
+
+def test_sequences_without_attributes(tmp_path, source):
+    _ingest(tmp_path, "sequences", **_write_sequences(source, ["1 a b c"]))
+    assert "attributes" not in _read(tmp_path, "items")[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "attributes", "error", "words"),
+    [
+        (["1 a b c", "2"], None, DataValidationError, "line 2 of .*a user without an item: '2'"),
+        (["1 a b c", "1 b"], None, DataValidationError, "line 2 of .*a second line of the same"),
+        ([], None, DataValidationError, "is empty"),
+        (["1 a b c"], [1], DataValidationError, "must be a JSON object with a list"),
+        (["1 a b c"], {"a": 1}, DataValidationError, "must be a JSON object with a list"),
+    ],
+)
+def test_sequences_that_cannot_be_read(tmp_path, source, lines, attributes, error, words):
+    settings = _write_sequences(source, lines, attributes)
+    with pytest.raises(error, match=words):
+        _ingest(tmp_path, "sequences", **settings)
+
+
+def test_the_files_of_sequences_are_named_by_options(tmp_path, source):
+    settings = _write_sequences(source, ["1 a b c"])
+    (source / "seen.txt").unlink()
+    with pytest.raises(UsageError, match=r"holds no seen\.txt"):
+        _ingest(tmp_path, "sequences", **settings)
+    with pytest.raises(UsageError, match="sequences"):
+        _ingest(tmp_path, "sequences", **settings | {"options": {}})

@@ -1,6 +1,7 @@
 """The query tower as it is exported for the process that answers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,25 +79,37 @@ def every_query(spec: FeatureSpec, content_size: int) -> Inputs:
     )
 
 
+NO_CONTEXT = {
+    "context_categorical": (),
+    "context_numeric": (),
+    "user_categorical": (),
+    "user_numeric": (),
+    "popularity_by": (),
+}
+
+
 @pytest.mark.parametrize(
-    "left_out",
+    ("left_out", "changes"),
     [
-        {},
-        {"popularity_by": ()},
-        {
-            "context_categorical": (),
-            "context_numeric": (),
-            "user_categorical": (),
-            "user_numeric": (),
-            "popularity_by": (),
-        },
+        ({}, {}),
+        ({"popularity_by": ()}, {}),
+        (NO_CONTEXT, {}),
+        ({}, {"history": "sequence"}),
+        (
+            NO_CONTEXT,
+            {"history": "sequence", "sequence_layers": 1, "popularity": False, "similarity": "dot"},
+        ),
     ],
 )
 def test_vectors_are_those_of_the_saved_model_whatever_the_query(
-    small: TrainSettings, tmp_path: Path, left_out: dict[str, tuple[str, ...]]
+    small: TrainSettings,
+    tmp_path: Path,
+    left_out: dict[str, tuple[str, ...]],
+    changes: dict[str, Any],
 ) -> None:
     manifest = conftest.manifest()
     manifest = manifest.model_copy(update={"spec": manifest.spec.model_copy(update=left_out)})
+    small = small.model_copy(update=changes)
     export(manifest, small, tmp_path)
     inputs = every_query(manifest.spec, small.content_size)
     expected = run_tower(load_tower(tmp_path), inputs)["embedding"]

@@ -346,3 +346,23 @@ def test_a_folder_of_other_files_is_not_overwritten(
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
     with pytest.raises(RefitError, match="other files than a model"):
         train(small, features, tmp_path / "photos")
+
+
+def test_the_best_epoch_is_exported_without_another_training(
+    features: Path, small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.training.recall import RecallMeter
+
+    settings = small.model_copy(update={"final_fit": False, "patience": 2})
+    items = inputs_of_items(features, 16)
+    vectors = []
+    for name in ("kept", "again"):
+        recalls = iter((0.5, 0.4, 0.3))
+        monkeypatch.setattr(RecallMeter, "recall_at", lambda meter, k, each=recalls: next(each))
+        manifest = train(settings, features, tmp_path / name)
+        assert (manifest.chosen_epoch, len(manifest.epochs)) == (1, 3)
+        assert manifest.train_examples == 160
+        tower = load_tower(tmp_path / name / "item_tower")
+        vectors.append(run_tower(tower, items)["embedding"])
+        monkeypatch.setattr(RecallMeter, "restore", lambda meter, epoch: False)
+    np.testing.assert_array_equal(*vectors)

@@ -32,7 +32,8 @@ def test_the_default_space_is_searchable_and_takes_the_defaults():
         ({"space": {"training.dropout": {"low": 0.3, "high": 0.2}}}, "low must be below high"),
         ({"space": {"training.batch_size": {"low": 10.5, "high": 20}}}, "a whole number"),
         ({"space": {"training.batch_size": {"values": [512, True]}}}, "a whole number"),
-        ({"space": {"training.id_embedding": {"low": 0, "high": 1}}}, "true or false"),
+        ({"space": {"training.id_embedding": {"low": 0, "high": 1}}}, "'always'"),
+        ({"space": {"training.correct_sampling": {"low": 0, "high": 1}}}, "true or false"),
         ({"space": {"training.dropout": {"low": 0, "high": 0.2, "log": True}}}, "above 0"),
         ({"space": {"training.dropout": {"lo": 0, "high": 0.2}}}, "did you mean 'low'"),
         ({"only": ["training.dropot"]}, "training.dropout?"),
@@ -70,18 +71,18 @@ def test_a_config_narrows_the_space_and_adds_to_it():
 def test_a_range_holds_the_own_value():
     ranges = space_of(TrainSettings(learning_rate=0.05, batch_size=300, id_l2=0.0)).ranges
     assert ranges["training.learning_rate"] == Range(low=0.001, high=0.05, log=True)
-    assert ranges["training.batch_size"].values == (256, 512, 1024, 300)
+    assert ranges["training.batch_size"].values == (512, 1024, 2048, 4096, 300)
     assert ranges["training.id_l2"] == Range(low=0.0, high=0.1)  # none by ratio from 0
 
 
 def test_ids_have_settings_only_where_there_are_ids():
     names = ["training.dropout", "training.id_l2"]
-    without = TrainSettings(id_embedding=False)
+    without = TrainSettings(id_embedding="never")
     assert list(space_of(without, only=names).ranges) == ["training.dropout"]
     assert list(space_of(only=names).ranges) == names
     own = space_of(without).own_values()
     assert "training.id_l2" not in own
-    assert own["training.id_embedding"] is False
+    assert own["training.id_embedding"] == "never"
 
 
 def test_longer_histories_than_the_features_have_cannot_be_tried():

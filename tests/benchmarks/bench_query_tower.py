@@ -1,0 +1,101 @@
+"""What order costs: ``python tests/benchmarks/bench_query_tower.py [HISTORY_LENGTH CONTENT_SIZE]``.
+
+Exports a pooled and a sequence query tower, untrained, for the process that answers, and runs them
+in turn on single queries with full histories. Prints one JSON object: the 50th and 99th percentile
+of each in milliseconds, and the ratio of the medians.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from components.training.recommenders import require_legacy_keras
+from components.training.settings import TrainSettings
+from refit.contract import INTEREST
+from refit.features import FeaturesManifest, FeatureSpec, Inputs, query_inputs
+from refit.in_process_tower import InProcessTower
+
+WARM_UP, QUERIES = 200, 3000
+SURFACES = ("home", "search", "category")
+
+
+def export(settings: TrainSettings, manifest: FeaturesManifest, base: Path) -> InProcessTower:
+    """Export an untrained query tower and load it."""
+    require_legacy_keras()
+    from components.training.export import export_query_tower
+    from components.training.in_process import export_in_process_tower
+    from components.training.towers import QueryTower
+    from components.training.vocabulary import Vocabulary
+
+    values = {"context_surface": SURFACES, "user_country": ("FR", "DE")}
+    shares = {"surface": np.full(len(SURFACES), 1 / len(SURFACES), np.float32)}
+    vocabulary = Vocabulary(values, {"user_age": (30.0, 9.0)}, shares, 1)
+    tower = QueryTower(settings, manifest, vocabulary)
+    tower(make_query(manifest.spec, settings.content_size))
+    export_query_tower(tower, manifest, settings.content_size, base)
+    export_in_process_tower(tower, manifest, settings.content_size, base)
+    return InProcessTower(base)
+
+
+def make_query(spec: FeatureSpec, content_size: int) -> Inputs:
+    """One query with a full history."""
+    rng = np.random.default_rng(1)
+    length = spec.history_length
+    return query_inputs(
+        spec,
+        {"surface": ["search"]},
+        {"country": ["FR"], "age": [31.0]},
+        rng.normal(size=(1, length, content_size)).astype(np.float32),
+        rng.choice(INTEREST, (1, length)).astype(object),
+        np.cumsum(rng.exponential(2, (1, length)), axis=1).astype(np.float32),
+    )
+
+
+def measure(length: int, content_size: int) -> dict[str, object]:
+    """Run both towers in turn, so that whatever else the machine does hits both."""
+    spec = FeatureSpec(
+        context_categorical=("surface",),
+        user_categorical=("country",),
+        user_numeric=("age",),
+        history_length=length,
+        popularity_by=("surface",),
+    )
+    manifest = FeaturesManifest(
+        spec=spec, popularity_values={"surface": SURFACES}, vector_size=0, snapshots=()
+    )
+    query = make_query(spec, content_size)
+    with TemporaryDirectory() as folder:
+        towers = {
+            history: export(
+                TrainSettings(content_size=content_size, history=history),
+                manifest,
+                Path(folder) / history,
+            )
+            for history in ("pooled", "sequence")
+        }
+        took: dict[str, list[float]] = {history: [] for history in towers}
+        for _ in range(WARM_UP + QUERIES):
+            for history, tower in towers.items():
+                started = time.perf_counter()
+                tower.run(query)
+                took[history].append(1000 * (time.perf_counter() - started))
+    found = {
+        history: [round(float(np.percentile(times[WARM_UP:], q)), 4) for q in (50, 99)]
+        for history, times in took.items()
+    }
+    return {
+        "history_length": length,
+        "content_size": content_size,
+        "queries": QUERIES,
+        "p50_p99_ms": found,
+        "ratio_of_p50": round(found["sequence"][0] / found["pooled"][0], 2),
+    }
+
+
+if __name__ == "__main__":
+    length, content_size = (int(each) for each in sys.argv[1:3] or (20, 32))
+    sys.stdout.write(json.dumps(measure(length, content_size)) + "\n")

@@ -1,0 +1,88 @@
+"""Train and evaluate on public sets, and print one table.
+
+    make bench-quality REFIT_DATA=<folder of public sets>
+
+Each row is a metric of a set: what was published, the goal, what was seen (the mean over the seeds,
+and the spread from the lowest to the highest), the best baseline, minutes and memory. Everything
+runs through Refit's own steps, with the settings of the set's config; they were chosen on
+validation. Results are kept below ``--out``, so that a run that was killed goes on where it was.
+The exit code is 1 if a goal is missed.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.benchmarks.quality.runs import Found, run_seed
+from tests.benchmarks.quality.sets import SETS, PublicSet
+
+HEAD = ("set", "metric", "published", "goal", "seen", "best baseline", "minutes", "GB")
+WIDTHS = (32, 15, 9, 6, 26, 22, 7, 5)
+
+
+def main() -> int:
+    """Run the sets that are there, print the table, and return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("REFIT_DATA"))
+    parser.add_argument("--only", default="", help="only sets whose name begins with this")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("build/bench-quality"))
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("REFIT_DATA is not set: name the folder that holds amazon_beauty/ ...")
+    chosen = [public for public in SETS if public.name.startswith(options.only)]
+    if not chosen:
+        parser.error(f"--only {options.only}: no such set; {', '.join(s.name for s in SETS)}")
+    rows, missed = [HEAD], 0
+    for public in chosen:
+        if not (options.data / public.folder).is_dir():
+            rows.append((public.title, f"not run: no {options.data / public.folder}"))
+            continue
+        found = [
+            run_seed(public, seed, options.data.resolve(), options.out.resolve())
+            for seed in options.seeds
+        ]
+        rows += describe_rows(public, found)
+        missed += count_missed(public, found)
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row, WIDTHS, strict=False)]
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+    return bool(missed)
+
+
+def describe_rows(public: PublicSet, found: Sequence[Found]) -> Iterator[tuple[str, ...]]:
+    """The table's rows of a set, one for each metric with a goal."""
+    for metric, goal in public.goals.items():
+        values = [run.metrics[metric] for run in found]
+        published = public.published.get(metric)
+        name, best = found[0].best_baseline.get(metric, ("none", 0.0))
+        yield (
+            public.title,
+            metric,
+            "-" if published is None else f"{published:.4f}",
+            f"{goal:.4f}".rstrip("0") if goal else "-",
+            f"{_mean(values):.4f} ({min(values):.4f}-{max(values):.4f}) x{len(values)}",
+            f"{best:.4f} {name}",
+            f"{_mean([run.minutes for run in found]):.1f}",
+            f"{max(run.peak_gb for run in found):.1f}",
+        )
+
+
+def count_missed(public: PublicSet, found: Sequence[Found]) -> int:
+    """How many metrics are below their goal, or not above every baseline, on average."""
+    missed = 0
+    for metric, goal in public.goals.items():
+        seen = _mean([run.metrics[metric] for run in found])
+        _, best = found[0].best_baseline.get(metric, ("", 0.0))
+        missed += seen < goal or seen <= best
+    return missed
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The rows of the table, and what counts as missed."""
+
+import pytest
+
+from tests.benchmarks.quality.__main__ import count_missed, describe_rows
+from tests.benchmarks.quality.runs import FEW_QUERIES, Found, find_folder, read_run
+from tests.benchmarks.quality.sets import SETS, PublicSet
+
+HIT_RATE = "hit_rate_at_10"
+
+
+def found(value: float, baseline: float = 0.07) -> Found:
+    return Found(
+        metrics={HIT_RATE: value},
+        best_baseline={HIT_RATE: ("co-occurrence", baseline)},
+        minutes=12.34,
+        peak_gb=1.26,
+        epochs=9,
+        recall=0.11,
+    )
+
+
+def public(goal: float) -> PublicSet:
+    return PublicSet(
+        name="set",
+        title="Set",
+        config="beauty",
+        folder="set",
+        goals={HIT_RATE: goal},
+        published={HIT_RATE: 0.0935},
+    )
+
+
+def test_a_row_has_the_mean_over_the_seeds_and_the_spread() -> None:
+    (row,) = describe_rows(public(0.103), [found(0.1), found(0.104), found(0.105)])
+    assert row == (
+        "Set",
+        HIT_RATE,
+        "0.0935",
+        "0.103",
+        "0.1030 (0.1000-0.1050) x3",
+        "0.0700 co-occurrence",
+        "12.3",
+        "1.3",
+    )
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "missed"),
+    [(0.103, 0.104, 0), (0.103, 0.1, 1), (0.0, 0.08, 0), (0.0, 0.07, 1), (0.05, 0.06, 1)],
+)
+def test_a_goal_is_missed_below_it_or_below_a_baseline(
+    goal: float, value: float, missed: int
+) -> None:
+    assert count_missed(public(goal), [found(value)]) == missed
+
+
+@pytest.mark.parametrize("each", SETS, ids=lambda each: each.name)
+def test_every_set_has_complete_settings_and_a_folder_of_its_own_for_each_seed(
+    each: PublicSet, tmp_path
+) -> None:
+    runs = [read_run(each, seed, tmp_path) for seed in (0, 1)]
+    first, second = (find_folder(run, tmp_path) for run in runs)
+    assert first.parent == second.parent
+    assert first != second
+    assert runs[1].training.seed == 1
+    assert runs[0].ingestion.path == str(tmp_path / each.folder)
+    assert runs[0].evaluation.leaks.queries == int(FEW_QUERIES[0].partition("=")[2])
+    cuts = {f"hit_rate_at_{k}" for k in runs[0].evaluation.cuts} | {
+        f"ndcg_at_{k}" for k in runs[0].evaluation.cuts
+    }
+    assert each.goals.keys() <= cuts
+    assert each.published.keys() <= each.goals.keys()
+
+
+def test_names_are_unique() -> None:
+    assert len({each.name for each in SETS}) == len(SETS)
