@@ -5,9 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.encoding.plan import plan_run
 from components.ingestion.purpose import learn_from, serve_from
 from components.ingestion.settings import IngestSettings
 from components.monitoring.feed_settings import FeedSettings
+from components.training.tuning.settings import TuneSettings
 from pipelines.home import Home
 from pipelines.settings import RunSettings
 from refit.registry import Registry
@@ -26,6 +28,7 @@ def continuous_training_arguments(
     """
     ingestion = learn_from(settings.ingestion, Registry(home.registry).quarantines())
     fingerprint = _fingerprint(ingestion)
+    champion = Registry(home.registry).starting_champion(first_model)
     return {
         "ingestion": ingestion.to_json(),
         "features": settings.features.to_json(),
@@ -36,11 +39,12 @@ def continuous_training_arguments(
         "deployment": settings.deployment.to_json(),
         "data_fingerprint": fingerprint,
         "registry": home.registry,
-        "champion": Registry(home.registry).starting_champion(first_model),
+        "champion": champion,
         "checkpoint_folder": str(home.checkpoints),
         "webhook": settings.webhook,
         "reason": reason,
         "first_model": first_model,
+        **_encoding(settings, home, champion),
     }
 
 
@@ -50,6 +54,7 @@ def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
     What is in quarantine now is left out.
     """
     ingestion = learn_from(settings.ingestion, Registry(home.registry).quarantines())
+    champion = Registry(home.registry).champion_id()
     return {
         "ingestion": ingestion.to_json(),
         "features": settings.features.to_json(),
@@ -59,10 +64,37 @@ def backtest_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
         "backtest": settings.backtest.to_json(),
         "data_fingerprint": _fingerprint(ingestion),
         "registry": home.registry,
-        "champion": Registry(home.registry).champion_id(),
+        "champion": champion,
         "checkpoint_folder": str(home.checkpoints),
         "webhook": settings.webhook,
+        **_encoding(settings, home, champion),
     }
+
+
+def tuning_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
+    """Parameters of tuning, with the data's fingerprint; one worker.
+
+    What is in quarantine now is left out.
+    """
+    ingestion = learn_from(settings.ingestion, Registry(home.registry).quarantines())
+    return {
+        "ingestion": ingestion.to_json(),
+        "features": settings.features.to_json(),
+        "training": settings.training.to_json(),
+        "tuning": settings.tuning.to_json(),
+        "data_fingerprint": _fingerprint(ingestion),
+        "registry": home.registry,
+        "studies": settings.tuning.storage or str(home.studies),
+        "workers": worker_names(settings.tuning)[:1],
+        "checkpoint_folder": str(home.checkpoints),
+        "webhook": settings.webhook,
+        **_encoding(settings, home, champion=""),
+    }
+
+
+def worker_names(settings: TuneSettings) -> list[str]:
+    """The names of a study's workers."""
+    return [str(number) for number in range(settings.workers)]
 
 
 def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]:
@@ -74,6 +106,7 @@ def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]
         UsageError: There is no champion yet.
     """
     ingestion = serve_from(settings.ingestion)
+    champion = Registry(home.registry).needed_champion_id()
     return {
         "ingestion": ingestion.to_json(),
         "features": settings.features.to_json(),
@@ -81,8 +114,9 @@ def index_refresh_arguments(settings: RunSettings, home: Home) -> dict[str, Any]
         "deployment": settings.deployment.to_json(),
         "data_fingerprint": _fingerprint(ingestion),
         "registry": home.registry,
-        "champion": Registry(home.registry).needed_champion_id(),
+        "champion": champion,
         "webhook": settings.webhook,
+        **_encoding(settings, home, champion, keeps_towers=True),
     }
 
 
@@ -130,6 +164,13 @@ def describe_feeds(ingestion: IngestSettings) -> FeedSettings:
         memory_limit=ingestion.memory_limit,
         threads=ingestion.threads,
     )
+
+
+def _encoding(
+    settings: RunSettings, home: Home, champion: str, keeps_towers: bool = False
+) -> dict[str, str]:
+    plan = plan_run(settings.encoding, home.registry, champion, keeps_towers)
+    return {"encoding": plan.to_json(), "vector_store": str(home.vectors)}
 
 
 def _fingerprint(ingestion: IngestSettings) -> str:

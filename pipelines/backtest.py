@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components.encoding.component import encode_listings
 from components.evaluation.component import evaluate_model, judge_backtest, summarize_fit
 from components.features.component import build_champion_tables, build_feature_tables
 from components.indexing.component import index_listings
@@ -23,6 +24,8 @@ def backtest(
     champion: str = "",
     checkpoint_folder: str = "",
     webhook: str = "",
+    encoding: str = "{}",
+    vector_store: str = "",
 ) -> None:
     """Fit and evaluate the same settings at several cuts, and judge them together.
 
@@ -38,22 +41,33 @@ def backtest(
         champion: Id of the champion; it is compared where it was not trained on the window.
         checkpoint_folder: Folder of checkpoints that an interrupted training resumes from.
         webhook: URL that is called when the run has ended, empty for none.
+        encoding: EncodingPlan; the default encodes nothing.
+        vector_store: Folder or URL of the vectors that earlier runs made; empty keeps none.
     """
     with report_end("backtest", webhook):
-        ingestion, fingerprint, champion = resolve_start(
-            ingestion, data_fingerprint, registry, champion, deploys=False
+        start = resolve_start(
+            ingestion, encoding, data_fingerprint, registry, champion, deploys=False
         )
         plan = plan_backtest(
             settings=backtest,
-            ingestion=ingestion,
+            ingestion=start.ingestion,
             training=training,
-            fingerprint=fingerprint,
+            fingerprint=start.fingerprint,
             registry=registry,
-            champion=champion,
+            champion=start.champion,
         )
         with dsl.ParallelFor(plan.output, parallelism=at_once(), name="every cut") as fit:
-            data = ingest_data(settings=fit.ingestion, fingerprint=fingerprint)
-            tables = build_feature_tables(settings=features, dataset=data.outputs["dataset"])
+            data = ingest_data(settings=fit.ingestion, fingerprint=start.fingerprint)
+            vectors = encode_listings(
+                plan=start.encoding,
+                dataset=data.outputs["dataset"],
+                store=vector_store,
+            )
+            tables = build_feature_tables(
+                settings=features,
+                dataset=data.outputs["dataset"],
+                encoded=vectors.outputs["encoded"],
+            )
             model = train_towers(
                 settings=fit.training,
                 features=tables.outputs["features"],
@@ -65,6 +79,7 @@ def backtest(
             champion_tables = build_champion_tables(
                 settings=features,
                 dataset=data.outputs["dataset"],
+                encoded=vectors.outputs["encoded"],
                 registry=registry,
                 champion=fit.champion,
             ).after(index)

@@ -14,7 +14,7 @@ from refit.settings import Settings
 
 METRICS_FILE = "metrics.json"
 VERDICT_FILE = "verdict.json"
-NO_SETTINGS = {"registry", "checkpoint_folder", "webhook", "reason"}
+NO_SETTINGS = {"registry", "checkpoint_folder", "vector_store", "webhook", "reason"}
 """Parameters of a pipeline that shape no result."""
 CACHED = "cached"
 Cell = float | str | None
@@ -195,6 +195,8 @@ def _read_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if name in NO_SETTINGS:
             continue
         inside = _parse_object(value)
+        if name == "encoding" and inside is not None:
+            inside = inside.get("settings", {})  # a plan has the champion's beside them
         found |= _flatten(inside, f"{name}.") if inside is not None else {name: value}
     return found
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipelines.local import COMPILED_FOLDER
 
-PIPELINES = ("continuous_training", "index_refresh", "drift_monitoring", "backtest")
+PIPELINES = ("continuous_training", "index_refresh", "drift_monitoring", "backtest", "tuning")
 
 
 def compile_pipelines(folder: Path = COMPILED_FOLDER) -> list[Path]:

@@ -6,6 +6,7 @@ The bundle of a model that the gate refused is kept in the registry and serves n
 from kfp import dsl
 
 from components.deployment.component import deploy_bundle, keep_refused_bundle
+from components.encoding.component import encode_listings
 from components.evaluation.component import evaluate_model, gate
 from components.features.component import build_champion_tables, build_feature_tables
 from components.indexing.component import index_listings
@@ -31,6 +32,8 @@ def continuous_training(
     webhook: str = "",
     reason: str = "",
     first_model: bool = False,
+    encoding: str = "{}",
+    vector_store: str = "",
 ) -> None:
     """Train a model on a window of data and deploy its bundle if the gate passes.
 
@@ -50,13 +53,25 @@ def continuous_training(
         reason: Why the run was started; kept in the audit trail.
         first_model: Whether this is the registry's first model. Without a champion, a run that does
             not say so fails before it trains.
+        encoding: EncodingPlan; the default encodes nothing.
+        vector_store: Folder or URL of the vectors that earlier runs made; empty keeps none.
     """
     with report_end("continuous_training", webhook):
-        ingestion, fingerprint, champion = resolve_start(
-            ingestion, data_fingerprint, registry, champion, first_model=first_model
+        start = resolve_start(
+            ingestion, encoding, data_fingerprint, registry, champion, first_model=first_model
         )
-        data = ingest_data(settings=ingestion, fingerprint=fingerprint)
-        tables = build_feature_tables(settings=features, dataset=data.outputs["dataset"])
+        champion = start.champion
+        data = ingest_data(settings=start.ingestion, fingerprint=start.fingerprint)
+        vectors = encode_listings(
+            plan=start.encoding,
+            dataset=data.outputs["dataset"],
+            store=vector_store,
+        )
+        tables = build_feature_tables(
+            settings=features,
+            dataset=data.outputs["dataset"],
+            encoded=vectors.outputs["encoded"],
+        )
         model = train_towers(
             settings=training,
             features=tables.outputs["features"],
@@ -68,6 +83,7 @@ def continuous_training(
         champion_tables = build_champion_tables(
             settings=features,
             dataset=data.outputs["dataset"],
+            encoded=vectors.outputs["encoded"],
             registry=registry,
             champion=champion,
         ).after(index)

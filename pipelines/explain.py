@@ -56,12 +56,16 @@ def as_yaml(loaded: LoadedSettings[Any], only_changed: bool = False) -> str:
         loaded: The settings.
         only_changed: Leave out those that have their default.
     """
-    lines = list(_lines([each for each in explain(loaded) if each.changed or not only_changed]))
-    column = max((len(text) for text, note in lines if note and len(text) <= WIDEST), default=0)
     head = f"# {loaded.source}, scale {loaded.settings.scale}: where each value comes from"
-    return "\n".join(
-        [head, *(f"{text:<{column}}  # {note}" if note else text for text, note in lines)]
-    )
+    shown = [each for each in explain(loaded) if each.changed or not only_changed]
+    return "\n".join([head, *write_lines(shown)])
+
+
+def write_lines(settings: list[Explained]) -> list[str]:
+    """Settings as lines of YAML, in the order given, each with its origin as a comment."""
+    lines = list(_lines(settings))
+    column = max((len(text) for text, note in lines if note and len(text) <= WIDEST), default=0)
+    return [f"{text:<{column}}  # {note}" if note else text for text, note in lines]
 
 
 def as_json(loaded: LoadedSettings[Any], only_changed: bool = False) -> dict[str, Any]:

@@ -52,6 +52,16 @@ class Home(Settings):
         return self.folder / "checkpoints"
 
     @property
+    def studies(self) -> Path:
+        """Studies of settings, each a file, with the chosen settings and the page about it."""
+        return self.folder / "studies"
+
+    @property
+    def vectors(self) -> Path:
+        """The vectors of texts and pictures, by content, so that each is encoded once."""
+        return self.folder / "vectors"
+
+    @property
     def predictions(self) -> Path:
         """The prediction log."""
         return self.folder / "predictions"

@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from components.deployment.component import deploy_refreshed_index
+from components.encoding.component import encode_listings
 from components.features.component import build_feature_tables
 from components.indexing.component import reindex_listings
 from components.ingestion.component import ingest_data
@@ -19,6 +20,8 @@ def index_refresh(
     registry: str,
     champion: str,
     webhook: str = "",
+    encoding: str = "{}",
+    vector_store: str = "",
 ) -> None:
     """Index the listings that are live now and deploy the index if its gate passes.
 
@@ -31,15 +34,24 @@ def index_refresh(
         registry: Folder or URL of the registry.
         champion: Id of the champion.
         webhook: URL that is called when the run has ended, empty for none.
+        encoding: EncodingPlan, as JSON; the encoders are the champion's.
+        vector_store: Folder or URL of the vectors that earlier runs made; empty keeps none.
     """
     with report_end("index_refresh", webhook):
-        ingestion, fingerprint, champion = resolve_start(
-            ingestion, data_fingerprint, registry, champion, needs_champion=True
+        start = resolve_start(
+            ingestion, encoding, data_fingerprint, registry, champion, needs_champion=True
         )
-        data = ingest_data(settings=ingestion, fingerprint=fingerprint)
+        champion = start.champion
+        data = ingest_data(settings=start.ingestion, fingerprint=start.fingerprint)
+        vectors = encode_listings(
+            plan=start.encoding,
+            dataset=data.outputs["dataset"],
+            store=vector_store,
+        )
         tables = build_feature_tables(
             settings=features,
             dataset=data.outputs["dataset"],
+            encoded=vectors.outputs["encoded"],
             registry=registry,
             like_bundle=champion,
         )

@@ -29,6 +29,7 @@ LOG_FILE = "run.log"
 PIPELINE_STEPS = {
     "continuous_training": (
         "ingest",
+        "encode",
         "features",
         "train",
         "index",
@@ -41,6 +42,7 @@ PIPELINE_STEPS = {
     "backtest": (
         "plan",
         "ingest",
+        "encode",
         "features",
         "train",
         "index",
@@ -49,7 +51,8 @@ PIPELINE_STEPS = {
         "summarize",
         "judge",
     ),
-    "index_refresh": ("ingest", "features", "gate", "deploy"),
+    "tuning": ("ingest", "encode", "features", "tune", "choose"),
+    "index_refresh": ("ingest", "encode", "features", "gate", "deploy"),
     "drift_monitoring": ("monitor",),
 }
 """The steps of each pipeline in the order in which they run, without the closing report."""

@@ -15,6 +15,7 @@ from typing import Any
 from refit.dataset import DatasetManifest
 from refit.errors import RefitError
 from refit.files import checksum, fingerprint, read_json, remove, write_atomically, write_json
+from refit.model import ModelKind
 from refit.settings import Settings
 from refit.subject import INDEX_VERDICT_FILE, MODEL_PARTS, VerdictSubject
 from refit.verdict import Verdict
@@ -37,6 +38,7 @@ class BundleManifest(Settings):
         as_of: The time at which the items of the index are live.
         trained_from, trained_until: The data window that the towers were trained on.
         dataset_fingerprint: The dataset that the towers were trained on.
+        kind: ``model``, or ``baseline`` where a baseline is served as itself.
         source, simulated: Name of the data source, and whether its data is simulated.
         checksums: SHA-256 of every file, by its path inside the bundle.
     """
@@ -48,6 +50,7 @@ class BundleManifest(Settings):
     trained_from: datetime | None = None
     trained_until: datetime | None = None
     dataset_fingerprint: str = ""
+    kind: ModelKind = "model"
     source: str = ""
     simulated: bool = False
     settings: dict[str, Any] = {}
@@ -251,6 +254,7 @@ def _describe(
         trained_from=model.get("trained_from"),
         trained_until=model.get("trained_until"),
         dataset_fingerprint=features.get("dataset_fingerprint", ""),
+        kind=model.get("kind", "model"),
         source=dataset.source if dataset else "",
         simulated=dataset.simulated if dataset else False,
         settings={**settings, "model": model.get("settings", {})},

@@ -122,7 +122,8 @@ class Labels:
     def matches(self, wanted: Wanted) -> Flags:
         """[C] whether each row is one of the wanted texts; a missing text never matches."""
         values = () if isinstance(wanted, Range) else wanted
-        codes = {self.code_of[value] for value in values if value in self.code_of}  # type: ignore[index]
+        found = {self.code_of.get(value) for value in values}  # type: ignore[arg-type]
+        codes = {code for code in found if code is not None}
         return _mark(self.codes, codes, len(self.code_of), self.by_code)
 
     def find(self, texts: Sequence[str | None]) -> Cells:
@@ -132,14 +133,21 @@ class Labels:
             texts: [B] one text per query; None never matches.
         """
         codes = [-1 if text is None else self.code_of.get(text, -1) for text in texts]
-        if len(codes) == 1 and self.by_code is None:  # sorting costs more than one comparison
-            rows = np.flatnonzero(self.codes == codes[0]) if codes[0] >= 0 else _NO_ROWS
+        if len(codes) == 1:  # the server's case, which must be fast
+            rows = self._rows_of(codes[0])
             return Cells(np.zeros(len(rows), dtype=np.int64), rows)
         order, bounds = self._sorted.order, self._sorted.bounds
         slots = np.asarray(codes, dtype=np.int64)
         starts, stops = bounds[slots], bounds[slots + 1]
         query, entry = expand(np.where(slots < 0, stops, starts), stops)
         return Cells(query, order[entry].astype(np.int64, copy=False))
+
+    def _rows_of(self, code: int) -> Longs:
+        if code < 0:
+            return _NO_ROWS
+        if self.by_code is None:  # sorting costs more than one comparison
+            return np.flatnonzero(self.codes == code)
+        return self.by_code.of_range(code, code + 1).astype(np.int64)
 
     @cached_property
     def _sorted(self) -> RowsByCode:
@@ -223,9 +231,9 @@ class RankedNumbers(Numbers):
             return _mark(self._ranks, set(ranks[known].tolist()), n, self._by_rank)
         low, high = 0, n
         if wanted.min is not None:
-            low = int(np.searchsorted(self._distinct, wanted.min))
+            low = int(self._distinct.searchsorted(wanted.min))
         if wanted.max is not None:
-            high = int(np.searchsorted(self._distinct, wanted.max, "right"))
+            high = int(self._distinct.searchsorted(wanted.max, "right"))
         return _mark_range(self._ranks, low, max(low, high), self._by_rank)
 
 
@@ -255,17 +263,19 @@ def encode_texts(column: pa.Array | pa.ChunkedArray) -> tuple[Codes, pa.Array]:
 
 def _mark(codes: Codes, wanted: Collection[int], n_codes: int, by_code: RowsByCode | None) -> Flags:
     """[C] whether each row has one of the wanted codes."""
-    flags = np.zeros(len(codes), dtype=np.bool_)
     if by_code is not None:
         bounds = by_code.bounds
         found = sum(int(bounds[code + 1] - bounds[code]) for code in wanted)
         if found * FEW_ROWS <= len(codes) or len(wanted) > FEW_CODES:
+            flags = np.zeros(len(codes), dtype=np.bool_)
             for code in wanted:
                 flags[by_code.of_range(code, code + 1)] = True
             return flags
     if len(wanted) <= FEW_CODES:
-        for code in wanted:
-            flags |= codes == code
+        each = [codes == code for code in wanted]
+        flags = each[0] if each else np.zeros(len(codes), dtype=np.bool_)
+        for other in each[1:]:
+            np.logical_or(flags, other, out=flags)
         return flags
     matching = np.zeros(n_codes + 1, dtype=np.bool_)  # the last one is for -1
     matching[list(wanted)] = True

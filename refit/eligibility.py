@@ -204,6 +204,10 @@ class Rules:
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = dict(rules)
+        self._naming = {
+            name: naming(f"eligibility rule {name!r}", _ADVICE, _is_about_a_request)
+            for name in rules
+        }
 
     @classmethod
     def load(cls, market: MarketSettings) -> "Rules":
@@ -278,7 +282,7 @@ class Rules:
         conditions = []
         for name, rule in self._rules.items():
             if say := getattr(rule, "to_predicate", None):
-                with naming(f"eligibility rule {name!r}", _ADVICE, _is_about_a_request):
+                with self._naming[name]:
                     conditions.append(say(queries))
         return join(*conditions)
 
@@ -313,7 +317,7 @@ class Rules:
     ) -> Iterator[tuple[str, Flags | Cells | None]]:
         shape = len(queries), len(items)
         for name, rule in self._rules.items():
-            with naming(f"eligibility rule {name!r}", _ADVICE, _is_about_a_request):
+            with self._naming[name]:
                 found = rule.find_ineligible(items, queries)
             yield name, found if name in STANDARD_RULES else _check(name, found, shape)
 
@@ -352,6 +356,8 @@ def locate(items: ItemView, lists: ItemLists) -> Cells | None:
         return None
     position = items.positions(lists.item)
     there = position >= 0
+    if there.all():
+        return Cells(lists.query, position)
     return Cells(lists.query[there], position[there])
 
 
@@ -364,6 +370,8 @@ def _remove_flags(eligible: Flags | None, found: Flags, shape: tuple[int, int]) 
 def _remove_cells(eligible: Flags, found: Cells) -> int:
     """Clear the cells, and return how many of them were set."""
     cells = found.position
+    if not len(cells):
+        return 0
     if len(eligible) > 1:
         cells = found.query * eligible.shape[1] + cells
     flat = eligible.reshape(-1)

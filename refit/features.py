@@ -4,6 +4,7 @@ Tower inputs are named by side: ``item_<column>``, ``context_<column>``, ``user_
 A missing string is "", a missing number is NaN; the towers learn a value for both.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
 from refit.contract import KNOWN_AFTER, KNOWN_AT_END, EventType
 from refit.dataset import DatasetManifest
 from refit.eligibility import MarketSettings
+from refit.encoding import ItemEncoding
 from refit.errors import UsageError
 from refit.feature_tables import numbers, strings
 from refit.files import read_json, write_json
@@ -31,6 +33,9 @@ from refit.health import HealthCheck
 from refit.settings import Settings
 
 Inputs = dict[str, NDArray[Any]]
+
+BEYOND_FLOAT32 = 2.0**128 - 2.0**103
+"""The smallest number that float32 rounds to infinity."""
 
 FEATURES_FILE = "features.json"
 
@@ -185,6 +190,8 @@ class FeaturesManifest(Settings):
             name, such as ``items.like_count``. None: nobody looked.
         versioned: Columns that the towers read as they were at the moment, since they change from
             version to version, such as ``items.price``. Not written where there are none.
+        encoding: Which encoders made the item vectors; None where the data bring their vectors
+            along. Not written where there is none.
     """
 
     spec: FeatureSpec
@@ -197,12 +204,14 @@ class FeaturesManifest(Settings):
     health: tuple[HealthCheck, ...] = ()
     undeclared: tuple[str, ...] | None = None
     versioned: tuple[str, ...] = ()
+    encoding: ItemEncoding | None = None
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_versions(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without versions, a manifest and its fingerprints are what they were before them."""
+    def _leave_out_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without versions or encoders, a manifest and its fingerprints are as before them."""
         written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if value or name != "versioned"}
+        optional = ("versioned", "encoding")
+        return {name: value for name, value in written.items() if value or name not in optional}
 
     @property
     def snapshot_times(self) -> NDArray[np.int64]:
@@ -313,10 +322,15 @@ def _strings(values: Sequence[Any]) -> NDArray[Any]:
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
     if isinstance(values, list):
-        known = np.array([np.nan if value is None else value for value in values], np.float64)
-        with np.errstate(over="ignore"):  # infinite, as Arrow has it
-            return known.astype(np.float32)
+        return np.array([_to_float32(value) for value in values], dtype=np.float32)
     return numbers(_arrow(values, pa.float32()))
+
+
+def _to_float32(value: Any) -> Any:
+    """A number that float32 can hold: NaN where it is missing, infinite beyond, as Arrow has it."""
+    if value is None:
+        return np.nan
+    return math.copysign(math.inf, value) if abs(value) >= BEYOND_FLOAT32 else value
 
 
 def _arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

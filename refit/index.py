@@ -37,8 +37,12 @@ SCAN_ROWS = 20_000
 """Up to this many allowed items, scanning them is as fast as the index, and exact."""
 SCAN_COST = 8
 """Scanning one allowed item takes about as long as visiting so many in the index."""
+COPY_COST = 4
+"""Where one of so many rows is allowed, to score all costs less than to copy the allowed ones."""
 OVERSAMPLING = 2
 """An index of fewer bits finds so many times as many items, which the vectors then rank."""
+
+LEAST = np.float32(-np.inf)
 
 VectorType = Literal["float32", "float16", "int8"]
 
@@ -148,6 +152,25 @@ class ItemIndex:
             rows[query] = np.where(keep, rows[query], -1)[order]
         return scores[:, :k], rows[:, :k]
 
+    def find(
+        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As ``search`` for one query: rows and scores, best first, only those found.
+
+        Args:
+            query: [D] the query vector.
+            k: Number of items.
+            allowed: [N] mask of the items that may be returned; None allows all.
+        """
+        total = len(self.vectors)
+        n_allowed = total if allowed is None else int(np.count_nonzero(allowed))
+        if n_allowed <= SCAN_ROWS and n_allowed > 0 and total <= COPY_COST * n_allowed:
+            flags = None if n_allowed == total else allowed
+            return _best_of_all(query, self.vectors, min(k, n_allowed), flags)
+        scores, rows = self.search(query[None], k, allowed)
+        found = rows[0] >= 0
+        return rows[0][found], scores[0][found]
+
     def _search(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -222,8 +245,9 @@ def scan(
     """
     rows = np.arange(len(vectors)) if allowed is None else np.flatnonzero(allowed)
     found = min(k, len(rows))
-    if len(queries) == 1 and found and 4 * len(rows) >= len(vectors):
-        return _scan_whole(queries[0], vectors, found, k, allowed)
+    if len(queries) == 1 and found and COPY_COST * len(rows) >= len(vectors):
+        flags = None if allowed is None else allowed.reshape(-1)
+        return _scan_whole(queries[0], np.asarray(vectors), found, k, flags)
     scores, nearest = _nothing(len(queries), k)
     if found:
         candidates = np.ascontiguousarray(vectors if allowed is None else vectors[rows])
@@ -241,14 +265,27 @@ def _scan_whole(
     allowed: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """As ``scan`` where many rows are allowed: to copy these costs more than to score all."""
-    every = np.asarray(vectors) @ query
-    if allowed is not None:
-        every[~allowed.reshape(-1)] = -np.inf
-    best = np.argpartition(-every, found - 1)[:found]
-    best = best[np.lexsort((best, -every[best]))]
+    best, best_scores = _best_of_all(query, vectors, found, allowed)
     scores, nearest = _nothing(1, k)
-    scores[0, :found], nearest[0, :found] = every[best], best
+    scores[0, :found], nearest[0, :found] = best_scores, best
     return scores, nearest
+
+
+def _best_of_all(
+    query: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows and scores of the k best of at least k allowed rows, best first."""
+    every = vectors @ query
+    if allowed is not None:
+        every = np.where(allowed, every, LEAST)
+    best = np.argpartition(every, len(every) - k)[-k:]
+    best.sort()  # of equal scores the first row comes first
+    scores = every[best]
+    order = np.argsort(-scores, kind="stable")
+    return best[order], scores[order]
 
 
 def _nothing(n_queries: int, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

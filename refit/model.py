@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from refit.files import read_json, write_json
 from refit.settings import Settings
@@ -11,6 +11,10 @@ MODEL_FILE = "model.json"
 QUERY_TOWER = "query_tower"
 ITEM_TOWER = "item_tower"
 CURVE_FILE = "curve.png"
+
+
+ModelKind = Literal["model", "baseline"]
+"""Whether a model has learned to match people and items, or ranks as a baseline does."""
 
 
 class Epoch(Settings):
@@ -41,6 +45,7 @@ class ModelManifest(Settings):
         packages: Versions of the packages that it was trained with.
         trained_from, trained_until: Period of the examples behind the exported weights,
             [from, until).
+        kind: ``model``, or ``baseline`` for one that is served as itself.
         recall_at: The K of ``epochs[].recall``.
         epochs: The epochs of the training without the validation split; if the number of epochs
             was fixed in advance, those of the only training.
@@ -62,6 +67,7 @@ class ModelManifest(Settings):
     chosen_epoch: int
     final_fit: bool
     dataset_fingerprint: str = ""
+    kind: ModelKind = "model"
 
     @classmethod
     def read(cls, folder: Path) -> "ModelManifest":

@@ -54,8 +54,8 @@ EXPLORATION = "exploration"
 def keep_first_pages(answers: pa.Table) -> pa.Table:
     """Answers without the later pages of lists, so that a list counts once however far it is read.
 
-    A later page is known by its ``positions``, which go on; one without items is not told apart
-    from an answer without items.
+    A later page is known by its ``positions``, which go on. One without items, which ends a list,
+    is not logged; logs of earlier versions have such rows, which count as answers without items.
     """
     chunks = answers["positions"].chunks
     positions = pa.concat_arrays(chunks) if chunks else pa.array([], pa.list_(pa.int32()))

@@ -33,6 +33,7 @@ from fsspec.implementations.local import LocalFileSystem
 from refit.bundle import MANIFEST_FILE, Bundle, BundleManifest, load_bundle
 from refit.errors import GateRefused, RefitError, ServiceUnreachable, UsageError
 from refit.files import remove, write_atomically
+from refit.model import ModelKind
 from refit.progress import log_message
 from refit.quarantine import PublishedQuarantines, Quarantine
 from refit.remote import open_store
@@ -499,6 +500,10 @@ class Registry:
                 role = "superseded"
             roles[bundle_id] = role
         return roles
+
+    def kind(self, bundle_id: str) -> ModelKind:
+        """Whether a bundle holds a model, or a baseline that is served as itself."""
+        return self._read_manifest(bundle_id).kind
 
     def prune(
         self, keep: int, keep_refused: int | None = None, needed: Collection[str] = ()

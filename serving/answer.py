@@ -24,6 +24,7 @@ class RecommendationAnswer(BaseModel):
         items: At most k items.
         fallback: None, or the reason why the model was not used; ``holdout`` is no failure.
         cursor: Of the next page, where the request has one; None after the last.
+        baseline: True where no model is served yet, and popularity in the context answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -36,6 +37,9 @@ class RecommendationAnswer(BaseModel):
     )
     cursor: str | None = Field(
         None, description="Asks for the next page; only where the request had one."
+    )
+    baseline: bool = Field(
+        False, description="True where a baseline is served as itself; left out where a model is."
     )
 
 
@@ -57,6 +61,7 @@ class ServiceStatus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     bundle_id: str
+    kind: str = "model"
     towers: str
     search: str = "embedded"
     live_items: int

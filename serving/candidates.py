@@ -1,6 +1,6 @@
 """Requests and index rows as the eligibility rules see them; see ``refit.eligibility``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -71,7 +71,7 @@ class RequestQuery:
     ) -> None:
         self._catalogue, self._fresh, self._request = catalogue, fresh, request
         self._recent = recent
-        self._user = np.array([catalogue.histories.row_of(request.user_id)])
+        self._user = catalogue.histories.row_of(request.user_id)
         self.times: Longs = np.array([now.timestamp() * 1e6], dtype=np.int64)
         self.user_ids = (request.user_id,)
         self.required: tuple[Mapping[str, Wanted]] = (request.require,)
@@ -82,13 +82,13 @@ class RequestQuery:
     @cached_property
     def bought(self) -> ItemLists:
         """What the bundle, the feed and the request's own history know to be bought."""
-        stored = self._catalogue.purchases.of(self._user)
+        stored = self._catalogue.purchases.of_user(self._user)
         return self._join(stored, [*self._given(EventType.PURCHASE), *self._recent.bought])
 
     @cached_property
     def hidden(self) -> ItemLists:
         """What the bundle, the feed, the request's history and its ``hidden`` know to be hidden."""
-        stored = self._catalogue.hides.of(self._user)
+        stored = self._catalogue.hides.of_user(self._user)
         told = (*self._given(EventType.HIDE), *self._request.hidden, *self._recent.hidden)
         return self._join(stored, told)
 
@@ -128,15 +128,18 @@ class RequestQuery:
     def _user_columns(self) -> dict[str, Any]:
         return self._catalogue.histories.user(self._request.user_id)
 
-    def _given(self, kind: EventType) -> Iterable[str]:
+    def _given(self, kind: EventType) -> list[str]:
         return [e.item_id for e in self._request.history or () if e.event_type is kind]
 
-    def _join(self, stored: ItemLists, item_ids: Iterable[str]) -> ItemLists:
-        given = self._numbers(item_ids)
+    def _join(self, stored: ItemLists, item_ids: Sequence[str]) -> ItemLists:
+        given = self._numbers(item_ids) if item_ids else ()
         return ItemLists.of_one(np.union1d(stored.item, given)) if given else stored
 
-    def _numbers(self, item_ids: Iterable[str]) -> list[int]:
+    def _numbers(self, item_ids: Sequence[str]) -> list[int]:
         """The numbers of items, each once; without those that cannot be candidates."""
-        rows, fresh = self._catalogue.row_of, self._fresh.number_of
-        found = {rows.get(item_id, fresh.get(item_id)) for item_id in item_ids}
-        return [number for number in found if number is not None]
+        find, fresh = self._catalogue.row_of.find, self._fresh.number_of
+        found = list(map(find, item_ids))
+        if fresh:
+            pairs = zip(item_ids, found, strict=True)
+            found = [fresh.get(item_id) if row is None else row for item_id, row in pairs]
+        return [number for number in set(found) if number is not None]

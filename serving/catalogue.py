@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -71,6 +72,9 @@ class Catalogue:
         self.rules = Rules.load(self.features.market)
         self.rules.check_columns("item", self.attributes)
         self.histories = Histories(served)
+        spec = self.features.spec
+        self._context_names = (*spec.context_categorical, *spec.context_numeric)
+        self._user_names = (*spec.user_categorical, *spec.user_numeric)
         self.purchases, self.hides = served.purchases, served.hides
         self.popularity = Popularity(bundle.index / POPULARITY_FILE, self.n_live)
 
@@ -129,28 +133,27 @@ class Catalogue:
             recent: What the person did since the stored history ended.
             reads_running_visit: Whether the running visit is read in any case.
         """
-        spec = self.features.spec
+        spec, length = self.features.spec, self.features.spec.history_length
+        user = self.histories.row_of(request.user_id)
         vectors, types, times = (
-            self._known(request.user_id, recent, fresh_content)
+            self._known(user, recent, fresh_content)
             if request.history is None
             else self._given(request.history, fresh_content)
         )
         if not spec.history_within_visit and not reads_running_visit:
             running = count_running_visit(times, now, spec.visit_gap_minutes)
-            vectors, types, times = vectors[running:], types[running:], times[running:]
-        kept = min(len(types), spec.history_length)
-        content = np.zeros((1, spec.history_length, self.content.shape[1]), dtype=np.float32)
-        ages = np.zeros((1, spec.history_length), dtype=np.float32)
-        padded_types = np.full((1, spec.history_length), "", dtype=object)
+            if running:
+                vectors, types, times = vectors[running:], types[running:], times[running:]
+        kept = min(len(types), length)
+        content = np.zeros((1, length, self.content.shape[1]), dtype=np.float32)
+        ages = np.zeros((1, length), dtype=np.float32)
         if kept:
             content[0, :kept] = vectors[:kept]
             ages[0, :kept] = np.maximum(now.timestamp() - times[:kept], 0) / 86_400
-            padded_types[0, :kept] = types[:kept]
-        names = (*spec.context_categorical, *spec.context_numeric)
-        contexts = {name: [request.context.get(name)] for name in names}
-        user = self.histories.user(request.user_id)
-        columns = (*spec.user_categorical, *spec.user_numeric)
-        users = {name: [user.get(name)] for name in columns}
+        padded_types = [[*types[:kept], *[""] * (length - kept)]]
+        given, names = request.context, self._context_names
+        contexts = {name: [given.get(name)] for name in names}
+        users = {name: [self.histories.value(user, name)] for name in self._user_names}
         return query_inputs(spec, contexts, users, content, padded_types, ages)
 
     def search(
@@ -164,9 +167,7 @@ class Catalogue:
                 the top k are taken.
             k: Number of items.
         """
-        scores, rows = self.index.search(query[None], k, eligible)
-        found = rows[0] >= 0
-        return rows[0][found], scores[0][found]
+        return self.index.find(query, k, eligible)
 
     @property
     def learned_size(self) -> int:
@@ -229,7 +230,7 @@ class Catalogue:
 
     def bought_by(self, user_id: str | None) -> list[str]:
         """Ids of what a person bought, of those items of which the bundle has more than the id."""
-        bought = self.purchases.of(np.array([self.histories.row_of(user_id)])).item
+        bought = self.purchases.of_user(self.histories.row_of(user_id)).item
         return [self.item_ids[number] for number in bought.tolist() if number < len(self.item_ids)]
 
     def seller_of(self, item_id: str) -> str | None:
@@ -255,12 +256,12 @@ class Catalogue:
 
     def _known(
         self,
-        user_id: str | None,
+        user: int,
         recent: RecentEvents,
         fresh_content: Mapping[str, NDArray[np.float32]],
     ) -> tuple[Any, Any, NDArray[np.float64]]:
         """The stored history of a user, and the recent events that are later than all of it."""
-        stored = self.histories.latest(user_id, self.features.spec.history_length, self.content)
+        stored = self.histories.latest(user, self.features.spec.history_length, self.content)
         if not len(recent.times):
             return stored
         vectors, types, times = stored
@@ -307,34 +308,44 @@ class Histories:
     """The events of every known user, latest first, and the user columns."""
 
     def __init__(self, served: ServedTables) -> None:
-        self._row_of, self._users = served.users, served.user_columns
+        self._row_of = served.users
+        self._readers = {name: _reader(column) for name, column in served.user_columns.items()}
         self._events = served.events
-        self._kinds = np.array(served.events.names, dtype=object)
+        self._kinds = served.events.names
 
     def user(self, user_id: str | None) -> dict[str, Any]:
         """The columns of a user; empty for an unknown user."""
         row = self.row_of(user_id)
         if row < 0:
             return {}
-        columns = {name: column[row].as_py() for name, column in self._users.items()}
+        columns = {name: read(row) for name, read in self._readers.items()}
         return {"user_id": user_id, **columns}
+
+    def value(self, row: int, name: str) -> Any:
+        """One column of a user's row; None where there is no such row or column."""
+        if row < 0:
+            return None
+        if name == "user_id":
+            return self._row_of.texts[row]
+        read = self._readers.get(name)
+        return None if read is None else read(row)
 
     def __len__(self) -> int:
         return len(self._row_of)
 
     def latest(
-        self, user_id: str | None, limit: int, content: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float64]]:
-        """Content vectors, event types and times (Unix seconds) of a user's latest events."""
-        part = self._part(user_id)
+        self, row: int, limit: int, content: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], list[str], NDArray[np.float64]]:
+        """Content vectors, event types and times (Unix seconds) of the latest events in a row."""
+        part, events = self._part(row), self._events
         part = slice(part.start, min(part.stop, part.start + limit))
-        types, events = self._kinds[self._events.kinds[part]], self._events
+        types = [self._kinds[kind] for kind in events.kinds[part].tolist()]
         return content[events.items[part]], types, events.times[part] / 1e6
 
     def events(self, user_id: str | None) -> list[tuple[int, str, datetime]]:
         """Row of the item, type and time of each of a user's events, the latest first."""
-        part, events = self._part(user_id), self._events
-        kinds = self._kinds[events.kinds[part]].tolist()
+        part, events = self._part(self.row_of(user_id)), self._events
+        kinds = [self._kinds[kind] for kind in events.kinds[part].tolist()]
         times = [datetime.fromtimestamp(at / 1e6, UTC) for at in events.times[part].tolist()]
         return list(zip(events.items[part].tolist(), kinds, times, strict=True))
 
@@ -342,10 +353,16 @@ class Histories:
         """The row of a user; -1 for an unknown user."""
         return self._row_of.get(user_id, -1) if user_id is not None else -1
 
-    def _part(self, user_id: str | None) -> slice:
-        row = self.row_of(user_id)
+    def _part(self, row: int) -> slice:
         bounds = self._events.bounds
         return slice(0, 0) if row < 0 else slice(int(bounds[row]), int(bounds[row + 1]))
+
+
+def _reader(column: pa.Array) -> Callable[[int], Any]:
+    """Reads one value of a column; of texts without Arrow, which takes several times as long."""
+    if pa.types.is_string(column.type) and not column.null_count:
+        return TextList(column).__getitem__
+    return lambda row: column[row].as_py()
 
 
 class Popularity:

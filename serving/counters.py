@@ -2,12 +2,20 @@
 
 import threading
 from collections import defaultdict, deque
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 Metric = dict[str, Any]
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+Key = tuple[str, tuple[tuple[str, str], ...]]
 MOST_PENDING = 10_000
 """Maximum number of gauges and timings between two drains; the oldest are dropped."""
+
+
+@lru_cache(maxsize=4096)
+def key_of(name: str, **tags: str) -> Key:
+    """What a counter of this name and these tags is known by."""
+    return (name, tuple(sorted(tags.items())) if tags else ())
 
 
 class Counters:
@@ -16,15 +24,19 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: deque[Metric] = deque(maxlen=MOST_PENDING)
-        self._increments: defaultdict[_Key, float] = defaultdict(float)
-        self._totals: defaultdict[_Key, float] = defaultdict(float)
+        self._increments: defaultdict[Key, float] = defaultdict(float)
+        self._totals: defaultdict[Key, float] = defaultdict(float)
 
     def add(self, name: str, value: float = 1, **tags: str) -> None:
         """Increment a counter."""
-        key = (name, tuple(sorted(tags.items())) if tags else ())
+        self.add_all([(key_of(name, **tags), value)])
+
+    def add_all(self, counts: Iterable[tuple[Key, float]]) -> None:
+        """Increment several counters."""
         with self._lock:
-            self._increments[key] += value
-            self._totals[key] += value
+            for key, value in counts:
+                self._increments[key] += value
+                self._totals[key] += value
 
     def set(self, name: str, value: float, **tags: str) -> None:
         """Set a gauge."""

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,21 +26,37 @@ from serving.settings import (
 )
 
 MICROSERVICE = "serving.doors.seldon.RefitRecommender"
+MAX_PAUSE_SECONDS = 30.0
+GRPC_START_SECONDS = 30.0
+"""So long Seldon's REST may answer while its gRPC process still starts."""
 
 
-class Pauses:
-    """Ever longer pauses between restarts, up to half a minute; a quiet minute ends them."""
+class Restarts:
+    """When a process that ended is started again: at once if it had answered since its start.
 
-    def __init__(self) -> None:
+    One that did not come up waits, ever longer, up to half a minute.
+
+    Args:
+        first_pause: Seconds that it waits at first.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self, first_pause: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.answered = True
+        self._first, self._clock = first_pause, clock
         self._pause, self._last = 0.0, -math.inf
 
     def is_due(self) -> bool:
-        """Whether it is time for another restart; if so, the next has to wait."""
-        quiet = time.monotonic() - self._last
-        if quiet < self._pause:
+        """Whether it is time to start it again; if so, it has not answered yet."""
+        if self.answered:
+            self._pause = 0.0
+        now = self._clock()
+        if now - self._last < self._pause:
             return False
-        self._pause = 1.0 if quiet > 60 else min(2 * self._pause, 30.0)
-        self._last = time.monotonic()
+        self._pause = min(max(2 * self._pause, self._first), MAX_PAUSE_SECONDS)
+        self._last, self.answered = now, False
         return True
 
 
@@ -57,7 +74,8 @@ class ServerHandle:
     def __init__(self, settings: ServeSettings, model_server: Process, door: Process) -> None:
         self.settings = settings
         self.model_server, self.door = model_server, door
-        self._restarts = Pauses()
+        self._model_server_restarts = Restarts()
+        self._door_restarts = Restarts(GRPC_START_SECONDS)
         host = settings.host
         scheme = "https" if settings.door == "plain" and settings.plain.certificate else "http"
         self.url = f"{scheme}://{host}:{settings.http_port}"
@@ -90,20 +108,29 @@ class ServerHandle:
         """
         if not self.door.is_running():
             raise RefitError(f"the {self.door.name} has ended\n{self.door.tail()}")
-        if not self.model_server.is_running() and self._restarts.is_due():
+        self._tend_model_server()
+        if self.settings.door == "seldon":
+            self._tend_seldon()
+
+    def _tend_model_server(self) -> None:
+        if self.model_server.is_running():
+            restarts = self._model_server_restarts
+            restarts.answered |= _listens(self.settings.host, self.settings.model_server_port)
+        elif self._model_server_restarts.is_due():
             log_message(
                 f"the model server has ended; starting it again\n{self.model_server.tail()}"
             )
             self.model_server.stop()
             self.model_server = _start_model_server(self.settings)
-        if self.settings.door == "seldon" and self._grpc_ended() and self._restarts.is_due():
+
+    def _tend_seldon(self) -> None:
+        # While it loads nothing answers; 503: REST answers that nothing listens on gRPC's port.
+        status = _status_of(f"{self.url}/health/alive")
+        self._door_restarts.answered |= status == 200
+        if status == 503 and self._door_restarts.is_due():
             log_message("the gRPC process of the microservice has ended; starting both again")
             self.door.stop()
             self.door = _start_seldon(self.settings)
-
-    def _grpc_ended(self) -> bool:
-        """Whether REST answers that nothing listens on gRPC's port; while loading it does not."""
-        return _status_of(f"{self.url}/health/alive") == 503
 
     def stop(self) -> None:
         """Stop both, the door first so that it can write its log; safe to repeat."""

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit.columns import Numbers
+from refit.encoding import ENCODER_VERSION
+from refit.errors import RefitError
 from refit.features import FeaturesManifest, Inputs, item_inputs
 from refit.index import ITEMS_FILE
 from refit.live_features import (
@@ -78,7 +80,7 @@ class ListingReader:
         self._numeric = dict.fromkeys((*numeric, *spec.item_numeric))
         self._texts = dict.fromkeys(("seller_id", *texts, *spec.item_categorical, *spec.item_text))
         self._tower_columns = (*spec.item_numeric, *spec.item_categorical, *spec.item_text)
-        self._vector = spec.item_vector
+        self._vector, self._encoding = spec.item_vector, catalogue.features.encoding
         self._known = {*self._numeric, *self._texts, self._vector, LISTED_AT}
         self.has_features = has_live_features(catalogue.bundle.index)
 
@@ -88,7 +90,8 @@ class ListingReader:
         A line that takes a listing off says nothing else.
 
         Raises:
-            ValueError: A value is of the wrong type, or nobody could tell whose listing it is.
+            ValueError: A value is of the wrong type, the vector is by other encoders than those of
+                the bundle, or nobody could tell whose listing it is.
         """
         if change.change in ENDS:
             return {}
@@ -97,7 +100,9 @@ class ListingReader:
             value = told.pop(self._vector)
             if value is not None:
                 size = self._catalogue.features.vector_size
-                told[self._vector] = _vector(value, size, self._vector).tobytes()
+                vector = _vector(value, size, self._vector)
+                self._require_encoder(vector, change.attributes.get(ENCODER_VERSION))
+                told[self._vector] = vector.tobytes()
         for name in self._numeric.keys() & told.keys():
             if not _is_number(told[name]):
                 raise ValueError(f"{name} must be a finite number")
@@ -108,6 +113,23 @@ class ListingReader:
         if needs_seller and self._catalogue.sellers is not None and not told.get("seller_id"):
             raise ValueError("seller_id: missing; nobody must be shown their own listing")
         return told
+
+    def _require_encoder(self, vector: NDArray[np.float32], version: Any) -> None:
+        """Refuse a vector that the bundle's towers cannot read.
+
+        Raises:
+            ValueError: It is not said to be by the bundle's encoders, or is zeros.
+        """
+        if self._encoding is None:  # the data bring their vectors along, and name no encoder
+            return
+        if version != self._encoding.encoder_version:
+            told = f"{ENCODER_VERSION} {version!r}" if version else f"without {ENCODER_VERSION}"
+            raise ValueError(
+                f"{self._vector}: {told}, but the bundle reads {self._encoding}; encode the listing"
+                " with refit encode"
+            )
+        if not vector.any():
+            raise ValueError(f"{self._vector}: zeros; the listing cannot be embedded by them")
 
     def draft(self, states: Mapping[str, ListingState]) -> dict[str, Draft | ValueError]:
         """What is to be embedded of each listing, or why it cannot be."""
@@ -184,6 +206,25 @@ def tower_inputs(features: FeaturesManifest, drafts: Sequence[Draft]) -> Inputs:
     ages = np.array([draft.age_days for draft in drafts], dtype=np.float32)
     popularity = np.stack([draft.popularity for draft in drafts])
     return item_inputs(features.spec, columns, ages, popularity)
+
+
+def check_encoders(features: FeaturesManifest, version: str) -> None:
+    """Refuse a bundle whose encoders are not those of the stock feed.
+
+    Args:
+        features: The bundle's.
+        version: The feed's ``encoder_version``; empty: it is not known.
+
+    Raises:
+        RefitError: They differ.
+    """
+    encoding = features.encoding
+    if version and (encoding is None or encoding.encoder_version != version):
+        raise RefitError(
+            f"the bundle reads item vectors of {encoding or 'no encoder'}, and the stock feed has"
+            f" those of {ENCODER_VERSION} {version} (feeds.encoder_version): encode the feed's"
+            " listings as for the bundle, then change the setting"
+        )
 
 
 def _store(

@@ -15,37 +15,104 @@ versions, and no REST API.
 """
 
 import argparse
+import math
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent import futures
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from refit.errors import RefitError, UsageError
 from refit.progress import log_message, set_up_logging
 from refit.towers import import_tensorflow
 
 SIGNATURE = "serving_default"
+FLOAT, STRING = 1, 7
+"""TensorFlow's numbers of these types."""
 
 
-@dataclass(frozen=True)
 class ServedModel:
-    """One loaded version of a model.
+    """One loaded version of a model, run in a session, as TensorFlow Serving does.
+
+    Args:
+        name: Its name.
+        version: Its version.
+        path: Its SavedModel.
 
     Attributes:
-        signature: Its serving signature, called with named tensors.
-        loaded: The SavedModel; the signature is valid only while it is referenced.
+        inputs, outputs: TensorFlow's ``TensorInfo`` of each by its name.
     """
 
-    name: str
-    version: int
-    path: Path
-    signature: Any
-    loaded: Any
+    def __init__(self, name: str, version: int, path: Path) -> None:
+        tf = import_tensorflow()
+        self.name, self.version, self.path = name, version, path
+        graph = tf.Graph()
+        # A single query is too small for several threads; requests run in parallel instead, each
+        # on the thread that it came on: that is what less than 0 means.
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1
+        )
+        session = tf.compat.v1.Session(graph=graph, config=config)
+        with graph.as_default():
+            saved = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        signature = saved.signature_def[SIGNATURE]
+        self.inputs, self.outputs = dict(signature.inputs), dict(signature.outputs)
+        self._run = session.make_callable(
+            [graph.get_tensor_by_name(one.name) for one in self.outputs.values()],
+            feed_list=[graph.get_tensor_by_name(one.name) for one in self.inputs.values()],
+        )
+
+    def predict(self, tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Run the serving signature on ``TensorProto`` messages by name.
+
+        Raises:
+            ValueError, TypeError, tensorflow.errors.OpError: An input is not what the model takes.
+        """
+        if set(tensors) != set(self.inputs):
+            raise ValueError(
+                f"inputs are {sorted(tensors)}, {self.name} needs {sorted(self.inputs)}"
+            )
+        given = [_read(name, tensors[name], info) for name, info in self.inputs.items()]
+        return dict(zip(self.outputs, self._run(*given), strict=True))
+
+
+def _read(name: str, tensor: Any, info: Any) -> NDArray[Any]:
+    """The array in a message.
+
+    Raises:
+        ValueError: It has another type or shape than the model's input.
+    """
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    wanted = tuple(dim.size for dim in info.tensor_shape.dim)
+    fits = len(shape) == len(wanted) and all(
+        size in (-1, given) for size, given in zip(wanted, shape, strict=True)
+    )
+    if tensor.dtype != info.dtype or not fits:
+        raise ValueError(
+            f"{name} has type {tensor.dtype} and shape {shape}, not {info.dtype} and {wanted}"
+        )
+    if tensor.dtype == FLOAT and tensor.tensor_content:
+        return np.frombuffer(tensor.tensor_content, dtype="<f4").reshape(shape)
+    if tensor.dtype == STRING and len(tensor.string_val) == math.prod(shape):
+        return np.array(list(tensor.string_val), dtype=object).reshape(shape)
+    array: NDArray[Any] = import_tensorflow().make_ndarray(tensor)
+    return array
+
+
+def _write(array: NDArray[Any], tensor: Any) -> None:
+    """Fill a message with an array."""
+    if array.dtype != np.float32:
+        tensor.CopyFrom(import_tensorflow().make_tensor_proto(array))
+        return
+    tensor.dtype, tensor.tensor_content = FLOAT, array.tobytes()
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
 
 
 class ModelStore:
@@ -88,12 +155,10 @@ class ModelStore:
         served = self._models.get(name)
         if served and served.version == version:
             return served
-        import tensorflow as tf
-
         path = base_path / str(version)
-        loaded = tf.saved_model.load(str(path))
+        model = ServedModel(name, version, path)
         log_message(f"serving {name} version {version} from {path}")
-        return ServedModel(name, version, path, loaded.signatures[SIGNATURE], loaded)
+        return model
 
 
 def _latest_version(base_path: Path) -> int:
@@ -145,24 +210,14 @@ class PredictionService:
         from tensorflow_serving.apis import predict_pb2
 
         model = self._find(request.model_spec.name, context)
-        expected = model.signature.structured_input_signature[1]
-        if set(request.inputs) != set(expected):
-            context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"inputs are {sorted(request.inputs)}, {model.name} needs {sorted(expected)}",
-            )
         try:
-            inputs = {
-                name: tf.constant(tf.make_ndarray(proto), dtype=expected[name].dtype)
-                for name, proto in request.inputs.items()
-            }
-            outputs = model.signature(**inputs)
+            outputs = model.predict(request.inputs)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:1000])
         response = predict_pb2.PredictResponse()
         self._name(response.model_spec, model)
         for name in request.output_filter or outputs:
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name].numpy()))
+            _write(outputs[name], response.outputs[name])
         return response
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - the API's name
@@ -293,8 +348,6 @@ def query_towers(client: Any, model_folder: Path, seconds: float) -> None:
     Raises:
         RefitError: As for ``smoke_test``.
     """
-    import numpy as np
-
     from refit.features import FeaturesManifest, item_inputs, query_inputs
 
     folder = model_folder.resolve()
@@ -357,10 +410,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     # Checked first, because importing TensorFlow takes seconds.
     check_port(options.port, "the model server", "--port", options.host)
-    tf = import_tensorflow()
-    # A single query is too small for several threads; requests run in parallel instead.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    import_tensorflow()
     store = ModelStore()
     server, port = build_server(store, f"{options.host}:{options.port}", options.threads)
     store.reload(_models_of(options))

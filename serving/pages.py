@@ -3,7 +3,8 @@
 A cursor is the ids of all items of the earlier pages, compressed. Nothing is kept on the server,
 and any pod can continue a list, also after another bundle has taken over: it excludes what was
 shown, and answers with the best of the rest. Whoever changes a cursor excludes other items, which
-``exclude`` of a request does as well; so it needs no signature.
+``exclude`` of a request does as well; so it needs no signature. A page without items ends a list:
+it shows nothing, so that it is neither logged nor counted as an answer without items.
 """
 
 import base64

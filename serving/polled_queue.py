@@ -1,13 +1,14 @@
 """A bounded queue whose reader looks from time to time, so that putting wakes nobody up.
 
-To wake a thread takes tens of microseconds of the one that answers, which then competes with it.
+To wake a thread takes tens of microseconds of the one that answers, which then competes with
+it; so does every look. What waits for the next look is lost if the process is killed.
 """
 
 import queue
 import time
 from collections import deque
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 
 
 class PolledQueue[T]:

@@ -1,6 +1,6 @@
 """The pool of one request: the bundle's items and the listings newer than it, under the rules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -89,6 +89,8 @@ class Pool:
         """[C] whether each row is in the pool and may be shown."""
         n = self.catalogue.n_live
         may: Flags = (rows >= 0) & (rows < len(self))
+        if self.eligible is not None and not len(self.fresh) and may.all():
+            return self.eligible[rows]
         if self.eligible is not None:
             own = may & (rows < n)
             may[own] = self.eligible[rows[own]]
@@ -101,6 +103,11 @@ class Pool:
         """The item of a row."""
         n = self.catalogue.n_live
         return self.catalogue.item_ids[row] if row < n else self.fresh.listings[row - n].item_id
+
+    def item_ids(self, rows: Sequence[int]) -> list[str]:
+        """The items of rows."""
+        n, ids, listings = self.catalogue.n_live, self.catalogue.item_ids, self.fresh.listings
+        return [ids[row] if row < n else listings[row - n].item_id for row in rows]
 
     def content_of(self, item_id: str) -> NDArray[np.float32] | None:
         """The content vector that stands for an item in histories; None where there is none."""
@@ -166,6 +173,8 @@ class Pool:
             rows, scores = self.catalogue.search(query, own, k)
         else:
             rows, scores = self._remote.find(query, k, join(self._demanded, within), own)
+        if not len(self.fresh):
+            return Found(rows, scores)
         return self._merge(rows, scores, self.fresh.score(query), newer, k)
 
     def best(self, scores: Scores, fresh_scores: Scores, k: int) -> Found:

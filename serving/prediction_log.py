@@ -12,7 +12,7 @@ uploads the parts of earlier processes; the end waits up to ``CLOSE_SECONDS`` fo
 Nothing of this delays or fails an answer, and none of it makes a server unready: the others have
 the same store, and an answer is worth more than its row. Lost are
 
-- after ``kill -9``, the answers that were still in the queue, from the last milliseconds;
+- after ``kill -9``, the answers that were still in the queue, from the last twentieth of a second;
 - after a crash of the machine, those that the operating system had not yet written, at most the
   last ``seconds`` or ``rows``;
 - if a machine, or a pod with its ``emptyDir``, is lost, the parts that were not uploaded.

@@ -25,7 +25,7 @@ from refit.prediction import HOLDOUT, NOT_PERSONALISED, SIMILAR_ITEMS
 from refit.progress import log_message
 from refit.registry import DEFAULT_CACHE, Promotion, Registry
 from serving.catalogue import Catalogue
-from serving.counters import Counters
+from serving.counters import Counters, key_of
 from serving.engines.engine import EngineFailure, SearchEngine
 from serving.engines.remote import RemoteSearch
 from serving.engines.settings import EngineSettings
@@ -38,6 +38,7 @@ from serving.feeds.lag import FeedLag
 from serving.feeds.lines import FeedLine, FeedReader
 from serving.feeds.opening import open_feed
 from serving.feeds.stock import StockChange
+from serving.listings import check_encoders
 from serving.pages import read_cursor, write_cursor
 from serving.people import LivePeople
 from serving.pool import Pool
@@ -94,18 +95,31 @@ class Plan:
     """How one request is answered.
 
     Attributes:
-        asked: What is asked of the stages; its query vector is still missing.
+        request: The request.
+        request_id: Its id.
+        now: When it is answered.
         stages: The stages, with the settings of the person's bucket.
         bucket: The person's bucket of an experiment.
         reason: Why no query vector is wanted, one of ``ON_PURPOSE``; None: it is.
         shown: Items of the earlier pages.
     """
 
-    asked: AnswerRequest
+    request: Request
+    request_id: str
+    now: datetime
     stages: Stages
     bucket: str | None
     reason: str | None
     shown: tuple[str, ...]
+
+    def ask(
+        self, query: NDArray[np.float32] | None, retriever: str = "", about: tuple[str, ...] = ()
+    ) -> AnswerRequest:
+        """What is asked of the stages; see ``AnswerRequest``."""
+        first = len(self.shown)
+        return AnswerRequest(
+            self.request, self.request_id, self.now, query, retriever, about, first
+        )
 
 
 class Recommender:
@@ -150,13 +164,8 @@ class Recommender:
             settings.log_url,
             settings.log_staging_mib << 20,
         )
-        self._threads = [
-            self._repeat(self._follow_stock, "stock", settings.feeds.poll_seconds),
-            self._repeat(self._follow_people, "activity", settings.feeds.poll_seconds),
-            self._repeat(self._embed_listings, "listings", settings.feeds.listing_seconds),
-            self._repeat(self._measure_lags, "lags", LAG_SECONDS),
-            self._repeat(self._follow_champion, "champion", settings.poll_seconds),
-        ]
+        self._threads = self._follow_feeds()
+        self._threads.append(self._repeat(self._follow_champion, "champion", settings.poll_seconds))
         if self._engine:
             self._threads.append(self._repeat(self._open_search, "engine", settings.poll_seconds))
 
@@ -229,20 +238,19 @@ class Recommender:
         answers = []
         for plan in plans:
             query = Query(None) if plan.reason else next(queries)
-            pool = snapshot.find_pool(plan.asked.request, plan.asked.now)
-            asked = replace(plan.asked, query=query.vector)
-            query, slate = _compose(plan.stages, pool, asked, query)
+            pool = snapshot.find_pool(plan.request, plan.now)
+            query, slate = _compose(plan.stages, pool, plan.ask(query.vector), query)
             answers.append(self._finish(snapshot, plan, query, pool, slate, started))
         return answers
 
     def _answer_similar(self, wanted: SimilarRequest, started: float) -> Answer:
         snapshot = self.snapshot
         plan = self._plan(snapshot, wanted.as_request(), SIMILAR_ITEMS)
-        pool = snapshot.find_pool(plan.asked.request, plan.asked.now)
+        pool = snapshot.find_pool(plan.request, plan.now)
         known = knows(pool, wanted.item_id)
         query = Query(None, None if known else Fallback.UNKNOWN_ITEM)
-        asked = replace(plan.asked, retriever=SIMILAR, about=(wanted.item_id,))
-        query, slate = _compose(plan.stages, pool, asked if known else plan.asked, query)
+        asked = plan.ask(None, SIMILAR, (wanted.item_id,)) if known else plan.ask(None)
+        query, slate = _compose(plan.stages, pool, asked, query)
         answer = self._finish(snapshot, plan, query, pool, slate, started)
         return answer | {"fallback": query.fallback}
 
@@ -263,8 +271,7 @@ class Recommender:
                 bucket = find_bucket(settings.experiment, request.user_id)
         request_id = request.request_id or f"{random.getrandbits(128):032x}"
         stages = self._stages if bucket is None else self._buckets[bucket]
-        asked = AnswerRequest(request, request_id, now, first=len(shown))
-        return Plan(asked, stages, bucket, reason, shown)
+        return Plan(request, request_id, now, stages, bucket, reason, shown)
 
     def _finish(
         self,
@@ -277,39 +284,43 @@ class Recommender:
     ) -> Answer:
         """Log and count one answer, and build it."""
         milliseconds = (time.perf_counter() - started) * 1000
-        asked, items = plan.asked, slate.items
+        request, items = plan.request, slate.items
         failure = query.fallback.value if query.fallback else None
+        first = len(plan.shown)
         self._count(plan, query, pool, slate, milliseconds)
         prediction = Prediction(
-            request_id=asked.request_id,
+            request_id=plan.request_id,
             bundle_id=snapshot.bundle_id,
             embedding_version=snapshot.catalogue.bundle.manifest.embedding_version,
-            user_id=asked.request.user_id,
-            time=asked.now,
-            context=json.dumps(asked.request.context),
+            user_id=request.user_id,
+            time=plan.now,
+            context=json.dumps(request.context),
             query_embedding=None if query.vector is None else query.vector.tolist(),
             item_ids=[item_id for item_id, _ in items],
             scores=[score for _, score in items],
             fallback=failure or plan.reason,
             latency_ms=milliseconds,
             sources=slate.sources,
-            positions=list(range(asked.first, asked.first + len(items))),
+            positions=list(range(first, first + len(items))),
             propensities=slate.propensities,
             bucket=plan.bucket,
         )
-        self._log.put(prediction)
+        if not _ends_list(plan, slate):
+            self._log.put(prediction)
         answer: Answer = {
             "request_id": prediction.request_id,
             "bundle_id": prediction.bundle_id,
             "items": [{"item_id": item_id, "score": score} for item_id, score in items],
             "fallback": prediction.fallback,
         }
-        if asked.request.cursor is not None:
+        if snapshot.is_baseline:
+            answer["baseline"] = True
+        if request.cursor is not None:
             shown = (*plan.shown, *prediction.item_ids)
-            answer["cursor"] = write_cursor(shown) if len(items) == asked.request.k else None
-        if asked.request.explain:
+            answer["cursor"] = write_cursor(shown) if len(items) == request.k else None
+        if request.explain:
             vector = plan.stages.weigh(pool.catalogue, query.vector)
-            why = explain(pool, asked.request, asked.now, slate.rows, vector)
+            why = explain(pool, request, plan.now, slate.rows, vector)
             for item, reasons, source in zip(answer["items"], why, slate.sources, strict=True):
                 item["why"] = {"source": source, **reasons}
         return answer
@@ -323,6 +334,7 @@ class Recommender:
         lags, most = self._lags(), self.settings.feeds.unready_seconds
         return {
             "bundle_id": self.snapshot.bundle_id,
+            "kind": self.snapshot.catalogue.bundle.manifest.kind,
             "towers": self._describe_towers(),
             "search": self._describe_search(),
             "live_items": len(self.snapshot.stock),
@@ -382,6 +394,20 @@ class Recommender:
         readers = {"stock": self.snapshot.stock.reader, "activity": self.snapshot.people.reader}
         return {feed: reader.lag for feed, reader in readers.items() if reader is not None}
 
+    def _follow_feeds(self) -> list[threading.Thread]:
+        """Threads that follow the feeds that there are."""
+        feeds, threads = self.settings.feeds, []
+        if feeds.stock:
+            threads += [
+                self._repeat(self._follow_stock, "stock", feeds.poll_seconds),
+                self._repeat(self._embed_listings, "listings", feeds.listing_seconds),
+            ]
+        if feeds.activity:
+            threads.append(self._repeat(self._follow_people, "activity", feeds.poll_seconds))
+        if threads:
+            threads.append(self._repeat(self._measure_lags, "lags", LAG_SECONDS))
+        return threads
+
     def _measure_lags(self) -> None:
         for feed, lag in self._lags().items():
             lag.measure(feed, self.counters)
@@ -412,7 +438,7 @@ class Recommender:
             return repeat(Query(None, Fallback.BREAKER_OPEN))
         try:
             timeout = self.settings.tower_deadline_ms / 1000
-            asked = [(plan.asked.request, plan.asked.now) for plan in plans]
+            asked = [(plan.request, plan.now) for plan in plans]
             vectors = snapshot.embed(asked, timeout)
         except TowerFailure as failure:
             # A tower that refuses one request can still answer others.
@@ -438,23 +464,25 @@ class Recommender:
     def _count(
         self, plan: Plan, query: Query, pool: Pool, slate: Slate, milliseconds: float
     ) -> None:
-        self.counters.add("refit_requests")
-        self.counters.time("refit_latency", milliseconds)
+        counts = [(key_of("refit_requests"), 1.0)]
         if query.fallback:
-            self.counters.add("refit_fallbacks", reason=query.fallback.value)
+            counts.append((key_of("refit_fallbacks", reason=query.fallback.value), 1.0))
         elif plan.reason == HOLDOUT:
-            self.counters.add("refit_holdout_answers")
+            counts.append((key_of("refit_holdout_answers"), 1.0))
         elif plan.reason == NOT_PERSONALISED:
-            self.counters.add("refit_not_personalised_answers")
-        if not slate.items:
-            self.counters.add("refit_empty_answers")
+            counts.append((key_of("refit_not_personalised_answers"), 1.0))
+        if not slate.items and not _ends_list(plan, slate):
+            counts.append((key_of("refit_empty_answers"), 1.0))
         for rule, removed in pool.removed.items():
             if removed:
-                self.counters.add("refit_ineligible_items", removed, rule=rule)
-        for source in sorted(set(slate.sources)):
-            self.counters.add("refit_shown_items", slate.sources.count(source), source=source)
+                counts.append((key_of("refit_ineligible_items", rule=rule), removed))
+        for source in dict.fromkeys(slate.sources):
+            key = key_of("refit_shown_items", source=source)
+            counts.append((key, slate.sources.count(source)))
         if slate.given_up is not None:
-            self.counters.add("refit_slate_given_up", max(slate.given_up, 0.0))
+            counts.append((key_of("refit_slate_given_up"), max(slate.given_up, 0.0)))
+        self.counters.add_all(counts)
+        self.counters.time("refit_latency", milliseconds)
 
     def _start_counters(self) -> None:
         """Initialise the counters that rollouts compare, so that they are exported as 0."""
@@ -524,6 +552,7 @@ class Recommender:
             raise
         except Exception as error:  # a file that is whole but not what it should be
             raise RefitError(f"bundle {bundle.bundle_id} cannot be served: {error}") from error
+        check_encoders(catalogue.features, self.settings.feeds.encoder_version)
         for stages in (self._stages, *self._buckets.values()):
             stages.check(catalogue)
         for rule in catalogue.rules.names:
@@ -724,6 +753,11 @@ class Recommender:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
+
+
+def _ends_list(plan: Plan, slate: Slate) -> bool:
+    """Whether this is a page after the last: nothing was shown, and it is no answer of its own."""
+    return bool(plan.shown) and not slate.items
 
 
 def _compose(stages: Stages, pool: Pool, asked: AnswerRequest, query: Query) -> tuple[Query, Slate]:

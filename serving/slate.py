@@ -91,9 +91,13 @@ def compose(
         request_id: Seeds the draw: the same request id draws the same.
         first: Number of the first slot; that of a later page is not 0.
     """
-    chosen, given_up = _choose(settings, search, candidates, k)
-    rows, scores = candidates.rows[chosen].tolist(), candidates.scores[chosen].tolist()
-    sources = [candidates.sources[i] for i in chosen]
+    if settings.chooses:
+        chosen, given_up = _choose(settings, search, candidates, k)
+        rows, scores = candidates.rows[chosen].tolist(), candidates.scores[chosen].tolist()
+        sources = [candidates.sources[i] for i in chosen]
+    else:
+        rows, scores = candidates.rows[:k].tolist(), candidates.scores[:k].tolist()
+        sources, given_up = list(candidates.sources[:k]), None
     propensities = None
     exploration = settings.exploration
     if exploration.share and search.query is not None:
@@ -101,16 +105,14 @@ def compose(
         propensities = draw.propensities
         for slot, (row, score) in draw.shown.items():
             rows[slot], scores[slot], sources[slot] = row, score, EXPLORATION
-    ids = map(search.pool.item_id, rows)
-    return Slate(list(zip(ids, scores, strict=True)), rows, sources, propensities, given_up)
+    items = list(zip(search.pool.item_ids(rows), scores, strict=True))
+    return Slate(items, rows, sources, propensities, given_up)
 
 
 def _choose(
     settings: SlateSettings, search: Search, candidates: Candidates, k: int
 ) -> tuple[list[int], float | None]:
     """The candidates of each slot, and what this gives up of the scores."""
-    if not settings.chooses:
-        return list(range(min(k, len(candidates)))), None
     vectors = to_unit(search.pool.content(candidates.rows)) if settings.diversity else None
     groups = [search.pool.values(column, candidates.rows) for column in settings.caps]
     chosen = choose(

@@ -76,6 +76,11 @@ class ServingSnapshot:
         """The bundle that answers."""
         return self.catalogue.bundle.bundle_id
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether a baseline is served as itself."""
+        return self.catalogue.bundle.manifest.kind == "baseline"
+
     def embed(
         self, asked: Sequence[tuple[Request, datetime]], timeout: float
     ) -> NDArray[np.float32]:

@@ -60,7 +60,10 @@ def modules(*rooms: str) -> list[str]:
 
 
 def is_read_by_kfp(name: str) -> bool:
-    return name.rpartition(".")[2] in READ_BY_KFP or name == "pipelines.backtest"
+    return name.rpartition(".")[2] in READ_BY_KFP or name in (
+        "pipelines.backtest",
+        "pipelines.tuning",
+    )
 
 
 def import_each(environment: str, names: list[str]) -> dict[str, list[str]]:

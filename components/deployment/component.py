@@ -42,6 +42,7 @@ def deploy_bundle(
     from components.deployment.promote import deploy
     from components.deployment.settings import DeploySettings
     from components.step import running
+    from refit.registry import Registry
 
     with running("deploy") as metadata:
         metadata["bundle_id"] = deploy(
@@ -57,6 +58,7 @@ def deploy_bundle(
             reason=reason,
             first_model=first_model,
         )
+        metadata["kind"] = Registry(registry).kind(metadata["bundle_id"])
     return str(metadata["bundle_id"])
 
 

@@ -78,12 +78,15 @@ def deploy(
             out_root=Path(folder),
             dataset=data,
         )
+        _check_kind(store, bundle, champion)
         bundle_id = _promoted_before(store, bundle, champion)
         bundle_id = bundle_id or _proposed_before(store, bundle, champion)
         if not bundle_id:
             _check_champion(store, champion)
             bundle_id = store.add(bundle)
             reason = reason or "passed the gate"
+            if bundle.manifest.kind == "baseline":
+                reason = f"{reason} (a baseline as itself)"
             if settings.target == "seldon":
                 store.propose(bundle_id, champion, settings.by, reason, force)
             else:
@@ -189,6 +192,17 @@ def _served_files(bundle: Bundle) -> dict[str, str]:
 def _check_champion(store: Registry, champion: str) -> None:
     if (current := store.champion_id()) != champion:
         raise GateRefused(explain_other_champion(champion, current))
+
+
+def _check_kind(store: Registry, bundle: Bundle, champion: str) -> None:
+    """Check that a baseline takes no model's place; a new index of its own towers may follow it."""
+    manifest = bundle.manifest
+    if manifest.kind != "baseline" or not champion:
+        return
+    if store.get(champion).manifest.embedding_version != manifest.embedding_version:
+        raise GateRefused(
+            f"a baseline is served as itself only while there is no champion, but {champion} serves"
+        )
 
 
 def _check_same_data(data: DatasetManifest, features: Path, index: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from components.evaluation.advice import advise, find_wins
 from components.evaluation.beyond_accuracy import BeyondAccuracy
 from components.evaluation.bootstrap import Replicates
 from components.evaluation.data import (
@@ -50,6 +51,7 @@ from components.evaluation.results import (
     CHAMPION,
     MODEL,
     Exposure,
+    Interval,
     Method,
     Results,
     SliceResult,
@@ -62,6 +64,7 @@ from components.evaluation.towers import (
     load_champion,
     load_model,
     read_embedding_version,
+    read_kind,
 )
 from components.evaluation.tuning import Baseline, NotRun, load_baselines, tune_baselines
 from refit.errors import RefitError
@@ -218,10 +221,15 @@ def _evaluate(
         leaks=leaks,
         positive_in_history=measure_positive_in_history(evaluation_set),
         undeclared=data.manifest.undeclared,
+        kind=read_kind(model),
     )
     champion = champions[0].folder if champions else None
     subject = VerdictSubject.of_folders(model, index, settings)
     results, verdict = judge(settings, results, data, subject, registry, champion)
+    if not verdict.passed and results.kind == "model":
+        wins = find_wins(results, settings)
+        advice = advise(results, wins, data.spec, model)
+        results = results.model_copy(update={"wins": wins, "advice": advice})
     examples = draw_examples(evaluation_set, rankings, MODEL, settings.examples, settings.seed)
     with write_atomically(out) as folder:
         folder.mkdir()
@@ -363,17 +371,20 @@ def _measure(
             n_users=len(np.unique(users[flags])),
             metrics={name: replicates.mean(f"{part}/{name}", f"{part}/n") for name in values},
             gain={
-                name: replicates.difference(
-                    f"{name}, unseen/{part}/{MODEL}",
-                    f"{name}, unseen/{part}/{name}",
-                    f"{name}, unseen/{part}/n",
-                )
-                for name in unseen
+                name: _gain_on_slice(replicates, part, name, name in unseen)
+                for name in values
+                if name != MODEL
             },
         )
         for part, flags in slices.items()
     )
     return tuple(finish(method) for method in methods), slice_results, replicates.n_users
+
+
+def _gain_on_slice(replicates: Replicates, part: str, name: str, is_champion: bool) -> Interval:
+    """The model's metric minus a method's, on a slice; of a champion on what it has not seen."""
+    prefix = f"{name}, unseen/{part}" if is_champion else part
+    return replicates.difference(f"{prefix}/{MODEL}", f"{prefix}/{name}", f"{prefix}/n")
 
 
 def _unseen(evaluation_set: EvaluationSet, champion: Method) -> Flags:

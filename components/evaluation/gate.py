@@ -21,6 +21,9 @@ from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.subject import VerdictSubject
 from refit.verdict import Check, Verdict
 
+POPULARITY_BASELINES = ("popularity", "popularity_in_context")
+"""Baselines that towers of the kind ``baseline`` are, by their name in the settings."""
+
 
 def apply_gate(
     settings: EvaluationSettings, results: Results, subject: VerdictSubject | None = None
@@ -33,6 +36,8 @@ def apply_gate(
         subject: What was measured, recorded in the verdict.
     """
     results = _at_level_of_look(results)
+    if results.kind == "baseline":
+        return Verdict.of([*_baseline_as_itself(settings, results)], subject)
     return Verdict.of(
         [
             *_looks(settings, results),
@@ -50,6 +55,49 @@ def apply_gate(
         ],
         subject,
     )
+
+
+def _baseline_as_itself(settings: EvaluationSettings, results: Results) -> Iterator[Check]:
+    """The checks of a baseline that is to be served as itself, while there is no model.
+
+    It must be what it says, and nothing must be wrong with data, index and server. It cannot beat
+    itself, and it shows popular items: neither is asked of it.
+    """
+    yield Check(
+        name="a baseline may be served as itself (1 = yes)",
+        measured=float(settings.serve_baseline),
+        at_least=1.0,
+        more="" if settings.serve_baseline else "evaluation.serve_baseline: true allows it",
+    )
+    yield Check(
+        name="champions that the baseline would take the place of",
+        measured=sum(method.kind == "champion" for method in results.methods),
+        at_most=0,
+    )
+    popular = [m for m in results.of_kind("baseline") if m.extension in POPULARITY_BASELINES]
+    values = [v for m in popular if (v := _metric(m, settings.metric)) is not None]
+    yield Check(
+        name=f"{_plain(settings.metric)}, against the best popularity baseline",
+        measured=_metric(_model(results), settings.metric) if values else None,
+        at_least=settings.baseline_share * max(values, default=0.0),
+        above=0.0,
+        n=results.n_queries,
+        needs_n=settings.min_queries,
+        why="evaluation.baselines runs none",
+    )
+    yield from _looks(settings, results)
+    yield from _sample_size(settings, results)
+    yield from check_choice(settings, results)
+    yield from _freshness(settings, results)
+    yield from _bounds(settings, results)
+    yield from _index(settings, results)
+    gain = results.leaks.gain.value
+    if gain is not None and gain <= 0:
+        name = "gain over popularity, which a leak would raise"
+        yield Check(name=name, measured=gain, at_most=0.0)
+    else:
+        yield from check_leaks(settings, results)
+    yield from _smoke_tests(settings, results)
 
 
 def _at_level_of_look(results: Results) -> Results:

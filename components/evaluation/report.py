@@ -101,6 +101,8 @@ def make_environment() -> Any:
 
 def summarise(settings: EvaluationSettings, results: Results, verdict: Verdict) -> str:
     """The verdict in plain words."""
+    if results.kind == "baseline":
+        return _summarise_baseline(verdict)
     if verdict.outcome == "passed":
         than = "better than every baseline"
         champions = results.of_kind("champion")
@@ -117,6 +119,15 @@ def summarise(settings: EvaluationSettings, results: Results, verdict: Verdict) 
     decided = [check for check in verdict.checks if check.failure and not check.cannot_tell]
     checks = f"{len(decided)} check{'s' * (len(decided) != 1)}"
     return f"The model fails {checks} for reasons that more data would not change."
+
+
+def _summarise_baseline(verdict: Verdict) -> str:
+    what = (
+        "This is no model: popularity in the context, to be served as itself until a model passes."
+    )
+    if verdict.passed:
+        return f"{what} It was not asked to beat the baselines; every other check passed."
+    return f"{what} It is not served."
 
 
 @dataclass(frozen=True)

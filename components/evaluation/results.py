@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import field_validator
 
 from refit.ledger import Looks
+from refit.model import ModelKind
 from refit.settings import Settings
 
 MODEL = "model"
@@ -146,7 +147,7 @@ class SliceResult(Settings):
     Attributes:
         n, n_users: Queries of the slice, and their users.
         metrics: Method name to its interval.
-        gain: Champion's name to the model's metric minus its own, paired.
+        gain: By the name of a champion or a baseline, the model's metric minus its own, paired.
     """
 
     name: str
@@ -154,6 +155,35 @@ class SliceResult(Settings):
     n_users: int = 0
     metrics: dict[str, Interval] = {}
     gain: dict[str, Interval] = {}
+
+
+class BaselineWin(Settings):
+    """A part of the test queries on which a baseline has a higher value than the model.
+
+    Attributes:
+        slice: The part, or ``all queries``.
+        n: Its queries.
+        baseline: The best one there.
+        value, model: Values of the primary metric of the baseline and of the model.
+        gain: The model's minus the baseline's, paired.
+    """
+
+    slice: str
+    n: int
+    baseline: str
+    value: float
+    model: float
+    gain: Interval = Interval()
+
+    @property
+    def lost(self) -> float:
+        """How much the model loses there, in queries."""
+        return self.n * (self.value - self.model)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval of the gain is below 0, so that chance does not explain it."""
+        return self.gain.high is not None and self.gain.high < 0
 
 
 class IndexResult(Settings):
@@ -298,7 +328,10 @@ class Results(Settings):
         leaks: What each group of inputs is worth.
         looks: How often models were judged on this test window.
         positive_in_history: What the histories knew of the positive items.
+        kind: ``model``, or ``baseline`` for one that is served as itself.
         undeclared: See ``FeaturesManifest.undeclared``.
+        wins: Where baselines were better than a model that did not pass, and
+        advice: what to try first.
     """
 
     protocol: dict[str, Any]
@@ -317,6 +350,9 @@ class Results(Settings):
     looks: Looks = Looks()
     positive_in_history: PositiveInHistory = PositiveInHistory()
     undeclared: tuple[str, ...] | None = None
+    kind: ModelKind = "model"
+    wins: tuple[BaselineWin, ...] = ()
+    advice: tuple[str, ...] = ()
 
     def of_kind(self, kind: str) -> tuple[Method, ...]:
         """The methods of a kind that were run."""

@@ -45,7 +45,7 @@ class SliceFloor(FiniteSettings):
     """The minimum that the model must reach on a slice of the test queries.
 
     Attributes:
-        slice: Name of the slice, e.g. ``new users`` or ``size: M``.
+        slice: Name of the slice, e.g. ``new users``, ``listed within 24 h`` or ``size: M``.
         at_least: Minimum of the primary metric, for the lower end of its interval.
         of_best_baseline: Minimum as a share of the best baseline's value on the same slice.
         of_champion: Minimum as a share of the champion's value on the same slice. The model is
@@ -257,6 +257,11 @@ class EvaluationSettings(FiniteSettings):
         prediction_queries: At most this many visits get reference predictions, evenly over time.
         beyond: What is measured beyond accuracy: novelty, diversity, time to sale, new listings,
             small sellers, parity of sizes and prices, calibration.
+        serve_baseline: Whether a baseline may pass that is to be served as itself, with
+            ``training.towers: popularity``, while there is no champion. It need not beat the
+            baselines, nor reach the floors of slices and of exposure; everything else holds.
+        baseline_share: What such towers must reach, as a share of the best popularity baseline's
+            value; less means that they are not that baseline.
         bounds: Further demands of the gate on the model, by measurement, such as
             ``novelty_at_10: {at_least: 4}``: a metric, or one of ``novelty``, ``diversity``,
             ``age_days``, ``days_to_sale``, ``new_listings``, ``small_sellers``, ``size_parity``,
@@ -307,6 +312,8 @@ class EvaluationSettings(FiniteSettings):
     seed: int = 7
     examples: int = Field(default=5, ge=0)
     prediction_queries: int = Field(default=5000, ge=1)
+    serve_baseline: bool = False
+    baseline_share: float = Field(default=0.9, gt=0.0, le=1.0)
     beyond: BeyondSettings = BeyondSettings()
     bounds: dict[str, Bound] = {}
     looks: LookSettings = LookSettings()

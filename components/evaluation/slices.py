@@ -6,19 +6,21 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.data import Flags
+from components.evaluation.data import DAY, Flags
 from components.evaluation.ranking import EvaluationSet
 from components.evaluation.settings import EvaluationSettings
 from refit.feature_tables import numbers, strings
 
 PRICE = "price"
+COLD = "listed within 24 h"
+"""The slice of queries whose item was on sale for less than a day; in every report."""
 
 
 def cut_slices(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> dict[str, Flags]:
     """[n] flags of each slice: new and known users and items, column values, price bands.
 
-    A column is one of the items, or else one of the query's context. A slice with a floor is always
-    included, even if it is empty.
+    A column is one of the items, or else one of the query's context. The slice of items that were
+    listed within 24 hours, and every slice with a floor, are always included, even if empty.
     """
     queries = evaluation_set.queries
     found = {
@@ -26,18 +28,30 @@ def cut_slices(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> d
         "known users": ~queries.new_user,
         "new items": queries.new_item,
         "known items": ~queries.new_item,
+        COLD: _is_cold(evaluation_set),
     }
     for column in settings.slice_columns:
         found |= dict(_by_value(evaluation_set, column, settings.slice_values))
     found |= dict(_by_price(evaluation_set, settings.price_bands))
-    with_floor = {floor.slice for floor in settings.slice_floors}
+    always = {COLD, *(floor.slice for floor in settings.slice_floors)}
     empty = np.zeros(len(queries), dtype=np.bool_)
-    found |= {name: empty for name in with_floor if name not in found}
+    found |= {name: empty for name in always if name not in found}
     return {
         name: flags
         for name, flags in found.items()
-        if name in with_floor or np.count_nonzero(flags) >= settings.slice_min_n
+        if name in always or np.count_nonzero(flags) >= settings.slice_min_n
     }
+
+
+def _is_cold(evaluation_set: EvaluationSet) -> Flags:
+    """[n] whether the positive item was first on sale less than a day before the query.
+
+    An item without a listing time is on sale from its first event on.
+    """
+    log, rows = evaluation_set.data.log, evaluation_set.queries.rows
+    age = log.time[rows] - evaluation_set.data.catalogue.known_at[log.item[rows]]
+    flags: Flags = (age >= 0) & (age < DAY)
+    return flags
 
 
 def _by_value(evaluation_set: EvaluationSet, column: str, most: int) -> Iterator[tuple[str, Flags]]:

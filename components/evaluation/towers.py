@@ -16,10 +16,12 @@ from components.evaluation.data import (
     Queries,
 )
 from components.evaluation.ranking import ScoreBlock
+from refit.encoding import differ
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import PaddedHistories, numbers, strings, vectors
 from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
 from refit.files import read_json
+from refit.model import ModelKind
 from refit.towers import load_tower, run_tower
 
 PopularityOf = Callable[[CandidateSnapshot], Floats]
@@ -158,6 +160,11 @@ def load_model(data: EvaluationData, model: Path) -> TowerScorer:
         UsageError: It was trained on features with another layout.
     """
     manifest = FeaturesManifest.read(model)
+    if differ(manifest.encoding, data.manifest.encoding):
+        raise UsageError(
+            f"{model} was trained on item vectors of {manifest.encoding or 'no encoder'}, and"
+            f" {data.folder} has those of {data.manifest.encoding or 'no encoder'}"
+        )
     for name in ("spec", "market", "popularity_values", "vector_size"):
         if getattr(manifest, name) != getattr(data.manifest, name):
             raise UsageError(
@@ -171,6 +178,11 @@ def read_embedding_version(folder: Path) -> str | None:
     """The embedding version in a model folder's model.json; None where it has none."""
     value = read_json(folder / "model.json").get("embedding_version")
     return str(value) if value else None
+
+
+def read_kind(folder: Path) -> ModelKind:
+    """Whether a model folder holds a model, or a baseline that is served as itself."""
+    return "baseline" if read_json(folder / "model.json").get("kind") == "baseline" else "model"
 
 
 def load_champion(data: EvaluationData, champion: Path) -> TowerScorer | str:
@@ -198,6 +210,11 @@ def _why_not_comparable(theirs: FeaturesManifest, data: EvaluationData) -> str:
         )
     except UsageError as error:
         return f"the champion needs columns that the features do not have: {error}"
+    if differ(theirs.encoding, data.manifest.encoding):
+        return (
+            f"the champion reads item vectors of {theirs.encoding or 'no encoder'}, the features"
+            f" have those of {data.manifest.encoding or 'no encoder'}"
+        )
     if theirs.vector_size != data.manifest.vector_size:
         return (
             f"the champion takes item vectors of length {theirs.vector_size}, "

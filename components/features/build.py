@@ -22,7 +22,8 @@ from components.features.versions import find_versioned, older_versions
 from components.features.visits import check_visits
 from refit.dataset import Split
 from refit.eligibility import MarketSettings, Rules
-from refit.errors import DataValidationError, UsageError
+from refit.encoding import EncodedItems, differ
+from refit.errors import DataValidationError, RefitError, UsageError
 from refit.feature_tables import (
     AWAY_FILE,
     CATALOGUE_FILE,
@@ -53,6 +54,7 @@ def build_features(
     out: Path,
     like: Path | None = None,
     has_examples: bool = False,
+    encoded: Path | None = None,
 ) -> FeaturesManifest:
     """Write the point-in-time tables of a dataset folder to ``out``, atomically.
 
@@ -65,11 +67,13 @@ def build_features(
             snapshot at the end, the histories, purchases and hides.
         has_examples: With ``like``: write all tables, with the queries, the moments and the market
             of ``settings``, so that the model can be compared with one of these settings.
+        encoded: A folder of the encoding step, of the same dataset; None where there is none.
 
     Raises:
         UsageError: The spec or an eligibility rule names columns that do not exist, or a rule
             cannot be loaded.
         DataValidationError: A split has no example, or events and items do not belong together.
+        RefitError: The vectors are not by the encoders of ``like``.
     """
     _refuse_foreign(out)
     kept = FeaturesManifest.read(like) if like else None
@@ -77,6 +81,9 @@ def build_features(
     if has_examples:
         shared = {name: getattr(settings.spec, name) for name in OF_THE_COMPARISON}
         spec, market = spec.model_copy(update=shared), settings.market
+    vectors = EncodedItems.read(encoded) if encoded else EncodedItems()
+    if kept:
+        _require_encoders(kept, vectors)
     rules = Rules.load(market)
     out.parent.mkdir(parents=True, exist_ok=True)
     limits = (settings.memory_limit, settings.threads)
@@ -85,8 +92,9 @@ def build_features(
         open_tables("features", f"dataset {dataset}", *limits, Path(scratch)) as con,
         write_atomically(out) as folder,
     ):
-        source = tables.open_dataset(con, spec, rules, dataset)
-        manifest = _write(source, settings, market, folder, kept, has_examples or not kept)
+        at = (encoded, vectors.encoding.column) if encoded and vectors.encoding else None
+        source = tables.open_dataset(con, spec, rules, dataset, at)
+        manifest = _write(source, settings, market, folder, kept, has_examples or not kept, vectors)
         remove(out)
     return manifest
 
@@ -109,6 +117,7 @@ def _write(
     folder: Path,
     kept: FeaturesManifest | None,
     has_examples: bool,
+    vectors: EncodedItems,
 ) -> FeaturesManifest:
     folder.mkdir()
     split = source.manifest.split
@@ -142,9 +151,10 @@ def _write(
         snapshots=(*(time for window in windows for time in window.snapshots), split.end),
         dataset_fingerprint=source.manifest.fingerprint,
         dataset=source.manifest,
-        health=health,
+        health=(*health, *vectors.health),
         undeclared=undeclared,
         versioned=versioned,
+        encoding=vectors.encoding,
     )
     _copy(source, tables.away_items(items, listings), folder / AWAY_FILE)
     with timed("wrote the histories"):
@@ -363,6 +373,18 @@ def _vector_size(source: DatasetTables, folder: Path, kept: FeaturesManifest | N
 
 def _copy(source: DatasetTables, table: ir.Table, path: Path) -> None:
     source.con.to_parquet(table, path, compression="zstd")
+
+
+def _require_encoders(kept: FeaturesManifest, vectors: EncodedItems) -> None:
+    """Check that the items' vectors are those that a model was trained with."""
+    if vectors.problem:
+        raise RefitError(vectors.problem)
+    if differ(kept.encoding, vectors.encoding):
+        raise RefitError(
+            f"the items' vectors are by {vectors.encoding or 'no encoder'}, and the model was"
+            f" trained with those of {kept.encoding or 'no encoder'}: vectors of different encoders"
+            " cannot be compared"
+        )
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from components.features.build import OF_THE_COMPARISON, build_features
 from components.features.settings import FeatureSettings
 from refit.champion_features import TABLES_FOLDER, ChampionFeatures
+from refit.encoding import CHAMPION_FOLDER, EncodedItems, differ
 from refit.errors import RefitError
 from refit.features import FeaturesManifest, FeatureSpec
 from refit.files import remove, write_atomically
@@ -16,9 +17,14 @@ from refit.progress import log_message
 
 
 def build_champion_features(
-    settings: FeatureSettings, dataset: Path, out: Path, champion: Path | None, champion_id: str
+    settings: FeatureSettings,
+    dataset: Path,
+    out: Path,
+    champion: Path | None,
+    champion_id: str,
+    encoded: Path | None = None,
 ) -> ChampionFeatures:
-    """Write the champion's own features of a dataset, if its spec is another one.
+    """Write the champion's own features of a dataset, if its spec or its encoders are others.
 
     Args:
         settings: Settings of the new model's features.
@@ -26,6 +32,8 @@ def build_champion_features(
         out: Output folder; it is replaced.
         champion: The champion's bundle folder; None if there is no champion.
         champion_id: Its id.
+        encoded: The encoding step's folder, which has the champion's vectors too where its encoders
+            are others; None where there is none.
 
     Returns:
         The record that is written. Features that cannot be built, such as for want of a column,
@@ -36,12 +44,13 @@ def build_champion_features(
         record = ChampionFeatures(champion=champion_id)
         if champion is not None:
             kept = FeaturesManifest.read(champion)
-            if _inputs(kept.spec) != _inputs(settings.spec):
-                log_message("the champion has another feature spec: building its own features")
+            vectors = _find_vectors(kept, encoded)
+            if _inputs(kept.spec) != _inputs(settings.spec) or vectors != encoded:
+                log_message("the champion reads other features: building its own")
                 record = record.model_copy(update={"needed": True})
                 try:
                     build_features(
-                        settings, dataset, folder / TABLES_FOLDER, champion, has_examples=True
+                        settings, dataset, folder / TABLES_FOLDER, champion, True, vectors
                     )
                 except RefitError as error:
                     record = record.model_copy(update={"problem": str(error)})
@@ -49,6 +58,14 @@ def build_champion_features(
         record.write(folder)
         remove(out)
     return record
+
+
+def _find_vectors(kept: FeaturesManifest, encoded: Path | None) -> Path | None:
+    """The folder with the vectors that a model was trained with."""
+    if encoded is None or not differ(kept.encoding, EncodedItems.read(encoded).encoding):
+        return encoded
+    own = encoded / CHAMPION_FOLDER
+    return own if kept.encoding is not None and own.exists() else None
 
 
 def _inputs(spec: FeatureSpec) -> FeatureSpec:

@@ -9,6 +9,7 @@ from components.images import MAIN_IMAGE
 def build_feature_tables(
     settings: str,
     dataset: dsl.Input[dsl.Dataset],
+    encoded: dsl.Input[dsl.Dataset],
     features: dsl.Output[dsl.Dataset],
     registry: str = "",
     like_bundle: str = "",
@@ -18,6 +19,7 @@ def build_feature_tables(
     Args:
         settings: FeatureSettings as JSON.
         dataset: The ingestion step's folder.
+        encoded: The encoding step's folder.
         features: Output folder: catalogue, examples, item snapshots and histories.
         registry: Where bundles are kept; needed with ``like_bundle``.
         like_bundle: Id of a bundle whose spec and counted values are used; then only the tables
@@ -33,7 +35,11 @@ def build_feature_tables(
     with running("features") as metadata:
         like = Registry(registry).get(like_bundle).path if like_bundle else None
         manifest = build_features(
-            FeatureSettings.parse_json(settings), Path(dataset.path), Path(features.path), like=like
+            FeatureSettings.parse_json(settings),
+            Path(dataset.path),
+            Path(features.path),
+            like=like,
+            encoded=Path(encoded.path),
         )
         metadata["snapshots"] = len(manifest.snapshots)
         features.metadata["snapshots"] = len(manifest.snapshots)
@@ -43,15 +49,17 @@ def build_feature_tables(
 def build_champion_tables(
     settings: str,
     dataset: dsl.Input[dsl.Dataset],
+    encoded: dsl.Input[dsl.Dataset],
     champion_features: dsl.Output[dsl.Dataset],
     registry: str,
     champion: str = "",
 ) -> None:
-    """Write the champion's own features, if its feature spec is another than the new model's.
+    """Write the champion's own features, if its spec or encoders are not the new model's.
 
     Args:
         settings: FeatureSettings as JSON.
         dataset: The ingestion step's folder.
+        encoded: The encoding step's folder, with the champion's vectors if its encoders are others.
         champion_features: Output folder: a record, and the features if they are needed.
         registry: Folder or URL of the bundles.
         champion: Id of the champion's bundle; empty if there is none yet.
@@ -70,6 +78,7 @@ def build_champion_tables(
             Path(champion_features.path),
             Registry(registry).get(champion).path if champion else None,
             champion,
+            Path(encoded.path),
         )
         metadata["needed"] = record.needed
         champion_features.metadata["needed"] = record.needed

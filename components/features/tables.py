@@ -28,6 +28,7 @@ from refit.dataset import (
     DatasetManifest,
 )
 from refit.eligibility import MarketSettings, Rules
+from refit.encoding import ITEM_VECTORS
 from refit.errors import DataValidationError, UsageError
 from refit.feature_tables import HISTORY_COLUMNS
 from refit.features import FeatureSpec
@@ -85,9 +86,20 @@ class DatasetTables:
 
 
 def open_dataset(
-    con: ibis.BaseBackend, spec: FeatureSpec, rules: Rules, folder: Path
+    con: ibis.BaseBackend,
+    spec: FeatureSpec,
+    rules: Rules,
+    folder: Path,
+    encoded: tuple[Path, str] | None = None,
 ) -> DatasetTables:
     """Open a dataset folder and check that it has the columns of the spec and of the rules.
+
+    Args:
+        con: Where the tables are opened.
+        spec: The feature spec.
+        rules: The eligibility rules.
+        folder: The dataset folder.
+        encoded: A folder of the encoding step, and the item column that it has vectors for.
 
     Raises:
         UsageError: The spec or a rule names a column that does not exist, a rule reads one that is
@@ -97,6 +109,11 @@ def open_dataset(
     events, items, users = (
         con.read_parquet(folder / name) for name in (EVENTS_FILE, ITEMS_FILE, USERS_FILE)
     )
+    path = folder / ITEM_VERSIONS_FILE
+    versions = con.read_parquet(path) if path.exists() else None
+    if encoded:
+        items = _with_vectors(con, items, *encoded)
+        versions = None if versions is None else _with_vectors(con, versions, *encoded)
     spec.check_columns(items.columns, events.columns, users.columns)
     rules.check_columns("item", items.columns)
     rules.check_columns("query", {*events.columns, *users.columns})
@@ -124,11 +141,17 @@ def open_dataset(
         ever.filter(ever.event_type == kind.value) for kind in (EventType.PURCHASE, EventType.HIDE)
     )
     events = events.filter(events.event_type != EventType.HIDE.value)
-    path = folder / ITEM_VERSIONS_FILE
-    versions = con.read_parquet(path) if path.exists() else None
     return DatasetTables(
         con, spec, rules, manifest, events, purchases, hides, items, users, versions, context, user
     )
+
+
+def _with_vectors(con: ibis.BaseBackend, items: ir.Table, folder: Path, column: str) -> ir.Table:
+    """Add the column of vectors that the encoding step wrote."""
+    vectors = con.read_parquet(folder / ITEM_VECTORS)
+    keys = [name for name in vectors.columns if name != column]
+    joined = items.left_join(vectors, keys)
+    return joined.select(*items.columns, column)
 
 
 def find_all_listings(source: DatasetTables, market: MarketSettings) -> Listings:

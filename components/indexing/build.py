@@ -14,6 +14,7 @@ from components.indexing.popular import rank_popular_items
 from components.indexing.queries import embed_queries, sample_queries
 from components.indexing.settings import IndexSettings
 from components.indexing.user_lists import user_lists
+from refit.encoding import differ
 from refit.errors import DataValidationError, RefitError
 from refit.feature_tables import HISTORIES_FILE, ItemTable, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, item_inputs
@@ -103,6 +104,11 @@ def build_index(settings: IndexSettings, features: Path, model: Path, out: Path)
 
 
 def _check_same_inputs(features: FeaturesManifest, model: FeaturesManifest) -> None:
+    if differ(features.encoding, model.encoding):
+        raise RefitError(
+            f"the items' vectors are by {features.encoding or 'no encoder'}, and the model was"
+            f" trained with those of {model.encoding or 'no encoder'}; encode them as for the model"
+        )
     for name in ("spec", "market", "popularity_values", "vector_size"):
         if getattr(features, name) != getattr(model, name):
             raise RefitError(

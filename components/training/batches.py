@@ -4,7 +4,6 @@ The catalogue, with the versions of its items, and a few item snapshots are in m
 encoded once, into files of fixed-width columns, from which each batch reads its rows.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,18 +19,16 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.training.encoders import ItemEncoder, QueryEncoder
+from components.training.encoders import ItemEncoder, QueryEncoder, Tensors
 from components.training.settings import TrainSettings
+from components.training.snapshots import Snapshots
 from refit.errors import DataValidationError
 from refit.feature_tables import (
     ItemTable,
-    ItemVersions,
     examples_file,
     iter_examples,
     numbers,
     pad_histories,
-    read_snapshot,
-    read_versions,
     strings,
 )
 from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
@@ -60,7 +57,27 @@ def encode_catalogue(
     if spec.item_vector:
         columns[spec.item_vector] = catalogue.vectors(spec.item_vector, manifest.vector_size)
     inputs = item_inputs(spec, columns, np.zeros(n, np.float32), np.zeros((n, 0), np.float32))
-    return _run_in_parts(encoder, inputs, n)
+    encoded = _run_in_parts(encoder, inputs, n)
+    return encoded | {"words": _trim(encoded["words"], len(spec.item_text))}
+
+
+def _trim(words: NDArray[np.int32], n_texts: int) -> NDArray[np.int32]:
+    """Words [M, #text * words] without the places that every text leaves empty."""
+    by_text = words.reshape(len(words), max(n_texts, 1), -1)
+    used = np.flatnonzero(by_text.any(axis=(0, 1)))
+    kept = by_text[:, :, : used[-1] + 1 if len(used) else 1]
+    return np.ascontiguousarray(kept.reshape(len(words), -1)) if n_texts else words
+
+
+def to_tensors(batch: Batch) -> Tensors:
+    """The arrays of a batch as tensors."""
+    return {name: tf.constant(values) for name, values in batch.items()}
+
+
+def read_items(batch: Tensors, catalogue: Tensors) -> Tensors:
+    """A batch with the encoded items, ``item/<name>``, in the place of their rows, ``item``."""
+    codes = {f"item/{name}": tf.gather(values, batch["item"]) for name, values in catalogue.items()}
+    return {name: value for name, value in batch.items() if name != "item"} | codes
 
 
 class EncodedExamples:
@@ -164,102 +181,37 @@ def _run_in_parts(layer: tf.keras.layers.Layer, inputs: Inputs, n: int) -> Batch
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The items of a snapshot.
-
-    Attributes:
-        item: [N] item indices, ascending.
-        age_days: [N] days since listing.
-        popularity: [N, P] decayed counts.
-        time: In microseconds since 1970.
-        versions: Which versions of the items there are.
-    """
-
-    item: NDArray[np.int32]
-    age_days: NDArray[np.float32]
-    popularity: NDArray[np.float32]
-    time: int
-    versions: ItemVersions
-
-    def rows_of(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Row of each item in the snapshot; -1 where it is not live."""
-        rows = np.searchsorted(self.item, items)
-        found = np.isin(items, self.item)
-        return np.where(found, rows, -1)
-
-    def content_rows(self, items: NDArray[np.int32]) -> NDArray[Any]:
-        """Rows of the encoded catalogue with the items as they were; -1 stays -1."""
-        return self.versions.rows_at(items, self.time)
-
-
-class Snapshots:
-    """Item snapshots by number, with a least-recently-used cache.
+class Batches:
+    """The batches of each epoch; the same seed and epoch give the same batches.
 
     Args:
-        manifest: Of the features folder.
-        folder: The features folder.
-        limit_mb: Memory of the cache.
-        known_only: Leave out items without an event before the snapshot.
+        settings: How to train.
+        examples: The examples.
+        snapshots: The items that are live at the examples.
     """
 
     def __init__(
-        self, manifest: FeaturesManifest, folder: Path, limit_mb: int, known_only: bool = False
-    ) -> None:
-        self.days = np.array([t.timestamp() / 86_400 for t in manifest.snapshots])
-        self.versions = read_versions(folder)
-        self._times = manifest.snapshot_times
-        self._folder = folder
-        self._free_bytes = limit_mb << 20
-        self._known_only = known_only
-        self._kept: OrderedDict[int, Snapshot] = OrderedDict()
-
-    def __getitem__(self, i: int) -> Snapshot:
-        if i in self._kept:
-            self._kept.move_to_end(i)
-            return self._kept[i]
-        snapshot = self._kept[i] = self._read(i)
-        self._free_bytes -= snapshot.popularity.nbytes
-        while self._free_bytes < 0 and len(self._kept) > 1:
-            self._free_bytes += self._kept.popitem(last=False)[1].popularity.nbytes
-        return snapshot
-
-    def live(self, i: int, items: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Whether each item is in snapshot ``i``."""
-        return self[i].rows_of(items) >= 0
-
-    def _read(self, i: int) -> Snapshot:
-        item, age_days, popularity = read_snapshot(self._folder, i)
-        known = popularity.any(axis=1) if self._known_only else slice(None)
-        time = int(self._times[i])
-        return Snapshot(item[known], age_days[known], popularity[known], time, self.versions)
-
-
-class Batches:
-    """The batches of each epoch; the same seed and epoch give the same batches."""
-
-    def __init__(
-        self,
-        settings: TrainSettings,
-        examples: EncodedExamples,
-        snapshots: Snapshots,
-        catalogue: Batch,
+        self, settings: TrainSettings, examples: EncodedExamples, snapshots: Snapshots
     ) -> None:
         self._settings = settings
         self._examples = examples
         self._snapshots = snapshots
-        self._catalogue = catalogue
-        age_days = (examples.time[-1] - np.asarray(examples.time)) / DAY_US
-        weight = examples.weight * 0.5 ** (age_days / settings.recency_half_life_days)
-        self._weight = (weight / weight.mean()).astype(np.float32)
+        self._weight = _weights(examples, settings.recency_half_life_days)
 
     def of_epoch(self, epoch: int) -> Iterator[Batch]:
-        """Every example once, in batches of one snapshot each, in random order."""
+        """Every example once, in batches of one snapshot each, in random order.
+
+        If the cache has not room for all snapshots, they are taken in random groups for which it
+        has: each is then read once.
+        """
         rng = np.random.default_rng([self._settings.seed, epoch])
-        plan = self._plan(rng)
-        for i in rng.permutation(len(plan)):
-            snapshot, rows, shares = plan[i]
-            yield self._build(self._snapshots[snapshot], rows, shares, rng)
+        places = _Places(self._snapshots.versions.n_items)
+        rows_of = _group(self._draw_snapshots(rng))
+        order = rng.permutation(np.array(list(rows_of), dtype=np.int64))
+        for group in self._snapshots.groups(order.tolist()):
+            plan = [part for i in group for part in self._plan(i, rows_of[i], rng)]
+            for j in rng.permutation(len(plan)):
+                yield self._build(plan[j], places, rng)
 
     @cached_property
     def first(self) -> Batch:
@@ -285,19 +237,20 @@ class Batches:
             for name, shape in shapes.items()
         }
 
-    def _plan(self, rng: np.random.Generator) -> list[tuple[int, NDArray[Any], "_Shares"]]:
-        snapshot_of = self._draw_snapshots(rng)
-        plan = []
-        for snapshot in np.unique(snapshot_of):
-            rows = np.flatnonzero(snapshot_of == snapshot)
-            rows = rows[self._snapshots.live(int(snapshot), self._examples.item[rows])]
-            if not len(rows):
-                continue
-            rows = rng.permutation(rows)
-            shares = _Shares.of(self._examples.item[rows])
-            n_batches = -(-len(rows) // self._settings.batch_size)
-            plan += [(int(snapshot), part, shares) for part in np.array_split(rows, n_batches)]
-        return plan
+    def _plan(
+        self, number: int, rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> list["_Part"]:
+        """The batches of a snapshot."""
+        snapshot = self._snapshots[number]
+        live = snapshot.rows_of(self._examples.item[rows])
+        rows, live = rows[live >= 0], live[live >= 0]
+        if not len(rows):
+            return []
+        count = np.bincount(live, minlength=len(snapshot.item))
+        share = count / len(rows)
+        n_batches = -(-len(rows) // self._settings.batch_size)
+        parts = np.array_split(rng.permutation(len(rows)), n_batches)
+        return [_Part(number, rows[part], live[part], share) for part in map(np.sort, parts)]
 
     def _draw_snapshots(self, rng: np.random.Generator) -> NDArray[Any]:
         """Snapshot of each example: its own, or an older one drawn at random.
@@ -312,73 +265,115 @@ class Batches:
         days = self._snapshots.days
         return np.maximum(np.searchsorted(days, days[own] - back, "right") - 1, 0)
 
-    def _build(
-        self,
-        snapshot: Snapshot,
-        rows: NDArray[Any],
-        shares: "_Shares",
-        rng: np.random.Generator,
-    ) -> Batch:
-        examples, settings = self._examples, self._settings
-        rows = np.sort(rows)
-        positives = examples.item[rows]
-        candidates = self._draw(snapshot, positives, rng)
-        live = snapshot.rows_of(candidates)
+    def _build(self, part: "_Part", places: "_Places", rng: np.random.Generator) -> Batch:
+        examples, rows = self._examples, part.rows
+        snapshot = self._snapshots[part.snapshot]
+        candidates, label = self._draw(len(snapshot.item), part.live, rng)
         history = examples.history[rows]
-        not_candidates = np.setdiff1d(history[history >= 0], candidates)
-        items = np.concatenate([candidates, not_candidates])
-        row_of_history = _positions(items, history)
-        rows_of_items = snapshot.content_rows(items)
-        label = np.searchsorted(candidates, positives).astype(np.int32)
-        probability = shares.probability(candidates, len(rows), len(snapshot.item), settings)
+        items, history_row = places.join(snapshot.item[candidates], history)
         return {
-            **{f"item/{k}": v[rows_of_items] for k, v in self._catalogue.items()},
+            "item": snapshot.content_rows(items).astype(np.int32),
             **{f"query/{k}": v[rows] for k, v in examples.codes.items()},
-            "age_days": snapshot.age_days[live],
-            "popularity": snapshot.popularity[live],
-            "history_row": row_of_history,
+            "age_days": snapshot.age_days[candidates],
+            "popularity": snapshot.counts.rows(candidates),
+            "history_row": history_row,
             "history_event_type": examples.history_event_type[rows].astype(np.int32),
             "history_age_days": examples.history_age_days[rows],
             "label": label,
             "weight": self._weight[rows],
-            "log_probability": np.log(probability).astype(np.float32),
+            "log_probability": self._log_probability(part, candidates),
             "masked": same_user_positives(examples.user[rows], label),
             "seed": rng.integers(SEED_RANGE, size=2, dtype=np.int32),
         }
 
     def _draw(
-        self, snapshot: Snapshot, positives: NDArray[np.int32], rng: np.random.Generator
-    ) -> NDArray[np.int32]:
-        """Distinct candidates, ascending: positives and a uniform sample, or all live items."""
-        n = len(snapshot.item)
-        if self._settings.uniform_negatives >= n:
-            return snapshot.item
-        uniform = snapshot.item[rng.integers(n, size=self._settings.uniform_negatives)]
-        return np.union1d(positives, uniform)
+        self, live: int, positives: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Distinct rows of a snapshot, ascending, and the place of each positive among them.
+
+        They are the positives and a uniform sample, or all live items.
+        """
+        if self._settings.uniform_negatives >= live:
+            return np.arange(live), positives.astype(np.int32)
+        chosen = np.zeros(live, dtype=np.bool_)
+        chosen[positives] = True
+        chosen[rng.integers(live, size=self._settings.uniform_negatives)] = True
+        candidates = np.flatnonzero(chosen)
+        return candidates, np.searchsorted(candidates, positives).astype(np.int32)
+
+    def _log_probability(self, part: "_Part", candidates: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Log of the probability that each candidate is in a batch, positive or drawn."""
+        settings, live = self._settings, len(part.share)
+        if settings.uniform_negatives >= live or not settings.correct_sampling:
+            return np.zeros(len(candidates), np.float32)
+        missed = len(part.rows) * np.log1p(-np.minimum(part.share[candidates], 1 - 1e-12))
+        missed += settings.uniform_negatives * np.log1p(-1 / live)
+        return np.log(-np.expm1(missed)).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class _Shares:
-    """Each item's share of the examples that a batch is drawn from."""
+class _Part:
+    """The examples of one batch.
 
-    item: NDArray[np.int32]
+    Attributes:
+        snapshot: Its number.
+        rows: [B] rows of the examples, ascending.
+        live: [B] row of each example's item in the snapshot.
+        share: [N] each item's share of the examples that the batch was drawn from.
+    """
+
+    snapshot: int
+    rows: NDArray[np.int64]
+    live: NDArray[np.int64]
     share: NDArray[np.float64]
 
-    @classmethod
-    def of(cls, items: NDArray[np.int32]) -> "_Shares":
-        item, count = np.unique(items, return_counts=True)
-        return cls(item, count / count.sum())
 
-    def probability(
-        self, candidates: NDArray[np.int32], batch: int, live: int, settings: TrainSettings
-    ) -> NDArray[np.float64]:
-        """Probability that each candidate is in a batch, as a positive or in the uniform sample."""
-        if settings.uniform_negatives >= live or not settings.correct_sampling:
-            return np.ones(len(candidates))
-        at = np.minimum(np.searchsorted(self.item, candidates), len(self.item) - 1)
-        share = np.where(self.item[at] == candidates, self.share[at], 0.0)
-        missed = (1 - share) ** batch * (1 - 1 / live) ** settings.uniform_negatives
-        return 1 - missed
+class _Places:
+    """Finds the items of histories among others, with a table instead of sorting."""
+
+    def __init__(self, n_items: int) -> None:
+        self._place = np.full(n_items, -1, dtype=np.int32)
+
+    def join(
+        self, candidates: NDArray[np.int32], history: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The distinct items, candidates first, and the place of each item of the histories.
+
+        Args:
+            candidates: [N] distinct items.
+            history: [B, L] items; -1 is padding, and stays -1.
+        """
+        place = self._place
+        place[candidates] = np.arange(len(candidates), dtype=np.int32)
+        past = history[history >= 0]
+        others = past[place[past] < 0]
+        # Of several writes to one place the last one stays, so that one of each item is kept.
+        order = np.arange(len(others), dtype=np.int32)
+        place[others] = order
+        others = others[place[others] == order]
+        items = np.concatenate([candidates, others])
+        place[others] = np.arange(len(candidates), len(items), dtype=np.int32)
+        rows = np.full(history.shape, -1, dtype=np.int32)
+        rows[history >= 0] = place[past]
+        place[items] = -1
+        return items, rows
+
+
+def _weights(examples: EncodedExamples, half_life_days: float) -> NDArray[np.float32]:
+    """[E] weight of each example, halved with its age; 1 on average."""
+    weights = np.empty(len(examples), np.float32)
+    for start in range(0, len(examples), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        age_days = (examples.time[-1] - np.asarray(examples.time[rows])) / DAY_US
+        weights[rows] = examples.weight[rows] * 0.5 ** (age_days / half_life_days)
+    return weights / weights.mean(dtype=np.float64).astype(np.float32)
+
+
+def _group(numbers: NDArray[Any]) -> dict[int, NDArray[np.int64]]:
+    """By number, ascending: the rows that have it, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    found, start = np.unique(numbers[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, start[1:]), strict=True))
 
 
 def same_user_positives(users: NDArray[np.uint64], label: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -397,10 +392,3 @@ def same_user_positives(users: NDArray[np.uint64], label: NDArray[np.int32]) -> 
     other = np.repeat(start[group], group_size) + offset
     pairs = np.stack([order[query], label[order[other]]], axis=1).astype(np.int32)
     return pairs[label[pairs[:, 0]] != pairs[:, 1]]
-
-
-def _positions(items: NDArray[np.int32], wanted: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Position of each wanted item in ``items``; -1 for padding."""
-    order = np.argsort(items)
-    found = order[np.minimum(np.searchsorted(items[order], wanted), len(items) - 1)]
-    return np.where(wanted >= 0, found, -1).astype(np.int32)

@@ -38,8 +38,7 @@ class ItemEncoder(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(name="item_encoder")
         spec = manifest.spec
-        known = vocabulary.values["item_id"] if settings.id_embedding else ()
-        self._id = _lookup(known)
+        self._id = _lookup(vocabulary.values["item_id"])
         self._categorical = {
             c: _lookup(vocabulary.values[f"item_{c}"]) for c in spec.item_categorical
         }

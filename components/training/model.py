@@ -5,6 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from components.training.encoders import Tensors
+from components.training.lazy_rows import LazyRows
 from components.training.recommenders import Model, RetrievalTask
 from components.training.sequence import embed_by_length
 from components.training.settings import TrainSettings
@@ -15,6 +16,8 @@ from refit.features import FeaturesManifest
 MASKED = -1e9
 SEEDS_OF_A_PART = 101
 """Distance of the seeds of two parts of a batch; a query tower uses fewer."""
+SMALLEST = 1.2e-38
+"""The smallest normal float32."""
 
 
 class SampledRetrieval(RetrievalTask):
@@ -45,16 +48,18 @@ class SampledRetrieval(RetrievalTask):
             log_probability: [N] log of each candidate's probability to be sampled.
             masked: [K, 2] pairs (query, candidate) that are not used as negatives.
         """
-        scores = tf.matmul(query_embeddings, candidate_embeddings, transpose_b=True)
-        rows = tf.range(tf.shape(scores)[0])
-        positives = tf.stack([rows, label], axis=1)
-        positive_scores = tf.gather_nd(scores, positives)
-        scores = tf.tensor_scatter_nd_update(
-            scores - log_probability,
+        # The correction is one more entry of the vectors; what is not corrected, or is masked, is
+        # added to single scores. A pass over [B, N] would take as long as the product.
+        one = tf.ones([tf.shape(query_embeddings)[0], 1])
+        positives = tf.stack([tf.range(tf.shape(label)[0]), label], axis=1)
+        uncorrected = tf.gather(log_probability, label)
+        losses = _cross_entropy(
+            tf.concat([query_embeddings, one], axis=1),
+            tf.concat([candidate_embeddings, -log_probability[:, None]], axis=1),
+            positives,
             tf.concat([positives, masked], axis=0),
-            tf.concat([positive_scores, tf.fill([tf.shape(masked)[0]], MASKED)], axis=0),
+            tf.concat([uncorrected, tf.fill([tf.shape(masked)[0]], MASKED)], axis=0),
         )
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, scores)
         return tf.reduce_mean(losses * weight)
 
 
@@ -68,8 +73,32 @@ class TwoTowerModel(Model):
         self.query_tower = QueryTower(settings, manifest, vocabulary)
         self.item_tower = ItemTower(settings, manifest, vocabulary)
         self._task = SampledRetrieval()
-        self._id_l2, self._gate_l2 = settings.id_l2, settings.gate_l2
         self._is_ordered = settings.history == "sequence"
+        self._gate_l2 = settings.gate_l2
+        ids = self.item_tower.ids
+        self.lazy_ids = None if ids is None else LazyRows(ids, settings.id_l2)
+
+    def train_step(self, inputs: Tensors) -> Tensors:
+        """Take one step; ``loss`` of the batch."""
+        rate = self.optimizer.learning_rate
+        if self.lazy_ids:
+            self.lazy_ids.shrink(inputs["item/id"], rate)
+        tables = [self.lazy_ids.table] if self.lazy_ids else []
+        with tf.GradientTape() as tape:
+            for table in tables:
+                tape.watch(table)
+            loss = self.compute_loss(inputs, training=True)
+        weights = self.trainable_variables
+        gradients, of_tables = tape.gradient(loss, (weights, tables))
+        if self.lazy_ids:
+            self.lazy_ids.apply(of_tables[0], rate)
+        self.optimizer.apply_gradients(zip(map(_dense, gradients), weights, strict=True))
+        return {"loss": loss}
+
+    def finish_epoch(self) -> None:
+        """Bring what the steps left for later up to date."""
+        if self.lazy_ids:
+            self.lazy_ids.shrink_all(self.optimizer.learning_rate)
 
     def compute_loss(self, inputs: Tensors, training: bool = False) -> tf.Tensor:
         """Loss of one batch from ``components.training.batches``; a scalar."""
@@ -80,17 +109,14 @@ class TwoTowerModel(Model):
         candidates = self.item_tower.embed(
             content[:n_candidates], inputs["age_days"], inputs["popularity"]
         )
-        row, event_types, age_days = (
-            inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")
-        )
+        padding = tf.shape(content)[0]
+        padded = tf.concat([content, tf.zeros([1, content.shape[1]])], axis=0)
         queries = self.embed_queries(
             {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
-            row,
-            event_types,
-            age_days,
-            lambda rows: (
-                tf.gather(content, tf.maximum(rows, 0)) * tf.cast(rows >= 0, tf.float32)[:, :, None]
-            ),
+            inputs["history_row"],
+            inputs["history_event_type"],
+            inputs["history_age_days"],
+            lambda rows: tf.gather(padded, tf.where(rows < 0, padding, rows)),
             None if seed is None else seed + 1,
         )
         loss = self._task(
@@ -101,8 +127,7 @@ class TwoTowerModel(Model):
             inputs["log_probability"],
             inputs["masked"],
         )
-        id_penalty = self._id_l2 * self.item_tower.id_squared_norm()
-        return loss + id_penalty + self._gate_l2 * self.query_tower.gate_distance()
+        return loss + self._gate_l2 * self.query_tower.gate_distance()
 
     def embed_queries(
         self,
@@ -137,3 +162,54 @@ class TwoTowerModel(Model):
             )
 
         return embed_by_length(embed_part, event_types)
+
+
+@tf.custom_gradient
+def _cross_entropy(
+    queries: tf.Tensor,
+    candidates: tf.Tensor,
+    positives: tf.Tensor,
+    changed: tf.Tensor,
+    changes: tf.Tensor,
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
+    """[B] cross-entropies of a softmax over the dot products of queries and candidates.
+
+    ``tf.nn.sparse_softmax_cross_entropy_with_logits`` has a deterministic form that takes several
+    times as long. A loss above 87 is given as 87; its gradient is not affected.
+
+    Args:
+        queries: [B, D].
+        candidates: [N, D].
+        positives: [B, 2] places of the positives among the scores [B, N].
+        changed: [K, 2] places to which constants are added.
+        changes: [K] those constants.
+    """
+    products = tf.matmul(queries, candidates, transpose_b=True)
+    probabilities = tf.nn.softmax(tf.tensor_scatter_nd_add(products, changed, changes))
+    positive = tf.gather_nd(probabilities, positives)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+        ones = tf.ones_like(upstream)
+        surplus = tf.tensor_scatter_nd_sub(probabilities, positives, ones)
+        of_queries = upstream[:, None] * tf.matmul(surplus, candidates)
+        of_candidates = tf.matmul(surplus, upstream[:, None] * queries, transpose_a=True)
+        return of_queries, of_candidates, None, None, None
+
+    # Not a maximum, which may take NaN for the smaller one and hide it.
+    return -tf.math.log(tf.where(positive < SMALLEST, SMALLEST, positive)), gradient
+
+
+def _dense(gradient: tf.Tensor | tf.IndexedSlices | None) -> tf.Tensor | None:
+    """A gradient of all rows of a table, at once.
+
+    Optimizers add up equal rows of a sparse gradient first and then move all rows nevertheless.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    values = tf.reshape(gradient.values, [-1, gradient.values.shape[-1]])
+    return tf.raw_ops.SparseSegmentSumGrad(
+        grad=values,
+        indices=tf.reshape(gradient.indices, [-1]),
+        segment_ids=tf.range(tf.shape(values)[0]),
+        output_dim0=gradient.dense_shape[0],
+    )

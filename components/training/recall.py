@@ -6,8 +6,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.training.batches import Batch, EncodedExamples, Snapshots
+from components.training.batches import Batch, EncodedExamples
+from components.training.encoders import Tensors
 from components.training.model import TwoTowerModel
+from components.training.snapshots import Snapshots
 from refit.errors import DataValidationError
 
 QUERIES_AT_ONCE = 1024
@@ -34,7 +36,7 @@ class RecallMeter:
         model: TwoTowerModel,
         examples: EncodedExamples,
         snapshots: Snapshots,
-        catalogue: Batch,
+        catalogue: Tensors,
         limit: int,
         seed: int,
     ) -> None:

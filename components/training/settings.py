@@ -11,6 +11,9 @@ class TrainSettings(Settings):
     """How the two towers are built and trained.
 
     Attributes:
+        towers: ``learned``, or ``popularity`` for a baseline that is served as itself: the score is
+            popularity in the context alone, naive Bayes with its gates held at their initial
+            values; only its smoothing, half-lives and the effect of age are fitted.
         seed: Seed of every random draw; two runs in one environment on CPU are bit-identical.
         batch_size: Examples per step; they share one item snapshot.
         uniform_negatives: Items sampled uniformly from the snapshot's live items, in addition to
@@ -37,8 +40,9 @@ class TrainSettings(Settings):
             heads divide ``content_size``.
         history_masked: Share of the events of a history whose item is hidden in training, drawn at
             random.
-        id_embedding: Whether known items get an id embedding in addition to their content. The
-            time of a step then grows with the number of items.
+        id_embedding: Whether known items get an id embedding in addition to their content:
+            ``always``, ``never``, or ``auto``, where at least half of the latest tenth of the
+            training examples are of items with ten earlier ones.
         id_dropout: Share of items whose id embedding is dropped at each training step.
         id_l2, gate_l2: L2 penalties of the id embeddings, and of the popularity gates' distance
             from their initial values.
@@ -62,17 +66,19 @@ class TrainSettings(Settings):
         text_size: Length of the vector of a word.
         in_process_tower: Export the query tower for the process that answers too, and check that it
             gives the same vectors there; see ``query_tower`` of the recommender.
-        snapshot_cache_mb: Memory of the cache of item snapshots.
+        snapshot_cache_mb: Memory of the cache of item snapshots. If it has not room for all, an
+            epoch takes them in random groups for which it has.
     """
 
+    towers: Literal["learned", "popularity"] = "learned"
     seed: int = 0
-    batch_size: PositiveInt = 512
-    uniform_negatives: PositiveInt = 2048
+    batch_size: PositiveInt = 2048
+    uniform_negatives: PositiveInt = 512
     correct_sampling: bool = True
     max_epochs: PositiveInt = 10
     patience: PositiveInt = 2
     choose_epochs: bool = True
-    learning_rate: PositiveFloat = 0.003
+    learning_rate: PositiveFloat = 0.006
     learned_size: PositiveInt = 48
     content_size: PositiveInt = 32
     hidden_size: PositiveInt = 64
@@ -83,7 +89,7 @@ class TrainSettings(Settings):
     sequence_layers: PositiveInt = 2
     sequence_heads: PositiveInt = 2
     history_masked: float = Field(default=0.0, ge=0, lt=1)
-    id_embedding: bool = True
+    id_embedding: Literal["auto", "always", "never"] = "auto"
     id_dropout: float = Field(default=0.1, ge=0, le=1)
     id_l2: NonNegativeFloat = 0.006
     gate_l2: NonNegativeFloat = 0.0001
@@ -105,7 +111,9 @@ class TrainSettings(Settings):
     snapshot_cache_mb: PositiveInt = 512
 
     @model_validator(mode="after")
-    def _check_heads(self) -> Self:
+    def _check_parts(self) -> Self:
+        if self.towers == "popularity" and not self.popularity:
+            raise ValueError("popularity is false, so that towers: popularity would know nothing")
         if self.history == "sequence" and self.content_size % self.sequence_heads:
             raise ValueError(
                 f"sequence_heads is {self.sequence_heads}, which does not divide content_size, "

@@ -9,6 +9,9 @@ Both embeddings are [learned part | popularity part], so that one dot product ad
   column a learned row of gates, initialised to the one-hot encoding of the query's value, so that
   neighbouring values (sizes, ages) can learn to share counts. Without ``popularity`` in the
   settings there is no such part.
+
+With ``towers: popularity`` the learned part of queries is 0 and the gates stay as they are: the
+score is naive Bayes, in towers that are indexed and served as any others.
 """
 
 from collections.abc import Sequence
@@ -93,33 +96,24 @@ class ItemTower(tf.keras.layers.Layer):
         self._settings = settings
         self._categories = _embeddings(vocabulary, [f"item_{c}" for c in spec.item_categorical])
         self._words = tf.keras.layers.Embedding(settings.text_buckets, settings.text_size)
+        self._words.build((None,))
         self._n_texts = len(spec.item_text)
         self._content = tf.keras.layers.Dense(settings.content_size)
         self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
         self._deeper = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
         self._learned = tf.keras.layers.Dense(settings.learned_size)
-        self._ids = None
-        if settings.id_embedding:
-            self._ids = tf.keras.layers.Embedding(
-                len(vocabulary.values["item_id"]) + 1,
-                settings.content_size,
-                embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.05),
-            )
-            self._ids.build((None,))
+        self.ids = None
+        if vocabulary.values["item_id"]:
+            # Not trainable by an optimizer that touches all rows at each step: see ``LazyRows``.
+            # From 0, since most ids are seen too seldom to be moved far from where they start.
+            shape = (len(vocabulary.values["item_id"]) + 1, settings.content_size)
+            self.ids = self.add_weight("ids", shape, initializer="zeros", trainable=False)
 
     def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
-        """[B, C] id embeddings of known items; 0 for unknown ones."""
-        if self._ids is None:
-            return tf.zeros([tf.shape(ids)[0], self._settings.content_size])
-        return self._ids(ids) * tf.cast(ids > 0, tf.float32)[:, None]
-
-    def id_squared_norm(self) -> tf.Tensor:
-        """Sum of squares of all id embeddings; a scalar.
-
-        Over the whole table, not the batch: the gradient is then dense, and Adam shrinks the
-        embeddings of items with few examples to 0 instead of leaving them at their initial values.
-        """
-        return tf.constant(0.0) if self._ids is None else tf.reduce_sum(self._ids.embeddings**2)
+        """[B, C] id embeddings of known items; 0 for unknown ones. [B, 0] without a table."""
+        if self.ids is None:
+            return tf.zeros([tf.shape(ids)[0], 0])
+        return tf.gather(self.ids, ids) * tf.cast(ids > 0, tf.float32)[:, None]
 
     def content(self, codes: Tensors, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Content vectors [B, C] of encoded items; independent of age and popularity.
@@ -134,7 +128,7 @@ class ItemTower(tf.keras.layers.Layer):
             id_vectors *= tf.cast(kept >= self._settings.id_dropout, tf.float32)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
         for words in tf.split(codes["words"], self._n_texts, axis=1) if self._n_texts else ():
-            parts.append(_mean_of_words(self._words(words), words))
+            parts.append(_mean_of_words(self._words.embeddings, words))
         parts += [codes["numbers"], codes["vector"], id_vectors]
         return self._content(tf.concat(parts, axis=1))
 
@@ -164,6 +158,7 @@ class QueryTower(tf.keras.layers.Layer):
         self.encode = QueryEncoder(manifest, vocabulary)
         self._settings = settings
         counted = spec.popularity_by if settings.popularity else ()
+        self._learns = settings.towers == "learned"
         self._categories = _embeddings(
             vocabulary,
             [
@@ -176,6 +171,7 @@ class QueryTower(tf.keras.layers.Layer):
                 f"gates_{c}",
                 (1 + len(manifest.popularity_values[c]), len(manifest.popularity_values[c])),
                 initializer=_constant(_initial_gates(manifest, c, settings.gate_init)),
+                trainable=self._learns,
             )
             for c in counted
         ]
@@ -236,7 +232,7 @@ class QueryTower(tf.keras.layers.Layer):
         if seed is not None:
             hidden = tf.nn.experimental.stateless_dropout(hidden, self._settings.dropout, seed)
         learned = _to_length(self._learned(hidden) + learned, self._settings)
-        learned *= tf.exp(self._log_scale)
+        learned *= tf.exp(self._log_scale) if self._learns else 0.0
         if not self._settings.popularity:
             return learned
         gates = [tf.gather(table, codes["gates"][:, j]) for j, table in enumerate(self._gates)]
@@ -308,9 +304,15 @@ def _embeddings(vocabulary: Vocabulary, names: Sequence[str]) -> list[tf.keras.l
     ]
 
 
-def _mean_of_words(vectors: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    present = tf.cast(words > 0, tf.float32)[:, :, None]
-    return tf.reduce_sum(vectors * present, 1) / tf.maximum(tf.reduce_sum(present, 1), 1.0)
+def _mean_of_words(table: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+    """[B, E] mean vector of the words [B, W] that are there; 0 where there is none."""
+    there = tf.where(words > 0)
+    return tf.sparse.segment_mean(
+        tf.convert_to_tensor(table),
+        tf.gather_nd(words, there),
+        tf.cast(there[:, 0], tf.int32),
+        num_segments=tf.shape(words)[0],
+    )
 
 
 def _initial_gates(manifest: FeaturesManifest, column: str, own: float) -> NDArray[np.float32]:

@@ -1,9 +1,10 @@
 """The training step: from a features folder to a model folder with two SavedModels."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +18,14 @@ from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, 
 from refit.progress import Meter, log_message, timed
 
 if TYPE_CHECKING:
-    from components.training.batches import Batches
+    from components.training.batches import Batch, Batches
     from components.training.checkpoint import Checkpoint
+    from components.training.encoders import Tensors
     from components.training.model import TwoTowerModel
     from components.training.recall import RecallMeter
 
+AfterEpoch = Callable[[Sequence[Epoch]], bool]
+"""Gets all epochs so far, also those that an earlier process trained; false ends the training."""
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
 FINAL_RATE = 0.1
 
@@ -74,6 +78,48 @@ def train(
     return written
 
 
+def measure_epochs(
+    settings: TrainSettings,
+    features: Path,
+    scratch: Path,
+    after_epoch: AfterEpoch,
+    checkpoint: Path | None = None,
+) -> tuple[Epoch, ...]:
+    """Train on the train split, measure every epoch on the validation split, and export nothing.
+
+    With ``choose_epochs`` false, all ``max_epochs`` are trained. Test examples are never read.
+
+    Args:
+        settings: How to train.
+        features: A features folder.
+        scratch: Folder for encoded examples, which are removed at the end.
+        after_epoch: Called after every epoch, and once for those of a killed process.
+        checkpoint: As of ``train``.
+
+    Raises:
+        UsageError, DataValidationError, RefitError: As of ``train``.
+    """
+    from components.training.recommenders import require_legacy_keras
+
+    require_legacy_keras()
+    import tensorflow as tf
+
+    from components.training.checkpoint import checkpoints_of
+
+    tf.config.experimental.enable_op_determinism()
+    tf.keras.backend.clear_session()  # a process may measure many settings
+    if not settings.choose_epochs:
+        settings = settings.model_copy(update={"patience": settings.max_epochs})
+    manifest = FeaturesManifest.read(features)
+    key = checkpoint_key(settings, manifest, features)
+    with (
+        TemporaryDirectory(dir=scratch, prefix=".examples-") as spill,
+        checkpoints_of(key, checkpoint) as kept,
+    ):
+        run = _Run(settings, manifest, features, Path(spill), kept, key)
+        return run.fit("search", ("train",), validate=True, after_epoch=after_epoch).epochs
+
+
 def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features: Path) -> str:
     """Fingerprint of everything that determines a training; what follows it does not."""
     return fingerprint(
@@ -113,7 +159,7 @@ class _Run:
         checkpoint: Path | None,
         key: str,
     ) -> None:
-        from components.training.batches import Snapshots
+        from components.training.snapshots import Snapshots
         from components.training.towers import check_embedding_size
         from components.training.vocabulary import check_popularity_columns
         from refit.feature_tables import read_contents
@@ -124,12 +170,21 @@ class _Run:
         self._features, self._spill, self._checkpoint = features, spill, checkpoint
         self._contents = read_contents(features)
         self._snapshots = Snapshots(
-            manifest, features, settings.snapshot_cache_mb, settings.known_items_only
+            manifest,
+            features,
+            settings.snapshot_cache_mb,
+            settings.known_items_only,
+            spill / "snapshots",
         )
         self._key = key
 
     def fit(
-        self, name: str, splits: Sequence[str], validate: bool = False, epochs: int | None = None
+        self,
+        name: str,
+        splits: Sequence[str],
+        validate: bool = False,
+        epochs: int | None = None,
+        after_epoch: AfterEpoch | None = None,
     ) -> _Fit:
         """Train a model on the examples of ``splits``, from scratch or from its checkpoint."""
         import tensorflow as tf
@@ -150,13 +205,16 @@ class _Run:
                 splits,
                 self._snapshots[latest].popularity,
                 settings.vocabulary_size,
+                self._wants_ids,
             )
             tf.keras.utils.set_random_seed(settings.seed)
             model = TwoTowerModel(settings, manifest, vocabulary)
             examples = write_examples(
                 model.query_tower.encode, manifest, self._features, splits, self._spill / name
             )
-            catalogue = encode_catalogue(model.item_tower.encode, manifest, self._contents)
+            encoded = encode_catalogue(model.item_tower.encode, manifest, self._contents)
+            catalogue = {name: tf.constant(values) for name, values in encoded.items()}
+            del encoded
             meter = None
             if validate:
                 held_out = write_examples(
@@ -184,11 +242,13 @@ class _Run:
             name,
             settings,
             model,
-            Batches(settings, examples, self._snapshots, catalogue),
+            Batches(settings, examples, self._snapshots),
+            catalogue,
             len(examples),
             epochs or settings.max_epochs,
             meter,
             fit_checkpoint,
+            after_epoch,
         )
         first, last = examples.times()
         return _Fit(
@@ -217,20 +277,39 @@ class _Run:
             gap = in_process.check_in_process_tower(base, inputs)
         log_message(f"in process, the query tower's vectors differ by {gap:.1e} at most")
 
+    @cached_property
+    def _wants_ids(self) -> bool:
+        """Whether items get ids, by the settings or by how many recur; the same in both fits."""
+        if self.settings.id_embedding != "auto":
+            return self.settings.id_embedding == "always"
+        from components.training.vocabulary import (
+            EXAMPLES_TO_RECUR,
+            RECURRING_SHARE,
+            measure_recurrence,
+        )
+
+        share = measure_recurrence(self._features, ("train",))
+        wanted = share >= RECURRING_SHARE
+        log_message(
+            f"{share:.0%} of the latest examples are of items with {EXAMPLES_TO_RECUR} or more "
+            f"earlier ones: items have {'an' if wanted else 'no'} id embedding"
+        )
+        return wanted
+
     def _latest_snapshot(self, split: str) -> int:
         """The newest snapshot of the examples of ``split``; it counts events before them only."""
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         from refit.feature_tables import examples_file
 
         for name in (split, "train", "validation"):
-            numbers = pq.read_table(self._features / examples_file(name), columns=["snapshot"])
-            if not numbers.num_rows:
+            if not pq.read_metadata(self._features / examples_file(name)).num_rows:
                 raise DataValidationError(
                     f"there are no {name} examples; widen the window or move the split"
                 )
         own = pq.read_table(self._features / examples_file(split), columns=["snapshot"])
-        return int(own["snapshot"].to_numpy().max())
+        return int(pc.max(own["snapshot"]).as_py())
 
 
 def _fit(run: _Run) -> tuple[list[_Fit], int]:
@@ -252,21 +331,19 @@ def _loop(
     settings: TrainSettings,
     model: "TwoTowerModel",
     batches: "Batches",
+    catalogue: "Tensors",
     n_examples: int,
     n_epochs: int,
     meter: "RecallMeter | None",
     checkpoint: "Checkpoint",
+    after_epoch: AfterEpoch | None = None,
 ) -> list[Epoch]:
-    import tensorflow as tf
+    from components.training.ahead import build_ahead
+    from components.training.batches import to_tensors
+    from components.training.optimizer import FusedAdam
 
-    decay = settings.weight_decay or None
-    model.compile(
-        tf.keras.optimizers.Adam(settings.learning_rate, weight_decay=decay, jit_compile=False)
-    )
-    # Once all variables exist, TensorFlow traces a step once instead of twice.
-    model.compute_loss(batches.first, training=True)
-    model.optimizer.build(model.trainable_variables)
-    step = tf.function(model.train_step, input_signature=[batches.signature()], autograph=False)
+    model.compile(FusedAdam(settings.learning_rate, settings.weight_decay))
+    step = _Step(model, batches, catalogue)
     epochs = checkpoint.restore(model)
     progress = Meter(
         name,
@@ -276,17 +353,23 @@ def _loop(
         at_most=meter is not None,
         logs=True,
     )
-    while len(epochs) < n_epochs and not _stopped(epochs, settings.patience, meter is not None):
+    goes_on = not epochs or after_epoch is None or after_epoch(epochs)
+    while (
+        goes_on
+        and len(epochs) < n_epochs
+        and not _stopped(epochs, settings.patience, meter is not None)
+    ):
         number = len(epochs) + 1
         fall = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
         model.optimizer.learning_rate.assign(settings.learning_rate * (1 - fall))
         started = time.monotonic()
-        total, count = 0.0, 0
-        for batch in batches.of_epoch(number):
-            n = len(batch["label"])
-            total += float(step(batch)["loss"]) * n
-            count += n
-            progress.advance(n)
+        count = 0
+        for batch in build_ahead(map(to_tensors, batches.of_epoch(number))):
+            step(batch)
+            count += len(batch["label"])
+            progress.advance(len(batch["label"]))
+        model.finish_epoch()
+        total = step.take_loss()
         seconds = time.monotonic() - started
         loss = total / count if count else float("nan")
         if loss != loss:
@@ -306,8 +389,47 @@ def _loop(
             f"{name}: epoch {number}/{n_epochs}, loss {loss:.4f}{logged}, "
             f"{count / seconds:,.0f} examples/s"
         )
+        goes_on = after_epoch is None or after_epoch(epochs)
     progress.finish()
     return epochs
+
+
+class _Step:
+    """One step of training, traced once; its losses are added up where it runs.
+
+    Args:
+        model: Compiled; its variables are built here.
+        batches: Give the shapes.
+        catalogue: The encoded items, which the step reads by row.
+    """
+
+    def __init__(self, model: "TwoTowerModel", batches: "Batches", catalogue: "Tensors") -> None:
+        import tensorflow as tf
+
+        from components.training.batches import read_items
+
+        # Once all variables exist, TensorFlow traces a step once instead of twice.
+        model.compute_loss(read_items(batches.first, catalogue), training=True)
+        model.optimizer.build(model.trainable_variables)
+        self._total = tf.Variable(0.0, dtype=tf.float64)
+
+        def train_step(batch: "Tensors") -> None:
+            loss = model.train_step(read_items(batch, catalogue))["loss"]
+            n = tf.shape(batch["label"], tf.int64)[0]
+            self._total.assign_add(tf.cast(loss, tf.float64) * tf.cast(n, tf.float64))
+
+        signature = batches.signature()
+        self._run = tf.function(train_step, input_signature=[signature], autograph=False)
+
+    def __call__(self, batch: "Batch") -> None:
+        """Train on one batch."""
+        self._run(batch)
+
+    def take_loss(self) -> float:
+        """The sum of the examples' losses since it was last taken."""
+        total = float(self._total)
+        self._total.assign(0.0)
+        return total
 
 
 def _stopped(epochs: Sequence[Epoch], patience: int, validated: bool) -> bool:
@@ -349,6 +471,7 @@ def _write_model(
         chosen_epoch=chosen,
         final_fit=settings.final_fit,
         dataset_fingerprint=manifest.dataset_fingerprint,
+        kind="baseline" if settings.towers == "popularity" else "model",
     )
     written.write(folder)
     return written

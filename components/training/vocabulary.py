@@ -1,7 +1,7 @@
 """Vocabularies and scales of the training data, from which the towers are built."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refit.errors import UsageError
-from refit.feature_tables import ItemTable, iter_examples, numbers, read_versions, strings
+from refit.feature_tables import (
+    ItemTable,
+    examples_file,
+    iter_examples,
+    numbers,
+    read_versions,
+    strings,
+)
 from refit.features import FeaturesManifest
 
 MISSING = ""
 ROWS_AT_ONCE = 1 << 16
+LATEST = 0.1
+"""Share of the examples, the latest ones, that say whether items recur."""
+EXAMPLES_TO_RECUR = 10
+"""Earlier examples from which an item recurs: enough that its id can tell more than its content."""
+RECURRING_SHARE = 0.5
+"""Share of recurring items from which a model has ids, unless the settings say so or not."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ def learn_vocabulary(
     splits: Iterable[str],
     popularity: NDArray[np.float32],
     limit: int,
+    ids: bool = True,
 ) -> Vocabulary:
     """Learn vocabulary and scales in one pass over the examples of ``splits``.
 
@@ -75,6 +90,7 @@ def learn_vocabulary(
         splits: The splits whose examples are read.
         popularity: [N, P] counts of the latest training snapshot.
         limit: At most this many values per column; item ids are not limited.
+        ids: Whether item ids are known.
     """
     spec = manifest.spec
     text = {f"context_{c}": c for c in spec.context_categorical}
@@ -97,7 +113,9 @@ def learn_vocabulary(
                 moments[name] += _moments(numbers(batch[column]), 1)
     for column in spec.item_categorical:
         counts[f"item_{column}"] = _count_items(catalogue.strings(column), n_examples_of)
-    counts["item_id"] = _count_items(catalogue.strings("item_id"), n_examples_of)
+    counts["item_id"] = (
+        _count_items(catalogue.strings("item_id"), n_examples_of) if ids else Counter()
+    )
     for column in spec.item_numeric:
         moments[f"item_{column}"] = _moments(catalogue.numbers(column), n_examples_of)
     return Vocabulary(
@@ -108,6 +126,26 @@ def learn_vocabulary(
         shares=_shares(manifest, popularity),
         n_examples=int(n_examples_of.sum()),
     )
+
+
+def measure_recurrence(folder: Path, splits: Sequence[str]) -> float:
+    """Share of the latest examples whose item had ``EXAMPLES_TO_RECUR`` examples before those.
+
+    Args:
+        folder: The features folder.
+        splits: The splits whose examples are read, in the order of time.
+    """
+    n = sum(pq.read_metadata(folder / examples_file(split)).num_rows for split in splits)
+    seen = np.zeros(read_versions(folder).n_items, dtype=np.int32)
+    latest_from, at, recurring = int(n * (1 - LATEST)), 0, 0
+    for split in splits:
+        for batch in iter_examples(folder, split, ROWS_AT_ONCE, ["item_index"]):
+            items = batch["item_index"].to_numpy()
+            earlier, latest = np.split(items, [max(latest_from - at, 0)])
+            seen += np.bincount(earlier, minlength=len(seen)).astype(np.int32)
+            recurring += int((seen[latest] >= EXAMPLES_TO_RECUR).sum())
+            at += len(items)
+    return recurring / max(n - latest_from, 1)
 
 
 def _count(values: pa.Array) -> dict[str, int]:

@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from monitoring.quality.intervals import Floats, PersonSums, covariance_of_rates
@@ -226,10 +227,7 @@ class _Mixture:
     def quantile(self, p: float) -> float:
         low = float((self.means - 12 * self.deviations).min())
         high = float((self.means + 12 * self.deviations).max())
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.below(middle) < p else (low, middle)
-        return (low + high) / 2
+        return float(brentq(lambda rate: self.below(rate) - p, low, high, xtol=1e-9))
 
 
 def _predict(

@@ -14,6 +14,7 @@ from pipelines.cli.cancel import cancel_run
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import check_setup
 from pipelines.cli.edge import DEBUG_VARIABLE, Commands, ending_in_one_line
+from pipelines.cli.encode import encode
 from pipelines.cli.logs import show_logs
 from pipelines.cli.monitor import monitor
 from pipelines.cli.person import person
@@ -30,6 +31,7 @@ from pipelines.cli.serve import serve
 from pipelines.cli.simulate import simulate
 from pipelines.cli.status import show_status
 from pipelines.cli.submit import submit_pipeline
+from pipelines.cli.tune import tune
 from refit import __version__
 from refit.progress import set_up_logging
 
@@ -50,6 +52,7 @@ Start here:
   refit doctor                        check this machine's setup
   refit demo                          the whole loop, simulated
   refit run -c my.yaml                train on your data, evaluate, deploy
+  refit tune -c my.yaml               try settings on the validation days
   refit serve                         serve the champion
   refit recommend --user u1 -k 10     request recommendations
   refit monitor -c my.yaml            measure drift, refit when it is due
@@ -65,6 +68,7 @@ Exit codes:
 )
 app.command("run")(run_pipeline)
 app.command("backtest")(backtest)
+app.command("tune")(tune)
 app.command("submit")(submit_pipeline)
 app.command("schedule")(schedule_pipeline)
 app.command("status")(show_status)
@@ -73,6 +77,7 @@ app.command("retry")(retry_run)
 app.command("logs")(show_logs)
 app.command("serve")(serve)
 app.command("recommend")(recommend)
+app.command("encode")(encode)
 app.command("monitor")(monitor)
 app.command("review")(review)
 app.command("simulate")(simulate)

@@ -34,17 +34,21 @@ def list_bundles(
     """List the bundles, oldest first, each with its role.
 
     A refused bundle did not pass its gate. A superseded one was replaced by a later one. Both need
-    refit bundles promote --force. A blocked one was rolled back and needs refit bundles unblock.
+    refit bundles promote --force. A blocked one was rolled back and needs refit bundles unblock. A
+    baseline is served as itself, until a model passes.
     """
     store = Registry(Home.at(home, registry).registry)
-    rows = [{"bundle_id": name, "role": role} for name, role in store.roles().items()]
+    rows = [
+        {"bundle_id": name, "role": role, "kind": store.kind(name)}
+        for name, role in store.roles().items()
+    ]
     if as_json:
         write_json(rows)
     else:
         write_table(
             "Bundles",
             ("bundle", "role"),
-            (tuple(row.values()) for row in rows),
+            ((row["bundle_id"], _describe_role(row["role"], row["kind"])) for row in rows),
             when_empty=f"no bundles in {store.root} yet: {ADDED_BY}",
         )
 
@@ -76,6 +80,7 @@ def show_bundle(
         ("property", "value"),
         [
             ("created", manifest.created_at),
+            ("kind", manifest.kind),
             ("towers", manifest.embedding_version[:12]),
             ("index as of", manifest.as_of),
             ("trained on", f"{manifest.trained_from} .. {manifest.trained_until}"),
@@ -192,6 +197,11 @@ def show_history(
         ((f"{c.at:%Y-%m-%d %H:%M:%S}", c.action, c.bundle_id, c.by, c.reason) for c in changes),
         when_empty=f"no champion yet: {ADDED_BY}",
     )
+
+
+def _describe_role(role: str, kind: str) -> str:
+    """A bundle's role, and whether it is a baseline."""
+    return ", ".join(filter(None, (role, "a baseline" if kind == "baseline" else "")))
 
 
 def _wait_until_stable(rollouts: "Rollouts", seconds: float) -> None:

@@ -158,6 +158,13 @@ def _show_health(path: Path) -> None:
             write_line(line)
 
 
+def _show_advice(path: Path) -> None:
+    """Write what to try first where a baseline was better than the model."""
+    if path.exists():
+        for text in read_json(path).get("advice", ()):
+            write_line(f"try: {text}")
+
+
 def _show(outcome: RunOutcome, as_json: bool) -> None:
     if as_json:
         write_json(outcome.model_dump(mode="json"))
@@ -173,7 +180,9 @@ def _show(outcome: RunOutcome, as_json: bool) -> None:
     if evaluation := outcome.metadata("gate").get("evaluation"):
         write_line(f"report: {evaluation}/report.html")
         _show_health(Path(evaluation) / "health.json")
+        _show_advice(Path(evaluation) / "metrics.json")
     if page := outcome.metadata("ingest").get("health_page"):
         write_line(f"health page: {page}")
     if bundle := outcome.metadata("deploy").get("bundle_id"):
-        write_line(f"champion: {bundle}")
+        is_baseline = outcome.metadata("deploy").get("kind") == "baseline"
+        write_line(f"champion: {bundle}{' (a baseline as itself)' if is_baseline else ''}")

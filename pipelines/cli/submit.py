@@ -42,7 +42,10 @@ WaitOption = Annotated[
 
 def submit_pipeline(
     pipeline: Annotated[
-        str, typer.Argument(help="continuous_training, index_refresh or drift_monitoring.")
+        str,
+        typer.Argument(
+            help="continuous_training, index_refresh, drift_monitoring, backtest or tuning."
+        ),
     ] = "continuous_training",
     config: ConfigOption = "simulated",
     changes: SetOption = None,

@@ -6,6 +6,7 @@ Outside ``platform()`` it adds nothing: the compiled files for one machine know 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cluster.settings import IDEMPOTENT_STEPS, ClusterSettings
@@ -43,25 +44,41 @@ def report_end(pipeline: str, webhook: Any) -> AbstractContextManager[Any]:
     return dsl.ExitHandler(end, name="report how the run ended")
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: values, or outputs of a first step.
+
+    Attributes:
+        ingestion: Ingestion settings, which leave out what is in quarantine.
+        encoding: The encoding plan.
+        fingerprint: Fingerprint of the data.
+        champion: Id of the champion.
+    """
+
+    ingestion: Any
+    encoding: Any
+    fingerprint: Any
+    champion: Any
+
+
 def resolve_start(
     ingestion: Any,
+    encoding: Any,
     data_fingerprint: Any,
     registry: Any,
     champion: Any,
     needs_champion: bool = False,
     first_model: Any = False,
     deploys: bool = True,
-) -> Any:
-    """What a run starts from: ingestion settings, the data's fingerprint and the champion.
+) -> Start:
+    """What a run starts from.
 
     On one machine they are parameters of the run. On a cluster only steps can read the data and the
     registry, and each run of a schedule needs the latest: there a first step finds them.
-
-    Returns:
-        Ingestion settings, which leave out what is in quarantine, fingerprint and champion.
     """
     if _PLATFORM.get() is None:
-        return ingestion, data_fingerprint, champion
+        return Start(ingestion, encoding, data_fingerprint, champion)
+    from components.encoding.component import plan_encoding
     from components.ingestion.component import find_start
 
     start = find_start(
@@ -74,7 +91,15 @@ def resolve_start(
         deploys=deploys,
     )
     start.set_caching_options(False)
-    return start.outputs["ingestion"], start.outputs["fingerprint"], start.outputs["champion"]
+    plan = plan_encoding(
+        settings=encoding,
+        registry=registry,
+        champion=start.outputs["champion"],
+        keeps_towers=needs_champion,
+    )
+    plan.set_caching_options(False)
+    outputs = start.outputs
+    return Start(outputs["ingestion"], plan.output, outputs["fingerprint"], outputs["champion"])
 
 
 def at_once() -> int:
@@ -146,7 +171,7 @@ def _set_resources(task: Any, step: str, settings: ClusterSettings) -> None:
     ):
         if value:
             set_value(value)
-    if step == "train_towers" and settings.gpu.count:
+    if step in settings.gpu.steps and settings.gpu.count:
         task.set_accelerator_type(settings.gpu.resource)
         task.set_accelerator_limit(settings.gpu.count)
 

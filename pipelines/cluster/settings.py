@@ -19,11 +19,15 @@ EXAMPLE = Path(__file__).parent / "configs" / "example.yaml"
 
 IDEMPOTENT_STEPS = (
     "find_start",
+    "plan_encoding",
     "plan_backtest",
     "ingest_data",
+    "encode_listings",
     "build_feature_tables",
     "build_champion_tables",
     "train_towers",
+    "tune_towers",
+    "choose_settings",
     "index_listings",
     "reindex_listings",
     "evaluate_model",
@@ -84,15 +88,17 @@ class Resources(Settings):
 
 
 class Gpu(Settings):
-    """GPUs of the training step; no other step uses one.
+    """GPUs of the steps that run models.
 
     Attributes:
         resource: The resource's name, as the device plugin registers it.
-        count: Number of GPUs; 0 trains on CPUs.
+        count: Number of GPUs of each of these steps; 0 gives none.
+        steps: The steps; ``encode_listings`` too where an encoder's ``device`` is ``gpu``.
     """
 
     resource: str = "nvidia.com/gpu"
     count: int = Field(default=0, ge=0)
+    steps: StepNames = ("train_towers", "tune_towers")
 
 
 class Toleration(Settings):
@@ -218,7 +224,7 @@ class ClusterSettings(ScaledSettings):
         node_selector: Labels of the nodes that steps run on.
         tolerations: Taints of nodes that steps tolerate.
         resources: Resources by step; ``default`` is for the others.
-        gpu: GPUs of the training step.
+        gpu: GPUs of the steps that run models.
         retries: Repetitions of idempotent steps.
         schedules: When scheduled pipelines run.
         target: How a bundle that passed its gate goes live here: ``seldon`` proposes it for a
@@ -231,6 +237,8 @@ class ClusterSettings(ScaledSettings):
         monitoring: Folder of the review pages, on a claim of ``volumes``.
         alert_store: URL of a PostgreSQL database, without its password: ``secrets`` pass that to
             the monitoring step as PGPASSWORD. Empty: a SQLite file in ``monitoring``.
+        vectors: Folder or URL of the vectors that runs have made of texts and pictures; empty makes
+            all of them in every run.
         checkpoints: Folder that an interrupted training resumes from, on a claim; empty keeps none.
     """
 
@@ -273,6 +281,7 @@ class ClusterSettings(ScaledSettings):
     items: str = ""
     monitoring: str = "/var/refit/monitoring"
     alert_store: str = ""
+    vectors: str = ""
     checkpoints: str = ""
 
     @model_validator(mode="after")

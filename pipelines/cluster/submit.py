@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from components.encoding.plan import EncodingPlan
 from components.kubeflow import Kubeflow, PipelineRun, RunRequest, Schedule
-from pipelines.arguments import describe_feeds
+from components.training.tuning.settings import TuneSettings
+from pipelines.arguments import describe_feeds, worker_names
 from pipelines.cluster.compile import compile_for
 from pipelines.cluster.cron import EXAMPLE as CRON_EXAMPLE
 from pipelines.cluster.cron import check_cron
@@ -29,6 +31,7 @@ SETTINGS_OF = {
     ),
     "index_refresh": ("ingestion", "features", "indexing", "deployment"),
     "backtest": ("ingestion", "features", "training", "indexing", "evaluation", "backtest"),
+    "tuning": ("ingestion", "features", "training", "tuning"),
     "drift_monitoring": ("monitoring",),
 }
 """The parts of the settings that are parameters of each pipeline."""
@@ -162,8 +165,11 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
             "backend 2.0 cannot call a webhook when a run has ended: leave webhook empty, "
             "and use refit status --cluster"
         )
-    if submission.pipeline == "backtest" and cluster.backend == "2.0":
-        raise UsageError("backend 2.0 cannot collect the cuts of a backtest: run it on a newer one")
+    if submission.pipeline in ("backtest", "tuning") and cluster.backend == "2.0":
+        raise UsageError(
+            f"backend 2.0 cannot collect what the parallel steps of {submission.pipeline} return: "
+            "run it on a newer one"
+        )
     deployment = settings.deployment.model_copy(update={"target": cluster.target})
     settings = settings.model_copy(update={"deployment": deployment})
     arguments: dict[str, Any] = {
@@ -173,12 +179,37 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
     if submission.pipeline == "drift_monitoring":
         return arguments | _monitoring_arguments(cluster, submission)
     arguments["data_fingerprint"] = submission.data_version
+    arguments["encoding"] = EncodingPlan(settings=settings.encoding).to_json()
+    arguments["vector_store"] = cluster.vectors
     if submission.pipeline == "backtest":
         return arguments | {"checkpoint_folder": cluster.checkpoints}
+    if submission.pipeline == "tuning":
+        return arguments | {
+            "checkpoint_folder": cluster.checkpoints,
+            "studies": _studies(cluster, settings.tuning),
+            "workers": worker_names(settings.tuning),
+        }
     if submission.pipeline == "continuous_training":
         arguments |= {"checkpoint_folder": cluster.checkpoints, "reason": submission.reason}
         arguments["first_model"] = submission.first_model
     return arguments
+
+
+def _studies(cluster: ClusterSettings, tuning: TuneSettings) -> str:
+    """Where a study is kept that the pods of all workers reach."""
+    if tuning.storage:
+        return tuning.storage
+    if tuning.workers > 1:
+        raise UsageError(
+            f"{tuning.workers} workers need a database that all reach: give tuning.storage, "
+            "postgresql+psycopg://USER@HOST/DATABASE, or take one worker"
+        )
+    if not cluster.checkpoints:
+        raise UsageError(
+            "a study would be lost with its pod: give tuning.storage, a PostgreSQL database, or "
+            "checkpoints in the cluster file"
+        )
+    return f"{cluster.checkpoints}/studies"
 
 
 def _check_pipeline(name: str) -> None:

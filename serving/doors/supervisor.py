@@ -8,7 +8,8 @@ that these are answered whatever the workers do:
 - ``/health/ready``: a worker wants requests;
 - ``/metrics``, and ``/prometheus``, as Seldon's server names it: the metrics of all workers.
 
-A worker that ends, or whose event loop shows no sign of life, is replaced.
+A worker that ends, or whose event loop shows no sign of life, is replaced: at once if it had come
+up, however soon it ended, else after ever longer pauses.
 """
 
 import asyncio
@@ -38,7 +39,8 @@ READY, ALIVE = b"r", b"a"
 """What a worker reports: it wants requests, or it runs but does not."""
 CHECK_SECONDS = 0.5
 STOP_SECONDS = 20.0
-QUICK_SECONDS = 10.0
+CAME_UP_SECONDS = 10.0
+"""A worker that ran for so long has come up, even if it never wanted requests."""
 MAX_PAUSE_SECONDS = 30.0
 
 
@@ -48,8 +50,8 @@ class WorkerProcess:
     def __init__(self, child: ChildProcess, report: int) -> None:
         self.child, self._report = child, report
         self.beat_at: float | None = None
-        self._wants_requests = False
-        self.started_at = time.monotonic()
+        self._wants_requests = self._ever_wanted_requests = False
+        self._started_at = time.monotonic()
         os.set_blocking(report, False)
         asyncio.get_running_loop().add_reader(report, self._take_report)
 
@@ -57,6 +59,12 @@ class WorkerProcess:
         """Whether it runs, wants requests, and reported within so many seconds."""
         runs = self.child.returncode is None
         return runs and self._wants_requests and self._shows_life(seconds)
+
+    @property
+    def came_up(self) -> bool:
+        """Whether it ever wanted requests, or has run for ``CAME_UP_SECONDS``."""
+        lived = time.monotonic() - self._started_at
+        return self._ever_wanted_requests or lived > CAME_UP_SECONDS
 
     def is_stuck(self, seconds: float) -> bool:
         """Whether it did report, and no longer does."""
@@ -80,6 +88,7 @@ class WorkerProcess:
         if reported := os.read(self._report, 4096):
             self.beat_at = time.monotonic()
             self._wants_requests = reported.endswith(READY)
+            self._ever_wanted_requests |= READY in reported
         else:
             self._close()
 
@@ -135,7 +144,7 @@ class Supervisor:
             raise self._failure
 
     async def _keep(self, number: int, folder: Path) -> None:
-        """Keep one worker running; one that fails at once is started again ever more slowly."""
+        """Keep one worker running; one that does not come up is started again ever more slowly."""
         pause = 0.0
         while not self._stopping.is_set():
             worker = self._workers[number] = await self._start()
@@ -147,8 +156,7 @@ class Supervisor:
                 self._failure = RefitError(f"a worker could not start (code {code})")
                 self._stopping.set()
                 return
-            lived = time.monotonic() - worker.started_at
-            pause = 0.0 if lived > QUICK_SECONDS else min(max(2 * pause, 1.0), MAX_PAUSE_SECONDS)
+            pause = 0.0 if worker.came_up else min(max(2 * pause, 1.0), MAX_PAUSE_SECONDS)
             pid = worker.child.pid
             log_message(f"worker {pid} ended with code {code}; starting another in {pause:.0f} s")
             await asyncio.sleep(pause)

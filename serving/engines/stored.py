@@ -40,3 +40,7 @@ class StoredVectors(ItemIndex):
     def search(self, *_: Any) -> NoReturn:
         """There is nothing to search in this process."""
         raise RefitError("this bundle is searched by an engine on other machines")
+
+    def find(self, *_: Any) -> NoReturn:
+        """As ``search``."""
+        self.search()

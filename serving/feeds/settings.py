@@ -17,6 +17,9 @@ class LiveFeedSettings(Settings):
         stock: Address of the stock feed: a folder of JSON lines files, or
             ``kafka://host:9092,host2:9092/topic``. Empty: the stock is that of the bundle.
         activity: Address of the activity feed, likewise. Empty: histories end with the bundle.
+        encoder_version: The ``encoder_version`` of the stock feed's vectors, as ``refit encode``
+            writes it; a bundle that reads other vectors is refused. Empty: any bundle is served,
+            and lines whose vectors it cannot read become dead letters.
         kafka_properties: File of further settings of the Kafka client, ``name=value`` a line, such
             as ``security.protocol`` and ``sasl.password``; mount it from a Secret. Empty for none.
         poll_seconds: Interval at which the feeds are read.
@@ -36,6 +39,7 @@ class LiveFeedSettings(Settings):
 
     stock: str = ""
     activity: str = ""
+    encoder_version: str = ""
     kafka_properties: str = ""
     poll_seconds: float = Field(0.1, gt=0)
     listing_seconds: float = Field(0.5, gt=0)

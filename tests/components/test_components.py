@@ -84,7 +84,9 @@ def test_a_wrapper_documents_every_parameter(module):
             assert f"{name}:" in function.__doc__, f"{function.__name__} says nothing of {name}"
 
 
-def test_ingest_and_features(artifact, run_folder):
+def test_ingest_encode_and_features(artifact, run_folder, tmp_path):
+    from components.encoding.component import encode_listings
+    from components.encoding.plan import EncodingPlan
     from components.features.component import build_feature_tables
     from components.features.settings import FeatureSettings
     from components.ingestion.component import ingest_data
@@ -92,7 +94,7 @@ def test_ingest_and_features(artifact, run_folder):
 
     market = {"days": 4, "n_shoppers": 60, "listings_per_day": 20, "visits_per_day": 30}
     settings = IngestSettings(source="simulated", simulated=market, validation_days=1, test_days=1)
-    dataset, features = artifact("dataset"), artifact("features")
+    dataset, encoded, features = (artifact(name) for name in ("dataset", "encoded", "features"))
     ingest_data.python_func(
         settings=settings.model_dump_json(), fingerprint="as submitted", dataset=dataset
     )
@@ -104,14 +106,23 @@ def test_ingest_and_features(artifact, run_folder):
         "simulated": True,
     }
     assert read_json(run_folder / "ingest.json")["metadata"]["counts"]["events"]["rejected"] == 0
+    plan = EncodingPlan(settings={"encoders": [{"encoder": "wordllama", "columns": ["title"]}]})
+    encode_listings.python_func(
+        plan=plan.to_json(), dataset=dataset, encoded=encoded, store=str(tmp_path / "store")
+    )
+    step = read_json(run_folder / "encode.json")["metadata"]
+    assert step["encoded"] > 0
+    spec = {"target_events": ["view"], "event_weights": {"view": 1.0}}
     build_feature_tables.python_func(
-        settings=FeatureSettings(
-            spec={"target_events": ["view"], "event_weights": {"view": 1.0}}
-        ).model_dump_json(),
+        settings=FeatureSettings(spec={**spec, "item_vector": "listing_vector"}).model_dump_json(),
         dataset=dataset,
+        encoded=encoded,
         features=features,
     )
     found = FeaturesManifest.read(Path(features.path))
+    assert found.vector_size == 256
+    assert found.encoding.encoder_version == step["encoder_version"]
+    assert encoded.metadata == {"encoder_version": step["encoder_version"]}
     assert features.metadata["snapshots"] == len(found.snapshots) > 0
 
 
@@ -152,6 +163,16 @@ def test_settings_that_do_not_fit_end_a_step_with_2(artifact, run_folder):
         ingest_data.python_func(settings='{"sorce": 1}', fingerprint="", dataset=artifact("data"))
     assert ended.value.code == 2
     assert "did you mean 'source'?" in read_json(run_folder / "ingest.json")["error"]
+
+
+def test_a_run_on_a_cluster_finds_its_encoders_first(tmp_path, run_folder):
+    from components.encoding.component import plan_encoding
+    from components.encoding.plan import EncodingPlan
+
+    settings = EncodingPlan(settings={"encoders": [{"encoder": "wordllama", "columns": ["title"]}]})
+    found = plan_encoding.python_func(settings=settings.to_json(), registry=str(tmp_path))
+    (encoder,) = EncodingPlan.parse_json(found).settings.encoders
+    assert len(encoder.checksum) == 64
 
 
 @pytest.mark.parametrize("measured", [0.5, 0.1, None])

@@ -153,16 +153,15 @@ def test_training_reads_the_count_of_the_moment(features: Path, honest: pd.DataF
     )
     encoded.codes["snapshot"] = np.array(encoded.snapshot)
     catalogue = encode_catalogue(model.item_tower.encode, manifest, contents)
-    catalogue["item"] = np.array([int(i[1:]) for i in contents.strings("item_id")])
+    items = np.array([int(i[1:]) for i in contents.strings("item_id")])
     number_of = {int(i[1:]): n for n, i in enumerate(contents.strings("item_id")[:N_ITEMS])}
     seen, in_history = 0, 0
-    for batch in Batches(TRAINING, encoded, Snapshots(manifest, features, 64), catalogue).of_epoch(
-        1
-    ):
+    for batch in Batches(TRAINING, encoded, Snapshots(manifest, features, 64)).of_epoch(1):
         (snapshot,) = set(batch["query/snapshot"].tolist())
-        found = batch["item/numbers"][:, 0] * deviation + mean
-        known = [honest.iloc[number_of[i], snapshot] for i in batch["item/item"]]
-        inside = np.abs(batch["item/numbers"][:, 0]) < 4  # larger ones are clipped
+        numbers = catalogue["numbers"][batch["item"], 0]
+        found = numbers * deviation + mean
+        known = [honest.iloc[number_of[i], snapshot] for i in items[batch["item"]]]
+        inside = np.abs(numbers) < 4  # larger ones are clipped
         np.testing.assert_allclose(found[inside], np.array(known)[inside], atol=1e-3)
         seen += inside.sum()
         in_history += (batch["history_row"] >= 0).sum()

@@ -15,6 +15,7 @@ from pipelines.cluster.settings import EXAMPLE, ClusterSettings
 from refit import __version__
 from refit.alert import Severity
 from refit.database import parse_place
+from serving.engines.settings import EngineSettings, IndexWriterSettings
 from serving.settings import PlainServerSettings, RecommenderSettings
 from tests.kustomize.manifests import GOLDEN, ROOT, RULES, RULES_TEST, overlays
 from tests.kustomize.pods import pod_specs
@@ -291,7 +292,46 @@ def test_activity_lands_in_the_bucket_of_the_registry(overlay):
     assert maps["refit-feeds"]["REFIT_ACTIVITY_TABLES"] == f"{bucket}/activity"
 
 
-@pytest.mark.parametrize("name", ["plain", "kserve"])
+def test_the_writer_and_the_servers_use_the_same_weaviate_cluster():
+    """And the servers are those of the overlay plain otherwise."""
+    maps = {one["metadata"]["name"]: one["data"] for one in objects("weaviate", "ConfigMap")}
+    deployments = {one["metadata"]["name"]: one for one in objects("weaviate", "Deployment")}
+    pods = dict(pod_specs(objects("weaviate")))
+
+    def read(pod, kind):
+        container = pod["containers"][0]
+        environment = {one["name"]: one.get("valueFrom", {}) for one in container["env"]}
+        option, text = container["args"]
+        named = set(re.findall(r"\$\((\w+)\)", text))
+        assert (option, named - set(environment)) == ("--settings", set())
+        for name in named & set(maps["refit-weaviate"]):
+            assert environment[name]["configMapKeyRef"] == {"name": "refit-weaviate", "key": name}
+            text = text.replace(f"$({name})", maps["refit-weaviate"][name])
+        return kind.parse_json(text)
+
+    writer = read(pods["Deployment/weaviate-writer"], IndexWriterSettings)
+    server = read(pods["Deployment/recommender"], PlainServerSettings)
+    plain = read(dict(pod_specs(objects("plain")))["Deployment/recommender"], PlainServerSettings)
+    assert writer.weaviate == server.recommender.engine.weaviate
+    assert (len(writer.weaviate.http), writer.collection.replicas) == (3, 3)
+    without = server.recommender.model_copy(update={"engine": EngineSettings()})
+    assert server.model_copy(update={"recommender": without}) == plain
+    assert writer.feeds.stock == server.recommender.feeds.stock
+    (ports,) = pods["Deployment/weaviate-writer"]["containers"][0]["ports"]
+    assert ports["containerPort"] == writer.health_port
+    spec = deployments["weaviate-writer"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    found = objects("weaviate", "NetworkPolicy")
+    policies = {one["metadata"]["name"]: one["spec"] for one in found}
+    for name in ("weaviate", "feeds"):
+        (chosen,) = policies[name]["podSelector"]["matchExpressions"]
+        assert {"recommender", "weaviate-writer"} <= set(chosen["values"])
+    allowed = {port["port"] for port in policies["weaviate"]["egress"][0]["ports"]}
+    addresses = (*writer.weaviate.http, *writer.weaviate.grpc)
+    assert {int(address.rpartition(":")[2]) for address in addresses} == allowed
+
+
+@pytest.mark.parametrize("name", ["plain", "kserve", "weaviate"])
 def test_nothing_of_seldon_is_in_the_overlays_without_it(name):
     text = (GOLDEN / f"{name}.yaml").read_text("utf-8")
     assert "seldon" not in text.lower()

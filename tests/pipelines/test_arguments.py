@@ -10,11 +10,13 @@ from pipelines.arguments import (
     continuous_training_arguments,
     drift_monitoring_arguments,
     index_refresh_arguments,
+    tuning_arguments,
 )
 from pipelines.home import HOME_VARIABLE, Home
 from pipelines.local import COMPILED_FOLDER
 from pipelines.settings import RunSettings, read_settings
 from refit.errors import UsageError
+from refit.features import FeaturesManifest, FeatureSpec
 from refit.files import write_json
 from refit.quarantine import Quarantine
 from refit.registry import Registry
@@ -43,6 +45,9 @@ def champion(home):
         "forced": False,
     }
     write_json(Path(home.registry) / "champion.json", promotion)
+    folder = Path(home.registry) / "bundles" / "b1"
+    folder.mkdir(parents=True)
+    FeaturesManifest(spec=FeatureSpec(), popularity_values={}, vector_size=0).write(folder)
     return "b1"
 
 
@@ -99,6 +104,7 @@ def test_what_is_in_quarantine_is_left_out_by_what_trains(settings, home, champi
     for arguments in (
         continuous_training_arguments(settings, home),
         backtest_arguments(settings, home),
+        tuning_arguments(settings, home),
     ):
         (days,) = json.loads(arguments["ingestion"])["quarantined"]
         assert (days["quarantine_id"], days["reason"]) == ("q1", "x100")
@@ -120,6 +126,19 @@ def test_the_champion_is_a_parameter(settings, home, champion):
 def test_without_a_champion_a_training_is_the_first_only_if_it_says_so(settings, home):
     with pytest.raises(UsageError, match=r"no champion in .*pass --first-model if this is the"):
         continuous_training_arguments(settings, home)
+
+
+def test_tuning_gets_every_parameter_and_one_worker(settings, home):
+    tuning = settings.tuning.model_copy(update={"workers": 3})
+    given = tuning_arguments(settings.model_copy(update={"tuning": tuning}), home)
+    known, needed = parameters("tuning")
+    assert needed <= set(given) <= known
+    assert given["workers"] == ["0"]
+    assert given["studies"] == str(home.folder / "studies")
+    database = "postgresql+psycopg://refit@host/studies"
+    tuning = tuning.model_copy(update={"storage": database})
+    given = tuning_arguments(settings.model_copy(update={"tuning": tuning}), home)
+    assert given["studies"] == database
 
 
 def test_index_refresh_gets_every_parameter(settings, home, champion):

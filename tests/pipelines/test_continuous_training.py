@@ -25,7 +25,7 @@ from refit.registry import Registry
 pytestmark = pytest.mark.timeout(900)
 
 STEPS = [
-    *("ingest", "features", "train", "index"),
+    *("ingest", "encode", "features", "train", "index"),
     *("champion", "evaluate", "gate", "calibrate", "deploy"),
 ]
 
@@ -114,7 +114,7 @@ def test_the_run_after_a_killed_one_works(killed, deployed):
 
 
 def test_finished_steps_of_a_killed_run_come_from_the_cache(deployed):
-    assert steps(deployed) == STEPS[2:]
+    assert steps(deployed) == STEPS[3:]
 
 
 def test_a_passed_gate_deploys(deployed, home):
@@ -138,7 +138,7 @@ def test_the_output_of_a_run(deployed):
     table, rest = deployed.out.split("report: ")
     rows = [line.split("\t") for line in table.splitlines()]
     assert rows[0] == ["step", "seconds", "outcome"]
-    assert [row[0] for row in rows[1:]] == [*STEPS[2:], "report"]
+    assert [row[0] for row in rows[1:]] == [*STEPS[3:], "report"]
     assert Path(rest.splitlines()[0]).is_file()
     assert "\x1b" not in deployed.out + deployed.err
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in deployed.err.splitlines())

@@ -148,3 +148,23 @@ def test_k_may_exceed_the_number_of_items(searcher):
     _, rows = searcher.search(QUERIES[:1], N + 5)
     assert sorted(rows[0, :N]) == list(range(N))
     assert (rows[0, N:] == -1).all()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.01, 0.0])
+@pytest.mark.parametrize("k", [1, 10, N + 5])
+def test_one_query_finds_what_a_search_finds(searcher, share, k):
+    allowed = None if share == 1 else np.random.default_rng(4).random(N) < share
+    scores, rows = searcher.search(QUERIES[:1], k, allowed)
+    found = searcher.find(QUERIES[0], k, allowed)
+    there = rows[0] >= 0
+    np.testing.assert_array_equal(found[0], rows[0][there])
+    np.testing.assert_allclose(found[1], scores[0][there], rtol=1e-6)
+
+
+def test_equal_items_come_in_the_order_of_their_rows():
+    alike = np.ones((40, D), dtype=np.float32)
+    index = faiss.IndexFlatIP(D)
+    index.add(alike)
+    rows, scores = ItemIndex(index, alike).find(alike[0], 10)
+    assert rows.tolist() == sorted(rows.tolist())
+    assert scores.tolist() == [D] * 10

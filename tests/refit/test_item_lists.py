@@ -13,6 +13,7 @@ def test_the_items_of_each_user():
     assert len(bought) == 3
     assert listed(bought.of(np.array([2, -1, 1, 0, 2]))) == [(0, 3), (0, 7), (3, 1), (4, 3), (4, 7)]
     assert listed(UserItems(np.array([]), np.array([]), 0).of(np.array([-1]))) == []
+    assert [bought.of_user(user).item.tolist() for user in (2, 1, -1)] == [[7, 3], [], []]
 
 
 def test_only_what_happened_strictly_before_counts():

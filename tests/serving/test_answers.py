@@ -46,6 +46,20 @@ def test_pages_continue_a_list_without_repeating_an_item(serve, tmp_path):
     assert sorted(starts) == [0, 30, 60, 90, 120, 150]
 
 
+def test_a_page_without_items_ends_a_list_and_is_no_answer_of_its_own(serve, tmp_path):
+    recommender = serve()
+    everything = every_item(recommender)
+    pages = walk(recommender, k=len(everything))
+    assert [len(page) for page in pages] == [len(everything), 0]
+    assert recommender.counters.total("refit_empty_answers") == 0
+    assert not ids(recommender.recommend({"k": 3, "exclude": everything, "time": NOW}))
+    assert recommender.counters.total("refit_empty_answers") == 1
+    assert recommender.counters.total("refit_requests") == 4
+    recommender.close()
+    rows = pq.read_table(tmp_path / "log", partitioning=None).to_pylist()
+    assert sorted(len(row["item_ids"]) for row in rows) == [0, len(everything), len(everything)]
+
+
 def test_pages_show_everything_once_with_exploration_caps_and_a_new_bundle(
     serve, registry, other_bundle, until
 ):

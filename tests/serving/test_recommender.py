@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from refit.errors import RefitError, UsageError
-from refit.files import write_json
+from refit.files import read_json, write_json
 from refit.prediction import HOLDOUT
 from refit.registry import Registry
 from serving.experiment import is_held_out
@@ -367,11 +367,25 @@ def test_a_broken_champion_is_a_clear_error(serve, registry, bundle):
         serve()
 
 
+def test_an_answer_says_that_a_baseline_is_served_as_itself(serve, registry, tmp_path, model):
+    towers = shutil.copytree(model, tmp_path / "towers")
+    write_json(towers / "model.json", {**read_json(towers / "model.json"), "kind": "baseline"})
+    recommender = serve()
+    assert "baseline" not in recommender.recommend({})
+    baseline = tiny.make_bundle(tmp_path / "bundles", towers)
+    tiny.promote(registry, baseline)
+    recommender.close()
+    recommender = serve()
+    assert recommender.recommend({})["baseline"] is True
+    assert recommender.status()["kind"] == "baseline"
+
+
 def test_status_reports_what_is_served(serve, bundle):
     status = serve().status()
     stock = status.pop("feeds").pop("stock")
     assert status == {
         "bundle_id": bundle.bundle_id,
+        "kind": "model",
         "towers": "available",
         "search": "embedded",
         "live_items": tiny.N_LIVE,

@@ -99,6 +99,14 @@ def write_scales() -> str:
     return "\n\n".join(parts)
 
 
+def write_search_space() -> str:
+    """What refit tune tries by default, as a table."""
+    from components.training.tuning.settings import DEFAULT_SPACE
+
+    rows = ((f"`{name}`", values.describe()) for name, values in DEFAULT_SPACE.items())
+    return table(("setting", "values"), rows)
+
+
 def write_request() -> str:
     """The fields of a request, with bounds, and its JSON schema."""
     from serving.request import Request

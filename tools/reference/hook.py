@@ -65,6 +65,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "drift-metrics": data.write_drift_metrics,
     "feed-faults": data.write_feed_faults,
     "scales": data.write_scales,
+    "search-space": data.write_search_space,
     "commands": write_commands,
     "request": data.write_request,
     "similar-request": data.write_similar_request,

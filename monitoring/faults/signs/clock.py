@@ -204,7 +204,7 @@ def _learn_shifts(
 def _to_logs(shares: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Logarithms of the shares among the slots that are seen; 0 for the others."""
     total = np.where(seen, shares, 0.0).sum(axis=-1, keepdims=True)
-    return np.asarray(np.where(seen, np.log(shares / total), 0.0))
+    return np.asarray(np.log(np.where(seen, shares / total, 1.0)))
 
 
 def _find_there(now: np.ndarray, profile: np.ndarray) -> np.ndarray:

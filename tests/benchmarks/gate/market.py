@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
         "max_epochs": 2,
         "choose_epochs": False,
         "recall_at": 10,
-        "id_embedding": False,
+        "id_embedding": "never",
     },
     "evaluation": {
         "metric": "hit_rate_at_10",

@@ -3,6 +3,7 @@
     make test-live
     make test-live ARGS="--only latency --feed kafka"
     make test-live ARGS="--only memory --minutes 60"
+    make test-live ARGS="--only workers --only servers --resume build/kills"
 
 Each part starts real processes on this machine, with a market whose towers are made at random, and
 prints its figures beside their goals. All of it takes about two hours. The exit code is 1
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--away", type=float, default=60.0, help="seconds without broker or store")
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--kills", type=int, default=50, help="of each process")
+    parser.add_argument("--resume", type=Path, help="folder that notes each kill, to go on there")
     parser.add_argument("--states", type=int, default=2000, help="random states")
     parser.add_argument("--minutes", type=float, default=30.0, help="of the memory's watch")
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second meanwhile")

@@ -143,7 +143,7 @@ def wait_until(happened: Callable[[], object], what: str, seconds: float = START
 
 
 @dataclass
-class Tally:
+class Seen:
     """What askers have seen.
 
     Attributes:
@@ -151,16 +151,45 @@ class Tally:
         first: Requests that failed at the first try, with the reason.
         failed: Those that failed at the second try too.
         fallbacks: Answers without the towers.
-        newest: Bundle of the latest answers, by asker.
+        seconds: Of each answer.
     """
 
     answers: int = 0
     first: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     fallbacks: int = 0
-    newest: dict[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+
+    @classmethod
+    def join(cls, parts: Sequence["Seen"]) -> "Seen":
+        """What all of them saw."""
+        return cls(
+            sum(part.answers for part in parts),
+            [one for part in parts for one in part.first],
+            [one for part in parts for one in part.failed],
+            sum(part.fallbacks for part in parts),
+            [one for part in parts for one in part.seconds],
+        )
+
+
+@dataclass
+class Tally(Seen):
+    """What askers see while they ask.
+
+    Attributes:
+        newest: Bundle of the latest answers, by asker.
+    """
+
+    newest: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Seen:
+        """What was seen since the last call."""
+        with self.lock:
+            seen = Seen(self.answers, self.first, self.failed, self.fallbacks, self.seconds)
+            self.answers = self.fallbacks = 0
+            self.first, self.failed, self.seconds = [], [], []
+        return seen
 
 
 class Asker(threading.Thread):

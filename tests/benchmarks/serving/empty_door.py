@@ -27,6 +27,9 @@ class Idler:
     def recommend(self, body: Any, arrived: float | None = None) -> dict[str, Any]:
         return {"request_id": "", "bundle_id": "none", "items": [], "fallback": None}
 
+    def similar(self, body: Any, arrived: float | None = None) -> dict[str, Any]:
+        return self.recommend(body, arrived)
+
     def status(self) -> dict[str, Any]:
         return {"bundle_id": "none", "towers": "none", "live_items": 0}
 

@@ -17,7 +17,11 @@ NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
 
 def write_run(
-    root: Path, passed: bool = True, index_data: str = "f00", towers: str = "query"
+    root: Path,
+    passed: bool = True,
+    index_data: str = "f00",
+    towers: str = "query",
+    kind: str = "model",
 ) -> dict[str, Path]:
     """The output folders of a run's steps; files that deployment only copies have dummy content."""
     split = Split(start=NOW, validation_start=NOW, test_start=NOW, end=NOW)
@@ -44,7 +48,7 @@ def write_run(
         "model/query_tower/1/saved_model.pb": towers,
         "model/item_tower/1/saved_model.pb": "item",
         "index/vectors": towers,
-        "model/model.json": json.dumps({"embedding_version": towers}),
+        "model/model.json": json.dumps({"embedding_version": towers, "kind": kind}),
         "reference/thresholds.json": json.dumps({"embedding_version": towers}),
         "evaluation/verdict.json": json.dumps(verdict | {"measurements": {}, "checks": []}),
     }
@@ -85,6 +89,20 @@ def test_a_bundle_that_did_not_pass_is_added_but_not_promoted(tmp_path, registry
     with pytest.raises(GateRefused, match="worse than the champion"):
         deploy(DeploySettings(), **parts, registry=registry, first_model=True)
     assert Registry(registry).champion() is None
+
+
+def test_a_baseline_takes_no_champions_place_but_is_refreshed(tmp_path, registry):
+    parts = write_run(tmp_path / "run", kind="baseline")
+    first = deploy(DeploySettings(), **parts, registry=registry, first_model=True)
+    store = Registry(registry)
+    assert (store.kind(first), store.get(first).manifest.kind) == ("baseline", "baseline")
+    assert store.champion().reason == "passed the gate (a baseline as itself)"
+    refreshed = deploy(DeploySettings(), **parts, registry=registry, champion=first)
+    model = write_run(tmp_path / "model", towers="other")
+    second = deploy(DeploySettings(), **model, registry=registry, champion=refreshed)
+    assert store.kind(second) == "model"
+    with pytest.raises(GateRefused, match=f"there is no champion, but {second} serves"):
+        deploy(DeploySettings(), **parts, registry=registry, champion=second)
 
 
 def test_a_comparison_with_another_champion_is_refused(tmp_path, registry):

@@ -97,6 +97,7 @@ def test_a_perfect_model_passes_with_everything_at_one(passed):
     assert champion.metrics["hit_rate_at_5"].value < 0.5
     assert champion.gain["hit_rate_at_5"].low > 0
     assert {m.name for m in results.of_kind("baseline")} > {"popularity", "co-occurrence", "EASE"}
+    assert results.wins == results.advice == ()
 
 
 def test_the_folder_is_complete_and_the_page_needs_no_network(passed):
@@ -203,7 +204,20 @@ def test_a_random_model_is_refused_and_its_folder_replaces_the_old_one(folders, 
     assert "gain over popularity in context" in reasons
     assert "gain over the champion" in reasons
     assert "the settings name no model server" in reasons
-    assert "Refused" in (out / "report.html").read_text()
+    page, text = ((out / f"report.{suffix}").read_text() for suffix in ("html", "md"))
+    assert "Refused" in page
+    results = Results.parse(read_json(out / "metrics.json"))
+    assert results.wins[0].slice == "all queries"
+    assert results.wins[0].shown
+    assert {win.slice for win in results.wins} >= {"known users", "known items"}
+    part = next(part for part in results.slices if part.name == "known users")
+    best = next(win for win in results.wins if win.slice == "known users")
+    assert best.gain.value == pytest.approx(best.model - best.value)
+    assert best.gain == part.gain[best.baseline]
+    assert results.advice[-1].startswith("The settings of the training are tried")
+    for shown in (page, text):
+        assert "Where baselines were better" in shown
+        assert "popularity in context wins on" in shown or "attributes in context wins" in shown
 
 
 def test_every_judgement_is_kept_and_a_second_model_is_a_second_look(folders, tmp_path):
@@ -396,6 +410,34 @@ def test_slices_have_the_right_queries(data):
     assert (slices["known users"] == ~evaluation_set.queries.new_user).all()
     bands = [flags for name, flags in slices.items() if name.startswith("price: ")]
     assert (np.sum(bands, axis=0) == 1).all()
+
+
+def test_the_slice_of_cold_listings_has_items_of_the_last_24_hours(tmp_path):
+    """Each item is chosen at day 38.5, from the snapshot of day 38."""
+    items = [item(i, known_at=known_at) for i, known_at in enumerate((0.0, 37.4, 37.6, 37.99))]
+    early = [example("user", 0, at) for at in (1.0, 31.0)]
+    examples = {
+        "train": early[:1],
+        "validation": early[1:],
+        "test": [example(f"user-{i}", i, 38.5) for i in range(4)],
+    }
+    folder = write_features(tmp_path / "features", items, examples, [0.0, 30.0, 38.0, 40.0])
+    data = EvaluationData(folder)
+    evaluation_set = build_evaluation_set(data, "test")
+    cold = cut_slices(evaluation_set, SETTINGS)["listed within 24 h"]
+    items = data.log.item[evaluation_set.queries.rows]
+    assert {int(i): bool(flag) for i, flag in zip(items, cold, strict=True)} == {
+        0: False,
+        1: False,
+        2: True,
+        3: True,
+    }
+
+
+def test_the_slice_of_cold_listings_is_in_every_report(data, passed):
+    assert "listed within 24 h" in cut_slices(build_evaluation_set(data, "test"), SETTINGS)
+    _, out = passed
+    assert "listed within 24 h" in (out / "report.md").read_text()
 
 
 def test_a_slice_with_a_floor_is_included_even_if_it_is_empty(data):

@@ -142,6 +142,52 @@ def test_a_model_that_meets_every_requirement_passes():
     assert len(verdict.checks) == len({check.name for check in verdict.checks}) == 31
 
 
+POPULARITY_AS_ITSELF = (
+    method("model", "model", 0.15, exposure=Exposure(coverage=0.01, item_gini=0.999)),
+    method("popularity", "baseline", 0.15, extension="popularity"),
+    method("co-occurrence", "baseline", 0.20, extension="cooccurrence"),
+)
+
+
+def as_itself(methods=POPULARITY_AS_ITSELF, **more):
+    return results(kind="baseline", methods=methods, slices=(), **more)
+
+
+def test_a_baseline_passes_as_itself_where_a_setting_allows_it():
+    allowed = SETTINGS.model_copy(update={"serve_baseline": True})
+    assert refusals(as_itself(), allowed) == ""
+    assert "evaluation.serve_baseline: true allows it" in refusals(as_itself())
+    champion = (*POPULARITY_AS_ITSELF, method("champion", "champion", 0.1))
+    assert "champions that the baseline would take" in refusals(as_itself(champion), allowed)
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        (
+            as_itself((method("model", "model", 0.13), *POPULARITY_AS_ITSELF[1:])),
+            "against the best popularity baseline is 0.13, at least 0.135 is needed",
+        ),
+        (
+            as_itself((POPULARITY_AS_ITSELF[0], POPULARITY_AS_ITSELF[2])),
+            "popularity baseline was not measured: evaluation.baselines runs none",
+        ),
+        (as_itself(leaks=leaks(0.2)), "items.fabric carries"),
+        (as_itself(smoke={}), "model server, query tower"),
+        (as_itself(freshness=results().freshness.model_copy(update={"index_days": 99.0})), "index"),
+    ],
+)
+def test_a_baseline_as_itself_still_has_to_be_sound(measured, words):
+    allowed = SETTINGS.model_copy(update={"serve_baseline": True})
+    assert words in refusals(measured, allowed)
+
+
+def test_plain_popularity_gains_nothing_that_could_leak():
+    nothing = LeakResults(n=2000, gain=around(0.0), groups=leaks(None).groups, why="no gain")
+    allowed = SETTINGS.model_copy(update={"serve_baseline": True})
+    assert refusals(as_itself(leaks=nothing), allowed) == ""
+
+
 def test_a_champion_that_is_a_little_better_within_the_tolerance_passes():
     gain = {METRIC: Interval(value=-0.001, low=-0.004, high=0.002, se=0.0015)}
     assert not refusals(with_champion(0.301, gain=gain))

@@ -43,6 +43,7 @@ SMALL = TrainSettings(
     hidden_size=8,
     text_buckets=64,
     text_words=4,
+    id_embedding="always",
 )
 
 

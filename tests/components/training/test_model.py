@@ -4,15 +4,18 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from components.training.batches import Batches, EncodedExamples, Snapshots, same_user_positives
+from components.training.batches import Batches, EncodedExamples, same_user_positives
 from components.training.model import SampledRetrieval
 from components.training.settings import TrainSettings
+from components.training.snapshots import Snapshots
 from components.training.towers import PopularityPart, QueryTower
-from components.training.vocabulary import Vocabulary, learn_vocabulary
-from refit.feature_tables import read_catalogue, read_snapshot
+from components.training.vocabulary import Vocabulary, learn_vocabulary, measure_recurrence
+from refit.feature_tables import CATALOGUE_FILE, examples_file, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, FeatureSpec
 
 
@@ -47,6 +50,35 @@ def test_masked_candidates_are_not_used_as_negatives() -> None:
     expected = -math.log(math.exp(2) / (math.exp(2) + math.exp(0)))
     masked = np.array([[0, 1]], np.int32)
     assert loss([[2.0, 1.0, 0.0]], masked=masked) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("entry", [(0, 0), (0, 1)])
+def test_a_score_that_is_not_a_number_gives_such_a_loss(entry: tuple[int, int]) -> None:
+    scores = np.array([[2.0, 1.0, 0.0]])
+    scores[entry] = np.nan
+    assert math.isnan(loss(scores.tolist()))
+
+
+def test_the_gradient_is_that_of_the_softmax() -> None:
+    rng = np.random.default_rng(0)
+    queries = tf.Variable(rng.normal(size=(4, 3)).astype(np.float32))
+    candidates = tf.Variable(rng.normal(size=(5, 3)).astype(np.float32))
+    label = np.array([0, 3, 3, 1], np.int32)
+    weight = np.array([1.0, 0.5, 2.0, 0.1], np.float32)
+    log_probability = np.log(rng.uniform(0.1, 1, 5)).astype(np.float32)
+    masked = np.array([[0, 2], [2, 4]], np.int32)
+    with tf.GradientTape() as tape:
+        found = SampledRetrieval()(queries, candidates, label, weight, log_probability, masked)
+    gradients = tape.gradient(found, [queries, candidates])
+    with tf.GradientTape() as tape:
+        own = tf.one_hot(label, 5)
+        scores = tf.matmul(queries, candidates, transpose_b=True) - log_probability * (1 - own)
+        out = tf.scatter_nd(masked, [-1e9, -1e9], [4, 5])
+        losses = tf.reduce_logsumexp(scores + out, 1) - tf.reduce_sum(scores * own, 1)
+        expected = tf.reduce_mean(losses * weight)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    for one, other in zip(gradients, tape.gradient(expected, [queries, candidates]), strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_weights_scale_the_losses() -> None:
@@ -102,6 +134,22 @@ def test_the_popularity_part_is_initialised_to_naive_bayes() -> None:
     np.testing.assert_array_equal(gates, [[1, 0, 1, 1], [1, 0, 0, 1], [1, 0, 0, 0]])
 
 
+def test_towers_of_popularity_are_naive_bayes_and_keep_its_gates() -> None:
+    manifest, vocabulary = naive()
+    tower = QueryTower(TrainSettings(learned_size=4, towers="popularity"), manifest, vocabulary)
+    embedding = tower(
+        {
+            "context_size": tf.constant(["M"]),
+            "context_place": tf.constant(["home"]),
+            "history_content": tf.ones([1, 2, 5]),
+            "history_event_type": tf.constant([["purchase", ""]]),
+            "history_age_days": tf.zeros([1, 2]),
+        }
+    )
+    np.testing.assert_array_equal(embedding, [[0, 0, 0, 0, 1, 0, 1, 1]])
+    assert not any("gates" in weight.name for weight in tower.trainable_weights)
+
+
 def test_the_vocabulary_has_only_the_values_of_its_examples(features: Path) -> None:
     manifest = FeaturesManifest.read(features)
     popularity = read_snapshot(features, 3)[2]
@@ -113,6 +161,25 @@ def test_the_vocabulary_has_only_the_values_of_its_examples(features: Path) -> N
     assert known.values["context_size"][0] in ("S", "M")
     assert known.shares["size"].sum() == pytest.approx(1.0)
     assert known.scales["user_height"][0] == pytest.approx(170, abs=3)
+    without = learn_vocabulary(manifest, features, catalogue, ("train",), popularity, 1, ids=False)
+    assert without.values["item_id"] == ()
+
+
+def test_items_recur_if_the_latest_examples_are_of_items_with_many_earlier_ones(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "examples").mkdir()
+    pq.write_table(pa.table({"item_id": ["a", "b", "c"]}), tmp_path / CATALOGUE_FILE)
+    examples = {
+        "train": [0] * 12 + [1] * 9 + [2] * 59,
+        "validation": [2] * 10 + [0, 1, 1, 2, 2] * 2,
+    }
+    for split, items in examples.items():
+        table = pa.table({"item_index": pa.array(items, pa.int32())})
+        pq.write_table(table, tmp_path / examples_file(split))
+    # Of the latest ten, two are of item 0 with 12 earlier examples, four of item 1 with 9 and four
+    # of item 2 with more.
+    assert measure_recurrence(tmp_path, ("train", "validation")) == pytest.approx(0.6)
 
 
 def make_batches(features: Path, settings: TrainSettings) -> Batches:
@@ -131,8 +198,7 @@ def make_batches(features: Path, settings: TrainSettings) -> Batches:
     }
     columns["history"][:, 0] = columns["item"]
     manifest = FeaturesManifest.read(features)
-    catalogue = {"id": np.arange(16, dtype=np.int32)}
-    return Batches(settings, EncodedExamples(columns), Snapshots(manifest, features, 1), catalogue)
+    return Batches(settings, EncodedExamples(columns), Snapshots(manifest, features, 1))
 
 
 def test_an_epoch_has_every_example_once_with_its_positive_among_the_candidates(
@@ -144,10 +210,10 @@ def test_an_epoch_has_every_example_once_with_its_positive_among_the_candidates(
     assert ages == {0.0, 10.0, 20.0, 30.0}
     for batch in batches:
         # The newest item of each generated history is the example's own positive.
-        positive = batch["item/id"][batch["label"]]
-        np.testing.assert_array_equal(batch["item/id"][batch["history_row"][:, 0]], positive)
+        positive = batch["item"][batch["label"]]
+        np.testing.assert_array_equal(batch["item"][batch["history_row"][:, 0]], positive)
         assert (batch["history_row"][:, 1:] == -1).all()
-        assert len(np.unique(batch["item/id"])) == len(batch["item/id"])
+        assert len(np.unique(batch["item"])) == len(batch["item"])
         assert (batch["log_probability"] < 0).all()
 
 

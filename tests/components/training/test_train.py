@@ -292,6 +292,28 @@ def test_a_set_number_of_epochs_is_trained_once(
     assert (tmp_path / "model" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_items_have_no_ids_if_the_settings_say_so(
+    features: Path, model: Path, small: TrainSettings, tmp_path: Path
+) -> None:
+    settings = small.model_copy(
+        update={"id_embedding": "never", "choose_epochs": False, "max_epochs": 1}
+    )
+    train(settings, features, tmp_path / "model")
+    known = inputs_of_items(features, 1)
+    unknown = known | {"item_id": np.array(["never seen"], dtype=object)}
+    first, second = (
+        run_tower(load_tower(tmp_path / "model" / "item_tower"), items)["content"]
+        for items in (known, unknown)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_ids_that_are_true_or_false_are_a_usage_error(value: bool) -> None:
+    with pytest.raises(UsageError, match=r"id_embedding.*auto.*always.*never"):
+        TrainSettings.parse({"id_embedding": value})
+
+
 def test_keras_3_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
     with pytest.raises(UsageError, match="TF_USE_LEGACY_KERAS=1"):

@@ -58,6 +58,24 @@ def test_submit_uploads_once_and_names_the_version_by_content(on_cluster, backen
     assert len(backend.uploads) == 2  # other content, other version
 
 
+DATABASE = "postgresql+psycopg://refit@host/studies"
+
+
+def test_workers_of_a_study_share_a_database(on_cluster, backend):
+    """The cluster of these tests has no claim for checkpoints."""
+    alone = on_cluster("submit", "tuning")
+    assert (alone.code, "a study would be lost with its pod" in alone.err) == (2, True)
+    several = on_cluster("submit", "tuning", "--set", "tuning.workers=3")
+    assert (several.code, "3 workers need a database" in several.err) == (2, True)
+    changes = ("--set", "tuning.workers=3", "--set", f"tuning.storage={DATABASE}")
+    done = on_cluster("submit", "tuning", *changes)
+    assert done.code == 0, done.err
+    (run,) = backend.kept["runs"].values()
+    parameters = run["runtime_config"]["parameters"]
+    assert parameters["workers"] == ["0", "1", "2"]
+    assert parameters["studies"] == DATABASE
+
+
 def test_a_backend_that_knows_no_names_gets_none(on_cluster, backend):
     backend.knows_names = False
     assert on_cluster("submit").code == 0

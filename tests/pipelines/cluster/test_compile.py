@@ -194,6 +194,9 @@ def test_data_and_champion_are_looked_up_by_the_run(compiled, name, backend):
     assert not found["find-start"]["cachingOptions"].get("enableCache")
     fingerprint = found["ingest-data"]["inputs"]["parameters"]["fingerprint"]
     assert fingerprint["taskOutputParameter"]["producerTask"] == "find-start"
+    assert not found["plan-encoding"]["cachingOptions"].get("enableCache")
+    plan = found["encode-listings"]["inputs"]["parameters"]["plan"]
+    assert plan["taskOutputParameter"]["producerTask"] == "plan-encoding"
     judge = found.get("evaluate-model") or found["reindex-listings"]
     champion = judge["inputs"]["parameters"]["champion"]
     assert champion["taskOutputParameter"]["outputParameterKey"] == "champion"

@@ -237,6 +237,9 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_who_connects_meanwhile_wait
         assert client.recommend(k=3)["bundle_id"]
     until(lambda: probe(server, "/health/ready").ok)
     assert workers(server) != [worker]
+    lines = server.door.output().splitlines()
+    (told,) = [line for line in lines if f"worker {worker} ended" in line]
+    assert told.endswith("starting another in 0 s")
     with GrpcRecommenderClient(server.grpc_address, 30, CREDENTIALS) as client:
         until(lambda: answers(client))
     assert metric(server, "refit_requests_total") >= counted
@@ -344,10 +347,15 @@ def test_a_worker_that_has_not_read_its_feeds_is_alive_and_not_ready():
     async def report() -> None:
         reading, writing = os.pipe()
         worker = WorkerProcess(SimpleNamespace(returncode=None), reading)
-        for sign, ready in ((ALIVE, False), (READY, True), (READY + ALIVE, False)):
+        assert not worker.came_up
+        for sign, ready, came_up in (
+            (ALIVE, False, False),
+            (READY, True, True),
+            (READY + ALIVE, False, True),
+        ):
             os.write(writing, sign)
             await asyncio.sleep(0.05)
-            assert worker.is_ready(60) is ready
+            assert (worker.is_ready(60), worker.came_up) == (ready, came_up)
         os.close(writing)
         await asyncio.sleep(0.05)
 

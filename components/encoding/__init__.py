@@ -1,0 +1,1 @@
+"""The encoding step: vectors of the items' texts and pictures, by encoders that are not trained."""
