@@ -111,7 +111,9 @@ class TrainSettings(Settings):
     snapshot_cache_mb: PositiveInt = 512
 
     @model_validator(mode="after")
-    def _check_heads(self) -> Self:
+    def _check_parts(self) -> Self:
+        if self.towers == "popularity" and not self.popularity:
+            raise ValueError("popularity is false, so that towers: popularity would know nothing")
         if self.history == "sequence" and self.content_size % self.sequence_heads:
             raise ValueError(
                 f"sequence_heads is {self.sequence_heads}, which does not divide content_size, "

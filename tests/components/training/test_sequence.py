@@ -163,3 +163,8 @@ def test_without_popularity_the_embeddings_are_the_learned_part(
 def test_heads_that_do_not_divide_the_content_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"sequence_heads is 3.*content_size, 32"):
         TrainSettings.parse({"history": "sequence", "sequence_heads": 3})
+
+
+def test_towers_of_popularity_alone_need_their_part() -> None:
+    with pytest.raises(UsageError, match="popularity is false"):
+        TrainSettings.parse({"towers": "popularity", "popularity": False})
