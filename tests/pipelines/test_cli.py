@@ -69,7 +69,7 @@ def test_version(refit):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("bundle list", "Did you mean 'bundles'?"),
+        ("bundle list", "Did you mean 'bundles'"),
         ("bundles histroy", "Did you mean 'history'?"),
         ("run --confg x", "--config"),
         ("run --config simulat", "did you mean 'simulated'?"),
@@ -189,7 +189,7 @@ def test_python_m_runs_it():
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Did you mean 'bundles'?" in done.stderr
+    assert "Did you mean 'bundles'" in done.stderr
 
 
 def test_a_demo_removes_no_folder_but_that_of_a_demo(refit, tmp_path):
