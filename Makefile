@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-size bench-gate bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-size bench-gate bench-training bench-drift test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -71,6 +71,9 @@ test-live: setup  ## what happens reaches the answers, whatever is killed, away 
 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)
+
+bench-training: setup  ## train on a simulated million events: speed, recall, and what the time goes to; ARGS="--only refit" for a part; takes minutes
+	@$(RUN) -m tests.benchmarks.bench_training $(ARGS)
 
 bench-drift: setup  ## judge the monitor where the truth is known: one table; ARGS="--only power" for a part; REFIT_DATA=<folder> adds real streams; takes most of an hour
 	@$(RUN) -m tests.benchmarks.drift $(ARGS)
