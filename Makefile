@@ -9,7 +9,7 @@ UV := .build/uv/bin/uv
 SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-size bench-gate bench-drift bench-quality test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
+.PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-size bench-gate bench-training bench-drift bench-quality test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -74,6 +74,9 @@ bench-gate: setup  ## attack the gate and the registry: one table of what is ref
 
 bench-quality: setup  ## train and evaluate on public sets beside published figures: one table; REFIT_DATA=<folder>; ARGS="--only beauty --seeds 0"; takes hours
 	@$(RUN) -m tests.benchmarks.quality $(ARGS)
+
+bench-training: setup  ## train on a simulated million events: speed, recall, and what the time goes to; ARGS="--only refit" for a part; takes minutes
+	@$(RUN) -m tests.benchmarks.bench_training $(ARGS)
 
 bench-drift: setup  ## judge the monitor where the truth is known: one table; ARGS="--only power" for a part; REFIT_DATA=<folder> adds real streams; takes most of an hour
 	@$(RUN) -m tests.benchmarks.drift $(ARGS)

@@ -68,7 +68,9 @@ def find_files(settings: IngestSettings) -> Sequence[Path]:
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
     """Read each place of a sequence as a purchase, and the items with their attributes."""
     sequences, *attributes = find_files(settings)
-    users, items, days_before = [], [], []
+    users: list[str] = []
+    items: list[str] = []
+    days_before: list[int] = []
     for user, bought in _read_lines(sequences):
         users += [user] * len(bought)
         items += bought
