@@ -131,7 +131,7 @@ class TwoTowerModel(Model):
             inputs["masked"],
         )
         if self.item_tower.trains_all_ids:
-            loss += self._id_l2 * tf.reduce_sum(self.item_tower.ids**2)
+            loss += self._id_l2 * tf.nn.l2_loss(self.item_tower.ids) * 2
         return loss + self._gate_l2 * self.query_tower.gate_distance()
 
     def embed_queries(
@@ -158,11 +158,14 @@ class TwoTowerModel(Model):
             return embed(codes, read(history), event_types, age_days, seed)
 
         def embed_part(rows: tf.Tensor, longest: tf.Tensor, number: int) -> tf.Tensor:
-            past = (tf.gather(values, rows)[:, :longest] for values in (event_types, age_days))
+            kinds, ages = (
+                tf.gather(values, rows)[:, :longest] for values in (event_types, age_days)
+            )
             return embed(
                 {name: tf.gather(values, rows) for name, values in codes.items()},
                 read(tf.gather(history, rows)[:, :longest]),
-                *past,
+                kinds,
+                ages,
                 None if seed is None else seed + SEEDS_OF_A_PART * number,
             )
 
