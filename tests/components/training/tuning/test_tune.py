@@ -153,7 +153,7 @@ def test_a_view_ends_with_validation(features, tmp_path):
 
 
 def test_the_budget_ends_a_trial_after_its_epoch(features, own, tmp_path):
-    tiny = TUNING.model_copy(update={"minutes": 1e-4})
+    tiny = TUNING.model_copy(update={"minutes": 0.01})
     key = tune(tiny, own, features, str(tmp_path / "studies"))
     (only,) = trials_of(tmp_path / "studies", key)
     assert outcome_of(only) == OUT_OF_TIME
@@ -207,11 +207,11 @@ def test_a_worst_trial_is_stopped_early(features, own, tmp_path):
     for recall, goes_on in ((0.45, False), (0.55, True)):
         watch = module._Watch(study.ask(), budget, time.monotonic())
         watch.n_epochs = 2
-        assert watch([epoch(1, recall)]) is goes_on
+        assert watch([epoch(1, recall)], True) is goes_on
         assert watch.outcome == (MEASURED if goes_on else PRUNED)
     watch = module._Watch(study.ask(), budget, time.monotonic())
     watch.n_epochs = 1
-    assert watch([epoch(1, 0.0)])  # it has been measured to its end
+    assert watch([epoch(1, 0.0)], True)  # it has been measured to its end
 
 
 def test_what_counts_is_the_epoch_that_is_exported():
