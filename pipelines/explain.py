@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipelines.loading import LoadedSettings
-from pipelines.scale import ScaledSettings
+from pipelines.scale import STANDARD, ScaledSettings
 from pipelines.strict_yaml import is_text
 from refit.setting_values import SettingPath, class_at
 
@@ -30,7 +30,8 @@ class Explained:
         path: Where it is.
         value: Its value, as JSON knows it.
         origin: Where the value comes from.
-        changed: Whether it differs from the default, or has none.
+        changed: Whether it differs from the default, has none, or was given where the scale would
+            give another value.
     """
 
     path: SettingPath
@@ -43,10 +44,13 @@ def explain(loaded: LoadedSettings[Any]) -> list[Explained]:
     """Every setting with its value and origin, in the order of the classes."""
     cls = type(loaded.settings)
     values = loaded.settings.model_dump(mode="json")
-    return [
-        Explained(path, value, loaded.origin(path), value != default)
-        for path, value, default in _pairs(cls, values, _defaults(cls), ())
-    ]
+    scale = loaded.settings.scale
+    scaled = set() if scale == STANDARD else cls.scaled_paths(scale)
+    found = []
+    for path, value, default in _pairs(cls, values, _defaults(cls), ()):
+        is_given = path in scaled and path in loaded.places
+        found.append(Explained(path, value, loaded.origin(path), value != default or is_given))
+    return found
 
 
 def as_yaml(loaded: LoadedSettings[Any], only_changed: bool = False) -> str:

@@ -68,7 +68,6 @@ class Catalogue:
         self.listed_at: Longs = served.listed_at
         self._by_listing = served.by_listing
         self._least_popular: dict[float, Flags] = {}
-        self._learned_size: int | None = read_json(bundle.path / MODEL_FILE).get("learned_size")
         self.rules = Rules.load(self.features.market)
         self.rules.check_columns("item", self.attributes)
         self.histories = Histories(served)
@@ -169,11 +168,12 @@ class Catalogue:
         """
         return self.index.find(query, k, eligible)
 
-    @property
+    @cached_property
     def learned_size(self) -> int:
         """How many of the D entries of a vector are its learned part; the rest are popularity."""
-        if self._learned_size is not None:
-            return self._learned_size
+        learned: int | None = read_json(self.bundle.path / MODEL_FILE).get("learned_size")
+        if learned is not None:
+            return learned
         counted = 1 + sum(len(values) for values in self.features.popularity_values.values())
         return self.size - counted if counted < self.size else self.size
 

@@ -25,9 +25,12 @@ IMPORTED_LATE = {
             "encoders",
             "export",
             "in_process",
+            "lazy_rows",
             "model",
+            "optimizer",
             "recall",
             "recommenders",
+            "sequence",
             "towers",
         )
     ),

@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Counts:
+class SparseCounts:
     """A matrix [N, P] of counts, of which most are 0: an item has events in few contexts.
 
     Attributes:
@@ -32,7 +32,7 @@ class Counts:
     size: int
 
     @classmethod
-    def of(cls, dense: NDArray[np.float32]) -> "Counts":
+    def of(cls, dense: NDArray[np.float32]) -> "SparseCounts":
         """Of a matrix [N, P]."""
         row, column = np.nonzero(dense)
         start = np.searchsorted(row, np.arange(len(dense) + 1))
@@ -73,7 +73,7 @@ class Snapshot:
 
     item: NDArray[np.int32]
     age_days: NDArray[np.float32]
-    counts: Counts
+    counts: SparseCounts
     time: int
     versions: ItemVersions
 
@@ -165,10 +165,10 @@ class Snapshots:
         if self._known_only:
             known = popularity.any(axis=1)
             item, age_days, popularity = item[known], age_days[known], popularity[known]
-        return self._make(i, item, age_days, Counts.of(popularity))
+        return self._make(i, item, age_days, SparseCounts.of(popularity))
 
     def _make(
-        self, i: int, item: NDArray[np.int32], age_days: NDArray[np.float32], counts: Counts
+        self, i: int, item: NDArray[np.int32], age_days: NDArray[np.float32], counts: SparseCounts
     ) -> Snapshot:
         return Snapshot(item, age_days, counts, int(self._times[i]), self.versions)
 
@@ -176,7 +176,7 @@ class Snapshots:
         if not self._spill or not (path := self._spill / f"{i}.npz").is_file():
             return None
         with np.load(path) as kept:
-            counts = Counts(kept["start"], kept["column"], kept["value"], int(kept["size"]))
+            counts = SparseCounts(kept["start"], kept["column"], kept["value"], int(kept["size"]))
             return self._make(i, kept["item"], kept["age_days"], counts)
 
     def _write_spilled(self, i: int, snapshot: Snapshot) -> None:

@@ -65,7 +65,7 @@ def test_each_value_names_its_origin(printed):
     assert found["learned_size: 48"] == "dial, small"
     assert found["seed: 9"] == "flag"
     assert found["waived: [a]"] == "flag"
-    assert found["learning_rate: 0.003"] == "default"
+    assert found["temperature: 0.15"] == "default"
     assert found["view: 0.1"] == "file, line 10"
     assert found["like: 0.5"] == "flag"
     assert found["slice_floors:"] == "file, line 13"
@@ -123,7 +123,8 @@ def test_changed_shows_what_differs_from_the_defaults(printed):
     values = yaml.safe_load(printed("--print-config", "--changed", "--set", "training.seed=0"))
     assert values["ingestion"]["source"] == "files"
     assert values["training"] == {
-        "uniform_negatives": 512,
+        "batch_size": 512,
+        "learning_rate": 0.003,
         "max_epochs": 5,
         "patience": 1,
         "validation_examples": 5000,

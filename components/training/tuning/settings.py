@@ -33,7 +33,7 @@ NO_IDS = "never"
 Value = bool | int | float | str
 
 
-class Range(FiniteSettings):
+class TriedValues(FiniteSettings):
     """The values of one setting that are tried: either between two bounds, or some values.
 
     Attributes:
@@ -70,12 +70,12 @@ class Range(FiniteSettings):
         numbers = [value for value in self.values if isinstance(value, int | float)]
         return max([*numbers, *([] if self.high is None else [self.high])], default=0.0)
 
-    def widened(self, value: Any) -> "Range":
+    def widened(self, value: Any) -> "TriedValues":
         """The range, with this value in it."""
         if self.low is None or self.high is None:
             known = any(type(each) is type(value) and each == value for each in self.values)
-            return self if known else Range(values=(*self.values, value))
-        return Range(
+            return self if known else TriedValues(values=(*self.values, value))
+        return TriedValues(
             low=min(self.low, value),
             high=max(self.high, value),
             log=self.log and value > 0,  # by ratio, nothing comes near 0
@@ -88,21 +88,21 @@ class Range(FiniteSettings):
         return f"{_plain(self.low)} to {_plain(self.high)}{', by ratio' if self.log else ''}"
 
 
-DEFAULT_SPACE: Mapping[str, Range] = {
-    f"{TRAINING}learning_rate": Range(low=0.001, high=0.02, log=True),
-    f"{TRAINING}temperature": Range(low=0.05, high=0.5, log=True),
-    f"{TRAINING}learned_size": Range(values=(24, 48, 96)),
-    f"{TRAINING}content_size": Range(values=(16, 32, 64)),
-    f"{TRAINING}hidden_size": Range(values=(32, 64, 128)),
-    f"{TRAINING}dropout": Range(low=0.0, high=0.5),
-    f"{TRAINING}batch_size": Range(values=(512, 1024, 2048, 4096)),
-    f"{TRAINING}uniform_negatives": Range(values=(512, 2048, 8192)),
-    f"{TRAINING}correct_sampling": Range(values=(True, False)),
-    f"{TRAINING}recency_half_life_days": Range(low=15.0, high=720.0, log=True),
-    f"{TRAINING}gate_l2": Range(low=1e-6, high=1e-2, log=True),
-    ID_EMBEDDING: Range(values=("always", "never")),
-    f"{TRAINING}id_dropout": Range(low=0.0, high=0.5),
-    f"{TRAINING}id_l2": Range(low=1e-4, high=1e-1, log=True),
+DEFAULT_SPACE: Mapping[str, TriedValues] = {
+    f"{TRAINING}learning_rate": TriedValues(low=0.001, high=0.02, log=True),
+    f"{TRAINING}temperature": TriedValues(low=0.05, high=0.5, log=True),
+    f"{TRAINING}learned_size": TriedValues(values=(24, 48, 96)),
+    f"{TRAINING}content_size": TriedValues(values=(16, 32, 64)),
+    f"{TRAINING}hidden_size": TriedValues(values=(32, 64, 128)),
+    f"{TRAINING}dropout": TriedValues(low=0.0, high=0.5),
+    f"{TRAINING}batch_size": TriedValues(values=(512, 1024, 2048, 4096)),
+    f"{TRAINING}uniform_negatives": TriedValues(values=(512, 2048, 8192)),
+    f"{TRAINING}correct_sampling": TriedValues(values=(True, False)),
+    f"{TRAINING}recency_half_life_days": TriedValues(low=15.0, high=720.0, log=True),
+    f"{TRAINING}gate_l2": TriedValues(low=1e-6, high=1e-2, log=True),
+    ID_EMBEDDING: TriedValues(values=("always", "never")),
+    f"{TRAINING}id_dropout": TriedValues(low=0.0, high=0.5),
+    f"{TRAINING}id_l2": TriedValues(low=1e-4, high=1e-1, log=True),
 }
 """What is tried unless a config says otherwise: what raised or lowered recall most, and the sizes.
 
@@ -141,7 +141,7 @@ class TuneSettings(FiniteSettings):
     random_trials: int = Field(default=8, ge=1)
     full_trials: int = Field(default=4, ge=1)
     only: tuple[str, ...] = ()
-    space: dict[str, Range] = {}
+    space: dict[str, TriedValues] = {}
     storage: str = ""
 
     @model_validator(mode="after")
@@ -169,7 +169,7 @@ class TuneSettings(FiniteSettings):
             raise ValueError("storage: give a PostgreSQL database, or leave it empty for a file")
         return self
 
-    def of_space(self) -> dict[str, Range]:
+    def of_space(self) -> dict[str, TriedValues]:
         """The settings that are tried, with their ranges, in a fixed order."""
         space = {**DEFAULT_SPACE, **self.space}
         return {name: each for name, each in space.items() if not self.only or name in self.only}
@@ -193,7 +193,7 @@ def _check_name(where: str, name: str, known: tuple[str, ...] | list[str]) -> No
     raise ValueError(f"{where}: no setting {name!r} can be tried; {hint}")
 
 
-def _check_values(name: str, values: Range) -> None:
+def _check_values(name: str, values: TriedValues) -> None:
     """Check that the setting takes every value, of its own type."""
     cls = FeatureSpec if name == HISTORY_LENGTH else TrainSettings
     field = name.rpartition(".")[2]

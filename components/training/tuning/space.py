@@ -11,7 +11,7 @@ from components.training.tuning.settings import (
     NO_IDS,
     OF_IDS,
     TRAINING,
-    Range,
+    TriedValues,
     TuneSettings,
 )
 from refit.errors import UsageError
@@ -36,7 +36,7 @@ class Space:
 
     own: TrainSettings
     history_length: int
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, TriedValues]
 
     @classmethod
     def of(cls, tuning: TuneSettings, own: TrainSettings, manifest: FeaturesManifest) -> "Space":

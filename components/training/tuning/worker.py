@@ -80,13 +80,13 @@ def tune(
         scratch.mkdir()
         try:
             study = open_study(place, key)
-            Worker(study, tuning, space, features, scratch, worker, checkpoint).run()
+            TuningWorker(study, tuning, space, features, scratch, worker, checkpoint).run()
         finally:
             remove(scratch)
     return key
 
 
-class Worker:
+class TuningWorker:
     """One process that tries settings.
 
     Args:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.training.snapshots import MIB, Counts, Snapshots
+from components.training.snapshots import MIB, Snapshots, SparseCounts
 from refit.feature_tables import read_snapshot
 from refit.features import FeaturesManifest
 
@@ -18,7 +18,7 @@ def test_counts_are_the_matrix_that_they_were_made_of() -> None:
     dense = rng.gamma(1.0, size=(20, 7)).astype(np.float32)
     dense[rng.random(dense.shape) < 0.7] = 0
     dense[[0, 5, 19]] = 0
-    counts = Counts.of(dense)
+    counts = SparseCounts.of(dense)
     np.testing.assert_array_equal(counts.all_rows(), dense)
     rows = np.array([19, 3, 3, 0, 12])
     np.testing.assert_array_equal(counts.rows(rows), dense[rows])

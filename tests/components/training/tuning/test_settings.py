@@ -1,7 +1,7 @@
 import pytest
 
 from components.training.settings import TrainSettings
-from components.training.tuning.settings import DEFAULT_SPACE, SEARCHABLE, Range, TuneSettings
+from components.training.tuning.settings import DEFAULT_SPACE, SEARCHABLE, TriedValues, TuneSettings
 from components.training.tuning.space import Space
 from refit.errors import UsageError
 from tests.components.training.conftest import manifest
@@ -70,9 +70,9 @@ def test_a_config_narrows_the_space_and_adds_to_it():
 
 def test_a_range_holds_the_own_value():
     ranges = space_of(TrainSettings(learning_rate=0.05, batch_size=300, id_l2=0.0)).ranges
-    assert ranges["training.learning_rate"] == Range(low=0.001, high=0.05, log=True)
+    assert ranges["training.learning_rate"] == TriedValues(low=0.001, high=0.05, log=True)
     assert ranges["training.batch_size"].values == (512, 1024, 2048, 4096, 300)
-    assert ranges["training.id_l2"] == Range(low=0.0, high=0.1)  # none by ratio from 0
+    assert ranges["training.id_l2"] == TriedValues(low=0.0, high=0.1)  # none by ratio from 0
 
 
 def test_ids_have_settings_only_where_there_are_ids():
