@@ -330,7 +330,9 @@ def _to_float32(value: Any) -> Any:
     """A number that float32 can hold: NaN where it is missing, infinite beyond, as Arrow has it."""
     if value is None:
         return np.nan
-    return math.copysign(math.inf, value) if abs(value) >= BEYOND_FLOAT32 else value
+    if abs(value) >= BEYOND_FLOAT32:
+        return math.inf if value > 0 else -math.inf
+    return value
 
 
 def _arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

@@ -148,16 +148,6 @@ def stream_new(
                 yield position, content
 
 
-def read_kept(batch: pa.RecordBatch, column: str, size: int) -> NDArray[np.float32]:
-    """[B, size] vectors that the items have; zeros where one is missing."""
-    lists = batch.column(column)
-    filled = np.zeros((len(lists), size), dtype=np.float32)
-    there = lists.is_valid().to_numpy(zero_copy_only=False)
-    flat = pc.cast(lists.drop_null().flatten(), pa.float32()).to_numpy(zero_copy_only=False)
-    filled[there] = flat.reshape(-1, size)
-    return filled
-
-
 def find_kept_size(rows: ItemRows, column: str) -> int:
     """The length of the vectors that the items have.
 

@@ -22,7 +22,6 @@ from components.encoding.contents import (
     ItemRows,
     find_distinct,
     find_kept_size,
-    read_kept,
     stream_new,
 )
 from components.encoding.encoder import (
@@ -46,6 +45,7 @@ from refit.encoding import (
     differ,
 )
 from refit.errors import DataValidationError, RefitError, ServiceUnreachable, UsageError
+from refit.feature_tables import vectors
 from refit.files import remove, write_atomically
 from refit.health import HealthCheck, count_share
 from refit.progress import Meter, log_message, timed
@@ -379,7 +379,7 @@ def _write_vectors(
     try:
         for batch in rows.stream(columns):
             own = [part.of_rows(start, len(batch)) for part in parts]
-            theirs = [to_unit(read_kept(batch, part.encoder, part.size)) for part in kept]
+            theirs = [to_unit(vectors(batch.column(part.encoder), part.size)) for part in kept]
             joined = np.concatenate([*own, *theirs], axis=1)
             there = joined.any(axis=1)
             n_vectors += int(there.sum())

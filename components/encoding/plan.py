@@ -1,6 +1,8 @@
 """What a run encodes: by which encoders, as their files are now, and what for the champion."""
 
 import json
+from collections import defaultdict
+from typing import Any
 
 from components.encoding.encoder import pin_encoders
 from components.encoding.settings import EncoderSettings, EncodingSettings
@@ -54,17 +56,21 @@ def encoders_of(encoding: ItemEncoding | None, settings: EncodingSettings) -> En
     """The settings with which vectors like those of an encoding are made; without one, none.
 
     Where ``settings`` have the same encoder for the same columns, its files are looked for where
-    they say: it may have moved. Threads and bounds are those of ``settings``.
+    they say: it may have moved. Of several such encoders the order tells which is which. Threads
+    and bounds are those of ``settings``.
     """
     if encoding is None:
         return settings.model_copy(update={"encoders": (), "keep": ()})
-    now = {(each.encoder, each.columns): each for each in settings.encoders}
+    now: dict[Any, list[EncoderSettings]] = defaultdict(list)
+    for each in settings.encoders:
+        now[each.encoder, each.columns].append(each)
     encoders = []
     for part in encoding.parts:
         if part.reads != "vector":
             recorded = EncoderSettings.parse(part.settings)
-            same = now.get((recorded.encoder, recorded.columns))
-            moved = {name: getattr(same, name) for name in MOVABLE} if same else {}
+            same = now[recorded.encoder, recorded.columns]
+            found = same.pop(0) if same else None
+            moved = {name: getattr(found, name) for name in MOVABLE} if found else {}
             encoders.append(recorded.model_copy(update=moved))
     keep = tuple(part.encoder for part in encoding.parts if part.reads == "vector")
     update = {"encoders": tuple(encoders), "keep": keep, "column": encoding.column}

@@ -193,8 +193,8 @@ def _on_attributes(
         yield f"{text}The towers do not read all of it: try {' and '.join(tries)}."
     elif latest:
         yield (
-            f"{text}It looks at the latest item of a history: try longer training, or an encoder "
-            "that reads histories in order."
+            f"{text}It looks at the latest item of a history: try longer training, or a query "
+            "tower that reads histories in order (training.history: sequence)."
         )
     else:
         size = f", now {training['learned_size']}" if "learned_size" in training else ""

@@ -26,6 +26,7 @@ class RecallMeter:
         catalogue: The encoded catalogue.
         limit: At most this many examples, drawn at random.
         seed: Of that draw.
+        keeps_best: Whether the weights of the best epoch are kept, for ``restore``.
 
     Raises:
         DataValidationError: No example has an item of its snapshot.
@@ -39,6 +40,7 @@ class RecallMeter:
         catalogue: Tensors,
         limit: int,
         seed: int,
+        keeps_best: bool = False,
     ) -> None:
         self._model = model
         self._examples = examples
@@ -52,6 +54,7 @@ class RecallMeter:
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         self._rows = rows
+        self._keeps_best = keeps_best
         self._best: tuple[int, float, list[NDArray[Any]]] | None = None
         self._content = tf.function(
             model.item_tower.content, reduce_retracing=True, autograph=False
@@ -82,9 +85,9 @@ class RecallMeter:
         return float(np.mean(self.ranks() < k))
 
     def measure(self, epoch: int, k: int) -> float:
-        """Recall@k after an epoch; the weights of the best epoch are kept."""
+        """Recall@k after an epoch."""
         recall = self.recall_at(k)
-        if self._best is None or recall > self._best[1]:
+        if self._keeps_best and (self._best is None or recall > self._best[1]):
             self._best = epoch, recall, self._model.get_weights()
         return recall
 

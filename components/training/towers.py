@@ -105,8 +105,9 @@ class ItemTower(tf.keras.layers.Layer):
         self.ids, self.trains_all_ids = None, False
         if vocabulary.values["item_id"]:
             shape = (len(vocabulary.values["item_id"]) + 1, settings.content_size)
-            # Where all items are candidates of every step, ids are weights as any others. Else
-            # most are seen too seldom to be moved far from where they start: see ``LazyRows``.
+            # A table no larger than the sample of negatives is touched nearly whole by each step,
+            # and trained as other weights. Else see ``LazyRows``; rows start at 0 there, since
+            # most are seen too seldom to be moved far from where they start.
             self.trains_all_ids = settings.uniform_negatives >= shape[0] - 1
             start = tf.keras.initializers.RandomNormal(stddev=0.05)
             self.ids = self.add_weight(

@@ -232,6 +232,7 @@ class _Run:
                     catalogue,
                     settings.validation_examples,
                     settings.seed,
+                    keeps_best=not settings.final_fit,
                 )
         log_message(
             f"{name}: {len(examples):,} examples, {self._snapshots.versions.n_items:,} items"

@@ -1,8 +1,10 @@
 """The rows of the table, and what counts as missed."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.benchmarks.quality.__main__ import count_missed, describe_rows
+from tests.benchmarks.quality.__main__ import count_missed, describe_rows, main
 from tests.benchmarks.quality.runs import FEW_QUERIES, Found, find_folder, read_run
 from tests.benchmarks.quality.sets import SETS, PublicSet
 
@@ -53,6 +55,17 @@ def test_a_goal_is_missed_below_it_or_below_a_baseline(
     goal: float, value: float, missed: int
 ) -> None:
     assert count_missed(public(goal), [found(value)]) == missed
+
+
+def test_without_a_baseline_nothing_was_reached() -> None:
+    alone = replace(found(0.9), best_baseline={})
+    assert count_missed(public(0.0), [alone]) == 1
+
+
+def test_a_set_that_is_not_there_has_missed_its_goal(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["quality", "--data", str(tmp_path), "--only", "vibrent"])
+    assert main() == 1
+    assert "not run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("each", SETS, ids=lambda each: each.name)

@@ -92,3 +92,19 @@ def test_a_refresh_refuses_vectors_of_another_version(tmp_path, encoding, datase
 def test_a_bundle_that_does_not_exist(registry):
     with pytest.raises(UsageError, match="no bundle 'b9'"):
         plan_run(EncodingSettings(), registry, "b9")
+
+
+def test_two_encoders_of_one_name_keep_their_own_files(tmp_path, dataset, text_encoder):
+    other = models.write_text_encoder(tmp_path / "other", table=models.VECTORS + 1)
+    both = EncodingSettings.parse(
+        {
+            "encoders": [
+                settings_of(folder).encoders[0].model_dump() for folder in (text_encoder, other)
+            ]
+        }
+    )
+    made = encode_items(plan_run(both, "", ""), dataset, tmp_path / "both").encoding
+    again = encoders_of(made, both)
+    assert [each.path for each in again.encoders] == [str(text_encoder), str(other)]
+    plan = EncodingPlan(settings=again, like=made)
+    assert encode_items(plan, dataset, tmp_path / "again").encoding == made

@@ -9,8 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from components.training.batches import Batches, EncodedExamples, same_user_positives
-from components.training.model import SampledRetrieval
+from components.training.batches import (
+    Batches,
+    EncodedExamples,
+    encode_catalogue,
+    read_items,
+    same_user_positives,
+    write_examples,
+)
+from components.training.model import SampledRetrieval, TwoTowerModel
 from components.training.settings import TrainSettings
 from components.training.snapshots import Snapshots
 from components.training.towers import PopularityPart, QueryTower
@@ -163,6 +170,34 @@ def test_the_vocabulary_has_only_the_values_of_its_examples(features: Path) -> N
     assert known.scales["user_height"][0] == pytest.approx(170, abs=3)
     without = learn_vocabulary(manifest, features, catalogue, ("train",), popularity, 1, ids=False)
     assert without.values["item_id"] == ()
+
+
+@pytest.mark.parametrize(("negatives", "lazy"), [(8, True), (64, False)])
+def test_a_table_of_few_ids_is_trained_as_other_weights_with_its_penalty(
+    features: Path, small: TrainSettings, negatives: int, lazy: bool
+) -> None:
+    manifest = FeaturesManifest.read(features)
+    settings = small.model_copy(update={"uniform_negatives": negatives, "id_l2": 0.5})
+    snapshots = Snapshots(manifest, features, 1)
+    known = learn_vocabulary(
+        manifest, features, read_catalogue(features), ("train",), read_snapshot(features, 3)[2], 9
+    )
+    model = TwoTowerModel(settings, manifest, known)
+    folder = features.parent / f"examples-{negatives}"
+    encode = model.query_tower.encode
+    examples = write_examples(encode, manifest, features, ("train",), folder)
+    encoded = encode_catalogue(model.item_tower.encode, manifest, read_catalogue(features))
+    catalogue = {name: tf.constant(values) for name, values in encoded.items()}
+    batch = read_items(Batches(settings, examples, snapshots).first, catalogue)
+    before = float(model.compute_loss(batch))
+    ids = model.item_tower.ids
+    assert (model.lazy_ids is not None) is lazy
+    assert any(weight is ids for weight in model.trainable_variables) is not lazy
+    model._id_l2 = 0.0
+    penalty = before - float(model.compute_loss(batch))
+    expected = 0.0 if lazy else 0.5 * float(tf.reduce_sum(ids**2))
+    assert penalty == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert lazy or expected > 0
 
 
 def test_items_recur_if_the_latest_examples_are_of_items_with_many_earlier_ones(
