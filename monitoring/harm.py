@@ -46,6 +46,16 @@ def find_begin(results: Sequence[DriftResult]) -> datetime | None:
     return _find_run([r for r in results if not r.subject.startswith("live:")])
 
 
+def _list_begins(results: Sequence[DriftResult]) -> list[datetime]:
+    """When something that drifts began to, and then when each single result did, earliest first."""
+    by_name: dict[str, list[DriftResult]] = {}
+    for result in results:
+        if not result.subject.startswith("live:"):
+            by_name.setdefault(result.name, []).append(result)
+    found = {find_begin(results), *map(_find_run, by_name.values())}
+    return sorted(begin for begin in found if begin is not None)
+
+
 def _find_run(results: Sequence[DriftResult]) -> datetime | None:
     drifted: dict[datetime, bool] = {}
     starts: dict[datetime, datetime] = {}
@@ -72,9 +82,11 @@ def estimate_harm(
     """The expected loss over the policy's horizon since something drifts.
 
     The purchase rate of the windows since then is compared with that of the four weeks before, on
-    the same kind of days, and the fall counts as far as it is sure. While no answer since then has
-    matured, nothing is lost that is known of. Where purchases are not measured at all, answers that
-    meet what the model has never seen are assumed to lose ``assumed_loss`` of theirs.
+    the same kind of days, and the fall counts as far as it is sure. A result that has drifted since
+    these towers began to answer leaves nothing to compare with; then what began to drift later is
+    judged. While no answer since then has matured, nothing is lost that is known of. Where
+    purchases are not measured at all, answers that meet what the model has never seen are assumed
+    to lose ``assumed_loss`` of theirs.
 
     Args:
         policy: Horizon and assumptions.
@@ -85,23 +97,25 @@ def estimate_harm(
     rates = [r for r in results if r.subject == PURCHASES and r.level is not None and r.interval]
     if not rates:
         return _assume(policy, results, window_days)
-    begin = find_begin(results)
+    begins = [begin + lag for begin in _list_begins(results)]
     # What alone fell is known late already.
-    known = begin + lag if begin is not None else _find_run(rates)
-    if known is None:
+    begins = begins or [begin for begin in (_find_run(rates),) if begin is not None]
+    if not begins:
         return Harm(
             purchases=0.0,
             is_measured=True,
             because="nothing drifts in the newest windows: there is nothing to win back",
         )
-    since = [r for r in rates if r.window.start >= known]
-    # A window in which it began belongs to neither.
-    before = [r for r in rates if known - _BEFORE <= r.window.start and r.window.end <= known]
-    if not since or not before:
+    halves = (_split(rates, known) for known in begins)
+    since, before = next((both for both in halves if all(both)), ([], []))
+    if not since:
         return Harm(
             purchases=0.0,
             is_measured=False,
-            because="what it costs is not known yet: no answers since it began have matured",
+            because=(
+                "what it costs is not known yet: no answers since it began have matured, or there "
+                "are none from before"
+            ),
         )
     fall, error = _compare(since, before)
     now = _pool(since)[0]
@@ -121,6 +135,15 @@ def estimate_harm(
             f"{lost:.3g} purchases are expected to be lost in {policy.horizon_days:g} days"
         ),
     )
+
+
+def _split(
+    rates: Sequence[DriftResult], begin: datetime
+) -> tuple[list[DriftResult], list[DriftResult]]:
+    """The windows since a change and before it; one in which it began belongs to neither."""
+    since = [r for r in rates if r.window.start >= begin]
+    before = [r for r in rates if begin - _BEFORE <= r.window.start and r.window.end <= begin]
+    return since, before
 
 
 def _assume(policy: PolicySettings, results: Sequence[DriftResult], window_days: float) -> Harm:
