@@ -1,5 +1,6 @@
 """Harm: how many purchases a change costs, and whether a refit is worth its price."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -38,22 +39,24 @@ class Harm(Settings):
 
 
 def find_begin(results: Sequence[DriftResult]) -> datetime | None:
-    """Start of the run of windows, up to the newest, in which something drifts.
+    """When what drifts now began to.
 
-    A single quiet window does not end the run: small changes do not show in every one. Live rates
-    are left out: they are what the change is judged by.
+    Each result has a run of windows, up to the newest, in which it drifts; a single quiet window
+    does not end it, since small changes do not show in every one. The start that most runs share
+    counts, so that one result that always drifts does not move it. If no two share one, it is the
+    start of the run in which anything drifts. Live rates are left out: they are what the change is
+    judged by.
     """
-    return _find_run([r for r in results if not r.subject.startswith("live:")])
-
-
-def _list_begins(results: Sequence[DriftResult]) -> list[datetime]:
-    """When something that drifts began to, and then when each single result did, earliest first."""
     by_name: dict[str, list[DriftResult]] = {}
     for result in results:
         if not result.subject.startswith("live:"):
             by_name.setdefault(result.name, []).append(result)
-    found = {find_begin(results), *map(_find_run, by_name.values())}
-    return sorted(begin for begin in found if begin is not None)
+    starts = Counter(start for each in by_name.values() if (start := _find_run(each)) is not None)
+    if starts:
+        start = min(starts, key=lambda start: (-starts[start], start))
+        if starts[start] > 1:
+            return start
+    return _find_run([result for each in by_name.values() for result in each])
 
 
 def _find_run(results: Sequence[DriftResult]) -> datetime | None:
@@ -82,11 +85,9 @@ def estimate_harm(
     """The expected loss over the policy's horizon since something drifts.
 
     The purchase rate of the windows since then is compared with that of the four weeks before, on
-    the same kind of days, and the fall counts as far as it is sure. A result that has drifted since
-    these towers began to answer leaves nothing to compare with; then what began to drift later is
-    judged. While no answer since then has matured, nothing is lost that is known of. Where
-    purchases are not measured at all, answers that meet what the model has never seen are assumed
-    to lose ``assumed_loss`` of theirs.
+    the same kind of days, and the fall counts as far as it is sure. While no answer since then has
+    matured, nothing is lost that is known of. Where purchases are not measured at all, answers that
+    meet what the model has never seen are assumed to lose ``assumed_loss`` of theirs.
 
     Args:
         policy: Horizon and assumptions.
@@ -97,18 +98,19 @@ def estimate_harm(
     rates = [r for r in results if r.subject == PURCHASES and r.level is not None and r.interval]
     if not rates:
         return _assume(policy, results, window_days)
-    begins = [begin + lag for begin in _list_begins(results)]
+    begin = find_begin(results)
     # What alone fell is known late already.
-    begins = begins or [begin for begin in (_find_run(rates),) if begin is not None]
-    if not begins:
+    known = begin + lag if begin is not None else _find_run(rates)
+    if known is None:
         return Harm(
             purchases=0.0,
             is_measured=True,
             because="nothing drifts in the newest windows: there is nothing to win back",
         )
-    halves = (_split(rates, known) for known in begins)
-    since, before = next((both for both in halves if all(both)), ([], []))
-    if not since:
+    since = [r for r in rates if r.window.start >= known]
+    # A window in which it began belongs to neither.
+    before = [r for r in rates if known - _BEFORE <= r.window.start and r.window.end <= known]
+    if not since or not before:
         return Harm(
             purchases=0.0,
             is_measured=False,
@@ -135,15 +137,6 @@ def estimate_harm(
             f"{lost:.3g} purchases are expected to be lost in {policy.horizon_days:g} days"
         ),
     )
-
-
-def _split(
-    rates: Sequence[DriftResult], begin: datetime
-) -> tuple[list[DriftResult], list[DriftResult]]:
-    """The windows since a change and before it; one in which it began belongs to neither."""
-    since = [r for r in rates if r.window.start >= begin]
-    before = [r for r in rates if begin - _BEFORE <= r.window.start and r.window.end <= begin]
-    return since, before
 
 
 def _assume(policy: PolicySettings, results: Sequence[DriftResult], window_days: float) -> Harm:
