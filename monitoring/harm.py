@@ -60,18 +60,16 @@ def find_begin(results: Sequence[DriftResult]) -> datetime | None:
 
 
 def _find_run(results: Sequence[DriftResult]) -> datetime | None:
-    drifted: dict[datetime, bool] = {}
-    starts: dict[datetime, datetime] = {}
-    for result in results:
-        end = result.window.end
-        starts[end] = result.window.start
-        drifted[end] = drifted.get(end, False) or result.state is DriftState.DRIFT
+    starts = {result.window.end: result.window.start for result in results}
+    drifted = {result.window.end for result in results if result.state is DriftState.DRIFT}
+    if not drifted:
+        return None
     begin, quiet = None, 0
-    for end in sorted(drifted, reverse=True):
-        quiet = 0 if drifted[end] else quiet + 1
+    for end in sorted(starts, reverse=True):
+        quiet = 0 if end in drifted else quiet + 1
         if quiet > _QUIET:
             break
-        if drifted[end]:
+        if end in drifted:
             begin = starts[end]
     return begin
 

@@ -21,6 +21,8 @@ MONDAY = datetime(1970, 1, 5)
 DAY_SCALES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.5, 4.0, 8.0)
 SLOT_SCALES = (0.0, 0.5, 1.0, 2.0)
 """Standard deviations that are thought possible, as multiples of the one in the settings."""
+PREDICTIONS = 1024
+"""Of a process that are kept, since a later run makes them again."""
 UNUSUAL = 1.5
 """A window whose people vary this much more than usual keeps its own variance."""
 
@@ -158,7 +160,8 @@ def _judge(
         return JudgedRate(now, why=why)
     rates = np.array([one.rate for one in before]) / level
     chance = _chance(series.covariance[np.ix_([*earlier, i], [*earlier, i])], [*n, now.total])
-    mixture = _predict(settings, series.windows, [*earlier, i], rates, chance / level**2)
+    windows = tuple(series.windows[j] for j in (*earlier, i))
+    mixture = _predict(settings, windows, rates.tobytes(), (chance / level**2).tobytes())
     expected = mixture.mean
     threshold = expected - mixture.quantile(settings.false_alarm_rate)
     if threshold >= expected:
@@ -230,28 +233,35 @@ class _Mixture:
         return float(brentq(lambda rate: self.below(rate) - p, low, high, xtol=1e-9))
 
 
+@lru_cache(maxsize=PREDICTIONS)
 def _predict(
-    settings: QualitySettings,
-    windows: Sequence[Window],
-    rows: Sequence[int],
-    rates: Floats,
-    chance: Floats,
+    settings: QualitySettings, windows: tuple[Window, ...], rates: bytes, chance: bytes
 ) -> _Mixture:
-    """The distribution of the last row's rate, given those of the rows before it.
+    """The distribution of the last window's rate, given those of the windows before it.
+
+    Each run judges the earlier windows too, so what was found of them is kept for the next one in
+    the process. Arrays are bytes here, since the key of a cache has to be hashable.
 
     A rate is a level plus the effects of its weekday, of the weekend, of its day and of chance.
     Effects that few days have shown are shrunk towards none (best linear unbiased prediction,
     Henderson, 1975). The sizes of the effects are averaged over, weighted by their restricted
     likelihood (Patterson and Thompson, 1971) and half-t priors (Gelman, 2006), so that little
     knowledge of them makes the distribution wide.
+
+    Args:
+        settings: What is assumed of days.
+        windows: [W] the earlier ones, then the one to predict.
+        rates: [W - 1] float64 rates of the earlier ones.
+        chance: [W, W] float64 covariances of all.
     """
     sizes, prior = _sizes(settings, windows)
-    same = _alike([windows[row] for row in rows])
-    effects = np.einsum("ge,eij->gij", sizes**2, np.stack([np.eye(len(rows)), *same]))
-    covariance = chance[None] + effects + 1e-12 * np.eye(len(rows))
+    identity = np.eye(len(windows))
+    by_chance = np.frombuffer(chance).reshape(identity.shape)
+    effects = np.einsum("ge,eij->gij", sizes**2, np.stack([identity, *_alike(windows)]))
+    covariance = by_chance[None] + effects + 1e-12 * identity
     before, cross = covariance[:, :-1, :-1], covariance[:, :-1, -1]
     ones = np.ones_like(cross)
-    values = np.broadcast_to(rates, cross.shape)
+    values = np.broadcast_to(np.frombuffer(rates), cross.shape)
     solved = np.linalg.solve(before, np.stack([ones, values, cross], axis=-1))
     by_one, by_rate, by_cross = solved[..., 0], solved[..., 1], solved[..., 2]
     information = by_one.sum(axis=1)
@@ -263,7 +273,7 @@ def _predict(
     fit = -0.5 * (np.linalg.slogdet(before)[1] + np.log(information) + misfit)
     weights: Floats = prior * np.exp(fit - fit.max())
     deviations = np.sqrt(np.maximum(variances, 1e-12))
-    of_day = chance[-1, -1] + sizes[:, 0] ** 2
+    of_day = by_chance[-1, -1] + sizes[:, 0] ** 2
     return _Mixture(weights / weights.sum(), means, deviations, of_day)
 
 

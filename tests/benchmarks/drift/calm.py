@@ -6,6 +6,7 @@ python -m tests.benchmarks.drift.calm
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,29 +59,25 @@ def run_calm(job: tuple[str, dict[str, Any], int, int]) -> CalmRun:
             for alert in operated.alerts
         )
         alerts, refits = len(operated.alerts), operated.count(Action.REFIT)
+        log_message(f"{name}, seed {seed}: {alerts} alerts, {refits} refits")
         return CalmRun(name, seed, alerts, refits, told, operated.evidence)
 
 
-def live_calm(seeds: int, few: int, days: int = DAYS, processes: int = 2) -> list[CalmRun]:
-    """Live calm markets.
+def live_calm(pool: Executor, seeds: int, few: int, days: int = DAYS) -> Iterator[CalmRun]:
+    """Begin to live calm markets.
 
     Args:
+        pool: Where they live.
         seeds: How many markets with weekdays, season and growth.
         few: How many of each other calm market.
         days: Live days.
-        processes: How many markets live at the same time.
     """
     jobs = [
         (name, simulation, 100 + seed, days)
         for name, simulation in CALM.items()
         for seed in range(seeds if name == "living" else few)
     ]
-    with open_pool(processes) as pool:
-        runs = []
-        for run in pool.map(run_calm, jobs):
-            log_message(f"{run.name}, seed {run.seed}: {run.alerts} alerts, {run.refits} refits")
-            runs.append(run)
-    return runs
+    return pool.map(run_calm, jobs)
 
 
 def print_calm(runs: Sequence[CalmRun]) -> Iterator[str]:
@@ -121,7 +118,9 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=DAYS)
     options = parser.parse_args()
     set_up_logging()
-    return bool(list(print_calm(live_calm(options.seeds, options.few, options.days))))
+    with open_pool() as pool:
+        runs = list(live_calm(pool, options.seeds, options.few, options.days))
+    return bool(list(print_calm(runs)))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import argparse
 import pickle
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,6 +43,7 @@ from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import find_interval, print_row
 
 GOAL = 0.9
+SEED = 57
 MEASURE, POLICY = MeasureSettings(), PolicySettings()
 LIVED = LivedSettings(holdout=0.1)
 REFERENCE = "reference"
@@ -129,9 +132,9 @@ def watch(
     return Watched(incident, began, kept, context, tuple(sorted(resolved)))
 
 
-def watch_world(job: tuple[Sequence[KnownIncident], Path, Path | None]) -> list[Watched]:
+def watch_world(job: tuple[Sequence[KnownIncident], Path | None]) -> list[Watched]:
     """Live through the incidents of one market; those that are in the cache are read from it."""
-    incidents, folder, cache = job
+    incidents, cache = job
     found = {i.seed: _read(cache, i) for i in incidents}
     lacking = [i for i in incidents if found[i.seed] is None]
     calm: tuple[list[DriftResult], list[WindowSummary]] = [], []
@@ -140,11 +143,13 @@ def watch_world(job: tuple[Sequence[KnownIncident], Path, Path | None]) -> list[
     def prepare(market: LivedMarket) -> None:
         references.append(Reference.read(market.build_reference(MEASURE, REFERENCE)))
 
-    for incident, market in live_incidents(lacking, folder, prepare, settings=LIVED, live=False):
-        watched = watch(incident, market, references[-1], calm)
-        found[incident.seed] = watched
-        if cache is not None:
-            _place(cache, incident).write_bytes(pickle.dumps(watched))
+    with TemporaryDirectory() as root:
+        lived = live_incidents(lacking, Path(root), prepare, settings=LIVED, live=False)
+        for incident, market in lived:
+            watched = watch(incident, market, references[-1], calm)
+            found[incident.seed] = watched
+            if cache is not None:
+                _place(cache, incident).write_bytes(pickle.dumps(watched))
     return [watched for watched in found.values() if watched is not None]
 
 
@@ -160,18 +165,18 @@ def _read(cache: Path | None, incident: KnownIncident) -> Watched | None:
 
 
 def watch_all(
-    count: int, seed: int, processes: int, cache: Path | None, kinds: Sequence[str] = ()
-) -> list[Watched]:
-    """Live through incidents of one seed, in one process for each market."""
+    pool: Executor,
+    count: int,
+    seed: int = SEED,
+    cache: Path | None = None,
+    kinds: Sequence[str] = (),
+) -> Iterator[Watched]:
+    """Begin to live through incidents of one seed, in one process for each market."""
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
     drawn = draw_incidents(count, seed, kinds)
     worlds = [[i for i in drawn if i.world % 1000 == world] for world in range(WORLDS)]
-    with TemporaryDirectory() as folder, open_pool(processes) as pool:
-        jobs = [
-            (own, Path(folder) / str(number), cache) for number, own in enumerate(worlds) if own
-        ]
-        return [watched for found in pool.map(watch_world, jobs) for watched in found]
+    return chain.from_iterable(pool.map(watch_world, [(own, cache) for own in worlds if own]))
 
 
 def judge(watched: Watched) -> str:
@@ -264,13 +269,15 @@ def main() -> int:
     """Print the table; the exit code is 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=203)
-    parser.add_argument("--seed", type=int, default=57)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--processes", type=int)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--kinds", nargs="*", default=())
     parser.add_argument("--signs", action="store_true")
     options = parser.parse_args()
-    every = watch_all(options.count, options.seed, options.processes, options.cache, options.kinds)
+    with open_pool(options.processes) as pool:
+        asked = options.count, options.seed, options.cache, options.kinds
+        every = list(watch_all(pool, *asked))
     if options.signs:
         print_signs(every)
     return bool(list(print_causes(every)))

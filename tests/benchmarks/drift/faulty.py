@@ -5,8 +5,10 @@ python -m tests.benchmarks.drift.faulty
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +95,13 @@ def _break_feed(name: str, seed: int, operated: OperatedMarket) -> FaultyRun:
     )
 
 
-def measure_faulty(seeds: int, processes: int = 2) -> Iterator[str]:
+def live_faulty(pool: Executor, seeds: int) -> Iterator[FaultyRun]:
+    """Begin to live markets with every broken feed."""
+    return chain.from_iterable(pool.map(run_faulty, range(300, 300 + seeds)))
+
+
+def print_faulty(runs: Sequence[FaultyRun]) -> Iterator[str]:
     """Print a row for each fault; yields what misses its goal."""
-    with open_pool(processes) as pool:
-        runs = [run for own in pool.map(run_faulty, range(300, 300 + seeds)) for run in own]
     for name in FAULTS:
         own = [run for run in runs if run.name == name]
         named, windows = sum(run.named for run in own), sum(run.windows for run in own)
@@ -118,7 +123,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    return bool(list(measure_faulty(options.seeds)))
+    with open_pool() as pool:
+        runs = list(live_faulty(pool, options.seeds))
+    return bool(list(print_faulty(runs)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ python -m tests.benchmarks.drift.harmful
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -84,12 +86,11 @@ def _sell(market: LivedMarket) -> float:
 
 
 def live_harmful(
-    seeds: int, processes: int = 2, first: int = 200, names: Sequence[str] = tuple(CHANGES)
-) -> list[HarmfulRun]:
-    """Live markets with one harmful change each; ``first`` is the first seed."""
+    pool: Executor, seeds: int, first: int = 200, names: Sequence[str] = tuple(CHANGES)
+) -> Iterator[HarmfulRun]:
+    """Begin to live markets with one harmful change each; ``first`` is the first seed."""
     jobs = [(first + seed, names) for seed in range(seeds)]
-    with open_pool(processes) as pool:
-        return [run for own in pool.map(run_harmful, jobs) for run in own]
+    return chain.from_iterable(pool.map(run_harmful, jobs))
 
 
 def print_harmful(runs: Sequence[HarmfulRun]) -> Iterator[str]:
@@ -118,7 +119,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=200, help="the first seed")
     parser.add_argument("--only", nargs="*", choices=list(CHANGES), default=list(CHANGES))
     options = parser.parse_args()
-    runs = live_harmful(options.seeds, first=options.first, names=options.only)
+    with open_pool() as pool:
+        runs = list(live_harmful(pool, options.seeds, options.first, options.only))
     return bool(list(print_harmful(runs)))
 
 

@@ -21,7 +21,7 @@ class PartResult(Settings):
 
     Attributes:
         name: The part.
-        seconds: How long it took.
+        seconds: From the end of the part before it to its own; parts overlap.
         rows: The cells of its rows.
         missed: The goals that it missed.
         evidence: By kind of market, for each market the evidence by day; for the picture.
@@ -71,7 +71,7 @@ def write_page(docs: Path, parts: Sequence[PartResult], lacking: Sequence[str]) 
     calm = [each for own in by_name.get("calm", _NOTHING).evidence.values() for each in own]
     harmful = by_name.get("harmful", _NOTHING).evidence
     draw_evidence(calm, harmful, docs / "pictures" / "drift-evidence.svg")
-    took = ", ".join(f"{part.name} {part.seconds:.0f} s" for part in parts)
+    minutes = sum(part.seconds for part in parts) / 60
     without = f" Not run: {', '.join(lacking)}." if lacking else ""
     head, *rows = to_markdown([HEAD, *(row for part in parts for row in part.rows)])
     missed = [line for part in parts for line in part.missed]
@@ -79,9 +79,9 @@ def write_page(docs: Path, parts: Sequence[PartResult], lacking: Sequence[str]) 
         "# Drift where the truth is known",
         "",
         f"What `make bench-drift` printed, on {os.cpu_count()} cores ({platform.machine()}): "
-        f"{took}; {len(missed)} goals missed.{without} Markets are simulated, but for the real "
-        "streams, and the model is a linear stand-in for the towers; the monitor is the real one, "
-        "with its defaults. [What was measured](measurements.md) says more.",
+        f"in {minutes:.0f} minutes; {len(missed)} goals missed.{without} Markets are simulated, "
+        "but for the real streams, and the model is a linear stand-in for the towers; the monitor "
+        "is the real one, with its defaults. [What was measured](measurements.md) says more.",
         "",
         '<figure class="picture" markdown="0">',
         '--8<-- "pictures/drift-evidence.svg"',

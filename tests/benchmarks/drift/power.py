@@ -7,7 +7,8 @@ at the default false alarm rate. Beside each change stands the same number of wi
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,12 @@ from monitoring.expectation import Days, compare, fit_variogram
 from monitoring.frame import Frame, mean_features
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import Subject, SubjectKind
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.printing import find_interval, print_row
 
 SETTINGS = MeasureSettings()
 REFERENCE_ROWS, REFERENCE_DAYS = 8000, 10
+SEED = 1
 Draw = Callable[[np.random.Generator, int, bool], pa.Array]
 """``draw(random, rows, changed)``: a column."""
 
@@ -96,13 +99,36 @@ def _to_frame(column: pa.Array, days: int) -> Frame:
     return Frame(pa.table({"v": column}), np.arange(len(column)) % days + 0.5)
 
 
-def try_change(change: Change, n: int, trials: int, seed: int) -> tuple[int, int]:
-    """How many of the changed windows, and of those without a change, are reported to drift."""
+@dataclass(frozen=True)
+class Tried:
+    """A change at one size.
+
+    Attributes:
+        name: Of the change.
+        n: Rows of a window.
+        trials: Windows with the change, and as many without.
+        found: How many of the former are reported to drift.
+        false: How many of the latter.
+        goal: The share that must be found.
+    """
+
+    name: str
+    n: int
+    trials: int
+    found: int
+    false: int
+    goal: float
+
+
+def try_change(case: tuple[Change, int, int]) -> Tried:
+    """Try a change at one of its sizes, so many times."""
+    change, which, trials = case
+    n = change.sizes[which]
     found = false = 0
     names = getattr(SETTINGS.metrics, change.kind)
     subject = Subject("bench", "answers", "v", change.kind)
     for trial in range(trials):
-        random = np.random.default_rng((seed, trial))
+        random = np.random.default_rng((SEED, trial))
         # A reference serves ten windows.
         if trial % 10 == 0:
             frame = _to_frame(change.draw(random, REFERENCE_ROWS, False), REFERENCE_DAYS)
@@ -120,20 +146,24 @@ def try_change(change: Change, n: int, trials: int, seed: int) -> tuple[int, int
                 drifts |= compared.p_value < SETTINGS.false_alarm_rate
             found += drifts and changed
             false += drifts and not changed
-    return found, false
+    return Tried(change.name, n, trials, found, false, change.goals[which])
 
 
-def measure_power(trials: int, seed: int = 1) -> Iterator[str]:
+def try_changes(pool: Executor, trials: int) -> Iterator[Tried]:
+    """Begin to try every change at every size, so many times."""
+    cases = [(change, i, trials) for change in CHANGES for i in range(len(change.sizes))]
+    return pool.map(try_change, cases)
+
+
+def print_power(every: Sequence[Tried]) -> Iterator[str]:
     """Print a row for each change and size; yields what misses its goal."""
-    for change in CHANGES:
-        for n, goal in zip(change.sizes, change.goals, strict=True):
-            found, false = try_change(change, n, trials, seed)
-            low, high = find_interval(found, trials)
-            share = f"{found / trials:.2f} ({low:.2f} to {high:.2f})"
-            wrong = f"{false} of {trials} false"
-            print_row(f"{change.name}, n = {n:,}", share, f">= {goal:g}", wrong)
-            if found / trials < goal:
-                yield f"{change.name} at {n}: {found} of {trials} found"
+    for tried in every:
+        what, found, trials = f"{tried.name}, n = {tried.n:,}", tried.found, tried.trials
+        low, high = find_interval(found, trials)
+        share = f"{found / trials:.2f} ({low:.2f} to {high:.2f})"
+        print_row(what, share, f">= {tried.goal:g}", f"{tried.false} of {trials} false")
+        if found / trials < tried.goal:
+            yield f"{what}: {found} of {trials} found"
 
 
 def main() -> int:
@@ -141,7 +171,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=210)
     options = parser.parse_args()
-    return bool(list(measure_power(options.trials)))
+    with open_pool() as pool:
+        tried = list(try_changes(pool, options.trials))
+    return bool(list(print_power(tried)))
 
 
 if __name__ == "__main__":

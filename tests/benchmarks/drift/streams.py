@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import repeat
@@ -117,6 +118,10 @@ def run_stream(stream: Stream, folder: Path) -> StreamRun:
     return StreamRun(models, frozen, operated, falls)
 
 
+JudgedStream = tuple[StreamRun, list[tuple[str, ...]]]
+"""A stream, and the rows of the table about it."""
+
+
 def choose_models(windows: range, refits: Sequence[int]) -> list[int]:
     """The model in service in each window: the first one until the first refit."""
     models = np.array([windows.start, *sorted(refits)])
@@ -211,7 +216,7 @@ def print_refits(run: StreamRun) -> None:
         )
 
 
-def judge_stream(name: str, data: Path) -> tuple[StreamRun, list[tuple[str, ...]]]:
+def judge_stream(name: str, data: Path) -> JudgedStream:
     """Run one stream of a folder; also the rows of the table about it."""
     began = time.process_time()
     with (
@@ -226,33 +231,38 @@ def judge_stream(name: str, data: Path) -> tuple[StreamRun, list[tuple[str, ...]
     return run, printed.rows
 
 
-def run_streams(data: Path, processes: int = 2) -> Iterator[StreamRun]:
-    """Run all streams of a folder, several at a time, and print their rows one after another."""
-    with open_pool(processes) as pool:
-        for run, rows in pool.map(judge_stream, STREAMS, repeat(data)):
-            for row in rows:
-                print_row(*row)
-            yield run
-
-
-def measure_streams(data: Path | None = None, picture: Path | None = None) -> Iterator[str]:
-    """Print rows for each stream; there is no goal to miss.
+def judge_streams(pool: Executor, data: Path | None = None) -> Iterator[JudgedStream]:
+    """Begin to run all streams of a folder; there are none where it is not there.
 
     Args:
+        pool: Where they run.
         data: The folder of public data sets; None for the one that ``REFIT_DATA`` names.
-        picture: Where to write a picture of all streams.
     """
     data = data or Path(os.environ.get(DATA, ""))
     if str(data) == "." or not data.is_dir():
+        return iter(())
+    return pool.map(judge_stream, STREAMS, repeat(data))
+
+
+def print_streams(judged: Sequence[JudgedStream], picture: Path | None = None) -> Iterator[str]:
+    """Print rows for each stream; there is no goal to miss.
+
+    Args:
+        judged: Of ``judge_streams``.
+        picture: Where to write a picture of all streams.
+    """
+    if not judged:
         print_row(
             "REAL STREAMS LEFT OUT", "not measured", "", f"{DATA} names no folder with public data"
         )
         return
-    runs = list(run_streams(data))
+    for _, rows in judged:
+        for row in rows:
+            print_row(*row)
     if picture is not None:
         from tests.benchmarks.drift.stream_picture import draw_streams
 
-        draw_streams(runs, picture)
+        draw_streams([run for run, _ in judged], picture)
     yield from ()
 
 
@@ -265,7 +275,9 @@ def main() -> int:
     if options.data is None or not options.data.is_dir():
         parser.error(f"no public data: give --data, or set {DATA}")
     set_up_logging()
-    return bool(list(measure_streams(options.data, options.picture)))
+    with open_pool() as pool:
+        judged = list(judge_streams(pool, options.data))
+    return bool(list(print_streams(judged, options.picture)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from refit.alert import Action
 from refit.drift import DriftState
 from refit.prediction import PREDICTION_SCHEMA
+from tests.benchmarks.drift.pool import open_pool
 from tests.benchmarks.drift.stream_data import (
     Inputs,
     choose_length,
@@ -29,9 +30,10 @@ from tests.benchmarks.drift.streams import (
     StreamRun,
     choose_models,
     find_delay,
-    measure_streams,
+    judge_streams,
     print_alerts,
     print_refits,
+    print_streams,
     space_equally,
 )
 
@@ -191,5 +193,6 @@ def test_the_rows_and_the_picture(shop, models, tmp_path, capsys, monkeypatch):
 
 def test_without_data_the_bench_says_what_to_set(monkeypatch, capsys):
     monkeypatch.delenv(DATA, raising=False)
-    assert list(measure_streams()) == []
+    with open_pool(1) as pool:
+        assert list(print_streams(list(judge_streams(pool)))) == []
     assert DATA in capsys.readouterr().out
