@@ -17,6 +17,8 @@ from serving.request import Request, RequestError
 
 SELDON = "/api/v1.0/predictions"
 PLAIN = "/recommend"
+NOT_NOW = (502, 503, 504)
+"""A gateway's answers while there is no server behind it, and a server's that is not ready."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +156,32 @@ class RecommenderClient(_Client):
         self._session.close()
 
     def _speaks_seldon(self) -> bool:
-        """Whether the server is Seldon's, which has no path of the plain door."""
+        """Whether the server is Seldon's, which has no path of the plain door.
+
+        Nothing is concluded from what a gateway answers that does not know the server yet.
+        """
         if self._is_seldon is None:
-            response = self._request("GET", PLAIN)
-            self._is_seldon = response.status_code == requests.codes.not_found
+            is_seldon = self._request("GET", PLAIN).status_code == requests.codes.not_found
+            if is_seldon and self._request("GET", SELDON).status_code == requests.codes.not_found:
+                raise ServiceUnreachable(
+                    f"{self.url} serves no recommender: it knows neither {PLAIN} nor {SELDON}; "
+                    "check the URL, or wait until the gateway in front of it knows the server"
+                )
+            self._is_seldon = is_seldon
         return self._is_seldon
 
     def _request(self, method: str, path: str, body: Any = None) -> requests.Response:
         try:
-            return self._session.request(method, self.url + path, json=body, timeout=self._timeout)
+            url = self.url + path
+            response = self._session.request(method, url, json=body, timeout=self._timeout)
         except requests.RequestException as error:
             raise ServiceUnreachable(
                 f"no answer from {self.url} ({type(error).__name__}); refit serve starts a server"
             ) from None
+        if response.status_code in NOT_NOW:
+            why = response.text[:500]
+            raise ServiceUnreachable(f"{self.url} answered {response.status_code}: {why}")
+        return response
 
     def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         response = self._request(method, path, body)
