@@ -29,6 +29,7 @@ _LEAST_VARIANCE = 1e-6
 """Added where nothing varies: there any change is drift, but not how numbers are rounded."""
 _PARAMETER = "parameter:"
 ITEMS = "item_ids"
+INDEX_AGE = "index_age"
 CLUSTERS = ("user_id", "seller_id")
 """The first of them that a table has names who its rows belong to."""
 
@@ -310,7 +311,15 @@ def summarise_days(
     ]
     slots = np.array([find_slot(time, settings) for time in at])
     means = (sums / sizes[:, None] - metric.centre) @ metric.axes
-    return Days(means, np.array(n), at, slots, np.zeros(len(sizes)))
+    age = np.add.reduceat(find_ages(frame, positions)[order], starts) / sizes
+    return Days(means, np.array(n), at, slots, age)
+
+
+def find_ages(frame: Frame, positions: Array) -> Floats:
+    """[m] ages of the indexes that answered, in days; 0 where a table has none."""
+    if INDEX_AGE not in frame.names:
+        return np.zeros(len(positions))
+    return frame.column(INDEX_AGE).take(pa.array(positions)).to_numpy(zero_copy_only=False)
 
 
 def find_slot(at: float, settings: MeasureSettings) -> int:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
-from monitoring.calibration import CalibratedMetric, MetricEntry, find_slot
+from monitoring.calibration import CalibratedMetric, MetricEntry, find_ages, find_slot
 from monitoring.choices import measure_choices
 from monitoring.closings import find_closing, leave_out_closed
 from monitoring.expectation import Comparison, Days, Floats, compare, fit_variogram
@@ -251,16 +250,13 @@ def _summarise(
 ) -> Days:
     """A window as a single day."""
     start = window.start.timestamp() / tables.SECONDS_A_DAY
-    age = 0.0
-    if "index_age" in frame.names:
-        age = float(pc.mean(frame.column("index_age").take(positions)).as_py())
     mean = metric.place(mean_features(features))
     return Days(
         mean[None],
         np.array([metric.count_effective(frame, positions)]),
         np.array([start]),
         np.array([find_slot(start, settings)]),
-        np.array([age]),
+        find_ages(frame, positions).mean(keepdims=True),
     )
 
 

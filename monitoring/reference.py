@@ -7,7 +7,7 @@ recommended), ``listings`` (embeddings of the live stock), ``items``, ``events``
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -171,7 +171,7 @@ def build_reference(
     days = _listing_days(stock, everything)
     rows = settings.reference_rows
     frames = {
-        "answers": replace(answers.frame, table=_without_age(answers.frame.table)),
+        "answers": answers.frame,
         "listings": tables.listings_frame(stock, vectors, days, rows, settings),
         "items": tables.read_table(dataset / ITEMS_FILE, "listed_at", recent, rows, settings),
         "events": tables.read_table(dataset / EVENTS_FILE, "event_time", recent, rows, settings),
@@ -211,12 +211,6 @@ def build_reference(
 
 def _sample(frame: Frame, settings: MeasureSettings) -> Frame:
     return frame.take(np.sort(tables.stratify(frame.day, settings.sample_rows, settings.seed)))
-
-
-def _without_age(answers: pa.Table) -> pa.Table:
-    """Offline answers come from an index of their own moment."""
-    age = answers.column_names.index("index_age")
-    return answers.set_column(age, "index_age", pa.array(np.zeros(answers.num_rows)))
 
 
 def _calibrate_all(

@@ -4,11 +4,12 @@ Every table is returned as a sample of bounded size with equal shares of each da
 does not grow with traffic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ from refit.log_parts import find_local_parts
 from refit.prediction import EXPLORATION, PREDICTION_SCHEMA, keep_first_pages
 
 SECONDS_A_DAY = 86_400
+NO_INDEXES: Mapping[str, datetime] = MappingProxyType({})
 REQUEST = "request_id"
 LISTING_COLUMNS = ("item_id", "category_1", "brand", "price", "title")
 ANSWER_COLUMNS = (
@@ -127,6 +129,7 @@ def read_answers(
     size: int,
     settings: MeasureSettings,
     attributes: "Attributes",
+    indexed: Mapping[str, datetime] = NO_INDEXES,
 ) -> Answers:
     """Read a window's answers.
 
@@ -143,11 +146,16 @@ def read_answers(
     if len(rows) > size:
         rows = np.sort(rows[stratify(to_days(narrow["time"])[rows], size, settings.seed)])
     wide = read_parts(files, ANSWER_COLUMNS, window, None if len(rows) == len(own) else rows)
-    frame = _answers_frame(wide, settings, attributes)
+    frame = _answers_frame(wide, settings, attributes, indexed)
     return Answers(frame, narrow.num_rows, int((~own).sum()), int(fallback.sum()))
 
 
-def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attributes") -> Frame:
+def _answers_frame(
+    table: pa.Table,
+    settings: MeasureSettings,
+    attributes: "Attributes",
+    indexed: Mapping[str, datetime],
+) -> Frame:
     table = _leave_out_drawn(keep_first_pages(table))
     names = ("request_id", "user_id", "context", "query_embedding")
     columns = {name: combine(table[name]) for name in names}
@@ -155,7 +163,7 @@ def _answers_frame(table: pa.Table, settings: MeasureSettings, attributes: "Attr
         pc.list_slice(combine(table[name]), 0, settings.depth) for name in ("item_ids", "scores")
     )
     columns |= {"item_ids": items, "scores": scores, "score": _mean_of_lists(scores)}
-    columns["index_age"] = pa.array(find_index_ages(table))
+    columns["index_age"] = pa.array(find_index_ages(table, indexed))
     listed = combine(pc.list_flatten(items))
     row = attributes.find(listed)
     unknown = int((row < 0).sum())
@@ -207,19 +215,26 @@ def _mean_of_lists(lists: pa.Array) -> pa.Array:
     return pa.array(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
 
 
-def find_index_ages(answers: pa.Table) -> NDArray[np.float64]:
-    """[n] days from when an answer's bundle was built to the answer; 0 where that is unknown."""
+def find_index_ages(
+    answers: pa.Table, indexed: Mapping[str, datetime] = NO_INDEXES
+) -> NDArray[np.float64]:
+    """[n] days from the time of an answer's index to the answer; 0 where that is unknown.
+
+    Args:
+        answers: With ``bundle_id`` and ``time``.
+        indexed: The times of bundles' indexes; of others, when the bundle was built.
+    """
     bundles = combine(answers["bundle_id"]).dictionary_encode()
-    built = np.array([_built_on(name) for name in bundles.dictionary.to_pylist()], dtype=np.float64)
+    names = bundles.dictionary.to_pylist()
+    built = np.array([_to_days(indexed.get(name) or find_build_time(name)) for name in names])
     if not len(built):
         return np.zeros(answers.num_rows)
     ages = to_days(answers["time"]) - built[bundles.indices.to_numpy(zero_copy_only=False)]
     return np.where(np.isfinite(ages), np.maximum(ages, 0.0), 0.0)
 
 
-def _built_on(bundle_id: str) -> float:
-    built = find_build_time(bundle_id)
-    return np.nan if built is None else built.timestamp() / SECONDS_A_DAY
+def _to_days(time: datetime | None) -> float:
+    return np.nan if time is None else time.timestamp() / SECONDS_A_DAY
 
 
 @dataclass(frozen=True)

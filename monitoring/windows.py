@@ -36,6 +36,7 @@ class MonitoredData:
             ``as_of``, or to the last window when that is later.
         reencoded: Parquet of listings that were encoded again for this run: ``item_id`` and the
             vector columns. Known listings among them are compared with the vectors they had.
+        indexed: The time of a bundle's index, by the bundle's id, as far as it is known.
         unreadable: Why ``log``, ``events`` or ``items`` could not be read, though it was given.
     """
 
@@ -44,6 +45,7 @@ class MonitoredData:
     items: Path | None = None
     index: Path | None = None
     reencoded: Path | None = None
+    indexed: Mapping[str, datetime] = field(default_factory=dict)
     unreadable: Mapping[str, RefitError] = field(default_factory=dict)
 
 
@@ -111,6 +113,7 @@ class WindowReader:
             self.settings.window_rows,
             self.settings,
             self._attributes,
+            self.data.indexed,
         )
         left_out = []
         if answers.foreign:

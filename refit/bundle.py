@@ -231,6 +231,11 @@ def _read_verdict(path: Path) -> Verdict | None:
     return Verdict.parse(read_json(path)) if path.is_file() else None
 
 
+def name_bundle(built: datetime, rest: str) -> str:
+    """The id of a bundle; ids sort by the time at which they were built."""
+    return f"{built:%Y%m%dT%H%M%S}{built.microsecond // 1000:03}Z-{rest}"
+
+
 def find_build_time(bundle_id: str) -> datetime | None:
     """When a bundle was built, from its id; None where the id holds no time."""
     try:
@@ -261,10 +266,8 @@ def _describe(
         packages=model.get("packages", {}),
         checksums={name: checksum(path / name) for name in _files(path)},
     )
-    stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
-    return draft.model_copy(
-        update={"bundle_id": f"{stamp}-{_content_id(draft.model_dump(mode='json'))}"}
-    )
+    content_id = _content_id(draft.model_dump(mode="json"))
+    return draft.model_copy(update={"bundle_id": name_bundle(now, content_id)})
 
 
 def _content_id(manifest: Mapping[str, Any]) -> str:

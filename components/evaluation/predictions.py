@@ -1,21 +1,26 @@
 """The model's answers to the visits of the test window: the reference for drift.
 
-The test queries are target events, such as purchases; live traffic consists of all visits.
+The test queries are target events, such as purchases; live traffic consists of all visits. In
+service an index ages until it is refreshed, so the visits are answered from snapshots of several
+ages, which the ids of their bundles tell.
 """
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.evaluation.data import EvaluationData
-from components.evaluation.ranking import build_request_set, recommend
+from components.evaluation.ranking import EvaluationSet, build_request_set, recommend
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.towers import TowerScorer
+from refit.bundle import name_bundle
 from refit.prediction import build_predictions
 
-BUNDLE_ID = "offline"
+OFFLINE = "offline"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def write_predictions(
@@ -38,7 +43,9 @@ def write_predictions(
         DataValidationError: The features folder has no requests.
     """
     data = data.of_requests()
-    evaluation_set = build_request_set(data, settings.prediction_queries)
+    evaluation_set = build_request_set(
+        data, settings.prediction_queries, settings.prediction_index_ages_days
+    )
     scorer = towers.over(data)
     vectors = scorer.embed_queries(evaluation_set.queries)
     top, scores = recommend(scorer, evaluation_set, settings.longest)
@@ -50,7 +57,7 @@ def write_predictions(
     table = build_predictions(
         {
             "request_id": pa.array([f"offline-{row}" for row in rows]),
-            "bundle_id": pa.array([BUNDLE_ID] * n),
+            "bundle_id": pa.array(_name_bundles(evaluation_set)),
             "embedding_version": pa.array([embedding_version] * n),
             "user_id": pa.array(data.log.user_ids[data.log.user[rows]].tolist(), pa.string()),
             "time": pa.array(data.log.time[rows]).cast(pa.timestamp("us", "UTC")),
@@ -67,6 +74,16 @@ def write_predictions(
         n,
     )
     pq.write_table(table, path, compression="zstd")
+
+
+def _name_bundles(evaluation_set: EvaluationSet) -> list[str]:
+    """[n] ids as if each snapshot had been indexed and served at its time."""
+    names = [""] * len(evaluation_set.queries)
+    for group in evaluation_set.groups:
+        built = EPOCH + timedelta(microseconds=group.snapshot.time)
+        for row in group.queries:
+            names[row] = name_bundle(built, OFFLINE)
+    return names
 
 
 def _without_nan(context: dict[str, object]) -> dict[str, object]:

@@ -5,7 +5,7 @@ rank = 1 + number of other candidates whose score is at least as high, so ties n
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from components.evaluation.candidates import CandidateItems, QueryBlock
 from components.evaluation.data import (
+    DAY,
     CandidateSnapshot,
     EvaluationData,
     Flags,
@@ -150,7 +151,8 @@ def build_evaluation_set(
     if max_queries is not None:
         queries = queries.take(spread(np.arange(len(queries)), max_queries))
     seen = _seen_items(data, split) if candidates == "seen" else None
-    found = EvaluationSet(data, queries, tuple(_candidate_groups(data, queries, seen)))
+    snapshots = data.log.snapshot[queries.rows]
+    found = EvaluationSet(data, queries, tuple(_candidate_groups(data, queries, snapshots, seen)))
     reasons = _find_reasons(found, seen)
     names, counts = np.unique(reasons[reasons != ""], return_counts=True)
     left_out = {str(name): int(count) for name, count in zip(names, counts, strict=True)}
@@ -176,16 +178,26 @@ def leave_out(
     return EvaluationSet(evaluation_set.data, queries, tuple(groups), left_out)
 
 
-def build_request_set(data: EvaluationData, most: int) -> EvaluationSet:
+def build_request_set(
+    data: EvaluationData, most: int, ages_days: Sequence[float] = (0.0,)
+) -> EvaluationSet:
     """Group requests by the snapshot with their candidates.
 
     Args:
         data: The result of ``EvaluationData.of_requests``.
         most: Maximum number of requests, sampled evenly over time.
+        ages_days: How much older than the newest one the snapshot is: for the requests of the first
+            day, of the second, and so on, in turn. If there is none so old, the oldest is taken.
     """
     queries = data.queries[REQUESTS]
     queries = queries.take(spread(np.arange(len(queries)), most))
-    return EvaluationSet(data, queries, tuple(_candidate_groups(data, queries)))
+    newest = data.log.snapshot[queries.rows]
+    _, day = np.unique(data.log.time[queries.rows] // DAY, return_inverse=True)
+    age = np.asarray(ages_days, dtype=np.float64)[day % len(ages_days)] * DAY
+    times = data.snapshot_times
+    older = np.searchsorted(times, times[newest] - age.astype(np.int64), side="right") - 1
+    snapshots = np.minimum(np.maximum(older, 0), newest)
+    return EvaluationSet(data, queries, tuple(_candidate_groups(data, queries, snapshots)))
 
 
 def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
@@ -330,9 +342,8 @@ def _seen_items(data: EvaluationData, split: str) -> Flags:
 
 
 def _candidate_groups(
-    data: EvaluationData, queries: Queries, seen: Flags | None = None
+    data: EvaluationData, queries: Queries, snapshots: Longs, seen: Flags | None = None
 ) -> Iterator[CandidateGroup]:
-    snapshots = data.log.snapshot[queries.rows]
     for number in np.unique(snapshots):
         snapshot = data.read_candidates(int(number), seen)
         members = np.flatnonzero(snapshots == number)

@@ -1,7 +1,7 @@
 """Find what one run of the monitor measures: bundle, time, prediction log and tables."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from monitoring.reference import Reference
 from monitoring.roll_back import find_roll_back
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData, daily_windows
+from refit.bundle import MANIFEST_FILE, BundleManifest
 from refit.errors import RefitError, UsageError
 from refit.features import FeaturesManifest
 from refit.index import IndexManifest
@@ -22,6 +23,8 @@ from refit.registry import Registry
 from refit.remote import download, is_url
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BUNDLES = 50
+"""The latest ones are those that can have answered in the windows of a run."""
 
 
 def find_sources(
@@ -85,6 +88,7 @@ def find_sources(
             events=tables.get("events"),
             items=tables.get("items"),
             index=bundle.index,
+            indexed=find_index_times(registry),
             unreadable=unreadable,
         ),
         windows=daily_windows(until, windows, settings.window_days),
@@ -94,6 +98,20 @@ def find_sources(
         ),
         roll_back=find_roll_back(registry, bundle.bundle_id),
     )
+
+
+def find_index_times(registry: Registry) -> dict[str, datetime]:
+    """The time of the index of each of the latest bundles, by the bundle's id.
+
+    It is earlier than the bundle's own where building took long, or data came late.
+    """
+    found = {}
+    for name in registry.list()[-BUNDLES:]:
+        with suppress(RefitError):  # a bundle that cannot be read is nothing that this run needs
+            found[name] = BundleManifest.parse_json(
+                registry.read_file(name, MANIFEST_FILE) or ""
+            ).as_of
+    return found
 
 
 @contextmanager

@@ -98,6 +98,6 @@ def _find_index_ages(data: MonitoredData, end: datetime) -> tuple[float | None, 
     log = tables.read_log(data.log, ("bundle_id", "time"), window).sort_by("time")
     if not log.num_rows:
         return None, None
-    ages = tables.find_index_ages(log)
+    ages = tables.find_index_ages(log, data.indexed)
     earlier = ages[np.asarray(pc.not_equal(log["bundle_id"], log["bundle_id"][-1]))]
     return float(ages[-1]), float(earlier.max()) if len(earlier) else None

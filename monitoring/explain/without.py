@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from monitoring import tables
-from monitoring.calibration import CalibratedMetric, find_slot
+from monitoring.calibration import CalibratedMetric, find_ages, find_slot
 from monitoring.expectation import Days, Variogram, compare, fit_variogram
 from monitoring.explain.context import WithoutValue
 from monitoring.frame import Frame, combine, is_list, share_values
@@ -106,15 +106,12 @@ class _Encoded:
         features, positions = metric.encode(frame)
         days = metric.reference.joined_with(to_earlier_days(settings, metric, earlier))
         start = newest.start.timestamp() / tables.SECONDS_A_DAY
-        age = 0.0
-        if "index_age" in frame.names:
-            age = float(pc.mean(frame.column("index_age").take(positions)).as_py())
         window = Days(
             np.empty((1, metric.axes.shape[1])),
             np.array([metric.count_effective(frame, positions)]),
             np.array([start]),
             np.array([find_slot(start, settings)]),
-            np.array([age]),
+            find_ages(frame, positions).mean(keepdims=True),
         )
         return cls(metric, features, positions, days, fit_variogram(days, metric.noise), window)
 

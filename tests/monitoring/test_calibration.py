@@ -6,7 +6,8 @@ import pytest
 
 from monitoring.calibration import CalibratedMetric, calibrate, find_repetition, find_slot
 from monitoring.drift_metrics import load_metric
-from monitoring.frame import Frame
+from monitoring.expectation import Days, compare, fit_variogram
+from monitoring.frame import Frame, mean_features
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import Subject
 from refit.errors import DataValidationError, RefitError
@@ -49,6 +50,32 @@ def test_small_days_are_joined_and_rows_without_a_day_are_one_block():
     assert joined.reference.n.tolist() == [60, 40] or joined.reference.n.tolist() == [100]
     unknown = calibrate(QUERY, MEAN_SHIFT, as_frame(vectors, np.full(100, np.nan)), SETTINGS)
     assert unknown.reference.n.tolist() == [100]
+
+
+def test_what_the_age_of_an_index_explains_is_no_drift():
+    def answers(n, ages, seed):
+        """Scores fall as the index ages, and the best listings with it."""
+        random = np.random.default_rng(seed)
+        return pa.table({"score": random.normal(1 - 0.03 * ages, 0.1, n), "index_age": ages})
+
+    day = np.arange(6000) % 20
+    seen = np.array([0.5, 4.5, 1.5, 8.5, 2.5])[day % 5]
+    subject = Subject("scores", "answers", "score", "score")
+    frame = Frame(answers(6000, seen, 0), day + 0.5)
+    metric = calibrate(subject, load_metric("quantile_shares"), frame, SETTINGS)
+    days = metric.reference
+    assert days.age.tolist() == [0.5, 4.5, 1.5, 8.5, 2.5] * 4
+    window = Frame(answers(300, np.full(300, 6.5), 1), np.full(300, 20.5))
+    rows, _ = metric.encode(window)
+    variogram = fit_variogram(days, metric.noise)
+
+    def find_chance(age):
+        mean = metric.place(mean_features(rows))[None]
+        here = Days(mean, np.array([300.0]), np.array([20.0]), np.array([6]), np.array([age]))
+        return compare(days, metric.noise, variogram, here).p_value
+
+    assert find_chance(6.5) > 0.05
+    assert find_chance(0.5) < 1e-3
 
 
 def test_rows_of_one_person_count_less():

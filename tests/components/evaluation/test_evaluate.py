@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +25,7 @@ from components.evaluation.settings import (
 from components.evaluation.slices import cut_slices
 from components.evaluation.smoke import SmokeTest
 from components.evaluation.towers import TowerScorer, load_champion, load_model
+from refit.bundle import find_build_time
 from refit.champion_features import ChampionFeatures
 from refit.dataset import DatasetManifest, RowCounts, Split
 from refit.errors import DataValidationError, RefitError, UsageError
@@ -54,6 +55,7 @@ SETTINGS = EvaluationSettings(
     replicates=200,
     examples=3,
     prediction_queries=50,
+    prediction_index_ages_days=(0.0,),
     max_index_p99_ms=10_000.0,
     baselines=BaselineSettings(tuning_queries=100),
     leaks=LeakSettings(intended=("items.x", "items.y", "events.want_x", "events.want_y")),
@@ -181,6 +183,8 @@ def test_requests_are_answered_from_live_items_without_own_listings(tmp_path):
     write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
     first, second = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert first["item_ids"] == ["i2", "i3"]
+    indexed = find_build_time(first["bundle_id"])
+    assert first["time"] - indexed == timedelta(days=1)  # the newest snapshot is of 10.0
     assert second["item_ids"] == ["i0", "i1", "i3"]
     (features / "examples/requests.parquet").unlink()
     with pytest.raises(DataValidationError, match="run the feature step again"):

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from components.evaluation.data import EvaluationData
+from components.evaluation.data import DAY, EvaluationData
 from components.evaluation.metrics import hit_rate
-from components.evaluation.ranking import build_evaluation_set, rank, rank_positives, spread, top_k
+from components.evaluation.ranking import (
+    build_evaluation_set,
+    build_request_set,
+    rank,
+    rank_positives,
+    spread,
+    top_k,
+)
 from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError
 from tests.factories import MANIFEST, example, item, make_market, write_features
@@ -48,6 +55,40 @@ def scores(*values):
 
 def positive(position):
     return np.array([position], dtype=np.int32)
+
+
+def test_visits_of_each_day_are_answered_from_a_snapshot_of_another_age(tmp_path):
+    visits = [example("u", 0, at, event_type="view") for at in (10.2, 10.9, 11.1, 12.3, 13.4)]
+    features = write_features(
+        tmp_path,
+        [item(0, known_at=0.0)],
+        {
+            "train": [example("u", 0, 1.0)],
+            "validation": [example("u", 0, 9.0)],
+            "test": [example("u", 0, 10.5)],
+            "requests": visits,
+        },
+        [0.0, 7.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0],
+    )
+    data = EvaluationData(features).of_requests()
+
+    def find_times(*ages):
+        found = build_request_set(data, 10, ages)
+        return {
+            int(row): group.snapshot.time / DAY for group in found.groups for row in group.queries
+        }
+
+    start = data.snapshot_times[0] / DAY
+    assert find_times(0.0) == {
+        0: start + 10,
+        1: start + 10,
+        2: start + 11,
+        3: start + 12,
+        4: start + 13,
+    }
+    # The second day's is four days old; on the third day there is none of 100 days.
+    old = find_times(0.0, 4.0, 100.0)
+    assert old == {0: start + 10, 1: start + 10, 2: start + 7, 3: start, 4: start + 13}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from components.monitoring import sources
-from components.monitoring.sources import end_of_last_window
+from components.monitoring.sources import end_of_last_window, find_index_times
+from monitoring import tables
+from refit.bundle import MANIFEST_FILE
+from refit.registry import Registry
+from tests.refit.conftest import make_bundle, make_parts  # noqa: F401 - fixtures
 
 NOW = datetime(2026, 5, 3, 14, 47, 12, tzinfo=UTC)
 
@@ -36,3 +41,17 @@ def test_the_last_window_is_over(monkeypatch, days, end):
 
 def test_a_time_that_is_given_is_used():
     assert end_of_last_window(NOW.isoformat(), 1) == NOW
+
+
+def test_the_age_of_an_index_counts_from_its_own_time(tmp_path, make_bundle):  # noqa: F811
+    bundle = make_bundle()
+    registry = Registry(tmp_path / "registry")
+    registry.add(bundle)
+    broken = tmp_path / "registry" / "bundles" / "20260503T000000000Z-broken"
+    broken.mkdir()
+    (broken / MANIFEST_FILE).write_text("{")
+    assert find_index_times(registry) == {bundle.bundle_id: bundle.manifest.as_of}
+    log = pa.table({"bundle_id": [bundle.bundle_id] * 2, "time": [bundle.manifest.as_of, NOW]})
+    ages = tables.find_index_ages(log, find_index_times(registry))
+    assert ages == pytest.approx([0.0, (NOW - bundle.manifest.as_of) / timedelta(days=1)])
+    assert tables.find_index_ages(log).tolist() == [0.0, 0.0]  # built later, by today's clock
