@@ -16,6 +16,7 @@ from serving.answer import RecommendationAnswer
 from serving.request import Request, RequestError
 
 SELDON = "/api/v1.0/predictions"
+SELDON_PING, SELDON_STATUS = "/health/ping", "/health/status"
 PLAIN = "/recommend"
 NOT_NOW = (502, 503, 504)
 """A gateway's answers while there is no server behind it, and a server's that is not ready."""
@@ -148,7 +149,7 @@ class RecommenderClient(_Client):
             ServiceUnreachable: The server does not answer.
         """
         if self._speaks_seldon():
-            return dict(self._call("GET", "/health/status")["jsonData"])
+            return dict(self._call("GET", SELDON_STATUS)["jsonData"])
         return self._call("GET", "/status")
 
     def close(self) -> None:
@@ -162,9 +163,9 @@ class RecommenderClient(_Client):
         """
         if self._is_seldon is None:
             is_seldon = self._request("GET", PLAIN).status_code == requests.codes.not_found
-            if is_seldon and self._request("GET", SELDON).status_code == requests.codes.not_found:
+            if is_seldon and not self._request("GET", SELDON_PING).ok:
                 raise ServiceUnreachable(
-                    f"{self.url} serves no recommender: it knows neither {PLAIN} nor {SELDON}; "
+                    f"{self.url} serves no recommender: it has neither {PLAIN} nor {SELDON}; "
                     "check the URL, or wait until the gateway in front of it knows the server"
                 )
             self._is_seldon = is_seldon

@@ -7,7 +7,7 @@ from threading import Thread
 import pytest
 
 from refit.errors import ServiceUnreachable
-from serving.client import PLAIN, SELDON, RecommenderClient
+from serving.client import PLAIN, SELDON, SELDON_PING, RecommenderClient
 
 
 @pytest.fixture
@@ -16,8 +16,11 @@ def gateway() -> Iterator[ThreadingHTTPServer]:
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            """Both servers take POST alone."""
-            self._answer(405 if self.path in server.knows else server.status, b"{}")
+            """Both servers take requests by POST alone."""
+            if self.path == SELDON_PING and SELDON in server.knows:
+                self._answer(200, b"{}")
+            else:
+                self._answer(405 if self.path in server.knows else server.status, b"{}")
 
         def do_POST(self) -> None:
             """Answer as the server that has the path."""
