@@ -8,7 +8,7 @@ import typer
 from pipelines.cli.live import reporting
 from pipelines.cli.options import JsonOption
 from pipelines.cli.output import write_json, write_line
-from refit.errors import GateRefused
+from refit.errors import GateRefused, UsageError
 
 
 def demo(
@@ -23,6 +23,9 @@ def demo(
         int | None, typer.Option(help="Number of days (or weeks of a replay) after the training.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same marketplace.")] = 7,
+    calm: Annotated[
+        bool, typer.Option("--calm", help="Nothing changes: the monitor should find nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on this machine, from training to refit.
@@ -36,12 +39,18 @@ def demo(
 
       refit demo
 
+      refit demo --calm
+
       refit demo --source renttherunway --data data/renttherunway
     """
     from pipelines.demo.run import STAGES, Demo
     from pipelines.demo.settings import DemoSettings
 
     values: dict[str, Any] = {"source": source, "data": data, "out": out.absolute(), "seed": seed}
+    if calm and source != "simulated":
+        raise UsageError("--calm is for the simulated marketplace; a replay changes as it did")
+    if calm:
+        values["change"] = ""
     if steps is not None:
         values["live_steps"] = steps
     settings = DemoSettings.parse(values)

@@ -442,8 +442,9 @@ class Demo:
         end = float("inf")
         swap = swaps[0] if swaps else end
         change = changes[0] if changes else swap
+        first = "before the change" if changes else "before the refit" if swaps else "on all days"
         periods = {
-            "before the change" if changes else "before the refit": (-end, change),
+            first: (-end, change),
             "after the change, before the refit": (change, swap),
             "after the refit": (swap, end),
         }

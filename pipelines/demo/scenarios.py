@@ -136,7 +136,11 @@ class SimulatedScenario:
             f"A model was trained on {settings.window_days} days of a simulated second-hand "
             "marketplace, evaluated, and served with Seldon. Shoppers then requested "
             f"recommendations from it for {settings.live_steps} days."
-            + (f" On day {truth[0]['day']} a change began: {truth[0]['does']}" if truth else "")
+            + (
+                f" On day {truth[0]['day']} a change began: {truth[0]['does']}"
+                if truth
+                else " Nothing changed."
+            )
         )
 
     @property

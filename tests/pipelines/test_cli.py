@@ -198,3 +198,11 @@ def test_a_demo_removes_no_folder_but_that_of_a_demo(refit, tmp_path):
     assert result.code == 2
     assert "something else than a demo" in result.err
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_replay_is_not_calm(refit, tmp_path):
+    replay = ("demo", "--source", "renttherunway", "--data", tmp_path)
+    result = refit(*replay, "--calm", "--out", tmp_path / "demo")
+    assert result.code == 2
+    assert "--calm is for the simulated marketplace" in result.err
+    assert not (tmp_path / "demo").exists()

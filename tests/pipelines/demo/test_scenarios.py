@@ -43,6 +43,12 @@ def test_a_day_sends_requests_and_announces_its_changes_of_stock(scenario):
     assert 0 < step.truth["random_chance"] < step.truth["perfect_chance"] <= 1
 
 
+def test_a_calm_marketplace_does_not_change(tmp_path):
+    calm = SimulatedScenario(DemoSettings(out=tmp_path, past_days=10, change=""))
+    assert calm.truth() == []
+    assert calm.what.endswith("Nothing changed.")
+
+
 def test_the_true_chance_of_a_sale_of_a_list_is_known(scenario):
     items = scenario._market.items_table()
     on_sale = items.filter(pa.compute.is_null(items["delisted_at"]))["item_id"].to_pylist()
