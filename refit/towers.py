@@ -11,6 +11,9 @@ from refit.errors import RefitError
 from refit.features import Inputs
 
 Outputs = dict[str, NDArray[np.float32]]
+DEVICE = "CPU"
+"""Where towers run, whatever trained them: a GPU would round products to fewer digits than the
+servers that compare with these vectors."""
 
 
 def load_tower(base: Path) -> Any:
@@ -25,7 +28,9 @@ def load_tower(base: Path) -> Any:
     versions = sorted(int(p.name) for p in base.glob("*") if p.name.isdigit())
     if not versions:
         raise RefitError(f"{base} holds no version of a SavedModel; train and export the towers")
-    return import_tensorflow().saved_model.load(str(base / str(versions[-1])))
+    tf = import_tensorflow()
+    with tf.device(DEVICE):
+        return tf.saved_model.load(str(base / str(versions[-1])))
 
 
 def import_tensorflow() -> Any:
@@ -63,7 +68,8 @@ def run_tower(tower: Any, inputs: Inputs, batch_size: int = 2048) -> Outputs:
     for start in range(0, max(n, 1), batch_size):
         rows = slice(start, start + batch_size)
         batch = {name: tf.constant(_fed(values[rows])) for name, values in inputs.items()}
-        parts.append({name: value.numpy() for name, value in run(**batch).items()})
+        with tf.device(DEVICE):
+            parts.append({name: value.numpy() for name, value in run(**batch).items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

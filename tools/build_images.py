@@ -2,6 +2,8 @@
 
 - ``build_images.py`` builds ``refit/main``, ``refit/serving`` and ``refit/serving-plain``, tagged
   with the package version; names of images build only those: ``build_images.py serving-plain``
+- ``build_images.py main-gpu`` builds ``refit/main-gpu``, with the libraries of CUDA, which is large
+  and is built only when it is named
 - ``build_images.py --save DIR`` also writes each image as a docker archive for kind, minikube and
   ``ctr images import``
 - arguments after ``--`` go to the builder, for example ``-- --pull-never --network host``
@@ -24,15 +26,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONTAINERFILES = {
     "main": "pipelines/Containerfile",
+    "main-gpu": "pipelines/Containerfile",
     "serving": "serving/Containerfile",
     "serving-plain": "serving/Containerfile",
 }
+ON_REQUEST = ("main-gpu",)
+"""Images that are built only when they are named."""
 ARGUMENTS = {
+    "main-gpu": {
+        "REQUIREMENTS": "requirements-gpu.txt",
+        "LICENCES": "Apache-2.0 AND LicenseRef-NVIDIA-Proprietary",
+    },
     "serving-plain": {"REQUIREMENTS": "requirements-plain.txt", "LICENCES": "Apache-2.0"},
 }
 """Build arguments by image, where they differ from the Containerfile's own."""
 INSTALLED = (
     "requirements.txt",
+    "requirements-gpu.txt",
     "serving/requirements.txt",
     "serving/requirements-plain.txt",
     "tools/uv.txt",
@@ -46,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments[:split])
     builder = options.builder or find_builder()
     extra = list(arguments[split + 1 :])
-    for name in options.images or CONTAINERFILES:
+    for name in images_to_build(options.images):
         image = image_name(name)
         started = time.monotonic()
         command = build_command(builder, name, options.base_image, extra)
@@ -59,6 +69,11 @@ def main(arguments: Sequence[str]) -> int:
         if options.save:
             sys.stdout.write(f"saved {save(builder, image, options.save)}\n")
     return 0
+
+
+def images_to_build(named: Sequence[str]) -> list[str]:
+    """The images that are named; if none is, those that are not large."""
+    return list(named) or [name for name in CONTAINERFILES if name not in ON_REQUEST]
 
 
 def find_builder() -> str:
@@ -131,7 +146,8 @@ def save(builder: str, image: str, folder: Path) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="*", choices=CONTAINERFILES, help="default: all")
+    default = f"default: all but {', '.join(ON_REQUEST)}"
+    parser.add_argument("images", nargs="*", choices=CONTAINERFILES, help=default)
     parser.add_argument("--builder", choices=BUILDERS, help="default: the first that works")
     parser.add_argument("--base-image", default="", help="instead of the pinned python image")
     parser.add_argument("--save", type=Path, help="also write docker archives into this folder")

@@ -18,6 +18,7 @@ UV = ROOT / ".build" / "uv" / "bin" / "uv"
 PYTHON_OF = {
     "requirements.in": "3.12",
     "requirements-dev.in": "3.12",  # after requirements.in: it is constrained by requirements.txt
+    "requirements-gpu.in": "3.12",  # likewise
     "serving/requirements.in": "3.12",
     "serving/requirements-plain.in": "3.12",  # after it: constrained by requirements.txt
     "tools/uv.in": "3.12",
@@ -25,6 +26,8 @@ PYTHON_OF = {
     "tests/machine/requirements.in": "3.12",
     "tests/machine/kfp/requirements.in": "3.11",  # the newest that ml-metadata has a wheel for
 }
+LEFT_OUT = {"requirements-gpu.in": "onnxruntime"}
+"""A package that another one replaces, by file; what it requires stays."""
 OPTIONS = ("--quiet", "--generate-hashes", "--python-platform=x86_64-manylinux_2_28")
 
 
@@ -65,6 +68,7 @@ def compile_requirements(name: str, out: Path) -> None:
         "pip",
         "compile",
         *OPTIONS,
+        *([f"--no-emit-package={LEFT_OUT[name]}"] if name in LEFT_OUT else []),
         f"--python-version={PYTHON_OF[name]}",
         name,
         "-o",

@@ -144,8 +144,11 @@ def _open_session(path: Path, device: Device, threads: int) -> Any:
     if wanted not in there:
         raise UsageError(
             f"device is {device}, but this ONNX Runtime has {', '.join(there)} only:"
-            " install onnxruntime-gpu in the place of onnxruntime, or set device: cpu"
+            " run the step in the image refit/main-gpu, which has onnxruntime-gpu in the place of"
+            " onnxruntime, or set device: cpu"
         )
+    if device == "gpu":
+        onnxruntime.preload_dlls()  # CUDA's libraries, where they are packages of this environment
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; it warns of every unused weight

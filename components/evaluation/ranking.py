@@ -151,7 +151,7 @@ def build_evaluation_set(
     if max_queries is not None:
         queries = queries.take(spread(np.arange(len(queries)), max_queries))
     seen = _seen_items(data, split) if candidates == "seen" else None
-    snapshots = data.log.snapshot[queries.rows]
+    snapshots = data.log.snapshot[queries.rows].astype(np.int64)
     found = EvaluationSet(data, queries, tuple(_candidate_groups(data, queries, snapshots, seen)))
     reasons = _find_reasons(found, seen)
     names, counts = np.unique(reasons[reasons != ""], return_counts=True)

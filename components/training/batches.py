@@ -76,7 +76,11 @@ def to_tensors(batch: Batch) -> Tensors:
 
 def read_items(batch: Tensors, catalogue: Tensors) -> Tensors:
     """A batch with the encoded items, ``item/<name>``, in the place of their rows, ``item``."""
-    codes = {f"item/{name}": tf.gather(values, batch["item"]) for name, values in catalogue.items()}
+    codes = {}
+    for name, values in catalogue.items():
+        # TensorFlow keeps int32 in the host's memory; a GPU would be sent the whole column.
+        with tf.device(values.device):
+            codes[f"item/{name}"] = tf.gather(values, batch["item"])
     return {name: value for name, value in batch.items() if name != "item"} | codes
 
 

@@ -6,6 +6,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from refit.settings import Settings
 
+Device = Literal["cpu", "gpu"]
+
 
 class TrainSettings(Settings):
     """How the two towers are built and trained.
@@ -14,7 +16,10 @@ class TrainSettings(Settings):
         towers: ``learned``, or ``popularity`` for a baseline that is served as itself: the score is
             popularity in the context alone, naive Bayes with its gates held at their initial
             values; only its smoothing, half-lives and the effect of age are fitted.
-        seed: Seed of every random draw; two runs in one environment on CPU are bit-identical.
+        device: Where the towers are trained. ``gpu`` is an error where TensorFlow sees none;
+            ``cpu`` leaves GPUs alone.
+        seed: Seed of every random draw. Two runs in one environment are bit-identical on a CPU; on
+            a GPU they are not.
         batch_size: Examples per step; they share one item snapshot.
         uniform_negatives: Items sampled uniformly from the snapshot's live items, in addition to
             the positives of the batch. If no more items are live, all are candidates (an exact
@@ -71,6 +76,7 @@ class TrainSettings(Settings):
     """
 
     towers: Literal["learned", "popularity"] = "learned"
+    device: Device = "cpu"
     seed: int = 0
     batch_size: PositiveInt = 2048
     uniform_negatives: PositiveInt = 512

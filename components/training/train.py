@@ -47,7 +47,8 @@ def train(
             resumes from them after it was killed. None keeps no checkpoints.
 
     Raises:
-        UsageError: TensorFlow uses Keras 3, or settings and feature spec do not match.
+        UsageError: TensorFlow uses Keras 3 or sees no GPU where one is to be used, or settings and
+            feature spec do not match.
         DataValidationError: There are no training or no validation examples.
         RefitError: ``out`` has other files than a model, or the loss became NaN.
     """
@@ -56,10 +57,9 @@ def train(
     require_legacy_keras()
     if out.exists() and any(out.iterdir()) and not (out / MODEL_FILE).is_file():
         raise RefitError(f"{out} has other files than a model; use another folder")
-    import tensorflow as tf
+    from components.training.device import use_device
 
-    # Otherwise reductions over threads add in another order each time.
-    tf.config.experimental.enable_op_determinism()
+    use_device(settings.device)
     manifest = FeaturesManifest.read(features)
     out.parent.mkdir(parents=True, exist_ok=True)
     from components.training.checkpoint import checkpoints_of
@@ -106,8 +106,9 @@ def measure_epochs(
     import tensorflow as tf
 
     from components.training.checkpoint import checkpoints_of
+    from components.training.device import use_device
 
-    tf.config.experimental.enable_op_determinism()
+    use_device(settings.device)
     tf.keras.backend.clear_session()  # a process may measure many settings
     if not settings.choose_epochs:
         settings = settings.model_copy(update={"patience": settings.max_epochs})

@@ -123,7 +123,7 @@ def configure_steps() -> None:
 def _set_image(task: Any, step: str, settings: ClusterSettings) -> None:
     from kfp import kubernetes
 
-    task.container_spec.image = settings.image
+    task.container_spec.image = settings.image_of(step)
     if settings.image_pull_policy:
         kubernetes.set_image_pull_policy(task, settings.image_pull_policy)
     if settings.image_pull_secrets:
@@ -171,7 +171,7 @@ def _set_resources(task: Any, step: str, settings: ClusterSettings) -> None:
     ):
         if value:
             set_value(value)
-    if step in settings.gpu.steps and settings.gpu.count:
+    if settings.gives_gpu(step):
         task.set_accelerator_type(settings.gpu.resource)
         task.set_accelerator_limit(settings.gpu.count)
 

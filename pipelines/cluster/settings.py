@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from components.deployment.settings import RolloutSettings
-from components.images import MAIN_IMAGE
+from components.images import MAIN_GPU_IMAGE, MAIN_IMAGE
 from pipelines.cluster.cron import check_cron
 from pipelines.loading import LoadedSettings, load_settings, read_document
 from pipelines.scale import ScaledSettings
@@ -41,6 +41,9 @@ IDEMPOTENT_STEPS = (
 OTHER_STEPS = ("deploy_bundle", "deploy_refreshed_index", "watch_drift", "report_run")
 """Steps that the cluster never repeats: they promote a bundle, start a refit or notify users."""
 STEPS = IDEMPOTENT_STEPS + OTHER_STEPS
+GPU_STEPS = ("encode_listings", "train_towers", "tune_towers")
+"""Steps that have a ``device`` in a run's settings. What the others compute, a server computes too,
+on a CPU."""
 
 _QUANTITY = re.compile(r"(\d+(\.\d+)?(m|[kMGTPE]i?)?)?", re.ASCII)
 
@@ -48,6 +51,15 @@ _QUANTITY = re.compile(r"(\d+(\.\d+)?(m|[kMGTPE]i?)?)?", re.ASCII)
 def _check_steps(names: Iterable[str]) -> Iterable[str]:
     if unknown := set(names) - set(STEPS):
         raise ValueError(f"no step {', '.join(sorted(unknown))}; steps: {', '.join(STEPS)}")
+    return names
+
+
+def _check_gpu_steps(names: Iterable[str]) -> Iterable[str]:
+    if others := set(_check_steps(names)) - set(GPU_STEPS):
+        raise ValueError(
+            f"{', '.join(sorted(others))} would leave a GPU idle; steps that run on one: "
+            f"{', '.join(GPU_STEPS)}"
+        )
     return names
 
 
@@ -90,15 +102,25 @@ class Resources(Settings):
 class Gpu(Settings):
     """GPUs of the steps that run models.
 
+    A run is refused when it is submitted if ``training.device`` or the ``device`` of an encoder is
+    ``gpu`` and its step gets none here, or if a step gets one that these settings leave idle.
+
     Attributes:
         resource: The resource's name, as the device plugin registers it.
-        count: Number of GPUs of each of these steps; 0 gives none.
-        steps: The steps; ``encode_listings`` too where an encoder's ``device`` is ``gpu``.
+        count: 1 gives each of these steps a GPU; 0 gives none. No step uses more than one.
+        steps: The steps: ``train_towers`` and ``tune_towers`` for ``training.device``,
+            ``encode_listings`` for the ``device`` of encoders.
+        image: Image of these steps, with the libraries of CUDA. It has to be given together with
+            the ``image`` of the others.
     """
 
     resource: str = "nvidia.com/gpu"
-    count: int = Field(default=0, ge=0)
-    steps: StepNames = ("train_towers", "tune_towers")
+    count: int = Field(default=0, ge=0, le=1)
+    steps: Annotated[tuple[str, ...], AfterValidator(_check_gpu_steps)] = (
+        "train_towers",
+        "tune_towers",
+    )
+    image: str = MAIN_GPU_IMAGE
 
 
 class Toleration(Settings):
@@ -214,7 +236,7 @@ class ClusterSettings(ScaledSettings):
         experiment: The experiment that runs belong to; it is created when it is missing.
         service_accounts: Service account by pipeline; all steps of a run share it. A pipeline that
             is not named uses the installation's own.
-        image: Image of the steps.
+        image: Image of the steps, except of those that get a GPU.
         image_pull_policy: When the image is pulled; null leaves it to the cluster.
         image_pull_secrets: Names of secrets for pulling the image.
         environment: Further variables of every step; nothing secret.
@@ -296,6 +318,11 @@ class ClusterSettings(ScaledSettings):
                 raise ValueError(
                     f"{name}: {path} is on no claim of volumes and would be lost with the pod"
                 )
+        if self.gpu.count and "image" in self.model_fields_set - self.gpu.model_fields_set:
+            raise ValueError(
+                f"gpu.image: name the image of the steps with a GPU beside image, {self.image}; "
+                "make images ARGS=main-gpu builds it"
+            )
         self._check_alert_store()
         return self
 
@@ -325,6 +352,14 @@ class ClusterSettings(ScaledSettings):
     def api_namespace(self) -> str:
         """The namespace that a multi-user API keeps runs in; empty for a single-user one."""
         return self.runs_in if self.multi_user else ""
+
+    def gives_gpu(self, step: str) -> bool:
+        """Whether a step's pod gets a GPU."""
+        return bool(self.gpu.count) and step in self.gpu.steps
+
+    def image_of(self, step: str) -> str:
+        """The image of a step's pod."""
+        return self.gpu.image if self.gives_gpu(step) else self.image
 
     def resources_of(self, step: str) -> Resources:
         """The resources of a step's pod."""

@@ -15,6 +15,7 @@ from pipelines.arguments import describe_feeds, worker_names
 from pipelines.cluster.compile import compile_for
 from pipelines.cluster.cron import EXAMPLE as CRON_EXAMPLE
 from pipelines.cluster.cron import check_cron
+from pipelines.cluster.devices import check_devices
 from pipelines.cluster.settings import ClusterSettings
 from pipelines.settings import RunSettings
 from refit.errors import UsageError
@@ -170,6 +171,7 @@ def _arguments(cluster: ClusterSettings, submission: Submission) -> dict[str, An
             f"backend 2.0 cannot collect what the parallel steps of {submission.pipeline} return: "
             "run it on a newer one"
         )
+    check_devices(submission.pipeline, settings, cluster)
     deployment = settings.deployment.model_copy(update={"target": cluster.target})
     settings = settings.model_copy(update={"deployment": deployment})
     arguments: dict[str, Any] = {

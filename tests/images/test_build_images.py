@@ -6,11 +6,21 @@ from pathlib import Path
 import pytest
 
 from refit import __version__
-from tools.build_images import CONTAINERFILES, ROOT, build_command, image_name, version
+from tools.build_images import (
+    CONTAINERFILES,
+    INSTALLED,
+    ON_REQUEST,
+    ROOT,
+    build_command,
+    image_name,
+    images_to_build,
+    version,
+)
 
 PINNED = re.compile(r"ARG BASE_IMAGE=\S+/python:3\.12\.\d+-slim-\w+@sha256:[0-9a-f]{64}$")
 ROOMS = {
     "main": "refit simulation monitoring serving components pipelines",
+    "main-gpu": "refit simulation monitoring serving components pipelines",
     "serving": "refit serving",
     "serving-plain": "refit serving",
 }
@@ -55,10 +65,11 @@ def test_an_image_holds_the_rooms_that_it_needs(name):
 
 
 def test_images_are_named_as_the_pipelines_name_them():
-    from components.images import MAIN_IMAGE
+    from components.images import MAIN_GPU_IMAGE, MAIN_IMAGE
 
     assert version() == __version__
     assert image_name("main") == MAIN_IMAGE
+    assert image_name("main-gpu") == MAIN_GPU_IMAGE
 
 
 @pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
@@ -79,6 +90,22 @@ def test_the_image_without_seldon_is_built_of_its_own_requirements():
     final = "\n".join(stages("serving-plain")[1])
     assert "/refit/${REQUIREMENTS}" in final
     assert not re.search(r"(?i)seldon", final)
+
+
+def test_the_image_with_cuda_is_built_of_its_own_requirements_and_only_when_it_is_named():
+    told = " ".join(build_command("buildah", "main-gpu", "", []))
+    assert told.startswith("buildah build --file pipelines/Containerfile --tag refit/main-gpu:")
+    assert "--build-arg REQUIREMENTS=requirements-gpu.txt" in told
+    assert "LICENCES=Apache-2.0 AND LicenseRef-NVIDIA-Proprietary" in told
+    assert "REQUIREMENTS" not in " ".join(build_command("buildah", "main", "", []))
+    assert 'licenses="${LICENCES}"' in "\n".join(stages("main-gpu")[1])
+    assert {*ON_REQUEST, *images_to_build([])} == set(CONTAINERFILES)
+    assert images_to_build([]) == ["main", "serving", "serving-plain"]
+    assert images_to_build(["main-gpu"]) == ["main-gpu"]
+    for locked in INSTALLED:  # else the builder does not get it
+        folder = locked.partition("/")[0]
+        ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+        assert {f"!{locked}", f"!{folder}"} & set(ignored)
 
 
 def test_without_a_builder_it_says_what_to_install():

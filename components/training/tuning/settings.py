@@ -15,6 +15,7 @@ TRAINING = "training."
 HISTORY_LENGTH = "features.spec.history_length"
 FIXED = (
     "towers",
+    "device",
     "seed",
     "recall_at",
     "validation_examples",

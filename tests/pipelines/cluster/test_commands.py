@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 DONE = (
     ("root", "SUCCEEDED", ""),
@@ -321,6 +322,22 @@ def test_bad_usage_is_2(on_cluster, backend, words, tells):
     assert (said.code, tells in said.err) == (2, True), said.err
     assert not backend.kept["runs"]
     assert not backend.kept["recurringruns"]
+
+
+def test_a_gpu_that_no_step_would_use_and_one_that_is_missing_are_refused(
+    on_cluster, cluster, backend
+):
+    on_gpu = ("--set", "training.device=gpu")
+    missing = on_cluster("submit", *on_gpu)
+    assert (missing.code, "train_towers gets no GPU" in missing.err) == (2, True), missing.err
+    values = yaml.safe_load(cluster.read_text()) | {"gpu": {"count": 1}}
+    cluster.write_text(yaml.safe_dump(values))
+    idle = on_cluster("schedule", "drift_monitoring", "--cron", "0 0 3 * * *")
+    assert (idle.code, "train_towers gets a GPU that it would" in idle.err) == (2, True), idle.err
+    assert not backend.kept["runs"]
+    assert not backend.kept["recurringruns"]
+    assert on_cluster("submit", *on_gpu).code == 0
+    assert on_cluster("submit", "index_refresh").code == 0
 
 
 def test_without_a_cluster_file_the_example_is_named(refit, monkeypatch):

@@ -4,7 +4,13 @@ import pytest
 import yaml
 
 from pipelines.cluster.compile import KNOWN_TO_2_0, compile_for
-from pipelines.cluster.settings import EXAMPLE, IDEMPOTENT_STEPS, ClusterSettings, read_cluster
+from pipelines.cluster.settings import (
+    EXAMPLE,
+    GPU_STEPS,
+    IDEMPOTENT_STEPS,
+    ClusterSettings,
+    read_cluster,
+)
 from pipelines.cluster.submit import SETTINGS_OF
 from pipelines.compile import PIPELINES, compile_pipelines
 from pipelines.local import COMPILED_FOLDER
@@ -13,7 +19,11 @@ from refit.errors import UsageError
 CLUSTER = read_cluster(EXAMPLE).model_copy(
     update={
         "image": "registry.example/refit/main@sha256:0123",
-        "gpu": {"resource": "nvidia.com/gpu", "count": 2},
+        "gpu": {
+            "count": 1,
+            "steps": ["encode_listings", "train_towers", "tune_towers"],
+            "image": "registry.example/refit/main-gpu@sha256:4567",
+        },
         "tolerations": [{"key": "dedicated", "value": "training", "effect": "NoSchedule"}],
         "node_selector": {"pool": "refit"},
         "image_pull_secrets": ["pull"],
@@ -95,13 +105,14 @@ def test_every_pipeline_has_its_arguments():
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("backend", ["2.17", "2.0"])
-def test_every_step_runs_in_the_clusters_image_with_its_secrets(compiled, name, backend):
+def test_every_step_runs_in_its_image_with_its_secrets(compiled, name, backend):
     documents = compiled[name, backend]
     executors = documents[0]["deploymentSpec"]["executors"]
     assert executors
     for executor in executors:
         asked = container(documents, step(executor))
-        assert asked["image"] == CLUSTER.image
+        gpu = step(executor) in GPU_STEPS
+        assert asked["image"] == (CLUSTER.gpu.image if gpu else CLUSTER.image)
         assert {"name": "TF_CPP_MIN_LOG_LEVEL", "value": "2"} in asked["env"]
         config = platform_of(documents)[step(executor)]
         (secret,) = config["secretAsEnv"]
@@ -178,13 +189,22 @@ def test_resources_and_gpus(compiled, backend):
     documents = compiled["continuous_training", backend]
     train = container(documents, "train_towers")["resources"]
     assert (train["cpuRequest"], train["memoryLimit"]) == (4.0, 16 * 1.073741824)
-    assert train["accelerator"]["type"] == "nvidia.com/gpu"
-    assert train["accelerator"]["count"] == "2"
     for executor in documents[0]["deploymentSpec"]["executors"]:
-        if step(executor) != "train_towers":
-            given = container(documents, step(executor))["resources"]
-            assert given["cpuRequest"] == 0.5
+        given = container(documents, step(executor))["resources"]
+        assert given["cpuRequest"] == (4.0 if step(executor) == "train_towers" else 0.5)
+        if step(executor) in GPU_STEPS:
+            assert given["accelerator"]["type"] == "nvidia.com/gpu"
+            assert given["accelerator"]["count"] == "1"
+        else:
             assert "accelerator" not in given
+
+
+def test_without_a_gpu_all_steps_run_in_one_image():
+    cluster = CLUSTER.model_copy(update={"gpu": CLUSTER.gpu.model_copy(update={"count": 0})})
+    documents = list(yaml.safe_load_all(compile_for("continuous_training", cluster).text))
+    for executor in documents[0]["deploymentSpec"]["executors"].values():
+        assert executor["container"]["image"] == cluster.image
+        assert "accelerator" not in executor["container"].get("resources", {})
 
 
 @pytest.mark.parametrize("name", ["continuous_training", "index_refresh"])
