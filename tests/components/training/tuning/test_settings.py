@@ -93,5 +93,5 @@ def test_longer_histories_than_the_features_have_cannot_be_tried():
 
 
 def test_the_number_of_pairs_cannot_be_tried():
-    with pytest.raises(UsageError, match="tower_pairs is not tried: .*what it costs"):
+    with pytest.raises(UsageError, match=r"tower_pairs is not tried: .*what it costs"):
         space_of(space={"training.tower_pairs": {"values": [1, 2]}})
