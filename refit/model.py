@@ -1,5 +1,6 @@
 """The manifest of a model folder: the two towers, their training and their identity."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,27 @@ class Epoch(Settings):
     examples: int
 
 
+def best_epoch(epochs: Sequence[Epoch]) -> int:
+    """Number of the epoch with the highest recall, of equal ones the first."""
+    return max(epochs, key=lambda epoch: (epoch.recall or 0.0, -epoch.number)).number
+
+
+class TowerPair(Settings):
+    """One of several pairs of towers that were joined, alone.
+
+    Attributes:
+        seed: Of its training.
+        epochs: As ``ModelManifest.epochs``.
+        chosen_epoch: Number of epochs that its exported weights were trained for.
+        recall: Validation recall@K of the chosen epoch; None if it was not measured.
+    """
+
+    seed: int
+    epochs: tuple[Epoch, ...]
+    chosen_epoch: int
+    recall: float | None
+
+
 class ModelManifest(Settings):
     """The properties of the towers of a model folder, and their training data.
 
@@ -48,9 +70,13 @@ class ModelManifest(Settings):
         kind: ``model``, or ``baseline`` for one that is served as itself.
         recall_at: The K of ``epochs[].recall``.
         epochs: The epochs of the training without the validation split; if the number of epochs
-            was fixed in advance, those of the only training.
-        chosen_epoch: Number of epochs that the exported weights were trained for.
+            was fixed in advance, those of the only training. Of several pairs, the first one's.
+        chosen_epoch: Number of epochs that the exported weights were trained for. Of several
+            pairs, the first one's.
         final_fit: Whether the exported weights were trained again on train and validation together.
+        pairs: Where several pairs of towers were joined, each of them.
+        joined_recall: Their validation recall@K together, each after its chosen epoch; None for
+            one pair, or if it was not measured.
     """
 
     embedding_version: str
@@ -68,6 +94,8 @@ class ModelManifest(Settings):
     final_fit: bool
     dataset_fingerprint: str = ""
     kind: ModelKind = "model"
+    pairs: tuple[TowerPair, ...] = ()
+    joined_recall: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "ModelManifest":

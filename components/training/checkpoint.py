@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from refit.errors import UsageError
+from refit.errors import RefitError, UsageError
 from refit.files import read_json, remove, write_atomically, write_json
-from refit.model import Epoch
+from refit.model import Epoch, best_epoch
 from refit.progress import log_message
 
 STATE_FILE = "state.json"
@@ -61,14 +63,20 @@ class Checkpoint:
 
     Args:
         folder: The checkpoint folder; None keeps no checkpoints.
-        fit: ``search`` or ``final``.
+        fit: ``search`` or ``final``, with the number of the pair from the second on.
         key: Fingerprint of settings and data; a checkpoint with another key is ignored.
         resume: False removes existing checkpoints.
+        keeps_best: Whether the weights of the best epoch are kept too, for ``restore_best``;
+            without a folder, in memory.
     """
 
-    def __init__(self, folder: Path | None, fit: str, key: str, resume: bool) -> None:
+    def __init__(
+        self, folder: Path | None, fit: str, key: str, resume: bool, keeps_best: bool = False
+    ) -> None:
         self._path = folder / fit if folder else None
         self._key = key
+        self._keeps_best = keeps_best
+        self._best: list[NDArray[Any]] = []
         if self._path and not resume:
             remove(self._path)
 
@@ -88,11 +96,15 @@ class Checkpoint:
         return epochs
 
     def save(self, model: tf.keras.Model, epochs: list[Epoch]) -> None:
-        """Save the state after the last of ``epochs`` and remove older ones."""
+        """Save the state after the last of ``epochs`` and remove those that are not needed."""
+        last = len(epochs)
+        best = best_epoch(epochs) if self._keeps_best else last
         if not self._path:
+            if self._keeps_best and best == last:
+                self._best = model.get_weights()
             return
         older = self._complete()
-        path = self._path / f"{len(epochs):05d}"
+        path = self._of_epoch(self._path, last)
         remove(path)
         with write_atomically(path) as staging:
             staging.mkdir()
@@ -101,8 +113,31 @@ class Checkpoint:
             state = {"key": self._key, "epochs": [e.model_dump(mode="json") for e in epochs]}
             write_json(staging / STATE_FILE, state)
         for folder in older:
-            if folder != path:
+            if folder not in (path, self._of_epoch(self._path, best)):
                 remove(folder)
+
+    def restore_best(self, model: tf.keras.Model, epochs: list[Epoch]) -> None:
+        """Give the model, as it is after the last of ``epochs``, the weights of the best one.
+
+        Raises:
+            RefitError: They are gone.
+        """
+        best = best_epoch(epochs)
+        if best == len(epochs):
+            return
+        if not self._path:
+            model.set_weights(self._best)
+            return
+        path = self._of_epoch(self._path, best)
+        if not path.is_dir():
+            raise RefitError(
+                f"the best epoch's checkpoint, {path}, is gone; remove {self._path} to train again"
+            )
+        tf.train.Checkpoint(model=model).read(str(path / "weights")).expect_partial()
+
+    @staticmethod
+    def _of_epoch(folder: Path, number: int) -> Path:
+        return folder / f"{number:05d}"
 
     def _complete(self) -> list[Path]:
         return sorted(self._path.glob("[0-9]*")) if self._path else []

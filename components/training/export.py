@@ -5,6 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from components.training.encoders import Tensors
+from components.training.pairs import JoinedItemTower, JoinedQueryTower
 from components.training.towers import ItemTower, QueryTower
 from refit.features import FeaturesManifest, FeatureSpec
 
@@ -42,7 +43,9 @@ def query_signature(spec: FeatureSpec, content_size: int) -> dict[str, tf.Tensor
     return signature
 
 
-def export_item_tower(tower: ItemTower, manifest: FeaturesManifest, folder: Path) -> None:
+def export_item_tower(
+    tower: ItemTower | JoinedItemTower, manifest: FeaturesManifest, folder: Path
+) -> None:
     """Write ``folder``/1: from raw item inputs to ``embedding`` [B, D] and ``content`` [B, C]."""
     signature = item_signature(manifest)
 
@@ -54,7 +57,10 @@ def export_item_tower(tower: ItemTower, manifest: FeaturesManifest, folder: Path
 
 
 def export_query_tower(
-    tower: QueryTower, manifest: FeaturesManifest, content_size: int, folder: Path
+    tower: QueryTower | JoinedQueryTower,
+    manifest: FeaturesManifest,
+    content_size: int,
+    folder: Path,
 ) -> None:
     """Write ``folder``/1: from raw query inputs to ``embedding`` [B, D]."""
     signature = query_signature(manifest.spec, content_size)

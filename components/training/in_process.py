@@ -11,6 +11,7 @@ import tensorflow as tf
 from components.training.batches import encode_catalogue, read_columns
 from components.training.encoders import Tensors
 from components.training.export import query_signature
+from components.training.pairs import JoinedItemTower, JoinedQueryTower
 from components.training.towers import ItemTower, QueryTower
 from refit.errors import RefitError
 from refit.feature_tables import ItemTable, iter_examples, pad_histories
@@ -32,7 +33,10 @@ ADVICE = "or set train.in_process_tower to false and serve the query tower on a 
 
 
 def export_in_process_tower(
-    tower: QueryTower, manifest: FeaturesManifest, content_size: int, base: Path
+    tower: QueryTower | JoinedQueryTower,
+    manifest: FeaturesManifest,
+    content_size: int,
+    base: Path,
 ) -> None:
     """Write the query tower as a LiteRT model beside its SavedModel, and the codes of its texts.
 
@@ -124,7 +128,7 @@ def sample_query_inputs(
     manifest: FeaturesManifest,
     features: Path,
     contents: ItemTable,
-    tower: ItemTower,
+    tower: ItemTower | JoinedItemTower,
     n: int = 256,
 ) -> Inputs:
     """Query inputs of examples, and of one query of which nothing is known.

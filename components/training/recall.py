@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from components.training.batches import Batch, EncodedExamples
 from components.training.encoders import Tensors
 from components.training.model import TwoTowerModel
+from components.training.pairs import JoinedTowers
 from components.training.snapshots import Snapshots
 from refit.errors import DataValidationError
 
@@ -26,7 +27,6 @@ class RecallMeter:
         catalogue: The encoded catalogue.
         limit: At most this many examples, drawn at random.
         seed: Of that draw.
-        keeps_best: Whether the weights of the best epoch are kept, for ``restore``.
 
     Raises:
         DataValidationError: No example has an item of its snapshot.
@@ -34,13 +34,12 @@ class RecallMeter:
 
     def __init__(
         self,
-        model: TwoTowerModel,
+        model: TwoTowerModel | JoinedTowers,
         examples: EncodedExamples,
         snapshots: Snapshots,
         catalogue: Tensors,
         limit: int,
         seed: int,
-        keeps_best: bool = False,
     ) -> None:
         self._model = model
         self._examples = examples
@@ -54,8 +53,6 @@ class RecallMeter:
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         self._rows = rows
-        self._keeps_best = keeps_best
-        self._best: tuple[int, float, list[NDArray[Any]]] | None = None
         self._content = tf.function(
             model.item_tower.content, reduce_retracing=True, autograph=False
         )
@@ -83,23 +80,6 @@ class RecallMeter:
     def recall_at(self, k: int) -> float:
         """Share of examples whose positive is among the first ``k``; ties count against it."""
         return float(np.mean(self.ranks() < k))
-
-    def measure(self, epoch: int, k: int) -> float:
-        """Recall@k after an epoch."""
-        recall = self.recall_at(k)
-        if self._keeps_best and (self._best is None or recall > self._best[1]):
-            self._best = epoch, recall, self._model.get_weights()
-        return recall
-
-    def restore(self, epoch: int) -> bool:
-        """Give the model the weights of an epoch, if they were kept.
-
-        They are not where a checkpoint was resumed that was better than everything after it.
-        """
-        if self._best is None or self._best[0] != epoch:
-            return False
-        self._model.set_weights(self._best[2])
-        return True
 
     def _rank_block(
         self,

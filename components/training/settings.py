@@ -20,6 +20,10 @@ class TrainSettings(Settings):
             ``cpu`` leaves GPUs alone.
         seed: Seed of every random draw. Two runs in one environment are bit-identical on a CPU; on
             a GPU they are not.
+        tower_pairs: Pairs of towers that are trained, each with a seed of its own, and exported
+            side by side as one whose scores are the mean of theirs. Training takes as many times
+            as long, and embeddings and content vectors have as many learned parts. A study of
+            settings trains one.
         batch_size: Examples per step; they share one item snapshot.
         uniform_negatives: Items sampled uniformly from the snapshot's live items, in addition to
             the positives of the batch. If no more items are live, all are candidates (an exact
@@ -78,6 +82,7 @@ class TrainSettings(Settings):
     towers: Literal["learned", "popularity"] = "learned"
     device: Device = "cpu"
     seed: int = 0
+    tower_pairs: PositiveInt = 1
     batch_size: PositiveInt = 2048
     uniform_negatives: PositiveInt = 512
     correct_sampling: bool = True
@@ -120,6 +125,10 @@ class TrainSettings(Settings):
     def _check_parts(self) -> Self:
         if self.towers == "popularity" and not self.popularity:
             raise ValueError("popularity is false, so that towers: popularity would know nothing")
+        if self.towers == "popularity" and self.tower_pairs > 1:
+            raise ValueError(
+                "towers: popularity learns nothing that a seed would change; leave tower_pairs 1"
+            )
         if self.history == "sequence" and self.content_size % self.sequence_heads:
             raise ValueError(
                 f"sequence_heads is {self.sequence_heads}, which does not divide content_size, "

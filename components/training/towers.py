@@ -142,11 +142,15 @@ class ItemTower(tf.keras.layers.Layer):
 
     def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         """Embeddings [B, D] of items with content [B, C], ages [B] and counts [B, P]."""
-        learned = self._learned(content) + self._deeper(self._hidden(content))
-        learned = _to_length(learned, self._settings)
+        learned = self.embed_content(content)
         if self.popularity is None:
             return learned
         return tf.concat([learned, self.popularity(age_days, counts)], axis=1)
+
+    def embed_content(self, content: tf.Tensor) -> tf.Tensor:
+        """The learned part of the embeddings, [B, L], of items with content [B, C]."""
+        learned = self._learned(content) + self._deeper(self._hidden(content))
+        return _to_length(learned, self._settings)
 
     def call(self, inputs: Tensors) -> Tensors:
         """``embedding`` [B, D] and ``content`` [B, C] of raw inputs."""
@@ -291,12 +295,13 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
         UsageError: It is more than ``MAX_EMBEDDING_SIZE``.
     """
     values = sum(len(manifest.popularity_values[c]) for c in manifest.spec.popularity_by)
-    size = settings.learned_size + (1 + values if settings.popularity else 0)
+    learned = settings.tower_pairs * settings.learned_size
+    size = learned + (1 + values if settings.popularity else 0)
     if size > MAX_EMBEDDING_SIZE:
         raise UsageError(
-            f"embeddings would have {size} entries ({settings.learned_size} learned, "
-            f"{values} counted context values), at most {MAX_EMBEDDING_SIZE} are allowed: lower "
-            "popularity_values, or remove columns from popularity_by or bins from popularity_bins"
+            f"embeddings would have {size} entries ({learned} learned, {values} counted context "
+            f"values), at most {MAX_EMBEDDING_SIZE} are allowed: lower popularity_values or "
+            "tower_pairs, or remove columns from popularity_by or bins from popularity_bins"
         )
     return size
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -14,15 +14,26 @@ from components.training.settings import TrainSettings
 from refit.errors import DataValidationError, RefitError
 from refit.features import FeaturesManifest
 from refit.files import checksum, fingerprint, remove, write_atomically
-from refit.model import CURVE_FILE, ITEM_TOWER, MODEL_FILE, QUERY_TOWER, Epoch, ModelManifest
+from refit.model import (
+    CURVE_FILE,
+    ITEM_TOWER,
+    MODEL_FILE,
+    QUERY_TOWER,
+    Epoch,
+    ModelManifest,
+    TowerPair,
+    best_epoch,
+)
 from refit.progress import Meter, log_message, timed
 
 if TYPE_CHECKING:
-    from components.training.batches import Batch, Batches
+    from components.training.batches import Batch, Batches, EncodedExamples
     from components.training.checkpoint import Checkpoint
     from components.training.encoders import Tensors
     from components.training.model import TwoTowerModel
+    from components.training.pairs import JoinedTowers
     from components.training.recall import RecallMeter
+    from components.training.vocabulary import Vocabulary
 
 AfterEpoch = Callable[[Sequence[Epoch], bool], bool]
 """Gets all epochs so far, and whether the latest was trained just now, not by an earlier process;
@@ -36,8 +47,9 @@ def train(
 ) -> ModelManifest:
     """Train the two towers and write the model folder, atomically.
 
-    The number of epochs is chosen by recall on the validation examples, or set. With ``final_fit``
-    the exported model is trained on train and validation. Test examples are never read.
+    The number of epochs is chosen by recall on the validation examples, or set. Several pairs of
+    towers are trained one after the other and exported as one. With ``final_fit`` the exported
+    model is trained on train and validation. Test examples are never read.
 
     Args:
         settings: How to train.
@@ -70,11 +82,11 @@ def train(
         checkpoints_of(key, checkpoint) as kept,
     ):
         run = _Run(settings, manifest, features, Path(spill), kept, key)
-        fits, chosen = _fit(run)
+        trained = _fit(run)
         with write_atomically(out) as folder:
             folder.mkdir()
             with timed("export"):
-                written = _write_model(folder, run, fits[0].epochs, chosen, fits[-1])
+                written = _write_model(folder, run, trained)
             remove(out)
     return written
 
@@ -88,7 +100,8 @@ def measure_epochs(
 ) -> tuple[Epoch, ...]:
     """Train on the train split, measure every epoch on the validation split, and export nothing.
 
-    With ``choose_epochs`` false, all ``max_epochs`` are trained. Test examples are never read.
+    With ``choose_epochs`` false, all ``max_epochs`` are trained. Of several pairs of towers one is.
+    Test examples are never read.
 
     Args:
         settings: How to train.
@@ -134,23 +147,60 @@ def checkpoint_key(settings: TrainSettings, manifest: FeaturesManifest, features
 
 
 @dataclass(frozen=True)
+class _Data:
+    """What the fits of all pairs have in common.
+
+    Attributes:
+        vocabulary: Of the training examples.
+        examples: The training examples.
+        held_out: The validation examples; None if they are trained on.
+        catalogue: The items.
+    """
+
+    vocabulary: "Vocabulary"
+    examples: "EncodedExamples"
+    held_out: "EncodedExamples | None"
+    catalogue: "Tensors"
+
+
+@dataclass(frozen=True)
 class _Fit:
-    """A trained model and the examples and epochs that it was trained with."""
+    """A trained pair of towers, and the data and epochs that it was trained with."""
 
     model: "TwoTowerModel"
     epochs: tuple[Epoch, ...]
-    n_examples: int
-    trained_from: datetime
-    trained_until: datetime
-    meter: "RecallMeter | None"
+    data: _Data
 
-    def restore(self, epoch: int) -> bool:
-        """Give the model the weights that it had after an epoch; False if they are gone."""
-        return epoch == len(self.epochs) or (self.meter is not None and self.meter.restore(epoch))
+    @property
+    def chosen(self) -> int:
+        """Number of the epoch with the best validation recall; without validation, the last."""
+        return len(self.epochs) if self.data.held_out is None else best_epoch(self.epochs)
+
+    @property
+    def recall(self) -> float | None:
+        """Validation recall of the chosen epoch."""
+        return self.epochs[self.chosen - 1].recall
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What is exported.
+
+    Attributes:
+        model: One pair of towers, or several that were joined.
+        pairs: How each pair was trained; the first one's epochs are those of the model.
+        joined_recall: Validation recall of several pairs together, if it was measured.
+        examples: What the exported weights were trained on.
+    """
+
+    model: "TwoTowerModel | JoinedTowers"
+    pairs: tuple[TowerPair, ...]
+    joined_recall: float | None
+    examples: "EncodedExamples"
 
 
 class _Run:
-    """State shared by the two fits of one training."""
+    """State shared by the fits of one training."""
 
     def __init__(
         self,
@@ -168,6 +218,7 @@ class _Run:
 
         check_popularity_columns(manifest)
         self.embedding_size = check_embedding_size(settings, manifest)
+        self.content_size = settings.tower_pairs * settings.content_size
         self.settings, self.manifest = settings, manifest
         self._features, self._spill, self._checkpoint = features, spill, checkpoint
         self._contents = read_contents(features)
@@ -185,85 +236,90 @@ class _Run:
         name: str,
         splits: Sequence[str],
         validate: bool = False,
+        keeps_best: bool = False,
         epochs: int | None = None,
         after_epoch: AfterEpoch | None = None,
+        earlier: Sequence[_Fit] = (),
     ) -> _Fit:
-        """Train a model on the examples of ``splits``, from scratch or from its checkpoint."""
-        import tensorflow as tf
+        """Train a pair of towers on the examples of ``splits``, or go on from its checkpoint.
 
-        from components.training.batches import Batches, encode_catalogue, write_examples
+        Args:
+            name: Of the fit.
+            splits: Where the training examples are.
+            validate: Measure recall on the validation examples after every epoch.
+            keeps_best: Let the model have the weights of the best epoch, not of the last one.
+            epochs: How many, at most; None for ``max_epochs``.
+            after_epoch: See ``measure_epochs``.
+            earlier: The pairs before this one, of the same fit.
+        """
+        from components.training.batches import Batches
         from components.training.checkpoint import Checkpoint
-        from components.training.model import TwoTowerModel
-        from components.training.recall import RecallMeter
-        from components.training.vocabulary import learn_vocabulary
+        from components.training.pairs import seed_of_pair
 
-        settings, manifest = self.settings, self.manifest
-        with timed(f"{name}: examples read and encoded"):
-            latest = self._latest_snapshot(splits[-1])
-            vocabulary = learn_vocabulary(
-                manifest,
-                self._features,
-                self._contents,
-                splits,
-                self._snapshots[latest].popularity,
-                settings.vocabulary_size,
-                self._wants_ids,
-            )
-            tf.keras.utils.set_random_seed(settings.seed)
-            model = TwoTowerModel(settings, manifest, vocabulary)
-            examples = write_examples(
-                model.query_tower.encode, manifest, self._features, splits, self._spill / name
-            )
-            encoded = encode_catalogue(model.item_tower.encode, manifest, self._contents)
-            catalogue = {name: tf.constant(values) for name, values in encoded.items()}
-            del encoded
-            meter = None
-            if validate:
-                held_out = write_examples(
-                    model.query_tower.encode,
-                    manifest,
-                    self._features,
-                    ("validation",),
-                    self._spill / f"{name}-held-out",
-                )
-                meter = RecallMeter(
-                    model,
-                    held_out,
-                    self._snapshots,
-                    catalogue,
-                    settings.validation_examples,
-                    settings.seed,
-                    keeps_best=not settings.final_fit,
-                )
-        log_message(
-            f"{name}: {len(examples):,} examples, {self._snapshots.versions.n_items:,} items"
-        )
+        if earlier:
+            name = f"{name}-{len(earlier) + 1}"
+        seed = seed_of_pair(self.settings.seed, len(earlier))
+        settings = self.settings.model_copy(update={"seed": seed})
+        with timed(f"{name}: towers built" if earlier else f"{name}: examples read and encoded"):
+            model, data = self._build(name, splits, validate, seed, earlier)
+            meter = self._meter(model, data)
+        n_examples = len(data.examples)
+        log_message(f"{name}: {n_examples:,} examples, {self._snapshots.versions.n_items:,} items")
         fit_checkpoint = Checkpoint(
-            self._checkpoint, name, f"{self._key} {epochs}", settings.resume
+            self._checkpoint, name, f"{self._key} {epochs}", settings.resume, keeps_best
         )
         epochs_done = _loop(
             name,
             settings,
             model,
-            Batches(settings, examples, self._snapshots),
-            catalogue,
-            len(examples),
+            Batches(settings, data.examples, self._snapshots),
+            data.catalogue,
+            n_examples,
             epochs or settings.max_epochs,
             meter,
             fit_checkpoint,
             after_epoch,
         )
-        first, last = examples.times()
-        return _Fit(
-            model,
-            tuple(epochs_done),
-            len(examples),
-            first,
-            last + timedelta(microseconds=1),
-            meter,
+        if keeps_best:
+            fit_checkpoint.restore_best(model, epochs_done)
+        return _Fit(model, tuple(epochs_done), data)
+
+    def measure_joined(self, fits: Sequence[_Fit]) -> float | None:
+        """Validation recall of several pairs together; None if there are no validation examples."""
+        k = self.settings.recall_at
+        meter = self._meter(self.join(fits), fits[0].data)
+        if meter is None:
+            return None
+        with timed("all pairs measured together"):
+            recall = meter.recall_at(k)
+        alone = ", ".join(f"{fit.recall or 0.0:.4f}" for fit in fits)
+        log_message(
+            f"{len(fits)} pairs together: validation recall@{k} {recall:.4f}; alone {alone}"
+        )
+        return recall
+
+    def describe(self, fits: Sequence[_Fit]) -> tuple[TowerPair, ...]:
+        """How each pair was trained."""
+        from components.training.pairs import seed_of_pair
+
+        return tuple(
+            TowerPair(
+                seed=seed_of_pair(self.settings.seed, number),
+                epochs=fit.epochs,
+                chosen_epoch=fit.chosen,
+                recall=fit.recall,
+            )
+            for number, fit in enumerate(fits)
         )
 
-    def export_in_process_tower(self, model: "TwoTowerModel", base: Path) -> None:
+    def join(self, fits: Sequence[_Fit]) -> "TwoTowerModel | JoinedTowers":
+        """The pairs as one."""
+        from components.training.pairs import JoinedTowers
+
+        models = [fit.model for fit in fits]
+        return models[0] if len(models) == 1 else JoinedTowers(models, self.settings.learned_size)
+
+    def export_in_process_tower(self, model: "TwoTowerModel | JoinedTowers", base: Path) -> None:
         """Export the query tower for the process that answers, and check it on real queries.
 
         Raises:
@@ -271,7 +327,7 @@ class _Run:
         """
         from components.training import in_process
 
-        manifest, size = self.manifest, self.settings.content_size
+        manifest, size = self.manifest, self.content_size
         with timed("query tower exported to run in process"):
             in_process.export_in_process_tower(model.query_tower, manifest, size, base)
             inputs = in_process.sample_query_inputs(
@@ -279,6 +335,74 @@ class _Run:
             )
             gap = in_process.check_in_process_tower(base, inputs)
         log_message(f"in process, the query tower's vectors differ by {gap:.1e} at most")
+
+    def _build(
+        self, name: str, splits: Sequence[str], validate: bool, seed: int, earlier: Sequence[_Fit]
+    ) -> tuple["TwoTowerModel", _Data]:
+        """A new pair of towers, and its data."""
+        import tensorflow as tf
+
+        from components.training.model import TwoTowerModel
+        from components.training.pairs import share_parts
+
+        vocabulary = earlier[0].data.vocabulary if earlier else self._learn_vocabulary(splits)
+        tf.keras.utils.set_random_seed(seed)
+        model = TwoTowerModel(self.settings, self.manifest, vocabulary)
+        if earlier:
+            share_parts(model, earlier[0].model)
+            return model, earlier[0].data
+        return model, self._encode(name, model, vocabulary, splits, validate)
+
+    def _learn_vocabulary(self, splits: Sequence[str]) -> "Vocabulary":
+        from components.training.vocabulary import learn_vocabulary
+
+        latest = self._latest_snapshot(splits[-1])
+        return learn_vocabulary(
+            self.manifest,
+            self._features,
+            self._contents,
+            splits,
+            self._snapshots[latest].popularity,
+            self.settings.vocabulary_size,
+            self._wants_ids,
+        )
+
+    def _encode(
+        self,
+        name: str,
+        model: "TwoTowerModel",
+        vocabulary: "Vocabulary",
+        splits: Sequence[str],
+        validate: bool,
+    ) -> _Data:
+        import tensorflow as tf
+
+        from components.training.batches import encode_catalogue, write_examples
+
+        manifest, encoder = self.manifest, model.query_tower.encode
+        examples = write_examples(encoder, manifest, self._features, splits, self._spill / name)
+        encoded = encode_catalogue(model.item_tower.encode, manifest, self._contents)
+        catalogue = {name: tf.constant(values) for name, values in encoded.items()}
+        del encoded
+        held_out = None
+        if validate:
+            folder = self._spill / f"{name}-held-out"
+            held_out = write_examples(encoder, manifest, self._features, ("validation",), folder)
+        return _Data(vocabulary, examples, held_out, catalogue)
+
+    def _meter(self, model: "TwoTowerModel | JoinedTowers", data: _Data) -> "RecallMeter | None":
+        if data.held_out is None:
+            return None
+        from components.training.recall import RecallMeter
+
+        return RecallMeter(
+            model,
+            data.held_out,
+            self._snapshots,
+            data.catalogue,
+            self.settings.validation_examples,
+            self.settings.seed,
+        )
 
     @cached_property
     def _wants_ids(self) -> bool:
@@ -315,18 +439,33 @@ class _Run:
         return int(pc.max(own["snapshot"]).as_py())
 
 
-def _fit(run: _Run) -> tuple[list[_Fit], int]:
-    """Choose the number of epochs, unless it is set, and train that long."""
+def _fit(run: _Run) -> _Trained:
+    """Choose the number of epochs of each pair, unless it is set, and train that long."""
     settings = run.settings
     splits = ("train", "validation") if settings.final_fit else ("train",)
     if not settings.choose_epochs:
-        return [run.fit("final", splits, epochs=settings.max_epochs)], settings.max_epochs
-    search = run.fit("search", ("train",), validate=True)
-    chosen = max(search.epochs, key=lambda e: (e.recall or 0.0, -e.number)).number
-    log_message(f"chosen: {chosen} epochs")
-    if settings.final_fit or not search.restore(chosen):
-        return [search, run.fit("final", splits, epochs=chosen)], chosen
-    return [search], chosen
+        fits = _fit_each(run, splits, [settings.max_epochs] * settings.tower_pairs)
+        return _Trained(run.join(fits), run.describe(fits), None, fits[0].data.examples)
+    fits, keeps_best = [], not settings.final_fit or settings.tower_pairs > 1
+    for _ in range(settings.tower_pairs):
+        fits.append(
+            run.fit("search", ("train",), validate=True, keeps_best=keeps_best, earlier=fits)
+        )
+        log_message(f"chosen: {fits[-1].chosen} epochs")
+    pairs = run.describe(fits)
+    joined_recall = run.measure_joined(fits) if len(fits) > 1 else None
+    if settings.final_fit:
+        fits.clear()  # their memory is needed
+        fits = _fit_each(run, splits, [pair.chosen_epoch for pair in pairs])
+    return _Trained(run.join(fits), pairs, joined_recall, fits[0].data.examples)
+
+
+def _fit_each(run: _Run, splits: Sequence[str], epochs: Sequence[int]) -> list[_Fit]:
+    """Train each pair for its number of epochs."""
+    fits: list[_Fit] = []
+    for n_epochs in epochs:
+        fits.append(run.fit("final", splits, epochs=n_epochs, earlier=fits))
+    return fits
 
 
 def _loop(
@@ -380,7 +519,7 @@ def _loop(
                 f"the training loss of epoch {number} is not a number; lower learning_rate, "
                 "and check the features for infinite values"
             )
-        recall = meter.measure(number, settings.recall_at) if meter else None
+        recall = meter.recall_at(settings.recall_at) if meter else None
         epochs.append(
             Epoch(number=number, loss=loss, recall=recall, seconds=seconds, examples=count)
         )
@@ -443,38 +582,39 @@ def _stopped(epochs: Sequence[Epoch], patience: int, validated: bool) -> bool:
     return max(recalls[-patience:]) <= max(recalls[:-patience])
 
 
-def _write_model(
-    folder: Path, run: _Run, epochs: tuple[Epoch, ...], chosen: int, fitted: _Fit
-) -> ModelManifest:
+def _write_model(folder: Path, run: _Run, trained: _Trained) -> ModelManifest:
     from components.training.curve import draw_curve
     from components.training.export import export_item_tower, export_query_tower
 
     settings, manifest = run.settings, run.manifest
-    model = fitted.model
+    model, pairs = trained.model, trained.pairs
     export_item_tower(model.item_tower, manifest, folder / ITEM_TOWER)
-    export_query_tower(model.query_tower, manifest, settings.content_size, folder / QUERY_TOWER)
+    export_query_tower(model.query_tower, manifest, run.content_size, folder / QUERY_TOWER)
     if settings.in_process_tower:
         run.export_in_process_tower(model, folder / QUERY_TOWER)
-    draw_curve(epochs, chosen, settings.recall_at, folder / CURVE_FILE)
+    draw_curve(pairs, trained.joined_recall, settings.recall_at, folder / CURVE_FILE)
     manifest.write(folder)
+    first, last = trained.examples.times()
     written = ModelManifest(
         embedding_version=fingerprint(
             [checksum(folder / tower) for tower in (QUERY_TOWER, ITEM_TOWER)]
         ),
         embedding_size=run.embedding_size,
-        content_size=settings.content_size,
-        learned_size=settings.learned_size,
+        content_size=run.content_size,
+        learned_size=settings.tower_pairs * settings.learned_size,
         settings=settings.model_dump(mode="json"),
         packages={name: version(name) for name in PACKAGES},
-        trained_from=fitted.trained_from,
-        trained_until=fitted.trained_until,
-        train_examples=fitted.n_examples,
+        trained_from=first,
+        trained_until=last + timedelta(microseconds=1),
+        train_examples=len(trained.examples),
         recall_at=settings.recall_at,
-        epochs=epochs,
-        chosen_epoch=chosen,
+        epochs=pairs[0].epochs,
+        chosen_epoch=pairs[0].chosen_epoch,
         final_fit=settings.final_fit,
         dataset_fingerprint=manifest.dataset_fingerprint,
         kind="baseline" if settings.towers == "popularity" else "model",
+        pairs=pairs if len(pairs) > 1 else (),
+        joined_recall=trained.joined_recall,
     )
     written.write(folder)
     return written

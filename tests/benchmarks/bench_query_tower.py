@@ -1,8 +1,9 @@
 """What order costs: ``python tests/benchmarks/bench_query_tower.py [HISTORY_LENGTH CONTENT_SIZE]``.
 
-Exports a pooled and a sequence query tower, untrained, for the process that answers, and runs them
-in turn on single queries with full histories. Prints one JSON object: the 50th and 99th percentile
-of each in milliseconds, and the ratio of the medians.
+Exports a pooled and a sequence query tower and two pooled ones side by side, untrained, for the
+process that answers, and runs them in turn on single queries with full histories. Prints one JSON
+object: the 50th and 99th percentile of each in milliseconds, and the ratios of the medians to that
+of the pooled one.
 """
 
 import json
@@ -28,16 +29,19 @@ def export(settings: TrainSettings, manifest: FeaturesManifest, base: Path) -> I
     require_legacy_keras()
     from components.training.export import export_query_tower
     from components.training.in_process import export_in_process_tower
+    from components.training.pairs import JoinedQueryTower
     from components.training.towers import QueryTower
     from components.training.vocabulary import Vocabulary
 
     values = {"context_surface": SURFACES, "user_country": ("FR", "DE")}
     shares = {"surface": np.full(len(SURFACES), 1 / len(SURFACES), np.float32)}
     vocabulary = Vocabulary(values, {"user_age": (30.0, 9.0)}, shares, 1)
-    tower = QueryTower(settings, manifest, vocabulary)
-    tower(make_query(manifest.spec, settings.content_size))
-    export_query_tower(tower, manifest, settings.content_size, base)
-    export_in_process_tower(tower, manifest, settings.content_size, base)
+    towers = [QueryTower(settings, manifest, vocabulary) for _ in range(settings.tower_pairs)]
+    tower = JoinedQueryTower(towers, settings.learned_size) if towers[1:] else towers[0]
+    size = settings.tower_pairs * settings.content_size
+    tower(make_query(manifest.spec, size))
+    export_query_tower(tower, manifest, size, base)
+    export_in_process_tower(tower, manifest, size, base)
     return InProcessTower(base)
 
 
@@ -56,7 +60,7 @@ def make_query(spec: FeatureSpec, content_size: int) -> Inputs:
 
 
 def measure(length: int, content_size: int) -> dict[str, object]:
-    """Run both towers in turn, so that whatever else the machine does hits both."""
+    """Run the towers in turn, so that whatever else the machine does hits all."""
     spec = FeatureSpec(
         context_categorical=("surface",),
         user_categorical=("country",),
@@ -67,32 +71,37 @@ def measure(length: int, content_size: int) -> dict[str, object]:
     manifest = FeaturesManifest(
         spec=spec, popularity_values={"surface": SURFACES}, vector_size=0, snapshots=()
     )
-    query = make_query(spec, content_size)
+    variants = {
+        "pooled": TrainSettings(content_size=content_size),
+        "sequence": TrainSettings(content_size=content_size, history="sequence"),
+        "two_pooled_pairs": TrainSettings(content_size=content_size, tower_pairs=2),
+    }
     with TemporaryDirectory() as folder:
         towers = {
-            history: export(
-                TrainSettings(content_size=content_size, history=history),
-                manifest,
-                Path(folder) / history,
+            name: (
+                export(settings, manifest, Path(folder) / name),
+                make_query(spec, settings.tower_pairs * content_size),
             )
-            for history in ("pooled", "sequence")
+            for name, settings in variants.items()
         }
-        took: dict[str, list[float]] = {history: [] for history in towers}
+        took: dict[str, list[float]] = {name: [] for name in towers}
         for _ in range(WARM_UP + QUERIES):
-            for history, tower in towers.items():
+            for name, (tower, query) in towers.items():
                 started = time.perf_counter()
                 tower.run(query)
-                took[history].append(1000 * (time.perf_counter() - started))
+                took[name].append(1000 * (time.perf_counter() - started))
     found = {
-        history: [round(float(np.percentile(times[WARM_UP:], q)), 4) for q in (50, 99)]
-        for history, times in took.items()
+        name: [round(float(np.percentile(times[WARM_UP:], q)), 4) for q in (50, 99)]
+        for name, times in took.items()
     }
     return {
         "history_length": length,
         "content_size": content_size,
         "queries": QUERIES,
         "p50_p99_ms": found,
-        "ratio_of_p50": round(found["sequence"][0] / found["pooled"][0], 2),
+        "ratio_of_p50": {
+            name: round(times[0] / found["pooled"][0], 2) for name, times in found.items()
+        },
     }
 
 

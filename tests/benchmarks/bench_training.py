@@ -59,13 +59,17 @@ class Measured:
 
     Attributes:
         name: What was trained.
-        epochs: Its epochs.
+        epochs: Its epochs; those of all pairs of towers.
         parts: Seconds by part of the work.
+        pairs: The pairs, if there are several.
+        joined_recall: Of all pairs together.
     """
 
     name: str
     epochs: Sequence[Epoch]
     parts: Parts = field(default_factory=dict)
+    pairs: Sequence[Any] = ()
+    joined_recall: float | None = None
 
 
 def main() -> None:
@@ -112,10 +116,12 @@ def measure(name: str, settings: TrainSettings, features: Path) -> Measured:
     parts: Parts = {}
     with TemporaryDirectory() as folder, _profile(parts):
         manifest = train.train(settings, features, Path(folder) / "model")
-    total = sum(epoch.seconds for epoch in manifest.epochs)
+    pairs = getattr(manifest, "pairs", ())  # earlier code has none
+    epochs = [epoch for pair in pairs for epoch in pair.epochs] or manifest.epochs
+    total = sum(epoch.seconds for epoch in epochs)
     waited = parts.pop("waiting", parts["building batches"])
     parts = {"steps": total - waited, "waiting for batches": waited, **parts}
-    return Measured(name, manifest.epochs, parts)
+    return Measured(name, epochs, parts, pairs, manifest.joined_recall if pairs else None)
 
 
 @contextmanager
@@ -278,10 +284,18 @@ def _print_rows(measured: Measured) -> None:
     epochs = measured.epochs
     fastest = max(epoch.examples / epoch.seconds for epoch in epochs)
     seconds = min(epoch.seconds for epoch in epochs)
-    recalls = " ".join(f"{epoch.recall:.4f}" for epoch in epochs if epoch.recall is not None)
+    recalls = "" if measured.pairs else _recalls(epochs)
     _print(f"{measured.name:{WIDTH}}  {fastest:>10,.0f}  {seconds:>7.1f}  {recalls}")
+    for i, pair in enumerate(measured.pairs, start=1):
+        _print(f"{f'  pair {i} alone':{WIDTH + 21}}  {_recalls(pair.epochs)}")
+    if measured.joined_recall is not None:
+        _print(f"{'  all pairs together':{WIDTH + 21}}  {measured.joined_recall:.4f}")
     for part, spent in measured.parts.items():
         _print(f"  {part:{WIDTH - 2}}  {'':10}  {spent:>7.1f}  s in all")
+
+
+def _recalls(epochs: Sequence[Epoch]) -> str:
+    return " ".join(f"{epoch.recall:.4f}" for epoch in epochs if epoch.recall is not None)
 
 
 def _print(text: str) -> None:

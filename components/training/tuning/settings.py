@@ -17,6 +17,7 @@ FIXED = (
     "towers",
     "device",
     "seed",
+    "tower_pairs",
     "recall_at",
     "validation_examples",
     "final_fit",
@@ -26,7 +27,8 @@ FIXED = (
     "in_process_tower",
     "snapshot_cache_mb",
 )
-"""Settings that are never tried: what is measured, what the seed is, and what changes no tower."""
+"""Settings that are never tried: what is measured, seeds and how many there are, and what changes
+no tower."""
 OF_IDS = tuple(f"{TRAINING}{name}" for name in ("id_dropout", "id_l2"))
 """Settings that mean nothing without id embeddings."""
 ID_EMBEDDING = f"{TRAINING}id_embedding"
@@ -187,7 +189,10 @@ def _check_name(where: str, name: str, known: tuple[str, ...] | list[str]) -> No
     if name in known:
         return
     if name.removeprefix(TRAINING) in FIXED:
-        raise ValueError(f"{where}: {name} is not tried: it changes what is measured, or no tower")
+        raise ValueError(
+            f"{where}: {name} is not tried: it changes what is measured or what "
+            "it costs, or no tower"
+        )
     close = get_close_matches(name, [*known, *(each.removeprefix(TRAINING) for each in known)], n=1)
     full = [each for each in known if close and each.removeprefix(TRAINING) == close[0]]
     hint = f"did you mean {(full or close)[0]}?" if close else f"there are {', '.join(known)}"

@@ -34,7 +34,8 @@ class Found:
         minutes: Of all steps.
         peak_gb: The largest memory that a step held.
         epochs: That the exported model was trained for.
-        recall: The best validation recall; None where the epochs were set.
+        recall: The best validation recall, or that of all pairs together; None where the epochs
+            were set.
     """
 
     metrics: Mapping[str, float]
@@ -122,13 +123,14 @@ def read_found(folder: Path, evaluation: Path) -> Found:
     costs = [cost for at in (folder.parent, folder) for cost in _read_costs(at).values()]
     trained = read_json(folder / "model" / "model.json")
     recalls = [epoch["recall"] for epoch in trained["epochs"] if epoch["recall"] is not None]
+    joined = trained.get("joined_recall")
     return Found(
         metrics=values,
         best_baseline={name: (who, value) for name, (value, who) in best.items()},
         minutes=sum(cost["seconds"] for cost in costs) / 60,
         peak_gb=max((cost["peak_gb"] for cost in costs), default=0.0),
         epochs=trained["chosen_epoch"],
-        recall=max(recalls, default=None),
+        recall=max(recalls, default=None) if joined is None else joined,
     )
 
 

@@ -348,21 +348,34 @@ def test_a_folder_of_other_files_is_not_overwritten(
         train(small, features, tmp_path / "photos")
 
 
-def test_the_best_epoch_is_exported_without_another_training(
+def test_the_best_epoch_is_exported_also_if_a_later_one_was_cut_off(
     features: Path, small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from components.training.recall import RecallMeter
 
     settings = small.model_copy(update={"final_fit": False, "patience": 2})
     items = inputs_of_items(features, 16)
-    vectors = []
-    for name in ("kept", "again"):
-        recalls = iter((0.5, 0.4, 0.3))
-        monkeypatch.setattr(RecallMeter, "recall_at", lambda meter, k, each=recalls: next(each))
-        manifest = train(settings, features, tmp_path / name)
-        assert (manifest.chosen_epoch, len(manifest.epochs)) == (1, 3)
-        assert manifest.train_examples == 160
-        tower = load_tower(tmp_path / name / "item_tower")
-        vectors.append(run_tower(tower, items)["embedding"])
-        monkeypatch.setattr(RecallMeter, "restore", lambda meter, epoch: False)
-    np.testing.assert_array_equal(*vectors)
+    recalls = iter((0.5, 0.4, 0.3, 0.5, 0.4, 0.3))
+    monkeypatch.setattr(RecallMeter, "recall_at", lambda meter, k: next(recalls))
+    train(settings, features, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "log_message", _stop_at("search: epoch 2/"))
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, features, tmp_path / "model", tmp_path / "checkpoint")
+    manifest = train(settings, features, tmp_path / "model", tmp_path / "checkpoint")
+    assert (manifest.chosen_epoch, len(manifest.epochs)) == (1, 3)
+    assert manifest.train_examples == 160
+    np.testing.assert_array_equal(
+        *(
+            run_tower(load_tower(tmp_path / name / "item_tower"), items)["embedding"]
+            for name in ("whole", "model")
+        )
+    )
+
+
+def _stop_at(start: str) -> Callable[[str], None]:
+    def log(message: str) -> None:
+        if message.startswith(start):
+            raise KeyboardInterrupt
+
+    return log

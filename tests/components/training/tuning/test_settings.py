@@ -90,3 +90,8 @@ def test_longer_histories_than_the_features_have_cannot_be_tried():
     with pytest.raises(UsageError, match="up to the config's own, 3"):
         space_of(space={name: {"values": [2, 4]}})
     assert space_of(space={name: {"low": 1, "high": 3}}).value(name) == 3
+
+
+def test_the_number_of_pairs_cannot_be_tried():
+    with pytest.raises(UsageError, match=r"tower_pairs is not tried: .*what it costs"):
+        space_of(space={"training.tower_pairs": {"values": [1, 2]}})
