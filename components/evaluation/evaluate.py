@@ -340,6 +340,7 @@ def _measure(
         columns[f"{part}/n"] = flags.astype(np.float64)
         for name, metrics in values.items():
             columns[f"{part}/{name}"] = metrics[settings.metric] * flags
+            columns[f"{part}/{name}/guard"] = metrics[settings.guard_metric] * flags
     for name, flags in unseen.items():
         columns |= dict(_unseen_columns(name, flags, values, slices, settings.metric))
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
@@ -374,6 +375,14 @@ def _measure(
                 name: _gain_on_slice(replicates, part, name, name in unseen)
                 for name in values
                 if name != MODEL
+            },
+            guard={name: replicates.mean(f"{part}/{name}/guard", f"{part}/n") for name in values},
+            guard_gain={
+                name: replicates.difference(
+                    f"{part}/{MODEL}/guard", f"{part}/{name}/guard", f"{part}/n"
+                )
+                for name in values
+                if name != MODEL and name not in unseen
             },
         )
         for part, flags in slices.items()

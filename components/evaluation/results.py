@@ -142,12 +142,13 @@ class Method(Settings):
 
 
 class SliceResult(Settings):
-    """The primary metric of every method on a part of the test queries.
+    """The primary metric and the guard metric of every method on a part of the test queries.
 
     Attributes:
         n, n_users: Queries of the slice, and their users.
-        metrics: Method name to its interval.
+        metrics: Method name to its interval, of the primary metric.
         gain: By the name of a champion or a baseline, the model's metric minus its own, paired.
+        guard, guard_gain: The same of the guard metric; without champions.
     """
 
     name: str
@@ -155,6 +156,8 @@ class SliceResult(Settings):
     n_users: int = 0
     metrics: dict[str, Interval] = {}
     gain: dict[str, Interval] = {}
+    guard: dict[str, Interval] = {}
+    guard_gain: dict[str, Interval] = {}
 
 
 class BaselineWin(Settings):

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,29 @@ from tests.benchmarks.quality.sets import SETS, PublicSet
 COSTS_FILE, METRICS_FILE = "costs.json", "metrics.json"
 FEW_QUERIES = ("evaluation.leaks.queries=200", "evaluation.examples=2")
 """What the report needs, and this bench does not."""
+PARTS = ("known users", "new users")
+GAINS = ("guard_gain", "gain")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A metric on a part of the test queries.
+
+    Attributes:
+        queries: Such as ``known users``.
+        n: Their number.
+        metric: Its name.
+        value: Of the model.
+        best_baseline: The best baseline's name and value there.
+        gain_low: Lower end of the 95% interval of the model's gain over it, paired.
+    """
+
+    queries: str
+    n: int
+    metric: str
+    value: float
+    best_baseline: tuple[str, float]
+    gain_low: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +54,7 @@ class Found:
     Attributes:
         metrics: Of the model, by name.
         best_baseline: By metric, the best baseline's name and value.
+        parts: Primary and guard metric on known users and on new ones.
         minutes: Of all steps.
         peak_gb: The largest memory that a step held.
         epochs: That the exported model was trained for.
@@ -40,6 +64,7 @@ class Found:
 
     metrics: Mapping[str, float]
     best_baseline: Mapping[str, tuple[str, float]]
+    parts: Sequence[Part]
     minutes: float
     peak_gb: float
     epochs: int
@@ -57,7 +82,8 @@ def run_seed(public: PublicSet, seed: int, data: Path, out: Path) -> Found:
     if not (find_evaluation(settings, out) / METRICS_FILE).exists():
         arguments = [public.name, str(seed), str(data), str(out)]
         subprocess.run([sys.executable, "-m", __name__, *arguments], check=True)
-    return read_found(folder, find_evaluation(settings, out))
+    metrics = (settings.evaluation.guard_metric, settings.evaluation.metric)
+    return read_found(folder, find_evaluation(settings, out), metrics)
 
 
 def read_run(public: PublicSet, seed: int, data: Path) -> RunSettings:
@@ -109,8 +135,14 @@ def run_steps(settings: RunSettings, out: Path) -> None:
         evaluate(settings.evaluation, features, model, folder / "index", found)
 
 
-def read_found(folder: Path, evaluation: Path) -> Found:
-    """Read what a run found, from the folders of its model and of its evaluation."""
+def read_found(folder: Path, evaluation: Path, metrics: tuple[str, str]) -> Found:
+    """Read what a run found, from the folders of its model and of its evaluation.
+
+    Args:
+        folder: Of the model.
+        evaluation: Of its evaluation.
+        metrics: Names of the guard metric and of the primary metric.
+    """
     results = read_json(evaluation / METRICS_FILE)
     model, *others = results["methods"]
     values = {name: found["value"] for name, found in model["metrics"].items()}
@@ -127,11 +159,30 @@ def read_found(folder: Path, evaluation: Path) -> Found:
     return Found(
         metrics=values,
         best_baseline={name: (who, value) for name, (value, who) in best.items()},
+        parts=list(_read_parts(results, [method["name"] for method in baselines], metrics)),
         minutes=sum(cost["seconds"] for cost in costs) / 60,
         peak_gb=max((cost["peak_gb"] for cost in costs), default=0.0),
         epochs=trained["chosen_epoch"],
         recall=max(recalls, default=None) if joined is None else joined,
     )
+
+
+def _read_parts(
+    results: Mapping[str, Any], baselines: Sequence[str], metrics: tuple[str, str]
+) -> Iterator[Part]:
+    """Known and new users, of a set that has both."""
+    found = [part for part in results["slices"] if part["name"] in PARTS and part["n"]]
+    for part in found if len(found) == len(PARTS) and baselines else ():
+        for metric, kind, gain in zip(metrics, ("guard", "metrics"), GAINS, strict=True):
+            value, best = max((part[kind][name]["value"], name) for name in baselines)
+            yield Part(
+                queries=part["name"],
+                n=part["n"],
+                metric=metric,
+                value=part[kind]["model"]["value"],
+                best_baseline=(best, value),
+                gain_low=part[gain][best]["low"],
+            )
 
 
 @contextmanager

@@ -5,16 +5,17 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmarks.quality.__main__ import count_missed, describe_rows, main
-from tests.benchmarks.quality.runs import FEW_QUERIES, Found, find_folder, read_run
+from tests.benchmarks.quality.runs import FEW_QUERIES, Found, Part, find_folder, read_run
 from tests.benchmarks.quality.sets import SETS, PublicSet
 
 HIT_RATE = "hit_rate_at_10"
 
 
-def found(value: float, baseline: float = 0.07) -> Found:
+def found(value: float, baseline: float = 0.07, parts: tuple[Part, ...] = ()) -> Found:
     return Found(
         metrics={HIT_RATE: value},
         best_baseline={HIT_RATE: ("co-occurrence", baseline)},
+        parts=parts,
         minutes=12.34,
         peak_gb=1.26,
         epochs=9,
@@ -55,6 +56,33 @@ def test_a_goal_is_missed_below_it_or_below_a_baseline(
     goal: float, value: float, missed: int
 ) -> None:
     assert count_missed(public(goal), [found(value)]) == missed
+
+
+def known_users(gain_low: float) -> Part:
+    return Part("known users", 1200, HIT_RATE, 0.2, ("popularity", 0.15), gain_low)
+
+
+def test_known_and_new_users_have_rows_of_their_own() -> None:
+    of_part = [found(0.1, parts=(known_users(low),)) for low in (0.01, 0.03)]
+    *_, row = describe_rows(public(0.0), of_part)
+    assert row == (
+        "  known users, n = 1,200",
+        HIT_RATE,
+        "",
+        "",
+        "0.2000 (0.2000-0.2000) x2",
+        "0.1500 popularity",
+        "gain +0.0200 at least",
+    )
+
+
+@pytest.mark.parametrize(
+    ("goal", "low", "missed"), [(0.0, 0.01, 0), (0.0, -0.01, 1), (0.09, -1, 0)]
+)
+def test_without_a_goal_of_its_own_a_set_is_above_every_baseline_on_each_part(
+    goal: float, low: float, missed: int
+) -> None:
+    assert count_missed(public(goal), [found(0.1, parts=(known_users(low),))]) == missed
 
 
 def test_without_a_baseline_nothing_was_reached() -> None:
