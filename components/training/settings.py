@@ -28,8 +28,10 @@ class TrainSettings(Settings):
         learned_size: Length of the learned part of the embeddings.
         content_size: Length C of an item's content vector, which also represents it in histories.
         hidden_size: Width of the hidden layers.
-        similarity: ``cosine`` scores with unit vectors; ``dot`` leaves vectors their lengths, which
-            fits data better that have neither popularity nor ages, and needs ``temperature`` 1.
+        similarity: ``cosine`` scores with the towers' unit vectors. ``dot`` scores with the content
+            vectors of items as they are, as sequence models do, which fits data better that have
+            neither popularity nor ages; it needs ``temperature`` 1, and ``learned_size`` equal to
+            ``content_size``.
         temperature: Initial temperature of the learned part; it is trained.
         popularity: Whether the embeddings have a part of popularity and age beside the learned one.
             False where the times of the events mean nothing.
@@ -118,5 +120,10 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"sequence_heads is {self.sequence_heads}, which does not divide content_size, "
                 f"{self.content_size}"
+            )
+        if self.similarity == "dot" and self.learned_size != self.content_size:
+            raise ValueError(
+                f"learned_size is {self.learned_size} and content_size {self.content_size}: with "
+                "similarity: dot the content vectors are what is scored, so set both to the same"
             )
         return self
