@@ -109,6 +109,9 @@ class ItemTower(tf.keras.layers.Layer):
         self._n_texts = len(spec.item_text)
         self._content = tf.keras.layers.Dense(settings.content_size)
         self._is_its_content = settings.similarity == "dot"
+        self._has_columns = bool(
+            spec.item_categorical or spec.item_numeric or spec.item_text or spec.item_vector
+        )
         if not self._is_its_content:
             self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
             self._deeper = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
@@ -152,7 +155,7 @@ class ItemTower(tf.keras.layers.Layer):
         parts += [codes["numbers"], codes["vector"]]
         if not self._is_its_content:
             return self._content(tf.concat([*parts, id_vectors], axis=1))
-        content = self._content(tf.concat(parts, axis=1))
+        content = self._content(tf.concat(parts, axis=1)) if self._has_columns else 0.0
         return content if self.ids is None else content + id_vectors
 
     def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
