@@ -243,6 +243,8 @@ class Batches:
     ) -> list["_Part"]:
         """The batches of a snapshot."""
         snapshot = self._snapshots[number]
+        if self._settings.with_history_only:
+            rows = rows[self._n_events[rows] > 0]
         live = snapshot.rows_of(self._examples.item[rows])
         rows, live = rows[live >= 0], live[live >= 0]
         if not len(rows):

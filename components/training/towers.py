@@ -227,7 +227,10 @@ class QueryTower(tf.keras.layers.Layer):
             if settings.similarity == "cosine":
                 self._ordered = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
         self._log_scale = self.add_weight(
-            "log_scale", (), initializer=_constant(np.log(1 / settings.temperature))
+            "log_scale",
+            (),
+            initializer=_constant(np.log(1 / settings.temperature)),
+            trainable=settings.similarity == "cosine",
         )
 
     def embed(
@@ -258,7 +261,7 @@ class QueryTower(tf.keras.layers.Layer):
         parts += [codes["numbers"], pooled, amount]
         learned = self._history(pooled)
         if self._sequence is not None:
-            ordered, days = self._read_in_order(history, event_types, age_days, seed, runs)
+            ordered, days = _read_in_order(self._sequence, runs, seed, *seen)
             parts += [ordered, encode_time(days) * amount[:, :1]]
             learned += ordered if self._ordered is None else self._ordered(ordered)
         hidden = self._hidden(tf.concat(parts, axis=1))
@@ -295,21 +298,6 @@ class QueryTower(tf.keras.layers.Layer):
         ]
         return tf.add_n(moves) if moves else tf.constant(0.0)
 
-    def _read_in_order(
-        self,
-        history: tf.Tensor,
-        event_types: tf.Tensor,
-        age_days: tf.Tensor,
-        seed: tf.Tensor | None,
-        runs: Runs | None,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sequence encoder's vectors [B, C], and the ages [B] of the newest events."""
-        read = history, event_types, age_days
-        if runs is None:
-            return self._sequence(*read, 1, seed)[:, 0], age_days[:, 0]
-        outputs = self._sequence(*read, runs.count_outputs(), seed)
-        return runs.newest(outputs), runs.newest(age_days) - runs.lag_days
-
     def _pool(
         self, history: tf.Tensor, event_types: tf.Tensor, age_days: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -324,6 +312,21 @@ class QueryTower(tf.keras.layers.Layer):
         events = tf.reduce_sum(tf.cast(present, tf.float32), 1, keepdims=True)
         amount = tf.concat([tf.cast(events > 0, tf.float32), tf.math.log1p(events)], axis=1)
         return tf.reshape(pooled, [-1, width]), amount
+
+
+def _read_in_order(
+    encode: SequenceEncoder,
+    runs: Runs | None,
+    seed: tf.Tensor | None,
+    history: tf.Tensor,
+    event_types: tf.Tensor,
+    age_days: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The encoder's vectors [B, C], and the ages [B] of the newest events."""
+    if runs is None:
+        return encode(history, event_types, age_days, 1, seed)[:, 0], age_days[:, 0]
+    outputs = encode(history, event_types, age_days, runs.count_outputs(), seed)
+    return runs.newest(outputs), runs.newest(age_days) - runs.lag_days
 
 
 def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) -> int:

@@ -270,6 +270,15 @@ def test_a_batch_has_all_examples_that_read_one_history(features: Path) -> None:
             assert all(batch["newer"][batch["run"] == run].min() == 0 for run in batch["run"])
 
 
+def test_examples_without_a_history_are_left_out_if_the_settings_say_so(features: Path) -> None:
+    settings = ORDERED.model_copy(update={"with_history_only": True})
+    batches = Batches(settings, streams(), Snapshots(conftest.manifest(), features, 1))
+    (batch,) = batches.of_epoch(1)
+    assert len(batch["label"]) == 7
+    lengths = (batch["history_row"] >= 0).sum(axis=1)
+    assert (lengths[batch["run"]] > batch["newer"]).all()
+
+
 def test_the_future_has_no_influence_on_the_towers(
     features: Path, make_features: Callable[..., Path], tmp_path: Path
 ) -> None:
