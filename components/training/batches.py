@@ -201,6 +201,7 @@ class Batches:
         self._examples = examples
         self._snapshots = snapshots
         self._weight = _weights(examples, settings.recency_half_life_days)
+        self._shares_histories = settings.history == "sequence"
 
     def of_epoch(self, epoch: int) -> Iterator[Batch]:
         """Every example once, in batches of one snapshot each, in random order.
@@ -246,6 +247,8 @@ class Batches:
     ) -> list["_Part"]:
         """The batches of a snapshot."""
         snapshot = self._snapshots[number]
+        if self._settings.with_history_only:
+            rows = rows[self._n_events[rows] > 0]
         live = snapshot.rows_of(self._examples.item[rows])
         rows, live = rows[live >= 0], live[live >= 0]
         if not len(rows):
@@ -253,7 +256,11 @@ class Batches:
         count = np.bincount(live, minlength=len(snapshot.item))
         share = count / len(rows)
         n_batches = -(-len(rows) // self._settings.batch_size)
-        parts = np.array_split(rng.permutation(len(rows)), n_batches)
+        parts = (
+            _split_runs(self._find_runs(rows), n_batches, rng)
+            if self._shares_histories
+            else np.array_split(rng.permutation(len(rows)), n_batches)
+        )
         return [_Part(number, rows[part], live[part], share) for part in map(np.sort, parts)]
 
     def _draw_snapshots(self, rng: np.random.Generator) -> NDArray[Any]:
@@ -273,22 +280,55 @@ class Batches:
         examples, rows = self._examples, part.rows
         snapshot = self._snapshots[part.snapshot]
         candidates, label = self._draw(len(snapshot.item), part.live, rng)
-        history = examples.history[rows]
-        items, history_row = places.join(snapshot.item[candidates], history)
+        read, runs = self._share_histories(rows) if self._shares_histories else (rows, {})
+        items, history_row = places.join(snapshot.item[candidates], examples.history[read])
         return {
             "item": snapshot.content_rows(items).astype(np.int32),
             **{f"query/{k}": v[rows] for k, v in examples.codes.items()},
             "age_days": snapshot.age_days[candidates],
             "popularity": snapshot.counts.rows(candidates),
             "history_row": history_row,
-            "history_event_type": examples.history_event_type[rows].astype(np.int32),
-            "history_age_days": examples.history_age_days[rows],
+            "history_event_type": examples.history_event_type[read].astype(np.int32),
+            "history_age_days": examples.history_age_days[read],
+            **runs,
             "label": label,
             "weight": self._weight[rows],
             "log_probability": self._log_probability(part, candidates),
             "masked": same_user_positives(examples.user[rows], label),
             "seed": rng.integers(SEED_RANGE, size=2, dtype=np.int32),
         }
+
+    def _find_runs(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[B] the run of each of these examples; those of one run read the same history.
+
+        A history that is full leaves older events out, and is read by its own example alone.
+        """
+        _, user = np.unique(self._examples.user[rows], return_inverse=True)
+        is_full = self._n_events[rows] == self._examples.history.shape[1]
+        own = len(rows) + np.arange(len(rows))
+        return np.unique(np.where(is_full, own, user), return_inverse=True)[1]
+
+    def _share_histories(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Batch]:
+        """Of each run the example whose history is read, the longest; and ``sequence.Runs``."""
+        run, n_events = self._find_runs(rows), self._n_events[rows]
+        order = np.lexsort((n_events, run))
+        last = order[np.flatnonzero(np.diff(run[order], append=-1))]
+        time = self._examples.time[rows]
+        return rows[last], {
+            "run": run.astype(np.int32),
+            "newer": n_events[last][run] - n_events,
+            "lag_days": ((time[last][run] - time) / DAY_US).astype(np.float32),
+        }
+
+    @cached_property
+    def _n_events(self) -> NDArray[np.int32]:
+        """[E] how many events each history holds."""
+        history = self._examples.history
+        counts = np.empty(len(history), np.int32)
+        for start in range(0, len(history), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            counts[rows] = np.count_nonzero(history[rows] >= 0, axis=1)
+        return counts
 
     def _draw(
         self, live: int, positives: NDArray[np.int64], rng: np.random.Generator
@@ -361,6 +401,18 @@ class _Places:
         rows[history >= 0] = place[past]
         place[items] = -1
         return items, rows
+
+
+def _split_runs(
+    run: NDArray[np.int64], n_batches: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Cut examples into batches of about the same size, in random order but runs in one piece."""
+    size = np.bincount(run)
+    order = rng.permutation(len(size))
+    before = np.cumsum(size[order]) - size[order]
+    batch = np.empty(len(size), np.int64)
+    batch[order] = before * n_batches // len(run)
+    return list(_group(batch[run]).values())
 
 
 def _weights(examples: EncodedExamples, half_life_days: float) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from components.training.encoders import Tensors
 from components.training.lazy_rows import LazyRows
 from components.training.recommenders import Model, RetrievalTask
-from components.training.sequence import embed_by_length
+from components.training.sequence import Runs, embed_by_length
 from components.training.settings import TrainSettings
 from components.training.towers import ItemTower, QueryTower
 from components.training.vocabulary import Vocabulary
@@ -121,6 +121,7 @@ class TwoTowerModel(Model):
             age_days,
             lambda rows: tf.gather(padded, tf.where(rows < 0, padding, rows)),
             None if seed is None else seed + 1,
+            Runs(*(inputs[name] for name in Runs._fields)) if self._is_ordered else None,
         )
         loss = self._task(
             queries,
@@ -142,34 +143,43 @@ class TwoTowerModel(Model):
         age_days: tf.Tensor,
         read: Callable[[tf.Tensor], tf.Tensor] = lambda vectors: vectors,
         seed: tf.Tensor | None = None,
+        runs: Runs | None = None,
     ) -> tf.Tensor:
         """[B, D] embeddings of encoded queries; the same as the query tower's, faster for many.
 
         Args:
             codes: Of the query encoder.
-            history: [B, L, ...] what ``read`` turns into content vectors [B, L, C].
-            event_types: [B, L] indices; 0 is padding.
-            age_days: [B, L].
+            history: [R, L, ...] what ``read`` turns into content vectors [R, L, C].
+            event_types: [R, L] indices; 0 is padding.
+            age_days: [R, L].
             read: Of a part of ``history``, which may be shorter than L.
             seed: [2] int32 seed of this step's dropout; None outside of training.
+            runs: Which query reads what; None: each its own row, all of it.
         """
         embed = self.query_tower.embed
         if not self._is_ordered:
             return embed(codes, read(history), event_types, age_days, seed)
 
-        def embed_part(rows: tf.Tensor, longest: tf.Tensor, number: int) -> tf.Tensor:
+        def embed_part(
+            rows: tf.Tensor,
+            of_part: tf.Tensor,
+            part: Runs | None,
+            longest: tf.Tensor,
+            number: int,
+        ) -> tf.Tensor:
             kinds, ages = (
                 tf.gather(values, rows)[:, :longest] for values in (event_types, age_days)
             )
             return embed(
-                {name: tf.gather(values, rows) for name, values in codes.items()},
+                {name: tf.gather(values, of_part) for name, values in codes.items()},
                 read(tf.gather(history, rows)[:, :longest]),
                 kinds,
                 ages,
                 None if seed is None else seed + SEEDS_OF_A_PART * number,
+                part,
             )
 
-        return embed_by_length(embed_part, event_types)
+        return embed_by_length(embed_part, event_types, runs)
 
 
 @tf.custom_gradient

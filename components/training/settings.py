@@ -2,7 +2,14 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from refit.settings import Settings
 
@@ -34,12 +41,15 @@ class TrainSettings(Settings):
         choose_epochs: First choose the number of epochs on the validation examples. False trains
             once, for ``max_epochs``: half the time for a refit whose number of epochs is known.
         learning_rate: Of Adam; decays linearly to a tenth over ``max_epochs``.
+        warm_up_steps: Steps over which it rises to that, from near 0.
         learned_size: Length of the learned part of the embeddings.
         content_size: Length C of an item's content vector, which also represents it in histories.
         hidden_size: Width of the hidden layers.
-        similarity: ``cosine`` scores with unit vectors; ``dot`` leaves vectors their lengths, which
-            fits data better that have neither popularity nor ages, and needs ``temperature`` 1.
-        temperature: Initial temperature of the learned part; it is trained.
+        similarity: ``cosine`` scores with the towers' unit vectors. ``dot`` scores with the content
+            vectors of items as they are, as sequence models do, which fits data better that have
+            neither popularity nor ages; it needs ``temperature`` 1, and ``learned_size`` equal to
+            ``content_size``.
+        temperature: Initial temperature of the learned part; with ``cosine`` it is trained.
         popularity: Whether the embeddings have a part of popularity and age beside the learned one.
             False where the times of the events mean nothing.
         history: How the query tower reads a history. ``pooled``: attention by content, event type
@@ -64,6 +74,8 @@ class TrainSettings(Settings):
         max_staleness_days: Train each example on item features up to this many days older than its
             own, drawn at random, for a model that is served or evaluated on old features. In an
             epoch, examples whose item was listed later are left out.
+        with_history_only: Leave out training examples of people without a history. What is said
+            to such people is then not trained.
         known_items_only: Leave out items without an event before the snapshot, as candidates and
             with their examples, for a catalogue that is evaluated on known items.
         recall_at: The K of validation recall@K.
@@ -90,6 +102,7 @@ class TrainSettings(Settings):
     patience: PositiveInt = 2
     choose_epochs: bool = True
     learning_rate: PositiveFloat = 0.006
+    warm_up_steps: NonNegativeInt = 0
     learned_size: PositiveInt = 48
     content_size: PositiveInt = 32
     hidden_size: PositiveInt = 64
@@ -109,6 +122,7 @@ class TrainSettings(Settings):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     recency_half_life_days: PositiveFloat = 180.0
     max_staleness_days: NonNegativeFloat = 0.0
+    with_history_only: bool = False
     known_items_only: bool = False
     recall_at: PositiveInt = 100
     validation_examples: PositiveInt = 20_000
@@ -133,5 +147,10 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"sequence_heads is {self.sequence_heads}, which does not divide content_size, "
                 f"{self.content_size}"
+            )
+        if self.similarity == "dot" and self.learned_size != self.content_size:
+            raise ValueError(
+                f"learned_size is {self.learned_size} and content_size {self.content_size}: with "
+                "similarity: dot the content vectors are what is scored, so set both to the same"
             )
         return self

@@ -2,7 +2,8 @@
 
 Both embeddings are [learned part | popularity part], so that one dot product adds two scores:
 
-- Learned: unit vectors of query and item over a learned temperature.
+- Learned: unit vectors of query and item over a learned temperature. With ``similarity: dot`` the
+  item's content vector as it is, and a query's vector in the same space.
 - Popularity: naive Bayes, log p(item) + sum over context columns of log p(value | item) / p(value),
   as a dot product. The item part is z = [log popularity, the smoothed log-ratio of every counted
   context value]. The query part selects from it with gates: 1 for the first entry, and for each
@@ -21,7 +22,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
-from components.training.sequence import SequenceEncoder, drop_out, mask_history
+from components.training.sequence import (
+    START,
+    Runs,
+    SequenceEncoder,
+    drop_out,
+    encode_time,
+    mask_history,
+    start_small,
+)
 from components.training.settings import TrainSettings
 from components.training.vocabulary import Vocabulary
 from refit.contract import INTEREST
@@ -99,9 +108,14 @@ class ItemTower(tf.keras.layers.Layer):
         self._words.build((None,))
         self._n_texts = len(spec.item_text)
         self._content = tf.keras.layers.Dense(settings.content_size)
-        self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
-        self._deeper = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
-        self._learned = tf.keras.layers.Dense(settings.learned_size)
+        self._is_its_content = settings.similarity == "dot"
+        self._has_columns = bool(
+            spec.item_categorical or spec.item_numeric or spec.item_text or spec.item_vector
+        )
+        if not self._is_its_content:
+            self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
+            self._deeper = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
+            self._learned = tf.keras.layers.Dense(settings.learned_size)
         self.ids, self.trains_all_ids = None, False
         if vocabulary.values["item_id"]:
             shape = (len(vocabulary.values["item_id"]) + 1, settings.content_size)
@@ -109,7 +123,8 @@ class ItemTower(tf.keras.layers.Layer):
             # and trained as other weights. Else see ``LazyRows``; rows start at 0 there, since
             # most are seen too seldom to be moved far from where they start.
             self.trains_all_ids = settings.uniform_negatives >= shape[0] - 1
-            start = tf.keras.initializers.RandomNormal(stddev=0.05)
+            spread = START if self._is_its_content else 0.05
+            start = tf.keras.initializers.RandomNormal(stddev=spread)
             self.ids = self.add_weight(
                 "ids",
                 shape,
@@ -137,8 +152,11 @@ class ItemTower(tf.keras.layers.Layer):
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
         for words in tf.split(codes["words"], self._n_texts, axis=1) if self._n_texts else ():
             parts.append(_mean_of_words(self._words.embeddings, words))
-        parts += [codes["numbers"], codes["vector"], id_vectors]
-        return self._content(tf.concat(parts, axis=1))
+        parts += [codes["numbers"], codes["vector"]]
+        if not self._is_its_content:
+            return self._content(tf.concat([*parts, id_vectors], axis=1))
+        content = self._content(tf.concat(parts, axis=1)) if self._has_columns else 0.0
+        return content if self.ids is None else content + id_vectors
 
     def embed(self, content: tf.Tensor, age_days: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         """Embeddings [B, D] of items with content [B, C], ages [B] and counts [B, P]."""
@@ -149,8 +167,10 @@ class ItemTower(tf.keras.layers.Layer):
 
     def embed_content(self, content: tf.Tensor) -> tf.Tensor:
         """The learned part of the embeddings, [B, L], of items with content [B, C]."""
+        if self._is_its_content:
+            return content
         learned = self._learned(content) + self._deeper(self._hidden(content))
-        return _to_length(learned, self._settings)
+        return tf.math.l2_normalize(learned, axis=1)
 
     def call(self, inputs: Tensors) -> Tensors:
         """``embedding`` [B, D] and ``content`` [B, C] of raw inputs."""
@@ -195,10 +215,11 @@ class QueryTower(tf.keras.layers.Layer):
         self._recency = self.add_weight(
             "recency", (HISTORY_HEADS,), initializer=_constant(np.linspace(0.2, 1.0, HISTORY_HEADS))
         )
-        self._hidden = tf.keras.layers.Dense(settings.hidden_size, "relu")
-        self._learned = tf.keras.layers.Dense(settings.learned_size)
-        self._history = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
-        self._sequence = None
+        dense = start_small if settings.similarity == "dot" else tf.keras.layers.Dense
+        self._hidden = dense(settings.hidden_size, "relu")
+        self._learned = dense(settings.learned_size)
+        self._history = dense(settings.learned_size, use_bias=False)
+        self._sequence, self._ordered = None, None
         if settings.history == "sequence":
             self._sequence = SequenceEncoder(
                 settings.content_size,
@@ -207,9 +228,13 @@ class QueryTower(tf.keras.layers.Layer):
                 settings.sequence_heads,
                 settings.dropout,
             )
-            self._ordered = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
+            if settings.similarity == "cosine":
+                self._ordered = tf.keras.layers.Dense(settings.learned_size, use_bias=False)
         self._log_scale = self.add_weight(
-            "log_scale", (), initializer=_constant(np.log(1 / settings.temperature))
+            "log_scale",
+            (),
+            initializer=_constant(np.log(1 / settings.temperature)),
+            trainable=settings.similarity == "cosine",
         )
 
     def embed(
@@ -219,31 +244,36 @@ class QueryTower(tf.keras.layers.Layer):
         event_types: tf.Tensor,
         age_days: tf.Tensor,
         seed: tf.Tensor | None = None,
+        runs: Runs | None = None,
     ) -> tf.Tensor:
         """Embeddings [B, D] of encoded queries.
 
         Args:
             codes: Of the encoder.
-            history: [B, L, C] content vectors.
-            event_types: [B, L] indices; 0 is padding.
-            age_days: [B, L].
+            history: [R, L, C] content vectors.
+            event_types: [R, L] indices; 0 is padding.
+            age_days: [R, L].
             seed: [2] int32 seed of this step's dropout; None outside of training.
+            runs: Which query reads what; None: each its own row, all of it.
         """
         history = mask_history(history, self._settings.history_masked, seed)
-        pooled, amount = self._pool(history, event_types, age_days)
+        seen = history, event_types, age_days
+        pooled, amount = self._pool(*(seen if runs is None else runs.see(*seen)))
         if self._sequence is not None:
             pooled = drop_out(pooled, self._settings.dropout, seed, POOLED)
         parts = [table(codes["categories"][:, j]) for j, table in enumerate(self._categories)]
         parts += [codes["numbers"], pooled, amount]
         learned = self._history(pooled)
         if self._sequence is not None:
-            ordered = self._sequence(history, event_types, age_days, seed)
-            parts.append(ordered)
-            learned += self._ordered(ordered)
+            ordered, days = _read_in_order(self._sequence, runs, seed, *seen)
+            parts += [ordered, encode_time(days) * amount[:, :1]]
+            learned += ordered if self._ordered is None else self._ordered(ordered)
         hidden = self._hidden(tf.concat(parts, axis=1))
         if seed is not None:
             hidden = tf.nn.experimental.stateless_dropout(hidden, self._settings.dropout, seed)
-        learned = _to_length(self._learned(hidden) + learned, self._settings)
+        learned += self._learned(hidden)
+        if self._settings.similarity == "cosine":
+            learned = tf.math.l2_normalize(learned, axis=1)
         learned *= tf.exp(self._log_scale) if self._learns else 0.0
         if not self._settings.popularity:
             return learned
@@ -288,6 +318,21 @@ class QueryTower(tf.keras.layers.Layer):
         return tf.reshape(pooled, [-1, width]), amount
 
 
+def _read_in_order(
+    encode: SequenceEncoder,
+    runs: Runs | None,
+    seed: tf.Tensor | None,
+    history: tf.Tensor,
+    event_types: tf.Tensor,
+    age_days: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The encoder's vectors [B, C], and the ages [B] of the newest events."""
+    if runs is None:
+        return encode(history, event_types, age_days, 1, seed)[:, 0], age_days[:, 0]
+    outputs = encode(history, event_types, age_days, runs.count_outputs(), seed)
+    return runs.newest(outputs), runs.newest(age_days) - runs.lag_days
+
+
 def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) -> int:
     """Length D of the embeddings.
 
@@ -304,11 +349,6 @@ def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) ->
             "tower_pairs, or remove columns from popularity_by or bins from popularity_bins"
         )
     return size
-
-
-def _to_length(vectors: tf.Tensor, settings: TrainSettings) -> tf.Tensor:
-    """[B, D] vectors, of length 1 where the similarity is a cosine."""
-    return vectors if settings.similarity == "dot" else tf.math.l2_normalize(vectors, axis=1)
 
 
 def _embeddings(vocabulary: Vocabulary, names: Sequence[str]) -> list[tf.keras.layers.Embedding]:

@@ -468,6 +468,14 @@ def _fit_each(run: _Run, splits: Sequence[str], epochs: Sequence[int]) -> list[_
     return fits
 
 
+def find_rate(settings: TrainSettings, epoch: int, steps: int | None = None) -> float:
+    """The learning rate of an epoch, from 1, after so many steps; None: of one that is warm."""
+    rate = settings.learning_rate * (1 - (1 - FINAL_RATE) * (epoch - 1) / settings.max_epochs)
+    if steps is None or steps >= settings.warm_up_steps:
+        return rate
+    return rate * (steps + 1) / settings.warm_up_steps
+
+
 def _loop(
     name: str,
     settings: TrainSettings,
@@ -502,11 +510,13 @@ def _loop(
         and not _stopped(epochs, settings.patience, meter is not None)
     ):
         number = len(epochs) + 1
-        fall = (1 - FINAL_RATE) * (number - 1) / settings.max_epochs
-        model.optimizer.learning_rate.assign(settings.learning_rate * (1 - fall))
+        model.optimizer.learning_rate.assign(find_rate(settings, number))
         started = time.monotonic()
         count = 0
         for batch in build_ahead(map(to_tensors, batches.of_epoch(number))):
+            if settings.warm_up_steps:
+                steps = int(model.optimizer.iterations)
+                model.optimizer.learning_rate.assign(find_rate(settings, number, steps))
             step(batch)
             count += len(batch["label"])
             progress.advance(len(batch["label"]))

@@ -8,9 +8,12 @@ BEAUTY = (
     "evaluation.baselines.excused={}",
 )
 """The published tables need no baselines of ours; EASE takes minutes over 12,000 items."""
-IDS_ALONE = (
+IDS_ALONE = (  # which overfit sooner than attributes
     "ingestion.options={sequences: Beauty.txt}",
     "features.spec.item_text=[]",
+    "training.history_masked=0.2",
+    "training.learning_rate=0.002",
+    "training.max_epochs=12",
 )
 FINAL_FIT = ("training.final_fit=true",)
 HIT_RATE, NDCG = "hit_rate_at_10", "ndcg_at_10"

@@ -87,6 +87,8 @@ NO_CONTEXT = {
     "popularity_by": (),
 }
 
+DOT = {"similarity": "dot", "learned_size": conftest.SMALL.content_size}
+
 
 @pytest.mark.parametrize(
     ("left_out", "changes"),
@@ -97,7 +99,7 @@ NO_CONTEXT = {
         ({}, {"history": "sequence"}),
         (
             NO_CONTEXT,
-            {"history": "sequence", "sequence_layers": 1, "popularity": False, "similarity": "dot"},
+            {"history": "sequence", "sequence_layers": 1, "popularity": False, **DOT},
         ),
     ],
 )

@@ -6,16 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.typing import NDArray
 
+from components.training.batches import Batches, EncodedExamples
+from components.training.model import TwoTowerModel
 from components.training.sequence import (
     PARTS,
+    Runs,
     SequenceEncoder,
     embed_by_length,
     mask_history,
 )
 from components.training.settings import TrainSettings
+from components.training.snapshots import Snapshots
 from components.training.train import train
+from components.training.vocabulary import learn_vocabulary
 from refit.errors import UsageError
+from refit.feature_tables import read_catalogue, read_snapshot
+from refit.features import FeaturesManifest
 from refit.in_process_tower import has_in_process_tower
 from refit.model import ITEM_TOWER, QUERY_TOWER
 from refit.towers import load_tower, run_tower
@@ -24,6 +32,7 @@ from tests.components.training.test_in_process import every_query
 from tests.components.training.test_train import inputs_of_items
 
 WIDTH, LENGTH = 6, 5
+DAY_US = 86_400_000_000
 ORDERED = conftest.SMALL.model_copy(
     update={
         "history": "sequence",
@@ -33,14 +42,31 @@ ORDERED = conftest.SMALL.model_copy(
         "max_epochs": 2,
     }
 )
+DOT = {
+    "popularity": False,
+    "similarity": "dot",
+    "temperature": 1.0,
+    "learned_size": ORDERED.content_size,
+}
+Histories = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+
+
+def move_weights(layer: tf.keras.layers.Layer) -> None:
+    """Move all weights from where they start, near 0, so that everything matters."""
+    rng = np.random.default_rng(5)
+    for weight in layer.trainable_variables:
+        weight.assign_add(rng.normal(scale=0.3, size=weight.shape))
 
 
 def encoder(layers: int = 2) -> SequenceEncoder:
     tf.keras.utils.set_random_seed(3)
-    return SequenceEncoder(WIDTH, LENGTH, layers, heads=2, dropout=0.5)
+    made = SequenceEncoder(WIDTH, LENGTH, layers, heads=2, dropout=0.5)
+    made(*histories([LENGTH]))
+    move_weights(made)
+    return made
 
 
-def histories(lengths: list[int], seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def histories(lengths: list[int], seed: int = 1) -> Histories:
     """Content, event types and rising ages, padded with 0."""
     rng = np.random.default_rng(seed)
     n = len(lengths)
@@ -56,16 +82,30 @@ def test_padding_has_no_influence(layers: int) -> None:
     encode = encoder(layers)
     content, event_types, age_days = histories([0, 1, 3, 5])
     expected = encode(content, event_types, age_days).numpy()
-    assert expected.shape == (4, WIDTH)
+    assert expected.shape == (4, 1, WIDTH)
     assert not expected[0].any()
     assert np.abs(expected[1:]).min() > 0
     padded = event_types == 0
     content[padded], age_days[padded] = 7.0, 99.0
-    np.testing.assert_allclose(encode(content, event_types, age_days), expected, atol=1e-6)
+    np.testing.assert_allclose(encode(content, event_types, age_days), expected, atol=1e-5)
     for row, n in enumerate([1, 3], start=1):
         one = slice(row, row + 1)
         shorter = encode(content[one, :n], event_types[one, :n], age_days[one, :n])
-        np.testing.assert_allclose(shorter, expected[one], atol=1e-6)
+        np.testing.assert_allclose(shorter, expected[one], atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_output_of_an_event_is_what_it_was_when_it_was_the_newest(layers: int) -> None:
+    encode = encoder(layers)
+    content, event_types, age_days = histories([5, 3])
+    outputs = encode(content, event_types, age_days, LENGTH).numpy()
+    assert not outputs[1, 3:].any()
+    for n in range(1, LENGTH):
+        few = encode(content, event_types, age_days, n)
+        np.testing.assert_allclose(few, outputs[:, :n], atol=1e-5)
+        earlier = age_days[:, n:] - 0.9 * age_days[:, n : n + 1]
+        newest = encode(content[:, n:], event_types[:, n:], earlier)
+        np.testing.assert_allclose(newest[:, 0], outputs[:, n], atol=1e-5)
 
 
 def test_the_order_of_the_items_matters() -> None:
@@ -88,31 +128,46 @@ def test_item_event_type_and_age_of_every_event_matter(part: int) -> None:
         assert np.abs(encode(*changed).numpy() - expected).max() > 1e-5
 
 
-def test_a_gap_is_seen_apart_from_the_ages_of_the_other_events() -> None:
-    """The age of the second event is its own input, and part of the gap before the third."""
-    content, event_types, _ = histories([3])
-    encode = encoder()
-    ages = np.array([[1.0, 10.0, 100.0, 0, 0], [1.0, 90.0, 100.0, 0, 0]], np.float32)
-    early, late = (encode(content, event_types, age[None]).numpy() for age in ages)
-    assert np.abs(early - late).max() > 1e-3
+def test_a_query_sees_its_run_from_its_own_newest_event_on() -> None:
+    content = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
+    event_types = np.array([[1, 2, 3], [2, 1, 0]], np.int32)
+    age_days = np.array([[1.0, 2.0, 9.0], [4.0, 6.0, 0.0]], np.float32)
+    runs = Runs(*map(tf.constant, ([1, 0, 1, 1], [0, 1, 1, 2], [0.0, 0.5, 4.0, 4.5])))
+    seen, kinds, ages = (values.numpy() for values in runs.see(content, event_types, age_days))
+    np.testing.assert_array_equal(seen[:, :, 0], [[3, 4, 5], [0, 1, 2], [3, 4, 5], [3, 4, 5]])
+    np.testing.assert_array_equal(kinds, [[2, 1, 0], [0, 2, 3], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(ages[1, 1:], [1.5, 8.5])
+    np.testing.assert_array_equal(runs.newest(age_days), [4.0, 2.0, 6.0, 0.0])
+    assert int(runs.count_outputs()) == 3
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("n", [1, PARTS - 1, 3 * PARTS + 1])
-def test_parts_by_length_give_the_vectors_of_the_whole_batch(n: int) -> None:
+def test_parts_by_length_give_the_vectors_of_the_whole_batch(n: int, shared: bool) -> None:
     rng = np.random.default_rng(n)
     encode = encoder()
-    content, event_types, age_days = histories(rng.integers(0, LENGTH + 1, n).tolist())
+    lengths = rng.integers(0, LENGTH + 1, n)
+    inputs = histories(lengths.tolist())
+    runs = None
+    if shared:
+        run = rng.integers(n, size=3 * n).astype(np.int32)
+        newer = np.minimum(rng.integers(0, LENGTH, 3 * n), lengths[run]).astype(np.int32)
+        runs = Runs(tf.constant(run), tf.constant(newer), tf.zeros(3 * n))
     read = []
 
-    def embed(rows: tf.Tensor, longest: tf.Tensor, number: int) -> tf.Tensor:
+    def embed(
+        rows: tf.Tensor, queries: tf.Tensor, part: Runs | None, longest: tf.Tensor, number: int
+    ) -> tf.Tensor:
         read.append(len(rows) * int(longest))
-        return encode(
-            *(tf.gather(values, rows)[:, :longest] for values in (content, event_types, age_days))
-        )
+        some = (tf.gather(values, rows)[:, :longest] for values in inputs)
+        outputs = encode(*some, 1 if part is None else longest)
+        return outputs[:, 0] if part is None else part.newest(outputs)
 
-    found = embed_by_length(embed, tf.constant(event_types))
-    np.testing.assert_allclose(found, encode(content, event_types, age_days), atol=1e-6)
-    assert sum(read) <= event_types.size
+    found = embed_by_length(embed, tf.constant(inputs[1]), runs)
+    outputs = encode(*inputs, LENGTH)
+    expected = outputs[:, 0] if runs is None else runs.newest(outputs)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sum(read) <= inputs[1].size
 
 
 def test_a_share_of_the_items_is_hidden_in_training_only() -> None:
@@ -125,6 +180,103 @@ def test_a_share_of_the_items_is_hidden_in_training_only() -> None:
     assert masked.mean() == pytest.approx(0.8, abs=0.04)
     np.testing.assert_array_equal(masked, mask_history(history, 0.2, seed))
     assert (masked != mask_history(history, 0.2, seed + 1).numpy()).any()
+
+
+def streams(limit: int = conftest.LENGTH) -> EncodedExamples:
+    """Each event of three people as an example of one snapshot, with the events before it."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for user, n in enumerate([1, 3, 6]):
+        items, days = rng.integers(conftest.N_ITEMS, size=n), np.sort(rng.uniform(0, 9, n))
+        rows += [
+            (days[i], user, items[i], items[:i][::-1][:limit], days[i] - days[:i][::-1][:limit])
+            for i in range(n)
+        ]
+    rows.sort(key=lambda row: row[0])
+    n = len(rows)
+    item, age = np.full((n, limit), -1, np.int32), np.zeros((n, limit), np.float32)
+    for row, (*_, before, ages) in enumerate(rows):
+        item[row, : len(before)], age[row, : len(before)] = before, ages
+    return EncodedExamples(
+        {
+            "item": np.array([row[2] for row in rows], np.int32),
+            "snapshot": np.zeros(n, np.int32),
+            "user": np.array([row[1] for row in rows], np.uint64),
+            "weight": np.ones(n, np.float32),
+            "time": np.array([row[0] * DAY_US for row in rows], np.int64),
+            "history": item,
+            "history_event_type": (item >= 0).astype(np.int8),
+            "history_age_days": age,
+            "query/gates": rng.integers(0, 3, (n, 2)).astype(np.int32),
+            "query/categories": rng.integers(0, 2, (n, 2)).astype(np.int32),
+            "query/numbers": rng.normal(size=(n, 26)).astype(np.float32),
+        }
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, DOT])
+def test_queries_of_one_person_are_read_at_once_and_get_the_vectors_of_their_own(
+    features: Path, changes: dict[str, object]
+) -> None:
+    settings = ORDERED.model_copy(update=changes)
+    manifest = FeaturesManifest.read(features)
+    vocabulary = learn_vocabulary(
+        manifest, features, read_catalogue(features), ("train",), read_snapshot(features, 3)[2], 9
+    )
+    model = TwoTowerModel(settings, manifest, vocabulary)
+    examples = streams()
+    batch = Batches(settings, examples, Snapshots(manifest, features, 1)).first
+    # Six of the ten share a history with others; the last three of one person have a full one.
+    assert len(batch["label"]) == 10
+    assert len(batch["history_row"]) == 6
+    rng = np.random.default_rng(2)
+    content = rng.normal(size=(conftest.N_ITEMS + 1, settings.content_size)).astype(np.float32)
+
+    def read(items: tf.Tensor) -> tf.Tensor:
+        return tf.gather(content, tf.where(items < 0, 0, items + 1))
+
+    content[0] = 0
+    codes = {name: values[:] for name, values in examples.codes.items()}
+    alone = (
+        codes,
+        examples.history,
+        examples.history_event_type.astype(np.int32),
+        examples.history_age_days,
+    )
+    model.embed_queries(*alone, read)
+    move_weights(model.query_tower)
+    expected = model.embed_queries(*alone, read).numpy()
+    assert np.abs(expected[1:] - expected[:-1]).max(axis=1).min() > 1e-3
+    padded = np.append(batch["item"], -1)
+    at_once = model.embed_queries(
+        codes,
+        padded[batch["history_row"]],
+        batch["history_event_type"],
+        batch["history_age_days"],
+        read,
+        runs=Runs(*(tf.constant(batch[name]) for name in Runs._fields)),
+    )
+    np.testing.assert_allclose(at_once, expected, atol=1e-4)
+
+
+def test_a_batch_has_all_examples_that_read_one_history(features: Path) -> None:
+    settings = ORDERED.model_copy(update={"batch_size": 3})
+    batches = Batches(settings, streams(9), Snapshots(conftest.manifest(), features, 1))
+    for epoch in (1, 2):
+        sizes = [len(batch["label"]) for batch in batches.of_epoch(epoch)]
+        assert sum(sizes) == 10
+        for batch in batches.of_epoch(epoch):
+            assert set(np.bincount(batch["run"])) <= {1, 3, 6}
+            assert all(batch["newer"][batch["run"] == run].min() == 0 for run in batch["run"])
+
+
+def test_examples_without_a_history_are_left_out_if_the_settings_say_so(features: Path) -> None:
+    settings = ORDERED.model_copy(update={"with_history_only": True})
+    batches = Batches(settings, streams(), Snapshots(conftest.manifest(), features, 1))
+    (batch,) = batches.of_epoch(1)
+    assert len(batch["label"]) == 7
+    lengths = (batch["history_row"] >= 0).sum(axis=1)
+    assert (lengths[batch["run"]] > batch["newer"]).all()
 
 
 def test_the_future_has_no_influence_on_the_towers(
@@ -144,20 +296,24 @@ def test_the_future_has_no_influence_on_the_towers(
     assert has_in_process_tower(tmp_path / "model" / QUERY_TOWER)
 
 
-def test_without_popularity_the_embeddings_are_the_learned_part(
+def test_with_dot_the_embeddings_of_items_are_their_content_vectors(
     features: Path, tmp_path: Path
 ) -> None:
-    settings = ORDERED.model_copy(
-        update={"popularity": False, "similarity": "dot", "temperature": 1.0, "max_epochs": 1}
-    )
+    settings = ORDERED.model_copy(update=DOT | {"max_epochs": 1})
     manifest = train(settings, features, tmp_path / "model")
-    assert manifest.embedding_size == manifest.learned_size == settings.learned_size
+    assert manifest.embedding_size == manifest.content_size == settings.learned_size
     items = inputs_of_items(features, 8)
     tower = load_tower(tmp_path / "model" / ITEM_TOWER)
-    before = run_tower(tower, items)["embedding"]
+    before = run_tower(tower, items)
+    np.testing.assert_array_equal(before["embedding"], before["content"])
     later = items | {"item_age_days": items["item_age_days"] + 50}
-    np.testing.assert_array_equal(run_tower(tower, later)["embedding"], before)
-    assert np.ptp(np.linalg.norm(before, axis=1)) > 1e-3
+    np.testing.assert_array_equal(run_tower(tower, later)["embedding"], before["embedding"])
+    assert np.ptp(np.linalg.norm(before["embedding"], axis=1)) > 1e-3
+
+
+def test_with_dot_content_and_learned_vectors_have_one_length() -> None:
+    with pytest.raises(UsageError, match=r"learned_size is 48 and content_size 32.*the same"):
+        TrainSettings.parse({"similarity": "dot"})
 
 
 def test_heads_that_do_not_divide_the_content_are_a_usage_error() -> None:

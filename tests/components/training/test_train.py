@@ -14,7 +14,7 @@ import pytest
 from components.training import train as module
 from components.training.recommenders import require_legacy_keras
 from components.training.settings import TrainSettings
-from components.training.train import train
+from components.training.train import find_rate, train
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, Inputs, item_inputs, query_inputs
@@ -290,6 +290,14 @@ def test_a_set_number_of_epochs_is_trained_once(
     assert manifest.chosen_epoch == 2
     assert manifest.train_examples == 160 + 48
     assert (tmp_path / "model" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_learning_rate_rises_over_the_first_steps_and_falls_with_the_epochs() -> None:
+    settings = TrainSettings(learning_rate=0.5, max_epochs=10, warm_up_steps=4)
+    rates = [find_rate(settings, 1, steps) for steps in range(6)]
+    assert rates == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    assert find_rate(settings, 6, 2) == pytest.approx(0.5 * 0.55 * 0.75)
+    assert find_rate(settings, 6) == pytest.approx(0.5 * 0.55)
 
 
 def test_items_have_no_ids_if_the_settings_say_so(
