@@ -8,7 +8,7 @@ BEAUTY = (
     "evaluation.baselines.excused={}",
 )
 """The published tables need no baselines of ours; EASE takes minutes over 12,000 items."""
-IDS_ALONE = (  # which overfit sooner than attributes
+IDS_ALONE = (
     "ingestion.options={sequences: Beauty.txt}",
     "features.spec.item_text=[]",
     "training.history_masked=0.2",
