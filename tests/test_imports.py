@@ -28,6 +28,7 @@ IMPORTED_LATE = {
             "lazy_rows",
             "model",
             "optimizer",
+            "pairs",
             "recall",
             "recommenders",
             "sequence",

@@ -176,13 +176,14 @@ def test_ordered_pairs_without_popularity_run_in_process(features: Path, tmp_pat
             "history": "sequence",
             "popularity": False,
             "similarity": "dot",
+            "learned_size": TWO.content_size,
             "choose_epochs": False,
             "max_epochs": 1,
             "tower_pairs": 3,
         }
     )
     manifest = train(settings, features, tmp_path / "model")
-    assert manifest.embedding_size == manifest.learned_size == 3 * TWO.learned_size
+    assert manifest.embedding_size == manifest.learned_size == 3 * TWO.content_size
     assert [(pair.recall, pair.chosen_epoch) for pair in manifest.pairs] == [(None, 1)] * 3
     assert manifest.joined_recall is None
     assert has_in_process_tower(tmp_path / "model" / QUERY_TOWER)
