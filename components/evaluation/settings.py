@@ -257,7 +257,8 @@ class EvaluationSettings(FiniteSettings):
         prediction_queries: At most this many visits get reference predictions, evenly over time.
         prediction_index_ages_days: Ages of the index that answers them: that of the visits of the
             first day, of the second day, and so on, in turn. An index ages in service until it is
-            refreshed, and drift is told from that only if the reference has seen it.
+            refreshed, and drift is told from that only if the reference has seen it. Several ages need
+            a test window of as many days at least.
         beyond: What is measured beyond accuracy: novelty, diversity, time to sale, new listings,
             small sellers, parity of sizes and prices, calibration.
         serve_baseline: Whether a baseline may pass that is to be served as itself, with
@@ -315,7 +316,7 @@ class EvaluationSettings(FiniteSettings):
     seed: int = 7
     examples: int = Field(default=5, ge=0)
     prediction_queries: int = Field(default=5000, ge=1)
-    prediction_index_ages_days: tuple[NonNegativeFloat, ...] = Field((0, 4, 1, 8, 2), min_length=1)
+    prediction_index_ages_days: tuple[NonNegativeFloat, ...] = Field((0.0,), min_length=1)
     serve_baseline: bool = False
     baseline_share: float = Field(default=0.9, gt=0.0, le=1.0)
     beyond: BeyondSettings = BeyondSettings()
