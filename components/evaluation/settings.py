@@ -257,8 +257,8 @@ class EvaluationSettings(FiniteSettings):
         prediction_queries: At most this many visits get reference predictions, evenly over time.
         prediction_index_ages_days: Ages of the index that answers them: that of the visits of the
             first day, of the second day, and so on, in turn. An index ages in service until it is
-            refreshed, and drift is told from that only if the reference has seen it. Several ages need
-            a test window of as many days at least.
+            refreshed, and drift is told from that only if the reference has seen it. Several ages
+            need a test window of as many days at least.
         beyond: What is measured beyond accuracy: novelty, diversity, time to sale, new listings,
             small sellers, parity of sizes and prices, calibration.
         serve_baseline: Whether a baseline may pass that is to be served as itself, with
