@@ -7,7 +7,7 @@ recommended), ``listings`` (embeddings of the live stock), ``items``, ``events``
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from monitoring import tables
-from monitoring.calibration import CalibratedMetric, MetricEntry, calibrate
+from monitoring.calibration import INDEX_AGE, CalibratedMetric, MetricEntry, calibrate
 from monitoring.drift_metrics import load_metric
 from monitoring.faults.known import KnownFeed, read_known, read_listings, write_known
 from monitoring.frame import Frame, combine
@@ -171,7 +171,7 @@ def build_reference(
     days = _listing_days(stock, everything)
     rows = settings.reference_rows
     frames = {
-        "answers": answers.frame,
+        "answers": replace(answers.frame, table=_in_whole_days(answers.frame.table)),
         "listings": tables.listings_frame(stock, vectors, days, rows, settings),
         "items": tables.read_table(dataset / ITEMS_FILE, "listed_at", recent, rows, settings),
         "events": tables.read_table(dataset / EVENTS_FILE, "event_time", recent, rows, settings),
@@ -211,6 +211,12 @@ def build_reference(
 
 def _sample(frame: Frame, settings: MeasureSettings) -> Frame:
     return frame.take(np.sort(tables.stratify(frame.day, settings.sample_rows, settings.seed)))
+
+
+def _in_whole_days(answers: pa.Table) -> pa.Table:
+    """Ages of indexes without fractions: any effect could be fitted to a hardly different age."""
+    place = answers.column_names.index(INDEX_AGE)
+    return answers.set_column(place, INDEX_AGE, pc.floor(answers[INDEX_AGE]))
 
 
 def _calibrate_all(

@@ -1,8 +1,8 @@
 """The model's answers to the visits of the test window: the reference for drift.
 
 The test queries are target events, such as purchases; live traffic consists of all visits. In
-service an index ages until it is refreshed, so the visits are answered from snapshots of several
-ages, which the ids of their bundles tell.
+service an index ages until it is refreshed, so visits may be answered from older snapshots; the ids
+of their bundles hold the age.
 """
 
 import json
@@ -57,7 +57,7 @@ def write_predictions(
     table = build_predictions(
         {
             "request_id": pa.array([f"offline-{row}" for row in rows]),
-            "bundle_id": pa.array(_name_bundles(evaluation_set)),
+            "bundle_id": pa.array(_name_bundles(data, evaluation_set)),
             "embedding_version": pa.array([embedding_version] * n),
             "user_id": pa.array(data.log.user_ids[data.log.user[rows]].tolist(), pa.string()),
             "time": pa.array(data.log.time[rows]).cast(pa.timestamp("us", "UTC")),
@@ -76,13 +76,16 @@ def write_predictions(
     pq.write_table(table, path, compression="zstd")
 
 
-def _name_bundles(evaluation_set: EvaluationSet) -> list[str]:
-    """[n] ids as if each snapshot had been indexed and served at its time."""
-    names = [""] * len(evaluation_set.queries)
+def _name_bundles(data: EvaluationData, evaluation_set: EvaluationSet) -> list[str]:
+    """[n] ids as of indexes that were as old as the snapshot is older than the newest one."""
+    rows = evaluation_set.queries.rows
+    newest = data.snapshot_times[data.log.snapshot[rows]]
+    names = [""] * len(rows)
     for group in evaluation_set.groups:
-        built = EPOCH + timedelta(microseconds=group.snapshot.time)
-        for row in group.queries:
-            names[row] = name_bundle(built, OFFLINE)
+        older = newest[group.queries] - group.snapshot.time
+        built = data.log.time[rows[group.queries]] - older
+        for query, microseconds in zip(group.queries, built.tolist(), strict=True):
+            names[query] = name_bundle(EPOCH + timedelta(microseconds=microseconds), OFFLINE)
     return names
 
 

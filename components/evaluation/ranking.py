@@ -179,7 +179,7 @@ def leave_out(
 
 
 def build_request_set(
-    data: EvaluationData, most: int, ages_days: Sequence[float] = (0.0,)
+    data: EvaluationData, most: int, ages_days: Sequence[int] = (0,)
 ) -> EvaluationSet:
     """Group requests by the snapshot with their candidates.
 
@@ -193,9 +193,9 @@ def build_request_set(
     queries = queries.take(spread(np.arange(len(queries)), most))
     newest = data.log.snapshot[queries.rows]
     _, day = np.unique(data.log.time[queries.rows] // DAY, return_inverse=True)
-    age = np.asarray(ages_days, dtype=np.float64)[day % len(ages_days)] * DAY
+    age = np.asarray(ages_days, dtype=np.int64)[day % len(ages_days)] * DAY
     times = data.snapshot_times
-    older = np.searchsorted(times, times[newest] - age.astype(np.int64), side="right") - 1
+    older = np.searchsorted(times, times[newest] - age, side="right") - 1
     snapshots = np.minimum(np.maximum(older, 0), newest)
     return EvaluationSet(data, queries, tuple(_candidate_groups(data, queries, snapshots)))
 

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from components.evaluation.leak_settings import LeakSettings
 from refit.extensions import ExtensionKind
@@ -255,10 +255,10 @@ class EvaluationSettings(FiniteSettings):
         replicates, seed: Bootstrap replicates over users, and the seed of all sampling.
         examples: Example queries in the report.
         prediction_queries: At most this many visits get reference predictions, evenly over time.
-        prediction_index_ages_days: Ages of the index that answers them: that of the visits of the
-            first day, of the second day, and so on, in turn. An index ages in service until it is
-            refreshed, and drift is told from that only if the reference has seen it. Several ages
-            need a test window of as many days at least.
+        prediction_index_ages_days: Ages of the index that answers the visits of the first day, of
+            the second day, and so on, in turn, in whole days. Set the ages that an index reaches
+            in service: otherwise lower scores of an older index count as drift. Several ages need
+            a test window of at least as many days.
         beyond: What is measured beyond accuracy: novelty, diversity, time to sale, new listings,
             small sellers, parity of sizes and prices, calibration.
         serve_baseline: Whether a baseline may pass that is to be served as itself, with
@@ -316,7 +316,7 @@ class EvaluationSettings(FiniteSettings):
     seed: int = 7
     examples: int = Field(default=5, ge=0)
     prediction_queries: int = Field(default=5000, ge=1)
-    prediction_index_ages_days: tuple[NonNegativeFloat, ...] = Field((0.0,), min_length=1)
+    prediction_index_ages_days: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     serve_baseline: bool = False
     baseline_share: float = Field(default=0.9, gt=0.0, le=1.0)
     beyond: BeyondSettings = BeyondSettings()

@@ -14,6 +14,7 @@ from monitoring.measure import measure
 from monitoring.reference import THRESHOLDS_FILE, Reference, build_reference
 from monitoring.settings import MeasureSettings
 from monitoring.windows import MonitoredData, daily_windows
+from refit.bundle import name_bundle
 from refit.drift import DriftState, Window
 from refit.errors import DataValidationError, RefitError, UsageError
 from refit.prediction import PREDICTION_SCHEMA
@@ -467,3 +468,23 @@ def test_a_window_that_drifted_is_not_what_later_ones_are_compared_with(marketpl
         one_by_one += [r for r in found.results if r.subject.startswith(of_days)]
     together = [r for r in whole.results if r.subject.startswith(of_days)]
     assert [(r.name, r.value) for r in one_by_one] == [(r.name, r.value) for r in together]
+
+
+def test_a_reference_counts_the_ages_of_indexes_in_whole_days(marketplace, tmp_path):
+    """A slope could be fitted to ages of one part of a day, which hides what an old index shows."""
+    answers = pq.read_table(marketplace.predictions)
+    times = answers["time"].to_pylist()
+    ages = [2.5 if time.day % 2 else 0.1 for time in times]
+    names = [
+        name_bundle(time - timedelta(days=age), "offline")
+        for time, age in zip(times, ages, strict=True)
+    ]
+    place = answers.column_names.index("bundle_id")
+    predictions = tmp_path / "aged.parquet"
+    pq.write_table(answers.set_column(place, "bundle_id", pa.array(names)), predictions)
+    build_reference(
+        SETTINGS, predictions, marketplace.index, marketplace.dataset, TOWERS, tmp_path / "aged"
+    )
+    metrics = Reference.read(tmp_path / "aged").metrics
+    scores = next(metric for metric in metrics if metric.entry.subject == "scores")
+    assert set(scores.reference.age) == {0.0, 2.0}

@@ -92,10 +92,9 @@ def count_missed(public: PublicSet, found: Sequence[Found]) -> int:
         baseline = found[0].best_baseline.get(metric)
         missed += baseline is None or seen < goal or seen <= baseline[1]
     if not any(public.goals.values()):
-        missed += sum(
-            _mean([part.gain_low for part in parts]) <= 0
-            for parts in zip(*(run.parts for run in found), strict=True)
-        )
+        apart = list(zip(*(run.parts for run in found), strict=True))
+        missed += sum(_mean([part.gain_low for part in parts]) <= 0 for parts in apart)
+        missed += not apart  # known and new users were not measured apart
     return missed
 
 

@@ -87,7 +87,12 @@ def test_without_a_goal_of_its_own_a_set_is_above_every_baseline_on_each_part(
 
 def test_without_a_baseline_nothing_was_reached() -> None:
     alone = replace(found(0.9), best_baseline={})
-    assert count_missed(public(0.0), [alone]) == 1
+    assert count_missed(public(0.09), [alone]) == 1
+
+
+def test_known_and_new_users_that_were_not_measured_apart_are_missed() -> None:
+    assert count_missed(public(0.0), [found(0.1)]) == 1
+    assert count_missed(public(0.09), [found(0.1)]) == 0
 
 
 def test_a_set_that_is_not_there_has_missed_its_goal(tmp_path, monkeypatch, capsys) -> None:

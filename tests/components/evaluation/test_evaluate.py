@@ -55,7 +55,6 @@ SETTINGS = EvaluationSettings(
     replicates=200,
     examples=3,
     prediction_queries=50,
-    prediction_index_ages_days=(0.0,),
     max_index_p99_ms=10_000.0,
     baselines=BaselineSettings(tuning_queries=100),
     leaks=LeakSettings(intended=("items.x", "items.y", "events.want_x", "events.want_y")),
@@ -183,12 +182,23 @@ def test_requests_are_answered_from_live_items_without_own_listings(tmp_path):
     write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
     first, second = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert first["item_ids"] == ["i2", "i3"]
-    indexed = find_build_time(first["bundle_id"])
-    assert first["time"] - indexed == timedelta(days=1)  # the newest snapshot is of 10.0
     assert second["item_ids"] == ["i0", "i1", "i3"]
+    assert find_ages(tmp_path / "predictions.parquet") == [0, 0]
+    aged = NO_SERVER.model_copy(update={"prediction_index_ages_days": (4,)})
+    write_predictions(tmp_path / "aged.parquet", data, towers, "t", aged)
+    # There is no snapshot of 6.0; the one before it is of 0.0, ten days older than the newest.
+    assert find_ages(tmp_path / "aged.parquet") == [10, 10]
     (features / "examples/requests.parquet").unlink()
     with pytest.raises(DataValidationError, match="run the feature step again"):
         write_predictions(tmp_path / "predictions.parquet", data, towers, "t", NO_SERVER)
+
+
+def find_ages(predictions):
+    """Of the indexes that answered, in whole days, from the ids of their bundles."""
+    return [
+        (row["time"] - find_build_time(row["bundle_id"])) // timedelta(days=1)
+        for row in pq.read_table(predictions).to_pylist()
+    ]
 
 
 def test_a_random_model_is_refused_and_its_folder_replaces_the_old_one(folders, tmp_path):

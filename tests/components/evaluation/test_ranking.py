@@ -79,7 +79,7 @@ def test_visits_of_each_day_are_answered_from_a_snapshot_of_another_age(tmp_path
         }
 
     start = data.snapshot_times[0] / DAY
-    assert find_times(0.0) == {
+    assert find_times(0) == {
         0: start + 10,
         1: start + 10,
         2: start + 11,
@@ -87,7 +87,7 @@ def test_visits_of_each_day_are_answered_from_a_snapshot_of_another_age(tmp_path
         4: start + 13,
     }
     # The second day's is four days old; on the third day there is none of 100 days.
-    old = find_times(0.0, 4.0, 100.0)
+    old = find_times(0, 4, 100)
     assert old == {0: start + 10, 1: start + 10, 2: start + 7, 3: start, 4: start + 13}
 
 
