@@ -55,7 +55,8 @@ def test_a_row_has_the_mean_over_the_seeds_and_the_spread() -> None:
 def test_a_goal_is_missed_below_it_or_below_a_baseline(
     goal: float, value: float, missed: int
 ) -> None:
-    assert count_missed(public(goal), [found(value)]) == missed
+    apart = (known_users(0.01),)
+    assert count_missed(public(goal), [found(value, parts=apart)]) == missed
 
 
 def known_users(gain_low: float) -> Part:
