@@ -56,9 +56,18 @@ class TowerScorer:
         """Embed the candidates with their age and popularity at the snapshot."""
         query_vectors = self.embed_queries(queries)
         item_vectors = self.embed_items(snapshot)
+        repeats = self._weigh_repeats(queries)
+        history = _latest(queries.history, self._manifest.spec.history_length).item
+        place = np.full(self._data.catalogue.size + 1, -1, dtype=np.int64)  # the last is padding
+        place[snapshot.items] = np.arange(len(snapshot.items))
 
         def score(which: Longs) -> Floats:
-            return query_vectors[which] @ item_vectors.T
+            scores: Floats = query_vectors[which] @ item_vectors.T
+            if repeats is not None:
+                columns = place[history[which]]
+                row, event = np.nonzero(columns >= 0)
+                np.add.at(scores, (row, columns[row, event]), repeats[which][row, event])
+            return scores
 
         return score
 
@@ -107,6 +116,10 @@ class TowerScorer:
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
             self._embedded = (queries.rows, self.embed_inputs(self.query_inputs(queries)))
         return self._embedded[1]
+
+    def _weigh_repeats(self, queries: Queries) -> Floats | None:
+        """[n, L] what each event of a history adds to its item's score; None of older towers."""
+        return run_tower(self._query_tower, self.query_inputs(queries)).get("repeats")
 
     def query_inputs(self, queries: Queries) -> Inputs:
         """Query tower inputs of the queries."""

@@ -62,12 +62,12 @@ def export_query_tower(
     content_size: int,
     folder: Path,
 ) -> None:
-    """Write ``folder``/1: from raw query inputs to ``embedding`` [B, D]."""
+    """Write ``folder``/1: from raw query inputs to ``embedding`` [B, D] and ``repeats`` [B, L]."""
     signature = query_signature(manifest.spec, content_size)
 
     @tf.function(input_signature=[signature], autograph=False)
     def serve(inputs: Tensors) -> Tensors:
-        return {"embedding": tower(inputs)}
+        return {"embedding": tower(inputs), "repeats": tower.weigh_repeats(inputs)}
 
     _save(tower, serve, folder)
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
+from components.training.repeats import RepeatWeights
 from components.training.sequence import (
     START,
     Runs,
@@ -219,6 +220,7 @@ class QueryTower(tf.keras.layers.Layer):
         self._hidden = dense(settings.hidden_size, "relu")
         self._learned = dense(settings.learned_size)
         self._history = dense(settings.learned_size, use_bias=False)
+        self.repeats = RepeatWeights()
         self._sequence, self._ordered = None, None
         if settings.history == "sequence":
             self._sequence = SequenceEncoder(
@@ -293,6 +295,11 @@ class QueryTower(tf.keras.layers.Layer):
             coded[EVENT_CODES],
             coded["history_age_days"],
         )
+
+    def weigh_repeats(self, inputs: Tensors) -> tf.Tensor:
+        """[B, L] what each event of raw inputs adds to the score of its own item."""
+        codes = self.encode.event_types(inputs["history_event_type"])
+        return self.repeats(codes, inputs["history_age_days"])
 
     def gate_distance(self) -> tf.Tensor:
         """Sum of squared differences of the gates from their initial values; a scalar."""

@@ -88,6 +88,25 @@ def test_the_gradient_is_that_of_the_softmax() -> None:
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_added_to_single_scores_is_trained_too() -> None:
+    rng = np.random.default_rng(0)
+    queries, candidates = (rng.normal(size=(n, 3)).astype(np.float32) for n in (3, 5))
+    label, weight = np.array([0, 3, 1], np.int32), np.array([1.0, 0.5, 2.0], np.float32)
+    nothing = np.zeros(5, np.float32), np.zeros((0, 2), np.int32)
+    repeated = np.array([[0, 0], [0, 4], [2, 1], [2, 1]], np.int32)  # one item twice
+    added = tf.Variable(np.array([0.5, -1.0, 2.0, 0.25], np.float32))
+    with tf.GradientTape() as tape:
+        found = SampledRetrieval()(queries, candidates, label, weight, *nothing, repeated, added)
+    gradient = tape.gradient(found, added)
+    with tf.GradientTape() as tape:
+        scores = tf.matmul(queries, candidates, transpose_b=True)
+        scores += tf.scatter_nd(repeated, added, [3, 5])
+        own = tf.reduce_sum(scores * tf.one_hot(label, 5), 1)
+        expected = tf.reduce_mean((tf.reduce_logsumexp(scores, 1) - own) * weight)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(gradient, tape.gradient(expected, added), rtol=1e-4, atol=1e-6)
+
+
 def test_weights_scale_the_losses() -> None:
     first, second = loss([[2.0, 0.0]]), loss([[0.5, 0.0]])
     both = loss([[2.0, 0.0], [0.5, 0.0]], weight=np.array([3.0, 1.0], np.float32))
