@@ -38,8 +38,8 @@ class SampledRetrieval(RetrievalTask):
         weight: tf.Tensor,
         log_probability: tf.Tensor,
         masked: tf.Tensor,
-        repeated: tf.Tensor | None = None,
-        added: tf.Tensor | None = None,
+        repeated: tf.Tensor,
+        added: tf.Tensor,
     ) -> tf.Tensor:
         """The mean weighted loss, a scalar.
 
@@ -58,8 +58,6 @@ class SampledRetrieval(RetrievalTask):
         one = tf.ones([tf.shape(query_embeddings)[0], 1])
         positives = tf.stack([tf.range(tf.shape(label)[0]), label], axis=1)
         uncorrected = tf.gather(log_probability, label)
-        if repeated is None or added is None:
-            repeated, added = tf.zeros([0, 2], tf.int32), tf.zeros([0])
         losses = _cross_entropy(
             tf.concat([query_embeddings, one], axis=1),
             tf.concat([candidate_embeddings, -log_probability[:, None]], axis=1),
@@ -121,6 +119,7 @@ class TwoTowerModel(Model):
         row, event_types, age_days = (
             inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")
         )
+        runs = Runs(*(inputs[name] for name in Runs._fields)) if self._is_ordered else None
         queries = self.embed_queries(
             {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
             row,
@@ -128,10 +127,9 @@ class TwoTowerModel(Model):
             age_days,
             lambda rows: tf.gather(padded, tf.where(rows < 0, padding, rows)),
             None if seed is None else seed + 1,
-            Runs(*(inputs[name] for name in Runs._fields)) if self._is_ordered else None,
+            runs,
         )
-        repeated, events = find_repeats(row, n_candidates)
-        weights = self.query_tower.repeats(event_types, age_days)
+        seen = row, event_types, age_days
         loss = self._task(
             queries,
             candidates,
@@ -139,12 +137,21 @@ class TwoTowerModel(Model):
             inputs["weight"],
             inputs["log_probability"],
             inputs["masked"],
-            repeated,
-            tf.gather_nd(weights, events),
+            *self._find_repeats(*(seen if runs is None else runs.see(*seen)), n_candidates),
         )
         if self.item_tower.trains_all_ids:
             loss += self._id_l2 * tf.nn.l2_loss(self.item_tower.ids) * 2
         return loss + self._gate_l2 * self.query_tower.gate_distance()
+
+    def _find_repeats(
+        self, row: tf.Tensor, event_types: tf.Tensor, age_days: tf.Tensor, n_candidates: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[R, 2] the scores of items of the histories, and [R] what is added to each."""
+        weights = self.query_tower.weigh_repeats(event_types, age_days)
+        if weights is None:
+            return tf.zeros([0, 2], tf.int32), tf.zeros([0])
+        repeated, events = find_repeats(tf.where(event_types > 0, row, -1), n_candidates)
+        return repeated, tf.gather_nd(weights, events)
 
     def embed_queries(
         self,

@@ -95,9 +95,11 @@ class RecallMeter:
     ) -> tf.Tensor:
         queries = self._model.embed_queries(codes, history, event_types, age_days)
         scores = tf.matmul(queries, embeddings, transpose_b=True)
-        repeated, events = find_repeats(places, tf.shape(scores)[1])
-        added = tf.gather_nd(self._model.query_tower.repeats(event_types, age_days), events)
-        scores = tf.tensor_scatter_nd_add(scores, repeated, added)
+        weights = self._model.query_tower.weigh_repeats(event_types, age_days)
+        if weights is not None:
+            repeated, events = find_repeats(places, tf.shape(scores)[1])
+            added = tf.gather_nd(weights, events)
+            scores = tf.tensor_scatter_nd_add(scores, repeated, added)
         positive = tf.gather(scores, label, axis=1, batch_dims=1)
         # Counts what is not below, so that a NaN ranks last instead of first.
         below = tf.reduce_sum(tf.cast(scores < positive[:, None], tf.int64), axis=1)

@@ -28,8 +28,8 @@ class RepeatWeights(tf.keras.layers.Layer):
         there = tf.cast(event_types > 0, tf.float32)
         age = tf.math.log1p(tf.maximum(age_days, 0.0))
         amount = tf.math.log1p(tf.reduce_sum(there, axis=1, keepdims=True))
-        change = tf.exp(FASTER * (self._growth * amount - self._recency * age))
-        return FASTER * tf.gather(self._event_types, event_types)[:, :, 0] * change * there
+        share = tf.sigmoid(FASTER * (self._growth * amount - self._recency * age))
+        return 2 * FASTER * tf.gather(self._event_types, event_types)[:, :, 0] * share * there
 
 
 def find_repeats(places: tf.Tensor, n_items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

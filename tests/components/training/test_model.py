@@ -25,6 +25,8 @@ from components.training.vocabulary import Vocabulary, learn_vocabulary, measure
 from refit.feature_tables import CATALOGUE_FILE, examples_file, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, FeatureSpec
 
+NO_REPEATS = np.zeros((0, 2), np.int32), np.zeros(0, np.float32)
+
 
 def loss(scores: list[list[float]], **named: object) -> float:
     """The loss where query b scores candidate j ``scores[b][j]``."""
@@ -34,6 +36,8 @@ def loss(scores: list[list[float]], **named: object) -> float:
         "weight": np.ones(len(matrix), np.float32),
         "log_probability": np.zeros(matrix.shape[1], np.float32),
         "masked": np.zeros((0, 2), np.int32),
+        "repeated": NO_REPEATS[0],
+        "added": NO_REPEATS[1],
     }
     identity = np.eye(matrix.shape[1], dtype=np.float32)
     return float(SampledRetrieval()(matrix, identity, **(arguments | named)))
@@ -75,7 +79,9 @@ def test_the_gradient_is_that_of_the_softmax() -> None:
     log_probability = np.log(rng.uniform(0.1, 1, 5)).astype(np.float32)
     masked = np.array([[0, 2], [2, 4]], np.int32)
     with tf.GradientTape() as tape:
-        found = SampledRetrieval()(queries, candidates, label, weight, log_probability, masked)
+        found = SampledRetrieval()(
+            queries, candidates, label, weight, log_probability, masked, *NO_REPEATS
+        )
     gradients = tape.gradient(found, [queries, candidates])
     with tf.GradientTape() as tape:
         own = tf.one_hot(label, 5)
