@@ -172,12 +172,14 @@ class Pool:
             EngineFailure: The engine on other machines gave no answer.
         """
         repeated = self._find_repeats(query, within)
-        found = self.search(query.vector, k + len(repeated), within)
-        if not len(repeated):
+        found = self.search(query.vector, k + len(repeated.rows), within)
+        if not len(repeated.rows):
             return found
-        others = np.isin(self._numbers(found.rows), self._numbers(repeated), invert=True)
-        rows = np.concatenate([found.rows[others], repeated])
-        scores = np.concatenate([found.scores[others], self.score(query, repeated)])
+        # NumPy's isin takes longer for as few as these.
+        numbers = set(self._numbers(repeated.rows).tolist())
+        others = [number not in numbers for number in self._numbers(found.rows).tolist()]
+        rows = np.concatenate([found.rows[others], repeated.rows])
+        scores = np.concatenate([found.scores[others], repeated.scores])
         order = np.argsort(-scores, kind="stable")[:k]
         return Found(rows[order], scores[order])
 
@@ -231,14 +233,18 @@ class Pool:
             return seller if isinstance(seller, str) else None
         return self.catalogue.seller_of(item_id)
 
-    def _find_repeats(self, query: Query, within: Predicate | None) -> Rows:
-        """The eligible items of a query's history."""
-        found = [row for item in query.repeats if (row := self.row_of(item)) is not None]
-        rows = np.array(found, dtype=np.int64)
-        rows = rows[self.is_eligible(rows)]
-        if within is None or not len(rows):
-            return rows
-        return rows[find_matches(self.catalogue, self.fresh, within)[rows]]
+    def _find_repeats(self, query: Query, within: Predicate | None) -> Found:
+        """The eligible items of a query's history, in its order."""
+        if not query.repeats:
+            return NOTHING
+        found = ((self.row_of(item), more) for item, more in query.repeats.items())
+        pairs = [(row, more) for row, more in found if row is not None]
+        rows = np.array([row for row, _ in pairs], dtype=np.int64)
+        added = np.array([more for _, more in pairs], dtype=np.float32)
+        may = self.is_eligible(rows)
+        if within is not None and may.any():
+            may &= find_matches(self.catalogue, self.fresh, within)[rows]
+        return Found(rows[may], self.vectors(rows[may]) @ query.vector + added[may])
 
     def _numbers(self, rows: Rows) -> Rows:
         """[C] the numbers of items, the same for an item's row in the bundle and a newer one."""
