@@ -34,6 +34,11 @@ from refit.settings import Settings
 
 Inputs = dict[str, NDArray[Any]]
 
+REPEATS = "repeats"
+"""The output of a query tower, [B, L], with what each event of a history adds to its item's score.
+
+It is there where the tower was trained with ``repeats``."""
+
 BEYOND_FLOAT32 = 2.0**128 - 2.0**103
 """The smallest number that float32 rounds to infinity."""
 

@@ -71,7 +71,7 @@ class InProcessTower:
             inputs: Arrays by name; see ``refit.features.query_inputs``.
 
         Returns:
-            ``embedding`` [B, D].
+            ``embedding`` [B, D], and the tower's other outputs [B, ...].
 
         Raises:
             KeyError, ValueError: An input is missing or has another shape.
@@ -84,10 +84,12 @@ class InProcessTower:
         try:
             rows = len(next(iter(inputs.values())))
             queries = [inputs] if rows == 1 else [_one(inputs, row) for row in range(rows)]
-            vectors = [interpreter.run(self._encode(query)) for query in queries]
+            outputs = [interpreter.run(self._encode(query)) for query in queries]
         finally:
             self._idle.append(interpreter)
-        return {OUTPUT: vectors[0] if rows == 1 else np.concatenate(vectors)}
+        if rows == 1:
+            return outputs[0]
+        return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
 
     def _encode(self, query: Inputs) -> Inputs:
         """One query with a code for each text."""
@@ -117,15 +119,18 @@ class _Interpreter:
         self._interpreter.allocate_tensors()
         runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._places = {name: of["index"] for name, of in runner.get_input_details().items()}
-        self._output = runner.get_output_details()[OUTPUT]["index"]
+        self._outputs = {name: of["index"] for name, of in runner.get_output_details().items()}
+        if OUTPUT not in self._outputs:
+            raise KeyError(f"no output {OUTPUT!r}")
 
-    def run(self, inputs: Inputs) -> NDArray[np.float32]:
-        """[1, D] the vector of a query."""
+    def run(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+        """The outputs [1, ...] of a query."""
         interpreter = self._interpreter
         for name, place in self._places.items():
             interpreter.set_tensor(place, inputs[name])
         interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(self._output))
+        tensors = interpreter.get_tensor
+        return {name: np.asarray(tensors(place)) for name, place in self._outputs.items()}
 
 
 def _import_litert() -> Any:

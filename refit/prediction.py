@@ -30,11 +30,15 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("propensities", pa.list_(pa.float32())),
         # the person's bucket of an experiment
         pa.field("bucket", pa.string()),
+        # items of the history, and what each adds to its own score beside the query vector; null as
+        # that is, empty where the history adds nothing
+        pa.field("repeat_item_ids", pa.list_(pa.string())),
+        pa.field("repeat_scores", pa.list_(pa.float32())),
     ]
 )
 """One row per answer. Outcomes are events with the ``request_id`` of the answer.
 
-Logs of earlier versions lack the last four columns, which read as null.
+Logs of earlier versions lack the last columns, from ``sources`` on, which read as null.
 """
 
 HOLDOUT = "holdout"

@@ -23,6 +23,7 @@ from refit.index import CONTENT_FILE, POPULARITY_FILE, ItemIndex
 from refit.model import MODEL_FILE
 from refit.served import ServedTables, read_served
 from refit.texts import TextList, Texts
+from serving.query import History
 from serving.recent import NOTHING, RecentEvents
 from serving.request import PastEvent, Request, RequestError
 
@@ -113,43 +114,51 @@ class Catalogue:
         """The number of an item, live or not; None if the bundle does not know it."""
         return self._ids.find(item_id)
 
-    def query_inputs(
+    def read_history(
         self,
         request: Request,
         now: datetime,
         fresh_content: Mapping[str, NDArray[np.float32]],
         recent: RecentEvents = NOTHING,
         reads_running_visit: bool = False,
-    ) -> Inputs:
-        """Query tower inputs of one request, B = 1.
+    ) -> History:
+        """The events that the query tower reads for a request.
 
         Args:
             request: Its history, if it has one, replaces what is known; unknown items are skipped.
                 The events of the running visit are left out, as in training, unless
                 ``spec.history_within_visit`` is set.
-            now: The time of the request, from which the age of an event is computed.
+            now: The time of the request.
             fresh_content: Content vectors of listings newer than the bundle, by item id.
             recent: What the person did since the stored history ended.
             reads_running_visit: Whether the running visit is read in any case.
         """
-        spec, length = self.features.spec, self.features.spec.history_length
-        user = self.histories.row_of(request.user_id)
-        vectors, types, times = (
-            self._known(user, recent, fresh_content)
+        spec, running = self.features.spec, 0
+        history = (
+            self._known(self.histories.row_of(request.user_id), recent, fresh_content)
             if request.history is None
             else self._given(request.history, fresh_content)
         )
         if not spec.history_within_visit and not reads_running_visit:
-            running = count_running_visit(times, now, spec.visit_gap_minutes)
-            if running:
-                vectors, types, times = vectors[running:], types[running:], times[running:]
-        kept = min(len(types), length)
+            running = count_running_visit(history.times, now, spec.visit_gap_minutes)
+        return history.part(running, running + spec.history_length)
+
+    def query_inputs(self, request: Request, now: datetime, history: History) -> Inputs:
+        """Query tower inputs of one request, B = 1.
+
+        Args:
+            request: The request.
+            now: Its time, from which the age of an event is computed.
+            history: What is read; see ``read_history``.
+        """
+        spec, length = self.features.spec, self.features.spec.history_length
+        user, kept = self.histories.row_of(request.user_id), len(history)
         content = np.zeros((1, length, self.content.shape[1]), dtype=np.float32)
         ages = np.zeros((1, length), dtype=np.float32)
         if kept:
-            content[0, :kept] = vectors[:kept]
-            ages[0, :kept] = np.maximum(now.timestamp() - times[:kept], 0) / 86_400
-        padded_types = [[*types[:kept], *[""] * (length - kept)]]
+            content[0, :kept] = history.content
+            ages[0, :kept] = np.maximum(now.timestamp() - history.times, 0) / 86_400
+        padded_types = [[*history.types, *[""] * (length - kept)]]
         given, names = request.context, self._context_names
         contexts = {name: [given.get(name)] for name in names}
         users = {name: [self.histories.value(user, name)] for name in self._user_names}
@@ -259,22 +268,24 @@ class Catalogue:
         user: int,
         recent: RecentEvents,
         fresh_content: Mapping[str, NDArray[np.float32]],
-    ) -> tuple[Any, Any, NDArray[np.float64]]:
+    ) -> History:
         """The stored history of a user, and the recent events that are later than all of it."""
-        stored = self.histories.latest(user, self.features.spec.history_length, self.content)
+        rows, types, times = self.histories.latest(user, self.features.spec.history_length)
+        item_ids = [self.item_ids[row] for row in rows.tolist()]
+        stored = History(item_ids, self.content[rows], types, times)
         if not len(recent.times):
             return stored
-        vectors, types, times = stored
         ended = times[0] if len(times) else -np.inf
-        later: list[tuple[Any, str, float]] = []
+        later: list[tuple[str, NDArray[np.float32], str, float]] = []
         for item_id, kind, time in zip(recent.item_ids, recent.types, recent.times, strict=True):
             vector = self._content_of(item_id, fresh_content) if time > ended else None
             if vector is not None:
-                later.append((vector, kind, time))
-        return (
-            [*(vector for vector, _, _ in later), *vectors],
-            [*(kind for _, kind, _ in later), *types],
-            np.concatenate([[time for _, _, time in later], times]),
+                later.append((item_id, vector, kind, time))
+        return History(
+            [*(item_id for item_id, _, _, _ in later), *stored.item_ids],
+            [*(vector for _, vector, _, _ in later), *stored.content],
+            [*(kind for _, _, kind, _ in later), *types],
+            np.concatenate([[time for _, _, _, time in later], times]),
         )
 
     def _content_of(
@@ -285,14 +296,18 @@ class Catalogue:
 
     def _given(
         self, history: Sequence[PastEvent], fresh_content: Mapping[str, NDArray[np.float32]]
-    ) -> tuple[Any, list[str], NDArray[np.float64]]:
+    ) -> History:
         events = []
         for event in sorted(history, key=lambda event: event.event_time, reverse=True):
             vector = self._content_of(event.item_id, fresh_content)
             if vector is not None and event.event_type is not EventType.HIDE:
-                events.append((vector, event.event_type.value, event.event_time.timestamp()))
-        times = np.array([time for _, _, time in events], dtype=np.float64)
-        return [vector for vector, _, _ in events], [kind for _, kind, _ in events], times
+                events.append((event, vector))
+        return History(
+            [event.item_id for event, _ in events],
+            [vector for _, vector in events],
+            [event.event_type.value for event, _ in events],
+            np.array([event.event_time.timestamp() for event, _ in events], dtype=np.float64),
+        )
 
     def _check(self, served: ServedTables) -> None:
         """Refuse an index whose parts disagree, before it answers any request."""
@@ -334,13 +349,13 @@ class Histories:
         return len(self._row_of)
 
     def latest(
-        self, row: int, limit: int, content: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], list[str], NDArray[np.float64]]:
-        """Content vectors, event types and times (Unix seconds) of the latest events in a row."""
+        self, row: int, limit: int
+    ) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64]]:
+        """Rows of the items, event types and times (Unix seconds) of a row's latest events."""
         part, events = self._part(row), self._events
         part = slice(part.start, min(part.stop, part.start + limit))
         types = [self._kinds[kind] for kind in events.kinds[part].tolist()]
-        return content[events.items[part]], types, events.times[part] / 1e6
+        return events.items[part].astype(np.int64), types, events.times[part] / 1e6
 
     def events(self, user_id: str | None) -> list[tuple[int, str, datetime]]:
         """Row of the item, type and time of each of a user's events, the latest first."""

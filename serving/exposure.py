@@ -24,11 +24,21 @@ from refit.prediction import PREDICTION_SCHEMA
 from serving.catalogue import Catalogue
 from serving.fresh import FreshListings
 from serving.pool import Pool
+from serving.query import Query
 from serving.request import Request
 from serving.stage_settings import RetrievalSettings, SlateSettings
 from serving.stages import AnswerRequest, Stages
 
-COLUMNS = ["request_id", "user_id", "time", "context", "query_embedding", "item_ids"]
+COLUMNS = [
+    "request_id",
+    "user_id",
+    "time",
+    "context",
+    "query_embedding",
+    "item_ids",
+    "repeat_item_ids",
+    "repeat_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -162,10 +172,11 @@ def _answer(
     for row in rows:
         user_id, now = row["user_id"], row["time"]
         request = Request(user_id=user_id, k=max(len(row["item_ids"]), 1))
-        query: NDArray[np.float32] = np.array(row["query_embedding"], dtype=np.float32)
+        repeats = zip(row["repeat_item_ids"] or (), row["repeat_scores"] or (), strict=True)
+        query = Query(np.array(row["query_embedding"], dtype=np.float32), dict(repeats))
         pool = Pool(catalogue, fresh, gone <= now.timestamp(), request, now)
         slate = stages.answer(pool, AnswerRequest(request, row["request_id"], now, query))
-        scores = pool.vectors(np.array(slate.rows, dtype=np.int64)) @ query
+        scores = pool.score(query, np.array(slate.rows, dtype=np.int64))
         score = float(scores.mean()) if len(scores) else 0.0
         item_ids = [item_id for item_id, _ in slate.items]
         yield ShownAnswer(user_id, now, json.loads(row["context"]), item_ids, score)

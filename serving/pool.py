@@ -14,6 +14,7 @@ from serving.catalogue import Catalogue, Rows, Scores, top
 from serving.engines.remote import RemoteSearch
 from serving.fresh import DeltaIndex
 from serving.matching import find_matches
+from serving.query import Query
 from serving.recent import NOTHING as NOTHING_RECENT
 from serving.recent import RecentEvents
 from serving.request import Request
@@ -156,6 +157,42 @@ class Pool:
                 found.append(None if np.isnan(value) else value)
         return found
 
+    def recommend(self, query: Query, k: int, within: Predicate | None = None) -> Found:
+        """The k eligible items with the highest scores for a query, best first.
+
+        Whatever its history adds to single items, none of the others is missed: as many more are
+        searched for as there are items of the history.
+
+        Args:
+            query: What the query tower says.
+            k: Number of items.
+            within: Only items that meet this condition; None searches all.
+
+        Raises:
+            EngineFailure: The engine on other machines gave no answer.
+        """
+        repeated = self._find_repeats(query, within)
+        found = self.search(query.vector, k + len(repeated.rows), within)
+        if not len(repeated.rows):
+            return found
+        # NumPy's isin takes longer for as few as these.
+        numbers = set(self._numbers(repeated.rows).tolist())
+        others = [number not in numbers for number in self._numbers(found.rows).tolist()]
+        rows = np.concatenate([found.rows[others], repeated.rows])
+        scores = np.concatenate([found.scores[others], repeated.scores])
+        order = np.argsort(-scores, kind="stable")[:k]
+        return Found(rows[order], scores[order])
+
+    def score(self, query: Query, rows: Rows) -> Scores:
+        """[C] the scores of rows for a query."""
+        scores: Scores = self.vectors(rows) @ query.vector
+        return scores + self.repeats(query, rows) if query.repeats else scores
+
+    def repeats(self, query: Query, rows: Rows) -> Scores:
+        """[C] the part of the scores that a query's history adds."""
+        added = [query.repeats.get(item_id, 0.0) for item_id in self.item_ids(rows.tolist())]
+        return np.array(added, dtype=np.float32)
+
     def search(self, query: NDArray[np.float32], k: int, within: Predicate | None = None) -> Found:
         """The k eligible items with the largest dot products with ``query`` [D], best first.
 
@@ -196,6 +233,29 @@ class Pool:
             return seller if isinstance(seller, str) else None
         return self.catalogue.seller_of(item_id)
 
+    def _find_repeats(self, query: Query, within: Predicate | None) -> Found:
+        """The eligible items of a query's history, in its order."""
+        if not query.repeats:
+            return NOTHING
+        found = ((self.row_of(item), more) for item, more in query.repeats.items())
+        pairs = [(row, more) for row, more in found if row is not None]
+        rows = np.array([row for row, _ in pairs], dtype=np.int64)
+        added = np.array([more for _, more in pairs], dtype=np.float32)
+        may = self.is_eligible(rows)
+        if within is not None and may.any():
+            may &= find_matches(self.catalogue, self.fresh, within)[rows]
+        return Found(rows[may], self.vectors(rows[may]) @ query.vector + added[may])
+
+    def _numbers(self, rows: Rows) -> Rows:
+        """[C] the numbers of items, the same for an item's row in the bundle and a newer one."""
+        n = self.catalogue.n_live
+        newer = rows >= n
+        if not newer.any():
+            return rows  # the number of a live item of the bundle is its row
+        numbers = rows.copy()
+        numbers[newer] = self.fresh.numbers[rows[newer] - n]
+        return numbers
+
     def _flags(self, within: Flags | None) -> tuple[Flags | None, Flags | None]:
         if within is None:
             return self.eligible, self.eligible_fresh
@@ -220,8 +280,7 @@ class Pool:
         both = np.concatenate([rows, fresh + self.catalogue.n_live])
         both_scores = np.concatenate([scores, fresh_scores[fresh]])
         order = np.argsort(-both_scores, kind="stable")
-        # The number of a live item of the bundle is its row.
-        numbers = np.concatenate([rows, self.fresh.numbers[fresh]])[order]
+        numbers = self._numbers(both)[order]
         kept = order[np.sort(np.unique(numbers, return_index=True)[1])[:k]]
         return Found(both[kept], both_scores[kept])
 

@@ -77,6 +77,8 @@ class Prediction:
     positions: list[int]
     propensities: list[float] | None
     bucket: str | None
+    repeat_item_ids: list[str] | None
+    repeat_scores: list[float] | None
 
 
 class PredictionLog:

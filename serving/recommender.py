@@ -14,9 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
 from refit.in_process_tower import InProcessTower, has_in_process_tower
@@ -43,6 +40,7 @@ from serving.pages import read_cursor, write_cursor
 from serving.people import LivePeople
 from serving.pool import Pool
 from serving.prediction_log import Prediction, PredictionLog
+from serving.query import Query
 from serving.request import (
     Request,
     RequestError,
@@ -83,10 +81,10 @@ WARM_UPS = 20
 
 
 @dataclass(frozen=True)
-class Query:
-    """The query tower's result for a request: a vector, or the reason for a fallback."""
+class Embedded:
+    """The query tower's result for a request: a query, or the reason for a fallback."""
 
-    vector: NDArray[np.float32] | None
+    query: Query | None
     fallback: Fallback | None = None
 
 
@@ -100,7 +98,7 @@ class Plan:
         now: When it is answered.
         stages: The stages, with the settings of the person's bucket.
         bucket: The person's bucket of an experiment.
-        reason: Why no query vector is wanted, one of ``ON_PURPOSE``; None: it is.
+        reason: Why no query is wanted, one of ``ON_PURPOSE``; None: it is.
         shown: Items of the earlier pages.
     """
 
@@ -113,7 +111,7 @@ class Plan:
     shown: tuple[str, ...]
 
     def ask(
-        self, query: NDArray[np.float32] | None, retriever: str = "", about: tuple[str, ...] = ()
+        self, query: Query | None, retriever: str = "", about: tuple[str, ...] = ()
     ) -> AnswerRequest:
         """What is asked of the stages; see ``AnswerRequest``."""
         first = len(self.shown)
@@ -237,10 +235,11 @@ class Recommender:
         queries = self._embed(snapshot, [plan for plan in plans if plan.reason is None])
         answers = []
         for plan in plans:
-            query = Query(None) if plan.reason else next(queries)
+            embedded = Embedded(None) if plan.reason else next(queries)
             pool = snapshot.find_pool(plan.request, plan.now)
-            query, slate = _compose(plan.stages, pool, plan.ask(query.vector), query)
-            answers.append(self._finish(snapshot, plan, query, pool, slate, started))
+            asked = plan.ask(embedded.query)
+            embedded, slate = _compose(plan.stages, pool, asked, embedded)
+            answers.append(self._finish(snapshot, plan, embedded, pool, slate, started))
         return answers
 
     def _answer_similar(self, wanted: SimilarRequest, started: float) -> Answer:
@@ -248,11 +247,11 @@ class Recommender:
         plan = self._plan(snapshot, wanted.as_request(), SIMILAR_ITEMS)
         pool = snapshot.find_pool(plan.request, plan.now)
         known = knows(pool, wanted.item_id)
-        query = Query(None, None if known else Fallback.UNKNOWN_ITEM)
+        embedded = Embedded(None, None if known else Fallback.UNKNOWN_ITEM)
         asked = plan.ask(None, SIMILAR, (wanted.item_id,)) if known else plan.ask(None)
-        query, slate = _compose(plan.stages, pool, asked, query)
-        answer = self._finish(snapshot, plan, query, pool, slate, started)
-        return answer | {"fallback": query.fallback}
+        embedded, slate = _compose(plan.stages, pool, asked, embedded)
+        answer = self._finish(snapshot, plan, embedded, pool, slate, started)
+        return answer | {"fallback": embedded.fallback}
 
     def _plan(self, snapshot: ServingSnapshot, request: Request, reason: str | None = None) -> Plan:
         """Check a request, and find out how it is answered."""
@@ -277,17 +276,17 @@ class Recommender:
         self,
         snapshot: ServingSnapshot,
         plan: Plan,
-        query: Query,
+        embedded: Embedded,
         pool: Pool,
         slate: Slate,
         started: float,
     ) -> Answer:
         """Log and count one answer, and build it."""
         milliseconds = (time.perf_counter() - started) * 1000
-        request, items = plan.request, slate.items
-        failure = query.fallback.value if query.fallback else None
+        request, items, query = plan.request, slate.items, embedded.query
+        failure = embedded.fallback.value if embedded.fallback else None
         first = len(plan.shown)
-        self._count(plan, query, pool, slate, milliseconds)
+        self._count(plan, embedded, pool, slate, milliseconds)
         prediction = Prediction(
             request_id=plan.request_id,
             bundle_id=snapshot.bundle_id,
@@ -295,7 +294,7 @@ class Recommender:
             user_id=request.user_id,
             time=plan.now,
             context=json.dumps(request.context),
-            query_embedding=None if query.vector is None else query.vector.tolist(),
+            query_embedding=None if query is None else query.vector.tolist(),
             item_ids=[item_id for item_id, _ in items],
             scores=[score for _, score in items],
             fallback=failure or plan.reason,
@@ -304,6 +303,8 @@ class Recommender:
             positions=list(range(first, first + len(items))),
             propensities=slate.propensities,
             bucket=plan.bucket,
+            repeat_item_ids=None if query is None else list(query.repeats),
+            repeat_scores=None if query is None else list(query.repeats.values()),
         )
         if not _ends_list(plan, slate):
             self._log.put(prediction)
@@ -319,8 +320,8 @@ class Recommender:
             shown = (*plan.shown, *prediction.item_ids)
             answer["cursor"] = write_cursor(shown) if len(items) == request.k else None
         if request.explain:
-            vector = plan.stages.weigh(pool.catalogue, query.vector)
-            why = explain(pool, request, plan.now, slate.rows, vector)
+            weighed = plan.stages.weigh(pool.catalogue, query)
+            why = explain(pool, request, plan.now, slate.rows, weighed)
             for item, reasons, source in zip(answer["items"], why, slate.sources, strict=True):
                 item["why"] = {"source": source, **reasons}
         return answer
@@ -430,25 +431,25 @@ class Recommender:
             raise RequestError("time: this server answers for now only (allow_replay is off)")
         return request.time
 
-    def _embed(self, snapshot: ServingSnapshot, plans: Sequence[Plan]) -> Iterator[Query]:
+    def _embed(self, snapshot: ServingSnapshot, plans: Sequence[Plan]) -> Iterator[Embedded]:
         """The query tower's result for each request, in one call."""
         if not plans:
             return iter(())
         if not self._breaker.allows():
-            return repeat(Query(None, Fallback.BREAKER_OPEN))
+            return repeat(Embedded(None, Fallback.BREAKER_OPEN))
         try:
             timeout = self.settings.tower_deadline_ms / 1000
             asked = [(plan.request, plan.now) for plan in plans]
-            vectors = snapshot.embed(asked, timeout)
+            queries = snapshot.embed(asked, timeout)
         except TowerFailure as failure:
             # A tower that refuses one request can still answer others.
             if failure.reason in (Fallback.REFUSED, Fallback.BAD_ANSWER):
                 self._breaker.succeeded()
             else:
                 self._breaker.failed()
-            return repeat(Query(None, failure.reason))
+            return repeat(Embedded(None, failure.reason))
         self._breaker.succeeded()
-        return map(Query, vectors)
+        return map(Embedded, queries)
 
     @contextmanager
     def _counting_errors(self) -> Iterator[None]:
@@ -462,11 +463,11 @@ class Recommender:
             raise
 
     def _count(
-        self, plan: Plan, query: Query, pool: Pool, slate: Slate, milliseconds: float
+        self, plan: Plan, embedded: Embedded, pool: Pool, slate: Slate, milliseconds: float
     ) -> None:
         counts = [(key_of("refit_requests"), 1.0)]
-        if query.fallback:
-            counts.append((key_of("refit_fallbacks", reason=query.fallback.value), 1.0))
+        if embedded.fallback:
+            counts.append((key_of("refit_fallbacks", reason=embedded.fallback.value), 1.0))
         elif plan.reason == HOLDOUT:
             counts.append((key_of("refit_holdout_answers"), 1.0))
         elif plan.reason == NOT_PERSONALISED:
@@ -760,13 +761,15 @@ def _ends_list(plan: Plan, slate: Slate) -> bool:
     return bool(plan.shown) and not slate.items
 
 
-def _compose(stages: Stages, pool: Pool, asked: AnswerRequest, query: Query) -> tuple[Query, Slate]:
+def _compose(
+    stages: Stages, pool: Pool, asked: AnswerRequest, embedded: Embedded
+) -> tuple[Embedded, Slate]:
     """Run the stages; by popularity where the engine that searches gave no answer."""
     try:
-        return query, stages.answer(pool, asked)
+        return embedded, stages.answer(pool, asked)
     except EngineFailure as failure:
         asked = replace(asked, query=None, retriever="", about=())
-        return Query(None, failure.reason), stages.answer(pool, asked)
+        return Embedded(None, failure.reason), stages.answer(pool, asked)
 
 
 def _open_engine(settings: EngineSettings) -> SearchEngine | None:

@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refit.extensions import naming
 from refit.predicates import ListedAfter
 from serving.catalogue import Catalogue, Rows, Scores
 from serving.engines.engine import EngineFailure
 from serving.pool import Found, Pool
+from serving.query import Query
 from serving.request import Request
 from serving.stage_settings import RETRIEVERS, RetrievalSettings
 
@@ -31,7 +31,7 @@ class Search:
         request: The request.
         now: When it is answered.
         k: How many items are wanted.
-        query: [D] the query tower's vector; None where there is none. Then only ``popular``, or
+        query: What the query tower says; None where there is nothing. Then only ``popular``, or
             ``similar`` for a request about an item, is asked.
         pool: The items, with what the rules allow of them.
         settings: Of the retrievers.
@@ -41,7 +41,7 @@ class Search:
     request: Request
     now: datetime
     k: int
-    query: NDArray[np.float32] | None
+    query: Query | None
     pool: Pool
     settings: RetrievalSettings
     about: tuple[str, ...] = ()

@@ -120,7 +120,7 @@ def _choose(
     )
     if search.query is None or not chosen:
         return chosen, None
-    scores = search.pool.vectors(candidates.rows) @ search.query
+    scores = search.pool.score(search.query, candidates.rows)
     return chosen, float(scores[: len(chosen)].mean() - scores[chosen].mean())
 
 
@@ -211,7 +211,7 @@ def _find_nearest(
     if search.query is None:
         return []
     wanted = settings.listings + len(rows)
-    found = search.pool.search(search.query, wanted, new_or_under_shown(settings, search.now))
+    found = search.pool.recommend(search.query, wanted, new_or_under_shown(settings, search.now))
     shown = set(map(search.pool.item_id, rows))
     pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
     new = [pair for pair in pairs if search.pool.item_id(pair[0]) not in shown]

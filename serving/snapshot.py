@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
-from refit.features import Inputs
 from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.engines.engine import EngineFailure
@@ -16,6 +14,7 @@ from serving.engines.remote import RemoteSearch
 from serving.feeds.settings import PeopleSettings
 from serving.people import LivePeople
 from serving.pool import Pool
+from serving.query import History, Query
 from serving.recent import RecentEvents
 from serving.request import Request
 from serving.stages import AnswerRequest, Stages
@@ -81,19 +80,25 @@ class ServingSnapshot:
         """Whether a baseline is served as itself."""
         return self.catalogue.bundle.manifest.kind == "baseline"
 
-    def embed(
-        self, asked: Sequence[tuple[Request, datetime]], timeout: float
-    ) -> NDArray[np.float32]:
-        """[B, D] the query tower's vectors for B requests and the times when they are answered.
+    def embed(self, asked: Sequence[tuple[Request, datetime]], timeout: float) -> list[Query]:
+        """What the query tower says of B requests and the times when they are answered.
 
         Raises:
             TowerFailure: The tower gave no usable answer in time.
         """
-        inputs = [self._query_inputs(request, now) for request, now in asked]
+        histories = [self.read_history(request, now) for request, now in asked]
+        inputs = [
+            self.catalogue.query_inputs(request, now, history)
+            for (request, now), history in zip(asked, histories, strict=True)
+        ]
         joined = inputs[0]
         if len(inputs) > 1:
             joined = {name: np.concatenate([one[name] for one in inputs]) for name in joined}
-        return self.query_tower.embed(joined, timeout)
+        found = self.query_tower.embed(joined, timeout)
+        if found.repeats is None:
+            return list(map(Query, found.vectors))
+        added = map(History.add_up, histories, found.repeats)
+        return list(map(Query, found.vectors, added))
 
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""
@@ -124,14 +129,15 @@ class ServingSnapshot:
             RefitError: An eligibility rule or a retriever fails.
         """
         now = datetime.now(UTC)
-        vectors = self.embed([(WARM_UP, now)], WARM_UP_SECONDS)
-        for query in (vectors[0], None):
+        queries = self.embed([(WARM_UP, now)], WARM_UP_SECONDS)
+        for query in (queries[0], None):
             pool = self.find_pool(WARM_UP, now)
             # An engine that is away is no reason to refuse a bundle: popularity answers then.
             with suppress(EngineFailure):
                 stages.answer(pool, AnswerRequest(WARM_UP, WARM_UP_ID, now, query))
 
-    def _query_inputs(self, request: Request, now: datetime) -> Inputs:
+    def read_history(self, request: Request, now: datetime) -> History:
+        """The events that the query tower reads for a request."""
         recent, fresh = self.recent(request, now), self.stock.fresh.content
         reads = self.reads_running_visit
-        return self.catalogue.query_inputs(request, now, fresh, recent, reads)
+        return self.catalogue.read_history(request, now, fresh, recent, reads)

@@ -1,13 +1,11 @@
-"""The stages between the query vector and the answer: retrieve, score, slate."""
+"""The stages between the query and the answer: retrieve, score, slate."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.catalogue import Catalogue
 from serving.pool import Pool
+from serving.query import Query
 from serving.request import Request
 from serving.retrieval import (
     Candidates,
@@ -29,9 +27,9 @@ class AnswerRequest:
         request: The request.
         request_id: Its id; seeds what is drawn at random.
         now: When it is answered.
-        query: [D] the query tower's vector; None where it gave none.
+        query: What the query tower says; None where it gave no answer.
         retriever: The only retriever to use; empty uses those of the settings, or ``popular``
-            where there is no vector.
+            where there is no query.
         about: Items that the request is about.
         first: Number of the first slot.
     """
@@ -39,7 +37,7 @@ class AnswerRequest:
     request: Request
     request_id: str
     now: datetime
-    query: NDArray[np.float32] | None = None
+    query: Query | None = None
     retriever: str = ""
     about: tuple[str, ...] = ()
     first: int = 0
@@ -90,15 +88,13 @@ class Stages:
         candidates = self.scorer.score(search, candidates)
         return compose(self.slate, search, candidates, k, asked.request_id, asked.first)
 
-    def weigh(
-        self, catalogue: Catalogue, query: NDArray[np.float32] | None
-    ) -> NDArray[np.float32] | None:
-        """[D] a query vector with the weight of popularity in it."""
+    def weigh(self, catalogue: Catalogue, query: Query | None) -> Query | None:
+        """A query with the weight of popularity in its vector."""
         if query is None or self.retrieval.popularity == 1:
             return query
-        weighed = query.copy()
+        weighed = query.vector.copy()
         weighed[catalogue.learned_size :] *= self.retrieval.popularity
-        return weighed
+        return Query(weighed, query.repeats)
 
     def retrieve(self, search: Search, only: str = "") -> Candidates:
         """Ask the retrievers, and share the places among them."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from refit.bundle import Bundle
 from refit.errors import RefitError, ServiceUnreachable
-from refit.features import Inputs
+from refit.features import REPEATS, Inputs
 from refit.in_process_tower import InProcessTower
 from serving.model_server_api import tensorflow_serving_pb2 as messages
 
@@ -293,11 +293,40 @@ class NoModelServer:
         """Do nothing."""
 
 
+@dataclass(frozen=True)
+class EmbeddedQueries:
+    """What a query tower says of B queries.
+
+    Attributes:
+        vectors: [B, D].
+        repeats: [B, L] what each event of a history adds to its item's score; None where the tower
+            was trained without ``repeats``.
+    """
+
+    vectors: NDArray[np.float32]
+    repeats: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(
+        cls, outputs: Mapping[str, NDArray[Any]], inputs: Inputs, size: int
+    ) -> "EmbeddedQueries":
+        """Check the outputs of a query tower with vectors of length ``size``.
+
+        Raises:
+            TowerFailure: See ``checked_vectors``.
+        """
+        rows, length = inputs["history_age_days"].shape
+        vectors = checked_vectors(outputs, "embedding", rows, size)
+        if REPEATS not in outputs:
+            return cls(vectors)
+        return cls(vectors, checked_vectors(outputs, REPEATS, rows, length))
+
+
 class QueryEmbedder(Protocol):
     """Embeds queries, wherever it runs."""
 
-    def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
-        """[B, D] the vectors of B queries; see ``refit.features.query_inputs``.
+    def embed(self, inputs: Inputs, timeout: float) -> EmbeddedQueries:
+        """Embed B queries; see ``refit.features.query_inputs``.
 
         Raises:
             TowerFailure: It gave no usable answer in time.
@@ -319,10 +348,10 @@ class ServedQueryTower:
     name: str
     size: int
 
-    def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
+    def embed(self, inputs: Inputs, timeout: float) -> EmbeddedQueries:
         """Ask the model server; see ``QueryEmbedder``."""
         outputs = self.client.predict(self.name, inputs, timeout)
-        return checked_vectors(outputs, "embedding", len(next(iter(inputs.values()))), self.size)
+        return EmbeddedQueries.of(outputs, inputs, self.size)
 
 
 @dataclass(frozen=True)
@@ -337,14 +366,13 @@ class OwnQueryTower:
     tower: InProcessTower
     size: int
 
-    def embed(self, inputs: Inputs, timeout: float) -> NDArray[np.float32]:
+    def embed(self, inputs: Inputs, timeout: float) -> EmbeddedQueries:
         """Run it, however long it takes; see ``QueryEmbedder``."""
-        rows = len(next(iter(inputs.values())))
         try:
             outputs = self.tower.run(inputs)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TowerFailure(Fallback.REFUSED, f"{type(error).__name__}: {error}") from None
-        return checked_vectors(outputs, "embedding", rows, self.size)
+        return EmbeddedQueries.of(outputs, inputs, self.size)
 
 
 def _pack(values: NDArray[Any], tensor: Any) -> None:

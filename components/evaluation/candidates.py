@@ -25,7 +25,7 @@ class CandidateItems:
 
     def __init__(self, data: EvaluationData, snapshot: CandidateSnapshot) -> None:
         catalogue = data.catalogue
-        self._catalogue, self._items = catalogue, snapshot.items
+        self._catalogue, self._snapshot = catalogue, snapshot
         self._contents = data.content_rows(snapshot)
         self._known_at = catalogue.known_at[snapshot.items]
         self._gone_at = catalogue.gone_at[snapshot.items]
@@ -36,7 +36,7 @@ class CandidateItems:
         self._away = Away(position[here].astype(np.int32), away.gone_at[here], away.back_at[here])
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._snapshot.items)
 
     def not_live_at(self, times: Longs) -> Flags | None:
         """[B, C] whether an item is not listed yet, away, or gone at the time; None if none is.
@@ -63,10 +63,7 @@ class CandidateItems:
 
     def positions(self, items: Longs | Ints) -> Longs:
         """[P] positions of item indices among the candidates, -1 for an item that is not one."""
-        if not len(self):
-            return np.full(len(items), -1, dtype=np.int64)
-        position = np.minimum(np.searchsorted(self._items, items), len(self) - 1)
-        return np.where(self._items[position] == items, position, -1)
+        return self._snapshot.positions(items)
 
     def column(self, name: str) -> Column:
         """[C] an item column, as it was at the snapshot."""

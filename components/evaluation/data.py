@@ -162,7 +162,7 @@ class CandidateSnapshot:
     Attributes:
         snapshot: Number of the snapshot.
         time: Time of the snapshot; only earlier events are known.
-        items: [C] candidates, as item indices.
+        items: [C] candidates, as ascending item indices.
         age_days: [C] days since listing.
         popularity: [C, P] decayed counts; see ``FeaturesManifest.popularity_size``.
     """
@@ -182,6 +182,13 @@ class CandidateSnapshot:
             self.age_days[which],
             self.popularity[which],
         )
+
+    def positions(self, items: Longs | Ints) -> Longs:
+        """[...] positions of item indices among the candidates, -1 of one that is not there."""
+        if not len(self.items):
+            return np.full(items.shape, -1, dtype=np.int64)
+        position = np.minimum(np.searchsorted(self.items, items), len(self.items) - 1)
+        return np.where(self.items[position] == items, position, -1)
 
 
 class EvaluationData:

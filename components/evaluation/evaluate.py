@@ -191,10 +191,10 @@ def _evaluate(
         f"{len(evaluation_set.queries):,} test queries over {len(evaluation_set.groups)} snapshots"
     )
     towers = load_model(data, model)
-    vectors = towers.embed_queries(evaluation_set.queries)
+    embedded = towers.run_query_tower(evaluation_set.queries)
     few = np.arange(min(SMOKE_ROWS, len(evaluation_set.queries)))
     query_inputs = towers.query_inputs(evaluation_set.queries.take(few))
-    smoke[QUERY_TOWER].send(query_inputs, {"embedding": vectors[few]})
+    smoke[QUERY_TOWER].send(query_inputs, embedded.outputs(few))
     snapshot = evaluation_set.groups[-1].snapshot
     item_inputs = towers.item_inputs(snapshot.take(np.arange(min(SMOKE_ROWS, len(snapshot.items)))))
     smoke[ITEM_TOWER].send(item_inputs, towers.run_item_tower(item_inputs))
@@ -213,7 +213,7 @@ def _evaluate(
         embedding_version=read_embedding_version(model),
         methods=measured,
         slices=slices,
-        index=check_index(index, data, towers, vectors),
+        index=check_index(index, data, towers, embedded.vectors),
         freshness=measure_freshness(
             settings, data, model, index, data.log.time[evaluation_set.queries.rows]
         ),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.bootstrap import Replicates
-from components.evaluation.data import Flags, Floats, Ints, Longs
+from components.evaluation.data import Flags, Floats, Ints, Longs, Queries
 from components.evaluation.leak_settings import (
     HISTORY_BANDS,
     InputGroup,
@@ -173,7 +173,7 @@ class _Hunt:
         self._items = self._embed_items(towers)
         self._eligible = [list(self._find_eligible(group)) for group in sample.groups]
         self.groups = tuple(g for g in list_groups(towers.spec) if self._is_read(g))
-        self.intact = self._measure(self._inputs, self._items)
+        self.intact = self._measure(sample.queries, self._inputs, self._items)
 
     def values_of(self, ranks: Ints) -> Values:
         """[n] the primary metric of ranks."""
@@ -200,11 +200,12 @@ class _Hunt:
         if not cut.any():
             return self.intact
         shorter = replace(self._sample.queries, history=_without(past, cut))
-        return self._measure(self._towers.query_inputs(shorter), self._items)
+        return self._measure(shorter, self._towers.query_inputs(shorter), self._items)
 
     def _permute_queries(self, name: str) -> Values:
         permuted = self._inputs[name][self._query_order]
-        return self._measure(self._inputs | {name: permuted}, self._items)
+        changed = self._inputs | {name: permuted}
+        return self._measure(self._sample.queries, changed, self._items)
 
     def _permute_snapshots(self, name: str) -> Values:
         """Exchange the popularity, or the ages, of the candidates of each snapshot."""
@@ -213,7 +214,7 @@ class _Hunt:
             values = getattr(group.snapshot, name)
             permuted = values[self._random.permutation(len(values))]
             items.append(self._towers.embed_items(replace(group.snapshot, **{name: permuted})))
-        return self._measure(self._inputs, items)
+        return self._measure(self._sample.queries, self._inputs, items)
 
     def _permute_items(self, name: str) -> Values:
         """Exchange a column between all items, or versions: each keeps its new value.
@@ -223,7 +224,7 @@ class _Hunt:
         towers = self._exchange_items(name)
         history = towers.embed_history(self._sample.queries)
         inputs = self._inputs | {"history_content": history}
-        return self._measure(inputs, self._embed_items(towers))
+        return self._measure(self._sample.queries, inputs, self._embed_items(towers))
 
     def _exchange_items(self, name: str) -> TowerScorer:
         permuted = self._towers.item_columns[name][self._item_order]
@@ -232,14 +233,15 @@ class _Hunt:
     def _embed_items(self, towers: TowerScorer) -> list[Floats]:
         return [towers.embed_items(group.snapshot) for group in self._sample.groups]
 
-    def _measure(self, inputs: Inputs, items: Sequence[Floats]) -> Values:
+    def _measure(self, queries: Queries, inputs: Inputs, items: Sequence[Floats]) -> Values:
         """[n] the metric of query tower inputs, and of each snapshot's item vectors [C, D]."""
-        vectors = self._towers.embed_inputs(inputs)
-        ranks = np.zeros(len(vectors), dtype=np.int32)
+        embedded = self._towers.embed_inputs(inputs, queries)
+        ranks = np.zeros(len(queries), dtype=np.int32)
         for group, of_group, blocks in zip(self._sample.groups, items, self._eligible, strict=True):
+            score = embedded.over(group.snapshot, of_group)
             for block, eligible in zip(group.blocks(), blocks, strict=True):
                 which = group.queries[block]
-                scores = vectors[which] @ of_group.T
+                scores = score(which)
                 ranks[which] = rank_positives(scores, group.positive[block], _unpack(eligible))[0]
         return self.values_of(ranks)
 

@@ -9,13 +9,14 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.evaluation.data import EvaluationData
 from components.evaluation.ranking import EvaluationSet, build_request_set, recommend
 from components.evaluation.settings import EvaluationSettings
-from components.evaluation.towers import TowerScorer
+from components.evaluation.towers import EmbeddedQueries, TowerScorer
 from refit.bundle import name_bundle
 from refit.prediction import build_predictions
 
@@ -47,7 +48,7 @@ def write_predictions(
         data, settings.prediction_queries, settings.prediction_index_ages_days
     )
     scorer = towers.over(data)
-    vectors = scorer.embed_queries(evaluation_set.queries)
+    embedded = scorer.run_query_tower(evaluation_set.queries)
     top, scores = recommend(scorer, evaluation_set, settings.longest)
     rows, spec = evaluation_set.queries.rows, data.spec
     n = len(rows)
@@ -62,7 +63,8 @@ def write_predictions(
             "user_id": pa.array(data.log.user_ids[data.log.user[rows]].tolist(), pa.string()),
             "time": pa.array(data.log.time[rows]).cast(pa.timestamp("us", "UTC")),
             "context": pa.array([json.dumps(_without_nan(context)) for context in contexts]),
-            "query_embedding": pa.array(list(vectors), pa.list_(pa.float32())),
+            "query_embedding": pa.array(list(embedded.vectors), pa.list_(pa.float32())),
+            **_list_repeats(data, embedded),
             "item_ids": pa.array(
                 [data.catalogue.item_id[items].tolist() for items in shown], pa.list_(pa.string())
             ),
@@ -87,6 +89,21 @@ def _name_bundles(data: EvaluationData, evaluation_set: EvaluationSet) -> list[s
         for query, microseconds in zip(group.queries, built.tolist(), strict=True):
             names[query] = name_bundle(EPOCH + timedelta(microseconds=microseconds), OFFLINE)
     return names
+
+
+def _list_repeats(data: EvaluationData, embedded: EmbeddedQueries) -> dict[str, pa.Array]:
+    """[n] what the history of each query adds to which items, events of an item added up."""
+    items: list[list[str]] = [[] for _ in embedded.items]
+    scores: list[list[float]] = [[] for _ in embedded.items]
+    if embedded.repeats is not None:
+        for i, (history, added) in enumerate(zip(embedded.items, embedded.repeats, strict=True)):
+            item, events = np.unique(history[history >= 0], return_inverse=True)
+            items[i] = data.catalogue.item_id[item].tolist()
+            scores[i] = np.bincount(events, added[history >= 0], len(item)).tolist()
+    return {
+        "repeat_item_ids": pa.array(items, pa.list_(pa.string())),
+        "repeat_scores": pa.array(scores, pa.list_(pa.float32())),
+    }
 
 
 def _without_nan(context: dict[str, object]) -> dict[str, object]:

@@ -1,7 +1,12 @@
-"""The model and the champion as scorers: dot products of query and item vectors."""
+"""The model and the champion as scorers.
+
+A score is the dot product of query and item vector, and for an item of the history what the query
+tower adds to it.
+"""
 
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from components.evaluation.data import (
     CandidateSnapshot,
     EvaluationData,
     Floats,
+    Ints,
     Longs,
     Queries,
 )
@@ -19,7 +25,7 @@ from components.evaluation.ranking import ScoreBlock
 from refit.encoding import differ
 from refit.errors import RefitError, UsageError
 from refit.feature_tables import PaddedHistories, numbers, strings, vectors
-from refit.features import FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
+from refit.features import REPEATS, FeaturesManifest, FeatureSpec, Inputs, item_inputs, query_inputs
 from refit.files import read_json
 from refit.model import ModelKind
 from refit.towers import load_tower, run_tower
@@ -27,8 +33,43 @@ from refit.towers import load_tower, run_tower
 PopularityOf = Callable[[CandidateSnapshot], Floats]
 
 
+@dataclass(frozen=True)
+class EmbeddedQueries:
+    """What a query tower says of n queries.
+
+    Attributes:
+        vectors: [n, D].
+        items: [n, L] the items of their histories, -1 where padded.
+        repeats: [n, L] what each of these events adds to its item's score; None: nothing.
+    """
+
+    vectors: Floats
+    items: Ints
+    repeats: Floats | None = None
+
+    def outputs(self, which: Longs) -> dict[str, Floats]:
+        """The query tower's outputs for some of the queries."""
+        outputs = {"embedding": self.vectors, REPEATS: self.repeats}
+        return {name: values[which] for name, values in outputs.items() if values is not None}
+
+    def over(self, snapshot: CandidateSnapshot, item_vectors: Floats) -> ScoreBlock:
+        """Prepare to score a snapshot's candidates, which have these vectors [C, D]."""
+        repeats = self.repeats
+        if repeats is None:
+            return lambda which: self.vectors[which] @ item_vectors.T
+        columns = snapshot.positions(self.items)
+
+        def score(which: Longs) -> Floats:
+            scores: Floats = self.vectors[which] @ item_vectors.T
+            row, event = np.nonzero(columns[which] >= 0)
+            np.add.at(scores, (row, columns[which][row, event]), repeats[which][row, event])
+            return scores
+
+        return score
+
+
 class TowerScorer:
-    """Scores by the dot product of query and item vectors.
+    """Scores by the towers' vectors, and by what a history says of its own items.
 
     Args:
         data: The features folder.
@@ -50,17 +91,11 @@ class TowerScorer:
         self._query_tower = load_tower(base / "query_tower")
         self._item_tower = load_tower(base / "item_tower")
         self._static = self._read_items()
-        self._embedded: tuple[Longs, Floats] | None = None
+        self._embedded: tuple[Longs, EmbeddedQueries] | None = None
 
     def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
         """Embed the candidates with their age and popularity at the snapshot."""
-        query_vectors = self.embed_queries(queries)
-        item_vectors = self.embed_items(snapshot)
-
-        def score(which: Longs) -> Floats:
-            return query_vectors[which] @ item_vectors.T
-
-        return score
+        return self.run_query_tower(queries).over(snapshot, self.embed_items(snapshot))
 
     def over(self, data: EvaluationData) -> "TowerScorer":
         """The same towers for other queries over the same catalogue."""
@@ -84,9 +119,11 @@ class TowerScorer:
         other._static, other._embedded = self._static | changed, None
         return other
 
-    def embed_inputs(self, inputs: Inputs) -> Floats:
-        """[n, D] vectors of query tower inputs; see ``query_inputs``."""
-        return run_tower(self._query_tower, inputs)["embedding"]
+    def embed_inputs(self, inputs: Inputs, queries: Queries) -> EmbeddedQueries:
+        """Run the query tower on inputs of the queries, some of which may be changed."""
+        outputs = run_tower(self._query_tower, inputs)
+        items = _latest(queries.history, self._manifest.spec.history_length).item
+        return EmbeddedQueries(outputs["embedding"], items, outputs.get(REPEATS))
 
     def embed_items(self, snapshot: CandidateSnapshot) -> Floats:
         """[C, D] vectors of a snapshot's candidates."""
@@ -103,9 +140,14 @@ class TowerScorer:
         return run_tower(self._item_tower, inputs)
 
     def embed_queries(self, queries: Queries) -> Floats:
-        """[n, D] vectors of the queries; those of the last call are kept."""
+        """[n, D] vectors of the queries."""
+        return self.run_query_tower(queries).vectors
+
+    def run_query_tower(self, queries: Queries) -> EmbeddedQueries:
+        """What the query tower says of the queries; that of the last call is kept."""
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
-            self._embedded = (queries.rows, self.embed_inputs(self.query_inputs(queries)))
+            embedded = self.embed_inputs(self.query_inputs(queries), queries)
+            self._embedded = queries.rows, embedded
         return self._embedded[1]
 
     def query_inputs(self, queries: Queries) -> Inputs:

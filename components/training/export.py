@@ -4,10 +4,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from components.training.encoders import Tensors
+from components.training.encoders import EVENT_CODES, Tensors
 from components.training.pairs import JoinedItemTower, JoinedQueryTower
 from components.training.towers import ItemTower, QueryTower
-from refit.features import FeaturesManifest, FeatureSpec
+from refit.features import REPEATS, FeaturesManifest, FeatureSpec
 
 VERSION = "1"
 
@@ -62,14 +62,26 @@ def export_query_tower(
     content_size: int,
     folder: Path,
 ) -> None:
-    """Write ``folder``/1: from raw query inputs to ``embedding`` [B, D]."""
+    """Write ``folder``/1: from raw query inputs to what ``query_outputs`` gives."""
     signature = query_signature(manifest.spec, content_size)
 
     @tf.function(input_signature=[signature], autograph=False)
     def serve(inputs: Tensors) -> Tensors:
-        return {"embedding": tower(inputs)}
+        return query_outputs(tower, {**inputs, **tower.encode.look_up(inputs)})
 
     _save(tower, serve, folder)
+
+
+def query_outputs(tower: QueryTower | JoinedQueryTower, coded: Tensors) -> Tensors:
+    """``embedding`` [B, D] and, where the tower weighs repeats, ``repeats`` [B, L].
+
+    Args:
+        tower: The tower.
+        coded: Inputs whose texts were looked up.
+    """
+    outputs = {"embedding": tower.embed_coded(coded)}
+    repeats = tower.weigh_repeats(coded[EVENT_CODES], coded["history_age_days"])
+    return outputs if repeats is None else outputs | {REPEATS: repeats}
 
 
 def _save(

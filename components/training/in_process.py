@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from components.training.batches import encode_catalogue, read_columns
 from components.training.encoders import Tensors
-from components.training.export import query_signature
+from components.training.export import query_outputs, query_signature
 from components.training.pairs import JoinedItemTower, JoinedQueryTower
 from components.training.towers import ItemTower, QueryTower
 from refit.errors import RefitError
@@ -19,7 +19,6 @@ from refit.features import FeaturesManifest, Inputs, query_inputs
 from refit.files import write_json
 from refit.in_process_tower import (
     MODEL_FILE,
-    OUTPUT,
     SIGNATURE,
     TEXTS_FILE,
     InProcessTower,
@@ -60,7 +59,7 @@ def export_in_process_tower(
 
     @tf.function(input_signature=[signature], autograph=False)
     def serve(coded: Tensors) -> Tensors:
-        return {OUTPUT: tower.embed_coded(coded)}
+        return query_outputs(tower, coded)
 
     write_in_process_tower(serve, tower.variables, texts, base)
 
@@ -74,7 +73,7 @@ def write_in_process_tower(
     """Convert a function of one query without texts, and write it beside a SavedModel.
 
     Args:
-        serve: From inputs by name, of one row each, to ``embedding`` [1, D].
+        serve: From inputs by name, of one row each, to the outputs; ``embedding`` [1, D] is one.
         variables: What it reads.
         texts: By name of a code: its text ``input``, and the ``texts`` in the order of their codes.
         base: The tower's base folder.
@@ -102,7 +101,7 @@ def write_in_process_tower(
 
 
 def check_in_process_tower(base: Path, inputs: Inputs) -> float:
-    """Check that a query tower gives the same vectors in process as its SavedModel.
+    """Check that a query tower gives the same outputs in process as its SavedModel.
 
     Args:
         base: The tower's base folder.
@@ -114,11 +113,11 @@ def check_in_process_tower(base: Path, inputs: Inputs) -> float:
     Raises:
         RefitError: It is more than ``TOLERANCE``, or not a number.
     """
-    expected = run_tower(load_tower(base), inputs)[OUTPUT]
-    gap = float(np.abs(InProcessTower(base).run(inputs)[OUTPUT] - expected).max())
+    expected, found = run_tower(load_tower(base), inputs), InProcessTower(base).run(inputs)
+    gap = float(np.max([np.abs(found[name] - expected[name]).max() for name in expected]))
     if not gap <= TOLERANCE:
         raise RefitError(
-            f"the query tower's vectors differ by {gap:.2g} in process from those of its "
+            f"the query tower's outputs differ by {gap:.2g} in process from those of its "
             f"SavedModel, more than {TOLERANCE:g}; report it, {ADVICE}"
         )
     return gap

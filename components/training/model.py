@@ -7,6 +7,7 @@ import tensorflow as tf
 from components.training.encoders import Tensors
 from components.training.lazy_rows import LazyRows
 from components.training.recommenders import Model, RetrievalTask
+from components.training.repeats import find_repeats
 from components.training.sequence import Runs, embed_by_length
 from components.training.settings import TrainSettings
 from components.training.towers import ItemTower, QueryTower
@@ -37,6 +38,8 @@ class SampledRetrieval(RetrievalTask):
         weight: tf.Tensor,
         log_probability: tf.Tensor,
         masked: tf.Tensor,
+        repeated: tf.Tensor,
+        added: tf.Tensor,
     ) -> tf.Tensor:
         """The mean weighted loss, a scalar.
 
@@ -47,6 +50,8 @@ class SampledRetrieval(RetrievalTask):
             weight: [B].
             log_probability: [N] log of each candidate's probability to be sampled.
             masked: [K, 2] pairs (query, candidate) that are not used as negatives.
+            repeated: [R, 2] pairs of a query and an item of its history.
+            added: [R] what is added to their scores.
         """
         # The correction is one more entry of the vectors; what is not corrected, or is masked, is
         # added to single scores. A pass over [B, N] would take as long as the product.
@@ -57,8 +62,8 @@ class SampledRetrieval(RetrievalTask):
             tf.concat([query_embeddings, one], axis=1),
             tf.concat([candidate_embeddings, -log_probability[:, None]], axis=1),
             positives,
-            tf.concat([positives, masked], axis=0),
-            tf.concat([uncorrected, tf.fill([tf.shape(masked)[0]], MASKED)], axis=0),
+            tf.concat([positives, masked, repeated], axis=0),
+            tf.concat([uncorrected, tf.fill([tf.shape(masked)[0]], MASKED), added], axis=0),
         )
         return tf.reduce_mean(losses * weight)
 
@@ -114,6 +119,7 @@ class TwoTowerModel(Model):
         row, event_types, age_days = (
             inputs[f"history_{name}"] for name in ("row", "event_type", "age_days")
         )
+        runs = Runs(*(inputs[name] for name in Runs._fields)) if self._is_ordered else None
         queries = self.embed_queries(
             {name[6:]: inputs[name] for name in inputs if name.startswith("query/")},
             row,
@@ -121,8 +127,9 @@ class TwoTowerModel(Model):
             age_days,
             lambda rows: tf.gather(padded, tf.where(rows < 0, padding, rows)),
             None if seed is None else seed + 1,
-            Runs(*(inputs[name] for name in Runs._fields)) if self._is_ordered else None,
+            runs,
         )
+        seen = row, event_types, age_days
         loss = self._task(
             queries,
             candidates,
@@ -130,10 +137,21 @@ class TwoTowerModel(Model):
             inputs["weight"],
             inputs["log_probability"],
             inputs["masked"],
+            *self._find_repeats(*(seen if runs is None else runs.see(*seen)), n_candidates),
         )
         if self.item_tower.trains_all_ids:
             loss += self._id_l2 * tf.nn.l2_loss(self.item_tower.ids) * 2
         return loss + self._gate_l2 * self.query_tower.gate_distance()
+
+    def _find_repeats(
+        self, row: tf.Tensor, event_types: tf.Tensor, age_days: tf.Tensor, n_candidates: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[R, 2] the scores of items of the histories, and [R] what is added to each."""
+        weights = self.query_tower.weigh_repeats(event_types, age_days)
+        if weights is None:
+            return tf.zeros([0, 2], tf.int32), tf.zeros([0])
+        repeated, events = find_repeats(tf.where(event_types > 0, row, -1), n_candidates)
+        return repeated, tf.gather_nd(weights, events)
 
     def embed_queries(
         self,
@@ -199,8 +217,8 @@ def _cross_entropy(
         queries: [B, D].
         candidates: [N, D].
         positives: [B, 2] places of the positives among the scores [B, N].
-        changed: [K, 2] places to which constants are added.
-        changes: [K] those constants.
+        changed: [K, 2] places to which something is added.
+        changes: [K] what is added.
     """
     products = tf.matmul(queries, candidates, transpose_b=True)
     probabilities = tf.nn.softmax(tf.tensor_scatter_nd_add(products, changed, changes))
@@ -211,7 +229,8 @@ def _cross_entropy(
         surplus = tf.tensor_scatter_nd_sub(probabilities, positives, ones)
         of_queries = upstream[:, None] * tf.matmul(surplus, candidates)
         of_candidates = tf.matmul(surplus, upstream[:, None] * queries, transpose_a=True)
-        return of_queries, of_candidates, None, None, None
+        of_changes = tf.gather(upstream, changed[:, 0]) * tf.gather_nd(surplus, changed)
+        return of_queries, of_candidates, None, None, of_changes
 
     # Not a maximum, which may take NaN for the smaller one and hide it.
     return -tf.math.log(tf.where(positive < SMALLEST, SMALLEST, positive)), gradient

@@ -108,6 +108,11 @@ class JoinedQueryTower(tf.keras.layers.Layer):
             ]
         )
 
+    def weigh_repeats(self, event_types: tf.Tensor, age_days: tf.Tensor) -> tf.Tensor | None:
+        """[B, L] the mean of what the towers add; see ``QueryTower.weigh_repeats``."""
+        weights = [tower.weigh_repeats(event_types, age_days) for tower in self._towers]
+        return None if weights[0] is None else tf.add_n(weights) / len(weights)
+
     def join(self, embeddings: Sequence[tf.Tensor]) -> tf.Tensor:
         """[B, D] from the embeddings of the same queries by each tower."""
         size = self._learned_size

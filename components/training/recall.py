@@ -10,6 +10,7 @@ from components.training.batches import Batch, EncodedExamples
 from components.training.encoders import Tensors
 from components.training.model import TwoTowerModel
 from components.training.pairs import JoinedTowers
+from components.training.repeats import find_repeats
 from components.training.snapshots import Snapshots
 from refit.errors import DataValidationError
 
@@ -74,7 +75,8 @@ class RecallMeter:
                 label = snapshot.rows_of(self._examples.item[rows])
                 history = snapshot.content_rows(self._examples.history[rows])
                 queries = self._queries(rows, history, content)
-                ranks[part] = self._rank(*queries, embeddings, label).numpy()
+                places = snapshot.rows_of(self._examples.history[rows]).astype(np.int32)
+                ranks[part] = self._rank(*queries, embeddings, label, places).numpy()
         return ranks
 
     def recall_at(self, k: int) -> float:
@@ -89,9 +91,15 @@ class RecallMeter:
         age_days: tf.Tensor,
         embeddings: tf.Tensor,
         label: tf.Tensor,
+        places: tf.Tensor,
     ) -> tf.Tensor:
         queries = self._model.embed_queries(codes, history, event_types, age_days)
         scores = tf.matmul(queries, embeddings, transpose_b=True)
+        weights = self._model.query_tower.weigh_repeats(event_types, age_days)
+        if weights is not None:
+            repeated, events = find_repeats(places, tf.shape(scores)[1])
+            added = tf.gather_nd(weights, events)
+            scores = tf.tensor_scatter_nd_add(scores, repeated, added)
         positive = tf.gather(scores, label, axis=1, batch_dims=1)
         # Counts what is not below, so that a NaN ranks last instead of first.
         below = tf.reduce_sum(tf.cast(scores < positive[:, None], tf.int64), axis=1)

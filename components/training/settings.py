@@ -57,6 +57,8 @@ class TrainSettings(Settings):
             order beside it.
         sequence_layers, sequence_heads: Blocks of the transformer, and attention heads of each; the
             heads divide ``content_size``.
+        repeats: Whether each event of a history adds to the score of its own item, by its type, age
+            and the number of events: what somebody saw may be found again, or ranked behind.
         history_masked: Share of the events of a history whose item is hidden in training, drawn at
             random.
         id_embedding: Whether known items get an id embedding in addition to their content:
@@ -112,6 +114,7 @@ class TrainSettings(Settings):
     history: Literal["pooled", "sequence"] = "pooled"
     sequence_layers: PositiveInt = 2
     sequence_heads: PositiveInt = 2
+    repeats: bool = True
     history_masked: float = Field(default=0.0, ge=0, lt=1)
     id_embedding: Literal["auto", "always", "never"] = "auto"
     id_dropout: float = Field(default=0.1, ge=0, le=1)

@@ -22,6 +22,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.encoders import EVENT_CODES, ItemEncoder, QueryEncoder, Tensors
+from components.training.repeats import RepeatWeights
 from components.training.sequence import (
     START,
     Runs,
@@ -219,6 +220,7 @@ class QueryTower(tf.keras.layers.Layer):
         self._hidden = dense(settings.hidden_size, "relu")
         self._learned = dense(settings.learned_size)
         self._history = dense(settings.learned_size, use_bias=False)
+        self._repeats = RepeatWeights() if settings.repeats and self._learns else None
         self._sequence, self._ordered = None, None
         if settings.history == "sequence":
             self._sequence = SequenceEncoder(
@@ -293,6 +295,15 @@ class QueryTower(tf.keras.layers.Layer):
             coded[EVENT_CODES],
             coded["history_age_days"],
         )
+
+    def weigh_repeats(self, event_types: tf.Tensor, age_days: tf.Tensor) -> tf.Tensor | None:
+        """[B, L] what each event adds to the score of its own item; None: nothing.
+
+        Args:
+            event_types: [B, L] indices; 0 is padding.
+            age_days: [B, L].
+        """
+        return None if self._repeats is None else self._repeats(event_types, age_days)
 
     def gate_distance(self) -> tf.Tensor:
         """Sum of squared differences of the gates from their initial values; a scalar."""

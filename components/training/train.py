@@ -334,7 +334,7 @@ class _Run:
                 manifest, self._features, self._contents, model.item_tower
             )
             gap = in_process.check_in_process_tower(base, inputs)
-        log_message(f"in process, the query tower's vectors differ by {gap:.1e} at most")
+        log_message(f"in process, the query tower's outputs differ by {gap:.1e} at most")
 
     def _build(
         self, name: str, splits: Sequence[str], validate: bool, seed: int, earlier: Sequence[_Fit]

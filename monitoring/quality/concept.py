@@ -16,6 +16,7 @@ from monitoring.quality.settings import QualitySettings
 from refit.drift import Window
 from refit.errors import DataValidationError
 
+WIDE = ("query_embedding", "item_ids", "repeat_item_ids", "repeat_scores")
 NARROW = ("request_id", "embedding_version", "user_id", "time", "fallback")
 ITEMS_AT_ONCE = 32_768
 Vectors = NDArray[np.float32]
@@ -61,9 +62,9 @@ def rank_labels(
 
     A label is an event without request id that shows interest in an item of the index that the
     person's latest answer, at most ``concept_hours`` before, did not show. It is ranked by the
-    answer's own query vector, exactly: ranks in a sample of items would say nothing about ranks in
-    the catalogue (Krichene and Rendle, 2020). An index that is newer than a label no longer holds
-    what was sold since; such labels are counted as unknown.
+    answer's own query vector and what its history adds, exactly: ranks in a sample of items would
+    say nothing about ranks in the catalogue (Krichene and Rendle, 2020). An index that is newer
+    than a label no longer holds what was sold since; such labels are counted as unknown.
 
     Raises:
         DataValidationError: The index was built with other towers.
@@ -98,7 +99,7 @@ def rank_labels(
     answer, item = answer[item >= 0], item[item >= 0]
     kept = _draw(settings, periods, people[answer], times[answer])
     answer, item = answer[kept], item[kept]
-    wide = tables.read_parts(files, ("query_embedding", "item_ids"), whole, rows[answer])
+    wide = tables.read_parts(files, WIDE, whole, rows[answer])
     names = items["item_id"].take(pa.array(item)).to_pylist()
     fresh = [
         vector is not None and name not in shown
@@ -111,7 +112,8 @@ def rank_labels(
     ]
     wide, answer, item = wide.filter(pa.array(fresh, pa.bool_())), answer[fresh], item[fresh]
     queries = np.array(wide["query_embedding"].to_pylist(), dtype=np.float32)
-    ranks = rank_exactly(queries.reshape(len(item), vectors.shape[1]), vectors, item)
+    repeats = _read_repeats(wide, items["item_id"].combine_chunks())
+    ranks = rank_exactly(queries.reshape(len(item), vectors.shape[1]), vectors, item, repeats)
     return RankedLabels(people[answer], times[answer], ranks, unknown)
 
 
@@ -137,23 +139,65 @@ def find_latest(people: Integers, times: Integers, person: Integers, moments: In
     return np.where((at >= 0) & (people[found] == person), found, -1).astype(np.int64)
 
 
-def rank_exactly(queries: Vectors, vectors: Vectors, items: Integers) -> Integers:
-    """[L] ranks of items among all of them by inner product, from 1; equal scores do not count.
+@dataclass(frozen=True)
+class Repeats:
+    """What histories add to R scores.
+
+    Attributes:
+        query: [R] whose.
+        item: [R] of which item.
+        added: [R].
+    """
+
+    query: Integers
+    item: Integers
+    added: NDArray[np.float32]
+
+    def within(self, start: int, end: int) -> "Repeats":
+        """Those of the items from ``start`` to ``end``, which are numbered from 0 then."""
+        inside = (self.item >= start) & (self.item < end)
+        return Repeats(self.query[inside], self.item[inside] - start, self.added[inside])
+
+
+NO_REPEATS = Repeats(
+    np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+)
+
+
+def rank_exactly(
+    queries: Vectors, vectors: Vectors, items: Integers, repeats: Repeats = NO_REPEATS
+) -> Integers:
+    """[L] ranks of items among all of them by score, from 1; equal scores do not count.
 
     Args:
         queries: [L, D] query vectors.
         vectors: [N, D] vectors of the items.
         items: [L] the item of each query.
+        repeats: What is added to the inner products.
     """
     better = np.zeros(len(items), dtype=np.int64)
     if not len(items):
         return better
     own = np.einsum("ld,ld->l", queries, np.asarray(vectors[items]))
+    labels = repeats.item == items[repeats.query]
+    np.add.at(own, repeats.query[labels], repeats.added[labels])
     bar = own + 1e-6 * np.abs(own)  # the same product may round differently in a block
     for start in range(0, len(vectors), ITEMS_AT_ONCE):
         scores = queries @ np.asarray(vectors[start : start + ITEMS_AT_ONCE]).T
+        here = repeats.within(start, start + ITEMS_AT_ONCE)
+        np.add.at(scores, (here.query, here.item), here.added)
         better += (scores > bar[:, None]).sum(axis=1)
     return better + 1
+
+
+def _read_repeats(answers: pa.Table, items: pa.Array) -> Repeats:
+    """What the histories of answers add to the items of the index."""
+    lists = answers["repeat_item_ids"].combine_chunks()
+    item = _positions(pa.chunked_array([pc.list_flatten(lists)]), items)
+    added = pc.list_flatten(answers["repeat_scores"].combine_chunks())
+    known = item >= 0
+    query = np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
+    return Repeats(query[known], item[known], np.asarray(added, dtype=np.float32)[known])
 
 
 def _draw(

@@ -319,4 +319,5 @@ class Mirror:
         query_tower = ServedQueryTower(towers, name, self.catalogue.size)
         snapshot = ServingSnapshot.of(self.catalogue, self.stock, query_tower)
         now = self.catalogue.as_of
-        return snapshot.embed([(request, now) for request in asked], RECALL_SECONDS)
+        found = snapshot.embed([(request, now) for request in asked], RECALL_SECONDS)
+        return np.stack([query.vector for query in found])

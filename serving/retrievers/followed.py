@@ -17,7 +17,7 @@ def retrieve(search: Search) -> Found:
     sellers = find_followed(search)
     if search.query is None or not sellers:
         return NOTHING
-    return search.pool.search(search.query, search.k, OneOf(SELLER, tuple(sorted(sellers))))
+    return search.pool.recommend(search.query, search.k, OneOf(SELLER, tuple(sorted(sellers))))
 
 
 def find_followed(search: Search) -> set[str]:

@@ -12,4 +12,4 @@ def retrieve(search: Search) -> Found:
     if search.query is None:
         return NOTHING
     fresh = listed_within(search.settings.fresh_days, search.now)
-    return search.pool.search(search.query, search.k, fresh)
+    return search.pool.recommend(search.query, search.k, fresh)

@@ -15,7 +15,6 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from components.evaluation.data import EvaluationData
 from components.evaluation.ranking import build_evaluation_set, rank
@@ -29,6 +28,7 @@ from refit.index import IndexManifest
 from serving.catalogue import Catalogue
 from serving.counters import Counters
 from serving.fresh import FreshListings, Listing
+from serving.query import Query
 from serving.request import Request, parse_request
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
@@ -169,14 +169,14 @@ def serve(folder: Path, market: MarketSettings) -> dict[str, Any]:
 
     stages = Stages(RetrievalSettings(), SlateSettings())
 
-    def show(request: Request, query: NDArray[np.float32] | None) -> dict[str, Any]:
+    def show(request: Request, query: Query | None) -> dict[str, Any]:
         pool = snapshot.find_pool(request, NOW)
         slate = stages.answer(pool, AnswerRequest(request, "r", NOW, query))
         return {"shown": sorted(item for item, _ in slate.items), "removed": pool.removed}
 
     answers = {}
     for name, body in REQUESTS.items():
-        request, query = parse_request(body), np.ones(2, dtype=np.float32)
+        request, query = parse_request(body), Query(np.ones(2, dtype=np.float32))
         answers[name] = {"model": show(request, query), "fallback": show(request, None)}
     return answers
 

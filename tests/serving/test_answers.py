@@ -218,7 +218,9 @@ def test_an_explanation_adds_up_to_the_score_and_names_the_history(serve):
     assert "why" not in recommender.recommend({**body, "explain": False})["items"][0]
     for item in answer["items"]:
         why = item["why"]
-        assert why["learned"] + why["popularity"] == pytest.approx(item["score"], abs=1e-5)
+        assert why["learned"] + why["popularity"] + why["repeats"] == pytest.approx(
+            item["score"], abs=1e-5
+        )
         assert why["source"] == "towers"
         # The content of the tiny bundle is that of the brand.
         near = {near["item_id"]: near["likeness"] for near in why["nearest"]}
@@ -231,6 +233,7 @@ def test_an_explanation_adds_up_to_the_score_and_names_the_history(serve):
         "source": "popular",
         "learned": None,
         "popularity": None,
+        "repeats": None,
         "nearest": [],
     }
 

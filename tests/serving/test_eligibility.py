@@ -26,6 +26,7 @@ from serving.feeds.dead_letters import DeadLetters
 from serving.feeds.folder import FolderFeed
 from serving.feeds.lines import FeedReader
 from serving.feeds.stock import StockChange
+from serving.query import Query
 from serving.request import parse_request
 from serving.snapshot import ServingSnapshot
 from serving.stage_settings import RetrievalSettings, SlateSettings
@@ -293,11 +294,12 @@ def test_index_delta_index_fallback_and_evaluation_agree_with_brute_force(
             now = tiny.AS_OF + timedelta(days=1)
             query = rng.normal(size=tiny.D).astype(np.float32)
             for vector in (query, None):
-                asked = AnswerRequest(request, "r", now, vector)
+                wanted = None if vector is None else Query(vector)
+                asked = AnswerRequest(request, "r", now, wanted)
                 found = stages.answer(snapshot.find_pool(request, now), asked)
                 assert found.items == answer_without_stages(snapshot, request, vector, now)
                 few = request.model_copy(update={"k": 1 + len(ids) // 2})
-                asked = AnswerRequest(few, "r", now, vector)
+                asked = AnswerRequest(few, "r", now, wanted)
                 shorter = stages.answer(snapshot.find_pool(few, now), asked)
                 assert shorter.items == answer_without_stages(snapshot, few, vector, now)
                 names = [item_id for item_id, _ in found.items]

@@ -138,7 +138,7 @@ def test_inputs_and_outputs_that_do_not_fit_are_failures_with_their_reason(tower
     with pytest.raises(TowerFailure) as failure:
         OwnQueryTower(tower, tiny.D + 1).embed(queries(1), 1)
     assert failure.value.reason is Fallback.BAD_ANSWER
-    assert OwnQueryTower(tower, tiny.D).embed(queries(1), 1).shape == (1, tiny.D)
+    assert OwnQueryTower(tower, tiny.D).embed(queries(1), 1).vectors.shape == (1, tiny.D)
 
 
 def test_a_tower_that_litert_cannot_read_is_an_error(towers, tmp_path):

@@ -46,6 +46,8 @@ def prediction(number: int, time: datetime = NOON) -> Prediction:
         positions=[0, 1],
         propensities=[0.75, 0.25],
         bucket=None,
+        repeat_item_ids=["i1"],
+        repeat_scores=[0.5],
     )
 
 

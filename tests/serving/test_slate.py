@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 from refit.errors import UsageError
 from refit.prediction import EXPLORATION
 from serving.launch import _seldon_parameters
+from serving.query import Query
 from serving.request import Request
 from serving.retrieval import Candidates, Search
 from serving.settings import RecommenderSettings
@@ -78,9 +79,9 @@ def search_in(serve, k, exclude=()):
     now = AS_OF
     snapshot = recommender.snapshot
     pool = snapshot.find_pool(request, now)
-    query = np.random.default_rng(1).normal(size=tiny.D).astype(np.float32)
+    query = Query(np.random.default_rng(1).normal(size=tiny.D).astype(np.float32))
     search = Search(request, now, k, query, pool, RetrievalSettings())
-    found = pool.search(query, k)
+    found = pool.recommend(query, k)
     return search, Candidates(found.rows, found.scores, ("towers",) * len(found.rows))
 
 

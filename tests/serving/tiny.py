@@ -21,6 +21,8 @@ from refit.served import write_served
 from serving.processes import Process
 from tests.factories import name_subject
 
+REPEAT_DAYS = 3.5
+"""Events younger than this find their items again, and older ones rank them behind all others."""
 N_LIVE, N_GONE, N_USERS, D, C = 200, 5, 30, 16, 8
 AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 BRANDS = ("acne", "ganni", "toteme", "cos")
@@ -56,11 +58,13 @@ def make_model(
     nan_queries: bool = False,
     nan_at: str = "",
     in_process: bool = False,
+    repeats: bool = False,
 ) -> Path:
     """A model folder whose towers are random but depend on every input they should.
 
     Queries are NaN with ``nan_queries`` always, else on the occasion ``nan_at``. With
-    ``in_process`` the query tower also runs in process, where it only knows ``OCCASIONS``.
+    ``in_process`` the query tower also runs in process, where it only knows ``OCCASIONS``. With
+    ``repeats`` an event adds to its item's score, by its age; see ``REPEAT_DAYS``.
     """
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import tensorflow as tf
@@ -129,7 +133,12 @@ def make_model(
         history = tf.reduce_sum(inputs["history_content"] * fresh, axis=1)
         vector = tf.matmul(history, history_weights) + context
         vector = tf.math.l2_normalize(vector, axis=-1)
-        return {"embedding": tf.where(spoilt[:, None], float("nan"), vector)}
+        outputs = {"embedding": tf.where(spoilt[:, None], float("nan"), vector)}
+        if repeats:
+            there = tf.reduce_any(inputs["history_content"] != 0.0, axis=2)
+            added = REPEAT_DAYS - inputs["history_age_days"]
+            outputs["repeats"] = tf.where(there, added, 0.0)
+        return outputs
 
     for name, tower in (("item_tower", item_tower), ("query_tower", query_tower)):
         module = tf.Module()

@@ -20,6 +20,7 @@ from refit.bundle import load_bundle  # noqa: E402
 from serving.catalogue import Catalogue  # noqa: E402
 from serving.counters import Counters  # noqa: E402
 from serving.fresh import FreshListings, Listing  # noqa: E402
+from serving.query import Query  # noqa: E402
 from serving.request import Request, parse_request  # noqa: E402
 from serving.snapshot import ServingSnapshot  # noqa: E402
 from serving.stage_settings import RetrievalSettings, SlateSettings  # noqa: E402
@@ -61,8 +62,9 @@ class Market:
         asked = {"user_id": f"u-{user:06}", "k": self.k, "require": require}
         request = parse_request(asked) if require else Request(**asked)
         self.snapshot.catalogue.check(request)
-        self.snapshot._query_inputs(request, self.now)
-        query = self.queries[self.rng.integers(len(self.queries))]
+        history = self.snapshot.read_history(request, self.now)
+        self.snapshot.catalogue.query_inputs(request, self.now, history)
+        query = Query(self.queries[self.rng.integers(len(self.queries))])
         pool = self.snapshot.find_pool(request, self.now)
         return len(self.stages.answer(pool, AnswerRequest(request, "r", self.now, query)).items)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.training.export import export_query_tower
+from components.training import in_process
+from components.training.export import export_query_tower, query_outputs
 from components.training.in_process import (
     TOLERANCE,
     check_in_process_tower,
@@ -141,10 +142,10 @@ def test_a_training_fails_whose_tower_gives_other_vectors_in_process(
     features: Path, small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = small.model_copy(update={"max_epochs": 1, "choose_epochs": False})
-    embed = QueryTower.embed_coded
-    monkeypatch.setattr(QueryTower, "embed_coded", lambda tower, coded: 1.001 * embed(tower, coded))
     monkeypatch.setattr(
-        QueryTower, "call", lambda tower, inputs: embed(tower, looked_up(tower, inputs))
+        in_process,
+        "query_outputs",
+        lambda *of: {name: 1.001 * values for name, values in query_outputs(*of).items()},
     )
     with pytest.raises(RefitError, match=r"differ by .* in process .* train.in_process_tower"):
         train(settings, features, tmp_path / "model")
@@ -152,10 +153,6 @@ def test_a_training_fails_whose_tower_gives_other_vectors_in_process(
     settings = settings.model_copy(update={"in_process_tower": False})
     train(settings, features, tmp_path / "model")
     assert not has_in_process_tower(tmp_path / "model" / QUERY_TOWER)
-
-
-def looked_up(tower: QueryTower, inputs: Inputs) -> Inputs:
-    return {**inputs, **tower.encode.look_up(inputs)}
 
 
 def test_an_operation_that_litert_does_not_have_is_an_error_with_advice(tmp_path: Path) -> None:

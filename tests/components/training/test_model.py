@@ -25,6 +25,8 @@ from components.training.vocabulary import Vocabulary, learn_vocabulary, measure
 from refit.feature_tables import CATALOGUE_FILE, examples_file, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, FeatureSpec
 
+NO_REPEATS = np.zeros((0, 2), np.int32), np.zeros(0, np.float32)
+
 
 def loss(scores: list[list[float]], **named: object) -> float:
     """The loss where query b scores candidate j ``scores[b][j]``."""
@@ -34,6 +36,8 @@ def loss(scores: list[list[float]], **named: object) -> float:
         "weight": np.ones(len(matrix), np.float32),
         "log_probability": np.zeros(matrix.shape[1], np.float32),
         "masked": np.zeros((0, 2), np.int32),
+        "repeated": NO_REPEATS[0],
+        "added": NO_REPEATS[1],
     }
     identity = np.eye(matrix.shape[1], dtype=np.float32)
     return float(SampledRetrieval()(matrix, identity, **(arguments | named)))
@@ -75,7 +79,9 @@ def test_the_gradient_is_that_of_the_softmax() -> None:
     log_probability = np.log(rng.uniform(0.1, 1, 5)).astype(np.float32)
     masked = np.array([[0, 2], [2, 4]], np.int32)
     with tf.GradientTape() as tape:
-        found = SampledRetrieval()(queries, candidates, label, weight, log_probability, masked)
+        found = SampledRetrieval()(
+            queries, candidates, label, weight, log_probability, masked, *NO_REPEATS
+        )
     gradients = tape.gradient(found, [queries, candidates])
     with tf.GradientTape() as tape:
         own = tf.one_hot(label, 5)
@@ -86,6 +92,25 @@ def test_the_gradient_is_that_of_the_softmax() -> None:
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
     for one, other in zip(gradients, tape.gradient(expected, [queries, candidates]), strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_added_to_single_scores_is_trained_too() -> None:
+    rng = np.random.default_rng(0)
+    queries, candidates = (rng.normal(size=(n, 3)).astype(np.float32) for n in (3, 5))
+    label, weight = np.array([0, 3, 1], np.int32), np.array([1.0, 0.5, 2.0], np.float32)
+    nothing = np.zeros(5, np.float32), np.zeros((0, 2), np.int32)
+    repeated = np.array([[0, 0], [0, 4], [2, 1], [2, 1]], np.int32)  # one item twice
+    added = tf.Variable(np.array([0.5, -1.0, 2.0, 0.25], np.float32))
+    with tf.GradientTape() as tape:
+        found = SampledRetrieval()(queries, candidates, label, weight, *nothing, repeated, added)
+    gradient = tape.gradient(found, added)
+    with tf.GradientTape() as tape:
+        scores = tf.matmul(queries, candidates, transpose_b=True)
+        scores += tf.scatter_nd(repeated, added, [3, 5])
+        own = tf.reduce_sum(scores * tf.one_hot(label, 5), 1)
+        expected = tf.reduce_mean((tf.reduce_logsumexp(scores, 1) - own) * weight)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(gradient, tape.gradient(expected, added), rtol=1e-4, atol=1e-6)
 
 
 def test_weights_scale_the_losses() -> None:

@@ -75,6 +75,14 @@ def test_scores_are_the_mean_of_the_scores_of_each_pair(features: Path, trained:
     assert vectors.shape == (len(queries["context_age"]), LENGTH)
     assert np.abs(alone[0] - alone[1]).max() > 0.1
     np.testing.assert_allclose(vectors @ found["embedding"].T, np.mean(alone, 0), atol=1e-4)
+    repeats = run_tower(tower, with_history(queries, found["content"]))["repeats"]
+    event_types = trained.models[0].query_tower.encode.event_types(queries["history_event_type"])
+    each = [
+        model.query_tower.weigh_repeats(event_types, queries["history_age_days"]).numpy()
+        for model in trained.models
+    ]
+    assert np.abs(each[0] - each[1]).max() > 0
+    np.testing.assert_allclose(repeats, np.mean(each, 0), atol=1e-6)
     learned = found["embedding"][:, : 2 * TWO.learned_size]
     np.testing.assert_allclose(np.linalg.norm(learned, axis=1), 1, atol=1e-5)
 

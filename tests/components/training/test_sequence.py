@@ -248,15 +248,26 @@ def test_queries_of_one_person_are_read_at_once_and_get_the_vectors_of_their_own
     expected = model.embed_queries(*alone, read).numpy()
     assert np.abs(expected[1:] - expected[:-1]).max(axis=1).min() > 1e-3
     padded = np.append(batch["item"], -1)
+    runs = Runs(*(tf.constant(batch[name]) for name in Runs._fields))
     at_once = model.embed_queries(
         codes,
         padded[batch["history_row"]],
         batch["history_event_type"],
         batch["history_age_days"],
         read,
-        runs=Runs(*(tf.constant(batch[name]) for name in Runs._fields)),
+        runs=runs,
     )
     np.testing.assert_allclose(at_once, expected, atol=1e-4)
+
+    seen = (batch[f"history_{name}"] for name in ("row", "event_type", "age_days"))
+    places, added = model._find_repeats(*runs.see(*seen), len(batch["item"]))
+    found, wanted = np.zeros((2, len(codes["gates"]), conftest.N_ITEMS))
+    np.add.at(found, (places[:, 0], batch["item"][places[:, 1]]), added)
+    weights = model.query_tower.weigh_repeats(*alone[2:]).numpy()
+    query, event = np.nonzero(examples.history >= 0)
+    np.add.at(wanted, (query, examples.history[query, event]), weights[query, event])
+    assert np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_a_batch_has_all_examples_that_read_one_history(features: Path) -> None:
