@@ -182,6 +182,7 @@ def test_ordered_pairs_without_popularity_run_in_process(features: Path, tmp_pat
     settings = TWO.model_copy(
         update={
             "history": "sequence",
+            "sequence_layers": 1,
             "popularity": False,
             "similarity": "dot",
             "learned_size": TWO.content_size,
