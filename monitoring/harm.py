@@ -60,10 +60,10 @@ def find_begin(results: Sequence[DriftResult]) -> datetime | None:
 
 
 def _find_run(results: Sequence[DriftResult]) -> datetime | None:
-    starts = {result.window.end: result.window.start for result in results}
     drifted = {result.window.end for result in results if result.state is DriftState.DRIFT}
     if not drifted:
         return None
+    starts = {result.window.end: result.window.start for result in results}
     begin, quiet = None, 0
     for end in sorted(starts, reverse=True):
         quiet = 0 if end in drifted else quiet + 1
