@@ -202,9 +202,8 @@ def utility(
     def own(values: NDArray[Any], codes: Ints) -> NDArray[Any]:
         """[V, L] what each shopper has of the listings' codes."""
         if slots is None:
-            return np.take(values[visits.shopper], codes[0], axis=1)
-        picked: NDArray[Any] = values[who, codes]
-        return picked
+            return np.asarray(np.take(values[visits.shopper], codes[0], axis=1))
+        return np.asarray(values[who, codes])
 
     category, department = listings.category[at], listings.department[at]
     system = listings.system[at]
@@ -225,7 +224,7 @@ def utility(
     wanted = np.where(size >= 0, size, own(shoppers.sizes, system))
     difference = np.abs(listings.size[at] - wanted)
     value += np.where(difference == 0, 0.0, np.where(difference == 1, ONE_SIZE_OFF, MISFIT))
-    return value.astype(np.float32, copy=False)
+    return np.asarray(value, dtype=np.float32)
 
 
 def event_chance(value: Floats, kind: int | Ints) -> Floats:

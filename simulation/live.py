@@ -234,7 +234,8 @@ class LiveDay:
 
     def _is_available(self, visit: Visits) -> NDArray[np.bool_]:
         """[N] which of the live listings one visit can buy."""
-        return choice.find_available(self.listings, visit)[0] & (self._sold_at > visit.time[0])
+        available = choice.find_available(self.listings, visit)[0]
+        return np.asarray(available & (self._sold_at > visit.time[0]))
 
     def _chance_of_sale(self, value: Floats, slots: Ints, time: int) -> float:
         can_be_bought = (slots >= 0) & (self._decided_at[slots] > time)
