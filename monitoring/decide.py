@@ -12,7 +12,7 @@ from monitoring.harm import Harm
 from monitoring.roll_back import UNKNOWN_ROLL_BACK, RollBack
 from monitoring.settings import PolicySettings
 from refit.alert import Action, Alert, AlertStatus, DriftDecision, Severity
-from refit.drift import DriftResult, DriftState, Window
+from refit.drift import DriftResult, DriftState
 from refit.incident import Cause, Incident
 from refit.settings import Settings
 
@@ -350,13 +350,15 @@ def _decide_on(
 
 def _series(results: Sequence[DriftResult]) -> Mapping[str, list[DriftResult]]:
     """Results by name, oldest window first; of a window measured twice the later one counts."""
-    latest: dict[tuple[str, Window], DriftResult] = {}
+    latest: dict[str, dict[tuple[datetime, datetime], DriftResult]] = {}
     for result in results:
-        latest[(result.name, result.window)] = result
-    series: dict[str, list[DriftResult]] = {}
-    for (name, _), result in sorted(latest.items(), key=lambda pair: pair[0][1].end):
-        series.setdefault(name, []).append(result)
-    return dict(sorted(series.items()))
+        # By its bounds: to hash a window takes several times as long.
+        bounds = result.window.start, result.window.end
+        latest.setdefault(result.name, {})[bounds] = result
+    return {
+        name: sorted(each.values(), key=lambda result: result.window.end)
+        for name, each in sorted(latest.items())
+    }
 
 
 def _select_recent(

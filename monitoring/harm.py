@@ -47,23 +47,26 @@ def find_begin(results: Sequence[DriftResult]) -> datetime | None:
     start of the run in which anything drifts. Live rates are left out: they are what the change is
     judged by.
     """
-    by_name: dict[str, list[DriftResult]] = {}
-    for result in results:
-        if not result.subject.startswith("live:"):
-            by_name.setdefault(result.name, []).append(result)
+    counted = [result for result in results if not result.subject.startswith("live:")]
+    by_name: dict[str, list[DriftResult]] = {
+        result.name: [] for result in counted if result.state is DriftState.DRIFT
+    }
+    for result in counted:
+        if (name := result.name) in by_name:
+            by_name[name].append(result)
     starts = Counter(start for each in by_name.values() if (start := _find_run(each)) is not None)
     if starts:
         start = min(starts, key=lambda start: (-starts[start], start))
         if starts[start] > 1:
             return start
-    return _find_run([result for each in by_name.values() for result in each])
+    return _find_run(counted)
 
 
 def _find_run(results: Sequence[DriftResult]) -> datetime | None:
-    starts = {result.window.end: result.window.start for result in results}
     drifted = {result.window.end for result in results if result.state is DriftState.DRIFT}
     if not drifted:
         return None
+    starts = {result.window.end: result.window.start for result in results}
     begin, quiet = None, 0
     for end in sorted(starts, reverse=True):
         quiet = 0 if end in drifted else quiet + 1

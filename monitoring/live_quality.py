@@ -17,6 +17,7 @@ from monitoring.quality.baseline import JudgedRate, RateSeries, judge_series
 from monitoring.quality.holdout import ORGANIC_RATE, Lift, compare_with, explain_fall, find_episode
 from monitoring.quality.intervals import ratio_interval, wilson_interval
 from monitoring.quality.join import (
+    UTC_TIME,
     EventFeed,
     Flags,
     JoinedAnswers,
@@ -204,10 +205,15 @@ class _Run:
         return begun[0] if missing > PARTIAL * length else None
 
     @cached_property
+    def answered(self) -> pa.Table:
+        """Towers and time of every answer on the grid."""
+        whole = Window(start=self.periods[0].start, end=self.windows[-1].end)
+        return tables.read_log(self.log, ("embedding_version", "time"), whole)
+
+    @cached_property
     def first_answer(self) -> datetime | None:
         """Time of the first answer of these towers on the grid; None when there is none."""
-        whole = Window(start=self.periods[0].start, end=self.windows[-1].end)
-        times = tables.read_log(self.log, ("embedding_version", "time"), whole)
+        times = self.answered
         own = times.filter(pc.equal(times["embedding_version"], self.embedding_version))["time"]
         first: datetime | None = pc.min(own).as_py()
         return first
@@ -223,8 +229,7 @@ class _Run:
         first = self.first_answer
         if first is None:
             return None
-        earlier = Window(start=self.periods[0].start, end=first)
-        log = tables.read_log(self.log, ("embedding_version", "time"), earlier)
+        log = self.answered.filter(pc.less(self.answered["time"], pa.scalar(first, UTC_TIME)))
         if not log.num_rows:
             return None
         last = pc.index(log["time"], pc.max(log["time"])).as_py()

@@ -4,6 +4,7 @@ Every table is returned as a sample of bounded size with equal shares of each da
 does not grow with traffic.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -72,9 +73,12 @@ def log_files(log: Path, window: Window | None = None) -> list[str]:
     """The Parquet files of a prediction log, a folder or a file, that may hold a window's rows."""
     if log.is_file():
         return [str(log)]
-    folders = {path.parent for path in log.rglob("*.parquet")}
-    wanted = [one for one in sorted(folders) if window is None or _may_hold(one.name, window)]
-    return [str(path) for folder in wanted for path in find_local_parts(folder)]
+    folders = []
+    for folder, below, names in os.walk(log):
+        below[:] = [name for name in below if window is None or _may_hold(name, window)]
+        if any(name.endswith(".parquet") for name in names):
+            folders.append(Path(folder))
+    return [str(path) for folder in sorted(folders) for path in find_local_parts(folder)]
 
 
 def _may_hold(name: str, window: Window) -> bool:

@@ -7,6 +7,7 @@ A purchase ends the visit, so that the chance that a list ends in a purchase has
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,14 +198,21 @@ def utility(
     """[V, L] true utility of the listings ``slots`` [V, L] for each visit; of all without."""
     at = np.newaxis if slots is None else slots
     who = visits.shopper[:, None]
+
+    def own(values: NDArray[Any], codes: Ints) -> NDArray[Any]:
+        """[V, L] what each shopper has of the listings' codes."""
+        if slots is None:
+            return np.asarray(np.take(values[visits.shopper], codes[0], axis=1))
+        return np.asarray(values[who, codes])
+
     category, department = listings.category[at], listings.department[at]
     system = listings.system[at]
-    value = listings.shared_utility[at] + shoppers.brands[who, listings.brand[at]]
+    value = listings.shared_utility[at] + own(shoppers.brands, listings.brand[at])
     value += TASTE * np.einsum("vls,vs->vl", listings.style[at], shoppers.taste[visits.shopper])
     value -= shoppers.price_sensitivity[who] * listings.log_price[at]
 
     requested, requested_department = visits.category[:, None], visits.department[:, None]
-    preference = shoppers.categories[who, category]
+    preference = own(shoppers.categories, category)
     preference = np.where(
         requested_department < 0,
         preference,
@@ -212,18 +220,19 @@ def utility(
     )
     value += np.where(requested < 0, preference, np.where(category == requested, 0.8, OFF_TOPIC))
 
-    wanted = np.where(visits.size[:, None] >= 0, visits.size[:, None], shoppers.sizes[who, system])
+    size = visits.size[:, None]
+    wanted = np.where(size >= 0, size, own(shoppers.sizes, system))
     difference = np.abs(listings.size[at] - wanted)
     value += np.where(difference == 0, 0.0, np.where(difference == 1, ONE_SIZE_OFF, MISFIT))
-    return value.astype(np.float32, copy=False)
+    return np.asarray(value, dtype=np.float32)
 
 
-def event_chance(value: Floats, kind: int) -> Floats:
+def event_chance(value: Floats, kind: int | Ints) -> Floats:
     """Chance that an examined listing is viewed, or that a viewed one has an event of a kind.
 
     Args:
         value: [...] true utilities.
-        kind: Code of the event type.
+        kind: Code of the event type, or codes of several, [K, 1, ...].
 
     Returns:
         [...] chances.
@@ -233,13 +242,21 @@ def event_chance(value: Floats, kind: int) -> Floats:
     )
 
 
+def find_available(
+    listings: LiveListings, visits: Visits, slots: Ints | None = None
+) -> NDArray[np.bool_]:
+    """[V, L] which of ``slots`` are live throughout each visit and not its own; of all without."""
+    at = np.newaxis if slots is None else slots
+    time = visits.time[:, None]
+    available = listings.listed_at[at] <= time
+    available &= listings.delisted_at[at] > time + VISIT_MICROSECONDS
+    available &= listings.seller[at] != visits.shopper[:, None]
+    return np.asarray(available)
+
+
 def mask_unavailable(listings: LiveListings, visits: Visits, slots: Ints) -> Ints:
     """[V, L] slots, -1 for listings that are not live throughout the visit or the shopper's own."""
-    time = visits.time[:, None]
-    available = (slots >= 0) & (listings.listed_at[slots] <= time)
-    available &= listings.delisted_at[slots] > time + VISIT_MICROSECONDS
-    available &= listings.seller[slots] != visits.shopper[:, None]
-    return np.where(available, slots, -1)
+    return np.where((slots >= 0) & find_available(listings, visits, slots), slots, -1)
 
 
 def examination_chance(length: int) -> Floats:
@@ -306,20 +323,19 @@ def simulate_interactions(
     visit, rank = np.nonzero(viewed)
     slot, view_value, view_luck = slots[viewed], value[viewed], luck[:, viewed]
 
-    chances = {kind: event_chance(view_value, kind) for kind in range(len(EVENT_TYPES))}
+    chances = event_chance(view_value, np.arange(len(EVENT_TYPES))[:, None])
     chances[PURCHASE] *= np.float32(conversion)
-    buys = view_luck[PURCHASE] < chances[PURCHASE]
+    occurs = view_luck < chances
     first_purchase = np.full(n, length)
-    np.minimum.at(first_purchase, visit[buys], rank[buys])
-    before_purchase = rank <= first_purchase[visit]
-    offers = view_luck[OFFER] < chances[OFFER]
-    discount = np.where(offers, 0.75 + 0.2 * view_luck[CART], 1.0).astype(np.float32)
-    view_time = visits.time[visit] + rank * (SECONDS_PER_SLOT * 1_000_000)
-    parts = []
-    for kind in range(len(EVENT_TYPES)):
-        occurs = view_luck[kind] < chances[kind]
-        rows = before_purchase & (occurs if kind != VIEW else True)
-        time = view_time[rows] + SECONDS_AFTER_VIEW[kind] * 1_000_000
-        factor = discount[rows] if kind >= OFFER else np.ones(len(time), dtype=np.float32)
-        parts.append(Interactions(visit[rows], slot[rows], np.full(len(time), kind), time, factor))
-    return parts[0].joined_with(*parts[1:])
+    np.minimum.at(first_purchase, visit[occurs[PURCHASE]], rank[occurs[PURCHASE]])
+    discount = np.where(occurs[OFFER], 0.75 + 0.2 * view_luck[CART], 1.0).astype(np.float32)
+    occurs[VIEW] = True
+    kind, row = np.nonzero(occurs & (rank <= first_purchase[visit]))
+    seconds = rank[row] * SECONDS_PER_SLOT + SECONDS_AFTER_VIEW[kind]
+    return Interactions(
+        visit=visit[row],
+        slot=slot[row],
+        kind=kind,
+        time=visits.time[visit[row]] + seconds * 1_000_000,
+        discount=np.where(kind >= OFFER, discount[row], np.float32(1.0)),
+    )

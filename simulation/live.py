@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from refit.errors import UsageError
 from simulation import choice
@@ -83,8 +84,9 @@ class LiveDay:
         np.minimum.at(self._decided_at, organic.slot[bought], organic.time[bought])
         decided = (self._decided_at < _NEVER) & ~listings.reserved
         self._sold_at[decided] = self._decided_at[decided] + listings.delay[decided]
-        self._organic = organic.take(np.argsort(organic.time, kind="stable"))
-        self._organic_shopper = visits.shopper[self._organic.visit]
+        shopper = visits.shopper[organic.visit]
+        order = np.lexsort((organic.time, shopper))
+        self._organic, self._organic_shopper = organic.take(order), shopper[order]
         self._recent: dict[int, list[Interactions]] = {}
 
     def interactions(self) -> Interactions:
@@ -195,8 +197,7 @@ class LiveDay:
 
     def available(self, visit: Visits) -> Ints:
         """Rows of the live listings that one visit can buy."""
-        slots = self._mask_unavailable(visit, np.arange(len(self.listings)))
-        return slots[slots >= 0]
+        return np.flatnonzero(self._is_available(visit))
 
     def requests_table(self, bought: Ints) -> pa.Table:
         """Build ``marketplace.Day.requests``; ``bought`` are rows of the visits that bought."""
@@ -229,8 +230,12 @@ class LiveDay:
         )
 
     def _mask_unavailable(self, visit: Visits, slots: Ints) -> Ints:
-        live = choice.mask_unavailable(self.listings, visit, slots[None, :])[0]
-        return np.where((live >= 0) & (self._sold_at[live] > visit.time[0]), live, -1)
+        return np.where((slots >= 0) & self._is_available(visit)[slots], slots, -1)
+
+    def _is_available(self, visit: Visits) -> NDArray[np.bool_]:
+        """[N] which of the live listings one visit can buy."""
+        available = choice.find_available(self.listings, visit)[0]
+        return np.asarray(available & (self._sold_at > visit.time[0]))
 
     def _chance_of_sale(self, value: Floats, slots: Ints, time: int) -> float:
         can_be_bought = (slots >= 0) & (self._decided_at[slots] > time)
@@ -239,17 +244,17 @@ class LiveDay:
 
     def _history(self, shopper: int, time: int) -> list[dict[str, Any]]:
         """The shopper's latest events strictly before a time, newest first."""
-        own = np.flatnonzero(self._organic_shopper == shopper)
-        own = own[self._organic.time[own] < time]
-        parts = [self._organic.take(own), *self._recent.get(shopper, [])]
-        today = parts[0].joined_with(*parts[1:])
-        delay = np.where(today.kind == choice.PURCHASE, self.listings.delay[today.slot], 0)
-        known_at = today.time + delay
-        known = (known_at < time) & (known_at <= self._sold_at[today.slot])
-        today, known_at = today.take(known), known_at[known]
         item, kind, when = self._past_events(shopper)
-        item = np.concatenate([item, self.listings.item[today.slot]])
-        kind, when = np.concatenate([kind, today.kind]), np.concatenate([when, known_at])
+        low, high = np.searchsorted(self._organic_shopper, (shopper, shopper + 1))
+        parts = [self._organic.take(slice(low, high)), *self._recent.get(shopper, [])]
+        today = parts[0].joined_with(*parts[1:]) if len(parts) > 1 else parts[0]
+        if len(today):
+            delay = np.where(today.kind == choice.PURCHASE, self.listings.delay[today.slot], 0)
+            known_at = today.time + delay
+            known = (known_at < time) & (known_at <= self._sold_at[today.slot])
+            today, known_at = today.take(known), known_at[known]
+            item = np.concatenate([item, self.listings.item[today.slot]])
+            kind, when = np.concatenate([kind, today.kind]), np.concatenate([when, known_at])
         latest = np.argsort(-when, kind="stable")[:HISTORY_LENGTH]
         start = self._scenario.settings.starts_at
         return [

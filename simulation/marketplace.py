@@ -108,8 +108,9 @@ class Marketplace:
                 days.append(self._simulate_organic_day())
                 progress.advance()
         self.today: LiveDay | None = None
-        self._by_shopper: tuple[Ints, Ints] | None = None
         self._log = days[0].joined_with(*days[1:])
+        nothing = np.zeros(0, dtype=np.int64)
+        self._by_shopper = nothing, nothing  # rows of the log, and their shoppers
 
     @property
     def now(self) -> datetime:
@@ -147,11 +148,14 @@ class Marketplace:
 
     def events_of(self, shopper: int) -> tuple[Ints, Ints, Ints]:
         """Item rows, event type codes and times of a shopper's events before today, by time."""
-        if self._by_shopper is None:
-            order = np.argsort(self._log.shopper, kind="stable")
-            self._by_shopper = order, self._log.shopper[order]
         order, ordered = self._by_shopper
-        low, high = np.searchsorted(ordered, [shopper, shopper + 1])
+        if (known := len(order)) < len(self._log):
+            rows = known + np.argsort(self._log.shopper[known:], kind="stable")
+            shoppers = self._log.shopper[rows]
+            at = np.searchsorted(ordered, shoppers, side="right")
+            order, ordered = np.insert(order, at, rows), np.insert(ordered, at, shoppers)
+            self._by_shopper = order, ordered
+        low, high = np.searchsorted(ordered, (shopper, shopper + 1))
         rows = order[low:high]
         return self._log.item[rows], self._log.kind[rows], self._log.time[rows]
 
@@ -196,7 +200,7 @@ class Marketplace:
             self.shoppers, self.stock, self._popularity = before
             raise
         finally:
-            self._by_shopper, self.today = None, None
+            self.today = None
 
     def _begin(self) -> tuple[LiveDay, list[tuple[int, Ints]]]:
         """Open the day and simulate the visits that browse.

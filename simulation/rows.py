@@ -27,8 +27,8 @@ class Rows:
         tables = (self, *others)
         return type(self)(*(np.concatenate([getattr(t, n) for t in tables]) for n in self._names))
 
-    def take(self, rows: NDArray[Any]) -> Self:
-        """Return the rows at some indices, or where a mask is true."""
+    def take(self, rows: NDArray[Any] | slice) -> Self:
+        """Return the rows at some indices, where a mask is true, or in a slice."""
         return type(self)(*(getattr(self, name)[rows] for name in self._names))
 
 

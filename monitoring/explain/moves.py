@@ -42,9 +42,11 @@ class Moves:
 
         What was not checked says nothing about a cause.
         """
-        latest: dict[tuple[str, Window, str], DriftResult] = {}
+        latest: dict[tuple[str, datetime, datetime, str], DriftResult] = {}
         for result in results:
-            latest[result.name, result.window, result.embedding_version] = result
+            # By its bounds: to hash a window takes several times as long.
+            bounds = result.window.start, result.window.end
+            latest[result.name, *bounds, result.embedding_version] = result
         latest = {k: r for k, r in latest.items() if r.state is not DriftState.NOT_CHECKED}
         ordered = sorted(latest.values(), key=lambda r: (r.window.end, r.window.start, r.name))
         version = ordered[-1].embedding_version if ordered else ""

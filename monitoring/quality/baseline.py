@@ -161,9 +161,9 @@ def _judge(
     rates = np.array([one.rate for one in before]) / level
     chance = _chance(series.covariance[np.ix_([*earlier, i], [*earlier, i])], [*n, now.total])
     windows = tuple(series.windows[j] for j in (*earlier, i))
-    mixture = _predict(settings, windows, rates.tobytes(), (chance / level**2).tobytes())
+    mixture, low = _predict(settings, windows, rates.tobytes(), (chance / level**2).tobytes())
     expected = mixture.mean
-    threshold = expected - mixture.quantile(settings.false_alarm_rate)
+    threshold = expected - low
     if threshold >= expected:
         why = (
             f"{len(before)} earlier windows with {n.sum():.0f} answers say so little that even a "
@@ -236,8 +236,10 @@ class _Mixture:
 @lru_cache(maxsize=PREDICTIONS)
 def _predict(
     settings: QualitySettings, windows: tuple[Window, ...], rates: bytes, chance: bytes
-) -> _Mixture:
+) -> tuple[_Mixture, float]:
     """The distribution of the last window's rate, given those of the windows before it.
+
+    With its quantile at the false alarm rate.
 
     Each run judges the earlier windows too, so what was found of them is kept for the next one in
     the process. Arrays are bytes here, since the key of a cache has to be hashable.
@@ -274,7 +276,8 @@ def _predict(
     weights: Floats = prior * np.exp(fit - fit.max())
     deviations = np.sqrt(np.maximum(variances, 1e-12))
     of_day = by_chance[-1, -1] + sizes[:, 0] ** 2
-    return _Mixture(weights / weights.sum(), means, deviations, of_day)
+    mixture = _Mixture(weights / weights.sum(), means, deviations, of_day)
+    return mixture, mixture.quantile(settings.false_alarm_rate)
 
 
 def _sizes(settings: QualitySettings, windows: Sequence[Window]) -> tuple[Floats, Floats]:

@@ -1,7 +1,7 @@
 """Join answers of the prediction log with what people did after them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -309,27 +309,27 @@ def organic_sums(
         value *= np.minimum(np.nan_to_num(organic.price), most)
     by_window = []
     for window in windows:
-        rows, people = organic.once(_find_visits, window.start, window.end)
-        by_window.append(PersonSums.of(people, value[rows]) if len(rows) else None)
+        rows, people, at = organic.once(_find_visits, window.start, window.end)
+        hits, visits = np.bincount(at, value[rows], len(people)), np.ones(len(people))
+        by_window.append(PersonSums(people, hits, visits) if len(rows) else None)
     counts = [one.hits for one in by_window if one is not None]
     most = np.inf
     if kind != "revenue" and counts:
         most = max(float(np.quantile(np.concatenate(counts), settings.winsor_quantile)), 1.0)
-    return [
-        one and PersonSums(one.people, np.minimum(one.hits, most), np.ones(len(one.people)))
-        for one in by_window
-    ]
+    return [one and replace(one, hits=np.minimum(one.hits, most)) for one in by_window]
 
 
 def _number_visitors(organic: Organic) -> tuple[Integers, Flags]:
     return number_people(organic.user)
 
 
-def _find_visits(organic: Organic, start: datetime, end: datetime) -> tuple[Integers, Integers]:
-    """Rows of known people in a period, and the person of each."""
+def _find_visits(
+    organic: Organic, start: datetime, end: datetime
+) -> tuple[Integers, Integers, Integers]:
+    """[R] rows of known people in a period, [P] these people, and [R] the place of each row's."""
     people, known = organic.once(_number_visitors)
     rows = np.flatnonzero(known & within(organic.time, Window(start=start, end=end)))
-    return rows, people[rows]
+    return rows, *np.unique(people[rows], return_inverse=True)
 
 
 def _microseconds(times: pa.ChunkedArray) -> Integers:

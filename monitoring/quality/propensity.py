@@ -138,6 +138,8 @@ def _read_explored(log: Path, embedding_version: str, period: Window) -> pa.Tabl
     explored &= ds.field("embedding_version") == embedding_version
     explored &= ds.field("propensities").is_valid()
     parts = ds.dataset(files, schema=PREDICTION_SCHEMA, format="parquet")
+    if not parts.count_rows(filter=explored):  # then the lists of all answers need not be read
+        return PREDICTION_SCHEMA.empty_table().select(COLUMNS)
     found = parts.to_table(columns=COLUMNS, filter=explored)
     return found.take(pa.array(once(found["request_id"])))
 

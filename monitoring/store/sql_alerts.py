@@ -1,4 +1,7 @@
-"""Alerts and the audit trail in the SQL store."""
+"""Alerts and the audit trail in the SQL store.
+
+Alerts are validated without the checks of written settings, as results are: they hold many.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -50,7 +53,7 @@ class SqlAlerts(SqlPart):
             query = query.where(ALERTS.c.embedding_version == embedding_version)
         if statuses:
             query = query.where(ALERTS.c.status.in_(statuses))
-        return [Alert.parse_json(body) for body in self._bodies(query)]
+        return [Alert.model_validate_json(body) for body in self._bodies(query)]
 
     def update_alert(
         self,
@@ -139,4 +142,4 @@ def _read_alert(db: Connection, alert_id: str) -> Alert:
     body = db.scalar(select(ALERTS.c.body).where(ALERTS.c.alert_id == alert_id))
     if body is None:
         raise UnknownId(f"there is no alert {alert_id!r}; see refit alerts list")
-    return Alert.parse_json(body)
+    return Alert.model_validate_json(body)

@@ -5,6 +5,7 @@ Its own rows are validated without the checks of written settings, which take fi
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from sqlalchemy import Table, func, select
 
@@ -13,6 +14,9 @@ from monitoring.store.tables import DECISIONS, RESULTS, SUMMARIES, stamp
 from monitoring.summary import WindowSummary
 from refit.alert import DriftDecision
 from refit.drift import DriftResult
+
+KEPT_RESULTS = 16_384
+"""Results that a process keeps, about 30 MB: all pages and runs read those of the last windows."""
 
 
 class SqlResults(SqlPart):
@@ -55,7 +59,7 @@ class SqlResults(SqlPart):
             .where(of_towers, RESULTS.c.window_end.in_(latest))
             .order_by(RESULTS.c.window_end, RESULTS.c.subject, RESULTS.c.statistic)
         )
-        return [DriftResult.model_validate_json(body) for body in bodies]
+        return [_read_result(body) for body in bodies]
 
     def newest_results(self) -> list[DriftResult]:
         """The results of the newest window, whatever towers."""
@@ -94,6 +98,11 @@ class SqlResults(SqlPart):
         if bundle_id is not None:
             query = query.where(DECISIONS.c.bundle_id == bundle_id)
         return [DriftDecision.parse_json(body) for body in self._bodies(query)]
+
+
+@lru_cache(maxsize=KEPT_RESULTS)
+def _read_result(body: str) -> DriftResult:
+    return DriftResult.model_validate_json(body)
 
 
 def _row(embedding_version: str, measured: DriftResult | WindowSummary) -> dict[str, str]:

@@ -12,8 +12,8 @@ from simulation import choice
 from simulation.history import write_history
 from simulation.marketplace import CONTEXT_COLUMNS, USER_COLUMNS, Marketplace
 from simulation.oracle import Oracle, perfect_recommender, random_recommender
-from simulation.shoppers import MICROSECONDS_PER_DAY
-from simulation.stock import stock_of_day
+from simulation.shoppers import MICROSECONDS_PER_DAY, user_ids
+from simulation.stock import item_ids, stock_of_day
 
 SMALL = {
     "days": 25,
@@ -268,6 +268,19 @@ def test_no_listing_is_sold_twice_across_live_days(market: Marketplace) -> None:
     assert sales.item_id.is_unique
     ends = market.items_table().to_pandas().set_index("item_id").delisted_at
     assert not (events.event_time > events.item_id.map(ends)).any()
+
+
+def test_a_shopper_is_known_by_all_events_before_today(market: Marketplace) -> None:
+    market = pickle.loads(pickle.dumps(market))
+    for _ in range(3):  # looked up between the days, as requests do
+        market.simulate_day(perfect_recommender(market))
+        log = market.events_table().to_pandas()
+        for shopper in (0, 7, 400, len(market.shoppers) - 1):
+            item, kind, time = market.events_of(shopper)
+            own = log[log.user_id == user_ids(np.array([shopper]))[0]]
+            assert item_ids(item) == own.item_id.tolist()
+            assert [choice.EVENT_TYPES[code] for code in kind] == own.event_type.tolist()
+            assert (np.diff(time) >= 0).all()
 
 
 def test_a_better_recommender_sells_more(market: Marketplace) -> None:

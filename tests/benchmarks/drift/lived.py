@@ -454,7 +454,7 @@ class LivedMarket:
         )
         times = tables["events"]["event_time"]
         recent = pc.greater_equal(times, pa.scalar(first, pa.timestamp("us", tz="UTC")))
-        write_table(self.folder / "events.parquet", tables["events"].filter(recent))
+        write_table(self.folder / "events.parquet", _keep_recent(tables["events"], recent))
         write_table(self.folder / "items.parquet", tables["items"])
         write_table(self.encoded, self.encode_again())
 
@@ -639,6 +639,14 @@ def _describe_day(
         **{name: pc.mean(requests[name]).as_py() for name in means},
         "embedding_version": embedding_version,
     }
+
+
+def _keep_recent(events: pa.Table, recent: pa.ChunkedArray) -> pa.Table:
+    """Events that are recent; without a copy where they are the last rows, as they mostly are."""
+    recent = pc.fill_null(recent, False)
+    start = events.num_rows - (pc.sum(recent).as_py() or 0)
+    is_tail = pc.all(recent.slice(start)).as_py()
+    return events.slice(start) if is_tail else events.filter(recent)
 
 
 def _live_at(items: pa.Table, now: datetime) -> NDArray[np.bool_]:

@@ -3,8 +3,11 @@
 import copy
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from monitoring.monitor import MonitorInputs, MonitorOutcome, monitor
 from monitoring.reference import Reference
@@ -17,6 +20,11 @@ from tests.benchmarks.drift.lived import LivedMarket
 SETTINGS = MonitorSettings()
 """The defaults, which the benches judge."""
 STORE = "alerts.sqlite"
+
+
+def without_pictures() -> AbstractContextManager[Any]:
+    """Pages get no pictures: nobody looks at them, and drawing takes longer than all the rest."""
+    return patch("monitoring.review.pages.embed", lambda _: "")
 
 
 @dataclass
@@ -52,14 +60,15 @@ class OperatedMarket:
                 data=self.market.data(),
                 windows=self.market.windows(1),
             )
-            outcome = monitor(
-                self.settings,
-                inputs,
-                self.store,
-                self.folder / "pages",
-                self.market.now,
-                launch=self._launch,
-            )
+            with without_pictures():
+                outcome = monitor(
+                    self.settings,
+                    inputs,
+                    self.store,
+                    self.folder / "pages",
+                    self.market.now,
+                    launch=self._launch,
+                )
             self.decisions.append(outcome)
             if each_day is not None:
                 each_day()

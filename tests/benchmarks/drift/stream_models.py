@@ -32,6 +32,7 @@ class StreamModels:
     inputs: Inputs
     _towers: dict[int, StandInTowers] = field(default_factory=dict)
     _scores: dict[tuple[int, int], Floats] = field(default_factory=dict)
+    _queries: dict[int, tuple[Ints, list[Ints]]] = field(default_factory=dict)
 
     def fit(self, before: int) -> StandInTowers:
         """The towers fitted on what happened before a window."""
@@ -69,9 +70,11 @@ class StreamModels:
         if (model, window) not in self._scores:
             visits, bought = self.queries(window)
             _, lists, _ = self.answer(model, window, visits)
-            hits = np.array([np.isin(b, i).sum() for b, i in zip(bought, lists, strict=True)])
-            most = np.array([min(len(b), K) for b in bought])
-            self._scores[model, window] = (hits / most).astype(np.float32)
+            counts = np.array([len(items) for items in bought])
+            row = np.repeat(np.arange(len(bought)), counts)
+            found = (lists[row] == np.concatenate(bought)[:, None]).any(axis=1)
+            hits = np.bincount(row[found], minlength=len(bought))
+            self._scores[model, window] = (hits / np.minimum(counts, K)).astype(np.float32)
         return self._scores[model, window]
 
     def people(self, window: int) -> Ints:
@@ -80,6 +83,11 @@ class StreamModels:
 
     def queries(self, window: int) -> tuple[Ints, list[Ints]]:
         """Visits of a window that bought what was in stock, evenly thinned, and these items."""
+        if window not in self._queries:
+            self._queries[window] = self._find_queries(window)
+        return self._queries[window]
+
+    def _find_queries(self, window: int) -> tuple[Ints, list[Ints]]:
         visits, bought = [], []
         stock = self.stock(window)
         for visit, items in zip(*self.purchases(window), strict=True):

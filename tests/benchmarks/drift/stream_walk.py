@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +29,7 @@ from refit.dataset import Split
 from refit.errors import GateRefused
 from refit.incident import Incident
 from refit.prediction import build_predictions
+from tests.benchmarks.drift.operated import without_pictures
 from tests.benchmarks.drift.stream_data import Stream
 from tests.benchmarks.drift.stream_models import StreamModels
 from tests.benchmarks.drift.towers import Ints
@@ -110,8 +110,8 @@ class StreamWalk:
         return self.watched
 
     def step(self, window: int) -> Watched:
-        """Go through one window. Pages get no pictures: drawing takes most of the time."""
-        with patch("monitoring.review.charts._to_svg", lambda *_: ""):
+        """Go through one window."""
+        with without_pictures():
             self.watched.append(self._watch(window))
         return self.watched[-1]
 
@@ -247,7 +247,11 @@ class StreamWalk:
             },
             n,
         )
-        write_table(log / f"{window}.parquet", answers)
+        # By day, as the server writes them, so that other days are not read.
+        day = pc.floor_temporal(answers["time"], unit="day")
+        for each in pc.unique(day):
+            part = log / f"date={each.as_py():%Y-%m-%d}" / f"{window}.parquet"
+            write_table(part, answers.filter(pc.equal(day, each)))
 
     def _contexts(self, rows: pa.Table) -> list[str]:
         named = rows.select(list(self.stream.context_columns)).to_pylist()

@@ -1,6 +1,7 @@
 """The lived market writes what the monitor reads, and its stand-in model recommends for real."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +11,7 @@ from monitoring.reference import Reference
 from monitoring.settings import MeasureSettings
 from refit.drift import DriftState
 from refit.prediction import PREDICTION_SCHEMA
-from tests.benchmarks.drift.lived import LivedMarket, LivedSettings
+from tests.benchmarks.drift.lived import LivedMarket, LivedSettings, _keep_recent
 
 SMALL = {
     "days": 14,
@@ -106,3 +107,14 @@ def test_a_fault_shows_in_what_is_exported_and_not_in_what_is_true(tmp_path):
     market = LivedMarket(SMALL, tmp_path, faults=(free_items,))
     written = pc.mean(pq.read_table(market.data().items)["price"]).as_py()
     assert written == pytest.approx(100 * pc.mean(market.true_tables()["items"]["price"]).as_py())
+
+
+def test_recent_events_are_kept_wherever_they_are():
+    events = pa.table({"day": [1, 2, 3, 4]})
+    for recent, kept in (
+        ([False, False, True, True], [3, 4]),
+        ([True, None, True, True], [1, 3, 4]),
+        ([False] * 4, []),
+    ):
+        found = _keep_recent(events, pa.chunked_array([pa.array(recent, pa.bool_())]))
+        assert found["day"].to_pylist() == kept

@@ -77,8 +77,17 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as one Parquet file.
 
     In row groups as small for these tables as usual ones are for a shop's, so that whoever reads
-    a few days skips the others.
+    a few days skips the others. The bounds of other columns than times skip nothing, and to find
+    them, or to compress what is read within the day, takes a third of the time.
     """
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    times = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
     with write_atomically(path) as staging:
-        pq.write_table(table, staging, row_group_size=ROW_GROUP, use_dictionary=texts)
+        pq.write_table(
+            table,
+            staging,
+            row_group_size=ROW_GROUP,
+            use_dictionary=texts,
+            write_statistics=times,
+            compression="NONE",
+        )

@@ -51,6 +51,14 @@ def test_the_monitor_reads_what_counts(log):
     ]
 
 
+def test_only_folders_of_days_that_may_count_are_listed(log):
+    second = Window(start=END - timedelta(days=1), end=END)
+    files = log_files(Path(log.root), second)
+    assert {Path(file).parent.name for file in files} == {"date=2026-03-02"}
+    assert len(files) == 3
+    assert log_files(Path(log.root) / "nowhere") == []
+
+
 def test_nothing_is_done_that_is_not_wanted(log):
     before = log.find()
     with keeping_log(log.place, LogKeepingSettings(compact=False, keep_days=0), END):
