@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from components.training.averages import Averages
 from components.training.encoders import Tensors
 from components.training.lazy_rows import LazyRows
 from components.training.recommenders import Model, RetrievalTask
@@ -81,7 +82,16 @@ class TwoTowerModel(Model):
         self._id_l2, self._gate_l2 = settings.id_l2, settings.gate_l2
         self._is_ordered = settings.history == "sequence"
         ids, are_few = self.item_tower.ids, self.item_tower.trains_all_ids
-        self.lazy_ids = None if ids is None or are_few else LazyRows(ids, settings.id_l2)
+        self._momentum = settings.weight_averaging
+        self.averages: Averages | None = None
+        self.lazy_ids = (
+            None if ids is None or are_few else LazyRows(ids, settings.id_l2, self._momentum)
+        )
+
+    def build_averages(self) -> None:
+        """Keep averages of the weights from now on, if the settings say so."""
+        if self._momentum:
+            self.averages = Averages(self.trainable_variables, self._momentum)
 
     def train_step(self, inputs: Tensors) -> Tensors:
         """Take one step; ``loss`` of the batch."""
@@ -98,12 +108,29 @@ class TwoTowerModel(Model):
         if self.lazy_ids:
             self.lazy_ids.apply(of_tables[0], rate)
         self.optimizer.apply_gradients(zip(map(_dense, gradients), weights, strict=True))
+        if self.averages:
+            self.averages.update()
         return {"loss": loss}
 
+    def start_epoch(self) -> None:
+        """Take back the weights that steps go on from."""
+        self._exchange()
+
     def finish_epoch(self) -> None:
-        """Bring what the steps left for later up to date."""
+        """Bring what the steps left for later up to date, and take the averages of the weights.
+
+        So what is measured, kept and exported between epochs are the averages. What steps go on
+        from is kept in their place, in checkpoints too.
+        """
         if self.lazy_ids:
             self.lazy_ids.shrink_all(self.optimizer.learning_rate)
+        self._exchange()
+
+    def _exchange(self) -> None:
+        if self.lazy_ids:
+            self.lazy_ids.exchange()
+        if self.averages:
+            self.averages.exchange()
 
     def compute_loss(self, inputs: Tensors, training: bool = False) -> tf.Tensor:
         """Loss of one batch from ``components.training.batches``; a scalar."""

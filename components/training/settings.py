@@ -70,6 +70,9 @@ class TrainSettings(Settings):
         gate_init: Initial value of a context value's own popularity gate; 1 is naive Bayes.
         weight_decay: Share of every weight, times the learning rate, that each step takes off
             (AdamW).
+        weight_averaging: Momentum of an exponential average of the weights over the steps, which
+            is what is validated and exported: with .99, of some hundred steps. 0 takes the weights
+            as they are after the last step.
         dropout: Share of the query tower's hidden units dropped in training, those of the
             transformer among them.
         recency_half_life_days: Age at which an example's weight is halved.
@@ -122,6 +125,7 @@ class TrainSettings(Settings):
     gate_l2: NonNegativeFloat = 0.0001
     gate_init: float = 1.0
     weight_decay: NonNegativeFloat = 0.0
+    weight_averaging: float = Field(default=0.0, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     recency_half_life_days: PositiveFloat = 180.0
     max_staleness_days: NonNegativeFloat = 0.0

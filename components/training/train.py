@@ -513,6 +513,7 @@ def _loop(
         model.optimizer.learning_rate.assign(find_rate(settings, number))
         started = time.monotonic()
         count = 0
+        model.start_epoch()
         for batch in build_ahead(map(to_tensors, batches.of_epoch(number))):
             if settings.warm_up_steps:
                 steps = int(model.optimizer.iterations)
@@ -563,6 +564,7 @@ class _Step:
         # Once all variables exist, TensorFlow traces a step once instead of twice.
         model.compute_loss(read_items(batches.first, catalogue), training=True)
         model.optimizer.build(model.trainable_variables)
+        model.build_averages()
         self._total = tf.Variable(0.0, dtype=tf.float64)
 
         def train_step(batch: "Tensors") -> None:

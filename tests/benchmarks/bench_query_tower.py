@@ -1,9 +1,9 @@
 """What order costs: ``python tests/benchmarks/bench_query_tower.py [HISTORY_LENGTH CONTENT_SIZE]``.
 
-Exports a pooled and a sequence query tower and two pooled ones side by side, untrained, for the
-process that answers, and runs them in turn on single queries with full histories. Prints one JSON
-object: the 50th and 99th percentile of each in milliseconds, and the ratios of the medians to that
-of the pooled one.
+Exports a pooled query tower, one with the sequence of events, in two layers and in one, and two
+pooled ones side by side, untrained, for the process that answers, and runs them in turn on single
+queries with full histories. Prints one JSON object: the 50th and 99th percentile of each in
+milliseconds, and the ratios of the medians to that of the pooled one.
 """
 
 import json
@@ -74,6 +74,9 @@ def measure(length: int, content_size: int) -> dict[str, object]:
     variants = {
         "pooled": TrainSettings(content_size=content_size),
         "sequence": TrainSettings(content_size=content_size, history="sequence"),
+        "sequence_of_one_layer": TrainSettings(
+            content_size=content_size, history="sequence", sequence_layers=1
+        ),
         "two_pooled_pairs": TrainSettings(content_size=content_size, tower_pairs=2),
     }
     with TemporaryDirectory() as folder:
