@@ -247,11 +247,7 @@ class StreamWalk:
             },
             n,
         )
-        # By day, as the server writes them, so that other days are not read.
-        day = pc.floor_temporal(answers["time"], unit="day")
-        for each in pc.unique(day):
-            part = log / f"date={each.as_py():%Y-%m-%d}" / f"{window}.parquet"
-            write_table(part, answers.filter(pc.equal(day, each)))
+        write_table(log / f"{window}.parquet", answers)
 
     def _contexts(self, rows: pa.Table) -> list[str]:
         named = rows.select(list(self.stream.context_columns)).to_pylist()
