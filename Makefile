@@ -78,7 +78,7 @@ bench-quality: setup  ## train and evaluate on public sets beside published figu
 bench-training: setup  ## train on a simulated million events: speed, recall, and what the time goes to; ARGS="--only refit" for a part; takes minutes
 	@$(RUN) -m tests.benchmarks.bench_training $(ARGS)
 
-bench-drift: setup  ## judge the monitor where the truth is known: one table; ARGS="--only power" for a part; REFIT_DATA=<folder> adds real streams; takes most of an hour
+bench-drift: setup  ## judge the monitor where the truth is known: one table; ARGS="--only power" for a part; REFIT_DATA=<folder> adds real streams; takes 40 minutes
 	@$(RUN) -m tests.benchmarks.drift $(ARGS)
 
 test-cluster: setup  ## start a real Kubernetes and run the cluster tests; needs root and Go; ARGS="--tier cluster" for tier 1

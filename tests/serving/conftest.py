@@ -27,8 +27,10 @@ def bundle(root: Path, model: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def other_bundle(root: Path) -> Bundle:
-    """Of other towers, with other prices."""
-    return tiny.make_bundle(root / "other", tiny.make_model(root / "other-model", 1), seed=1)
+    """Of other towers, in which histories add to their items' scores, with other prices."""
+    return tiny.make_bundle(
+        root / "other", tiny.make_model(root / "other-model", 1, repeats=True), seed=1
+    )
 
 
 @pytest.fixture(scope="session")

@@ -370,8 +370,10 @@ class Oracle:
             return self._known[item_id].content
         return self._fresh_content.get(item_id)
 
-    def query(self, body: Mapping[str, Any], now: datetime) -> np.ndarray:
-        """[D] the query tower's vector for a request."""
+    def query(
+        self, body: Mapping[str, Any], now: datetime
+    ) -> tuple[np.ndarray, Mapping[str, float]]:
+        """[D] the query tower's vector for a request, and what the history adds to its items."""
         moment, user = now.timestamp(), body.get("user_id")
         if body.get("history") is not None:
             events = [
@@ -411,7 +413,15 @@ class Oracle:
             history_event_type=constant(kinds),
             history_age_days=constant(ages),
         )
-        return np.asarray(outputs["embedding"].numpy()[0])
+        added: dict[str, float] = {}
+        for (_, item_id, _), more in zip(events, self._weights_of(outputs), strict=False):
+            added[item_id] = added.get(item_id, 0.0) + more
+        return np.asarray(outputs["embedding"].numpy()[0]), added
+
+    @staticmethod
+    def _weights_of(outputs: Mapping[str, Any]) -> list[float]:
+        weights = outputs.get("repeats")
+        return [] if weights is None else [float(one) for one in weights.numpy()[0]]
 
     def _of(self, user: str | None) -> Person:
         return self._people[user] if user in self._people else Person()
@@ -443,8 +453,11 @@ class Oracle:
             return self._popularity(body, items) if likeness is None else likeness
         if body.get("personalised") is False:
             return self._popularity({}, items)
-        query = self.query(body, now)
-        return {item_id: float(self.on_sale[item_id].vector @ query) for item_id in items}
+        query, added = self.query(body, now)
+        return {
+            item_id: float(self.on_sale[item_id].vector @ query) + added.get(item_id, 0.0)
+            for item_id in items
+        }
 
     def _popularity(self, body: Mapping[str, Any], items: Sequence[str]) -> dict[str, float]:
         context, keys = body.get("context") or {}, []

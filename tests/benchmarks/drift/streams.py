@@ -189,7 +189,8 @@ def print_alerts(run: StreamRun) -> None:
 
 
 def _list(counts: Counter[str], most: int = 6) -> str:
-    return ", ".join(f"{number} {name}" for name, number in counts.most_common(most))
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{number} {name}" for name, number in ordered[:most])
 
 
 def print_refits(run: StreamRun) -> None:

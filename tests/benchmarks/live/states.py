@@ -57,7 +57,9 @@ def _make_bundles(folder: Path, as_of: datetime) -> tuple[Bundle, Bundle]:
     try:
         first, second = (
             tiny.make_bundle(
-                folder / f"bundle-{seed}", tiny.make_model(folder / f"model-{seed}", seed), seed
+                folder / f"bundle-{seed}",
+                tiny.make_model(folder / f"model-{seed}", seed, repeats=bool(seed)),
+                seed,
             )
             for seed in (0, 1)
         )
