@@ -20,6 +20,7 @@ IMPORTED_LATE = {
     *(
         f"components.training.{name}"
         for name in (
+            "averages",
             "batches",
             "checkpoint",
             "encoders",
@@ -31,6 +32,7 @@ IMPORTED_LATE = {
             "pairs",
             "recall",
             "recommenders",
+            "repeats",
             "sequence",
             "towers",
         )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from components.evaluation.data import EvaluationData
 from components.evaluation.ranking import EvaluationSet, build_request_set, recommend
 from components.evaluation.settings import EvaluationSettings
-from components.evaluation.towers import EmbeddedQueries, TowerScorer
+from components.evaluation.towers import QueryOutputs, TowerScorer
 from refit.bundle import name_bundle
 from refit.prediction import build_predictions
 
@@ -91,7 +91,7 @@ def _name_bundles(data: EvaluationData, evaluation_set: EvaluationSet) -> list[s
     return names
 
 
-def _list_repeats(data: EvaluationData, embedded: EmbeddedQueries) -> dict[str, pa.Array]:
+def _list_repeats(data: EvaluationData, embedded: QueryOutputs) -> dict[str, pa.Array]:
     """[n] what the history of each query adds to which items, events of an item added up."""
     items: list[list[str]] = [[] for _ in embedded.items]
     scores: list[list[float]] = [[] for _ in embedded.items]

@@ -34,7 +34,7 @@ PopularityOf = Callable[[CandidateSnapshot], Floats]
 
 
 @dataclass(frozen=True)
-class EmbeddedQueries:
+class QueryOutputs:
     """What a query tower says of n queries.
 
     Attributes:
@@ -91,7 +91,7 @@ class TowerScorer:
         self._query_tower = load_tower(base / "query_tower")
         self._item_tower = load_tower(base / "item_tower")
         self._static = self._read_items()
-        self._embedded: tuple[Longs, EmbeddedQueries] | None = None
+        self._embedded: tuple[Longs, QueryOutputs] | None = None
 
     def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
         """Embed the candidates with their age and popularity at the snapshot."""
@@ -119,11 +119,11 @@ class TowerScorer:
         other._static, other._embedded = self._static | changed, None
         return other
 
-    def embed_inputs(self, inputs: Inputs, queries: Queries) -> EmbeddedQueries:
+    def embed_inputs(self, inputs: Inputs, queries: Queries) -> QueryOutputs:
         """Run the query tower on inputs of the queries, some of which may be changed."""
         outputs = run_tower(self._query_tower, inputs)
         items = _latest(queries.history, self._manifest.spec.history_length).item
-        return EmbeddedQueries(outputs["embedding"], items, outputs.get(REPEATS))
+        return QueryOutputs(outputs["embedding"], items, outputs.get(REPEATS))
 
     def embed_items(self, snapshot: CandidateSnapshot) -> Floats:
         """[C, D] vectors of a snapshot's candidates."""
@@ -143,7 +143,7 @@ class TowerScorer:
         """[n, D] vectors of the queries."""
         return self.run_query_tower(queries).vectors
 
-    def run_query_tower(self, queries: Queries) -> EmbeddedQueries:
+    def run_query_tower(self, queries: Queries) -> QueryOutputs:
         """What the query tower says of the queries; that of the last call is kept."""
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
             embedded = self.embed_inputs(self.query_inputs(queries), queries)
