@@ -44,6 +44,7 @@ SMALL = TrainSettings(
     text_buckets=64,
     text_words=4,
     id_embedding="always",
+    repeats=True,
 )
 
 
