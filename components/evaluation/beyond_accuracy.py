@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.candidates import CandidateItems
 from components.evaluation.data import DAY, ExampleLog, Floats, Ints, Longs
 from components.evaluation.ranking import CandidateGroup, EvaluationSet, Ranking, spread
 from components.evaluation.results import Beyond, ExposureShare, ReliabilityBin
@@ -268,7 +267,7 @@ def _count_parts(
     for group in evaluation_set.groups:
         listed = top[group.queries]
         listed = listed[listed >= 0].astype(np.int64)
-        place = CandidateItems(evaluation_set.data, group.snapshot).positions(listed)
+        place = group.snapshot.positions(listed)
         age = group.snapshot.age_days[place].astype(np.float64)
         ages.append(age[np.isfinite(age)])
         for part in _parts(settings, evaluation_set, group, static):

@@ -348,7 +348,7 @@ def _candidate_groups(
         snapshot = data.read_candidates(int(number), seen)
         members = np.flatnonzero(snapshots == number)
         items = data.log.item[queries.rows[members]].astype(np.int64)
-        positive = CandidateItems(data, snapshot).positions(items)
+        positive = snapshot.positions(items)
         yield CandidateGroup(snapshot, members, positive.astype(np.int32))
 
 

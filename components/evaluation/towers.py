@@ -139,10 +139,6 @@ class TowerScorer:
         """Every output of the item tower."""
         return run_tower(self._item_tower, inputs)
 
-    def embed_queries(self, queries: Queries) -> Floats:
-        """[n, D] vectors of the queries."""
-        return self.run_query_tower(queries).vectors
-
     def run_query_tower(self, queries: Queries) -> QueryOutputs:
         """What the query tower says of the queries; that of the last call is kept."""
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):

@@ -210,7 +210,7 @@ def test_the_index_agrees_with_the_evaluation_and_has_the_newest(
     data = EvaluationData(features)
     towers = load_model(data, tmp_path / "model")
     found = check_index(
-        tmp_path / "index", data, towers, towers.embed_queries(data.queries["test"])
+        tmp_path / "index", data, towers, towers.run_query_tower(data.queries["test"]).vectors
     )
     assert found.vector_gap is not None
     assert found.vector_gap < 1e-5

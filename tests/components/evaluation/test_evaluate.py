@@ -401,7 +401,7 @@ def test_a_model_server_that_ends_is_not_measured(folders, tmp_path):
     data = EvaluationData(folders["features"])
     model = load_model(data, folders["perfect"])
     few = data.queries["test"].take(np.arange(3))
-    inputs, expected = model.query_inputs(few), model.embed_queries(few)
+    inputs, expected = model.query_inputs(few), model.run_query_tower(few).vectors
     for command, why in (
         (("{python}", "-c", "raise SystemExit('no space')"), "no space"),
         (("/no/such/server",), "FileNotFoundError"),
