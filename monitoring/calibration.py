@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from monitoring.drift_metrics import DriftMetric, Parameters, load_metric
 from monitoring.expectation import DAYS_OF_WEEK, Days, Floats, Noise
-from monitoring.frame import Array, Encoded, Frame, combine, is_list, to_dense
+from monitoring.frame import Array, Encoded, Frame, combine, is_list, split_into_windows, to_dense
 from monitoring.settings import MeasureSettings
 from monitoring.subjects import Subject
 from refit.errors import DataValidationError, RefitError
@@ -298,13 +298,14 @@ def summarise_days(
     if not known.any():
         day, known = np.zeros(len(day)), np.ones(len(day), dtype=bool)
     rows, positions = rows[known], positions[known]
-    block = np.floor(day[known] / settings.window_days).astype(np.int64)
-    code, sizes = _join_small_blocks(block, settings.minimum_rows)
+    block = np.floor(day[known] / settings.window_days)
+    code = split_into_windows(day[known], settings.window_days, settings.minimum_rows)
+    sizes = np.bincount(code)
     order = np.argsort(code, kind="stable")
     ends = np.cumsum(sizes)
     starts = ends - sizes
     sums = np.add.reduceat(rows[order].astype(np.float64), starts, axis=0)
-    at = np.add.reduceat(block[order].astype(np.float64), starts) / sizes * settings.window_days
+    at = np.add.reduceat(block[order], starts) / sizes * settings.window_days
     n = [
         metric.count_effective(frame, positions[order[start:end]])
         for start, end in zip(starts, ends, strict=True)
@@ -325,19 +326,3 @@ def find_ages(frame: Frame, positions: Array) -> Floats:
 def find_slot(at: float, settings: MeasureSettings) -> int:
     """The place in the week of a window that starts ``at`` days since 1970."""
     return int(np.floor((at % DAYS_OF_WEEK) / settings.window_days + 1e-6))
-
-
-def _join_small_blocks(block: Array, least: int) -> tuple[Array, Array]:
-    """[n] a code for each row's block, ascending in time, and the blocks' sizes."""
-    numbers, inverse, counts = np.unique(block, return_inverse=True, return_counts=True)
-    joined = np.zeros(len(numbers), dtype=np.int64)
-    total, current = 0, 0
-    for position, count in enumerate(counts):
-        if total >= least:
-            current, total = current + 1, 0
-        joined[position] = current
-        total += int(count)
-    if total < least and current:  # the last block joins the one before
-        joined[joined == current] = current - 1
-    code = joined[inverse]
-    return code, np.bincount(code)

@@ -246,3 +246,30 @@ def code_values(values: pa.Array, vocabulary: Array) -> NDArray[np.int64]:
     """[n] the position of each value in the vocabulary, -1 for those that are not in it."""
     codes = pc.index_in(values, value_set=pa.array(vocabulary.tolist(), pa.string()))
     return np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def split_into_windows(day: NDArray[np.float64], window_days: float, minimum_rows: float) -> Array:
+    """[n] the number of each row's window, ascending in time from 0.
+
+    Windows with too few rows are joined with the next, and the last one with the one before. Rows
+    whose day is unknown count as older than all others.
+
+    Args:
+        day: [n] days since 1970, with fractions.
+        window_days: Length of a window.
+        minimum_rows: Rows that a window needs.
+    """
+    known = np.isfinite(day)
+    block = np.floor(np.where(known, day, day[known].min(initial=0) - window_days) / window_days)
+    _, inverse, counts = np.unique(block, return_inverse=True, return_counts=True)
+    joined = np.zeros(len(counts), dtype=np.int64)
+    total, current = 0, 0
+    for position, count in enumerate(counts):
+        if total >= minimum_rows:
+            current, total = current + 1, 0
+        joined[position] = current
+        total += int(count)
+    if total < minimum_rows and current:
+        joined[joined == current] = current - 1
+    windows: Array = joined[inverse]
+    return windows

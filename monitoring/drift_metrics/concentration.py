@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from monitoring.drift_metrics import Advice, Parameters
-from monitoring.frame import Array, Encoded, Frame, list_values
+from monitoring.frame import Array, Encoded, Frame, list_values, split_into_windows
 from monitoring.pictures import draw_histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from monitoring.settings import MeasureSettings
 
 UNIT = "logarithm of the ratio"
 RUNBOOK = {
@@ -26,12 +28,22 @@ RUNBOOK = {
 }
 
 
-def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
-    """[m] each row's share in the logarithm of the index; their mean is the logarithm itself.
+def fit(frame: Frame, column: str, settings: "MeasureSettings") -> Parameters:
+    """How long a window is, and how many rows it needs."""
+    return {
+        "window_days": np.array(settings.window_days),
+        "minimum_rows": np.array(settings.minimum_rows),
+    }
 
-    The index is the probability that two slots of two different rows hold the same value; unlike
-    a Gini coefficient it does not depend on the number of rows. Sources: Simpson, 1949, taken
-    between rows; the rows' shares are its influence function, Hampel, 1974.
+
+def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
+    """[m] each row's share in the logarithm of its window's index; a window's mean is the index.
+
+    The index is the probability that two slots of two different rows of a window hold the same
+    value; unlike a Gini coefficient it does not depend on the number of rows. Rows of different
+    windows are not compared: they are less alike, because one-of-a-kind items are sold meanwhile.
+    Sources: Simpson, 1949, taken between rows; the rows' shares are its influence function,
+    Hampel, 1974.
     """
     cells = frame.column(column)
     values, rows = list_values(cells)
@@ -40,18 +52,24 @@ def encode(frame: Frame, column: str, parameters: Parameters) -> Encoded:
     positions = np.flatnonzero(slots)
     if not len(positions):
         return np.empty(0), positions
-    frequency = np.bincount(codes)
-    pair, occurrences = np.unique(
-        rows.astype(np.int64) * len(frequency) + codes, return_counts=True
-    )
-    row, code = np.divmod(pair, len(frequency))
-    others = frequency[code] - occurrences
+    window = np.zeros(len(cells), dtype=np.int64)
+    if parameters:  # references of earlier versions have none
+        days, least = (float(parameters[name]) for name in ("window_days", "minimum_rows"))
+        window[positions] = split_into_windows(frame.day[positions], days, least)
+    _, held = np.unique(window[rows] * (int(codes.max()) + 1) + codes, return_inverse=True)
+    frequency = np.bincount(held)
+    pair, occurrences = np.unique(rows.astype(np.int64) * len(frequency) + held, return_counts=True)
+    row, value = np.divmod(pair, len(frequency))
+    others = frequency[value] - occurrences
     alike = np.bincount(row, occurrences * others, minlength=len(cells))[positions]
-    pairs = (slots * (slots.sum() - slots))[positions]
+    window, slots = window[positions], slots[positions]
+    pairs = slots * (np.bincount(window, slots)[window] - slots)
+    all_alike, all_pairs = np.bincount(window, alike), np.bincount(window, pairs)
     # Half a pair keeps the logarithm finite where no value came twice.
-    index = max(alike.sum(), 0.5) / max(pairs.sum(), 1)
-    influence = 2 * (alike - index * pairs) / (index * max(pairs.mean(), 1e-12))
-    return np.log(index) + influence, positions
+    index = np.maximum(all_alike, 0.5) / np.maximum(all_pairs, 1)
+    mean = np.maximum(all_pairs / np.bincount(window), 1e-12)
+    influence = 2 * (alike - index[window] * pairs) / (index * mean)[window]
+    return np.log(index)[window] + influence, positions
 
 
 def draw(axes: "Axes", reference: Array, current: Array, parameters: Parameters) -> str:

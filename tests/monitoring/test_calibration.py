@@ -44,6 +44,22 @@ def test_days_are_summarised_each_with_its_rows_and_weekday():
     assert days.means[3] == pytest.approx(metric.place(vectors[3::10].mean(axis=0)), abs=1e-5)
 
 
+def test_a_stock_that_turns_over_is_no_change_of_concentration():
+    random = np.random.default_rng(0)
+    # Each day has 30 sellers of its own.
+    day = np.repeat(np.arange(15), 300)
+    sold = [[f"{d}-{seller}" for seller in random.integers(30, size=5)] for d in day]
+    users = [f"user-{row}" for row in range(len(day))]
+    table = pa.table({"user_id": pa.array(users), "seller_id": pa.array(sold)})
+    seen = day < 14
+    reference = Frame(table.filter(pa.array(seen)), day[seen] + 0.5)
+    subject = Subject("mix:seller_id", "answers", "seller_id", "concentration")
+    metric = calibrate(subject, load_metric("concentration"), reference, SETTINGS)
+    assert metric.centre == pytest.approx(np.log(1 / 30), abs=0.05)
+    window = metric.encode(Frame(table.filter(pa.array(~seen)), day[~seen] + 0.5))[0]
+    assert metric.place(window.mean(axis=0)) == pytest.approx(0, abs=0.05)
+
+
 def test_small_days_are_joined_and_rows_without_a_day_are_one_block():
     vectors = np.random.default_rng(0).normal(size=(100, 2))
     joined = calibrate(QUERY, MEAN_SHIFT, as_frame(vectors, np.arange(100) // 30), SETTINGS)

@@ -102,20 +102,35 @@ def test_norms_are_measured_over_the_mean_norm_of_their_category():
     assert metric.encode(here, "c", parameters)[0].tolist() == [[2.0], [1.0]]
 
 
+DAYS = {"window_days": np.array(1.0), "minimum_rows": np.array(2)}
+
+
 def test_concentration_is_the_logarithm_of_how_often_two_answers_agree():
     # Two slots of two different answers agree in 1 of 4 pairs.
-    quarter, _ = encode("concentration", [["a", "b"], ["a", "c"]])
+    quarter, _ = encode("concentration", [["a", "b"], ["a", "c"]], **DAYS)
     assert quarter.mean() == pytest.approx(math.log(1 / 4))
-    whole, _ = encode("concentration", [["a"], ["a"], []])
+    whole, _ = encode("concentration", [["a"], ["a"], []], **DAYS)
     assert whole.mean() == pytest.approx(0)
     assert len(whole) == 2
+
+
+def test_concentration_compares_answers_of_the_same_window_only():
+    cells = [["a", "b"], ["a", "c"], [], ["d"], ["d"], ["b"]]
+    days = np.array([0.1, 0.9, 0.9, 1.2, 1.3, 2.0])  # the last is alone, and joins the day before
+    table = pa.table({"c": pa.array(cells)})
+    shares, positions = load_metric("concentration").encode(Frame(table, days), "c", DAYS)
+    assert positions.tolist() == [0, 1, 3, 4, 5]
+    assert shares[:2].mean() == pytest.approx(math.log(1 / 4))
+    assert shares[2:].mean() == pytest.approx(math.log(1 / 3))
+    alone, _ = encode("concentration", cells[:2], **DAYS)
+    assert shares[:2] == pytest.approx(alone)
 
 
 def test_an_answer_s_share_in_the_concentration_is_its_effect_on_it():
     random = np.random.default_rng(0)
     lists = [list(random.choice(list("abcdefgh"), 5)) for _ in range(400)]
-    shares, _ = encode("concentration", lists)
-    without = encode("concentration", lists[1:])[0].mean()
+    shares, _ = encode("concentration", lists, **DAYS)
+    without = encode("concentration", lists[1:], **DAYS)[0].mean()
     effect = (shares[0, 0] - shares.mean()) / len(lists)
     assert shares.mean() - without == pytest.approx(effect, rel=0.1, abs=1e-5)
 
