@@ -117,7 +117,7 @@ class TrainSettings(Settings):
     history: Literal["pooled", "sequence"] = "pooled"
     sequence_layers: PositiveInt = 2
     sequence_heads: PositiveInt = 2
-    repeats: bool = False
+    repeats: bool = True
     history_masked: float = Field(default=0.0, ge=0, lt=1)
     id_embedding: Literal["auto", "always", "never"] = "auto"
     id_dropout: float = Field(default=0.1, ge=0, le=1)
