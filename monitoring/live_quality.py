@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from monitoring import tables
 from monitoring.closings import Closing, find_closing
+from monitoring.frame import combine
 from monitoring.quality import concept, propensity
 from monitoring.quality.baseline import JudgedRate, RateSeries, judge_series
 from monitoring.quality.holdout import ORGANIC_RATE, Lift, compare_with, explain_fall, find_episode
@@ -590,21 +592,32 @@ class _Run:
         return results
 
     def measure_fallbacks(self, window: Window) -> DriftResult:
-        """The share of answers without the model for want of it; not those on purpose."""
+        """The share of answers without the model for want of it; not those on purpose.
+
+        An answer whose scores are no numbers, or all one number, was not ranked by the model.
+        """
         subject, statistic, version = "live:fallback-share", "share", self.embedding_version
         try:
-            columns = ("embedding_version", "fallback", "positions")
+            columns = ("embedding_version", "fallback", "positions", "scores")
             answers = keep_first_pages(tables.read_log(self.log, columns, window))
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             return insufficient_data(subject, statistic, window, version, why)
-        reason = answers.filter(pc.equal(answers["embedding_version"], version))["fallback"]
-        reason = reason.filter(pc.invert(pc.is_in(reason, pa.array(ON_PURPOSE, pa.string()))))
-        n = len(reason)
+        own = answers.filter(pc.equal(answers["embedding_version"], version))
+        on_purpose = pc.is_in(own["fallback"], pa.array(ON_PURPOSE, pa.string()))
+        own = own.filter(pc.invert(on_purpose))
+        n = own.num_rows
         if n < self.minimum:
             why = f"{n} answers, {self.minimum} are needed"
             return insufficient_data(subject, statistic, window, version, why, n)
-        share, threshold = 1 - reason.null_count / n, self.settings.fallback_share
+        fallback = np.asarray(pc.is_valid(own["fallback"]), dtype=bool)
+        unranked = find_unranked(combine(own["scores"])) & ~fallback
+        share, threshold = float((fallback | unranked).mean()), self.settings.fallback_share
+        detail = ""
+        if unranked.any():
+            detail = (
+                f"the scores of {unranked.mean():.1%} of the answers are no numbers, or all one"
+            )
         return DriftResult(
             subject=subject,
             statistic=statistic,
@@ -617,4 +630,17 @@ class _Run:
             embedding_version=version,
             level=share,
             interval=wilson_interval(share, n),
+            detail=detail,
         )
+
+
+def find_unranked(scores: pa.ListArray) -> NDArray[np.bool_]:
+    """[n] lists of scores that hold no number, or several times the same: nothing ranked them."""
+    flat = np.asarray(pc.list_flatten(scores), dtype=np.float64)
+    rows = np.asarray(pc.list_parent_indices(scores), dtype=np.int64)
+    n = len(scores)
+    low, high, count = np.full(n, np.inf), np.full(n, -np.inf), np.bincount(rows, minlength=n)
+    broken = np.bincount(rows, ~np.isfinite(flat), n) > 0
+    np.minimum.at(low, rows, flat)
+    np.maximum.at(high, rows, flat)
+    return broken | ((count > 1) & (low == high))
