@@ -69,8 +69,8 @@ def measure_live_quality(
     Their value is how far the rate lies below what earlier windows of the same towers make
     expected; with a holdout, or people who browse by themselves, how far beyond the market's fall.
 
-    Always reported are ``live:click-rate``, ``live:purchase-rate`` and ``live:fallback-share``;
-    with prices ``live:revenue-rate``; with a holdout or organic events ``live:<kind>-lift`` (the
+    Always reported are ``live:click-rate``, ``live:purchase-rate``, ``live:fallback-share`` and
+    ``live:other-index-share``; with prices ``live:revenue-rate``; with a holdout or organic events ``live:<kind>-lift`` (the
     model's rate relative to theirs) and ``live:market-<kind>-rate``; with outcomes
     ``live:outcome-delay``; with propensities ``live:ips-<kind>-rate``; with an index and enough
     organic events ``live:concept``; in the windows after a promotion ``promotion:<kind>-rate``,
@@ -114,7 +114,12 @@ def measure_live_quality(
         optional.append(lambda: run.measure_concept(index))
     for measure in optional:
         results += measure()
-    return results + [run.measure_fallbacks(window) for window in windows]
+    shares = (run.measure_fallbacks, run.measure_other_indexes)
+    return results + [share(window) for window in windows for share in shares]
+
+
+_SWITCHED = timedelta(hours=1)
+"""After so long all servers have loaded a new index."""
 
 
 @dataclass(frozen=True)
@@ -612,26 +617,74 @@ class _Run:
             return insufficient_data(subject, statistic, window, version, why, n)
         fallback = np.asarray(pc.is_valid(own["fallback"]), dtype=bool)
         unranked = find_unranked(combine(own["scores"])) & ~fallback
-        share, threshold = float((fallback | unranked).mean()), self.settings.fallback_share
+        share = float((fallback | unranked).mean())
         detail = ""
         if unranked.any():
             detail = (
                 f"the scores of {unranked.mean():.1%} of the answers are no numbers, or all one"
             )
+        return self._report_share(subject, window, share, n, detail)
+
+    def measure_other_indexes(self, window: Window) -> DriftResult:
+        """The share of answers from another index of the same towers than the newest one.
+
+        Counted are answers from an hour after the first one of the index that answered last. Where
+        two answer side by side, a part of the servers has not loaded the newer one.
+        """
+        subject, version = "live:other-index-share", self.embedding_version
+        try:
+            columns = ("embedding_version", "bundle_id", "time")
+            answers = tables.read_log(self.log, columns, window)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            return insufficient_data(subject, "share", window, version, why)
+        own = answers.filter(pc.equal(answers["embedding_version"], version))
+        share, n, named = find_other_indexes(own)
+        if n < self.minimum:
+            why = f"{n} answers an hour after the index last changed, {self.minimum} are needed"
+            if own.num_rows >= self.minimum:  # it changed at the end of the window
+                return self._report_share(subject, window, 0.0, own.num_rows)
+            return insufficient_data(subject, "share", window, version, why, n)
+        return self._report_share(subject, window, share, n, named)
+
+    def _report_share(
+        self, subject: str, window: Window, share: float, n: int, detail: str = ""
+    ) -> DriftResult:
+        threshold = self.settings.fallback_share
         return DriftResult(
             subject=subject,
-            statistic=statistic,
+            statistic="share",
             value=share,
             threshold=threshold,
             n_reference=0,
             n_current=n,
             window=window,
             state=DriftState.DRIFT if share > threshold else DriftState.OK,
-            embedding_version=version,
+            embedding_version=self.embedding_version,
             level=share,
             interval=wilson_interval(share, n),
             detail=detail,
         )
+
+
+def find_other_indexes(answers: pa.Table) -> tuple[float, int, str]:
+    """The smaller share of two indexes that answer side by side, of how many answers, and which.
+
+    Which of them is the newer one is not asked: servers may start with either.
+    """
+    if not answers.num_rows:
+        return 0.0, 0, ""
+    first = answers.group_by("bundle_id").aggregate([("time", "min")]).sort_by("time_min")
+    last, since = first["bundle_id"][-1], first["time_min"][-1]
+    later = answers["bundle_id"]
+    if first.num_rows > 1:
+        settled = pc.greater_equal(answers["time"], pc.add(since, pa.scalar(_SWITCHED)))
+        later = later.filter(settled)
+    n = len(later)
+    own = (pc.sum(pc.equal(later, last)).as_py() or 0) / max(n, 1)
+    share = min(own, 1.0 - own)
+    named = ", ".join(pc.unique(later).to_pylist()[:3])
+    return share, n, f"{named} answer side by side" if share else ""
 
 
 def find_unranked(scores: pa.ListArray) -> NDArray[np.bool_]:
@@ -640,7 +693,8 @@ def find_unranked(scores: pa.ListArray) -> NDArray[np.bool_]:
     rows = np.asarray(pc.list_parent_indices(scores), dtype=np.int64)
     n = len(scores)
     low, high, count = np.full(n, np.inf), np.full(n, -np.inf), np.bincount(rows, minlength=n)
-    broken = np.bincount(rows, ~np.isfinite(flat), n) > 0
-    np.minimum.at(low, rows, flat)
-    np.maximum.at(high, rows, flat)
+    finite = np.isfinite(flat)
+    broken = np.bincount(rows, ~finite, n) > 0
+    np.minimum.at(low, rows[finite], flat[finite])
+    np.maximum.at(high, rows[finite], flat[finite])
     return broken | ((count > 1) & (low == high))
