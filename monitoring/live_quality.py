@@ -70,11 +70,11 @@ def measure_live_quality(
     expected; with a holdout, or people who browse by themselves, how far beyond the market's fall.
 
     Always reported are ``live:click-rate``, ``live:purchase-rate``, ``live:fallback-share`` and
-    ``live:other-index-share``; with prices ``live:revenue-rate``; with a holdout or organic events ``live:<kind>-lift`` (the
-    model's rate relative to theirs) and ``live:market-<kind>-rate``; with outcomes
-    ``live:outcome-delay``; with propensities ``live:ips-<kind>-rate``; with an index and enough
-    organic events ``live:concept``; in the windows after a promotion ``promotion:<kind>-rate``,
-    whose expected rate comes from the towers before.
+    ``live:other-index-share``; with prices ``live:revenue-rate``; with a holdout or organic events
+    ``live:<kind>-lift`` (the model's rate relative to theirs) and ``live:market-<kind>-rate``; with
+    outcomes ``live:outcome-delay``; with propensities ``live:ips-<kind>-rate``; with an index and
+    enough organic events ``live:concept``; in the windows after a promotion
+    ``promotion:<kind>-rate``, whose expected rate comes from the towers before.
 
     Args:
         settings: With fewer than ``minimum_rows`` answers a window is not measured, nor where a
@@ -626,10 +626,9 @@ class _Run:
         return self._report_share(subject, window, share, n, detail)
 
     def measure_other_indexes(self, window: Window) -> DriftResult:
-        """The share of answers from another index of the same towers than the newest one.
+        """The share of answers from an index of the same towers after the next one began to answer.
 
-        Counted are answers from an hour after the first one of the index that answered last. Where
-        two answer side by side, a part of the servers has not loaded the newer one.
+        Where two answer side by side, a part of the servers has not loaded the newer one.
         """
         subject, version = "live:other-index-share", self.embedding_version
         try:
@@ -639,12 +638,11 @@ class _Run:
             why = f"{type(error).__name__}: {error}"
             return insufficient_data(subject, "share", window, version, why)
         own = answers.filter(pc.equal(answers["embedding_version"], version))
-        share, n, named = find_other_indexes(own)
+        n = own.num_rows
         if n < self.minimum:
-            why = f"{n} answers an hour after the index last changed, {self.minimum} are needed"
-            if own.num_rows >= self.minimum:  # it changed at the end of the window
-                return self._report_share(subject, window, 0.0, own.num_rows)
+            why = f"{n} answers, {self.minimum} are needed"
             return insufficient_data(subject, "share", window, version, why, n)
+        share, named = find_other_indexes(own)
         return self._report_share(subject, window, share, n, named)
 
     def _report_share(
@@ -667,24 +665,21 @@ class _Run:
         )
 
 
-def find_other_indexes(answers: pa.Table) -> tuple[float, int, str]:
-    """The smaller share of two indexes that answer side by side, of how many answers, and which.
+def find_other_indexes(answers: pa.Table) -> tuple[float, str]:
+    """The share of answers from an index whose successor answered an hour before, and which.
 
-    Which of them is the newer one is not asked: servers may start with either.
+    Indexes follow each other by their first answers. Of two that answer all day either may be the
+    first, and so the smaller share counts.
     """
-    if not answers.num_rows:
-        return 0.0, 0, ""
     first = answers.group_by("bundle_id").aggregate([("time", "min")]).sort_by("time_min")
-    last, since = first["bundle_id"][-1], first["time_min"][-1]
-    later = answers["bundle_id"]
-    if first.num_rows > 1:
-        settled = pc.greater_equal(answers["time"], pc.add(since, pa.scalar(_SWITCHED)))
-        later = later.filter(settled)
-    n = len(later)
-    own = (pc.sum(pc.equal(later, last)).as_py() or 0) / max(n, 1)
-    share = min(own, 1.0 - own)
-    named = ", ".join(pc.unique(later).to_pylist()[:3])
-    return share, n, f"{named} answer side by side" if share else ""
+    begins = tables.to_days(first["time_min"])
+    ends = np.append(begins[1:], np.inf) + _SWITCHED / timedelta(days=1)
+    place = pc.index_in(combine(answers["bundle_id"]), value_set=combine(first["bundle_id"]))
+    late = tables.to_days(answers["time"]) > ends[np.asarray(place)]
+    named = pc.unique(answers["bundle_id"].filter(pa.array(late))).to_pylist()[:3]
+    share = float(late.mean())
+    told = f"{', '.join(named)} answered on, an hour after the next index did" if named else ""
+    return min(share, 1.0 - share), told
 
 
 def find_unranked(scores: pa.ListArray) -> NDArray[np.bool_]:

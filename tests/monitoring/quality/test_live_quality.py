@@ -226,7 +226,7 @@ def test_two_indexes_that_answer_side_by_side_are_told(tmp_path):
     share = measure(tmp_path, answers, events)["live:other-index-share/share"]
     assert share.state is DriftState.DRIFT
     assert share.value == pytest.approx(0.2, abs=0.02)
-    assert "answer side by side" in share.detail
+    assert "old answered on" in share.detail
 
 
 @pytest.mark.parametrize("scores", [[0.9, float("nan")], [0.0, 0.0, 0.0], [float("inf"), 0.4]])
