@@ -19,13 +19,14 @@ from refit.contract import EventType
 
 UNIT = "difference of the shares of events that do not fit the end of their listing"
 RUNBOOK = Advice(
-    "Listings that were bought are not delisted any more, or people act on listings that are gone "
-    "by delisted_at.",
-    "Ask the owner of the items feed what sets delisted_at. Without it sold listings are "
-    "recommended; where it is too early, what is on sale is not.",
+    "Listings that were bought are not delisted, or people act on listings that are gone by "
+    "delisted_at. Where listings end as always, what the events call a purchase is none.",
+    "Ask the owner of the items feed what sets delisted_at, or that of the events which of them "
+    "are purchases. Without an end sold listings are recommended; where it is too early, what is "
+    "on sale is not.",
 )
 TABLES = ("events",)
-_COLUMN = "delisted_at"
+_COLUMN, _KIND = "delisted_at", "event_type"
 _STILL, _GONE = 0.2, 0.03
 _USUALLY = 0.8
 """Share of bought listings that are gone, where each is there once."""
@@ -63,22 +64,34 @@ def find(feed: Feed) -> Iterator[Sign]:
         return
     now, before = found
     sold, gone = "of what was bought is still on sale a day later", "of what people act on is gone"
-    yield choose_clearest(
-        [
-            _compare(feed, now.on_sale, before.on_sale, _STILL, sold),
-            _compare(feed, now.after, before.after, _GONE, gone),
-        ]
-    )
+    on_sale = _compare(feed, now.on_sale, before.on_sale, _STILL, sold)
+    after = _compare(feed, now.after, before.after, _GONE, gone)
+    # Where listings end as before, it is not the listings that are wrong, but what was bought.
+    is_items = not on_sale.is_found or not _end_as_before(feed)
+    nothing = Sign("", 0.0, _STILL, "", 1.0, on_sale.n_reference, on_sale.n_current)
+    ends = choose_clearest([on_sale, after]) if is_items else after
+    bought = nothing if is_items else on_sale
+    yield ends._replace(column=_COLUMN, table="items")
+    yield bought._replace(column=_KIND)
+
+
+def _end_as_before(feed: Feed) -> bool:
+    """Whether listings ended in the last days as on the days before them."""
+    ends = ds.dataset(str(feed.data.items)).to_table(columns=[_COLUMN])[_COLUMN]
+    age = feed.start + feed.days - tables.to_days(ends)
+    now = ((age >= 0) & (age < _DAYS)).sum()
+    before = ((age >= _DAYS) & (age < 4 * _DAYS)).sum() / 3
+    return bool(now > 0.5 * before)
 
 
 def _compare(feed: Feed, now: Flags, before: Flags, limit: float, what: str) -> Sign:
     k, n, k0, n0 = int(now.sum()), len(now), int(before.sum()), len(before)
     least = feed.settings.minimum_rows
     if min(n, n0) < least or k0 > (1.0 - _USUALLY) * n0:
-        return Sign(_COLUMN, 0.0, limit, "", 1.0, n0, n, table="items")
+        return Sign("", 0.0, limit, "", 1.0, n0, n)
     share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
-    detail = f"{k / n:.0%} {what}, before {k0 / n0:.0%}: delisted_at is not what it was"
-    return Sign(_COLUMN, max(share, 0.0), max(limit, chance), detail, p, n0, n, table="items")
+    detail = f"{k / n:.0%} {what} by delisted_at, before {k0 / n0:.0%}"
+    return Sign("", max(share, 0.0), max(limit, chance), detail, p, n0, n)
 
 
 def _read(feed: Feed) -> tuple[_Ends, _Ends] | str:

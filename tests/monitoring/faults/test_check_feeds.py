@@ -313,6 +313,21 @@ def test_ends_of_listings_that_do_not_fit_what_people_do_are_named(feeds, ends):
     assert found.name == "feed:items.delisted_at/outlived"
 
 
+def test_purchases_that_are_none_are_named(feeds):
+    exchanged = {"like": "purchase", "purchase": "like"}
+
+    def exchange(tables, now):
+        events = tables["events"]
+        old = pc.less(events["event_time"], pa.scalar(feeds.day(KNOWN_DAYS), TIME)).to_pylist()
+        kinds = zip(events["event_type"].to_pylist(), old, strict=True)
+        new = [kind if before else exchanged.get(kind, kind) for kind, before in kinds]
+        place = events.column_names.index("event_type")
+        return {**tables, "events": events.set_column(place, "event_type", pa.array(new))}
+
+    named = found_in(feeds.check(KNOWN_DAYS + 2, exchange))
+    assert named == {"events.event_type/outlived"}
+
+
 def test_visits_that_are_cut_in_pieces_are_named(feeds):
     (found,) = change_events(
         feeds, lambda rows: [{**row, "session_id": f"v{i}"} for i, row in enumerate(rows)]
