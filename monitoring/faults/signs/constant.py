@@ -19,7 +19,7 @@ TABLES = ("items", "events")
 _LEAST = {"number": 0.5, "category": 0.9, "text": 0.8, "id": 0.8}
 """Half of a day's listings may be a new category, and one seller may list a whole shop."""
 _PEOPLE = ("user_id", "session_id")
-_ONE_PERSON = 0.1
+_ONE_PERSON = 0.2
 """No person does so much of what all do in a day, and no visit: it is a robot or a default."""
 
 

@@ -293,7 +293,7 @@ def test_events_of_a_type_that_are_sent_twice_within_seconds_are_doubled(feeds, 
 
 
 def test_a_robot_is_named(feeds):
-    (found,) = change_events(feeds, some(4, lambda row: {**row, "user_id": "robot"}))
+    (found,) = change_events(feeds, some(3, lambda row: {**row, "user_id": "robot"}))
     assert found.name == "feed:events.user_id/constant"
 
 
