@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from monitoring import tables
 from monitoring.closings import Closing, find_closing
+from monitoring.frame import combine
 from monitoring.quality import concept, propensity
 from monitoring.quality.baseline import JudgedRate, RateSeries, judge_series
 from monitoring.quality.holdout import ORGANIC_RATE, Lift, compare_with, explain_fall, find_episode
@@ -67,12 +69,12 @@ def measure_live_quality(
     Their value is how far the rate lies below what earlier windows of the same towers make
     expected; with a holdout, or people who browse by themselves, how far beyond the market's fall.
 
-    Always reported are ``live:click-rate``, ``live:purchase-rate`` and ``live:fallback-share``;
-    with prices ``live:revenue-rate``; with a holdout or organic events ``live:<kind>-lift`` (the
-    model's rate relative to theirs) and ``live:market-<kind>-rate``; with outcomes
-    ``live:outcome-delay``; with propensities ``live:ips-<kind>-rate``; with an index and enough
-    organic events ``live:concept``; in the windows after a promotion ``promotion:<kind>-rate``,
-    whose expected rate comes from the towers before.
+    Always reported are ``live:click-rate``, ``live:purchase-rate``, ``live:fallback-share`` and
+    ``live:other-index-share``; with prices ``live:revenue-rate``; with a holdout or organic events
+    ``live:<kind>-lift`` (the model's rate relative to theirs) and ``live:market-<kind>-rate``; with
+    outcomes ``live:outcome-delay``; with propensities ``live:ips-<kind>-rate``; with an index and
+    enough organic events ``live:concept``; in the windows after a promotion
+    ``promotion:<kind>-rate``, whose expected rate comes from the towers before.
 
     Args:
         settings: With fewer than ``minimum_rows`` answers a window is not measured, nor where a
@@ -112,7 +114,12 @@ def measure_live_quality(
         optional.append(lambda: run.measure_concept(index))
     for measure in optional:
         results += measure()
-    return results + [run.measure_fallbacks(window) for window in windows]
+    shares = (run.measure_fallbacks, run.measure_other_indexes)
+    return results + [share(window) for window in windows for share in shares]
+
+
+_SWITCHED = timedelta(hours=1)
+"""After so long all servers have loaded a new index."""
 
 
 @dataclass(frozen=True)
@@ -590,31 +597,99 @@ class _Run:
         return results
 
     def measure_fallbacks(self, window: Window) -> DriftResult:
-        """The share of answers without the model for want of it; not those on purpose."""
+        """The share of answers without the model for want of it; not those on purpose.
+
+        An answer whose scores are no numbers, or all one number, was not ranked by the model.
+        """
         subject, statistic, version = "live:fallback-share", "share", self.embedding_version
         try:
-            columns = ("embedding_version", "fallback", "positions")
+            columns = ("embedding_version", "fallback", "positions", "scores")
             answers = keep_first_pages(tables.read_log(self.log, columns, window))
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             return insufficient_data(subject, statistic, window, version, why)
-        reason = answers.filter(pc.equal(answers["embedding_version"], version))["fallback"]
-        reason = reason.filter(pc.invert(pc.is_in(reason, pa.array(ON_PURPOSE, pa.string()))))
-        n = len(reason)
+        own = answers.filter(pc.equal(answers["embedding_version"], version))
+        on_purpose = pc.is_in(own["fallback"], pa.array(ON_PURPOSE, pa.string()))
+        own = own.filter(pc.invert(on_purpose))
+        n = own.num_rows
         if n < self.minimum:
             why = f"{n} answers, {self.minimum} are needed"
             return insufficient_data(subject, statistic, window, version, why, n)
-        share, threshold = 1 - reason.null_count / n, self.settings.fallback_share
+        fallback = np.asarray(pc.is_valid(own["fallback"]), dtype=bool)
+        unranked = find_unranked(combine(own["scores"])) & ~fallback
+        share = float((fallback | unranked).mean())
+        detail = ""
+        if unranked.any():
+            detail = (
+                f"the scores of {unranked.mean():.1%} of the answers are no numbers, or all one"
+            )
+        return self._report_share(subject, window, share, n, detail)
+
+    def measure_other_indexes(self, window: Window) -> DriftResult:
+        """The share of answers from an index of the same towers after the next one began to answer.
+
+        Where two answer side by side, a part of the servers has not loaded the newer one.
+        """
+        subject, version = "live:other-index-share", self.embedding_version
+        try:
+            columns = ("embedding_version", "bundle_id", "time")
+            answers = tables.read_log(self.log, columns, window)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            return insufficient_data(subject, "share", window, version, why)
+        own = answers.filter(pc.equal(answers["embedding_version"], version))
+        n = own.num_rows
+        if n < self.minimum:
+            why = f"{n} answers, {self.minimum} are needed"
+            return insufficient_data(subject, "share", window, version, why, n)
+        share, named = find_other_indexes(own)
+        return self._report_share(subject, window, share, n, named)
+
+    def _report_share(
+        self, subject: str, window: Window, share: float, n: int, detail: str = ""
+    ) -> DriftResult:
+        threshold = self.settings.fallback_share
         return DriftResult(
             subject=subject,
-            statistic=statistic,
+            statistic="share",
             value=share,
             threshold=threshold,
             n_reference=0,
             n_current=n,
             window=window,
             state=DriftState.DRIFT if share > threshold else DriftState.OK,
-            embedding_version=version,
+            embedding_version=self.embedding_version,
             level=share,
             interval=wilson_interval(share, n),
+            detail=detail,
         )
+
+
+def find_other_indexes(answers: pa.Table) -> tuple[float, str]:
+    """The share of answers from an index whose successor answered an hour before, and which.
+
+    Indexes follow each other by their first answers. Of two that answer all day either may be the
+    first, and so the smaller share counts.
+    """
+    first = answers.group_by("bundle_id").aggregate([("time", "min")]).sort_by("time_min")
+    begins = tables.to_days(first["time_min"])
+    ends = np.append(begins[1:], np.inf) + _SWITCHED / timedelta(days=1)
+    place = pc.index_in(combine(answers["bundle_id"]), value_set=combine(first["bundle_id"]))
+    late = tables.to_days(answers["time"]) > ends[np.asarray(place)]
+    named = pc.unique(answers["bundle_id"].filter(pa.array(late))).to_pylist()[:3]
+    share = float(late.mean())
+    told = f"{', '.join(named)} answered on, an hour after the next index did" if named else ""
+    return min(share, 1.0 - share), told
+
+
+def find_unranked(scores: pa.ListArray) -> NDArray[np.bool_]:
+    """[n] lists of scores that hold no number, or several times the same: nothing ranked them."""
+    flat = np.asarray(pc.list_flatten(scores), dtype=np.float64)
+    rows = np.asarray(pc.list_parent_indices(scores), dtype=np.int64)
+    n = len(scores)
+    low, high, count = np.full(n, np.inf), np.full(n, -np.inf), np.bincount(rows, minlength=n)
+    finite = np.isfinite(flat)
+    broken = np.bincount(rows, ~finite, n) > 0
+    np.minimum.at(low, rows[finite], flat[finite])
+    np.maximum.at(high, rows[finite], flat[finite])
+    return broken | ((count > 1) & (low == high))

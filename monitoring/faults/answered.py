@@ -29,12 +29,15 @@ class AnsweredEvents:
         delays, delays_before: [n] days from an answer to an event that names it.
         named, named_before: [m] whether an event on what an answer showed the same person a moment
             before names an answer.
+        foreign, foreign_before: [k] whether an event names an answer to another person.
     """
 
     delays: Floats
     delays_before: Floats
     named: NDArray[np.bool_]
     named_before: NDArray[np.bool_]
+    foreign: NDArray[np.bool_]
+    foreign_before: NDArray[np.bool_]
 
 
 def read_answered(feed: Feed) -> AnsweredEvents | str:
@@ -61,17 +64,24 @@ def _read(feed: Feed) -> AnsweredEvents | str:
     spans = [(max(low, first), high) for low, high in spans if high > first]
     before = feed.read_beside(_COLUMNS, spans or [(feed.start, feed.start)])
     here = feed.rows.table.select(_COLUMNS)
-    delays, named = zip(*(_join(part, log, answered) for part in (here, before)), strict=True)
-    return AnsweredEvents(delays[0], delays[1], named[0], named[1])
+    delays, named, foreign = zip(
+        *(_join(part, log, answered) for part in (here, before)), strict=True
+    )
+    return AnsweredEvents(*delays, *named, *foreign)
 
 
-def _join(events: pa.Table, log: pa.Table, answered: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _join(
+    events: pa.Table, log: pa.Table, answered: Floats
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     times = tables.to_days(events["event_time"])
     place = pc.index_in(combine(events[REQUEST]), value_set=combine(log[REQUEST]))
     row = np.asarray(pc.fill_null(place, -1)).astype(np.int64)
     row[np.asarray(pc.is_null(events[REQUEST]))] = -1
     delays = times[row >= 0] - answered[row[row >= 0]]
-    return delays[np.abs(delays) < _LATEST_DAYS], _find_named(events, log)
+    asked = log["user_id"].take(pa.array(row[row >= 0]))
+    same = pc.equal(asked, events["user_id"].filter(pa.array(row >= 0)))
+    foreign = ~np.asarray(pc.drop_null(same), dtype=bool)
+    return delays[np.abs(delays) < _LATEST_DAYS], _find_named(events, log), foreign
 
 
 def _find_named(events: pa.Table, log: pa.Table) -> NDArray[np.bool_]:

@@ -8,15 +8,33 @@ from refit.drift import DriftResult, DriftState
 from refit.quarantine import Quarantine
 
 FOLLOWS_FROM = {
-    "stale": ("silent", "lost", "stopped", "early"),
-    "replayed": ("lost", "early", "doubled", "vectors_repeated", "rewritten"),
+    "stale": ("silent", "lost", "stopped", "early", "outlived"),
+    "replayed": (
+        "items/outlived",
+        "misattributed",
+        "lost",
+        "early",
+        "doubled",
+        "vectors_repeated",
+        "rewritten",
+    ),
     "doubled": ("vectors_repeated", "stopped", "encoder"),
     "stopped": ("missing", "cut", "constant", "clock", "silent", "lost", "renamed"),
     "clock": ("silent", "early", "lost"),
     "silent": ("stopped", "lost"),
     "retyped": ("missing", "scale", "impossible", "constant", "cut", "renamed", "unrelated"),
-    "swapped": ("unrelated", "renamed", "cut", "constant", "stopped", "garbled", "missing"),
+    "swapped": (
+        "contradicts",
+        "unrelated",
+        "renamed",
+        "cut",
+        "constant",
+        "stopped",
+        "garbled",
+        "missing",
+    ),
     "rewritten": (
+        "contradicts",
         "lost",
         "unrelated",
         "scale",
@@ -27,18 +45,28 @@ FOLLOWS_FROM = {
         "garbled",
         "encoder",
     ),
-    "garbled": ("unrelated", "renamed", "cut", "swapped"),
-    "constant": ("renamed", "unrelated"),
-    "renamed": ("unrelated", "lost", "cut", "stopped"),
+    "garbled": ("contradicts", "unrelated", "renamed", "cut", "swapped"),
+    "constant": ("renamed", "unrelated", "lost", "splintered", "misattributed"),
+    "renamed": (
+        "unrelated",
+        "lost",
+        "cut",
+        "stopped",
+        "misattributed",
+        "splintered",
+        "contradicts",
+    ),
     "cut": ("unrelated", "renamed", "constant"),
     "missing": ("unrelated", "constant", "vectors_repeated"),
     "impossible": ("unrelated", "scale", "constant"),
+    "contradicts": ("unrelated", "vectors_shuffled"),
     "unrelated": ("vectors_shuffled", "encoder"),
     "vectors_scaled": ("encoder",),
     "vectors_repeated": ("encoder", "vectors_shuffled", "vectors_scaled", "constant"),
     "vectors_shuffled": ("encoder",),
 }
-"""By fault, those that are often its consequences in the same feed and window.
+"""By fault, those that are often its consequences in the same window: of the same feed, or of one
+that is named before a slash.
 
 The first come first: what follows from another is no cause itself."""
 
@@ -53,7 +81,8 @@ def name_faults(results: Iterable[DriftResult]) -> list[DriftResult]:
         for start, table, name in there - following:
             if name == cause:
                 settled.add((start, table, name))
-                following |= {(start, table, other) for other in follow} - settled
+                names = (f"{table}/{other}".split("/")[-2:] for other in follow)
+                following |= {(start, where, other) for where, other in names} - settled
     return [r for r in found if (r.window.start, _table(r), r.statistic) not in following]
 
 

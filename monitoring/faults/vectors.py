@@ -202,12 +202,7 @@ def find_outliers(feed: Feed, column: str, length: int) -> tuple[float, int] | N
 
 
 def _find_outliers(feed: Feed, column: str, length: int) -> tuple[float, int] | None:
-    if column not in feed.vectors.names or "seller_id" not in feed.vectors.names:
-        return None
-    sellers = feed.known.rows.once(_list_sellers)
-    kept = pc.is_in(feed.vectors.column("seller_id"), value_set=sellers)
-    known = feed.vectors.take(np.flatnonzero(kept.to_numpy(zero_copy_only=False)))
-    x, group = _read_grouped(known, feed.known, column, length)
+    x, group = feed.once(_read_known_supply, column, length)
     usual = feed.listings.once(_fit_usual, feed.known, column, length)
     if len(x) < feed.settings.minimum_rows or usual is None:
         return None
@@ -219,6 +214,65 @@ def _find_outliers(feed: Feed, column: str, length: int) -> tuple[float, int] | 
     if left < feed.settings.minimum_rows:
         return None
     return float((out.sum() - hits[most]) / left), int(left)
+
+
+def _read_known_supply(feed: Feed, column: str, length: int) -> tuple[Floats, NDArray[np.int64]]:
+    """The window's vectors of known sellers and categories, and their categories."""
+    if column not in feed.vectors.names or "seller_id" not in feed.vectors.names:
+        return np.empty((0, length)), np.empty(0, dtype=np.int64)
+    sellers = feed.known.rows.once(_list_sellers)
+    kept = pc.is_in(feed.vectors.column("seller_id"), value_set=sellers)
+    known = feed.vectors.take(np.flatnonzero(kept.to_numpy(zero_copy_only=False)))
+    return _read_grouped(known, feed.known, column, length)
+
+
+@dataclass(frozen=True)
+class VectorSpread:
+    """How long the vectors of known supply are, and how far they lie from their category's mean.
+
+    Attributes:
+        now, before: [n], [n0] logarithms of the lengths.
+        noise: Mean squared distance to the category's mean, by that of the reference; the category
+            in which it changed most is left out.
+        deviation: Standard deviation of ``noise`` by chance.
+    """
+
+    now: Floats
+    before: Floats
+    noise: float
+    deviation: float
+
+
+def compare_spread(feed: Feed, column: str, length: int) -> VectorSpread | None:
+    """Lengths and distances of known supply; None where there are too few rows."""
+    return feed.once(_compare_spread, column, length)
+
+
+def _compare_spread(feed: Feed, column: str, length: int) -> VectorSpread | None:
+    x0, g0 = feed.listings.once(_read_grouped, feed.known, column, length)
+    x1, g1 = feed.once(_read_known_supply, column, length)
+    size = 1 + int(max(g0.max(initial=0), g1.max(initial=0)))
+    n0 = np.bincount(g0, minlength=size)
+    kept = n0[g1] >= 2 * _FEWEST
+    x1, g1 = x1[kept], g1[kept]
+    if len(x1) < feed.settings.minimum_rows:
+        return None
+    sums = np.stack([np.bincount(g0, axis, size) for axis in x0.T], axis=1)
+    means = sums / np.maximum(n0, 1)[:, None]
+    # A listing is nearer to a mean that it belongs to itself.
+    own = (n0 / np.maximum(n0 - 1, 1))[g0]
+    far0, far = ((x0 - means[g0]) ** 2).sum(axis=1) * own, ((x1 - means[g1]) ** 2).sum(axis=1)
+    usual = np.bincount(g0, far0, size) / np.maximum(n0, 1)
+    expected = usual[g1]
+    beyond = np.abs(np.bincount(g1, far - expected, size))
+    rest = g1 != int(beyond.argmax())
+    if not rest.any() or not expected[rest].all():
+        return None
+    noise = float(far[rest].sum() / expected[rest].sum())
+    apart = np.var(far0 / np.maximum(usual[g0], 1e-12))
+    deviation = float(np.sqrt(apart / rest.sum()))
+    logs = [np.log(np.maximum(_norms(x), 1e-12)) for x in (x1, x0)]
+    return VectorSpread(logs[0], logs[1], noise, deviation)
 
 
 def _list_sellers(known: Frame) -> pa.Array:

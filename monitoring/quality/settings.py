@@ -35,7 +35,8 @@ class QualitySettings(FiniteSettings):
         concept_hours: An organic event up to this long after an answer is a label of its query.
         concept_k: A label is found when it is among this many nearest items.
         concept_queries: Labels of a window that are measured, at most; drawn by person.
-        fallback_share: A larger share of fallback answers is drift.
+        fallback_share: A larger share of fallback answers is drift, and so is a larger share of
+            answers from another index than the newest one.
     """
 
     outcome_hours: float = Field(default=24.0, gt=0)

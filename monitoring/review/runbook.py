@@ -12,6 +12,12 @@ LIVE_QUALITY = {
         "Check the model server: is it running, and is it overloaded? Restart it or add replicas. "
         "A refit does not help.",
     ),
+    "live:other-index-share": Advice(
+        "Servers answer from two indexes of the same model: a part of them has not loaded the "
+        "newer one, so that its users get what is old and partly sold.",
+        "Find the servers whose status names another bundle, and restart them. A refit does not "
+        "help.",
+    ),
     "live:market-*": Advice(
         "People who do not get the model's answers click or buy less, too: the market fell.",
         "Look for a season, a campaign that ended, or a fault of the shop. A refit does not help; "

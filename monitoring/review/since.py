@@ -47,6 +47,7 @@ _SHOWN = {
     "live:purchase-rate": ("Purchase rate", "{:.1%}"),
     "live:revenue-rate": ("Revenue of an answer", "{:.3g}"),
     "live:fallback-share": ("Share of fallback answers", "{:.1%}"),
+    "live:other-index-share": ("Share of answers from another index", "{:.1%}"),
 }
 """Live quality that is compared, with its name and how a level is written."""
 

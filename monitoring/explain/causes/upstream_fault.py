@@ -11,7 +11,6 @@ SHOWS = {
     "model fell": "sometimes",
     "named fault": "always",
     "listed shares": "sometimes",
-    "purchases fell": "never",
     "old index": "never",
     "new champion": "never",
     "worse than before": "never",

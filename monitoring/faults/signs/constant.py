@@ -10,13 +10,18 @@ from monitoring.frame import count_column
 
 UNIT = "difference of the share of the most frequent value"
 RUNBOOK = Advice(
-    "One value fills the column: a placeholder, a default, or the id of a technical account.",
+    "One value fills the column, or one user a large part of the events: a placeholder, a default, "
+    "the id of a technical account, or a robot.",
     "Ask the owner of the feed what writes this value. What the column said of these rows is "
     "lost; training would learn that they are all alike.",
 )
 TABLES = ("items", "events")
 _LEAST = {"number": 0.5, "category": 0.9, "text": 0.8, "id": 0.8}
 """Half of a day's listings may be a new category, and one seller may list a whole shop."""
+_PEOPLE = ("user_id", "session_id")
+_ONE_PERSON = 0.2
+_MANY = 1000
+"""No person does so much of so many events: it is a robot or a default."""
 
 
 def find(feed: Feed) -> Iterator[Sign]:
@@ -36,5 +41,6 @@ def find(feed: Feed) -> Iterator[Sign]:
         detail = f"{count / n:.0%} of the new rows have {column} {value!r}, before " + (
             f"{before[value] / n0:.1%}" if value in before else "none"
         )
-        least = _LEAST[feed.known.kinds[column]]
+        is_person = feed.name == "events" and column in _PEOPLE and n >= _MANY
+        least = _ONE_PERSON if is_person else _LEAST[feed.known.kinds[column]]
         yield Sign(column, max(share, 0.0), max(least, chance), detail, p, n0, n)

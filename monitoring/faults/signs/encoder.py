@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign, choose_clearest
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
 from monitoring.faults.vectors import (
     SAME,
+    VectorSpread,
     compare_groups,
     compare_pairs,
+    compare_spread,
     find_outliers,
     list_vector_columns,
 )
 
-UNIT = "share of vectors that moved, or of the categories' mean vectors that turned"
+UNIT = "share of vectors that moved, or of the categories' mean vectors that turned, or more noise"
 RUNBOOK = Advice(
     "Another encoder, or another version of it, writes the vectors of all new rows or of some.",
     "Roll the encoder back, or encode the whole stock with the new one and refit on that. Vectors "
@@ -24,6 +28,8 @@ TABLES = ("items",)
 _TURNED = 0.12
 _DEVIATIONS = 5.0
 _UNLIKE = 0.1
+_NOISE = 0.3
+"""More, or less, of the squared distance to the category's mean than sellers' pictures change."""
 
 
 def find(feed: Feed) -> Iterator[Sign]:
@@ -53,6 +59,8 @@ def find(feed: Feed) -> Iterator[Sign]:
             signs.append(Sign(column, turned, threshold, detail, None, *rows))
         if outliers is not None:
             signs.append(_judge_outliers(feed, column, *outliers))
+        if (spread := compare_spread(feed, column, length)) is not None:
+            signs.append(_judge_noise(column, spread))
         if not signs:
             why = "too few known listings were encoded again, and too few new ones are of known "
             yield Sign(column, why=why + "categories", n_current=len(feed))
@@ -69,6 +77,19 @@ def _judge_outliers(feed: Feed, column: str, share: float, n: int) -> Sign:
         f"those before: another encoder writes them"
     )
     return Sign(column, max(more, 0.0), max(_UNLIKE, chance), detail, p, n0, n)
+
+
+def _judge_noise(column: str, spread: VectorSpread) -> Sign:
+    """Whether vectors scatter otherwise within all categories, their lengths taken out."""
+    n0, n = len(spread.before), len(spread.now)
+    longer = 2.0 * float(np.median(spread.now) - np.median(spread.before))
+    changed = abs(float(np.log(max(spread.noise, 1e-9))) - longer)
+    kind = "more" if np.log(max(spread.noise, 1e-9)) > longer else "less"
+    detail = (
+        f"new vectors in {column} by known sellers scatter {np.exp(changed):.3g} times {kind} "
+        "about the mean of their category: another encoder, or noise in what it is given"
+    )
+    return Sign(column, changed, max(_NOISE, _DEVIATIONS * spread.deviation), detail, None, n0, n)
 
 
 def _to_sign(column: str, limit: float, source: str, share: float, n: int) -> Sign:

@@ -11,10 +11,10 @@ from scipy.optimize import linear_sum_assignment
 
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
-from monitoring.faults.feed import Feed, code_cells
+from monitoring.faults.feed import Feed, code_cells, code_groups, code_known
 from monitoring.faults.known import KnownFeed
 from monitoring.faults.signs.missing import spells_nothing
-from monitoring.frame import Frame, count_column, find_missing
+from monitoring.frame import Frame, count_column, count_values, find_missing
 
 UNIT = "share of the rows with a known value under a new name; of ids, of known ones that are gone"
 RUNBOOK = Advice(
@@ -26,6 +26,8 @@ TABLES = ("items", "events")
 _LEAST = 0.05
 _FEWEST = 5.0
 """Rows of a value that must be expected before it counts as vanished."""
+_FEWEST_WITHIN = 10
+_LEFT_WITHIN = 0.1
 _LATE_DAYS = 5
 _USUALLY_KNOWN = 0.2
 _STRANGERS = 0.9
@@ -69,6 +71,9 @@ def find(feed: Feed) -> Iterator[Sign]:
         # A new word that is only spelled like a known one is a rename where it takes its place.
         share = sum(change.new[new] for new in {**by_profile, **pairs}) / change.n
         found = {**by_profile, **pairs}
+        within = _find_within(feed, column)
+        if within is not None and within[0] > share:
+            share, found = within
         # In free text other spellings of rare values come up every day: twice those of before.
         usual = sum(1 for k in feed.known.vocabulary(column).values() if k == 1)
         threshold = max(_LEAST, 3.0 * usual / max(change.n0, 1))
@@ -113,6 +118,45 @@ def _find_earlier(known: Frame, column: str) -> tuple[pa.Array, float]:
 
 def _share_known(ids: pa.Array, known: pa.Array) -> float:
     return float(pc.mean(pc.is_in(ids, value_set=known)).as_py() or 0.0)
+
+
+def _find_within(feed: Feed, column: str) -> tuple[float, dict[str, str]] | None:
+    """The rows of known categories in which all values are others than before, and examples.
+
+    New supply of a known category has some of its values, or brings new ones beside them.
+    """
+    if not feed.known.group or column == feed.known.group or column not in feed.rows.names:
+        return None
+    groups = code_groups(feed, feed.rows)
+    usual, length = feed.known.once(_list_within, column)
+    cells = feed.rows.column(column)
+    if not pa.types.is_string(cells.type):
+        return None
+    there = ~find_missing(cells) & (groups[1] >= 0)
+    texts, code = cells.filter(pa.array(there)).to_pylist(), groups[1][there]
+    known = np.array([text in usual[group] for text, group in zip(texts, code, strict=True)])
+    rows = np.bincount(code, minlength=length)
+    kept = np.bincount(code, known, length) if len(code) else np.zeros(length)
+    settled = np.array([len(usual[group]) > 0 for group in range(length)])
+    gone = settled & (rows >= _FEWEST_WITHIN) & (kept <= _LEFT_WITHIN * rows)
+    found: dict[str, str] = {}
+    for text, group in zip(texts, code, strict=True):
+        if gone[group] and text not in usual[group]:
+            found.setdefault(text, next(iter(usual[group])))
+    return float(rows[gone].sum()) / max(len(texts), 1), found
+
+
+def _list_within(known: KnownFeed, column: str) -> tuple[list[dict[str, int]], int]:
+    """The values that nearly all rows of each category have; none where new ones are usual."""
+    code = known.once(code_known, known.group)
+    cells, length = known.rows.column(column), len(known.vocabulary(known.group))
+    found: list[dict[str, int]] = []
+    for group in range(length):
+        counts = count_values(cells.filter(pa.array(code == group)))
+        alone = sum(1 for each in counts.values() if each == 1)
+        total = sum(counts.values())
+        found.append(counts if total >= _FEWEST_WITHIN and alone <= 0.1 * total else {})
+    return found, length
 
 
 def _find_change(feed: Feed, column: str) -> _Change:

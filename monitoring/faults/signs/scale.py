@@ -18,7 +18,7 @@ from monitoring.faults.feed import Feed, code_as_known, code_known
 from monitoring.faults.priced import PairedPrices, read_paired_prices
 from monitoring.frame import Frame, read_numbers
 
-UNIT = "powers of ten that numbers moved by, or the share of rows far outside what was known"
+UNIT = "powers of ten that numbers moved by, or the share of rows that they are wrong in"
 RUNBOOK = Advice(
     "Numbers of all categories moved by one factor: another unit, or another currency.",
     "Ask the owner of the feed for the unit. Prices that rise by more than a market can move in a "
@@ -33,6 +33,8 @@ _SAME = 0.01
 """Powers of ten within which two prices are the same."""
 _REPRICED = 0.05
 """Powers of ten by which sellers change prices."""
+_DISAGREE = 0.1
+_BETWEEN_DAYS = 0.01
 _FACTORS = 100
 """Factors that are looked for."""
 _SHARE = 0.02
@@ -48,6 +50,10 @@ def find(feed: Feed) -> Iterator[Sign]:
             found = _compare_pairs(column, pairs, feed.settings.rate)
             if found.is_found:
                 yield found
+                continue
+            apart = _find_disagreeing(column, pairs, feed.settings.rate)
+            if apart.is_found:
+                yield apart
                 continue
         else:
             pairs = None
@@ -98,6 +104,21 @@ def _compare_pairs(column: str, pairs: PairedPrices, rate: float) -> Sign:
         f"which people act on them{_guess(10.0 ** abs(step))}"
     )
     return Sign(column, k / n, max(_SHARE, chance), detail, p, n0, n)
+
+
+def _find_disagreeing(column: str, pairs: PairedPrices, rate: float) -> Sign:
+    """The share of new listings on which people act at any other price than the listed one.
+
+    Sellers change prices of known listings more often than of new ones.
+    """
+    off, off0 = (np.abs(side) > _REPRICED for side in (pairs.new, pairs.before))
+    k, n, k0, n0 = int(off.sum()), len(off), int(off0.sum()), len(off0)
+    share, chance, p = compare_shares(k, n, k0, n0, rate, _BETWEEN_DAYS)
+    detail = (
+        f"{column} of {k / n:.0%} of the new listings is not the {column} at which people act on "
+        f"them, before of {k0 / max(n0, 1):.0%}: a default, or the {column} of another listing"
+    )
+    return Sign(column, max(share, 0.0), max(_DISAGREE, chance), detail, p, n0, n)
 
 
 def _find_share(column: str, before: np.ndarray, now: np.ndarray, rate: float) -> Sign:

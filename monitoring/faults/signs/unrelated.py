@@ -24,7 +24,10 @@ TABLES = ("items", "events")
 _LOST = 0.6
 _DEVIATIONS = 5.0
 _CLEAR = 0.85
-_WORDS = 0.08
+_LOST_OF_WORDS = 0.2
+"""A known seller's titles go on to name what they named."""
+_WORDS = 0.02
+"""Standard deviation of the share of such titles between days."""
 _WELL_KNOWN = 0.08
 """With such a relation the others, in which chance leaves more, are not asked."""
 _WEAK = 0.1
@@ -39,6 +42,7 @@ class _Relation(NamedTuple):
     left: float
     deviation: float
     other: str
+    least: float = _LOST
 
 
 def find(feed: Feed) -> Iterator[Sign]:
@@ -61,17 +65,18 @@ def find(feed: Feed) -> Iterator[Sign]:
         for other in feed.columns("category"):
             left = _compare_words(feed, column, other)
             if left is not None:
-                kept.setdefault(column, []).append(_Relation(left, _WORDS, other))
-                kept.setdefault(other, []).append(_Relation(left, _WORDS, column))
+                kept.setdefault(column, []).append(_Relation(*left, other, _LOST_OF_WORDS))
+                kept.setdefault(other, []).append(_Relation(*left, column, _LOST_OF_WORDS))
     for column, relations in kept.items():
         clear = [each for each in relations if each.deviation <= _WELL_KNOWN]
         best = max(clear or relations)
-        detail = (
-            f"{column} of the new rows says nothing of {best.other} now, nor of other columns: "
-            "its values are on the wrong rows"
-        )
         lost = float(np.clip(1.0 - best.left, 0.0, 1.0))
-        threshold = max(_LOST, _DEVIATIONS * best.deviation)
+        much = "nothing" if lost > _LOST else f"{lost:.0%} less"
+        detail = (
+            f"{column} of the new rows says {much} of {best.other} now, nor of other columns: its "
+            "values are on the wrong rows"
+        )
+        threshold = max(best.least, _DEVIATIONS * best.deviation)
         yield Sign(column, lost, threshold, detail, None, len(feed.known.rows), rows)
 
 
@@ -132,12 +137,28 @@ def _relate(
     return (joint - alone) / np.sqrt(np.maximum(alone, 1e-4)), n
 
 
-def _compare_words(feed: Feed, text: str, column: str) -> float | None:
-    """How many texts still name the row's value, by how many did; None where few did."""
+def _compare_words(feed: Feed, text: str, column: str) -> tuple[float, float] | None:
+    """How many texts still name the row's value, by how many did, and the deviation of that.
+
+    Of known sellers' rows, where there are enough. None where few texts did.
+    """
     before = feed.known.rows.once(_count_naming, text, column)
     if before < 0.3:
         return None
-    return _count_naming(feed.rows, text, column) / before
+    rows = feed.once(_take_known_sellers)
+    chance = (1.0 - min(before, 1.0)) / (before * max(len(rows), 1))
+    deviation = float(np.sqrt(_WORDS**2 + chance))
+    return rows.once(_count_naming, text, column) / before, deviation
+
+
+def _take_known_sellers(feed: Feed) -> Frame:
+    """The rows of known sellers; all rows where there are too few."""
+    if "seller_id" not in feed.rows.names or "seller_id" not in feed.known.rows.names:
+        return feed.rows
+    known = pc.unique(feed.known.rows.column("seller_id"))
+    own = pc.is_in(feed.rows.column("seller_id"), value_set=known)
+    kept = np.flatnonzero(own.to_numpy(zero_copy_only=False))
+    return feed.rows.take(kept) if len(kept) >= feed.settings.minimum_rows else feed.rows
 
 
 def _count_naming(rows: Frame, text: str, column: str) -> float:

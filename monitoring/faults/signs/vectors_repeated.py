@@ -1,4 +1,4 @@
-"""Vectors of zeros, or one vector for many listings, or vectors of another length."""
+"""Vectors of zeros, of no finite numbers, of another length, or one vector for many listings."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,8 @@ from monitoring.frame import Frame, read_vectors
 
 UNIT = "difference of the shares of vectors that say nothing"
 RUNBOOK = Advice(
-    "Vectors are zeros, are the same for many listings, or have another number of dimensions.",
+    "Vectors are zeros, hold NaN or infinity, are the same for many listings, or have another "
+    "number of dimensions.",
     "Ask the owner of the encoder what it returns where it fails, such as for a picture that "
     "cannot be read, and encode these listings again.",
 )
@@ -62,15 +63,17 @@ def _compare(feed: Feed, column: str, length: int) -> Sign:
 
 def _count(rows: Frame, column: str, length: int) -> tuple[dict[str, int], int]:
     cells = rows.column(column)
-    vectors, _ = read_vectors(cells, length)
+    vectors, readable = read_vectors(cells, length)
     zero = ~vectors.any(axis=1)
     sums = np.round(vectors[~zero][:, :_PLACES].astype(np.float64), 5)
     repeats = len(sums) - len(np.unique(sums, axis=0)) if len(sums) else 0
     there = int(pc.count(cells).as_py())
     lengths = pc.sum(pc.not_equal(pc.list_value_length(cells), length)).as_py() or 0
+    broken = max(there - int(lengths) - len(readable), 0)
     found = {
         "zeros": int(zero.sum()),
         REPEATED: repeats,
         f"not {length} numbers": int(lengths),
+        "not finite": broken,
     }
     return found, max(there, 1)

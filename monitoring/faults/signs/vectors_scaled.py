@@ -1,4 +1,4 @@
-"""Vectors of another length and the same direction."""
+"""Vectors of another length: by one factor, of some rows only, or all of one length."""
 
 from collections.abc import Iterator
 
@@ -6,19 +6,23 @@ import numpy as np
 
 from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign, choose_clearest
+from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed
 from monitoring.faults.vectors import (
     SAME,
+    VectorSpread,
     compare_groups,
     compare_pairs,
+    compare_spread,
     list_vector_columns,
     read_window,
 )
 from monitoring.frame import Frame
 
-UNIT = "logarithm of the factor by which vectors became longer"
+UNIT = "logarithm of the factor by which vectors became longer, or the share of far other lengths"
 RUNBOOK = Advice(
-    "The vectors of all new listings are longer, or shorter, by one factor.",
+    "The vectors of all new listings are longer or shorter by one factor, or all have one length, "
+    "or those of some are far longer or shorter than any before.",
     "Ask the owner of the encoder whether a normalisation was added or left out. Towers that were "
     "trained on the old lengths read these vectors wrongly.",
 )
@@ -27,6 +31,12 @@ _LEAST = 0.15
 _AGREE = 0.1
 _KNOWN_AGREE = 0.3
 _PAIRED = 0.02
+_FAR = 0.4
+"""Logarithm of the factor (1.5) beyond all lengths that there were."""
+_SOME = 0.02
+_NORMALISED = 0.8
+_VARIED = 0.02
+"""Lengths that differed by less had been normalised before."""
 
 
 def find(feed: Feed) -> Iterator[Sign]:
@@ -46,6 +56,8 @@ def find(feed: Feed) -> Iterator[Sign]:
             signs.append(Sign(column, value, _PAIRED, detail, None, n, n))
         if (unpaired := _compare_lengths(feed, column, length)) is not None:
             signs.append(unpaired)
+        if (spread := compare_spread(feed, column, length)) is not None:
+            signs += [_find_far(feed, column, spread), _find_normalised(column, spread)]
         if not signs:
             yield Sign(column, why="too few listings have a vector", n_current=len(feed))
             continue
@@ -80,3 +92,25 @@ def _compare_lengths(feed: Feed, column: str, length: int) -> Sign | None:
     )
     value = abs(common) if agree else 0.0
     return Sign(column, value, _LEAST, detail, None, len(before), len(now))
+
+
+def _find_far(feed: Feed, column: str, spread: VectorSpread) -> Sign:
+    """Vectors of known supply that are longer or shorter than any before by a factor of 1.5."""
+    low, high = np.quantile(spread.before, [0.001, 0.999])
+    far, far0 = ((x < low - _FAR) | (x > high + _FAR) for x in (spread.now, spread.before))
+    k, n, k0, n0 = int(far.sum()), len(far), int(far0.sum()), len(far0)
+    share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
+    middle = np.exp(np.median(spread.now[far])) if k else 0.0
+    detail = (
+        f"{k / n:.0%} of the new vectors in {column} by known sellers are far longer or shorter "
+        f"than any before: {middle:.3g}, before {np.exp(low):.3g} to {np.exp(high):.3g}"
+    )
+    return Sign(column, max(share, 0.0), max(_SOME, chance), detail, p, n0, n)
+
+
+def _find_normalised(column: str, spread: VectorSpread) -> Sign:
+    """Vectors of many lengths before, and of one now."""
+    apart, apart0 = float(np.std(spread.now)), float(np.std(spread.before))
+    lost = max(1.0 - apart / apart0, 0.0) if apart0 > _VARIED else 0.0
+    detail = f"all new vectors in {column} are {np.exp(np.median(spread.now)):.3g} long: normalised"
+    return Sign(column, lost, _NORMALISED, detail, None, len(spread.before), len(spread.now))

@@ -202,6 +202,140 @@ def test_values_that_no_market_writes_are_named(feeds, expected, column, change)
     assert expected in found_in(feeds.check(KNOWN_DAYS + 1, broken))
 
 
+def some(rows, change):
+    """Every so many values changed, such as half of them for 2."""
+    return lambda values: [change(v) if i % rows == 0 else v for i, v in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "column", "change"),
+    [
+        ("items.colour/unrelated", "colour", some(2, lambda v: "black")),
+        ("items.brand/unrelated", "brand", some(2, lambda v: "Normont")),
+        ("items.title/unrelated", "title", some(2, lambda v: "A listing without a title")),
+        ("items.category_1/contradicts", "category_1", some(2, lambda v: "women")),
+        ("items.price/scale", "price", some(3, lambda v: 9.99)),
+        ("items.price/scale", "price", lambda v: [*v[1 : len(v) // 2], v[0], *v[len(v) // 2 :]]),
+        ("items.title/cut", "title", some(3, lambda v: v[:20])),
+        (
+            "items.image_embedding/vectors_repeated",
+            "image_embedding",
+            some(5, lambda v: [*v[:-1], np.nan]),
+        ),
+        (
+            "items.image_embedding/vectors_repeated",
+            "image_embedding",
+            some(5, lambda v: [np.inf, *v[1:]]),
+        ),
+        (
+            "items.image_embedding/vectors_scaled",
+            "image_embedding",
+            some(5, lambda v: [1e3 * x for x in v]),
+        ),
+        (
+            "items.image_embedding/vectors_scaled",
+            "image_embedding",
+            some(1, lambda v: list(v / np.linalg.norm(v))),
+        ),
+    ],
+)
+def test_a_fault_of_some_rows_is_named(feeds, expected, column, change):
+    broken = break_new_rows(column, change)(feeds.day(KNOWN_DAYS + 1))
+    assert expected in found_in(feeds.check(KNOWN_DAYS + 1, broken))
+
+
+def test_an_encoder_that_grew_noisy_is_named(feeds):
+    random = np.random.default_rng(0)
+    noisy = some(1, lambda v: list(np.array(v) + 0.7 * random.normal(size=len(v))))
+    broken = break_new_rows("image_embedding", noisy)(feeds.day(KNOWN_DAYS + 1))
+    assert "items.image_embedding/encoder" in found_in(feeds.check(KNOWN_DAYS + 1, broken))
+
+
+def test_values_that_one_category_writes_in_another_way_are_renamed(feeds):
+    def export(tables, now):
+        items = tables["items"]
+        new = pc.greater_equal(items["listed_at"], pa.scalar(feeds.day(KNOWN_DAYS), TIME))
+        hit = pc.and_(new, pc.equal(items["category_2"], "women shoes"))
+        sizes = pc.if_else(
+            hit, pc.binary_join_element_wise("UK", items["size"], " "), items["size"]
+        )
+        place = items.column_names.index("size")
+        return {**tables, "items": items.set_column(place, "size", sizes)}
+
+    (found,) = name_faults(feeds.check(KNOWN_DAYS, export))
+    assert found.name == "feed:items.size/renamed"
+
+
+def change_events(feeds, change):
+    """What is found when the events of the last day are changed, given as rows."""
+
+    def export(tables, now):
+        events, last = tables["events"], feeds.day(KNOWN_DAYS)
+        old = pc.less(events["event_time"], pa.scalar(last, TIME))
+        new = events.filter(pc.invert(old)).to_pylist()
+        changed = pa.Table.from_pylist(change(new), schema=events.schema)
+        return {**tables, "events": pa.concat_tables([events.filter(old), changed])}
+
+    return name_faults(feeds.check(KNOWN_DAYS, export))
+
+
+@pytest.mark.parametrize("kind", ["view", "purchase"])
+def test_events_of_a_type_that_are_sent_twice_within_seconds_are_doubled(feeds, kind):
+    later = timedelta(seconds=1.5)
+
+    def send_again(rows):
+        again = [{**r, "event_time": r["event_time"] + later} for r in rows]
+        return [*rows, *(r for r in again if r["event_type"] == kind)]
+
+    (found,) = change_events(feeds, send_again)
+    assert found.name == "feed:events/doubled"
+    assert f"50% of the events '{kind}'" in found.detail
+
+
+def test_a_robot_is_named(feeds):
+    (found,) = change_events(feeds, some(3, lambda row: {**row, "user_id": "robot"}))
+    assert found.name == "feed:events.user_id/constant"
+
+
+@pytest.mark.parametrize("ends", [None, timedelta(hours=1)])
+def test_ends_of_listings_that_do_not_fit_what_people_do_are_named(feeds, ends):
+    def export(tables, now):
+        items, since = tables["items"], pa.scalar(feeds.day(KNOWN_DAYS), TIME)
+        listed, gone = items["listed_at"], items["delisted_at"]
+        soon = pc.add(listed, pa.scalar(ends or timedelta(0)))
+        wrong = pa.scalar(None, TIME) if ends is None else soon
+        new = pc.greater_equal(gone if ends is None else listed, since)
+        place = items.column_names.index("delisted_at")
+        changed = pc.if_else(pc.fill_null(new, False), wrong, gone)
+        return {**tables, "items": items.set_column(place, "delisted_at", changed)}
+
+    (found,) = name_faults(feeds.check(KNOWN_DAYS + 2, export))
+    assert found.name == "feed:items.delisted_at/outlived"
+
+
+def test_purchases_that_are_none_are_named(feeds):
+    exchanged = {"like": "purchase", "purchase": "like"}
+
+    def exchange(tables, now):
+        events = tables["events"]
+        old = pc.less(events["event_time"], pa.scalar(feeds.day(KNOWN_DAYS), TIME)).to_pylist()
+        kinds = zip(events["event_type"].to_pylist(), old, strict=True)
+        new = [kind if before else exchanged.get(kind, kind) for kind, before in kinds]
+        place = events.column_names.index("event_type")
+        return {**tables, "events": events.set_column(place, "event_type", pa.array(new))}
+
+    named = found_in(feeds.check(KNOWN_DAYS + 2, exchange))
+    assert named == {"events.event_type/outlived"}
+
+
+def test_visits_that_are_cut_in_pieces_are_named(feeds):
+    (found,) = change_events(
+        feeds, lambda rows: [{**row, "session_id": f"v{i}"} for i, row in enumerate(rows)]
+    )
+    assert found.name == "feed:events.session_id/splintered"
+    assert "times less often than before" in found.detail
+
+
 def test_a_column_of_another_type_is_named(feeds):
     def export(tables, now):
         items = tables["items"]
@@ -267,7 +401,9 @@ def test_the_days_before_are_those_before_a_planned_closing(feeds):
     assert not {"events/lost", "events/early", "items/lost"} & unchecked(declared)
 
 
-def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0, before=True):
+def answer_events(
+    feeds, named=lambda row: True, hours=lambda row: 0.0, before=True, other=lambda row: row
+):
     """Every event follows from an answer of a minute before; on the last day not all say so.
 
     Args:
@@ -275,6 +411,7 @@ def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0, before=T
         named: Whether the event of a row of the last day names its answer.
         hours: How far its time is off.
         before: Whether the events of the days before name theirs.
+        other: The row whose answer the event of a row of the last day names.
     """
 
     def export(tables, now):
@@ -284,7 +421,8 @@ def answer_events(feeds, named=lambda row: True, hours=lambda row: 0.0, before=T
             at = row["event_time"] - timedelta(minutes=1)
             answers.append(answer(f"r{i}", at, row["user_id"], item_ids=[row["item_id"]]))
             is_new = row["event_time"] >= last
-            row["request_id"] = f"r{i}" if (named(i) if is_new else before) else None
+            answered = other(i) if is_new else i
+            row["request_id"] = f"r{answered}" if (named(i) if is_new else before) else None
             row["event_time"] += timedelta(hours=hours(i) if is_new else 0.0)
         path = feeds.folder / "log.parquet"
         pq.write_table(pa.Table.from_pylist(answers, schema=PREDICTION_SCHEMA), path)
@@ -308,6 +446,12 @@ def test_events_that_have_long_named_no_answers_are_compared_with_the_reference(
     assert "though those of the reference do" in found.detail
 
 
+def test_events_that_name_other_peoples_answers_are_named(feeds):
+    (found,) = answer_events(feeds, other=lambda row: row - 40 if row % 4 == 0 else row)
+    assert found.name == "feed:events.request_id/misattributed"
+    assert "name an answer that another person got" in found.detail
+
+
 @pytest.mark.parametrize("hours", [2.0, -5.0])
 def test_a_clock_that_is_off_for_some_events_is_seen_beside_their_answers(feeds, hours):
     found = answer_events(feeds, hours=lambda row: 0.0 if row % 5 else hours)
@@ -322,6 +466,7 @@ def test_calm_days_have_no_fault(feeds):
         assert unchecked(results) == {
             "items.description/missing",
             "events.request_id/clock",
+            "events.request_id/misattributed",
             "events.request_id/unattributed",
         }
     assert {r.statistic for r in results} <= set(FAULTS.names())
@@ -347,6 +492,7 @@ def test_what_was_never_there_is_not_checked_and_says_why(tmp_path):
         *("items/silent", "items/stale", "items/impossible", "items/scale"),
         *("items.description/missing", "items.price/missing", "events/early"),
         *("events.request_id/clock", "events.request_id/unattributed"),
+        "events.request_id/misattributed",
     }
     why = {r.name.removeprefix(PREFIX): r.why for r in results}
     assert why["events.request_id/unattributed"] == (
@@ -460,7 +606,8 @@ def test_a_reference_without_feeds_is_not_ok(feeds, tmp_path):
 def test_faults_that_follow_are_faults():
     names = set(FAULTS.names())
     assert FOLLOWS_FROM.keys() <= names
-    assert {name for follow in FOLLOWS_FROM.values() for name in follow} <= names
+    following = {name for follow in FOLLOWS_FROM.values() for name in follow}
+    assert {name.split("/")[-1] for name in following} <= names
     for name in names:
         fault = load_fault(name)
         assert fault.unit

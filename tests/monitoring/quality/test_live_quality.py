@@ -214,6 +214,32 @@ def test_answers_without_the_model_on_purpose_are_no_fallbacks(tmp_path):
     assert measure(tmp_path, answers, events)["live:fallback-share/share"].value > 0
 
 
+def test_two_indexes_that_answer_side_by_side_are_told(tmp_path):
+    answers, events = live(DAYS)
+    half = len(answers) // 2
+    for number, row in enumerate(answers):
+        row["bundle_id"] = "old" if number < half else "new"
+    share = measure(tmp_path, answers, events)["live:other-index-share/share"]
+    assert (share.state, share.value) == (DriftState.OK, 0)
+    for number, row in enumerate(answers):
+        row["bundle_id"] = "old" if number < half or number % 5 == 0 else "new"
+    share = measure(tmp_path, answers, events)["live:other-index-share/share"]
+    assert share.state is DriftState.DRIFT
+    assert share.value == pytest.approx(0.2, abs=0.02)
+    assert "old answered on" in share.detail
+
+
+@pytest.mark.parametrize("scores", [[0.9, float("nan")], [0.0, 0.0, 0.0], [float("inf"), 0.4]])
+def test_answers_that_nothing_ranked_are_fallbacks(tmp_path, scores):
+    answers, events = live(DAYS)
+    for number, row in enumerate(answers):
+        row["scores"] = scores if number % 4 == 0 else [0.9, 0.4]
+    fallbacks = measure(tmp_path, answers, events)["live:fallback-share/share"]
+    assert fallbacks.state is DriftState.DRIFT
+    assert fallbacks.value == pytest.approx(0.25, abs=0.01)
+    assert "the scores of 25.0% of the answers" in fallbacks.detail
+
+
 def test_people_who_browse_are_a_weaker_denominator(tmp_path):
     answers, events = live(DAYS, fall, per_day=900)
     browsing = [
