@@ -26,8 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
 
+def pytest_collection() -> None:
+    """Look for no garbage while modules are imported, which stay."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Look for garbage less often: among all these modules it takes an eighth of the time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
