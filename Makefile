@@ -12,6 +12,9 @@ SCRIPTS = .ci/run $(wildcard kustomize/local/*.sh tests/machine/*.sh)
 .PHONY: help setup demo test test-docs docs docs-serve test-data test-kill test-live test-weaviate test-hostile bench-serving bench-size bench-gate bench-training bench-drift bench-quality test-cluster cluster-up cluster-down kind kind-down minikube minikube-down images licences manifests lint types check-requirements compile protocol lock clean install-extension uninstall-extension
 export PYTHON
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Where a shell sets it, each of hundreds of processes that tests and pipelines start would compile
+# Refit again, and pytest every test.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile

@@ -15,6 +15,7 @@ versions, and no REST API.
 """
 
 import argparse
+import gc
 import math
 import signal
 import sys
@@ -421,6 +422,7 @@ def _serve(options: argparse.Namespace) -> None:
     log_message(f"model server listens on {options.host}:{port}")
     stop.wait()
     server.stop(grace=2.0).wait()
+    gc.freeze()  # else the end of the process goes through all of TensorFlow's objects once more
 
 
 def _models_of(options: argparse.Namespace) -> dict[str, Path]:

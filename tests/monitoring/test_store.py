@@ -156,7 +156,7 @@ def test_of_many_processes_exactly_one_claims(place):
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(8)
+        for _ in range(4)
     ]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"

@@ -16,6 +16,7 @@ from refit.registry import Registry
 pytestmark = pytest.mark.timeout(900)
 QUICK = (
     "training.max_epochs=2",
+    "training.in_process_tower=false",
     "evaluation.smoke_test=[]",
     "evaluation.baselines.include=[popularity]",
     "backtest.better_in=1",

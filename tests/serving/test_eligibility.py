@@ -37,7 +37,7 @@ from tests import factories
 from tests.serving import tiny
 from tests.serving.without_stages import answer_without_stages
 
-MARKETS, REQUESTS = 200, 10
+MARKETS, REQUESTS = 80, 10
 INDEXED, NOW = 59.0, 60.0  # days after the start of the market
 BRANDS, SIZES, PRICES = ("acne", "cos", None), ("S", "M", None), (1.1, 19.99, 20, 35.7, 1e6, None)
 ATTRIBUTES = ("seller_id", "brand", "size", "price")

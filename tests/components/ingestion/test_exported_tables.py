@@ -76,14 +76,14 @@ def test_numbers_of_event_types(shop, make_events):
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("names", "as_text"),
     [
-        ("UserID", "ItemID", "EventType", "EventTime"),
-        ("USER_ID", "ITEM_ID", "EVENT_TYPE", "EVENT_TIME"),
-        ("customer_id", "article id", "action", "timestamp"),
+        (("UserID", "ItemID", "EventType", "EventTime"), False),
+        (("USER_ID", "ITEM_ID", "EVENT_TYPE", "EVENT_TIME"), False),
+        (("customer_id", "article id", "action", "timestamp"), False),
+        (("customer_id", "article id", "action", "timestamp"), True),
     ],
 )
-@pytest.mark.parametrize("as_text", [False, True])
 def test_columns_of_other_names(shop, make_events, names, as_text):
     rows = [dict(zip(names, row.values(), strict=True)) for row in make_events()]
     if as_text:
@@ -108,8 +108,10 @@ def test_a_name_that_the_files_do_not_have(shop, make_events):
         shop.ingest(columns={"events": {"user_id": "who"}})
 
 
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(
+    ("unit", "as_text"),
+    [("s", False), ("ms", False), ("us", False), ("ns", False), ("s", True), ("ns", True)],
+)
 def test_times_as_numbers(shop, make_events, unit, as_text):
     factor = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     rows = [r | {"event_time": int(r["event_time"].timestamp()) * factor} for r in make_events()]
@@ -183,8 +185,7 @@ def test_columns_that_nothing_uses_do_not_stop_a_run(shop, make_events, items):
         shop.ingest_again(item_columns=["meta"])
 
 
-@pytest.mark.parametrize("spec", ["emb_", "emb_*", [f"emb_{n}" for n in range(40)]])
-def test_a_vector_in_columns(shop, make_events, items, spec):
+def test_a_vector_in_columns(shop, make_events, items):
     values = np.arange(200, dtype=np.float64).reshape(5, 40)
     rows = [
         item | {f"emb_{n}": (None if at == 4 else float(values[at, n])) for n in range(40)}
@@ -194,9 +195,10 @@ def test_a_vector_in_columns(shop, make_events, items, spec):
     shop.write("items", rows)
     shop.ingest()
     assert set(shop.read("items")[0]) == {"item_id", "price"}
-    shop.ingest_again(vector_columns={"image_embedding": spec})
-    vectors = [row["image_embedding"] for row in shop.read("items")]
-    assert vectors == [*values[:4].tolist(), None]
+    for spec in ("emb_", "emb_*", [f"emb_{n}" for n in range(40)]):
+        shop.ingest_again(vector_columns={"image_embedding": spec})
+        vectors = [row["image_embedding"] for row in shop.read("items")]
+        assert vectors == [*values[:4].tolist(), None]
 
 
 def test_hundreds_of_columns_are_no_problem(shop, make_events, items):
@@ -338,15 +340,19 @@ def test_a_header_within_the_file_is_no_row(shop, make_events, items):
     assert [row["_line"] for row in shop.read_rejected("items")] == [4, 8]
 
 
-@pytest.mark.parametrize(
-    "name", ["items.txt", "items.xlsx", "items_2024-03-01.csv", "item.csv", "Items (1).csv"]
-)
-def test_a_file_that_may_be_a_table_is_not_passed_over(shop, make_events, name):
+def test_a_file_that_may_be_a_table_is_not_passed_over(shop, make_events):
     shop.write("events", make_events())
-    (shop.source / name).write_text("item_id\ni0\n")
-    with pytest.raises(UsageError, match=r"may be the items, and is not read.*paths\.items"):
-        shop.ingest()
-    (shop.source / name).unlink()
+    for name in (
+        "items.txt",
+        "items.xlsx",
+        "items_2024-03-01.csv",
+        "item.csv",
+        "Items (1).csv",
+    ):
+        (shop.source / name).write_text("item_id\ni0\n")
+        with pytest.raises(UsageError, match=r"may be the items, and is not read.*paths\.items"):
+            shop.ingest()
+        (shop.source / name).unlink()
     for note in (
         "items.md",
         "itemsize.csv",

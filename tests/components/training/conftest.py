@@ -139,3 +139,9 @@ def make_features() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_features(tmp_path_factory.mktemp("training") / "features")
+
+
+@pytest.fixture
+def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut batches of ordered histories into two parts: each is traced, which takes the time."""
+    monkeypatch.setattr("components.training.sequence.PARTS", 2)

@@ -128,15 +128,16 @@ def test_the_popularity_part_is_that_of_the_first_pair(trained: Trained) -> None
     assert gates == [2, 2]
 
 
-def test_the_first_pair_is_that_of_a_training_of_one(features: Path, tmp_path: Path) -> None:
-    one = SEARCHED.model_copy(update={"tower_pairs": 1})
+def test_the_first_pair_is_that_of_a_training_of_one(
+    features: Path, trained: Trained, tmp_path: Path
+) -> None:
+    one = SEARCHED.model_copy(update={"tower_pairs": 1, "in_process_tower": False})
     alone = train_and_keep(one, features, tmp_path / "one")
     assert alone.manifest.pairs == ()
     assert alone.manifest.joined_recall is None
-    both = train_and_keep(SEARCHED, features, tmp_path / "two")
-    assert [e.recall for e in alone.manifest.epochs] == [e.recall for e in both.manifest.epochs]
+    assert [e.recall for e in alone.manifest.epochs] == [e.recall for e in trained.manifest.epochs]
     items = inputs_of_items(features, 16)
-    first, second = (each.models[0].item_tower(items)["embedding"] for each in (alone, both))
+    first, second = (each.models[0].item_tower(items)["embedding"] for each in (alone, trained))
     np.testing.assert_array_equal(first, second)
 
 
@@ -150,18 +151,19 @@ def test_pairs_have_seeds_that_no_other_training_has() -> None:
 def test_a_training_that_is_cut_off_between_pairs_goes_on(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = TWO.model_copy(update={"in_process_tower": False})
     whole, out = tmp_path / "whole", tmp_path / "model"
-    train(TWO, features, whole)
+    train(settings, features, whole)
     for cut_off in ("search-2: towers", "search-2: epoch 1/", "final-2: epoch 1/"):
         with monkeypatch.context() as patch:
             patch.setattr(module, "log_message", raise_at(cut_off))
             patch.setattr("refit.progress.log_message", raise_at(cut_off))
             with pytest.raises(KeyboardInterrupt):
-                train(TWO, features, out, tmp_path / "checkpoint")
+                train(settings, features, out, tmp_path / "checkpoint")
     messages: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr("components.training.checkpoint.log_message", messages.append)
-        train(TWO, features, out, tmp_path / "checkpoint")
+        train(settings, features, out, tmp_path / "checkpoint")
     assert len([m for m in messages if m.startswith("resuming after epoch")]) == 4
     items = inputs_of_items(features, 16)
     first, second = (run_tower(load_tower(each / ITEM_TOWER), items) for each in (whole, out))
@@ -178,6 +180,7 @@ def raise_at(start: str) -> Callable[[str], None]:
     return log
 
 
+@pytest.mark.usefixtures("two_parts")
 def test_ordered_pairs_without_popularity_run_in_process(features: Path, tmp_path: Path) -> None:
     settings = TWO.model_copy(
         update={

@@ -292,6 +292,7 @@ def test_examples_without_a_history_are_left_out_if_the_settings_say_so(features
     assert (lengths[batch["run"]] > batch["newer"]).all()
 
 
+@pytest.mark.usefixtures("two_parts")
 def test_the_future_has_no_influence_on_the_towers(
     features: Path, make_features: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -301,8 +302,9 @@ def test_the_future_has_no_influence_on_the_towers(
     settings = ORDERED.model_copy(update=ONCE)
     vectors = []
     for name, folder in (("model", features), ("other", changed)):
-        manifest = train(settings, folder, tmp_path / name)
-        assert TrainSettings.parse(manifest.settings) == settings
+        run = settings.model_copy(update={"in_process_tower": name == "model"})
+        manifest = train(run, folder, tmp_path / name)
+        assert TrainSettings.parse(manifest.settings) == run
         tower = load_tower(tmp_path / name / QUERY_TOWER)
         vectors.append(run_tower(tower, inputs)["embedding"])
     assert np.isfinite(vectors[0]).all()
@@ -310,6 +312,7 @@ def test_the_future_has_no_influence_on_the_towers(
     assert has_in_process_tower(tmp_path / "model" / QUERY_TOWER)
 
 
+@pytest.mark.usefixtures("two_parts")
 def test_with_dot_the_embeddings_of_items_are_their_content_vectors(
     features: Path, tmp_path: Path
 ) -> None:

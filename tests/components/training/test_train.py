@@ -55,6 +55,12 @@ def model(trained: Trained) -> Path:
     return trained.folder
 
 
+@pytest.fixture(scope="module")
+def plain(small: TrainSettings) -> TrainSettings:
+    """The same towers, without the copy that runs in process: it takes a third of the time."""
+    return small.model_copy(update={"in_process_tower": False})
+
+
 def inputs_of_items(features: Path, n: int) -> Inputs:
     spec = FeaturesManifest.read(features).spec
     catalogue = read_catalogue(features)
@@ -149,12 +155,12 @@ def test_the_model_folder_describes_the_model(
 def test_two_runs_are_bit_identical_whatever_the_test_examples_are(
     features: Path,
     model: Path,
-    small: TrainSettings,
+    plain: TrainSettings,
     make_features: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     changed = make_features(tmp_path / "features", test_item=15)
-    train(small, changed, tmp_path / "model")
+    train(plain, changed, tmp_path / "model")
     items = inputs_of_items(features, 16)
     first, second = (
         run_tower(load_tower(folder / "item_tower"), items)["embedding"]
@@ -173,8 +179,8 @@ train(settings, Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_a_killed_training_resumes(features: Path, small: TrainSettings, tmp_path: Path) -> None:
-    settings = small.model_copy(update={"max_epochs": 400, "patience": 400, "final_fit": False})
+def test_a_killed_training_resumes(features: Path, plain: TrainSettings, tmp_path: Path) -> None:
+    settings = plain.model_copy(update={"max_epochs": 400, "patience": 400, "final_fit": False})
     checkpoint, out = tmp_path / "checkpoint", tmp_path / "model"
     script = KILLED.format(settings=settings.model_dump(mode="json"))
     process = subprocess.Popen(
@@ -219,7 +225,7 @@ def _key(settings: TrainSettings, features: Path, epochs: int) -> str:
 def test_an_interrupted_training_gives_the_same_model(
     features: Path,
     model: Path,
-    small: TrainSettings,
+    plain: TrainSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -232,9 +238,9 @@ def test_an_interrupted_training_gives_the_same_model(
         with monkeypatch.context() as patch:
             patch.setattr(module, "log_message", stop_in_final_fit)
             with pytest.raises(KeyboardInterrupt):
-                train(small, features, out, checkpoint)
+                train(plain, features, out, checkpoint)
     assert not out.exists()
-    train(small, features, out, checkpoint)
+    train(plain, features, out, checkpoint)
     items = inputs_of_items(features, 16)
     np.testing.assert_array_equal(
         run_tower(load_tower(model / "item_tower"), items)["embedding"],
@@ -243,11 +249,11 @@ def test_an_interrupted_training_gives_the_same_model(
 
 
 def test_one_of_two_trainings_of_the_same_keeps_checkpoints(
-    features: Path, small: TrainSettings, tmp_path: Path
+    features: Path, plain: TrainSettings, tmp_path: Path
 ) -> None:
     from components.training.checkpoint import checkpoints_of
 
-    settings = small.model_copy(update={"max_epochs": 1, "final_fit": False})
+    settings = plain.model_copy(update={"max_epochs": 1, "final_fit": False})
     with checkpoints_of(_key(settings, features, 1), tmp_path) as kept:
         assert kept
         (kept / "search").mkdir()
@@ -270,9 +276,9 @@ def test_a_folder_that_is_not_writable_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_without_resume_the_checkpoint_is_removed(
-    features: Path, small: TrainSettings, tmp_path: Path
+    features: Path, plain: TrainSettings, tmp_path: Path
 ) -> None:
-    settings = small.model_copy(update={"resume": False, "max_epochs": 1, "final_fit": False})
+    settings = plain.model_copy(update={"resume": False, "max_epochs": 1, "final_fit": False})
     torn = tmp_path / "checkpoint" / _key(settings, features, 1)[:16] / "search" / "00002"
     torn.mkdir(parents=True)
     (torn / "state.json").write_text("not JSON")
@@ -282,9 +288,9 @@ def test_without_resume_the_checkpoint_is_removed(
 
 
 def test_a_set_number_of_epochs_is_trained_once(
-    features: Path, small: TrainSettings, tmp_path: Path
+    features: Path, plain: TrainSettings, tmp_path: Path
 ) -> None:
-    settings = small.model_copy(update={"choose_epochs": False, "max_epochs": 2})
+    settings = plain.model_copy(update={"choose_epochs": False, "max_epochs": 2})
     manifest = train(settings, features, tmp_path / "model")
     assert [epoch.recall for epoch in manifest.epochs] == [None, None]
     assert manifest.chosen_epoch == 2
@@ -301,9 +307,9 @@ def test_the_learning_rate_rises_over_the_first_steps_and_falls_with_the_epochs(
 
 
 def test_items_have_no_ids_if_the_settings_say_so(
-    features: Path, model: Path, small: TrainSettings, tmp_path: Path
+    features: Path, model: Path, plain: TrainSettings, tmp_path: Path
 ) -> None:
-    settings = small.model_copy(
+    settings = plain.model_copy(
         update={"id_embedding": "never", "choose_epochs": False, "max_epochs": 1}
     )
     train(settings, features, tmp_path / "model")
@@ -357,11 +363,11 @@ def test_a_folder_of_other_files_is_not_overwritten(
 
 
 def test_the_best_epoch_is_exported_also_if_a_later_one_was_cut_off(
-    features: Path, small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    features: Path, plain: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from components.training.recall import RecallMeter
 
-    settings = small.model_copy(update={"final_fit": False, "patience": 2})
+    settings = plain.model_copy(update={"final_fit": False, "patience": 2})
     items = inputs_of_items(features, 16)
     recalls = iter((0.5, 0.4, 0.3, 0.5, 0.4, 0.3))
     monkeypatch.setattr(RecallMeter, "recall_at", lambda meter, k: next(recalls))

@@ -77,7 +77,8 @@ def test_the_first_trial_measures_the_config_as_training_does_and_reads_no_test_
 ):
     base, key = tuned
     first, *others = trials_of(base / "studies", key)
-    model = train(own, features, tmp_path / "model")
+    search = own.model_copy(update={"final_fit": False, "in_process_tower": False})
+    model = train(search, features, tmp_path / "model")
     assert first.user_attrs["epochs"] == [epoch.recall for epoch in model.epochs]
     assert first.value == max(epoch.recall for epoch in model.epochs)
     assert first.user_attrs["own"]
