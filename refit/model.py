@@ -62,7 +62,8 @@ class ModelManifest(Settings):
         embedding_version: Checksum of both tower folders; that of index and reference must match.
         embedding_size: Length D of query and item embeddings; a score is their dot product.
         content_size: Length C of an item's content vector, which represents it in histories.
-        learned_size: Number of leading, learned entries of the embeddings; the rest is popularity.
+        learned_size: Number of leading entries of the embeddings that are learned or spectral; the
+            rest is popularity.
         settings: TrainSettings as plain values.
         packages: Versions of the packages that it was trained with.
         trained_from, trained_until: Period of the examples behind the exported weights,
@@ -77,6 +78,9 @@ class ModelManifest(Settings):
         pairs: Where several pairs of towers were joined, each of them.
         joined_recall: Their validation recall@K together, each after its chosen epoch; None for
             one pair, or if it was not measured.
+        spectral_weight: What spectral scores count, of ``spectral_weights``; None without any.
+        spectral_recall: Validation recall@K with them, of the towers of the chosen epoch; None if
+            it was not measured.
     """
 
     embedding_version: str
@@ -96,6 +100,8 @@ class ModelManifest(Settings):
     kind: ModelKind = "model"
     pairs: tuple[TowerPair, ...] = ()
     joined_recall: float | None = None
+    spectral_weight: float | None = None
+    spectral_recall: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "ModelManifest":

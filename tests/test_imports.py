@@ -34,6 +34,7 @@ IMPORTED_LATE = {
             "recommenders",
             "repeats",
             "sequence",
+            "spectral",
             "towers",
         )
     ),

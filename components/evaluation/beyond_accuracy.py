@@ -207,7 +207,9 @@ def measure_reliability(
     data, queries = evaluation_set.data, evaluation_set.queries
     order = np.argsort(data.log.time[queries.rows], kind="stable")
     top, scores = ranking.top[order, :k], ranking.scores[order, :k].astype(np.float64)
-    hit = (top == data.log.item[queries.rows][order][:, None]).astype(np.float64)
+    n_items, positives = data.catalogue.size, queries.positives
+    chosen = positives.owner * n_items + data.log.item[positives.rows]
+    hit = np.isin(order[:, None] * n_items + top, chosen).astype(np.float64)
     usable = (top >= 0) & np.isfinite(scores)
     half = len(order) // 2
     early, late = usable[:half], usable[half:]

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from refit.columns import Column, Labels, read_column
+from refit.columns import Column, Labels, expand, read_column
 from refit.contract import EventType
 from refit.eligibility import Rules
 from refit.errors import DataValidationError
@@ -126,17 +126,52 @@ class ExampleLog:
 
 
 @dataclass(frozen=True)
+class Positives:
+    """The positive items of n queries, one or several each, query by query.
+
+    Attributes:
+        rows: [E] rows of the log, each with one of the items.
+        starts: [n + 1] first entry of each query, then E.
+    """
+
+    rows: Longs
+    starts: Longs
+
+    @classmethod
+    def one_each(cls, rows: Longs) -> "Positives":
+        """One item for each of n queries."""
+        return cls(rows, np.arange(len(rows) + 1, dtype=np.int64))
+
+    @property
+    def owner(self) -> Longs:
+        """[E] number of the query of each entry."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    def find(self, queries: Longs) -> tuple[Longs, Longs]:
+        """The entries of some queries: [P] the place of the query among them, and [P] entries."""
+        return expand(self.starts[queries], self.starts[queries + 1])
+
+    def take(self, which: NDArray[Any]) -> "Positives":
+        """Those of the queries at the given positions."""
+        queries = np.arange(len(self.starts) - 1)[which]
+        starts = np.concatenate([[0], np.cumsum(np.diff(self.starts)[queries])])
+        return Positives(self.rows[self.find(queries)[1]], starts)
+
+
+@dataclass(frozen=True)
 class Queries:
     """The queries of one split, each with what was known at its time.
 
     Attributes:
-        rows: [n] rows of the log; a row's item is the query's positive item.
+        rows: [n] rows of the log, each with a positive item of its query, the first of several.
+        positives: The positive items of each query.
         history: The latest earlier events of each query.
-        new_user, new_item: [n] whether the user, or the positive item, has no event before the
-            split began.
+        new_user, new_item: [n] whether the user, or the first positive item, has no event before
+            the split began.
     """
 
     rows: Longs
+    positives: Positives
     history: PaddedHistories
     new_user: Flags
     new_item: Flags
@@ -149,10 +184,22 @@ class Queries:
         past = self.history
         return Queries(
             self.rows[which],
+            self.positives.take(which),
             PaddedHistories(past.item[which], past.event_type[which], past.age_days[which]),
             self.new_user[which],
             self.new_item[which],
         )
+
+    def without(self, removed: Flags) -> "Queries":
+        """The queries without some of their positive items, and without those that have no other.
+
+        Args:
+            removed: [E] which items are left out.
+        """
+        kept, n_kept = np.unique(self.positives.owner[~removed], return_counts=True)
+        starts = np.concatenate([[0], np.cumsum(n_kept)])
+        positives = Positives(self.positives.rows[~removed], starts)
+        return replace(self.take(kept), rows=positives.rows[starts[:-1]], positives=positives)
 
 
 @dataclass(frozen=True)
@@ -191,11 +238,20 @@ class CandidateSnapshot:
         return np.where(self.items[position] == items, position, -1)
 
 
+Relevant = Literal["each", "together"]
+"""Whether each event is a query of its own, or those of a user at one time are one together."""
+
+
 class EvaluationData:
     """The part of a features folder that evaluation reads.
 
+    Args:
+        folder: The features folder.
+        relevant: How events become queries.
+
     Attributes:
         folder: The features folder.
+        relevant: How events became queries.
         manifest: Its features manifest.
         rules: The eligibility rules of its market.
         catalogue: All items.
@@ -208,8 +264,8 @@ class EvaluationData:
         UsageError: An eligibility rule cannot be loaded, or reads a column that does not exist.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, relevant: Relevant = "each") -> None:
+        self.folder, self.relevant = folder, relevant
         self.manifest = FeaturesManifest.read(folder)
         self.rules = Rules.load(self.manifest.market)
         tables = [_read_split(folder, split) for split in SPLITS]
@@ -217,7 +273,7 @@ class EvaluationData:
         self._read_log(tables)
         length = self.manifest.spec.history_length
         self.queries = {
-            split: _read_queries(tables[i], self.log.starts[i], length)
+            split: _read_queries(tables[i], self.log, self.log.starts[i], length, relevant)
             for i, split in enumerate(SPLITS)
             if split != "train"
         }
@@ -238,7 +294,9 @@ class EvaluationData:
         table = _read_split(self.folder, REQUESTS)
         requests = copy(self)
         requests._read_log([table[:0], table[:0], table])
-        requests.queries = {REQUESTS: _read_queries(table, 0, self.spec.history_length)}
+        requests.queries = {
+            REQUESTS: _read_queries(table, requests.log, 0, self.spec.history_length, "each")
+        }
         return requests
 
     def _read_log(self, tables: Sequence[pa.Table]) -> None:
@@ -404,13 +462,31 @@ def _read_user_items(path: Path, user_ids: NDArray[Any]) -> UserItems:
     )
 
 
-def _read_queries(table: pa.Table, first_row: int, length: int) -> Queries:
+def _read_queries(
+    table: pa.Table, log: ExampleLog, first_row: int, length: int, relevant: Relevant
+) -> Queries:
+    rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+    positives = Positives.one_each(rows)
+    if relevant == "together":
+        positives = _join_events(log, rows)
+        rows = positives.rows[positives.starts[:-1]]
+        table = table.take(rows - first_row)
     return Queries(
-        rows=np.arange(first_row, first_row + table.num_rows, dtype=np.int64),
+        rows=rows,
+        positives=positives,
         history=pad_histories(table, length),
         new_user=_array(table["is_new_user"], np.bool_),
         new_item=_array(table["is_new_item"], np.bool_),
     )
+
+
+def _join_events(log: ExampleLog, rows: Longs) -> Positives:
+    """The events [E] of each user at one time together, in the order of each one's first event."""
+    keys = np.stack([log.user[rows].astype(np.int64), log.time[rows]])
+    _, first, number = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    query = np.argsort(np.argsort(first))[number.ravel()]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(query))])
+    return Positives(rows[np.argsort(query, kind="stable")], starts)
 
 
 def _array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:

@@ -180,7 +180,7 @@ def _evaluate(
     registry: str,
 ) -> Verdict:
     with timed("read the features"):
-        data = EvaluationData(features)
+        data = EvaluationData(features, settings.relevant)
     evaluation_set = build_evaluation_set(
         data,
         "test",
@@ -329,7 +329,7 @@ def _measure(
     rankings: Mapping[str, Ranking],
 ) -> tuple[tuple[Method, ...], tuple[SliceResult, ...], int]:
     """Metrics, paired gains and slices from the same bootstrap replicates; the number of users."""
-    values = {name: per_query(r.rank, settings.cuts) for name, r in rankings.items()}
+    values = {name: per_query(r.rank, settings.cuts, r.starts) for name, r in rankings.items()}
     slices = cut_slices(evaluation_set, settings)
     users = evaluation_set.data.log.user[evaluation_set.queries.rows]
     unseen = {m.name: _unseen(evaluation_set, m) for m in methods if m.seen_until}
@@ -477,6 +477,7 @@ def _describe(
     train, validation, test, end = data.log.starts
     return {
         "candidates": settings.candidates,
+        "relevant": settings.relevant,
         "frozen": len(np.unique(data.log.snapshot[data.queries["test"].rows])) == 1,
         "market": data.manifest.market.model_dump(mode="json"),
         "snapshots": len(evaluation_set.groups),

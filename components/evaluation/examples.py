@@ -25,7 +25,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class AnswerExample:
-    """A method's top items, and the rank of the positive item."""
+    """A method's top items, and the rank of the positive item, the first of several."""
 
     method: str
     rank: int
@@ -53,7 +53,7 @@ def draw_examples(
 ) -> list[Example]:
     """Draw queries at random; in half of them the model ranks the positive item in its top 10."""
     random = np.random.default_rng(seed)
-    hit = rankings[model].rank <= HIT_AT
+    hit = rankings[model].first <= HIT_AT
     hits = random.permutation(np.flatnonzero(hit))[: how_many // 2]
     misses = random.permutation(np.flatnonzero(~hit))[: how_many - len(hits)]
     return [_example(evaluation_set, rankings, int(i)) for i in (*hits, *misses)]
@@ -99,7 +99,7 @@ def _example(evaluation_set: EvaluationSet, rankings: Mapping[str, Ranking], i: 
         candidates=int(next(iter(rankings.values())).candidates[i]),
         answers=tuple(
             AnswerExample(
-                name, int(r.rank[i]), tuple(show(int(j)) for j in r.top[i][:LENGTH] if j >= 0)
+                name, int(r.first[i]), tuple(show(int(j)) for j in r.top[i][:LENGTH] if j >= 0)
             )
             for name, r in rankings.items()
         ),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.bootstrap import Replicates
-from components.evaluation.data import Flags, Floats, Ints, Longs, Queries
+from components.evaluation.data import Flags, Floats, Longs, Queries
 from components.evaluation.leak_settings import (
     HISTORY_BANDS,
     InputGroup,
@@ -27,7 +27,6 @@ from components.evaluation.ranking import (
     EvaluationSet,
     Ranking,
     leave_out,
-    rank_positives,
     spread,
 )
 from components.evaluation.results import GroupWorth, Interval, LeakResults
@@ -62,7 +61,8 @@ def hunt_leaks(
     columns |= {"n": np.ones(len(sample.positions)), "model": hunt.intact}
     popularity = rankings.get(POPULARITY)
     if popularity is not None:
-        columns[POPULARITY] = hunt.values_of(popularity.rank[sample.positions])
+        every = per_query(popularity.rank, settings.cuts, popularity.starts)
+        columns[POPULARITY] = every[settings.metric][sample.positions]
     users = evaluation_set.data.log.user[sample.evaluation_set.queries.rows]
     replicates = Replicates(users, columns, settings.replicates, settings.seed)
     gain = replicates.difference("model", POPULARITY, "n") if popularity else Interval()
@@ -127,6 +127,7 @@ def thin_out(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> Sam
     positions = spread(within, settings.leaks.queries)
     removed = np.ones(len(evaluation_set.queries), dtype=np.bool_)
     removed[positions] = False
+    removed = removed[evaluation_set.queries.positives.owner]
     return Sample(positions, leave_out(evaluation_set, removed, evaluation_set.left_out))
 
 
@@ -174,10 +175,6 @@ class _Hunt:
         self._eligible = [list(self._find_eligible(group)) for group in sample.groups]
         self.groups = tuple(g for g in list_groups(towers.spec) if self._is_read(g))
         self.intact = self._measure(sample.queries, self._inputs, self._items)
-
-    def values_of(self, ranks: Ints) -> Values:
-        """[n] the primary metric of ranks."""
-        return per_query(ranks, self._settings.cuts)[self._settings.metric]
 
     def measure_groups(self) -> Iterator[tuple[str, Values]]:
         """The name of each group, and [n] the metric of each query without it."""
@@ -236,14 +233,14 @@ class _Hunt:
     def _measure(self, queries: Queries, inputs: Inputs, items: Sequence[Floats]) -> Values:
         """[n] the metric of query tower inputs, and of each snapshot's item vectors [C, D]."""
         embedded = self._towers.embed_inputs(inputs, queries)
-        ranks = np.zeros(len(queries), dtype=np.int32)
+        ranks = np.zeros(len(queries.positives.rows), dtype=np.int32)
         for group, of_group, blocks in zip(self._sample.groups, items, self._eligible, strict=True):
             score = embedded.over(group.snapshot, of_group)
             for block, eligible in zip(group.blocks(), blocks, strict=True):
-                which = group.queries[block]
-                scores = score(which)
-                ranks[which] = rank_positives(scores, group.positive[block], _unpack(eligible))[0]
-        return self.values_of(ranks)
+                scores = score(group.queries[block])
+                group.rank(ranks, block, scores, _unpack(eligible))
+        found = per_query(ranks, self._settings.cuts, self._sample.starts)
+        return found[self._settings.metric]
 
     def _find_eligible(self, group: CandidateGroup) -> Iterator[_Packed | None]:
         """The eligible candidates of each block as bits, since they are used for every group."""

@@ -1,6 +1,7 @@
-"""Retrieval metrics, from the rank of the positive: the one item that the user chose.
+"""Retrieval metrics, from the ranks of the positives: the items that the user chose.
 
-With one positive per query, hit rate and recall are the same number.
+A query has one positive, or several: then ``starts`` says where those of each query begin among the
+ranks [E] of all of them. With one positive per query, hit rate and recall are the same number.
 """
 
 from collections.abc import Iterable
@@ -14,30 +15,54 @@ Longs = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 
-def hit_rate(rank: Ints, k: int) -> Values:
-    """[n] 1 where the positive is among the first k, else 0."""
-    return (rank <= k).astype(np.float64)
+def hit_rate(rank: Ints, k: int, starts: Longs | None = None) -> Values:
+    """[n] 1 where a positive is among the first k, else 0."""
+    return _largest((rank <= k).astype(np.float64), starts)
 
 
-def ndcg(rank: Ints, k: int) -> Values:
-    """[n] 1 / log2(rank + 1) within the first k, else 0 (Järvelin & Kekäläinen 2002).
+def recall(rank: Ints, k: int, starts: Longs | None = None) -> Values:
+    """[n] share of the positives that are among the first k."""
+    hits = (rank <= k).astype(np.float64)
+    return hits if starts is None else np.add.reduceat(hits, starts[:-1]) / np.diff(starts)
 
-    With one relevant item the ideal gain is 1.
+
+def ndcg(rank: Ints, k: int, starts: Longs | None = None) -> Values:
+    """[n] sum of 1 / log2(rank + 1) over the positives within the first k, as a share.
+
+    Of the sum of the best possible list, with min(k, positives) of them on the first ranks; with
+    one positive that is 1 (Järvelin & Kekäläinen 2002).
     """
-    return np.where(rank <= k, 1.0 / np.log2(rank + 1.0), 0.0)
+    gain = np.where(rank <= k, 1.0 / np.log2(rank + 1.0), 0.0)
+    if starts is None:
+        return gain
+    ideal = np.cumsum(1.0 / np.log2(np.arange(1, k + 1) + 1.0))
+    return np.add.reduceat(gain, starts[:-1]) / ideal[np.minimum(np.diff(starts), k) - 1]
 
 
-def mrr(rank: Ints, k: int) -> Values:
-    """[n] 1 / rank within the first k, else 0."""
-    return np.where(rank <= k, 1.0 / rank, 0.0)
+def mrr(rank: Ints, k: int, starts: Longs | None = None) -> Values:
+    """[n] 1 / rank of the first positive within the first k, else 0."""
+    return _largest(np.where(rank <= k, 1.0 / rank, 0.0), starts)
 
 
-METRICS = {"hit_rate": hit_rate, "ndcg": ndcg, "mrr": mrr}
+METRICS = {"hit_rate": hit_rate, "recall": recall, "ndcg": ndcg, "mrr": mrr}
 
 
-def per_query(rank: Ints, cuts: Iterable[int]) -> dict[str, Values]:
-    """Every metric at every cut: ``hit_rate_at_10`` and so on, each [n]."""
-    return {f"{name}_at_{k}": metric(rank, k) for name, metric in METRICS.items() for k in cuts}
+def per_query(rank: Ints, cuts: Iterable[int], starts: Longs | None = None) -> dict[str, Values]:
+    """Every metric at every cut: ``hit_rate_at_10`` and so on, each [n].
+
+    Args:
+        rank: [E] ranks of the positives.
+        cuts: Lengths of lists.
+        starts: [n + 1] first positive of each query, then E; None: each has one, and recall, which
+            is the hit rate then, is left out.
+    """
+    names = [name for name in METRICS if name != "recall" or starts is not None]
+    return {f"{name}_at_{k}": METRICS[name](rank, k, starts) for name in names for k in cuts}
+
+
+def _largest(values: Values, starts: Longs | None) -> Values:
+    """[n] the largest of each query's values [E]."""
+    return values if starts is None else np.maximum.reduceat(values, starts[:-1])
 
 
 def exposure(top: Ints, owner: Ints, n_owners: int) -> Values:

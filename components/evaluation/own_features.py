@@ -34,25 +34,25 @@ class OwnFeaturesScorer:
         self._data, self._own = data, own
         self._towers = TowerScorer(own, champion, FeaturesManifest.read(champion))
         self._position_of: dict[Key, list[int]] = defaultdict(list)
-        for position, key in enumerate(_keys(own, own.queries["test"])):
+        for position, key in enumerate(_keys(own, own.queries["test"].rows)):
             self._position_of[key].append(position)
-        self._matched = self._match(data.queries["test"])
+        rows = np.sort(data.queries["test"].positives.rows)
+        self._first_row, self._matched = int(rows[0]), self._match(rows)
         number = {item_id: i for i, item_id in enumerate(own.catalogue.item_id)}
         self._own_item = np.array([number.get(i, -1) for i in data.catalogue.item_id])
 
     def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
         """Prepare to score a snapshot's candidates, using only what was known at its time."""
-        first = int(self._data.queries["test"].rows[0])
-        positions = self._matched[queries.rows - first]
+        positions = self._matched[queries.rows - self._first_row]
         return self._towers.at(
             self._own.queries["test"].take(positions), self._find_candidates(snapshot)
         )
 
-    def _match(self, queries: Queries) -> Longs:
-        """[n] positions of the queries in the champion's; the k-th of equal ones is the k-th."""
+    def _match(self, rows: Longs) -> Longs:
+        """[E] positions of the events in the champion's; the k-th of equal ones is the k-th."""
         used: dict[Key, int] = defaultdict(int)
         found = []
-        for key in _keys(self._data, queries):
+        for key in _keys(self._data, rows):
             same = self._position_of.get(key, [])
             if used[key] >= len(same):
                 raise RefitError(f"its own features lack the query of {key[0]} for {key[1]}")
@@ -96,8 +96,8 @@ def open_own_features(
         return f"it cannot be judged on its own features: {error}"
 
 
-def _keys(data: EvaluationData, queries: Queries) -> list[Key]:
-    log, rows = data.log, queries.rows
+def _keys(data: EvaluationData, rows: Longs) -> list[Key]:
+    log = data.log
     users = log.user_ids[log.user[rows]]
     items = data.catalogue.item_id[log.item[rows]]
     return [

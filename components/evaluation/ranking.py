@@ -53,19 +53,48 @@ class CandidateGroup:
     Attributes:
         snapshot: The candidates.
         queries: [R] positions in the queries of the evaluation set.
-        positive: [R] position of the positive item among the candidates, -1 if it is not one of
-            them. The positive item of a request is the item of the visit's first event.
+        positive: [P] position of each positive item of these queries among the candidates, -1 if it
+            is not one of them. The positive item of a request is the item of the visit's first
+            event.
+        owner: [P] which of the R queries each belongs to, ascending.
+        places: [P] positions of the same items among all positives of the evaluation set.
     """
 
     snapshot: CandidateSnapshot
     queries: Longs
     positive: Ints
+    owner: Longs
+    places: Longs
 
     def blocks(self) -> Iterator[slice]:
         """Split the queries into blocks of about ``BLOCK_CELLS`` scores."""
         size = max(1, BLOCK_CELLS // max(1, len(self.snapshot.items)))
         for start in range(0, len(self.queries), size):
             yield slice(start, min(start + size, len(self.queries)))
+
+    def positives_of(self, block: slice) -> slice:
+        """The entries of ``positive`` that belong to a block of the queries."""
+        first, last = np.searchsorted(self.owner, (block.start, block.stop))
+        return slice(int(first), int(last))
+
+    def rank(self, ranks: Ints, block: slice, scores: Floats, eligible: Flags | None) -> Ints:
+        """Rank the positive items of a block of the queries.
+
+        Args:
+            ranks: [E] of all positives of the evaluation set; these are filled in.
+            block: The queries.
+            scores: [B, C].
+            eligible: [B, C]; None if all candidates are.
+
+        Returns:
+            [B] number of eligible candidates.
+        """
+        which = self.positives_of(block)
+        owner = self.owner[which] - block.start
+        ranks[self.places[which]], candidates = rank_positives(
+            scores, self.positive[which], eligible, owner
+        )
+        return candidates
 
 
 FindEligible = Callable[[slice], Eligibility]
@@ -82,13 +111,19 @@ class EvaluationSet:
         data: The features folder.
         queries: [n] the queries.
         groups: The same queries, grouped by snapshot.
-        left_out: Number of queries that were left out, by reason.
+        left_out: Number of queries that were left out, by reason; of queries with several positive
+            items, the number of items.
     """
 
     data: EvaluationData
     queries: Queries
     groups: tuple[CandidateGroup, ...]
     left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def starts(self) -> Longs | None:
+        """[n + 1] first positive item of each query, then E; None where each event is a query."""
+        return None if self.data.relevant == "each" else self.queries.positives.starts
 
     def eligibility(self, group: CandidateGroup) -> FindEligible:
         """Prepare to apply the eligibility rules to the queries of a group."""
@@ -106,12 +141,13 @@ class Ranking:
     """The ranking of an evaluation set by a scorer.
 
     Attributes:
-        rank: [n] rank of the positive item; 1 is the best.
+        rank: [E] rank of each positive item; 1 is the best.
         top: [n, K] the top K eligible items, best first, -1 where there are fewer.
         scores: [n, K] their scores.
         candidates: [n] number of eligible candidates.
         not_finite: Number of scores that were not finite.
         removed: Number of candidates that each eligibility rule removed, over all queries.
+        starts: ``EvaluationSet.starts``.
     """
 
     rank: Ints
@@ -120,6 +156,12 @@ class Ranking:
     candidates: Ints
     not_finite: int
     removed: Mapping[str, int]
+    starts: Longs | None = None
+
+    @property
+    def first(self) -> Ints:
+        """[n] rank of each query's first positive item."""
+        return self.rank if self.starts is None else self.rank[self.starts[:-1]]
 
 
 def build_evaluation_set(
@@ -131,7 +173,7 @@ def build_evaluation_set(
 ) -> EvaluationSet:
     """Group the queries of a split by the snapshot with their candidates.
 
-    A query whose positive item is ineligible is left out and counted.
+    A query whose positive item is ineligible is left out and counted; of several items, those.
 
     Args:
         data: The features folder.
@@ -156,7 +198,7 @@ def build_evaluation_set(
     reasons = _find_reasons(found, seen)
     names, counts = np.unique(reasons[reasons != ""], return_counts=True)
     left_out = {str(name): int(count) for name, count in zip(names, counts, strict=True)}
-    if len(counts) and counts.sum() == len(queries):
+    if len(counts) and counts.sum() == len(reasons):
         raise DataValidationError(
             f"the {split} split has no query that can be evaluated: {left_out}"
         )
@@ -166,16 +208,27 @@ def build_evaluation_set(
 def leave_out(
     evaluation_set: EvaluationSet, removed: Flags, left_out: dict[str, int]
 ) -> EvaluationSet:
-    """The evaluation set without the queries of a mask [n]."""
-    number = np.cumsum(~removed) - 1
+    """The evaluation set without the positives of a mask [E], and queries that have no other."""
+    before = evaluation_set.queries
+    number = np.full(len(before), -1)
+    kept_queries = np.unique(before.positives.owner[~removed])
+    number[kept_queries] = np.arange(len(kept_queries))
+    place = np.cumsum(~removed) - 1
     groups = []
     for group in evaluation_set.groups:
-        kept = ~removed[group.queries]
+        kept = ~removed[group.places]
         if kept.any():
-            numbers = number[group.queries[kept]]
-            groups.append(CandidateGroup(group.snapshot, numbers, group.positive[kept]))
-    queries = evaluation_set.queries.take(~removed)
-    return EvaluationSet(evaluation_set.data, queries, tuple(groups), left_out)
+            members, owner = np.unique(group.owner[kept], return_inverse=True)
+            groups.append(
+                CandidateGroup(
+                    group.snapshot,
+                    number[group.queries[members]],
+                    group.positive[kept],
+                    owner,
+                    place[group.places[kept]],
+                )
+            )
+    return EvaluationSet(evaluation_set.data, before.without(removed), tuple(groups), left_out)
 
 
 def build_request_set(
@@ -207,7 +260,7 @@ def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
     candidate, so that a broken model gains nothing from it.
     """
     n = len(evaluation_set.queries)
-    ranks = np.zeros(n, dtype=np.int32)
+    ranks = np.zeros(len(evaluation_set.queries.positives.rows), dtype=np.int32)
     candidates = np.zeros(n, dtype=np.int32)
     top = np.full((n, length), -1, dtype=np.int32)
     top_scores = np.full((n, length), -np.inf, dtype=np.float32)
@@ -226,9 +279,7 @@ def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
                 queries = group.queries[block]
                 scores = score(queries)
                 found = find_eligible(block)
-                ranks[queries], candidates[queries] = rank_positives(
-                    scores, group.positive[block], found.eligible
-                )
+                candidates[queries] = group.rank(ranks, block, scores, found.eligible)
                 best, best_scores = top_k(scores, found.eligible, length)
                 top[queries, : best.shape[1]] = _items_at(group, best)
                 top_scores[queries, : best.shape[1]] = best_scores
@@ -237,7 +288,9 @@ def rank(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> Ranking:
             for broken, by_rule in threads.map(fill, group.blocks()):
                 not_finite += broken
                 removed.update(by_rule)
-    return Ranking(ranks, top, top_scores, candidates, not_finite, dict(removed))
+    return Ranking(
+        ranks, top, top_scores, candidates, not_finite, dict(removed), evaluation_set.starts
+    )
 
 
 def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tuple[Ints, Floats]:
@@ -261,25 +314,34 @@ def recommend(scorer: Scorer, evaluation_set: EvaluationSet, length: int) -> tup
 
 
 def rank_positives(
-    scores: Floats, positive: Ints, eligible: Flags | None = None
+    scores: Floats,
+    positive: Ints,
+    eligible: Flags | None = None,
+    owner: Longs | None = None,
 ) -> tuple[Ints, Ints]:
-    """Compute the rank of the positive candidate in each row, and count eligible candidates.
+    """Compute the ranks of positive candidates, and count the eligible candidates of each row.
 
     Args:
         scores: [B, C].
-        positive: [B] column of the positive candidate; it must be eligible.
+        positive: [P] columns of the positive candidates; they must be eligible.
         eligible: [B, C] whether each candidate is eligible; None if all are.
+        owner: [P] row of each positive, ascending, each row at least once; None: row by row.
 
     Returns:
-        [B] 1 + number of other eligible candidates with a score >= that of the positive one, and
+        [P] 1 + number of other eligible candidates with a score >= that of the positive one, and
         [B] number of eligible candidates.
     """
-    below = scores < scores[np.arange(len(scores)), positive][:, None]
     candidates = np.full(len(scores), scores.shape[1], dtype=np.int32)
     if eligible is not None:
         candidates = _count_true(eligible)
+    of_positive = candidates
+    if owner is not None and len(owner) > len(scores):
+        scores, of_positive = scores[owner], candidates[owner]
+        eligible = None if eligible is None else eligible[owner]
+    below = scores < scores[np.arange(len(scores)), positive][:, None]
+    if eligible is not None:
         below &= eligible
-    return candidates - _count_true(below), candidates
+    return of_positive - _count_true(below), candidates
 
 
 def top_k(scores: Floats, eligible: Flags | None, length: int) -> tuple[Ints, Floats]:
@@ -313,21 +375,24 @@ def spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 
 def _find_reasons(evaluation_set: EvaluationSet, seen: Flags | None) -> NDArray[np.str_]:
-    """[n] the rule that removes a query's positive item, "" if the query can be evaluated."""
+    """[E] the rule that removes each positive item, "" if it can be evaluated."""
     data, queries = evaluation_set.data, evaluation_set.queries
     longest = max(len(name) for name in (*data.rules.names, NOT_SEEN))
-    reasons = np.full(len(queries), "", dtype=f"<U{longest}")
+    reasons = np.full(len(queries.positives.rows), "", dtype=f"<U{longest}")
     for group in evaluation_set.groups:
         items = CandidateItems(data, group.snapshot)
         for block in group.blocks():
-            positive, which = group.positive[block], group.queries[block]
+            of_block = group.positives_of(block)
+            positive, places = group.positive[of_block], group.places[of_block]
+            which = group.queries[group.owner[of_block]]
             live = positive >= 0
-            reasons[which[~live]] = NOT_LIVE
+            reasons[places[~live]] = NOT_LIVE
             if live.any():
                 block_queries = QueryBlock.of(data, queries, which[live])
-                reasons[which[live]] = data.rules.find_reasons(items, block_queries, positive[live])
+                found = data.rules.find_reasons(items, block_queries, positive[live])
+                reasons[places[live]] = found
     if seen is not None:
-        reasons[~seen[data.log.item[queries.rows]]] = NOT_SEEN
+        reasons[~seen[data.log.item[queries.positives.rows]]] = NOT_SEEN
     return reasons
 
 
@@ -347,9 +412,10 @@ def _candidate_groups(
     for number in np.unique(snapshots):
         snapshot = data.read_candidates(int(number), seen)
         members = np.flatnonzero(snapshots == number)
-        items = data.log.item[queries.rows[members]].astype(np.int64)
-        positive = snapshot.positions(items)
-        yield CandidateGroup(snapshot, members, positive.astype(np.int32))
+        owner, places = queries.positives.find(members)
+        items = data.log.item[queries.positives.rows[places]].astype(np.int64)
+        positive = snapshot.positions(items).astype(np.int32)
+        yield CandidateGroup(snapshot, members, positive, owner, places)
 
 
 def _items_at(group: CandidateGroup, positions: Ints) -> Ints:

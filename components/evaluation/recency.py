@@ -12,6 +12,7 @@ from components.evaluation.ranking import EvaluationSet
 from components.evaluation.results import PositiveInHistory
 
 HOUR, DAY = 1 / 24, 1.0
+POSITIVES_AT_ONCE = 1 << 14
 
 
 def measure_positive_in_history(evaluation_set: EvaluationSet) -> PositiveInHistory:
@@ -28,9 +29,13 @@ def measure_positive_in_history(evaluation_set: EvaluationSet) -> PositiveInHist
 
 
 def newest_ages(evaluation_set: EvaluationSet) -> Floats:
-    """[n] days since the newest event on the positive item in each history; infinity for none."""
-    queries = evaluation_set.queries
-    positive = evaluation_set.data.log.item[queries.rows]
-    known = queries.history.item == positive[:, None]
-    ages = np.where(known, queries.history.age_days, np.float32(np.inf))
-    return np.asarray(ages.min(axis=1, initial=np.inf), dtype=np.float32)
+    """[n] days since the newest event on a positive item in each history; infinity for none."""
+    history, positives = evaluation_set.queries.history, evaluation_set.queries.positives
+    items, owner = evaluation_set.data.log.item[positives.rows], positives.owner
+    newest = np.full(len(evaluation_set.queries), np.inf, dtype=np.float32)
+    for start in range(0, len(items), POSITIVES_AT_ONCE):
+        of_part = owner[start : start + POSITIVES_AT_ONCE]
+        known = history.item[of_part] == items[start : start + POSITIVES_AT_ONCE, None]
+        ages = np.where(known, history.age_days[of_part], np.float32(np.inf))
+        np.minimum.at(newest, of_part, ages.min(axis=1, initial=np.inf))
+    return newest

@@ -45,7 +45,7 @@ def write_report(
         "verdict": verdict,
         "best": best,
         "model": results.methods[0],
-        "metrics": [f"{m}_at_{k}" for m in ("hit_rate", "ndcg", "mrr") for k in settings.cuts],
+        "metrics": settings.metric_names,
         "summary": summarise(settings, results, verdict),
         "tests": describe_tests(settings, results),
         "compared": [m.name for m in results.of_kind("champion")],

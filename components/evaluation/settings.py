@@ -12,6 +12,8 @@ from refit.model_server import STAND_IN
 from refit.settings import FiniteSettings
 
 METRIC_NAMES = ("hit_rate", "ndcg", "mrr")
+OF_SEVERAL = "recall"
+"""A metric of queries with several relevant items; with one it is the hit rate."""
 BEYOND_NAMES = (
     "novelty",
     "diversity",
@@ -209,6 +211,12 @@ class EvaluationSettings(FiniteSettings):
         candidates: ``live``: all items live at the time of the query. ``seen``: of those, the items
             with an event before the test split; queries with another positive are left out, and
             counted in the report.
+        relevant: ``each``: every event is a query of its own, with one relevant item. ``together``:
+            the events of a user at the same time are one query with several relevant items, as in
+            published tables over a given split. There is a metric ``recall`` then, the share of
+            the relevant items that are found; ``ndcg`` is over that of the best possible list,
+            ``hit_rate`` counts lists that find one, ``mrr`` takes the first; and results are not
+            cut into slices by item.
         cuts: Lengths k of the lists that metrics are computed at.
         metric: The primary metric, e.g. ``hit_rate_at_100``.
         margin: The model must beat the best baseline by this share of the baseline's value.
@@ -277,6 +285,7 @@ class EvaluationSettings(FiniteSettings):
     """
 
     candidates: Literal["live", "seen"] = "live"
+    relevant: Literal["each", "together"] = "each"
     cuts: tuple[int, ...] = (10, 50, 100)
     metric: str = "hit_rate_at_100"
     margin: float = Field(default=0.01, ge=0.0)
@@ -332,7 +341,7 @@ class EvaluationSettings(FiniteSettings):
 
     @model_validator(mode="after")
     def _check_metrics(self) -> Self:
-        known = [f"{name}_at_{k}" for name in METRIC_NAMES for k in self.cuts]
+        known = self.metric_names
         for name in (self.metric, self.guard_metric):
             if name not in known:
                 raise ValueError(f"unknown metric {name!r}; known metrics: {', '.join(known)}")
@@ -340,7 +349,7 @@ class EvaluationSettings(FiniteSettings):
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
-        known = [f"{name}_at_{k}" for name in METRIC_NAMES for k in self.cuts]
+        known = self.metric_names
         known += [f"{name}_at_{self.shortest}" for name in BEYOND_NAMES]
         for name in self.bounds:
             if name not in known:
@@ -348,6 +357,12 @@ class EvaluationSettings(FiniteSettings):
                 hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
                 raise ValueError(f"bounds: unknown measurement {name!r}; {hint}")
         return self
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Every metric at every cut, such as ``hit_rate_at_10``."""
+        names = METRIC_NAMES if self.relevant == "each" else (*METRIC_NAMES, OF_SEVERAL)
+        return [f"{name}_at_{k}" for name in names for k in self.cuts]
 
     @property
     def shortest(self) -> int:

@@ -20,19 +20,21 @@ def cut_slices(evaluation_set: EvaluationSet, settings: EvaluationSettings) -> d
     """[n] flags of each slice: new and known users and items, column values, price bands.
 
     A column is one of the items, or else one of the query's context. The slice of items that were
-    listed within 24 hours, and every slice with a floor, are always included, even if empty.
+    listed within 24 hours, and every slice with a floor, are always included, even if empty. Where
+    queries have several positive items, they are not cut by item, so that those slices are empty.
     """
     queries = evaluation_set.queries
-    found = {
-        "new users": queries.new_user,
-        "known users": ~queries.new_user,
-        "new items": queries.new_item,
-        "known items": ~queries.new_item,
-        COLD: _is_cold(evaluation_set),
-    }
+    found = {"new users": queries.new_user, "known users": ~queries.new_user}
+    if evaluation_set.starts is None:
+        found |= {
+            "new items": queries.new_item,
+            "known items": ~queries.new_item,
+            COLD: _is_cold(evaluation_set),
+        }
     for column in settings.slice_columns:
         found |= dict(_by_value(evaluation_set, column, settings.slice_values))
-    found |= dict(_by_price(evaluation_set, settings.price_bands))
+    if evaluation_set.starts is None:
+        found |= dict(_by_price(evaluation_set, settings.price_bands))
     always = {COLD, *(floor.slice for floor in settings.slice_floors)}
     empty = np.zeros(len(queries), dtype=np.bool_)
     found |= {name: empty for name in always if name not in found}
@@ -81,6 +83,8 @@ def _by_price(evaluation_set: EvaluationSet, bands: int) -> Iterator[tuple[str, 
 def _column(evaluation_set: EvaluationSet, name: str) -> NDArray[np.object_] | None:
     items, context = evaluation_set.data.catalogue.contents, evaluation_set.data.log.table
     if name in items.column_names:
+        if evaluation_set.starts is not None:
+            return None
         return strings(items[name])[_positives(evaluation_set)]
     if name in context.column_names:
         return strings(context[name])[evaluation_set.queries.rows]

@@ -4,7 +4,7 @@ A score is the dot product of query and item vector, and for an item of the hist
 tower adds to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ from refit.files import read_json
 from refit.model import ModelKind
 from refit.towers import load_tower, run_tower
 
+CELLS_AT_ONCE = 1 << 26
+"""Entries of the histories' content vectors that the query tower reads at once, 256 MB."""
+
 PopularityOf = Callable[[CandidateSnapshot], Floats]
 
 
@@ -46,6 +49,16 @@ class QueryOutputs:
     vectors: Floats
     items: Ints
     repeats: Floats | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence["QueryOutputs"]) -> "QueryOutputs":
+        """Those of several parts of the queries."""
+        repeats = [part.repeats for part in parts if part.repeats is not None]
+        return cls(
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.items for part in parts]),
+            np.concatenate(repeats) if repeats else None,
+        )
 
     def outputs(self, which: Longs) -> dict[str, Floats]:
         """The query tower's outputs for some of the queries."""
@@ -66,6 +79,21 @@ class QueryOutputs:
             return scores
 
         return score
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """Content vectors [U, C] of rows [U], ascending, of ``ItemCatalogue.contents``."""
+
+    rows: Any
+    values: Floats
+
+    def of(self, rows: Any) -> Floats:
+        """[n, L, C] of rows [n, L]; 0 where they are -1."""
+        padded = rows < 0
+        found = self.values[np.searchsorted(self.rows, np.where(padded, self.rows[0], rows))]
+        found[padded] = 0.0
+        return found
 
 
 class TowerScorer:
@@ -142,37 +170,52 @@ class TowerScorer:
     def run_query_tower(self, queries: Queries) -> QueryOutputs:
         """What the query tower says of the queries; that of the last call is kept."""
         if self._embedded is None or not np.array_equal(self._embedded[0], queries.rows):
-            embedded = self.embed_inputs(self.query_inputs(queries), queries)
-            self._embedded = queries.rows, embedded
+            contents = self._embed_contents(queries)
+            size = contents.values.shape[1] * self._manifest.spec.history_length
+            step = max(1, CELLS_AT_ONCE // max(1, size))
+            parts = []
+            for start in range(0, max(len(queries), 1), step):
+                part = queries.take(np.arange(start, min(start + step, len(queries))))
+                parts.append(self.embed_inputs(self._query_inputs(part, contents), part))
+            self._embedded = queries.rows, QueryOutputs.join(parts)
         return self._embedded[1]
 
     def query_inputs(self, queries: Queries) -> Inputs:
         """Query tower inputs of the queries."""
+        return self._query_inputs(queries, self._embed_contents(queries))
+
+    def _query_inputs(self, queries: Queries, contents: "_Contents") -> Inputs:
         spec, table = self._manifest.spec, self._data.log.table.take(queries.rows)
         past = _latest(queries.history, spec.history_length)
         return query_inputs(
             spec,
             _columns(table, spec.context_categorical, spec.context_numeric),
             _columns(table, spec.user_categorical, spec.user_numeric),
-            self.embed_history(queries),
+            contents.of(self._history_rows(queries)),
             past.event_type,
             past.age_days,
         )
 
     def embed_history(self, queries: Queries) -> Floats:
         """[n, L, C] content vectors, which depend neither on age nor on popularity; 0 padded."""
+        return self._embed_contents(queries).of(self._history_rows(queries))
+
+    def _history_rows(self, queries: Queries) -> Any:
+        """[n, L] rows of ``ItemCatalogue.contents`` with the items of the histories; -1 padded."""
         past = _latest(queries.history, self._manifest.spec.history_length)
-        rows = self._data.rows_of_items(past.item, queries)
-        padded = rows < 0
-        used = np.unique(rows[~padded])
+        return self._data.rows_of_items(past.item, queries)
+
+    def _embed_contents(self, queries: Queries) -> "_Contents":
+        """The content vectors of all items of the histories, once each."""
+        rows = self._history_rows(queries)
+        used = np.unique(rows[rows >= 0])
         if not len(used):
             used = np.zeros(1, dtype=rows.dtype)
         age = np.zeros(len(used), dtype=np.float32)
         popularity = np.zeros((len(used), self._manifest.popularity_size), dtype=np.float32)
-        content = self.run_item_tower(self._inputs_of(used, age, popularity))["content"]
-        found = content[np.searchsorted(used, np.where(padded, used[0], rows))]
-        found[padded] = 0.0
-        return found
+        return _Contents(
+            used, self.run_item_tower(self._inputs_of(used, age, popularity))["content"]
+        )
 
     def _inputs_of(self, rows: Any, age_days: Floats, popularity: Floats) -> Inputs:
         inputs = {name: values[rows] for name, values in self._static.items()}

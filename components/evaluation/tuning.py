@@ -13,7 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from components.evaluation.data import CandidateSnapshot, EvaluationData, Floats, Longs, Queries
+from components.evaluation.data import (
+    CandidateSnapshot,
+    EvaluationData,
+    Floats,
+    Ints,
+    Longs,
+    Queries,
+)
 from components.evaluation.metrics import METRICS
 from components.evaluation.ranking import (
     CandidateGroup,
@@ -21,7 +28,6 @@ from components.evaluation.ranking import (
     ScoreBlock,
     Scorer,
     build_evaluation_set,
-    rank_positives,
 )
 from components.evaluation.results import CHAMPION, MODEL
 from components.evaluation.settings import BASELINES, BaselineSettings, EvaluationSettings
@@ -159,26 +165,31 @@ class ValidationSet:
             scorer: What is measured.
             added_to: Scores of another scorer, from ``score``, that its scores are added to.
         """
-        ranks = []
+        ranks = self._no_ranks()
         for number, (group, eligible) in enumerate(zip(self.groups, self._eligible, strict=True)):
             score = scorer.at(self.evaluation_set.queries, group.snapshot)
             step = max(1, SCORES_PER_BLOCK // max(1, len(group.snapshot.items)))
             for start in range(0, len(group.queries), step):
-                rows = slice(start, start + step)
+                rows = slice(start, min(start + step, len(group.queries)))
                 scores = _score(score, group.queries[rows], group.snapshot)
                 if added_to is not None:
                     scores = scores + added_to[number][rows]
                 of_rows = None if eligible is None else eligible[rows]
-                ranks.append(rank_positives(scores, group.positive[rows], of_rows)[0])
-        return float(self._metric(np.concatenate(ranks), self._cut).mean())
+                group.rank(ranks, rows, scores, of_rows)
+        return self._mean(ranks)
 
     def measure_scores(self, scores: Sequence[Floats]) -> float:
         """The deciding metric of the scores [R, C] of each group."""
-        ranks = [
-            rank_positives(block, group.positive, eligible)[0]
-            for block, group, eligible in zip(scores, self.groups, self._eligible, strict=True)
-        ]
-        return float(self._metric(np.concatenate(ranks), self._cut).mean())
+        ranks = self._no_ranks()
+        for block, group, eligible in zip(scores, self.groups, self._eligible, strict=True):
+            group.rank(ranks, slice(0, len(group.queries)), block, eligible)
+        return self._mean(ranks)
+
+    def _no_ranks(self) -> Ints:
+        return np.zeros(len(self.evaluation_set.queries.positives.rows), dtype=np.int32)
+
+    def _mean(self, ranks: Ints) -> float:
+        return float(self._metric(ranks, self._cut, self.evaluation_set.starts).mean())
 
 
 def pick_best[T](candidates: Sequence[T], measure: Callable[[T], float]) -> tuple[T, float]:

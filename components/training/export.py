@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from components.training.encoders import EVENT_CODES, Tensors
 from components.training.pairs import JoinedItemTower, JoinedQueryTower
+from components.training.spectral import SpectralItemTower, SpectralQueryTower
 from components.training.towers import ItemTower, QueryTower
 from refit.features import REPEATS, FeaturesManifest, FeatureSpec
 
@@ -44,7 +45,7 @@ def query_signature(spec: FeatureSpec, content_size: int) -> dict[str, tf.Tensor
 
 
 def export_item_tower(
-    tower: ItemTower | JoinedItemTower, manifest: FeaturesManifest, folder: Path
+    tower: ItemTower | JoinedItemTower | SpectralItemTower, manifest: FeaturesManifest, folder: Path
 ) -> None:
     """Write ``folder``/1: from raw item inputs to ``embedding`` [B, D] and ``content`` [B, C]."""
     signature = item_signature(manifest)
@@ -57,7 +58,7 @@ def export_item_tower(
 
 
 def export_query_tower(
-    tower: QueryTower | JoinedQueryTower,
+    tower: QueryTower | JoinedQueryTower | SpectralQueryTower,
     manifest: FeaturesManifest,
     content_size: int,
     folder: Path,
@@ -72,7 +73,9 @@ def export_query_tower(
     _save(tower, serve, folder)
 
 
-def query_outputs(tower: QueryTower | JoinedQueryTower, coded: Tensors) -> Tensors:
+def query_outputs(
+    tower: QueryTower | JoinedQueryTower | SpectralQueryTower, coded: Tensors
+) -> Tensors:
     """``embedding`` [B, D] and, where the tower weighs repeats, ``repeats`` [B, L].
 
     Args:

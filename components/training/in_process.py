@@ -12,6 +12,7 @@ from components.training.batches import encode_catalogue, read_columns
 from components.training.encoders import Tensors
 from components.training.export import query_outputs, query_signature
 from components.training.pairs import JoinedItemTower, JoinedQueryTower
+from components.training.spectral import SpectralItemTower, SpectralQueryTower
 from components.training.towers import ItemTower, QueryTower
 from refit.errors import RefitError
 from refit.feature_tables import ItemTable, iter_examples, pad_histories
@@ -32,7 +33,7 @@ ADVICE = "or set train.in_process_tower to false and serve the query tower on a 
 
 
 def export_in_process_tower(
-    tower: QueryTower | JoinedQueryTower,
+    tower: QueryTower | JoinedQueryTower | SpectralQueryTower,
     manifest: FeaturesManifest,
     content_size: int,
     base: Path,
@@ -127,7 +128,7 @@ def sample_query_inputs(
     manifest: FeaturesManifest,
     features: Path,
     contents: ItemTable,
-    tower: ItemTower | JoinedItemTower,
+    tower: ItemTower | JoinedItemTower | SpectralItemTower,
     n: int = 256,
 ) -> Inputs:
     """Query inputs of examples, and of one query of which nothing is known.

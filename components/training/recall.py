@@ -12,9 +12,12 @@ from components.training.model import TwoTowerModel
 from components.training.pairs import JoinedTowers
 from components.training.repeats import find_repeats
 from components.training.snapshots import Snapshots
+from components.training.spectral import SpectralTowers
 from refit.errors import DataValidationError
 
 QUERIES_AT_ONCE = 1024
+CELLS_AT_ONCE = 1 << 25
+"""Entries of the histories' content vectors that are read at once, 128 MB."""
 ITEMS_AT_ONCE = 8192
 
 
@@ -35,7 +38,7 @@ class RecallMeter:
 
     def __init__(
         self,
-        model: TwoTowerModel | JoinedTowers,
+        model: TwoTowerModel | JoinedTowers | SpectralTowers,
         examples: EncodedExamples,
         snapshots: Snapshots,
         catalogue: Tensors,
@@ -63,6 +66,8 @@ class RecallMeter:
     def ranks(self) -> NDArray[np.int64]:
         """[E] number of other live items that score at least as high as the positive."""
         content = self._catalogue_content()
+        cells = content.shape[1] * self._examples.history.shape[1]
+        at_once = max(1, min(QUERIES_AT_ONCE, CELLS_AT_ONCE // cells))
         snapshot_of = self._examples.snapshot[self._rows]
         ranks = np.empty(len(self._rows), dtype=np.int64)
         for number in np.unique(snapshot_of):
@@ -70,7 +75,7 @@ class RecallMeter:
             rows_of_items = snapshot.content_rows(snapshot.item)
             embeddings = self._embed(content, rows_of_items, snapshot.age_days, snapshot.popularity)
             at = np.flatnonzero(snapshot_of == number)
-            for part in np.array_split(at, -(-len(at) // QUERIES_AT_ONCE)):
+            for part in np.array_split(at, -(-len(at) // at_once)):
                 rows = self._rows[part]
                 label = snapshot.rows_of(self._examples.item[rows])
                 history = snapshot.content_rows(self._examples.history[rows])

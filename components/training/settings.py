@@ -50,6 +50,8 @@ class TrainSettings(Settings):
             neither popularity nor ages; it needs ``temperature`` 1, and ``learned_size`` equal to
             ``content_size``.
         temperature: Initial temperature of the learned part; with ``cosine`` it is trained.
+        learn_temperature: Train the temperature, with ``cosine``. False keeps it as it is set: a
+            learned one may fit the training data too well.
         popularity: Whether the embeddings have a part of popularity and age beside the learned one.
             False where the times of the events mean nothing.
         history: How the query tower reads a history. ``pooled``: attention by content, event type
@@ -64,6 +66,14 @@ class TrainSettings(Settings):
         id_embedding: Whether known items get an id embedding in addition to their content:
             ``always``, ``never``, or ``auto``, where at least half of the latest tenth of the
             training examples are of items with ten earlier ones.
+        spectral_size: Length of a part of the embeddings that is not trained: spectral vectors of
+            the items that users have in common, in closed form from the training examples, beside
+            the learned ones in one dot product. It knows whom and what it has seen, often; an item
+            that it has not seen has zeros. Content vectors become as much longer. 0 for none.
+            It needs ``id_embedding: always``. A study of settings trains without it.
+        spectral_weights: How much the scores of that part may count against the learned ones: by
+            how many times as much they vary over the items, for each query. The one with the best
+            validation recall is taken; a single one is set.
         id_dropout: Share of items whose id embedding is dropped at each training step.
         id_l2, gate_l2: L2 penalties of the id embeddings, and of the popularity gates' distance
             from their initial values.
@@ -113,6 +123,7 @@ class TrainSettings(Settings):
     hidden_size: PositiveInt = 64
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.15
+    learn_temperature: bool = True
     popularity: bool = True
     history: Literal["pooled", "sequence"] = "pooled"
     sequence_layers: PositiveInt = 2
@@ -120,6 +131,8 @@ class TrainSettings(Settings):
     repeats: bool = True
     history_masked: float = Field(default=0.0, ge=0, lt=1)
     id_embedding: Literal["auto", "always", "never"] = "auto"
+    spectral_size: int = Field(default=0, ge=0, le=4096)
+    spectral_weights: tuple[PositiveFloat, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1)
     id_dropout: float = Field(default=0.1, ge=0, le=1)
     id_l2: NonNegativeFloat = 0.006
     gate_l2: NonNegativeFloat = 0.0001
@@ -141,6 +154,21 @@ class TrainSettings(Settings):
     text_size: PositiveInt = 32
     in_process_tower: bool = True
     snapshot_cache_mb: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _check_spectral(self) -> Self:
+        if self.spectral_size and self.id_embedding != "always":
+            raise ValueError(
+                f"spectral_size is {self.spectral_size} and id_embedding {self.id_embedding}: "
+                "spectral vectors are found by the item's id, so set id_embedding to always"
+            )
+        if self.spectral_size and self.towers == "popularity":
+            raise ValueError("towers: popularity learns no vectors; set spectral_size to 0")
+        if self.spectral_size and not self.choose_epochs and len(self.spectral_weights) > 1:
+            raise ValueError(
+                "choose_epochs is false, so that nothing is validated: set spectral_weights to one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:

@@ -236,7 +236,7 @@ class QueryTower(tf.keras.layers.Layer):
             "log_scale",
             (),
             initializer=_constant(np.log(1 / settings.temperature)),
-            trainable=settings.similarity == "cosine",
+            trainable=settings.similarity == "cosine" and settings.learn_temperature,
         )
 
     def embed(
@@ -345,7 +345,7 @@ def _read_in_order(
 
 
 def check_embedding_size(settings: TrainSettings, manifest: FeaturesManifest) -> int:
-    """Length D of the embeddings.
+    """Length D of the embeddings, without the spectral part.
 
     Raises:
         UsageError: It is more than ``MAX_EMBEDDING_SIZE``.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from components.training.model import TwoTowerModel
     from components.training.pairs import JoinedTowers
     from components.training.recall import RecallMeter
+    from components.training.spectral import SpectralTowers
     from components.training.vocabulary import Vocabulary
 
 AfterEpoch = Callable[[Sequence[Epoch], bool], bool]
@@ -187,16 +188,19 @@ class _Trained:
     """What is exported.
 
     Attributes:
-        model: One pair of towers, or several that were joined.
+        model: One pair of towers, or several that were joined, with a spectral part or without.
         pairs: How each pair was trained; the first one's epochs are those of the model.
         joined_recall: Validation recall of several pairs together, if it was measured.
         examples: What the exported weights were trained on.
+        spectral_weight, spectral_recall: See ``ModelManifest``.
     """
 
-    model: "TwoTowerModel | JoinedTowers"
+    model: "TwoTowerModel | JoinedTowers | SpectralTowers"
     pairs: tuple[TowerPair, ...]
     joined_recall: float | None
     examples: "EncodedExamples"
+    spectral_weight: float | None = None
+    spectral_recall: float | None = None
 
 
 class _Run:
@@ -217,8 +221,10 @@ class _Run:
         from refit.feature_tables import read_contents
 
         check_popularity_columns(manifest)
-        self.embedding_size = check_embedding_size(settings, manifest)
+        spectral = settings.spectral_size
+        self.embedding_size = check_embedding_size(settings, manifest) + spectral
         self.content_size = settings.tower_pairs * settings.content_size
+        self.content_size += spectral + 1 if spectral else 0
         self.settings, self.manifest = settings, manifest
         self._features, self._spill, self._checkpoint = features, spill, checkpoint
         self._contents = read_contents(features)
@@ -319,7 +325,56 @@ class _Run:
         models = [fit.model for fit in fits]
         return models[0] if len(models) == 1 else JoinedTowers(models, self.settings.learned_size)
 
-    def export_in_process_tower(self, model: "TwoTowerModel | JoinedTowers", base: Path) -> None:
+    def add_spectral(
+        self, model: "TwoTowerModel | JoinedTowers", data: _Data, split: str
+    ) -> "SpectralTowers":
+        """The towers with a spectral part of the examples that they were trained on.
+
+        Args:
+            model: The towers.
+            data: What they were trained on.
+            split: The latest one of that.
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        from components.training.spectral import SpectralTowers, find_spectral_vectors
+
+        size, n_items = self.settings.spectral_size, self._snapshots.versions.n_items
+        with timed(f"spectral vectors of length {size} found"):
+            users, items = data.examples.user, data.examples.item
+            vectors, degree = find_spectral_vectors(users, items, n_items, size)
+        # By the code of an id instead of the number of an item; unknown ones share the code 0.
+        codes = data.catalogue["id"].numpy()[:n_items]
+        known = np.flatnonzero(codes)
+        n_codes = len(data.vocabulary.values["item_id"]) + 1
+        table = np.zeros((n_codes, size), np.float32)
+        degrees = np.zeros(n_codes, np.float32)
+        table[codes[known]], degrees[codes[known]] = vectors[known], degree[known]
+        snapshot = self._snapshots[self._latest_snapshot(split)]
+        rows = snapshot.content_rows(snapshot.item)
+        live = {name: tf.gather(values, rows) for name, values in data.catalogue.items()}
+        return SpectralTowers(model, table, degrees, live, snapshot.age_days, snapshot.popularity)
+
+    def choose_weight(self, model: "SpectralTowers", data: _Data) -> tuple[float, float | None]:
+        """The weight of the spectral part with the best validation recall, and that recall.
+
+        It is set, too. Of several equally good weights the first is taken.
+        """
+        meter, k = self._meter(model, data), self.settings.recall_at
+        recalls = {}
+        for weight in self.settings.spectral_weights if meter else ():
+            model.set_weight(weight)
+            recalls[weight] = meter.recall_at(k) if meter else 0.0
+            log_message(f"spectral weight {weight:g}: validation recall@{k} {recalls[weight]:.4f}")
+        best = max(recalls, key=lambda weight: recalls[weight], default=None)
+        chosen = self.settings.spectral_weights[0] if best is None else best
+        model.set_weight(chosen)
+        return chosen, None if best is None else recalls[best]
+
+    def export_in_process_tower(
+        self, model: "TwoTowerModel | JoinedTowers | SpectralTowers", base: Path
+    ) -> None:
         """Export the query tower for the process that answers, and check it on real queries.
 
         Raises:
@@ -390,7 +445,9 @@ class _Run:
             held_out = write_examples(encoder, manifest, self._features, ("validation",), folder)
         return _Data(vocabulary, examples, held_out, catalogue)
 
-    def _meter(self, model: "TwoTowerModel | JoinedTowers", data: _Data) -> "RecallMeter | None":
+    def _meter(
+        self, model: "TwoTowerModel | JoinedTowers | SpectralTowers", data: _Data
+    ) -> "RecallMeter | None":
         if data.held_out is None:
             return None
         from components.training.recall import RecallMeter
@@ -445,8 +502,10 @@ def _fit(run: _Run) -> _Trained:
     splits = ("train", "validation") if settings.final_fit else ("train",)
     if not settings.choose_epochs:
         fits = _fit_each(run, splits, [settings.max_epochs] * settings.tower_pairs)
-        return _Trained(run.join(fits), run.describe(fits), None, fits[0].data.examples)
+        trained = _Trained(run.join(fits), run.describe(fits), None, fits[0].data.examples)
+        return _add_spectral(run, trained, fits[0].data, splits, settings.spectral_weights[0])
     fits, keeps_best = [], not settings.final_fit or settings.tower_pairs > 1
+    keeps_best = keeps_best or bool(settings.spectral_size)
     for _ in range(settings.tower_pairs):
         fits.append(
             run.fit("search", ("train",), validate=True, keeps_best=keeps_best, earlier=fits)
@@ -454,10 +513,42 @@ def _fit(run: _Run) -> _Trained:
         log_message(f"chosen: {fits[-1].chosen} epochs")
     pairs = run.describe(fits)
     joined_recall = run.measure_joined(fits) if len(fits) > 1 else None
-    if settings.final_fit:
-        fits.clear()  # their memory is needed
-        fits = _fit_each(run, splits, [pair.chosen_epoch for pair in pairs])
-    return _Trained(run.join(fits), pairs, joined_recall, fits[0].data.examples)
+    found = _Trained(run.join(fits), pairs, joined_recall, fits[0].data.examples)
+    found = _add_spectral(run, found, fits[0].data, ("train",))
+    if not settings.final_fit:
+        return found
+    weight, recall = found.spectral_weight, found.spectral_recall
+    del found
+    fits.clear()  # their memory is needed
+    fits = _fit_each(run, splits, [pair.chosen_epoch for pair in pairs])
+    final = _Trained(
+        run.join(fits), pairs, joined_recall, fits[0].data.examples, spectral_recall=recall
+    )
+    return _add_spectral(run, final, fits[0].data, splits, weight)
+
+
+def _add_spectral(
+    run: _Run, trained: _Trained, data: _Data, splits: Sequence[str], weight: float | None = None
+) -> _Trained:
+    """What was trained with a spectral part, if the settings ask for one.
+
+    Args:
+        run: The run.
+        trained: Without it.
+        data: What it was trained on,
+        splits: and of which splits that is.
+        weight: Of the part; None chooses it on the validation examples.
+    """
+    from components.training.spectral import SpectralTowers
+
+    if not run.settings.spectral_size or isinstance(trained.model, SpectralTowers):
+        return trained
+    model = run.add_spectral(trained.model, data, splits[-1])
+    if weight is not None:
+        model.set_weight(weight)
+        return replace(trained, model=model, spectral_weight=weight)
+    weight, recall = run.choose_weight(model, data)
+    return replace(trained, model=model, spectral_weight=weight, spectral_recall=recall)
 
 
 def _fit_each(run: _Run, splits: Sequence[str], epochs: Sequence[int]) -> list[_Fit]:
@@ -613,7 +704,7 @@ def _write_model(folder: Path, run: _Run, trained: _Trained) -> ModelManifest:
         ),
         embedding_size=run.embedding_size,
         content_size=run.content_size,
-        learned_size=settings.tower_pairs * settings.learned_size,
+        learned_size=settings.tower_pairs * settings.learned_size + settings.spectral_size,
         settings=settings.model_dump(mode="json"),
         packages={name: version(name) for name in PACKAGES},
         trained_from=first,
@@ -627,6 +718,8 @@ def _write_model(folder: Path, run: _Run, trained: _Trained) -> ModelManifest:
         kind="baseline" if settings.towers == "popularity" else "model",
         pairs=pairs if len(pairs) > 1 else (),
         joined_recall=trained.joined_recall,
+        spectral_weight=trained.spectral_weight,
+        spectral_recall=trained.spectral_recall,
     )
     written.write(folder)
     return written

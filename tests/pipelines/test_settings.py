@@ -24,7 +24,15 @@ def test_every_config_that_comes_with_refit_is_complete_and_described(name):
 def test_there_is_a_config_for_every_source_that_comes_with_refit():
     """A source that is dropped into the folder needs none."""
     found = {read_settings(name).ingestion.source for name in list_configs()}
-    shops = {"renttherunway", "online_retail", "vibrent", "hm", "merrec", "sequences"}
+    shops = {
+        "renttherunway",
+        "online_retail",
+        "vibrent",
+        "hm",
+        "merrec",
+        "sequences",
+        "given_split",
+    }
     assert found >= {"files", "simulated"} | shops
 
 

@@ -18,7 +18,7 @@ here, nor does popularity at a moment: set ``training.popularity`` to false, and
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables, read_options
+from components.ingestion.user_lines import read_user_lines
 from refit.errors import DataValidationError, UsageError
 from refit.settings import Settings
 
@@ -71,7 +72,7 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     users: list[str] = []
     items: list[str] = []
     days_before: list[int] = []
-    for user, bought in _read_lines(sequences):
+    for user, bought in read_user_lines(sequences):
         users += [user] * len(bought)
         items += bought
         days_before += range(len(bought) - 1, -1, -1)
@@ -96,26 +97,6 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
         pq.write_table(pa.table(columns), scratch / f"{name}.parquet")
         tables[name] = con.read_parquet(scratch / f"{name}.parquet")
     return RawTables(**tables, item_columns=("attributes",) if attributes else ())
-
-
-def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each user with their items.
-
-    Raises:
-        DataValidationError: A line has no item, or a user two lines.
-    """
-    seen = set()
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            user, *bought = fields
-            if not bought or user in seen:
-                why = "a second line of the same user" if bought else "a user without an item"
-                raise DataValidationError(f"line {number} of {path} is {why}: {line[:60]!r}")
-            seen.add(user)
-            yield user, bought
 
 
 def _read_attributes(path: Path) -> dict[str, str]:

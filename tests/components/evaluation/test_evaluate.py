@@ -542,3 +542,31 @@ def test_ages_are_counted_from_the_end_of_the_data_or_from_now(folders, data, tm
     days = (datetime.now(UTC) - datetime.fromisoformat(found.as_of)).days
     assert now.test_days == pytest.approx(days, abs=1)
     assert now.model_days > found.model_days
+
+
+def test_several_relevant_items_are_evaluated_from_end_to_end(folders, tmp_path):
+    several = NO_SERVER.model_copy(
+        update={
+            "relevant": "together",
+            "metric": "recall_at_5",
+            "baselines": BaselineSettings(include=("popularity", "cooccurrence")),
+        }
+    )
+    evaluate(several, folders["features"], folders["perfect"], folders["index"], tmp_path / "out")
+    results = Results.parse(read_json(tmp_path / "out" / "metrics.json"))
+    assert results.protocol["relevant"] == "together"
+    for method in results.methods:  # here nobody takes two items at one time
+        recall, hit_rate = (method.metrics[f"{name}_at_5"] for name in ("recall", "hit_rate"))
+        assert recall == hit_rate
+    assert results.leaks.metric.value == 1.0
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Refused: recall at 5 is 1.0000" in report
+    assert "the events of a user at one time are one query" in report
+
+
+def test_recall_needs_several_relevant_items():
+    with pytest.raises(ValueError, match="unknown metric 'recall_at_5'"):
+        EvaluationSettings(cuts=(5,), metric="recall_at_5", guard_metric="hit_rate_at_5")
+    EvaluationSettings(
+        cuts=(5,), metric="recall_at_5", guard_metric="ndcg_at_5", relevant="together"
+    )

@@ -12,6 +12,7 @@ from components.evaluation.metrics import (
     mrr,
     ndcg,
     per_query,
+    recall,
 )
 
 RANKS = np.array([1, 2, 3, 10, 11, 100, 101], dtype=np.int32)
@@ -127,3 +128,38 @@ def test_without_queries_nothing_is_measured():
     values = columns(4, hits=[0, 0, 0, 0], none=[0, 0, 0, 0])
     found = Replicates(np.arange(4), values, 200, 9).mean("hits", "none")
     assert (found.value, found.low, found.high) == (None, None, None)
+
+
+STARTS = np.array([0, 3, 4, 6])
+"""Three queries, with three positives, one and two."""
+SEVERAL = np.array([1, 3, 30, 2, 4, 5], dtype=np.int32)
+
+
+def test_recall_is_the_share_of_the_positives_that_are_found():
+    assert recall(SEVERAL, 3, STARTS) == pytest.approx([2 / 3, 1, 0])
+    assert recall(SEVERAL, 4, STARTS) == pytest.approx([2 / 3, 1, 1 / 2])
+
+
+def test_a_query_with_several_positives_is_a_hit_with_one_of_them():
+    assert hit_rate(SEVERAL, 3, STARTS).tolist() == [1, 1, 0]
+    assert mrr(SEVERAL, 4, STARTS) == pytest.approx([1, 1 / 2, 1 / 4])
+
+
+def test_ndcg_of_several_positives_is_a_share_of_the_best_possible_list():
+    second, third = 1 / np.log2(3), 1 / 2
+    of_two = (1 / np.log2(5) + 1 / np.log2(6)) / (1 + second)
+    assert ndcg(SEVERAL, 5, STARTS) == pytest.approx(
+        [(1 + third) / (1 + second + third), second, of_two]
+    )
+    # No list of two finds three: the best has two of them.
+    assert ndcg(SEVERAL, 2, STARTS) == pytest.approx([1 / (1 + second), second, 0])
+
+
+def test_one_positive_each_is_measured_as_without_starts():
+    starts = np.arange(len(RANKS) + 1)
+    found = per_query(RANKS, (1, 10), starts)
+    alone = per_query(RANKS, (1, 10))
+    assert found.keys() == {*alone, "recall_at_1", "recall_at_10"}
+    for name, values in alone.items():
+        assert found[name].tolist() == values.tolist()
+    assert found["recall_at_10"].tolist() == alone["hit_rate_at_10"].tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.evaluation.data import DAY, EvaluationData
-from components.evaluation.metrics import hit_rate
+from components.evaluation.metrics import hit_rate, per_query
 from components.evaluation.ranking import (
     build_evaluation_set,
     build_request_set,
@@ -13,6 +13,8 @@ from components.evaluation.ranking import (
     spread,
     top_k,
 )
+from components.evaluation.settings import EvaluationSettings
+from components.evaluation.slices import COLD, cut_slices
 from refit.eligibility import MarketSettings
 from refit.errors import DataValidationError
 from tests.factories import MANIFEST, example, item, make_market, write_features
@@ -292,3 +294,76 @@ def test_sampling_queries_keeps_the_time_span(market):
     assert len(thin.queries) <= 20
     assert thin.queries.rows[0] == whole.queries.rows[0]
     assert thin.queries.rows[-1] == whole.queries.rows[-1]
+
+
+BASKETS = [
+    example("ann", 2, 25.0),
+    example("eve", 4, 25.0),
+    example("ann", 3, 25.0),
+    example("ann", 5, 26.0),
+]
+
+
+def build_together(folder, items, test, market=REPLENISHABLE, **settings):
+    build(folder, items, test, market)
+    return build_evaluation_set(EvaluationData(folder, "together"), "test", **settings)
+
+
+def test_the_events_of_a_user_at_one_time_are_one_query(tmp_path):
+    evaluation_set = build_together(tmp_path / "f", [item(i) for i in range(6)], BASKETS)
+    log, queries = evaluation_set.data.log, evaluation_set.queries
+    assert log.user_ids[log.user[queries.rows]].tolist() == ["ann", "eve", "ann"]
+    found = rank(Fixed([6, 5, 4, 3, 2, 1]), evaluation_set, 4)
+    assert found.starts.tolist() == [0, 2, 3, 4]
+    assert found.rank.tolist() == [3, 4, 5, 6]  # other relevant items stand in the same list
+    assert found.first.tolist() == [3, 5, 6]
+    assert found.top.tolist() == [[0, 1, 2, 3]] * 3
+    values = per_query(found.rank, (3, 4), found.starts)
+    assert values["recall_at_3"].tolist() == [0.5, 0, 0]
+    assert values["recall_at_4"].tolist() == [1, 0, 0]
+    of_two = (1 / 2 + 1 / np.log2(5)) / (1 + 1 / np.log2(3))
+    assert values["ndcg_at_4"] == pytest.approx([of_two, 0, 0])
+
+
+def test_the_ranks_do_not_depend_on_how_events_are_joined(tmp_path):
+    items = [item(i) for i in range(6)]
+    together = build_together(tmp_path / "f", items, BASKETS)
+    each = build(tmp_path / "g", items, BASKETS)
+    scorer = Fixed([3, 1, 4, 1, 5, 9])
+    rows = together.queries.positives.rows
+    found = rank(scorer, each, 2).rank
+    assert rank(scorer, together, 2).rank.tolist() == found[np.argsort(np.argsort(rows))].tolist()
+
+
+def test_of_several_positives_the_ineligible_ones_are_left_out_and_counted(tmp_path):
+    test = [
+        example("ann", 0, 25.0),  # bought before
+        example("ann", 2, 25.0),
+        example("bob", 1, 25.0),  # bought before, and nothing else
+        example("eve", 1, 25.0),
+    ]
+    items = [item(0), item(1), item(2)]
+    evaluation_set = build_together(tmp_path / "f", items, test, UNIQUE)
+    assert evaluation_set.left_out == {"bought": 2}
+    log, rows = evaluation_set.data.log, evaluation_set.queries.rows
+    assert [log.user_ids[user] for user in log.user[rows]] == ["ann", "eve"]
+    assert log.item[rows].tolist() == [2, 1]
+    found = rank(Fixed([3, 2, 1]), evaluation_set, 3)
+    assert (found.rank.tolist(), found.starts.tolist()) == ([1, 2], [0, 1, 2])
+
+
+def test_queries_with_several_positives_are_thinned_out_whole(tmp_path):
+    items = [item(i) for i in range(6)]
+    evaluation_set = build_together(tmp_path / "f", items, BASKETS, max_queries=2)
+    found = rank(Fixed([6, 5, 4, 3, 2, 1]), evaluation_set, 4)
+    assert (found.rank.tolist(), found.starts.tolist()) == ([3, 4, 6], [0, 2, 3])
+
+
+def test_queries_with_several_positives_are_not_cut_by_item(tmp_path):
+    evaluation_set = build_together(tmp_path / "f", [item(i) for i in range(6)], BASKETS)
+    settings = EvaluationSettings(slice_min_n=1, slice_columns=("size", "occasion"))
+    found = cut_slices(evaluation_set, settings)
+    assert found["known users"].tolist() == [True, False, True]
+    assert found["occasion: party"].all()
+    assert not found[COLD].any()
+    assert not any(name.startswith(("size", "price", "known items")) for name in found)

@@ -37,3 +37,17 @@ def test_without_a_query_nothing_is_measured(tmp_path):
 
 
 _TIMES = (("train", 1.0), ("validation", 12.0), ("test", 25.0))
+
+
+def test_of_several_positives_the_newest_one_in_the_history_counts(tmp_path):
+    examples = {
+        "train": [example("ann", 0, 20.0), example("ann", 1, 24.5)],
+        "validation": [example("bob", 1, 24.99)],
+        "test": [example("ann", number, 25.0) for number in (2, 0, 1)] + [example("eve", 0, 25.0)],
+    }
+    items = [item(number) for number in range(3)]
+    folder = write_features(tmp_path / "f", items, examples, [0.0, 30.0])
+    evaluation_set = build_evaluation_set(EvaluationData(folder, "together"), "test")
+    assert measure_positive_in_history(evaluation_set) == PositiveInHistory(
+        within_hour=0.0, within_day=0.5, older=0.0, n=2
+    )

@@ -418,3 +418,84 @@ def test_the_files_of_sequences_are_named_by_options(tmp_path, source):
         _ingest(tmp_path, "sequences", **settings)
     with pytest.raises(UsageError, match="sequences"):
         _ingest(tmp_path, "sequences", **settings | {"options": {}})
+
+
+def _write_given_split(folder, train, test, **options):
+    (folder / "train.txt").write_text("\n".join(train))
+    (folder / "test.txt").write_text("\n".join(test))
+    return {
+        "options": {"train": "train.txt", "test": "test.txt", **options},
+        "validation_start": None,
+        "test_start": None,
+        "validation_days": 1,
+        "test_days": 1,
+    }
+
+
+def _items_by_part(folder, split):
+    parts = {"train": {}, "validation": {}, "test": {}}
+    for row in _read(folder, "events"):
+        time = row["event_time"]
+        name = "train" if time < split.validation_start else "validation"
+        part = parts["test" if time >= split.test_start else name]
+        part.setdefault(row["user_id"], set()).add(row["item_id"])
+    return parts
+
+
+def test_a_given_split_is_split_as_given_and_validation_is_held_out_of_training(tmp_path, source):
+    train = ["1 a b c d e f g h i j", "", "2 a b", "3 z"]
+    settings = _write_given_split(source, train, ["2 c d e", "1 x y", "9 a"], held_out=0.2)
+    manifest = _ingest(tmp_path, "given_split", **settings)
+    parts = _items_by_part(tmp_path, manifest.split)
+    assert parts["test"] == {"1": {"x", "y"}, "2": {"c", "d", "e"}, "9": {"a"}}
+    assert {user: len(items) for user, items in parts["validation"].items()} == {"1": 2}
+    assert parts["train"]["1"] | parts["validation"]["1"] == set("abcdefghij")
+    assert not parts["train"]["1"] & parts["validation"]["1"]
+    assert parts["train"]["2"] == {"a", "b"}  # a fifth of two items is none
+    assert parts["train"]["3"] == {"z"}
+    events = _read(tmp_path, "events")
+    test_times = {row["event_time"] for row in events if row["item_id"] in "xy"}
+    assert len(test_times) == 1
+    items = _read(tmp_path, "items")
+    assert {row["item_id"] for row in items} == set("abcdefghijxyz")
+    assert {row["listed_at"] for row in items} == {min(row["event_time"] for row in events)}
+
+
+def test_what_is_held_out_of_a_given_split_follows_from_the_seed(tmp_path, source):
+    def held_out(name, seed):
+        (tmp_path / name).mkdir()
+        train = ["1 " + " ".join("abcdefghijklmnopqrst")]
+        settings = _write_given_split(source, train, ["1 x"], held_out=0.5, seed=seed)
+        found = _ingest(tmp_path / name, "given_split", source, **settings)
+        return _items_by_part(tmp_path / name, found.split)["validation"]["1"]
+
+    assert held_out("a", 0) == held_out("b", 0) != held_out("c", 1)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        (["1 a b c", "2"], ["1 d"], "line 2 of .*train.txt is a user without an item: '2'"),
+        (["1 a b c"], ["1 d", "1 e"], "line 2 of .*test.txt is a second line of the same"),
+        (["1 a b c"], [], "test.txt is empty"),
+        (["1 a b a"], ["1 d"], "an item of user '1' twice"),
+        (["1 a b c"], ["1 d b"], "item 'b' of user '1' is in both files"),
+    ],
+)
+def test_given_splits_that_cannot_be_read(tmp_path, source, train, test, words):
+    with pytest.raises(DataValidationError, match=words):
+        _ingest(tmp_path, "given_split", **_write_given_split(source, train, test))
+
+
+@pytest.mark.parametrize("held_out", [0, 1, -0.1])
+def test_a_given_split_needs_something_to_train_on_and_to_validate_on(tmp_path, source, held_out):
+    settings = _write_given_split(source, ["1 a b c"], ["1 d"], held_out=held_out)
+    with pytest.raises(UsageError, match="held_out"):
+        _ingest(tmp_path, "given_split", **settings)
+
+
+def test_the_files_of_a_given_split_are_named_by_options(tmp_path, source):
+    settings = _write_given_split(source, ["1 a b c"], ["1 d"])
+    (source / "test.txt").unlink()
+    with pytest.raises(UsageError, match=r"holds no test\.txt"):
+        _ingest(tmp_path, "given_split", **settings)
