@@ -18,6 +18,7 @@ PUBLIC = {
     "online_retail": ("online_retail", {"events": 385_414, "items": 3_665, "users": 4_339}),
     "vibrent": ("vibrent_partial", {"events": 11_703, "items": 2_849, "users": 5_416}),
     "beauty": ("amazon_beauty", {"events": 198_502, "items": 12_101, "users": 22_363}),
+    "gowalla": ("gowalla_lightgcn", {"events": 1_027_370, "items": 40_981, "users": 29_858}),
     "renttherunway": ("renttherunway", RENTALS),
     "renttherunway_without_size": ("renttherunway", RENTALS),
 }
