@@ -114,10 +114,10 @@ def measure_live_quality(
         optional.append(lambda: run.measure_concept(index))
     for measure in optional:
         results += measure()
-    shares = (run.measure_fallbacks, run.measure_other_indexes)
-    return results + [share(window) for window in windows for share in shares]
+    return results + [share for window in windows for share in run.measure_shares(window)]
 
 
+FALLBACKS, OTHER_INDEX = "live:fallback-share", "live:other-index-share"
 _SWITCHED = timedelta(hours=1)
 """After so long all servers have loaded a new index."""
 
@@ -596,59 +596,38 @@ class _Run:
             )
         return results
 
-    def measure_fallbacks(self, window: Window) -> DriftResult:
-        """The share of answers without the model for want of it; not those on purpose.
-
-        An answer whose scores are no numbers, or all one number, was not ranked by the model.
-        """
-        subject, statistic, version = "live:fallback-share", "share", self.embedding_version
+    def measure_shares(self, window: Window) -> list[DriftResult]:
+        """Shares of the answers that the model, or the newest index, did not give."""
+        version = self.embedding_version
+        columns = (*("embedding_version", "bundle_id", "time"), "fallback", "positions", "scores")
         try:
-            columns = ("embedding_version", "fallback", "positions", "scores")
             answers = keep_first_pages(tables.read_log(self.log, columns, window))
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            return insufficient_data(subject, statistic, window, version, why)
+            return [
+                insufficient_data(subject, "share", window, version, why)
+                for subject in (FALLBACKS, OTHER_INDEX)
+            ]
         own = answers.filter(pc.equal(answers["embedding_version"], version))
         on_purpose = pc.is_in(own["fallback"], pa.array(ON_PURPOSE, pa.string()))
-        own = own.filter(pc.invert(on_purpose))
-        n = own.num_rows
-        if n < self.minimum:
-            why = f"{n} answers, {self.minimum} are needed"
-            return insufficient_data(subject, statistic, window, version, why, n)
-        fallback = np.asarray(pc.is_valid(own["fallback"]), dtype=bool)
-        unranked = find_unranked(combine(own["scores"])) & ~fallback
-        share = float((fallback | unranked).mean())
-        detail = ""
-        if unranked.any():
-            detail = (
-                f"the scores of {unranked.mean():.1%} of the answers are no numbers, or all one"
-            )
-        return self._report_share(subject, window, share, n, detail)
+        meant = own.filter(pc.invert(on_purpose))
+        return [
+            self._report_share(FALLBACKS, window, meant, find_fallbacks),
+            self._report_share(OTHER_INDEX, window, own, find_other_indexes),
+        ]
 
-    def measure_other_indexes(self, window: Window) -> DriftResult:
-        """The share of answers from an index of the same towers after the next one began to answer.
-
-        Where two answer side by side, a part of the servers has not loaded the newer one.
-        """
-        subject, version = "live:other-index-share", self.embedding_version
-        try:
-            columns = ("embedding_version", "bundle_id", "time")
-            answers = tables.read_log(self.log, columns, window)
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            return insufficient_data(subject, "share", window, version, why)
-        own = answers.filter(pc.equal(answers["embedding_version"], version))
-        n = own.num_rows
+    def _report_share(
+        self,
+        subject: str,
+        window: Window,
+        answers: pa.Table,
+        find: Callable[[pa.Table], tuple[float, str]],
+    ) -> DriftResult:
+        n, version = answers.num_rows, self.embedding_version
         if n < self.minimum:
             why = f"{n} answers, {self.minimum} are needed"
             return insufficient_data(subject, "share", window, version, why, n)
-        share, named = find_other_indexes(own)
-        return self._report_share(subject, window, share, n, named)
-
-    def _report_share(
-        self, subject: str, window: Window, share: float, n: int, detail: str = ""
-    ) -> DriftResult:
-        threshold = self.settings.fallback_share
+        (share, detail), threshold = find(answers), self.settings.fallback_share
         return DriftResult(
             subject=subject,
             statistic="share",
@@ -658,18 +637,31 @@ class _Run:
             n_current=n,
             window=window,
             state=DriftState.DRIFT if share > threshold else DriftState.OK,
-            embedding_version=self.embedding_version,
+            embedding_version=version,
             level=share,
             interval=wilson_interval(share, n),
             detail=detail,
         )
 
 
+def find_fallbacks(answers: pa.Table) -> tuple[float, str]:
+    """The share of answers without the model, and how many of them only their scores give away.
+
+    An answer whose scores are no numbers, or all one number, was not ranked by the model.
+    """
+    fallback = np.asarray(pc.is_valid(answers["fallback"]), dtype=bool)
+    unranked = find_unranked(combine(answers["scores"])) & ~fallback
+    share = f"{unranked.mean():.1%}"
+    told = f"the scores of {share} of the answers are no numbers, or all one"
+    return float((fallback | unranked).mean()), told if unranked.any() else ""
+
+
 def find_other_indexes(answers: pa.Table) -> tuple[float, str]:
     """The share of answers from an index whose successor answered an hour before, and which.
 
-    Indexes follow each other by their first answers. Of two that answer all day either may be the
-    first, and so the smaller share counts.
+    Where two answer side by side, a part of the servers has not loaded the newer one. Indexes
+    follow each other by their first answers. Of two that answer all day either may be the first,
+    and so the smaller share counts.
     """
     first = answers.group_by("bundle_id").aggregate([("time", "min")]).sort_by("time_min")
     begins = tables.to_days(first["time_min"])

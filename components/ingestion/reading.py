@@ -5,6 +5,8 @@ from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.ingestion.settings import IngestSettings
 from refit.errors import DataValidationError, UsageError
@@ -46,6 +48,12 @@ def find_all_files(settings: IngestSettings, names: Sequence[str], origin: str) 
             f"get them from {origin}"
         )
     return paths
+
+
+def write_table(con: ibis.BaseBackend, table: pa.Table, path: Path) -> ir.Table:
+    """Write a table that a source made in memory to a Parquet file, and open that."""
+    pq.write_table(table, path)
+    return con.read_parquet(path)
 
 
 def read_parts(con: ibis.BaseBackend, parts: Sequence[Path], delimiter: str = "") -> ir.Table:

@@ -503,7 +503,7 @@ def _fit(run: _Run) -> _Trained:
     if not settings.choose_epochs:
         fits = _fit_each(run, splits, [settings.max_epochs] * settings.tower_pairs)
         trained = _Trained(run.join(fits), run.describe(fits), None, fits[0].data.examples)
-        return _add_spectral(run, trained, fits[0].data, splits, settings.spectral_weights[0])
+        return _add_spectral(run, trained, fits, splits, settings.spectral_weights[0])
     fits, keeps_best = [], not settings.final_fit or settings.tower_pairs > 1
     keeps_best = keeps_best or bool(settings.spectral_size)
     for _ in range(settings.tower_pairs):
@@ -514,7 +514,7 @@ def _fit(run: _Run) -> _Trained:
     pairs = run.describe(fits)
     joined_recall = run.measure_joined(fits) if len(fits) > 1 else None
     found = _Trained(run.join(fits), pairs, joined_recall, fits[0].data.examples)
-    found = _add_spectral(run, found, fits[0].data, ("train",))
+    found = _add_spectral(run, found, fits, ("train",))
     if not settings.final_fit:
         return found
     weight, recall = found.spectral_weight, found.spectral_recall
@@ -524,26 +524,29 @@ def _fit(run: _Run) -> _Trained:
     final = _Trained(
         run.join(fits), pairs, joined_recall, fits[0].data.examples, spectral_recall=recall
     )
-    return _add_spectral(run, final, fits[0].data, splits, weight)
+    return _add_spectral(run, final, fits, splits, weight)
 
 
 def _add_spectral(
-    run: _Run, trained: _Trained, data: _Data, splits: Sequence[str], weight: float | None = None
+    run: _Run,
+    trained: _Trained,
+    fits: Sequence[_Fit],
+    splits: Sequence[str],
+    weight: float | None = None,
 ) -> _Trained:
     """What was trained with a spectral part, if the settings ask for one.
 
     Args:
         run: The run.
         trained: Without it.
-        data: What it was trained on,
-        splits: and of which splits that is.
+        fits: The pairs of towers of it.
+        splits: What they were trained on.
         weight: Of the part; None chooses it on the validation examples.
     """
-    from components.training.spectral import SpectralTowers
-
-    if not run.settings.spectral_size or isinstance(trained.model, SpectralTowers):
+    if not run.settings.spectral_size:
         return trained
-    model = run.add_spectral(trained.model, data, splits[-1])
+    data = fits[0].data
+    model = run.add_spectral(run.join(fits), data, splits[-1])
     if weight is not None:
         model.set_weight(weight)
         return replace(trained, model=model, spectral_weight=weight)

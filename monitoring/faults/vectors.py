@@ -220,7 +220,7 @@ def _read_known_supply(feed: Feed, column: str, length: int) -> tuple[Floats, ND
     """The window's vectors of known sellers and categories, and their categories."""
     if column not in feed.vectors.names or "seller_id" not in feed.vectors.names:
         return np.empty((0, length)), np.empty(0, dtype=np.int64)
-    sellers = feed.known.rows.once(_list_sellers)
+    sellers = feed.known.rows.once(list_sellers)
     kept = pc.is_in(feed.vectors.column("seller_id"), value_set=sellers)
     known = feed.vectors.take(np.flatnonzero(kept.to_numpy(zero_copy_only=False)))
     return _read_grouped(known, feed.known, column, length)
@@ -275,7 +275,8 @@ def _compare_spread(feed: Feed, column: str, length: int) -> VectorSpread | None
     return VectorSpread(logs[0], logs[1], noise, deviation)
 
 
-def _list_sellers(known: Frame) -> pa.Array:
+def list_sellers(known: Frame) -> pa.Array:
+    """The sellers of the reference's rows."""
     return pc.unique(known.column("seller_id"))
 
 

@@ -27,16 +27,17 @@ from pathlib import Path
 import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt
 
+from components.ingestion.reading import find_all_files, write_table
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables, read_options
 from components.ingestion.user_lines import read_user_lines
-from refit.errors import DataValidationError, UsageError
+from refit.errors import DataValidationError
 from refit.settings import Settings
 
 TERMS = "The files' own terms. Their times are made up from which file an item stands in."
+ORIGIN = "whoever shares the set, into the folder that ingestion.path names"
 NAIVE_TIMES = "UTC"
 IS_SIMULATED = False
 
@@ -66,13 +67,7 @@ class Options(Settings):
 def find_files(settings: IngestSettings) -> Sequence[Path]:
     """Return the two files that the options name."""
     options = read_options(settings, Options)
-    paths = [Path(settings.path) / name for name in (options.train, options.test)]
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise UsageError(
-            f"source {settings.source!r}: {settings.path!r} holds no {', '.join(missing)}; set "
-            "ingestion.path to the folder that holds it"
-        )
-    return paths
+    return find_all_files(settings, (options.train, options.test), ORIGIN)
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
@@ -108,11 +103,10 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
     known = sorted(set(items))
     first = TEST_DAY - max(days_before) * DAY
     listings = {"item_id": known, "listed_at": pa.array([first] * len(known), time)}
-    tables = {}
-    for name, columns in {"events": events, "items": listings}.items():
-        pq.write_table(pa.table(columns), scratch / f"{name}.parquet")
-        tables[name] = con.read_parquet(scratch / f"{name}.parquet")
-    return RawTables(**tables)
+    return RawTables(
+        events=write_table(con, pa.table(events), scratch / "events.parquet"),
+        items=write_table(con, pa.table(listings), scratch / "items.parquet"),
+    )
 
 
 def _read_items(path: Path) -> dict[str, list[str]]:

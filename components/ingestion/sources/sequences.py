@@ -24,15 +24,16 @@ from pathlib import Path
 
 import ibis
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from components.ingestion.reading import find_all_files, write_table
 from components.ingestion.settings import IngestSettings
 from components.ingestion.source import RawTables, read_options
 from components.ingestion.user_lines import read_user_lines
-from refit.errors import DataValidationError, UsageError
+from refit.errors import DataValidationError
 from refit.settings import Settings
 
 TERMS = "The files' own terms. Their times are made up from the order of each user's items."
+ORIGIN = "whoever shares the set, into the folder that ingestion.path names"
 NAIVE_TIMES = "UTC"
 IS_SIMULATED = False
 
@@ -57,13 +58,7 @@ def find_files(settings: IngestSettings) -> Sequence[Path]:
     """Return the files that the options name."""
     options = read_options(settings, Options)
     names = [name for name in (options.sequences, options.attributes) if name]
-    paths = [Path(settings.path) / name for name in names]
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise UsageError(
-            f"source {settings.source!r}: {settings.path!r} holds no {', '.join(missing)}; set "
-            "ingestion.path to the folder that holds it"
-        )
-    return paths
+    return find_all_files(settings, names, ORIGIN)
 
 
 def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawTables:
@@ -92,11 +87,11 @@ def read(con: ibis.BaseBackend, settings: IngestSettings, scratch: Path) -> RawT
         "listed_at": pa.array([LAST_DAY - max(days_before) * DAY] * len(known), time),
         "attributes": pa.array([words.get(item) for item in known], pa.string()),
     }
-    tables = {}
-    for name, columns in {"events": events, "items": listings}.items():
-        pq.write_table(pa.table(columns), scratch / f"{name}.parquet")
-        tables[name] = con.read_parquet(scratch / f"{name}.parquet")
-    return RawTables(**tables, item_columns=("attributes",) if attributes else ())
+    return RawTables(
+        events=write_table(con, pa.table(events), scratch / "events.parquet"),
+        items=write_table(con, pa.table(listings), scratch / "items.parquet"),
+        item_columns=("attributes",) if attributes else (),
+    )
 
 
 def _read_attributes(path: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, choose_clearest
 from monitoring.faults.chance import compare_shares
 from monitoring.faults.feed import Feed, code_as_known, code_known
 from monitoring.faults.known import KnownFeed
@@ -41,8 +41,9 @@ def find(feed: Feed) -> Iterator[Sign]:
             for sign in [_compare(feed, column, other)]
             if sign is not None
         ]
+        measured = [sign for sign in signs if sign.value is not None]
         if signs:
-            yield max(signs, key=lambda each: (each.value or 0.0) / (each.threshold or 1.0))
+            yield choose_clearest(measured or signs)
 
 
 def _compare(feed: Feed, column: str, other: str) -> Sign | None:
@@ -55,21 +56,16 @@ def _compare(feed: Feed, column: str, other: str) -> Sign | None:
     value, by = value[known], by[known]
     ruled = expected[by] >= 0
     value, by = value[ruled], by[ruled]
-    n = len(value)
-    if n < feed.settings.minimum_rows:
-        return Sign(
-            column,
-            why=f"{n} rows of known values, {feed.settings.minimum_rows} are needed",
-            n_reference=n0,
-            n_current=n,
-        )
     wrong = value != expected[by]
-    # One value may have been given another meaning: the one with the most is left out.
-    rows, hits = np.bincount(by), np.bincount(by, wrong)
-    most = int(hits.argmax())
-    k, left = int(hits.sum() - hits[most]), n - int(rows[most])
-    if left < feed.settings.minimum_rows:
-        k, left = 0, n
+    k, left = int(wrong.sum()), len(value)
+    if k:  # one value may have been given another meaning: the one with the most is left out
+        rows, hits = np.bincount(by), np.bincount(by, wrong)
+        most = int(hits.argmax())
+        k, left = int(hits.sum() - hits[most]), left - int(rows[most])
+    least = feed.settings.minimum_rows
+    if left < least:
+        why = f"{left} rows of known values, {least} are needed"
+        return Sign(column, why=why, n_reference=n0, n_current=left)
     share, chance, p = compare_shares(k, left, broken0, n0, feed.settings.rate)
     detail = (
         f"{column} of {k / left:.0%} of the new rows does not go with their {other}, before of "

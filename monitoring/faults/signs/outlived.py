@@ -68,9 +68,9 @@ def find(feed: Feed) -> Iterator[Sign]:
     after = _compare(feed, now.after, before.after, _GONE, gone)
     # Where listings end as before, it is not the listings that are wrong, but what was bought.
     is_items = not on_sale.is_found or not _end_as_before(feed)
-    nothing = Sign("", 0.0, _STILL, "", 1.0, on_sale.n_reference, on_sale.n_current)
-    ends = choose_clearest([on_sale, after]) if is_items else after
-    bought = nothing if is_items else on_sale
+    measured = [sign for sign in (on_sale, after) if sign.value is not None]
+    ends = choose_clearest(measured or [on_sale]) if is_items else after
+    bought = on_sale._replace(value=0.0) if is_items and on_sale.is_found else on_sale
     yield ends._replace(column=_COLUMN, table="items")
     yield bought._replace(column=_KIND)
 
@@ -87,8 +87,10 @@ def _end_as_before(feed: Feed) -> bool:
 def _compare(feed: Feed, now: Flags, before: Flags, limit: float, what: str) -> Sign:
     k, n, k0, n0 = int(now.sum()), len(now), int(before.sum()), len(before)
     least = feed.settings.minimum_rows
-    if min(n, n0) < least or k0 > (1.0 - _USUALLY) * n0:
-        return Sign("", 0.0, limit, "", 1.0, n0, n)
+    if min(n, n0) < least:
+        return leave_unchecked(f"{n} events, {n0} in the reference, {least} are needed: {_ENDS}")
+    if k0 > (1.0 - _USUALLY) * n0:
+        return leave_unchecked(f"{k0 / n0:.0%} {what} in the reference, too: {_ENDS}")
     share, chance, p = compare_shares(k, n, k0, n0, feed.settings.rate)
     detail = f"{k / n:.0%} {what} by delisted_at, before {k0 / n0:.0%}"
     return Sign("", max(share, 0.0), max(limit, chance), detail, p, n0, n)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitoring.drift_metrics import Advice
-from monitoring.faults import Sign
+from monitoring.faults import Sign, leave_unchecked
 from monitoring.faults.feed import Feed
 from monitoring.faults.known import KnownFeed
 from monitoring.frame import find_missing
@@ -39,11 +39,14 @@ def find(feed: Feed) -> Iterator[Sign]:
     for column in (c for c in _COLUMNS if c in feed.known.kinds and c in feed.rows.names):
         repeats, rows = feed.known.once(_learn_repeats, column)
         if len(repeats) < _FEWEST_DAYS or repeats.mean() * rows < _FEWEST_REPEATS:
+            yield leave_unchecked(f"too few ids of {column} came again before", column)
             continue
         cells = feed.rows.column(column)
         cells = cells.filter(pa.array(~find_missing(cells)))
         if feed.days > 1.0 or len(cells) < rows:
-            continue  # a person comes again on other days
+            why = f"{rows} rows of a day at most are compared, and the window has {len(cells)}"
+            yield leave_unchecked(f"{why} of {feed.days:g} days", column)
+            continue
         random = np.random.default_rng(0)
         drawn = [random.permutation(len(cells))[:rows] for _ in range(_DRAWS)]
         now = float(np.mean([_share_repeats(cells, each) for each in drawn]))

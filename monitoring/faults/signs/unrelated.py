@@ -11,6 +11,7 @@ from monitoring.drift_metrics import Advice
 from monitoring.faults import Sign
 from monitoring.faults.feed import Feed, code_cells
 from monitoring.faults.known import KnownFeed
+from monitoring.faults.vectors import list_sellers
 from monitoring.frame import Frame, read_numbers
 
 UNIT = "share of the association with other columns that is lost"
@@ -155,7 +156,7 @@ def _take_known_sellers(feed: Feed) -> Frame:
     """The rows of known sellers; all rows where there are too few."""
     if "seller_id" not in feed.rows.names or "seller_id" not in feed.known.rows.names:
         return feed.rows
-    known = pc.unique(feed.known.rows.column("seller_id"))
+    known = feed.known.rows.once(list_sellers)
     own = pc.is_in(feed.rows.column("seller_id"), value_set=known)
     kept = np.flatnonzero(own.to_numpy(zero_copy_only=False))
     return feed.rows.take(kept) if len(kept) >= feed.settings.minimum_rows else feed.rows

@@ -92,7 +92,7 @@ SETS = (
         title="Gowalla, one epoch of 32 numbers",
         config="gowalla",
         folder="gowalla_lightgcn",
-        goals={RECALL_20: 0.191, NDCG_20: 0.16},
+        goals={RECALL_20: 0.195, NDCG_20: 0.163},
         published={RECALL_20: 0.1941, NDCG_20: 0.1616},
         changes=(*FEW_BASELINES, *HARDLY_TRAINED),
     ),

@@ -336,6 +336,20 @@ def test_visits_that_are_cut_in_pieces_are_named(feeds):
     assert "times less often than before" in found.detail
 
 
+@pytest.mark.parametrize("name", ["splintered", "outlived"])
+def test_a_sign_that_has_too_few_rows_is_not_ok(feeds, name):
+    def keep_few(tables, now):
+        old = pc.less(tables["events"]["event_time"], pa.scalar(feeds.day(KNOWN_DAYS - 3), TIME))
+        events = tables["events"]
+        recent = events.filter(pc.invert(old)).slice(0, 10)
+        return {**tables, "events": pa.concat_tables([events.filter(old), recent])}
+
+    results = [r for r in feeds.check(KNOWN_DAYS, keep_few) if r.statistic == name]
+    assert {r.state for r in results} <= {DriftState.NOT_CHECKED, DriftState.INSUFFICIENT_DATA}
+    assert all(r.why for r in results)
+    assert results
+
+
 def test_a_column_of_another_type_is_named(feeds):
     def export(tables, now):
         items = tables["items"]
