@@ -53,6 +53,7 @@ GOALS = {
 """The most that p50 and CPU may be, as multiples of those of the empty Seldon model."""
 RATES = (50, 100, 200, 300, 400, 600, 800, 1000, 1500)
 STEP_SECONDS = 2.0
+TRIES = 3
 MOST_P99_MS = 50.0
 TICKS = os.sysconf("SC_CLK_TCK")
 JSON_DATA = 6
@@ -324,11 +325,22 @@ async def find_rates(servers: list[Server]) -> dict[tuple[str, str], float | Non
         for api in ("REST", "gRPC"):
             highest[server.name, api] = None
             for rate in RATES:
-                load = (await ask(server, api, KS[0], int(rate * STEP_SECONDS), rate, rng)).load
-                if load.failed or load.quantile(0.99) > MOST_P99_MS:
+                if not await keeps_up(server, api, rate, rng):
                     break
                 highest[server.name, api] = rate
     return highest
+
+
+async def keeps_up(server: Server, api: str, rate: float, rng: random.Random) -> bool:
+    """Whether a server answers so many requests a second in time, in one try of ``TRIES``.
+
+    With 100 requests in a step, a pause of the machine would decide otherwise.
+    """
+    for _ in range(TRIES):
+        load = (await ask(server, api, KS[0], int(rate * STEP_SECONDS), rate, rng)).load
+        if not load.failed and load.quantile(0.99) <= MOST_P99_MS:
+            return True
+    return False
 
 
 def write_table(measured: dict[tuple[str, str, int], Measured], options: Any) -> None:
@@ -383,7 +395,8 @@ def format_ratios(ratios: Sequence[float]) -> str:
 def write_rates(highest: dict[tuple[str, str], float | None]) -> None:
     sys.stdout.write(
         f"\nThe highest rate with p99 <= {MOST_P99_MS:.0f} ms and no failure, k = {KS[0]}, of "
-        f"{', '.join(map(str, RATES))} requests/s, {STEP_SECONDS:.0f} s each\n\n"
+        f"{', '.join(map(str, RATES))} requests/s, {STEP_SECONDS:.0f} s each, "
+        f"at best of {TRIES} tries\n\n"
         "| server | REST | gRPC |\n|---|---|---|\n"
     )
     for name in dict.fromkeys(name for name, _ in highest):
