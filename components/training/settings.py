@@ -1,6 +1,6 @@
 """Settings of the training step."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -70,7 +70,10 @@ class TrainSettings(Settings):
             the items that users have in common, in closed form from the training examples, beside
             the learned ones in one dot product. It knows whom and what it has seen, often; an item
             that it has not seen has zeros. Content vectors become as much longer. 0 for none.
-            It needs ``id_embedding: always``. A study of settings trains without it.
+            A length needs ``id_embedding: always``. ``auto`` tries it where items have ids, with up
+            to 512 numbers, fewer where many items are live, and keeps it if that surely raises
+            validation recall; with ``choose_epochs`` false there is none. A study of settings
+            trains without it.
         spectral_weights: How much the scores of that part may count against the learned ones: by
             how many times as much they vary over the items, for each query. The one with the best
             validation recall is taken; a single one is set.
@@ -131,7 +134,7 @@ class TrainSettings(Settings):
     repeats: bool = True
     history_masked: float = Field(default=0.0, ge=0, lt=1)
     id_embedding: Literal["auto", "always", "never"] = "auto"
-    spectral_size: int = Field(default=0, ge=0, le=4096)
+    spectral_size: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = "auto"
     spectral_weights: tuple[PositiveFloat, ...] = Field((0.1, 0.3, 1.0, 3.0), min_length=1)
     id_dropout: float = Field(default=0.1, ge=0, le=1)
     id_l2: NonNegativeFloat = 0.006
@@ -157,14 +160,16 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _check_spectral(self) -> Self:
-        if self.spectral_size and self.id_embedding != "always":
+        if self.spectral_size in (0, "auto"):
+            return self
+        if self.id_embedding != "always":
             raise ValueError(
                 f"spectral_size is {self.spectral_size} and id_embedding {self.id_embedding}: "
                 "spectral vectors are found by the item's id, so set id_embedding to always"
             )
-        if self.spectral_size and self.towers == "popularity":
+        if self.towers == "popularity":
             raise ValueError("towers: popularity learns no vectors; set spectral_size to 0")
-        if self.spectral_size and not self.choose_epochs and len(self.spectral_weights) > 1:
+        if not self.choose_epochs and len(self.spectral_weights) > 1:
             raise ValueError(
                 "choose_epochs is false, so that nothing is validated: set spectral_weights to one"
             )

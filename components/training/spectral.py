@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
+from scipy.linalg import lu
 
 from components.training.encoders import Tensors
 from components.training.pairs import JoinedItemTower, JoinedQueryTower
@@ -38,9 +38,32 @@ Floats = NDArray[np.float32]
 LOG_UNIT = 1e-3
 """Unit of the logarithm of an item's degree in its content vector: small, so that it has no share
 in how alike two content vectors are."""
-POWER_ITERATIONS = 4
+ITERATIONS = 6
 """Of the decomposition, which is drawn at random; with more it is closer to the exact one."""
+OVERSAMPLED = 10
+USERS_AT_ONCE = 1 << 15
+MAX_EVENTS = 1 << 25
+"""Of more events the latest count; so many take about 1 GB."""
 SMALLEST = 1e-12
+MAX_SIZE, MIN_SIZE = 512, 32
+NUMBERS_IN_INDEX = 1 << 24
+"""Of live items and entries of the spectral part together: 64 MB, which a scan reads in
+milliseconds."""
+ITEMS_PER_ENTRY = 4
+SURE = 1.645
+"""A one-sided interval of 95%, in standard errors."""
+
+
+def choose_size(n_live: int) -> int:
+    """Length of the spectral part for so many live items; 0 for too few or too many of them."""
+    size = min(MAX_SIZE, NUMBERS_IN_INDEX // max(n_live, 1), n_live // ITEMS_PER_ENTRY)
+    return size // MIN_SIZE * MIN_SIZE
+
+
+def is_surely_better(hits: NDArray[np.bool_], than: NDArray[np.bool_]) -> bool:
+    """Whether more of the same E examples are found, by more than chance would have it."""
+    gain = hits.astype(np.float64) - than
+    return bool(gain.mean() > SURE * gain.std() / np.sqrt(len(gain)))
 
 
 def find_spectral_vectors(
@@ -49,7 +72,7 @@ def find_spectral_vectors(
     """Vectors [N, K] and degrees [N] of items, from E events.
 
     Args:
-        users: [E] user of each event, as numbers or hashes.
+        users: [E] user of each event, as numbers or hashes, in the order of time.
         items: [E] item of each.
         n_items: N.
         size: K; if there are no more users or items than that, the last entries are 0.
@@ -57,20 +80,49 @@ def find_spectral_vectors(
     Returns:
         V S^1/2 d^-1/2, and d, how many users each item has.
     """
-    _, user = np.unique(users, return_inverse=True)
+    _, user = np.unique(users[-MAX_EVENTS:], return_inverse=True)
     shape = (int(user.max()) + 1, n_items)
-    owned = sp.csr_matrix((np.ones(len(user), np.float32), (user, items)), shape)
+    entries = (np.ones(len(user), np.float32), (user, items[-MAX_EVENTS:]))
+    owned = sp.csr_matrix(entries, shape)
     owned.data[:] = 1.0  # several events of one user and item were added up
     degree = np.asarray(owned.sum(axis=0)).ravel()
     of_user = np.asarray(owned.sum(axis=1)).ravel()
-    scale = np.maximum(degree, 1.0) ** -0.5
-    scaled = (sp.diags(of_user**-0.5) @ owned @ sp.diags(scale)).astype(np.float32).tocsr()
+    scale = (np.maximum(degree, 1.0) ** -0.5).astype(np.float32)
+    scaled = sp.diags((of_user**-0.5).astype(np.float32)) @ owned @ sp.diags(scale)
     vectors = np.zeros((n_items, size), np.float32)
     known = min(size, *shape)
-    _, values, right = randomized_svd(scaled, known, n_iter=POWER_ITERATIONS, random_state=0)
-    vectors[:, :known] = right.T * np.sqrt(np.maximum(values, 0.0)) * scale[:, None]
+    values, right = _decompose(scaled.tocsr(), known)
+    vectors[:, :known] = right * np.sqrt(values) * scale[:, None]
     vectors[degree == 0] = 0.0
     return vectors, degree.astype(np.float32)
+
+
+def _decompose(matrix: sp.csr_matrix, size: int) -> tuple[Floats, Floats]:
+    """The K largest singular values [K] and right singular vectors [N, K] of a matrix [U, N].
+
+    By subspace iteration on the items' side from a random start (Halko et al. 2011), with parts of
+    the users at a time: nothing of the size U x K is held.
+    """
+    n_items = matrix.shape[1]
+    start = np.random.default_rng(0).normal(size=(n_items, min(size + OVERSAMPLED, n_items)))
+    basis = start.astype(np.float32)
+    for _ in range(ITERATIONS):
+        basis = lu(_times_gram(matrix, basis), permute_l=True, check_finite=False)[0]
+    basis = np.linalg.qr(basis)[0]
+    inner = basis.T.astype(np.float64) @ _times_gram(matrix, basis)
+    values, directions = np.linalg.eigh(inner)
+    largest = np.argsort(-values)[:size]
+    singular = np.sqrt(np.maximum(values[largest], 0.0)).astype(np.float32)
+    return singular, basis @ directions[:, largest].astype(np.float32)
+
+
+def _times_gram(matrix: sp.csr_matrix, vectors: Floats) -> Floats:
+    """M' M X [N, K] of a matrix M [U, N] and X [N, K]."""
+    product = np.zeros_like(vectors)
+    for first in range(0, matrix.shape[0], USERS_AT_ONCE):
+        part = matrix[first : first + USERS_AT_ONCE]
+        product += part.T @ (part @ vectors)
+    return product
 
 
 def find_root(vectors: Floats) -> Floats:

@@ -221,10 +221,7 @@ class _Run:
         from refit.feature_tables import read_contents
 
         check_popularity_columns(manifest)
-        spectral = settings.spectral_size
-        self.embedding_size = check_embedding_size(settings, manifest) + spectral
-        self.content_size = settings.tower_pairs * settings.content_size
-        self.content_size += spectral + 1 if spectral else 0
+        self._embedding_size = check_embedding_size(settings, manifest)
         self.settings, self.manifest = settings, manifest
         self._features, self._spill, self._checkpoint = features, spill, checkpoint
         self._contents = read_contents(features)
@@ -340,7 +337,7 @@ class _Run:
 
         from components.training.spectral import SpectralTowers, find_spectral_vectors
 
-        size, n_items = self.settings.spectral_size, self._snapshots.versions.n_items
+        size, n_items = self.spectral_size, self._snapshots.versions.n_items
         with timed(f"spectral vectors of length {size} found"):
             users, items = data.examples.user, data.examples.item
             vectors, degree = find_spectral_vectors(users, items, n_items, size)
@@ -356,24 +353,47 @@ class _Run:
         live = {name: tf.gather(values, rows) for name, values in data.catalogue.items()}
         return SpectralTowers(model, table, degrees, live, snapshot.age_days, snapshot.popularity)
 
-    def choose_weight(self, model: "SpectralTowers", data: _Data) -> tuple[float, float | None]:
+    def choose_weight(
+        self, model: "SpectralTowers", alone: "TwoTowerModel | JoinedTowers", data: _Data
+    ) -> tuple[float | None, float | None]:
         """The weight of the spectral part with the best validation recall, and that recall.
 
-        It is set, too. Of several equally good weights the first is taken.
+        It is set, too. Of several equally good weights the first is taken. With ``auto`` the weight
+        is None if the towers alone find about as much.
         """
-        meter, k = self._meter(model, data), self.settings.recall_at
-        recalls = {}
-        for weight in self.settings.spectral_weights if meter else ():
+        from components.training.spectral import is_surely_better
+
+        weights, k = self.settings.spectral_weights, self.settings.recall_at
+        meter = self._meter(model, data)
+        if meter is None:
+            model.set_weight(weights[0])
+            return weights[0], None
+        found = {}
+        for weight in weights:
             model.set_weight(weight)
-            recalls[weight] = meter.recall_at(k) if meter else 0.0
-            log_message(f"spectral weight {weight:g}: validation recall@{k} {recalls[weight]:.4f}")
-        best = max(recalls, key=lambda weight: recalls[weight], default=None)
-        chosen = self.settings.spectral_weights[0] if best is None else best
-        model.set_weight(chosen)
-        return chosen, None if best is None else recalls[best]
+            found[weight] = meter.ranks() < k
+            recall = found[weight].mean()
+            log_message(f"spectral weight {weight:g}: validation recall@{k} {recall:.4f}")
+        best = max(found, key=lambda weight: found[weight].sum())
+        model.set_weight(best)
+        hits = found[best]
+        if self.settings.spectral_size == "auto":
+            own_meter = self._meter(alone, data)
+            own = own_meter.ranks() < k if own_meter else hits
+            kept = is_surely_better(hits, own)
+            log_message(
+                f"spectral vectors {'kept' if kept else 'left out'}: validation recall@{k} "
+                f"{hits.mean():.4f} with them, {own.mean():.4f} without"
+            )
+            if not kept:
+                return None, float(hits.mean())
+        return best, float(hits.mean())
 
     def export_in_process_tower(
-        self, model: "TwoTowerModel | JoinedTowers | SpectralTowers", base: Path
+        self,
+        model: "TwoTowerModel | JoinedTowers | SpectralTowers",
+        content_size: int,
+        base: Path,
     ) -> None:
         """Export the query tower for the process that answers, and check it on real queries.
 
@@ -382,7 +402,7 @@ class _Run:
         """
         from components.training import in_process
 
-        manifest, size = self.manifest, self.content_size
+        manifest, size = self.manifest, content_size
         with timed("query tower exported to run in process"):
             in_process.export_in_process_tower(model.query_tower, manifest, size, base)
             inputs = in_process.sample_query_inputs(
@@ -462,6 +482,32 @@ class _Run:
         )
 
     @cached_property
+    def spectral_size(self) -> int:
+        """Length of the spectral part that is tried, 0 for none; the same in both fits."""
+        from components.training.spectral import choose_size
+
+        settings = self.settings
+        if settings.spectral_size != "auto":
+            return settings.spectral_size
+        if settings.towers == "popularity" or not self._wants_ids:
+            return 0
+        if not settings.choose_epochs:
+            log_message(
+                "no spectral vectors: choose_epochs is false, so that nothing says whether they "
+                "help; set spectral_size and one of spectral_weights for them"
+            )
+            return 0
+        return choose_size(len(self._snapshots[self._latest_snapshot("train")].item))
+
+    def size_of(self, trained: _Trained) -> tuple[int, int, int]:
+        """Length of the embeddings, of their learned part, and of content vectors."""
+        settings, pairs = self.settings, self.settings.tower_pairs
+        spectral = 0 if trained.spectral_weight is None else self.spectral_size
+        content = pairs * settings.content_size + (spectral + 1 if spectral else 0)
+        learned = pairs * settings.learned_size + spectral
+        return self._embedding_size + spectral, learned, content
+
+    @cached_property
     def _wants_ids(self) -> bool:
         """Whether items get ids, by the settings or by how many recur; the same in both fits."""
         if self.settings.id_embedding != "auto":
@@ -505,7 +551,7 @@ def _fit(run: _Run) -> _Trained:
         trained = _Trained(run.join(fits), run.describe(fits), None, fits[0].data.examples)
         return _add_spectral(run, trained, fits, splits, settings.spectral_weights[0])
     fits, keeps_best = [], not settings.final_fit or settings.tower_pairs > 1
-    keeps_best = keeps_best or bool(settings.spectral_size)
+    keeps_best = keeps_best or bool(run.spectral_size)
     for _ in range(settings.tower_pairs):
         fits.append(
             run.fit("search", ("train",), validate=True, keeps_best=keeps_best, earlier=fits)
@@ -524,7 +570,7 @@ def _fit(run: _Run) -> _Trained:
     final = _Trained(
         run.join(fits), pairs, joined_recall, fits[0].data.examples, spectral_recall=recall
     )
-    return _add_spectral(run, final, fits, splits, weight)
+    return final if weight is None else _add_spectral(run, final, fits, splits, weight)
 
 
 def _add_spectral(
@@ -534,7 +580,7 @@ def _add_spectral(
     splits: Sequence[str],
     weight: float | None = None,
 ) -> _Trained:
-    """What was trained with a spectral part, if the settings ask for one.
+    """What was trained with a spectral part, if there is to be one.
 
     Args:
         run: The run.
@@ -543,14 +589,16 @@ def _add_spectral(
         splits: What they were trained on.
         weight: Of the part; None chooses it on the validation examples.
     """
-    if not run.settings.spectral_size:
+    if not run.spectral_size:
         return trained
-    data = fits[0].data
-    model = run.add_spectral(run.join(fits), data, splits[-1])
+    data, alone = fits[0].data, run.join(fits)
+    model = run.add_spectral(alone, data, splits[-1])
     if weight is not None:
         model.set_weight(weight)
         return replace(trained, model=model, spectral_weight=weight)
-    weight, recall = run.choose_weight(model, data)
+    weight, recall = run.choose_weight(model, alone, data)
+    if weight is None:
+        return replace(trained, spectral_recall=recall)
     return replace(trained, model=model, spectral_weight=weight, spectral_recall=recall)
 
 
@@ -694,10 +742,11 @@ def _write_model(folder: Path, run: _Run, trained: _Trained) -> ModelManifest:
 
     settings, manifest = run.settings, run.manifest
     model, pairs = trained.model, trained.pairs
+    embedding_size, learned_size, content_size = run.size_of(trained)
     export_item_tower(model.item_tower, manifest, folder / ITEM_TOWER)
-    export_query_tower(model.query_tower, manifest, run.content_size, folder / QUERY_TOWER)
+    export_query_tower(model.query_tower, manifest, content_size, folder / QUERY_TOWER)
     if settings.in_process_tower:
-        run.export_in_process_tower(model, folder / QUERY_TOWER)
+        run.export_in_process_tower(model, content_size, folder / QUERY_TOWER)
     draw_curve(pairs, trained.joined_recall, settings.recall_at, folder / CURVE_FILE)
     manifest.write(folder)
     first, last = trained.examples.times()
@@ -705,9 +754,9 @@ def _write_model(folder: Path, run: _Run, trained: _Trained) -> ModelManifest:
         embedding_version=fingerprint(
             [checksum(folder / tower) for tower in (QUERY_TOWER, ITEM_TOWER)]
         ),
-        embedding_size=run.embedding_size,
-        content_size=run.content_size,
-        learned_size=settings.tower_pairs * settings.learned_size + settings.spectral_size,
+        embedding_size=embedding_size,
+        content_size=content_size,
+        learned_size=learned_size,
         settings=settings.model_dump(mode="json"),
         packages={name: version(name) for name in PACKAGES},
         trained_from=first,

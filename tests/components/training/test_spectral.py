@@ -7,9 +7,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from components.training import spectral
 from components.training import train as module
 from components.training.settings import TrainSettings
-from components.training.spectral import find_root, find_spectral_vectors
+from components.training.spectral import (
+    choose_size,
+    find_root,
+    find_spectral_vectors,
+    is_surely_better,
+)
 from components.training.train import train
 from refit.errors import UsageError
 from refit.feature_tables import examples_file
@@ -69,6 +75,61 @@ def test_what_is_longer_than_the_matrix_is_filled_with_zeros() -> None:
     vectors, _ = find_spectral_vectors(*np.nonzero(OWNED), 5, 7)
     assert vectors.shape == (5, 7)
     assert not vectors[:, 4:].any()  # of four users and five items
+
+
+def test_users_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    users, items = np.nonzero(OWNED)
+    at_once = find_spectral_vectors(users, items, 5, 2)
+    monkeypatch.setattr(spectral, "USERS_AT_ONCE", 3)
+    in_parts = find_spectral_vectors(users, items, 5, 2)
+    np.testing.assert_allclose(score_all(*in_parts), score_all(*at_once), atol=1e-6)
+
+
+def test_the_largest_singular_values_of_many_are_found() -> None:
+    rng = np.random.default_rng(3)
+    users, items = rng.integers(0, 300, 4000), rng.integers(0, 80, 4000) ** 2 // 80
+    vectors, degree = find_spectral_vectors(users, items, 80, 20)
+    owned = np.zeros((300, 80))
+    owned[users, items] = 1
+    root = np.sqrt(np.maximum(owned.sum(axis=0), 1))
+    _, values, right = np.linalg.svd(owned / np.sqrt(owned.sum(axis=1))[:, None] / root)
+    found = vectors * np.sqrt(np.maximum(degree, 1))[:, None]  # V S^1/2
+    np.testing.assert_allclose((found**2).sum(axis=0)[:10], values[:10], rtol=5e-3)
+    np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(right[0]), atol=1e-4)
+
+
+def test_the_latest_of_many_events_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    users, items = np.nonzero(OWNED)
+    monkeypatch.setattr(spectral, "MAX_EVENTS", 4)
+    _, degree = find_spectral_vectors(users, items, 5, 2)
+    assert degree.tolist() == [0, 1, 2, 1, 0]  # of the last two users
+
+
+@pytest.mark.parametrize(
+    ("n_live", "size"),
+    [
+        (0, 0),
+        (127, 0),  # 31 entries are too few to be worth it
+        (128, 32),
+        (1000, 224),  # a quarter of the items
+        (3500, 512),
+        (100_000, 160),  # 16.8 million numbers in all
+        (525_000, 0),
+    ],
+)
+def test_the_length_follows_the_number_of_live_items(n_live: int, size: int) -> None:
+    assert choose_size(n_live) == size
+
+
+def test_a_gain_is_sure_from_its_own_spread() -> None:
+    without = np.arange(100) < 30
+    many, few = without.copy(), without.copy()
+    many[30:40] = True
+    few[30:32] = True
+    assert is_surely_better(many, without)  # 10 more: standard error of 3
+    assert not is_surely_better(few, without)  # 2 more: 1.4
+    assert not is_surely_better(without, without)
+    assert not is_surely_better(without, many)
 
 
 def test_the_root_gives_how_much_scores_vary() -> None:
@@ -186,6 +247,49 @@ def test_the_weight_with_the_best_validation_recall_is_taken_and_kept_in_the_fin
     assert written.content_size == 2 * settings.content_size + SIZE + 1
     assert [(written.spectral_weight, written.spectral_recall)] == found
     assert fitted == [("train", 160), ("validation", 160 + 48)]
+
+
+AUTO = SPECTRAL.model_copy(update={"spectral_size": "auto", "recall_at": 3, "final_fit": True})
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So short a part that sixteen items are enough for it."""
+    monkeypatch.setattr(spectral, "MIN_SIZE", 1)
+    monkeypatch.setattr(spectral, "ITEMS_PER_ENTRY", 3)
+
+
+@pytest.mark.usefixtures("_short")
+def test_by_default_the_part_is_kept_only_if_it_surely_helps(
+    features: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spectral, "SURE", 1e6)
+    left_out = train(AUTO, features, tmp_path / "left-out")
+    monkeypatch.setattr(spectral, "SURE", -1e6)
+    kept = train(AUTO, features, tmp_path / "kept")
+    assert left_out.spectral_weight is None
+    assert kept.spectral_weight in AUTO.spectral_weights
+    assert left_out.spectral_recall == kept.spectral_recall is not None
+    alone = ModelManifest.read(models / "alone")
+    assert (left_out.embedding_size, left_out.content_size) == (
+        alone.embedding_size,
+        alone.content_size,
+    )
+    assert kept.embedding_size == alone.embedding_size + SIZE
+    assert kept.content_size == alone.content_size + SIZE + 1
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize(
+    "changes",
+    [{"id_embedding": "never"}, {"towers": "popularity"}, {"choose_epochs": False}],
+)
+def test_by_default_there_is_no_part_where_nothing_could_choose_it(
+    features: Path, tmp_path: Path, changes: dict
+) -> None:
+    written = train(AUTO.model_copy(update=changes), features, tmp_path / "model")
+    assert written.spectral_weight is None
+    assert written.spectral_recall is None
 
 
 @pytest.mark.parametrize(
