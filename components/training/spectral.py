@@ -125,11 +125,14 @@ def _times_gram(matrix: sp.csr_matrix, vectors: Floats) -> Floats:
     return product
 
 
-def find_root(vectors: Floats) -> Floats:
-    """[D, D] F such that the length of x F is the standard deviation of x over vectors [N, D]."""
+def find_axes(vectors: Floats) -> tuple[Floats, Floats]:
+    """Directions [D, D], as columns, in which vectors [N, D] vary apart, and by how much [D].
+
+    The length of x A times the deviations is the standard deviation of x over the vectors.
+    """
     covariance = np.cov(vectors.astype(np.float64), rowvar=False, bias=True)
     values, directions = np.linalg.eigh(np.atleast_2d(covariance))
-    return (directions * np.sqrt(np.maximum(values, 0.0))).astype(np.float32)
+    return directions.astype(np.float32), np.sqrt(np.maximum(values, 0.0)).astype(np.float32)
 
 
 class SpectralItemTower(tf.keras.layers.Layer):
@@ -177,18 +180,19 @@ class SpectralQueryTower(tf.keras.layers.Layer):
 
     Args:
         tower: The query tower.
-        spectral_root: [K, K] ``find_root`` of the spectral parts of items, at weight 1.
-        root: [D, D] the same of their other embeddings.
+        deviations: [K] how much the entries of the spectral parts of items vary, at weight 1; they
+            vary apart from each other.
+        root: [D, D] of their other embeddings: the axes of ``find_axes``, times how much they vary.
     """
 
     def __init__(
-        self, tower: QueryTower | JoinedQueryTower, spectral_root: Floats, root: Floats
+        self, tower: QueryTower | JoinedQueryTower, deviations: Floats, root: Floats
     ) -> None:
         super().__init__(name="spectral_query_tower")
         self.encode = tower.encode
         self._tower = tower
-        self._size = len(spectral_root)
-        self._spectral_root = _fixed(self, "spectral_root", spectral_root)
+        self._size = len(deviations)
+        self._deviations = _fixed(self, "deviations", deviations)
         self._root = _fixed(self, "root", root)
 
     def call(self, inputs: Tensors) -> tf.Tensor:
@@ -208,7 +212,7 @@ class SpectralQueryTower(tf.keras.layers.Layer):
     def join(self, history: tf.Tensor, embedding: tf.Tensor) -> tf.Tensor:
         """[B, K + D] from content vectors [B, L, C + K + 1], 0 where padded, and [B, D]."""
         spectral = tf.reduce_sum(history[:, :, -self._size - 1 : -1], axis=1)
-        varies = tf.norm(tf.matmul(spectral, self._spectral_root), axis=1, keepdims=True)
+        varies = tf.norm(spectral * self._deviations, axis=1, keepdims=True)
         wanted = tf.norm(tf.matmul(embedding, self._root), axis=1, keepdims=True)
         factor = wanted / tf.maximum(varies, SMALLEST)
         return tf.concat([spectral * factor, embedding], axis=1)
@@ -236,14 +240,18 @@ class SpectralTowers:
         counts: Floats,
     ) -> None:
         self._model = model
-        self.item_tower = SpectralItemTower(model.item_tower, vectors, degree)
+        code = codes["id"].numpy()
+        axes, deviations = find_axes(vectors[code] * degree[code][:, None])
+        # A rotation changes no product, and lets queries do with a vector instead of a matrix.
+        self.item_tower = SpectralItemTower(model.item_tower, vectors @ axes, degree)
         embeddings = _embed_in_parts(self.item_tower, codes, age_days, counts)
-        size = self.item_tower.size
-        spectral, own = find_root(embeddings[:, :size]), find_root(embeddings[:, size:])
+        own_axes, own_deviations = find_axes(embeddings[:, vectors.shape[1] :])
         # Both parts of the items vary alike, so that those of queries are of one size, too.
-        varies = float(np.linalg.norm(spectral))
-        self._scale = float(np.linalg.norm(own)) / varies if varies else 1.0
-        self.query_tower = SpectralQueryTower(model.query_tower, spectral * self._scale, own)
+        varies = float(np.linalg.norm(deviations))
+        self._scale = float(np.linalg.norm(own_deviations)) / varies if varies else 1.0
+        self.query_tower = SpectralQueryTower(
+            model.query_tower, deviations * self._scale, own_axes * own_deviations
+        )
 
     def set_weight(self, weight: float) -> None:
         """Let spectral scores vary by so many times as much as the towers' own."""

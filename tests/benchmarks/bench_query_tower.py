@@ -1,9 +1,10 @@
 """What order costs: ``python tests/benchmarks/bench_query_tower.py [HISTORY_LENGTH CONTENT_SIZE]``.
 
-Exports a pooled query tower, one with the sequence of events, in two layers and in one, and two
-pooled ones side by side, untrained, for the process that answers, and runs them in turn on single
-queries with full histories. Prints one JSON object: the 50th and 99th percentile of each in
-milliseconds, and the ratios of the medians to that of the pooled one.
+Exports a pooled query tower, one with the sequence of events, in two layers and in one, two pooled
+ones side by side and one with spectral vectors of 512 numbers, untrained, for the process that
+answers, and runs them in turn on single queries with full histories. Prints one JSON object: the
+50th and 99th percentile of each in milliseconds, and the ratios of the medians to that of the
+pooled one.
 """
 
 import json
@@ -30,7 +31,8 @@ def export(settings: TrainSettings, manifest: FeaturesManifest, base: Path) -> I
     from components.training.export import export_query_tower
     from components.training.in_process import export_in_process_tower
     from components.training.pairs import JoinedQueryTower
-    from components.training.towers import QueryTower
+    from components.training.spectral import SpectralQueryTower
+    from components.training.towers import QueryTower, check_embedding_size
     from components.training.vocabulary import Vocabulary
 
     values = {"context_surface": SURFACES, "user_country": ("FR", "DE")}
@@ -38,11 +40,22 @@ def export(settings: TrainSettings, manifest: FeaturesManifest, base: Path) -> I
     vocabulary = Vocabulary(values, {"user_age": (30.0, 9.0)}, shares, 1)
     towers = [QueryTower(settings, manifest, vocabulary) for _ in range(settings.tower_pairs)]
     tower = JoinedQueryTower(towers, settings.learned_size) if towers[1:] else towers[0]
-    size = settings.tower_pairs * settings.content_size
+    size = size_of_content(settings)
+    if (spectral := settings.spectral_size) != "auto" and spectral:
+        rng = np.random.default_rng(2)
+        own = check_embedding_size(settings, manifest)
+        root = rng.normal(size=(own, own)).astype(np.float32)
+        tower = SpectralQueryTower(tower, np.ones(spectral, np.float32), root)
     tower(make_query(manifest.spec, size))
     export_query_tower(tower, manifest, size, base)
     export_in_process_tower(tower, manifest, size, base)
     return InProcessTower(base)
+
+
+def size_of_content(settings: TrainSettings) -> int:
+    """Length of the content vectors of a history."""
+    spectral = 0 if settings.spectral_size == "auto" else settings.spectral_size
+    return settings.tower_pairs * settings.content_size + (spectral + 1 if spectral else 0)
 
 
 def make_query(spec: FeatureSpec, content_size: int) -> Inputs:
@@ -78,12 +91,15 @@ def measure(length: int, content_size: int) -> dict[str, object]:
             content_size=content_size, history="sequence", sequence_layers=1
         ),
         "two_pooled_pairs": TrainSettings(content_size=content_size, tower_pairs=2),
+        "pooled_and_spectral": TrainSettings(
+            content_size=content_size, id_embedding="always", spectral_size=512
+        ),
     }
     with TemporaryDirectory() as folder:
         towers = {
             name: (
                 export(settings, manifest, Path(folder) / name),
-                make_query(spec, settings.tower_pairs * content_size),
+                make_query(spec, size_of_content(settings)),
             )
             for name, settings in variants.items()
         }

@@ -62,6 +62,15 @@ SETS = (
         changes=FEW_BASELINES,
     ),
     PublicSet(
+        name="beauty-256",
+        title="Beauty, at most 256 numbers",
+        config="beauty",
+        folder="amazon_beauty",
+        goals={HIT_RATE: 0.108, NDCG: 0.064},
+        published={HIT_RATE: 0.0935, NDCG: 0.0544},
+        changes=(*FEW_BASELINES, "training.tower_pairs=2"),
+    ),
+    PublicSet(
         name="beauty-final-fit",
         title="Beauty, validation trained on",
         config="beauty",

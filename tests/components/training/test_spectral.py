@@ -12,7 +12,7 @@ from components.training import train as module
 from components.training.settings import TrainSettings
 from components.training.spectral import (
     choose_size,
-    find_root,
+    find_axes,
     find_spectral_vectors,
     is_surely_better,
 )
@@ -132,10 +132,14 @@ def test_a_gain_is_sure_from_its_own_spread() -> None:
     assert not is_surely_better(without, many)
 
 
-def test_the_root_gives_how_much_scores_vary() -> None:
+def test_axes_give_how_much_scores_vary() -> None:
     items = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
     query = np.array([1.0, -2.0, 0.5])
-    assert np.linalg.norm(query @ find_root(items)) == pytest.approx(np.std(items @ query))
+    axes, deviations = find_axes(items)
+    assert np.linalg.norm(query @ axes * deviations) == pytest.approx(np.std(items @ query))
+    np.testing.assert_allclose(
+        np.cov((items @ axes).T, bias=True), np.diag(deviations**2), atol=1e-6
+    )
 
 
 @pytest.fixture(scope="module")
