@@ -49,14 +49,22 @@ MAX_SIZE, MIN_SIZE = 512, 32
 NUMBERS_IN_INDEX = 1 << 24
 """Of live items and entries of the spectral part together: 64 MB, which a scan reads in
 milliseconds."""
+NUMBERS_IN_CONTENT = 1 << 28
+"""Of all items and those entries together: 1 GB of their content vectors."""
 ITEMS_PER_ENTRY = 4
 SURE = 1.645
 """A one-sided interval of 95%, in standard errors."""
 
 
-def choose_size(n_live: int) -> int:
-    """Length of the spectral part for so many live items; 0 for too few or too many of them."""
-    size = min(MAX_SIZE, NUMBERS_IN_INDEX // max(n_live, 1), n_live // ITEMS_PER_ENTRY)
+def choose_size(n_live: int, n_items: int) -> int:
+    """Length of the spectral part; 0 for too few or too many items.
+
+    Args:
+        n_live: Live items.
+        n_items: All items, also those that have ended.
+    """
+    room = min(NUMBERS_IN_INDEX // max(n_live, 1), NUMBERS_IN_CONTENT // max(n_items, 1))
+    size = min(MAX_SIZE, room, n_live // ITEMS_PER_ENTRY)
     return size // MIN_SIZE * MIN_SIZE
 
 

@@ -497,7 +497,8 @@ class _Run:
                 "help; set spectral_size and one of spectral_weights for them"
             )
             return 0
-        return choose_size(len(self._snapshots[self._latest_snapshot("train")].item))
+        live = self._snapshots[self._latest_snapshot("train")].item
+        return choose_size(len(live), self._snapshots.versions.n_items)
 
     def size_of(self, trained: _Trained) -> tuple[int, int, int]:
         """Length of the embeddings, of their learned part, and of content vectors."""

@@ -106,19 +106,20 @@ def test_the_latest_of_many_events_count(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("n_live", "size"),
+    ("n_live", "n_items", "size"),
     [
-        (0, 0),
-        (127, 0),  # 31 entries are too few to be worth it
-        (128, 32),
-        (1000, 224),  # a quarter of the items
-        (3500, 512),
-        (100_000, 160),  # 16.8 million numbers in all
-        (525_000, 0),
+        (0, 0, 0),
+        (127, 200, 0),  # 31 entries are too few to be worth it
+        (128, 200, 32),
+        (1000, 1000, 224),  # a quarter of the live items
+        (3500, 4000, 512),
+        (100_000, 120_000, 160),  # 16.8 million numbers in the index
+        (100_000, 2_000_000, 128),  # 268 million numbers of content vectors
+        (525_000, 525_000, 0),
     ],
 )
-def test_the_length_follows_the_number_of_live_items(n_live: int, size: int) -> None:
-    assert choose_size(n_live) == size
+def test_the_length_follows_the_number_of_items(n_live: int, n_items: int, size: int) -> None:
+    assert choose_size(n_live, n_items) == size
 
 
 def test_a_gain_is_sure_from_its_own_spread() -> None:
