@@ -326,21 +326,25 @@ class Recommender:
                 item["why"] = {"source": source, **reasons}
         return answer
 
-    def status(self) -> dict[str, Any]:
-        """What is served now, for health checks; an unreachable model server is not an error.
+    def is_ready(self) -> bool:
+        """Whether it wants requests; asks no other process.
 
-        ``ready`` is false where answers would rest on a feed that was not read; see
+        It does not where answers would rest on a feed that was not read; see
         ``LiveFeedSettings.unready_seconds``.
         """
-        lags, most = self._lags(), self.settings.feeds.unready_seconds
+        most = self.settings.feeds.unready_seconds
+        return all(lag.is_ready(most) for lag in self._lags().values())
+
+    def status(self) -> dict[str, Any]:
+        """What is served now, for health checks; an unreachable model server is not an error."""
         return {
             "bundle_id": self.snapshot.bundle_id,
             "kind": self.snapshot.catalogue.bundle.manifest.kind,
             "towers": self._describe_towers(),
             "search": self._describe_search(),
             "live_items": len(self.snapshot.stock),
-            "ready": all(lag.is_ready(most) for lag in lags.values()),
-            "feeds": {feed: lag.report() for feed, lag in lags.items()},
+            "ready": self.is_ready(),
+            "feeds": {feed: lag.report() for feed, lag in self._lags().items()},
         }
 
     def _describe_towers(self) -> str:
