@@ -13,7 +13,8 @@ LOOK_SECONDS = 1.0
 class Readiness:
     """What both APIs, the health services and the supervisor say of a worker.
 
-    A recommender does not want requests while, for example, it is behind its feeds. Towers that are down do not make it unready, because it answers.
+    A recommender does not want requests while, for example, it is behind its feeds. Towers that are
+    down do not make it unready, because it answers.
 
     Attributes:
         ready: What it said last; not ready before it was asked.

@@ -13,6 +13,7 @@ import requests
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from serving.answer import RecommendationAnswer
 from serving.client import Credentials, RecommenderClient
+from serving.doors import inference
 from serving.doors.access import Tokens
 from serving.doors.http import OPERATIONS
 from serving.doors.readiness import Readiness
@@ -188,6 +189,12 @@ def test_a_bad_body_is_refused_as_json_with_a_reason(shared, number):
     assert response.status_code == status, response.text
     assert response.json()["error"]
     assert ask(port) < 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_in_every_encoding_of_the_standard_library(encoding):
+    text = '{"user_id": "Å\\ud83d\\ude00", "context": {"age": 0.1}, "k": 12345678901234567890}'
+    assert inference.parse_json(text.encode(encoding)) == json.loads(text)
 
 
 def test_every_malformed_request_is_400_with_a_reason(shared):
