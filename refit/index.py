@@ -39,6 +39,8 @@ SCAN_COST = 8
 """Scanning one allowed item takes about as long as visiting so many in the index."""
 COPY_COST = 4
 """Where one of so many rows is allowed, to score all costs less than to copy the allowed ones."""
+GROUP_ROWS = 16
+"""So many scores are compared at once to find how high the best ones are; see ``_find_floor``."""
 OVERSAMPLING = 2
 """An index of fewer bits finds so many times as many items, which the vectors then rank."""
 
@@ -281,11 +283,27 @@ def _best_of_all(
     every = vectors @ query
     if allowed is not None:
         every = np.where(allowed, every, LEAST)
-    best = np.argpartition(every, len(every) - k)[-k:]
-    best.sort()  # of equal scores the first row comes first
-    scores = every[best]
-    order = np.argsort(-scores, kind="stable")
-    return best[order], scores[order]
+    (near,) = (every >= _find_floor(every, k)).nonzero()
+    scores = every[near]
+    order = (-scores).argsort(kind="stable")[:k]  # of equal scores the first row comes first
+    return near[order], scores[order]
+
+
+def _find_floor(scores: NDArray[np.float32], k: int) -> np.float32:
+    """A score that at least k of the scores reach, and few others do.
+
+    The scores are dealt out to groups. The k-th highest of the groups' best ones is reached by the
+    best of k groups. To find the k-th highest of all scores takes several times as long.
+    """
+    n_groups = len(scores) // GROUP_ROWS
+    if n_groups > k:
+        best = scores[: GROUP_ROWS * n_groups].reshape(GROUP_ROWS, n_groups).max(axis=0)
+        best.partition(n_groups - k)
+        floor: np.float32 = best[n_groups - k]
+        if floor > LEAST:
+            return floor
+    of_all: np.float32 = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return of_all
 
 
 def _nothing(n_queries: int, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -98,7 +98,8 @@ class Texts(Mapping[str, int]):
 
     def find(self, text: str) -> int | None:
         """The number of a text; None where it is none of them."""
-        wanted = _encode(text)
+        # Half of a surrogate pair, which JSON may contain, is encoded too; no stored text has one.
+        wanted = text.encode("utf-8", "surrogatepass")
         slot = zlib.crc32(wanted) & self._mask
         while (number := self._slots[slot]) >= 0:
             if self._all.is_equal(number, wanted):
@@ -124,8 +125,3 @@ def hash_texts(texts: pa.Array) -> Slots:
         placed = slots[place] == waiting
         waiting, place = waiting[~placed], (place[~placed] + 1) & (size - 1)
     return slots
-
-
-def _encode(text: str) -> bytes:
-    """UTF-8, also of half a surrogate pair, which JSON may contain and no stored text does."""
-    return text.encode("utf-8", "surrogatepass")

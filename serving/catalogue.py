@@ -271,27 +271,30 @@ class Catalogue:
     ) -> History:
         """The stored history of a user, and the recent events that are later than all of it."""
         rows, types, times = self.histories.latest(user, self.features.spec.history_length)
-        item_ids = [self.item_ids[row] for row in rows.tolist()]
-        stored = History(item_ids, self.content[rows], types, times)
+        numbers = rows.tolist()
+        item_ids = [self.item_ids[row] for row in numbers]
+        stored = History(item_ids, numbers, self.content[rows], types, times)
         if not len(recent.times):
             return stored
         ended = times[0] if len(times) else -np.inf
-        later: list[tuple[str, NDArray[np.float32], str, float]] = []
+        later: list[tuple[str, int | None, NDArray[np.float32], str, float]] = []
         for item_id, kind, time in zip(recent.item_ids, recent.types, recent.times, strict=True):
-            vector = self._content_of(item_id, fresh_content) if time > ended else None
-            if vector is not None:
-                later.append((item_id, vector, kind, time))
+            if time > ended:
+                row = self.row_of.find(item_id)
+                vector = self._content_of(item_id, row, fresh_content)
+                if vector is not None:
+                    later.append((item_id, row, vector, kind, time))
         return History(
-            [*(item_id for item_id, _, _, _ in later), *stored.item_ids],
-            [*(vector for _, vector, _, _ in later), *stored.content],
-            [*(kind for _, _, kind, _ in later), *types],
-            np.concatenate([[time for _, _, _, time in later], times]),
+            [*(item_id for item_id, _, _, _, _ in later), *stored.item_ids],
+            [*(row for _, row, _, _, _ in later), *stored.rows],
+            [*(vector for _, _, vector, _, _ in later), *stored.content],
+            [*(kind for _, _, _, kind, _ in later), *types],
+            np.concatenate([[time for _, _, _, _, time in later], times]),
         )
 
     def _content_of(
-        self, item_id: str, fresh_content: Mapping[str, NDArray[np.float32]]
+        self, item_id: str, row: int | None, fresh_content: Mapping[str, NDArray[np.float32]]
     ) -> NDArray[np.float32] | None:
-        row = self.row_of.get(item_id)
         return self.content[row] if row is not None else fresh_content.get(item_id)
 
     def _given(
@@ -299,14 +302,16 @@ class Catalogue:
     ) -> History:
         events = []
         for event in sorted(history, key=lambda event: event.event_time, reverse=True):
-            vector = self._content_of(event.item_id, fresh_content)
+            row = self.row_of.find(event.item_id)
+            vector = self._content_of(event.item_id, row, fresh_content)
             if vector is not None and event.event_type is not EventType.HIDE:
-                events.append((event, vector))
+                events.append((event, row, vector))
         return History(
-            [event.item_id for event, _ in events],
-            [vector for _, vector in events],
-            [event.event_type.value for event, _ in events],
-            np.array([event.event_time.timestamp() for event, _ in events], dtype=np.float64),
+            [event.item_id for event, _, _ in events],
+            [row for _, row, _ in events],
+            [vector for _, _, vector in events],
+            [event.event_type.value for event, _, _ in events],
+            np.array([event.event_time.timestamp() for event, _, _ in events], dtype=np.float64),
         )
 
     def _check(self, served: ServedTables) -> None:

@@ -25,7 +25,7 @@ class Counters:
         self._lock = threading.Lock()
         self._pending: deque[Metric] = deque(maxlen=MOST_PENDING)
         self._increments: defaultdict[Key, float] = defaultdict(float)
-        self._totals: defaultdict[Key, float] = defaultdict(float)
+        self._drained: defaultdict[Key, float] = defaultdict(float)
 
     def add(self, name: str, value: float = 1, **tags: str) -> None:
         """Increment a counter."""
@@ -36,7 +36,6 @@ class Counters:
         with self._lock:
             for key, value in counts:
                 self._increments[key] += value
-                self._totals[key] += value
 
     def set(self, name: str, value: float, **tags: str) -> None:
         """Set a gauge."""
@@ -52,7 +51,8 @@ class Counters:
         with self._lock:
             return sum(
                 value
-                for (key, key_tags), value in self._totals.items()
+                for counts in (self._drained, self._increments)
+                for (key, key_tags), value in counts.items()
                 if key == name and wanted <= set(key_tags)
             )
 
@@ -63,6 +63,8 @@ class Counters:
                 {"type": "COUNTER", "key": name, "value": value, "tags": dict(tags)}
                 for (name, tags), value in self._increments.items()
             ]
+            for key, value in self._increments.items():
+                self._drained[key] += value
             measured = list(self._pending)
             self._pending.clear()
             self._increments.clear()

@@ -22,9 +22,9 @@ AS_WRITTEN = pa.schema(
 )
 
 
-def write_lines(predictions: Iterable[Any]) -> str:
+def write_lines(predictions: Iterable[Any]) -> bytes:
     """A line for each prediction."""
-    return "".join(to_json(vars(one)).decode() + "\n" for one in predictions)
+    return b"".join(to_json(vars(one)) + b"\n" for one in predictions)
 
 
 def read_days(content: bytes) -> dict[str, pa.Table]:

@@ -70,6 +70,7 @@ class Pool:
         remote: RemoteSearch | None = None,
     ) -> None:
         self.catalogue, self.fresh, self.recent = catalogue, fresh, recent
+        self._n_fresh = len(fresh)
         self.reads_running_visit, self._remote = reads_running_visit, remote
         query = RequestQuery(catalogue, self.fresh, request, now, recent)
         self._demanded = catalogue.rules.to_predicate(query) if remote else None
@@ -77,20 +78,20 @@ class Pool:
         self.eligible = _only(rows.eligible)
         self.eligible_fresh: Flags | None = None
         self.removed: Mapping[str, int] = rows.removed
-        if len(self.fresh):
+        if self._n_fresh:
             found = catalogue.rules.find_eligible(self.fresh, query)
             self.eligible_fresh = _only(found.eligible)
             self.removed = {rule: n + found.removed[rule] for rule, n in rows.removed.items()}
 
     def __len__(self) -> int:
         """N + F."""
-        return self.catalogue.n_live + len(self.fresh)
+        return self.catalogue.n_live + self._n_fresh
 
     def is_eligible(self, rows: Rows) -> Flags:
         """[C] whether each row is in the pool and may be shown."""
         n = self.catalogue.n_live
         may: Flags = (rows >= 0) & (rows < len(self))
-        if self.eligible is not None and not len(self.fresh) and may.all():
+        if self.eligible is not None and not self._n_fresh and may.all():
             return self.eligible[rows]
         if self.eligible is not None:
             own = may & (rows < n)
@@ -120,7 +121,7 @@ class Pool:
         row = self.fresh_row_of(item_id)
         if row is not None:
             return row
-        row = self.catalogue.row_of.get(item_id)
+        row = self.catalogue.row_of.find(item_id)
         return row if row is not None and row < self.catalogue.n_live else None
 
     def fresh_row_of(self, item_id: str) -> int | None:
@@ -176,11 +177,11 @@ class Pool:
         if not len(repeated.rows):
             return found
         # NumPy's isin takes longer for as few as these.
-        numbers = set(self._numbers(repeated.rows).tolist())
-        others = [number not in numbers for number in self._numbers(found.rows).tolist()]
+        numbers = self._numbers(found.rows)
+        others = (numbers[:, None] != self._numbers(repeated.rows)).all(axis=1)
         rows = np.concatenate([found.rows[others], repeated.rows])
         scores = np.concatenate([found.scores[others], repeated.scores])
-        order = np.argsort(-scores, kind="stable")[:k]
+        order = (-scores).argsort(kind="stable")[:k]
         return Found(rows[order], scores[order])
 
     def score(self, query: Query, rows: Rows) -> Scores:
@@ -190,8 +191,8 @@ class Pool:
 
     def repeats(self, query: Query, rows: Rows) -> Scores:
         """[C] the part of the scores that a query's history adds."""
-        added = [query.repeats.get(item_id, 0.0) for item_id in self.item_ids(rows.tolist())]
-        return np.array(added, dtype=np.float32)
+        added = self._place_repeats(query)
+        return np.array([added.get(row, 0.0) for row in rows.tolist()], dtype=np.float32)
 
     def search(self, query: NDArray[np.float32], k: int, within: Predicate | None = None) -> Found:
         """The k eligible items with the largest dot products with ``query`` [D], best first.
@@ -210,7 +211,7 @@ class Pool:
             rows, scores = self.catalogue.search(query, own, k)
         else:
             rows, scores = self._remote.find(query, k, join(self._demanded, within), own)
-        if not len(self.fresh):
+        if not self._n_fresh:
             return Found(rows, scores)
         return self._merge(rows, scores, self.fresh.score(query), newer, k)
 
@@ -237,21 +238,33 @@ class Pool:
         """The eligible items of a query's history, in its order."""
         if not query.repeats:
             return NOTHING
-        found = ((self.row_of(item), more) for item, more in query.repeats.items())
-        pairs = [(row, more) for row, more in found if row is not None]
-        rows = np.array([row for row, _ in pairs], dtype=np.int64)
-        added = np.array([more for _, more in pairs], dtype=np.float32)
+        placed = self._place_repeats(query)
+        rows = np.array(list(placed), dtype=np.int64)
+        added = np.array(list(placed.values()), dtype=np.float32)
         may = self.is_eligible(rows)
         if within is not None and may.any():
             may &= find_matches(self.catalogue, self.fresh, within)[rows]
-        return Found(rows[may], self.vectors(rows[may]) @ query.vector + added[may])
+        rows = rows[may]
+        return Found(rows, self.vectors(rows) @ query.vector + added[may])
+
+    def _place_repeats(self, query: Query) -> dict[int, float]:
+        """By row of the pool, what a query's history adds to its score, in the history's order."""
+        n, newer, known = self.catalogue.n_live, self.fresh.number_of, query.rows
+        placed: dict[int, float] = {}
+        for item_id, more in query.repeats.items():
+            row = known.get(item_id)
+            if row is None or row >= n or item_id in newer:
+                row = self.row_of(item_id)
+            if row is not None:
+                placed[row] = more
+        return placed
 
     def _numbers(self, rows: Rows) -> Rows:
         """[C] the numbers of items, the same for an item's row in the bundle and a newer one."""
+        if not self._n_fresh:
+            return rows  # the number of a live item of the bundle is its row
         n = self.catalogue.n_live
         newer = rows >= n
-        if not newer.any():
-            return rows  # the number of a live item of the bundle is its row
         numbers = rows.copy()
         numbers[newer] = self.fresh.numbers[rows[newer] - n]
         return numbers
@@ -287,6 +300,8 @@ class Pool:
     def _take(
         self, stored: NDArray[np.float32], newer: NDArray[np.float32], rows: Rows
     ) -> NDArray[np.float32]:
+        if not self._n_fresh:
+            return stored[rows]
         n = self.catalogue.n_live
         taken = np.empty((len(rows), stored.shape[1]), dtype=np.float32)
         own = rows < n

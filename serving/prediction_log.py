@@ -343,7 +343,7 @@ class _Journal:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self.opened = time.monotonic()
         self.rows = 0
-        self._size = 0
+        self._size, self._is_torn = 0, False
 
     def append(self, predictions: list[Prediction]) -> None:
         """Pass predictions to the operating system; a kill does not lose them afterwards.
@@ -351,11 +351,14 @@ class _Journal:
         Raises:
             OSError: None of them was written.
         """
-        content = write_lines(predictions).encode()
-        os.ftruncate(self._file.fileno(), self._size)  # of what failed before
+        content = write_lines(predictions)
+        if self._is_torn:  # what failed before may have written a part
+            os.ftruncate(self._file.fileno(), self._size)
+        self._is_torn = True
         waiting = memoryview(content)
         while waiting:
             waiting = waiting[self._file.write(waiting) :]
+        self._is_torn = False
         self._size += len(content)
         self.rows += len(predictions)
 

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -201,14 +201,7 @@ class Recommender:
         Raises:
             RequestError: The request, or one of a batch, is invalid.
         """
-        with self._counting_errors():
-            started = time.perf_counter() if arrived is None else arrived
-            if is_about_item(body):
-                return self._answer_similar(parse_similar(body), started)
-            if is_batch(body):
-                answers = self._answer(parse_batch(body), started)
-                return {"bundle_id": answers[0]["bundle_id"], "answers": answers}
-            return self._answer([parse_request(body)], started)[0]
+        return self._count_errors(self._recommend, body, arrived)
 
     def similar(self, body: Any, arrived: float | None = None) -> Answer:
         """Answer a request for items similar to one item, whoever asks.
@@ -224,9 +217,18 @@ class Recommender:
         Raises:
             RequestError: The request is invalid.
         """
-        with self._counting_errors():
-            started = time.perf_counter() if arrived is None else arrived
-            return self._answer_similar(parse_similar(body), started)
+        return self._count_errors(self._similar, body, arrived)
+
+    def _recommend(self, body: Any, started: float) -> Answer:
+        if is_about_item(body):
+            return self._similar(body, started)
+        if is_batch(body):
+            answers = self._answer(parse_batch(body), started)
+            return {"bundle_id": answers[0]["bundle_id"], "answers": answers}
+        return self._answer([parse_request(body)], started)[0]
+
+    def _similar(self, body: Any, started: float) -> Answer:
+        return self._answer_similar(parse_similar(body), started)
 
     def _answer(self, requests: Sequence[Request], started: float) -> list[Answer]:
         """Answer requests from one snapshot: embed, apply rules, retrieve, score, slate, log."""
@@ -326,21 +328,25 @@ class Recommender:
                 item["why"] = {"source": source, **reasons}
         return answer
 
-    def status(self) -> dict[str, Any]:
-        """What is served now, for health checks; an unreachable model server is not an error.
+    def is_ready(self) -> bool:
+        """Whether it wants requests; asks no other process.
 
-        ``ready`` is false where answers would rest on a feed that was not read; see
+        It does not where answers would rest on a feed that was not read; see
         ``LiveFeedSettings.unready_seconds``.
         """
-        lags, most = self._lags(), self.settings.feeds.unready_seconds
+        most = self.settings.feeds.unready_seconds
+        return all(lag.is_ready(most) for lag in self._lags().values())
+
+    def status(self) -> dict[str, Any]:
+        """What is served now, for health checks; an unreachable model server is not an error."""
         return {
             "bundle_id": self.snapshot.bundle_id,
             "kind": self.snapshot.catalogue.bundle.manifest.kind,
             "towers": self._describe_towers(),
             "search": self._describe_search(),
             "live_items": len(self.snapshot.stock),
-            "ready": all(lag.is_ready(most) for lag in lags.values()),
-            "feeds": {feed: lag.report() for feed, lag in lags.items()},
+            "ready": self.is_ready(),
+            "feeds": {feed: lag.report() for feed, lag in self._lags().items()},
         }
 
     def _describe_towers(self) -> str:
@@ -451,10 +457,11 @@ class Recommender:
         self._breaker.succeeded()
         return map(Embedded, queries)
 
-    @contextmanager
-    def _counting_errors(self) -> Iterator[None]:
+    def _count_errors(
+        self, answer: Callable[[Any, float], Answer], body: Any, arrived: float | None
+    ) -> Answer:
         try:
-            yield
+            return answer(body, time.perf_counter() if arrived is None else arrived)
         except RequestError:
             self.counters.add("refit_bad_requests")
             raise

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 
 import numpy as np
 
@@ -95,10 +96,8 @@ class ServingSnapshot:
         if len(inputs) > 1:
             joined = {name: np.concatenate([one[name] for one in inputs]) for name in joined}
         found = self.query_tower.embed(joined, timeout)
-        if found.repeats is None:
-            return list(map(Query, found.vectors))
-        added = map(History.add_up, histories, found.repeats)
-        return list(map(Query, found.vectors, added))
+        weights = repeat(None) if found.repeats is None else found.repeats
+        return list(map(History.ask, histories, found.vectors, weights))
 
     def find_pool(self, request: Request, now: datetime) -> Pool:
         """Apply the market's rules to the bundle's items and to the listings newer than it."""

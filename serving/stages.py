@@ -1,6 +1,6 @@
 """The stages between the query and the answer: retrieve, score, slate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from serving.catalogue import Catalogue
@@ -94,7 +94,7 @@ class Stages:
             return query
         weighed = query.vector.copy()
         weighed[catalogue.learned_size :] *= self.retrieval.popularity
-        return Query(weighed, query.repeats)
+        return replace(query, vector=weighed)
 
     def retrieve(self, search: Search, only: str = "") -> Candidates:
         """Ask the retrievers, and share the places among them."""

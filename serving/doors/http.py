@@ -113,6 +113,10 @@ class Answering(Protocol):
         """Items similar to one."""
         ...
 
+    def is_ready(self) -> bool:
+        """Whether it wants requests; asks no other process."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """What is served now."""
         ...

@@ -9,6 +9,7 @@ import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from serving.request import RequestError
 
@@ -166,6 +167,10 @@ def parse_json(text: str | bytes | bytearray) -> Any:
     Raises:
         RequestError: The text is not JSON, or is nested too deeply.
     """
+    try:
+        return from_json(text, cache_strings="keys")
+    except ValueError:
+        pass  # the standard library takes three times as long, and reads more: UTF-16, for example
     try:
         return json.loads(text)
     except ValueError as error:  # also of text that is not UTF-8, and of numbers that are too long

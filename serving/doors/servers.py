@@ -1,5 +1,6 @@
 """Uvicorn servers that leave signals and logging to their process."""
 
+import asyncio
 import contextlib
 from collections.abc import Generator
 from typing import Any
@@ -8,7 +9,21 @@ import uvicorn
 
 
 class QuietServer(uvicorn.Server):
-    """A server that is stopped by ``should_exit``, not by signals."""
+    """A server that is stopped by ``stop``, not by signals."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop it; called on its event loop."""
+        self.should_exit = True
+        self._stopped.set()
+
+    async def main_loop(self) -> None:
+        """Wait for ``stop``; Uvicorn's own looks ten times a second."""
+        await self.on_tick(0)
+        await self._stopped.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -138,7 +138,7 @@ class Supervisor:
             checking.cancel()
             for task in keeping:
                 task.cancel()
-            health.should_exit = True
+            health.stop()
             await serving
         if self._failure:
             raise self._failure

@@ -79,10 +79,10 @@ class Worker:
             self._certificates,
         )
         serving = asyncio.create_task(http.serve(sockets=[self._listener]))
-        watching = asyncio.create_task(self._readiness.watch(self._recommender.status))
+        watching = asyncio.create_task(self._readiness.watch(self._recommender.is_ready))
         beating = asyncio.create_task(self._beat(stop, grpc))
         await stop.wait()
-        http.should_exit = True
+        http.stop()
         await asyncio.gather(serving, grpc.stop(STOP_SECONDS))
         beating.cancel()
         watching.cancel()

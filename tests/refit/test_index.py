@@ -168,3 +168,18 @@ def test_equal_items_come_in_the_order_of_their_rows():
     rows, scores = ItemIndex(index, alike).find(alike[0], 10)
     assert rows.tolist() == sorted(rows.tolist())
     assert scores.tolist() == [D] * 10
+
+
+@pytest.mark.parametrize("k", [1, 7, 200, 700])
+@pytest.mark.parametrize("n", [2999, 3000, 3008])
+def test_the_best_allowed_rows_are_those_of_a_sort(n, k):
+    """Of 3,008 rows each group has only rows of one remainder; many scores are equal."""
+    rng = np.random.default_rng(n + k)
+    vectors = rng.integers(-3, 4, size=(n, D)).astype(np.float32)
+    for allowed in (None, np.arange(n) % 4 == 1, np.arange(n) < n // 3, rng.random(n) < 0.7):
+        rows, scores = ItemIndex(None, vectors).find(vectors[0], k, allowed)
+        every = vectors @ vectors[0]
+        there = np.arange(n) if allowed is None else np.flatnonzero(allowed)
+        expected = there[np.argsort(-every[there], kind="stable")][:k]
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(scores, every[expected])

@@ -18,7 +18,7 @@ def test_lines_are_read_back_by_day_whatever_they_hold():
     odd = replace(prediction(2), user_id='"\n\\ö\u2028', item_ids=[], scores=[], context="{}")
     written = [prediction(0), replace(odd, time=EVENING), replace(prediction(3), time=NOON)]
     later = replace(prediction(1), time=datetime(2026, 3, 2, tzinfo=UTC), query_embedding=None)
-    days = read_days(write_lines([*written, later]).encode())
+    days = read_days(write_lines([*written, later]))
     assert {day: len(table) for day, table in days.items()} == {"2026-03-01": 3, "2026-03-02": 1}
     assert all(table.schema.equals(PREDICTION_SCHEMA) for table in days.values())
     for one, row in zip(written, days["2026-03-01"].to_pylist(), strict=True):
@@ -27,7 +27,7 @@ def test_lines_are_read_back_by_day_whatever_they_hold():
 
 
 def test_a_damaged_line_is_left_out_and_the_others_are_read():
-    first, second = (write_lines([prediction(n)]).encode() for n in range(2))
+    first, second = (write_lines([prediction(n)]) for n in range(2))
     damaged = first[: len(first) // 2] + b"}\n" + second + first[:-20]
     (table,) = read_days(damaged).values()
     assert table["request_id"].to_pylist() == ["r1"]

@@ -30,6 +30,9 @@ class Idler:
     def similar(self, body: Any, arrived: float | None = None) -> dict[str, Any]:
         return self.recommend(body, arrived)
 
+    def is_ready(self) -> bool:
+        return True
+
     def status(self) -> dict[str, Any]:
         return {"bundle_id": "none", "towers": "none", "live_items": 0}
 

@@ -51,6 +51,9 @@ class Clerk:
         items = [{"item_id": f"like-{about.item_id}-{n}", "score": 1.0} for n in range(about.k)]
         return {"request_id": "r", "bundle_id": self.bundle_id, "items": items, "fallback": None}
 
+    def is_ready(self) -> bool:
+        return True
+
     def status(self) -> dict[str, Any]:
         return {"bundle_id": self.bundle_id, "towers": "available", "live_items": 3, "ready": True}
 
@@ -74,8 +77,10 @@ def running(
         Certificates(door) if door.certificate else None,
     )
 
+    loop = uvloop.new_event_loop()
+
     def run() -> None:
-        asyncio.run(server.serve(sockets=[listener]), loop_factory=uvloop.new_event_loop)
+        asyncio.run(server.serve(sockets=[listener]), loop_factory=lambda: loop)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -85,7 +90,8 @@ def running(
         yield listener.getsockname()[1]
     finally:
         clerk.go.set()
-        server.should_exit = server.force_exit = True
+        server.force_exit = True
+        loop.call_soon_threadsafe(server.stop)
         thread.join(15)
         admission.close()
 

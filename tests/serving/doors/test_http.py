@@ -13,6 +13,7 @@ import requests
 from refit.errors import RefitError, ServiceUnreachable, UsageError
 from serving.answer import RecommendationAnswer
 from serving.client import Credentials, RecommenderClient
+from serving.doors import inference
 from serving.doors.access import Tokens
 from serving.doors.http import OPERATIONS
 from serving.doors.readiness import Readiness
@@ -190,6 +191,12 @@ def test_a_bad_body_is_refused_as_json_with_a_reason(shared, number):
     assert ask(port) < 5
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_in_every_encoding_of_the_standard_library(encoding):
+    text = '{"user_id": "Å\\ud83d\\ude00", "context": {"age": 0.1}, "k": 12345678901234567890}'
+    assert inference.parse_json(text.encode(encoding)) == json.loads(text)
+
+
 def test_every_malformed_request_is_400_with_a_reason(shared):
     _, port = shared
     for body, named in MALFORMED:
@@ -218,14 +225,14 @@ def test_a_recommender_that_wants_no_requests_is_not_ready():
 
     async def look() -> list[bool]:
         seen = []
-        for found in ({"ready": False}, {}, {"ready": True}, None):
-            task = asyncio.create_task(readiness.watch(lambda found=found: dict(found)))
+        for found in ([False], [True], []):
+            task = asyncio.create_task(readiness.watch(found.pop))
             await asyncio.sleep(0.1)
             task.cancel()
             seen.append(readiness.ready)
         return seen
 
-    assert asyncio.run(look()) == [False, False, True, False]
+    assert asyncio.run(look()) == [False, True, False]
     with running(Clerk(), readiness=readiness) as port:
         for path in ("/v2/health/ready", "/v2/models/refit/ready"):
             answer = requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
