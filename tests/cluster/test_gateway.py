@@ -44,6 +44,8 @@ OF_KSERVE = "InferenceService"
 SERVED_BY = "serving.kserve.io/inferenceservice"
 REQUESTS, OVER_GRPC = 2000, 1000
 CLIENTS = 8
+EVERY_PREDICTOR = 20
+"""Requests in a row of which each predictor gets one, dealt out by the weights."""
 CONFIDENCE = 0.9999
 """Of the interval for the canary's share, if each request were drawn by the weights."""
 
@@ -220,12 +222,13 @@ def test_a_promoted_canary_takes_over(recommenders: Recommenders, over_http: Ask
 
 
 def connect[C: RecommenderClient | GrpcRecommenderClient](make: Callable[[], C]) -> C:
-    """A client, once the Gateway knows the route that it needs."""
+    """A client, once the Gateway knows the route that it needs and the pods of each predictor."""
 
     def try_to() -> C | None:
         client = make()
         try:
-            client.ask(Request(k=5))
+            for _ in range(EVERY_PREDICTOR):
+                client.ask(Request(k=5))
         except RefitError:
             client.close()
             return None
