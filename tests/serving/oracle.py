@@ -34,6 +34,8 @@ LEARNED = 11
 LARGEST = float(np.finfo(np.float32).max)
 CLOSE = 3e-5
 """How far scores of one model may be apart because they were added up in another order."""
+ROUNDED = float(np.finfo(np.float32).eps)
+"""And how far, as a share of a score, because single precision holds no more of it."""
 
 
 def is_id(value: object) -> bool:
@@ -519,15 +521,20 @@ def find_fault(items: Sequence[Mapping[str, Any]], scores: Mapping[str, float], 
     if len(ids) != min(k, len(scores)):
         return f"{len(ids)} items instead of {min(k, len(scores))}; without {_left(scores, ids)}"
     for item in items:
-        if abs(item["score"] - scores[item["item_id"]]) > CLOSE:
-            return f"{item['item_id']} scores {item['score']}, not {scores[item['item_id']]}"
+        true_score = scores[item["item_id"]]
+        if abs(item["score"] - true_score) > _tolerance(true_score):
+            return f"{item['item_id']} scores {item['score']}, not {true_score}"
     true = [scores[item_id] for item_id in ids]
-    if any(after > before + CLOSE for before, after in pairwise(true)):
+    if any(after > before + _tolerance(before) for before, after in pairwise(true)):
         return f"the order is wrong: {list(zip(ids, true, strict=True))}"
     rest = [item_id for item_id in scores if item_id not in set(ids)]
-    if ids and rest and max(scores[i] for i in rest) > true[-1] + CLOSE:
+    if ids and rest and max(scores[i] for i in rest) > true[-1] + _tolerance(true[-1]):
         return f"{max(rest, key=lambda i: scores[i])} is missing"
     return ""
+
+
+def _tolerance(score: float) -> float:
+    return CLOSE + ROUNDED * abs(score)
 
 
 def _left(scores: Mapping[str, float], ids: Sequence[str]) -> list[str]:
