@@ -63,6 +63,11 @@ class RecallMeter:
         self._items = tf.function(model.item_tower.embed, reduce_retracing=True, autograph=False)
         self._rank = tf.function(self._rank_block, reduce_retracing=True, autograph=False)
 
+    @property
+    def users(self) -> NDArray[Any]:
+        """[E] whose example each is, as hashes."""
+        return self._examples.user[self._rows]
+
     def ranks(self) -> NDArray[np.int64]:
         """[E] number of other live items that score at least as high as the positive."""
         content = self._catalogue_content()

@@ -68,10 +68,25 @@ def choose_size(n_live: int, n_items: int) -> int:
     return size // MIN_SIZE * MIN_SIZE
 
 
-def is_surely_better(hits: NDArray[np.bool_], than: NDArray[np.bool_]) -> bool:
-    """Whether more of the same E examples are found, by more than chance would have it."""
+def added_to_content(size: int) -> int:
+    """Entries that a spectral part of such a length adds to content vectors."""
+    return size + 1 if size else 0
+
+
+def is_surely_better(hits: NDArray[np.bool_], than: NDArray[np.bool_], users: NDArray[Any]) -> bool:
+    """Whether more of the same E examples are found, by more than chance would have it.
+
+    The error is between people, since the examples of one are alike.
+
+    Args:
+        hits: [E] what is found.
+        than: [E] what was found before.
+        users: [E] whose example each is.
+    """
     gain = hits.astype(np.float64) - than
-    return bool(gain.mean() > SURE * gain.std() / np.sqrt(len(gain)))
+    _, user = np.unique(users, return_inverse=True)
+    of_user = np.bincount(user, gain)
+    return bool(gain.sum() > SURE * np.linalg.norm(of_user))
 
 
 def find_spectral_vectors(

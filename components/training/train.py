@@ -355,7 +355,7 @@ class _Run:
 
     def choose_weight(
         self, model: "SpectralTowers", alone: "TwoTowerModel | JoinedTowers", data: _Data
-    ) -> tuple[float | None, float | None]:
+    ) -> tuple[float | None, float]:
         """The weight of the spectral part with the best validation recall, and that recall.
 
         It is set, too. Of several equally good weights the first is taken. With ``auto`` the weight
@@ -363,31 +363,28 @@ class _Run:
         """
         from components.training.spectral import is_surely_better
 
-        weights, k = self.settings.spectral_weights, self.settings.recall_at
-        meter = self._meter(model, data)
-        if meter is None:
-            model.set_weight(weights[0])
-            return weights[0], None
+        settings, k = self.settings, self.settings.recall_at
+        meter, own_meter = self._meter(model, data), self._meter(alone, data)
+        if meter is None or own_meter is None:
+            raise ValueError("a weight is chosen on validation examples, and there are none")
         found = {}
-        for weight in weights:
+        for weight in settings.spectral_weights:
             model.set_weight(weight)
             found[weight] = meter.ranks() < k
-            recall = found[weight].mean()
-            log_message(f"spectral weight {weight:g}: validation recall@{k} {recall:.4f}")
+            shown = f"validation recall@{k} {found[weight].mean():.4f}"
+            log_message(f"spectral weight {weight:g}: {shown}")
         best = max(found, key=lambda weight: found[weight].sum())
         model.set_weight(best)
-        hits = found[best]
-        if self.settings.spectral_size == "auto":
-            own_meter = self._meter(alone, data)
-            own = own_meter.ranks() < k if own_meter else hits
-            kept = is_surely_better(hits, own)
-            log_message(
-                f"spectral vectors {'kept' if kept else 'left out'}: validation recall@{k} "
-                f"{hits.mean():.4f} with them, {own.mean():.4f} without"
-            )
-            if not kept:
-                return None, float(hits.mean())
-        return best, float(hits.mean())
+        hits, recall = found[best], float(found[best].mean())
+        if settings.spectral_size != "auto":
+            return best, recall
+        own = own_meter.ranks() < k
+        kept = is_surely_better(hits, own, meter.users)
+        log_message(
+            f"spectral vectors {'kept' if kept else 'left out'}: validation recall@{k} "
+            f"{recall:.4f} with them, {own.mean():.4f} without"
+        )
+        return best if kept else None, recall
 
     def export_in_process_tower(
         self,
@@ -502,9 +499,11 @@ class _Run:
 
     def size_of(self, trained: _Trained) -> tuple[int, int, int]:
         """Length of the embeddings, of their learned part, and of content vectors."""
+        from components.training.spectral import added_to_content
+
         settings, pairs = self.settings, self.settings.tower_pairs
         spectral = 0 if trained.spectral_weight is None else self.spectral_size
-        content = pairs * settings.content_size + (spectral + 1 if spectral else 0)
+        content = pairs * settings.content_size + added_to_content(spectral)
         learned = pairs * settings.learned_size + spectral
         return self._embedding_size + spectral, learned, content
 

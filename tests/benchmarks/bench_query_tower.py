@@ -54,8 +54,10 @@ def export(settings: TrainSettings, manifest: FeaturesManifest, base: Path) -> I
 
 def size_of_content(settings: TrainSettings) -> int:
     """Length of the content vectors of a history."""
+    from components.training.spectral import added_to_content
+
     spectral = 0 if settings.spectral_size == "auto" else settings.spectral_size
-    return settings.tower_pairs * settings.content_size + (spectral + 1 if spectral else 0)
+    return settings.tower_pairs * settings.content_size + added_to_content(spectral)
 
 
 def make_query(spec: FeatureSpec, content_size: int) -> Inputs:

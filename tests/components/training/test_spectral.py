@@ -122,15 +122,16 @@ def test_the_length_follows_the_number_of_items(n_live: int, n_items: int, size:
     assert choose_size(n_live, n_items) == size
 
 
-def test_a_gain_is_sure_from_its_own_spread() -> None:
-    without = np.arange(100) < 30
+def test_a_gain_is_sure_from_its_spread_between_people() -> None:
+    without, everybody = np.arange(100) < 30, np.arange(100)
     many, few = without.copy(), without.copy()
     many[30:40] = True
     few[30:32] = True
-    assert is_surely_better(many, without)  # 10 more: standard error of 3
-    assert not is_surely_better(few, without)  # 2 more: 1.4
-    assert not is_surely_better(without, without)
-    assert not is_surely_better(without, many)
+    assert is_surely_better(many, without, everybody)  # 10 more: standard error of 3.2
+    assert not is_surely_better(few, without, everybody)  # 2 more: 1.4
+    assert not is_surely_better(many, without, everybody // 10)  # 10 more of one person: 10
+    assert not is_surely_better(without, without, everybody)
+    assert not is_surely_better(without, many, everybody)
 
 
 def test_axes_give_how_much_scores_vary() -> None:
