@@ -13,16 +13,22 @@ from components.training.pairs import JoinedTowers
 from components.training.repeats import find_repeats
 from components.training.snapshots import Snapshots
 from components.training.spectral import SpectralTowers
+from refit.contract import INTEREST, EventType
 from refit.errors import DataValidationError
 
 QUERIES_AT_ONCE = 1024
 CELLS_AT_ONCE = 1 << 25
 """Entries of the histories' content vectors that are read at once, 128 MB."""
 ITEMS_AT_ONCE = 8192
+PURCHASE = 1 + INTEREST.index(EventType.PURCHASE)
+"""Index of its type in histories, in which 0 is padding."""
 
 
 class RecallMeter:
     """Measures a model's recall@K on a fixed sample of examples, ranking all live items.
+
+    As in the evaluation, what a user has bought is left out where the market hides it. It would
+    else take the first places, and what is ranked behind it would not count.
 
     Args:
         model: Measured in its current state, each time.
@@ -31,6 +37,7 @@ class RecallMeter:
         catalogue: The encoded catalogue.
         limit: At most this many examples, drawn at random.
         seed: Of that draw.
+        hides_bought: Whether purchases in a history are left out of what is ranked.
 
     Raises:
         DataValidationError: No example has an item of its snapshot.
@@ -44,8 +51,10 @@ class RecallMeter:
         catalogue: Tensors,
         limit: int,
         seed: int,
+        hides_bought: bool,
     ) -> None:
         self._model = model
+        self._hides_bought = hides_bought
         self._examples = examples
         self._snapshots = snapshots
         self._catalogue = catalogue
@@ -110,6 +119,11 @@ class RecallMeter:
             repeated, events = find_repeats(places, tf.shape(scores)[1])
             added = tf.gather_nd(weights, events)
             scores = tf.tensor_scatter_nd_add(scores, repeated, added)
+        if self._hides_bought:
+            others = (event_types == PURCHASE) & (places != tf.cast(label[:, None], places.dtype))
+            bought, _ = find_repeats(tf.where(others, places, -1), tf.shape(scores)[1])
+            last = tf.fill([tf.shape(bought)[0]], -np.inf)
+            scores = tf.tensor_scatter_nd_update(scores, bought, last)
         positive = tf.gather(scores, label, axis=1, batch_dims=1)
         # Counts what is not below, so that a NaN ranks last instead of first.
         below = tf.reduce_sum(tf.cast(scores < positive[:, None], tf.int64), axis=1)
