@@ -7,7 +7,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.training.batches import Batch, EncodedExamples
-from components.training.encoders import PURCHASE, Tensors
+from components.training.encoders import Tensors
 from components.training.model import TwoTowerModel
 from components.training.pairs import JoinedTowers
 from components.training.repeats import find_bought, find_repeats
