@@ -26,6 +26,7 @@ ENVIRONMENTS = {
     ".venv": ["requirements.txt", "requirements-dev.txt"],
     ".venv-serving": ["serving/requirements.txt"],
 }
+CHECKOUT_FILE = "refit-checkout.pth"
 HOW_TO_GET_PYTHON = """\
 Refit requires Python 3.12. Install it with one of:
   uv python install 3.12        (https://docs.astral.sh/uv/)
@@ -66,13 +67,15 @@ def set_up(name: str) -> bool:
     files = [ROOT / file for file in ENVIRONMENTS[name]]
     python = folder / "bin" / "python"
     stamp, wanted = BUILD / "stamps" / name, key(files)
-    if python.exists() and read(stamp) == wanted:
+    if is_complete(folder) and read(stamp) == wanted:
         return False
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text("")
     started = time.monotonic()
     uv = pinned_uv()
     log(f"installing {' and '.join(ENVIRONMENTS[name])} into {name}")
+    if is_complete(folder):
+        download(uv, files)
+    stamp.write_text("")
     # Created from scratch: a killed run may have left partial packages. Downloads are cached.
     run([uv, "venv", "--quiet", "--clear", "--python", find_python(), folder])
     # Compiled now: if PYTHONDONTWRITEBYTECODE is set, every process would compile it again, and
@@ -83,6 +86,33 @@ def set_up(name: str) -> bool:
     stamp.write_text(wanted)
     log(f"{name} is ready ({time.monotonic() - started:.0f} s)")
     return True
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether an environment has what is put there last, after all packages."""
+    return any(folder.glob(f"lib/python3.12/site-packages/{CHECKOUT_FILE}"))
+
+
+def download(uv: Path, files: Sequence[Path]) -> None:
+    """Fetch what an environment will need, while the present one still works.
+
+    Without the package index this fails, and nothing is lost.
+    """
+    folder = BUILD / "download"
+    run([uv, "venv", "--quiet", "--clear", "--python", find_python(), folder])
+    run(
+        [
+            uv,
+            "pip",
+            "sync",
+            "--quiet",
+            "--require-hashes",
+            "--python",
+            folder / "bin/python",
+            *files,
+        ]
+    )
+    shutil.rmtree(folder)
 
 
 def pinned_uv() -> Path:
@@ -144,12 +174,12 @@ def is_python_312(path: str | Path) -> bool:
 
 def add_checkout(folder: Path) -> None:
     """Add the checkout to the environment's path, and the refit command to its programs."""
-    (site,) = folder.glob("lib/python3.12/site-packages")
-    (site / "refit-checkout.pth").write_text(f"{ROOT}\n")
     if folder.name == ".venv":
         script = folder / "bin" / "refit"
         script.write_text(CONSOLE_SCRIPT.format(python=folder / "bin" / "python"))
         script.chmod(0o755)
+    (site,) = folder.glob("lib/python3.12/site-packages")
+    (site / CHECKOUT_FILE).write_text(f"{ROOT}\n")
 
 
 def key(files: Sequence[Path]) -> str:
