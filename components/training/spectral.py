@@ -1,17 +1,15 @@
 """Spectral vectors of items beside the learned ones: a closed form of who has what.
 
 R is the matrix of users and items, 1 where somebody has an item. U S V' is the truncated singular
-value decomposition of R with each entry divided by powers of both degrees, how many items the user
-has (to the power a) and how many users the item (b). The score of item j for a history H is
+value decomposition of R with each entry divided by the square roots of both degrees, how many items
+the user has and how many users the item. The score of item j for a history H is
 
-    sum over i in H of  d_i^-b V_i S^2p V_j' d_j^b
+    sum over i in H of  d_i^-1/2 V_i S V_j' d_j^1/2
 
-With a = b = p = 1/2 this is the low-pass part of GF-CF (Shen et al., CIKM 2021), as a product of
-two vectors; smaller powers of the degrees let people and items that have much count for more (Peng
-et al., KDD 2024). So it is a part of both towers: an item's content vector has V_i S^p d_i^-b,
-which the query tower adds up over the history, and the item's embedding has V_j S^p d_j^b. It is
-not trained; what it knows are the examples that the towers are trained on. An item that has none
-has zeros.
+(the low-pass part of GF-CF, Shen et al., CIKM 2021, as a product of two vectors). So it is a part
+of both towers: an item's content vector has V_i S^1/2 d_i^-1/2, which the query tower adds up over
+the history, and the item's embedding has V_j S^1/2 d_j^1/2. It is not trained; what it knows are
+the examples that the towers are trained on. An item that has none has zeros.
 
 Learned scores and spectral ones have different scales, from person to person. The spectral part of
 a query is therefore scaled until its scores vary over the items by ``weight`` times as much as
@@ -38,10 +36,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 LOG_UNIT = 1e-3
-"""Unit of the logarithm of an item's factor in its content vector: small, so that it has no share
+"""Unit of the logarithm of an item's degree in its content vector: small, so that it has no share
 in how alike two content vectors are."""
-USER_POWER, ITEM_POWER, VALUE_POWER = 0.3, 0.4, 0.25
-"""a, b and p: of the degrees of users and of items, and of the singular values on each side."""
 ITERATIONS = 6
 """Of the decomposition, which is drawn at random; with more it is closer to the exact one."""
 OVERSAMPLED = 10
@@ -96,7 +92,7 @@ def is_surely_better(hits: NDArray[np.bool_], than: NDArray[np.bool_], users: ND
 def find_spectral_vectors(
     users: NDArray[Any], items: NDArray[np.integer[Any]], n_items: int, size: int
 ) -> tuple[Floats, Floats]:
-    """Vectors [N, K] of items for histories, and factors [N] for embeddings, from E events.
+    """Vectors [N, K] and degrees [N] of items, from E events.
 
     Args:
         users: [E] user of each event, as numbers or hashes, in the order of time.
@@ -105,7 +101,7 @@ def find_spectral_vectors(
         size: K; if there are no more users or items than that, the last entries are 0.
 
     Returns:
-        V S^p d^-b, and d^2b, which makes V S^p d^b of it; d is how many users an item has.
+        V S^1/2 d^-1/2, and d, how many users each item has.
     """
     _, user = np.unique(users[-MAX_EVENTS:], return_inverse=True)
     shape = (int(user.max()) + 1, n_items)
@@ -114,14 +110,14 @@ def find_spectral_vectors(
     owned.data[:] = 1.0  # several events of one user and item were added up
     degree = np.asarray(owned.sum(axis=0)).ravel()
     of_user = np.asarray(owned.sum(axis=1)).ravel()
-    scale = (np.maximum(degree, 1.0) ** -ITEM_POWER).astype(np.float32)
-    scaled = sp.diags((of_user**-USER_POWER).astype(np.float32)) @ owned @ sp.diags(scale)
+    scale = (np.maximum(degree, 1.0) ** -0.5).astype(np.float32)
+    scaled = sp.diags((of_user**-0.5).astype(np.float32)) @ owned @ sp.diags(scale)
     vectors = np.zeros((n_items, size), np.float32)
     known = min(size, *shape)
     values, right = _decompose(scaled.tocsr(), known)
-    vectors[:, :known] = right * values**VALUE_POWER * scale[:, None]
+    vectors[:, :known] = right * np.sqrt(values) * scale[:, None]
     vectors[degree == 0] = 0.0
-    return vectors, (degree ** (2 * ITEM_POWER)).astype(np.float32)
+    return vectors, degree.astype(np.float32)
 
 
 def _decompose(matrix: sp.csr_matrix, size: int) -> tuple[Floats, Floats]:
@@ -168,18 +164,16 @@ class SpectralItemTower(tf.keras.layers.Layer):
     Args:
         tower: The item tower.
         vectors: [V + 1, K] of each code of an item id; 0 of an unknown one.
-        factors: [V + 1] that make embeddings of them.
+        degree: [V + 1].
     """
 
-    def __init__(
-        self, tower: ItemTower | JoinedItemTower, vectors: Floats, factors: Floats
-    ) -> None:
+    def __init__(self, tower: ItemTower | JoinedItemTower, vectors: Floats, degree: Floats) -> None:
         super().__init__(name="spectral_item_tower")
         self.encode = tower.encode
         self._tower = tower
         self.size = vectors.shape[1]
-        log_factors = LOG_UNIT * np.log(np.maximum(factors, 1.0))
-        self._table = _fixed(self, "table", np.concatenate([vectors, log_factors[:, None]], axis=1))
+        log_degree = LOG_UNIT * np.log(np.maximum(degree, 1.0))
+        self._table = _fixed(self, "table", np.concatenate([vectors, log_degree[:, None]], axis=1))
         self.scale = _fixed(self, "scale", 1.0)
 
     def content(self, codes: Tensors) -> tf.Tensor:
@@ -194,8 +188,8 @@ class SpectralItemTower(tf.keras.layers.Layer):
 
     def spectral(self, content: tf.Tensor) -> tf.Tensor:
         """[B, K] the spectral part of embeddings."""
-        vectors, log_factor = content[:, -self.size - 1 : -1], content[:, -1:]
-        return vectors * tf.exp(log_factor / LOG_UNIT) * self.scale
+        vectors, log_degree = content[:, -self.size - 1 : -1], content[:, -1:]
+        return vectors * tf.exp(log_degree / LOG_UNIT) * self.scale
 
     def call(self, inputs: Tensors) -> Tensors:
         """``embedding`` [B, K + D] and ``content`` [B, C + K + 1] of raw inputs."""
@@ -253,7 +247,7 @@ class SpectralTowers:
     Args:
         model: The towers, one pair or several.
         vectors: [V + 1, K] of each code of an item id; 0 of an unknown one.
-        factors: [V + 1] that make embeddings of them.
+        degree: [V + 1].
         codes: Of the live items that scores vary over.
         age_days: [N] their ages.
         counts: [N, P] their popularity.
@@ -263,16 +257,16 @@ class SpectralTowers:
         self,
         model: "TwoTowerModel | JoinedTowers",
         vectors: Floats,
-        factors: Floats,
+        degree: Floats,
         codes: Tensors,
         age_days: Floats,
         counts: Floats,
     ) -> None:
         self._model = model
         code = codes["id"].numpy()
-        axes, deviations = find_axes(vectors[code] * factors[code][:, None])
+        axes, deviations = find_axes(vectors[code] * degree[code][:, None])
         # A rotation changes no product, and lets queries do with a vector instead of a matrix.
-        self.item_tower = SpectralItemTower(model.item_tower, vectors @ axes, factors)
+        self.item_tower = SpectralItemTower(model.item_tower, vectors @ axes, degree)
         embeddings = _embed_in_parts(self.item_tower, codes, age_days, counts)
         own_axes, own_deviations = find_axes(embeddings[:, vectors.shape[1] :])
         # Both parts of the items vary alike, so that those of queries are of one size, too.

@@ -340,18 +340,18 @@ class _Run:
         size, n_items = self.spectral_size, self._snapshots.versions.n_items
         with timed(f"spectral vectors of length {size} found"):
             users, items = data.examples.user, data.examples.item
-            vectors, factor = find_spectral_vectors(users, items, n_items, size)
+            vectors, degree = find_spectral_vectors(users, items, n_items, size)
         # By the code of an id instead of the number of an item; unknown ones share the code 0.
         codes = data.catalogue["id"].numpy()[:n_items]
         known = np.flatnonzero(codes)
         n_codes = len(data.vocabulary.values["item_id"]) + 1
         table = np.zeros((n_codes, size), np.float32)
-        factors = np.zeros(n_codes, np.float32)
-        table[codes[known]], factors[codes[known]] = vectors[known], factor[known]
+        degrees = np.zeros(n_codes, np.float32)
+        table[codes[known]], degrees[codes[known]] = vectors[known], degree[known]
         snapshot = self._snapshots[self._latest_snapshot(split)]
         rows = snapshot.content_rows(snapshot.item)
         live = {name: tf.gather(values, rows) for name, values in data.catalogue.items()}
-        return SpectralTowers(model, table, factors, live, snapshot.age_days, snapshot.popularity)
+        return SpectralTowers(model, table, degrees, live, snapshot.age_days, snapshot.popularity)
 
     def choose_weight(
         self, model: "SpectralTowers", alone: "TwoTowerModel | JoinedTowers", data: _Data

@@ -11,9 +11,6 @@ from components.training import spectral
 from components.training import train as module
 from components.training.settings import TrainSettings
 from components.training.spectral import (
-    ITEM_POWER,
-    USER_POWER,
-    VALUE_POWER,
     choose_size,
     find_axes,
     find_spectral_vectors,
@@ -42,26 +39,22 @@ OWNED = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1
 """Four users, and five items of which nobody has the last."""
 
 
-def score_all(vectors: np.ndarray, factors: np.ndarray) -> np.ndarray:
+def score_all(vectors: np.ndarray, degree: np.ndarray) -> np.ndarray:
     """[U, N] the scores of every user's items together."""
-    return (OWNED @ vectors) @ (vectors * factors[:, None]).T
-
-
-def count_owners(factors: np.ndarray) -> list[int]:
-    """How many users have each item, from the factors."""
-    return np.rint(factors.astype(float) ** (0.5 / ITEM_POWER)).astype(int).tolist()
+    return (OWNED @ vectors) @ (vectors * degree[:, None]).T
 
 
 def test_scores_are_those_of_the_truncated_decomposition() -> None:
     users, items = np.nonzero(OWNED)
-    vectors, factors = find_spectral_vectors(users, items, 5, 2)
-    assert count_owners(factors) == [2, 3, 3, 1, 0]
-    of_item = np.array([2.0, 3, 3, 1, 1]) ** ITEM_POWER
-    of_user = OWNED.sum(axis=1) ** USER_POWER
-    _, values, right = np.linalg.svd(OWNED / of_user[:, None] / of_item)
-    kernel = right[:2].T @ np.diag(values[:2] ** (2 * VALUE_POWER)) @ right[:2]
-    expected = (OWNED / of_item) @ kernel * of_item * [1, 1, 1, 1, 0]
-    np.testing.assert_allclose(score_all(vectors, factors), expected, atol=1e-6)
+    vectors, degree = find_spectral_vectors(users, items, 5, 2)
+    assert degree.tolist() == [2, 3, 3, 1, 0]
+    of_user = OWNED.sum(axis=1)
+    root = np.sqrt(np.maximum(degree, 1))
+    scaled = OWNED / np.sqrt(of_user)[:, None] / root
+    _, values, right = np.linalg.svd(scaled)
+    kernel = right[:2].T @ np.diag(values[:2]) @ right[:2]
+    expected = (OWNED / root) @ kernel * np.sqrt(degree)
+    np.testing.assert_allclose(score_all(vectors, degree), expected, atol=1e-6)
 
 
 def test_an_item_that_nobody_has_has_zeros() -> None:
@@ -95,24 +88,21 @@ def test_users_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_largest_singular_values_of_many_are_found() -> None:
     rng = np.random.default_rng(3)
     users, items = rng.integers(0, 300, 4000), rng.integers(0, 80, 4000) ** 2 // 80
-    vectors, factors = find_spectral_vectors(users, items, 80, 20)
+    vectors, degree = find_spectral_vectors(users, items, 80, 20)
     owned = np.zeros((300, 80))
     owned[users, items] = 1
-    of_item = np.maximum(owned.sum(axis=0), 1) ** ITEM_POWER
-    of_user = owned.sum(axis=1) ** USER_POWER
-    _, values, right = np.linalg.svd(owned / of_user[:, None] / of_item)
-    found = vectors * np.sqrt(np.maximum(factors, 1))[:, None]  # V S^p
-    lengths = (found**2).sum(axis=0) ** (0.5 / VALUE_POWER)
-    np.testing.assert_allclose(lengths[:10], values[:10], rtol=5e-3)
-    first = np.abs(right[0]) * values[0] ** VALUE_POWER
-    np.testing.assert_allclose(np.abs(found[:, 0]), first, atol=1e-4)
+    root = np.sqrt(np.maximum(owned.sum(axis=0), 1))
+    _, values, right = np.linalg.svd(owned / np.sqrt(owned.sum(axis=1))[:, None] / root)
+    found = vectors * np.sqrt(np.maximum(degree, 1))[:, None]  # V S^1/2
+    np.testing.assert_allclose((found**2).sum(axis=0)[:10], values[:10], rtol=5e-3)
+    np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(right[0]), atol=1e-4)
 
 
 def test_the_latest_of_many_events_count(monkeypatch: pytest.MonkeyPatch) -> None:
     users, items = np.nonzero(OWNED)
     monkeypatch.setattr(spectral, "MAX_EVENTS", 4)
-    _, factors = find_spectral_vectors(users, items, 5, 2)
-    assert count_owners(factors) == [0, 1, 2, 1, 0]  # of the last two users
+    _, degree = find_spectral_vectors(users, items, 5, 2)
+    assert degree.tolist() == [0, 1, 2, 1, 0]  # of the last two users
 
 
 @pytest.mark.parametrize(
@@ -187,12 +177,12 @@ def test_exported_scores_are_the_learned_ones_and_the_spectral_ones_by_weight(
     assert embedding.shape == (16, written.embedding_size)
     added = scores["spectral"] - scores["alone"]
     # The closed form, for histories of these items.
-    factors = np.exp(content[:, -1:] * 1000)
-    assert factors.max() > 1.5
-    of_items = content[:, -SIZE - 1 : -1] * factors
-    scale = np.linalg.norm(embedding[:, :SIZE]) / np.linalg.norm(of_items)
-    np.testing.assert_allclose(embedding[:, :SIZE], of_items * scale, rtol=1e-4, atol=1e-6)
-    closed = history[:, :, -SIZE - 1 : -1].sum(axis=1) @ of_items.T
+    degree = np.exp(content[:, -1:] * 1000)
+    assert degree.max() > 1.5
+    spectral = content[:, -SIZE - 1 : -1]
+    scale = np.linalg.norm(embedding[:, :SIZE]) / np.linalg.norm(spectral * degree)
+    np.testing.assert_allclose(embedding[:, :SIZE], spectral * degree * scale, rtol=1e-4, atol=1e-6)
+    closed = history[:, :, -SIZE - 1 : -1].sum(axis=1) @ (spectral * degree).T
     known = np.abs(closed).max(axis=1) > 1e-6
     assert known.any()
     assert not known.all()
