@@ -129,7 +129,7 @@ class TrainSettings(Settings):
     learn_temperature: bool = True
     popularity: bool = True
     history: Literal["pooled", "sequence"] = "pooled"
-    sequence_layers: PositiveInt = 2
+    sequence_layers: PositiveInt = 1
     sequence_heads: PositiveInt = 2
     repeats: bool = True
     history_masked: float = Field(default=0.0, ge=0, lt=1)
