@@ -9,14 +9,12 @@ import tensorflow as tf
 
 from components.training.settings import TrainSettings
 from components.training.vocabulary import MISSING, Vocabulary
-from refit.contract import INTEREST, EventType
+from refit.contract import INTEREST
 from refit.features import FeaturesManifest
 
 Tensors = dict[str, tf.Tensor]
 
 EVENT_CODES = "code_history_event_type"
-PURCHASE = 1 + INTEREST.index(EventType.PURCHASE)
-"""Index of its type in histories, in which 0 is padding."""
 BUMP_WIDTH = 0.5
 BUMPS = np.arange(-2.5, 2.51, BUMP_WIDTH, dtype=np.float32)
 """Centres, in standard deviations, of the Gaussian bumps that encode a number, so that the towers

@@ -8,7 +8,7 @@ from components.training.averages import Averages
 from components.training.encoders import Tensors
 from components.training.lazy_rows import LazyRows
 from components.training.recommenders import Model, RetrievalTask
-from components.training.repeats import find_bought, find_repeats
+from components.training.repeats import find_repeats
 from components.training.sequence import Runs, embed_by_length
 from components.training.settings import TrainSettings
 from components.training.towers import ItemTower, QueryTower
@@ -81,7 +81,6 @@ class TwoTowerModel(Model):
         self._task = SampledRetrieval()
         self._id_l2, self._gate_l2 = settings.id_l2, settings.gate_l2
         self._is_ordered = settings.history == "sequence"
-        self._hides_bought = manifest.market.hides_bought
         ids, are_few = self.item_tower.ids, self.item_tower.trains_all_ids
         self._momentum = settings.weight_averaging
         self.averages: Averages | None = None
@@ -158,19 +157,14 @@ class TwoTowerModel(Model):
             runs,
         )
         seen = row, event_types, age_days
-        if runs is not None:
-            seen = runs.see(*seen)
-        masked = inputs["masked"]
-        if self._hides_bought:
-            masked = tf.concat([masked, find_bought(*seen[:2], inputs["label"], n_candidates)], 0)
         loss = self._task(
             queries,
             candidates,
             inputs["label"],
             inputs["weight"],
             inputs["log_probability"],
-            masked,
-            *self._find_repeats(*seen, n_candidates),
+            inputs["masked"],
+            *self._find_repeats(*(seen if runs is None else runs.see(*seen)), n_candidates),
         )
         if self.item_tower.trains_all_ids:
             loss += self._id_l2 * tf.nn.l2_loss(self.item_tower.ids) * 2

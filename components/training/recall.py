@@ -10,15 +10,18 @@ from components.training.batches import Batch, EncodedExamples
 from components.training.encoders import Tensors
 from components.training.model import TwoTowerModel
 from components.training.pairs import JoinedTowers
-from components.training.repeats import find_bought, find_repeats
+from components.training.repeats import find_repeats
 from components.training.snapshots import Snapshots
 from components.training.spectral import SpectralTowers
+from refit.contract import INTEREST, EventType
 from refit.errors import DataValidationError
 
 QUERIES_AT_ONCE = 1024
 CELLS_AT_ONCE = 1 << 25
 """Entries of the histories' content vectors that are read at once, 128 MB."""
 ITEMS_AT_ONCE = 8192
+PURCHASE = 1 + INTEREST.index(EventType.PURCHASE)
+"""Index of its type in histories, in which 0 is padding."""
 
 
 class RecallMeter:
@@ -117,7 +120,8 @@ class RecallMeter:
             added = tf.gather_nd(weights, events)
             scores = tf.tensor_scatter_nd_add(scores, repeated, added)
         if self._hides_bought:
-            bought = find_bought(places, event_types, label, tf.shape(scores)[1])
+            others = (event_types == PURCHASE) & (places != tf.cast(label[:, None], places.dtype))
+            bought, _ = find_repeats(tf.where(others, places, -1), tf.shape(scores)[1])
             last = tf.fill([tf.shape(bought)[0]], -np.inf)
             scores = tf.tensor_scatter_nd_update(scores, bought, last)
         positive = tf.gather(scores, label, axis=1, batch_dims=1)

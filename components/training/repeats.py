@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from components.training.encoders import PURCHASE
 from refit.contract import INTEREST
 
 FASTER = 10.0
@@ -45,18 +44,3 @@ def find_repeats(places: tf.Tensor, n_items: tf.Tensor) -> tuple[tf.Tensor, tf.T
     """
     events = tf.cast(tf.where((places >= 0) & (places < n_items)), tf.int32)
     return tf.stack([events[:, 0], tf.gather_nd(places, events)], axis=1), events
-
-
-def find_bought(
-    places: tf.Tensor, event_types: tf.Tensor, label: tf.Tensor, n_items: tf.Tensor
-) -> tf.Tensor:
-    """[K, 2] places of the scores [B, N] of items that a history has bought.
-
-    Args:
-        places: [B, L] column of each event's item among the scores; others are none of them.
-        event_types: [B, L] indices; 0 is padding.
-        label: [B] column of each query's positive, which is left out.
-        n_items: N.
-    """
-    others = (event_types == PURCHASE) & (places != tf.cast(label[:, None], places.dtype))
-    return find_repeats(tf.where(others, places, -1), n_items)[0]

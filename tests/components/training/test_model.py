@@ -17,15 +17,11 @@ from components.training.batches import (
     same_user_positives,
     write_examples,
 )
-from components.training.encoders import PURCHASE
 from components.training.model import SampledRetrieval, TwoTowerModel
-from components.training.repeats import find_bought
-from components.training.sequence import Runs
 from components.training.settings import TrainSettings
 from components.training.snapshots import Snapshots
 from components.training.towers import PopularityPart, QueryTower
 from components.training.vocabulary import Vocabulary, learn_vocabulary, measure_recurrence
-from refit.eligibility import MarketSettings
 from refit.feature_tables import CATALOGUE_FILE, examples_file, read_catalogue, read_snapshot
 from refit.features import FeaturesManifest, FeatureSpec
 
@@ -227,46 +223,6 @@ def test_a_table_of_few_ids_is_trained_as_other_weights_with_its_penalty(
     expected = 0.0 if lazy else 0.5 * float(tf.reduce_sum(ids**2))
     assert penalty == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert lazy or expected > 0
-
-
-@pytest.mark.parametrize("history", ["pooled", "sequence"])
-def test_what_was_bought_is_no_negative_where_the_market_hides_it(
-    features: Path, small: TrainSettings, history: str
-) -> None:
-    manifest = FeaturesManifest.read(features)
-    settings = small.model_copy(update={"history": history})
-    snapshots = Snapshots(manifest, features, 1)
-    known = learn_vocabulary(
-        manifest, features, read_catalogue(features), ("train",), read_snapshot(features, 3)[2], 9
-    )
-    models = {
-        hides: TwoTowerModel(
-            settings,
-            manifest.model_copy(update={"market": MarketSettings(stock=stock)}),
-            known,
-        )
-        for hides, stock in ((True, "once_each"), (False, "replenishable"))
-    }
-    encode = models[True].query_tower.encode
-    folder = features.parent / f"examples-{history}"
-    examples = write_examples(encode, manifest, features, ("train",), folder)
-    encoded = encode_catalogue(models[True].item_tower.encode, manifest, read_catalogue(features))
-    catalogue = {name: tf.constant(values) for name, values in encoded.items()}
-    batch = read_items(Batches(settings, examples, snapshots).first, catalogue)
-    batch["history_event_type"] = tf.where(batch["history_event_type"] > 0, PURCHASE, 0)
-    for model in models.values():
-        model.compute_loss(batch)  # builds the weights
-    models[False].set_weights(models[True].get_weights())
-    bought = batch["history_row"], batch["history_event_type"], batch["history_age_days"]
-    if history == "sequence":
-        bought = Runs(*(batch[name] for name in Runs._fields)).see(*bought)
-    n_candidates = tf.shape(batch["age_days"])[0]
-    others = find_bought(*bought[:2], batch["label"], n_candidates)
-    assert len(others)
-    masked = {**batch, "masked": tf.concat([batch["masked"], others], axis=0)}
-    hidden = float(models[True].compute_loss(batch))
-    assert hidden == pytest.approx(float(models[False].compute_loss(masked)), rel=1e-6)
-    assert hidden < float(models[False].compute_loss(batch))
 
 
 def test_items_recur_if_the_latest_examples_are_of_items_with_many_earlier_ones(

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.training.encoders import PURCHASE
-from components.training.recall import RecallMeter
+from components.training.recall import PURCHASE, RecallMeter
 
 VIEW = 1
 SCORES = np.array([5.0, 4.0, 3.0, 2.0, 1.0], np.float32)

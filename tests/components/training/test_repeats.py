@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.training.encoders import PURCHASE
-from components.training.repeats import FASTER, RepeatWeights, find_bought, find_repeats
+from components.training.repeats import FASTER, RepeatWeights, find_repeats
 from components.training.settings import TrainSettings
 from components.training.towers import QueryTower
 from tests.components.training import conftest
@@ -42,13 +41,6 @@ def test_events_are_found_among_the_candidates() -> None:
     places, events = find_repeats(tf.constant([[4, -1, 2], [7, 0, 4]]), tf.constant(5))
     assert places.numpy().tolist() == [[0, 4], [0, 2], [1, 0], [1, 4]]
     assert events.numpy().tolist() == [[0, 0], [0, 2], [1, 1], [1, 2]]
-
-
-def test_what_was_bought_is_found_without_the_positive() -> None:
-    places, label = tf.constant([[4, -1, 2, 3], [7, 0, 4, 4]]), tf.constant([2, 1])
-    kinds = tf.constant([[PURCHASE, PURCHASE, PURCHASE, 1], [PURCHASE, 0, PURCHASE, PURCHASE]])
-    found = find_bought(places, kinds, label, tf.constant(5))
-    assert found.numpy().tolist() == [[0, 4], [1, 4], [1, 4]]
 
 
 @pytest.mark.parametrize("changes", [{"repeats": False}, {"towers": "popularity"}])
