@@ -88,10 +88,8 @@ def measure(length: int, content_size: int) -> dict[str, object]:
     )
     variants = {
         "pooled": TrainSettings(content_size=content_size),
-        "sequence": TrainSettings(content_size=content_size, history="sequence"),
-        "sequence_of_one_layer": TrainSettings(
-            content_size=content_size, history="sequence", sequence_layers=1
-        ),
+        "sequence": TrainSettings(content_size=content_size, history="sequence", sequence_layers=2),
+        "sequence_of_one_layer": TrainSettings(content_size=content_size, history="sequence"),
         "two_pooled_pairs": TrainSettings(content_size=content_size, tower_pairs=2),
         "pooled_and_spectral": TrainSettings(
             content_size=content_size, id_embedding="always", spectral_size=512
