@@ -65,7 +65,6 @@ def set_up(name: str) -> bool:
     """Create or update one environment; returns False if it was up to date."""
     folder = ROOT / name
     files = [ROOT / file for file in ENVIRONMENTS[name]]
-    python = folder / "bin" / "python"
     stamp, wanted = BUILD / "stamps" / name, key(files)
     if is_complete(folder) and read(stamp) == wanted:
         return False
@@ -80,8 +79,7 @@ def set_up(name: str) -> bool:
     run([uv, "venv", "--quiet", "--clear", "--python", find_python(), folder])
     # Compiled now: if PYTHONDONTWRITEBYTECODE is set, every process would compile it again, and
     # importing TensorFlow would take 10 s instead of 4 s.
-    sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
-    run([*sync, "--python", python, *files])
+    install(uv, folder, files, "--compile-bytecode")
     add_checkout(folder)
     stamp.write_text(wanted)
     log(f"{name} is ready ({time.monotonic() - started:.0f} s)")
@@ -89,8 +87,9 @@ def set_up(name: str) -> bool:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether an environment has what is put there last, after all packages."""
-    return any(folder.glob(f"lib/python3.12/site-packages/{CHECKOUT_FILE}"))
+    """Whether an environment has a Python, and what is put there last, after all packages."""
+    has_python = (folder / "bin" / "python").exists()  # its link may lead nowhere
+    return has_python and any(folder.glob(f"lib/python3.12/site-packages/{CHECKOUT_FILE}"))
 
 
 def download(uv: Path, files: Sequence[Path]) -> None:
@@ -100,19 +99,14 @@ def download(uv: Path, files: Sequence[Path]) -> None:
     """
     folder = BUILD / "download"
     run([uv, "venv", "--quiet", "--clear", "--python", find_python(), folder])
-    run(
-        [
-            uv,
-            "pip",
-            "sync",
-            "--quiet",
-            "--require-hashes",
-            "--python",
-            folder / "bin/python",
-            *files,
-        ]
-    )
+    install(uv, folder, files, "--quiet")
     shutil.rmtree(folder)
+
+
+def install(uv: Path, folder: Path, files: Sequence[Path], option: str) -> None:
+    """Install locked requirements into an environment, checking their hashes."""
+    python = folder / "bin" / "python"
+    run([uv, "pip", "sync", "--require-hashes", option, "--python", python, *files])
 
 
 def pinned_uv() -> Path:

@@ -21,7 +21,7 @@ CELLS_AT_ONCE = 1 << 25
 """Entries of the histories' content vectors that are read at once, 128 MB."""
 ITEMS_AT_ONCE = 8192
 PURCHASE = 1 + INTEREST.index(EventType.PURCHASE)
-"""Index of its type in histories, in which 0 is padding."""
+"""Index of purchases among the event types of a history, in which 0 is padding."""
 
 
 class RecallMeter:

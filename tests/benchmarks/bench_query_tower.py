@@ -1,6 +1,6 @@
 """What order costs: ``python tests/benchmarks/bench_query_tower.py [HISTORY_LENGTH CONTENT_SIZE]``.
 
-Exports a pooled query tower, one with the sequence of events, in two layers and in one, two pooled
+Exports a pooled query tower, one with the sequence of events, in one layer and in two, two pooled
 ones side by side and one with spectral vectors of 512 numbers, untrained, for the process that
 answers, and runs them in turn on single queries with full histories. Prints one JSON object: the
 50th and 99th percentile of each in milliseconds, and the ratios of the medians to that of the
@@ -88,8 +88,10 @@ def measure(length: int, content_size: int) -> dict[str, object]:
     )
     variants = {
         "pooled": TrainSettings(content_size=content_size),
-        "sequence": TrainSettings(content_size=content_size, history="sequence", sequence_layers=2),
-        "sequence_of_one_layer": TrainSettings(content_size=content_size, history="sequence"),
+        "sequence": TrainSettings(content_size=content_size, history="sequence"),
+        "sequence_of_two_layers": TrainSettings(
+            content_size=content_size, history="sequence", sequence_layers=2
+        ),
         "two_pooled_pairs": TrainSettings(content_size=content_size, tower_pairs=2),
         "pooled_and_spectral": TrainSettings(
             content_size=content_size, id_embedding="always", spectral_size=512
