@@ -14,10 +14,11 @@ from typing import Any, Self
 import requests
 
 from refit.errors import RefitError, UsageError
+from refit.ports import check_port, free_ports
 from refit.progress import log_message, timed
 from refit.registry import DEFAULT_CACHE, Registry
 from serving.client import RecommenderClient
-from serving.processes import PROJECT, Process, check_port, free_port
+from serving.processes import PROJECT, Process
 from serving.settings import (
     CANNOT_SERVE,
     PlainServerSettings,
@@ -249,13 +250,15 @@ def _seldon_parameters(settings: RecommenderSettings) -> list[dict[str, str]]:
 
 def _with_ports(settings: ServeSettings) -> ServeSettings:
     """Replace each port 0 by a free port, and refuse ports that are in use."""
-    ports: dict[str, int] = {}
-    for name in ("http_port", "grpc_port", "metrics_port", "model_server_port"):
-        port = getattr(settings, name) or free_port()
+    names = ("http_port", "grpc_port", "metrics_port", "model_server_port")
+    ports = {name: port for name in names if (port := getattr(settings, name))}
+    for name, port in ports.items():
         check_port(port, name.removesuffix("_port").replace("_", " "), name)
-        ports[name] = port
     if len(set(ports.values())) < len(ports):
         raise UsageError(f"two services cannot share a port: {ports}")
+    missing = [name for name in names if name not in ports]
+    found = free_ports(len(missing), besides=ports.values())
+    ports |= zip(missing, found, strict=True)
     address = f"{settings.host}:{ports['model_server_port']}"
     wait = max(settings.recommender.towers_wait_s, settings.ready_timeout_s)
     update = {"model_server": address, "towers_wait_s": wait}

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit.errors import RefitError, UsageError
+from refit.ports import check_port, free_port
 from refit.progress import log_message, set_up_logging
 from refit.towers import import_tensorflow
 
@@ -318,7 +319,7 @@ def smoke_test(model_folder: Path, python: Path | None = None, seconds: float = 
     Raises:
         RefitError: A tower cannot be loaded, or its output cannot be served.
     """
-    from serving.processes import Process, free_port
+    from serving.processes import Process
     from serving.towers import TowerClient
 
     port = free_port()
@@ -407,8 +408,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from serving.processes import check_port
-
     # Checked first, because importing TensorFlow takes seconds.
     check_port(options.port, "the model server", "--port", options.host)
     import_tensorflow()

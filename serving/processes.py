@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -110,28 +109,3 @@ class Process:
             signal_group(self.pid, signal.SIGKILL)
         self._child.wait()
         self._watch.close()  # until here a kill of this process must end the group
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Find a port that no process listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def check_port(port: int, what: str, setting: str, host: str = "0.0.0.0") -> None:
-    """Check that a port is free.
-
-    Raises:
-        UsageError: The port is in use.
-    """
-    with socket.socket() as probe:
-        # As servers do, so that a recently closed connection does not block the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UsageError(
-                f"port {port} for {what} cannot be used ({error.strerror}); stop the process "
-                f"that uses it, or set {setting} to another port, or to 0 for a free one"
-            ) from None

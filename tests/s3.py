@@ -5,15 +5,16 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import batched
 from pathlib import Path
 
+from refit.ports import free_ports
 from tests.machine.environments import make_environment
 from tests.machine.object_store import REQUIREMENTS
 
@@ -50,7 +51,9 @@ def running_s3() -> Iterator[S3Store]:
     }
     (folder / "s3.json").write_text(json.dumps({"identities": [access]}))
     (folder / "data").mkdir()
-    ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
+    names = ("master", "volume", "filer", "s3")
+    halves = batched(free_ports(2 * len(names)), len(names))
+    ports, grpc_ports = (dict(zip(names, half, strict=True)) for half in halves)
     options = {
         "-dir": folder / "data",
         "-ip": "127.0.0.1",
@@ -61,7 +64,7 @@ def running_s3() -> Iterator[S3Store]:
         "-s3.port.iceberg": 0,
         "-s3.port.lance": 0,
         **{f"-{name}.port": port for name, port in ports.items()},
-        **{f"-{name}.port.grpc": _free_port() for name in ports},
+        **{f"-{name}.port.grpc": port for name, port in grpc_ports.items()},
     }
     words = [f"{name}={value}" for name, value in options.items()]
     with (folder / "log").open("wb") as log:
@@ -80,12 +83,6 @@ def running_s3() -> Iterator[S3Store]:
         process.kill()  # nothing is kept
         process.wait(30)
         shutil.rmtree(folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _wait_until_it_answers(store: S3Store, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -4,7 +4,6 @@ The command that starts the server is a setting (``refit.model_server``): Refit'
 default, or TensorFlow Serving where an image has it.
 """
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from components.evaluation.settings import EvaluationSettings
 from refit.features import Inputs
 from refit.model_server import fill_in
 from refit.parent_watch import ParentWatch
+from refit.ports import free_port
 from refit.progress import timed
 from refit.towers import Outputs
 
@@ -94,7 +94,7 @@ def _server(
     command: tuple[str, ...], path: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, IO[bytes]]]:
     """A running model server, its port, and the file that receives its output."""
-    port = _free_port()
+    port = free_port()
     with TemporaryFile() as output, ParentWatch() as watch:
         process = subprocess.Popen(
             fill_in(command, port, path.name, path),
@@ -155,9 +155,3 @@ def _predict(
 def _tail(output: IO[Any]) -> str:
     output.seek(0)
     return output.read().decode(errors="replace").strip()[-500:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

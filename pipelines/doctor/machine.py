@@ -10,6 +10,7 @@ from pathlib import Path
 from pipelines.doctor.checks import Check, CheckResult, not_ok, ok
 from pipelines.home import HOME_VARIABLE, Home
 from refit.errors import UsageError
+from refit.ports import check_port
 
 LEAST_FREE_BYTES = 2 * 10**9
 """A first run of the simulated marketplace writes some hundred megabytes."""
@@ -32,7 +33,6 @@ def machine_checks(home: Home) -> dict[str, Check]:
 
 def check_ports() -> Iterator[CheckResult]:
     """Check that the default ports of ``refit serve`` are free."""
-    from serving.processes import check_port
     from serving.settings import ServeSettings
 
     taken = []

@@ -13,7 +13,8 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from serving.processes import PROJECT, Process, free_port
+from refit.ports import free_port, free_ports
+from serving.processes import PROJECT, Process
 
 POM = Path(__file__).with_name("pom.xml")
 JARS = PROJECT / ".build" / "kafka"
@@ -72,7 +73,8 @@ class Broker:
         host: str = "127.0.0.1",
     ) -> None:
         self._java, self._jars, self._folder = find_java(), fetch_jars(), folder
-        port, controller = free_port(host), free_port()
+        port = free_port(host)
+        (controller,) = free_ports(1, besides=[port])
         self.address = f"{host}:{port}"
         folder.mkdir(parents=True, exist_ok=True)
         lines = {

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from refit.errors import RefitError
+from refit.ports import check_port, free_ports
 from refit.prediction import PREDICTION_SCHEMA
 from serving.client import RecommenderClient
-from serving.processes import check_port, free_port
 from tests.kill.killing import SEED, RefitProcess, Report, kill_group, read
 from tests.serving import tiny
 
@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ports() -> dict[str, int]:
     """The same for every start: who comes next needs them free."""
     names = ("http-port", "grpc-port", "metrics-port", "model-server-port")
-    return {name: free_port() for name in names}
+    return dict(zip(names, free_ports(len(names)), strict=True))
 
 
 def test_no_kill_of_the_server_loses_more_than_is_stated(

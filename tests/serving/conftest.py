@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from refit.bundle import Bundle
-from serving.processes import free_port
+from refit.ports import free_port
 from serving.recommender import Recommender
 from serving.settings import RecommenderSettings
 from tests.serving import tiny

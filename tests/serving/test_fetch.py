@@ -6,9 +6,10 @@ import uuid
 import pytest
 
 from refit.errors import RefitError, UsageError
+from refit.ports import free_port
 from refit.registry import Registry
 from serving.fetch import MODELS_CONFIG, fetch, models_config, read_models_config
-from serving.processes import Process, free_port
+from serving.processes import Process
 from serving.towers import TowerClient, models_of
 
 

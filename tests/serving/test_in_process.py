@@ -13,8 +13,9 @@ import pytest
 from refit.errors import RefitError, UsageError
 from refit.features import query_inputs
 from refit.in_process_tower import MODEL_FILE, InProcessTower, extras_of, has_in_process_tower
+from refit.ports import free_port
 from refit.towers import load_tower, run_tower
-from serving.processes import PROJECT, free_port
+from serving.processes import PROJECT
 from serving.settings import RecommenderSettings
 from serving.towers import Fallback, OwnQueryTower, TowerFailure
 from tests.serving import tiny

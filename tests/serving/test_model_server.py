@@ -9,8 +9,8 @@ import pytest
 
 from refit.errors import RefitError, ServiceUnreachable
 from refit.features import query_inputs
+from refit.ports import free_port
 from serving.model_server import query_towers, smoke_test
-from serving.processes import free_port
 from serving.towers import Breaker, Fallback, TowerClient, TowerFailure
 from tests.serving import tiny
 

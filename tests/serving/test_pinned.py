@@ -6,8 +6,8 @@ import time
 import pytest
 
 from refit.errors import UsageError
+from refit.ports import free_port
 from refit.registry import Registry
-from serving.processes import free_port
 from serving.towers import Fallback
 from tests.serving import tiny
 from tests.serving.tiny import ids

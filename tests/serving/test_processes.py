@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refit.errors import ServiceUnreachable, UsageError
-from serving.processes import Process, check_port, free_port
+from serving.processes import Process
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -89,13 +88,3 @@ def test_a_process_that_is_not_ready_in_time_is_reported(tmp_path):
 def test_a_missing_program_is_a_clear_error(tmp_path):
     with pytest.raises(UsageError, match="cannot start the child"):
         Process("child", ["/nowhere/python"], tmp_path / "child.log")
-
-
-def test_a_port_in_use_is_reported_with_its_setting():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} for REST .* set http_port"):
-            check_port(port, "REST", "http_port")
-    check_port(free_port(), "REST", "http_port")

@@ -11,10 +11,10 @@ import pytest
 
 from refit.errors import RefitError, UsageError
 from refit.files import read_json, write_json
+from refit.ports import free_port
 from refit.prediction import HOLDOUT
 from refit.registry import Registry
 from serving.experiment import is_held_out
-from serving.processes import free_port
 from serving.request import RequestError
 from serving.towers import TowerClient
 from tests.serving import tiny

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refit.errors import RefitError, UsageError
+from refit.ports import free_port
 from serving.pool import Found
-from serving.processes import free_port
 from serving.retrieval import share_places
 from serving.settings import RecommenderSettings
 from tests.serving import tiny

@@ -15,10 +15,10 @@ import requests
 from google.protobuf import struct_pb2
 
 from refit.errors import RefitError, UsageError
+from refit.ports import free_port
 from serving.client import RecommenderClient
 from serving.launch import ServerHandle, launch
 from serving.prediction_log import recover
-from serving.processes import free_port
 from serving.request import RequestError
 from serving.settings import ServeSettings
 from tests.serving import tiny

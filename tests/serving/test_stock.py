@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from refit.ports import free_port
 from serving.listings import tower_inputs
-from serving.processes import free_port
 from tests.serving import tiny
 from tests.serving.tiny import EARLIER, LATER, LIVE, MUCH_LATER, NEW, NOW, every_item, gone, ids
 

@@ -22,10 +22,10 @@ import numpy as np
 
 from refit.errors import ServiceUnreachable
 from refit.index import scan
+from refit.ports import free_ports
 from refit.progress import log_message, set_up_logging
 from serving.engines.settings import IndexWriterSettings
 from serving.engines.writer import IndexWriter
-from serving.processes import free_port
 from serving.recommender import Recommender
 from serving.request import Request
 from serving.settings import RecommenderSettings
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace, folder: Path) -> bool:
     registry = folder / "registry"
     tiny.promote(registry, make_bundle(folder, 0))
     # The writer has one of its own: each makes its model server hold what it needs itself.
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     servers = [tiny.start_model_server(port, folder / f"model_server_{port}.log") for port in ports]
     cluster = Cluster(folder)
     try:

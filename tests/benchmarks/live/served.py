@@ -15,8 +15,8 @@ import requests
 import yaml
 
 from refit.errors import RefitError
+from refit.ports import free_ports
 from serving.client import GrpcRecommenderClient, RecommenderClient
-from serving.processes import free_port
 from serving.request import Request
 from tests.kill.killing import RefitProcess, kill_group, read
 from tests.serving import tiny
@@ -47,7 +47,7 @@ class Replica:
         workers: int = 2,
     ) -> None:
         self.home, self.door, self.workers = home, door, workers
-        self.ports = {name: free_port() for name in PORTS}
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "recommender.yaml"
         settings.write_text(yaml.safe_dump(recommender))

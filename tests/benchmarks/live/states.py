@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from refit.bundle import Bundle
-from serving.processes import free_port
+from refit.ports import free_port
 from tests.benchmarks.live.figures import Figure, count
 from tests.benchmarks.live.market import AGE
 from tests.serving import tiny

@@ -33,9 +33,10 @@ import requests
 import uvloop
 from google.protobuf import json_format, struct_pb2
 
+from refit.ports import free_ports
 from serving.doors.protocol import inference_pb2 as messages
 from serving.launch import ServerHandle, launch
-from serving.processes import PROJECT, Process, free_port
+from serving.processes import PROJECT, Process
 from serving.settings import SERVING_PYTHON, ServeSettings
 from tests.benchmarks.serving import model
 from tests.benchmarks.serving.load import HttpConnections, Load, http_request, run
@@ -164,12 +165,12 @@ def started(folder: Path, items: int, names: Sequence[str]) -> Iterator[list[Ser
 
 def start_empty(folder: Path, stack: ExitStack) -> Server:
     """Start a Seldon model that does nothing."""
-    http_port, grpc_port = free_port(), free_port()
+    http_port, grpc_port, metrics_port = free_ports(3)
     command = [
         *(str(PROJECT / SERVING_PYTHON.parent / "seldon-core-microservice"),),
         *("empty.Empty", "--service-type", "MODEL"),
         *("--http-port", str(http_port), "--grpc-port", str(grpc_port)),
-        *("--metrics-port", str(free_port()), "--workers", "1", "--threads", "4"),
+        *("--metrics-port", str(metrics_port), "--workers", "1", "--threads", "4"),
         *("--grpc-threads", "4"),
     ]
     # Not as a module of `tests`: the serving environment has a package of that name.
@@ -184,7 +185,7 @@ def start_empty(folder: Path, stack: ExitStack) -> Server:
 
 def start_idle(folder: Path, stack: ExitStack) -> Server:
     """Start the plain door around a recommender that does nothing."""
-    http_port, grpc_port = free_port(), free_port()
+    http_port, grpc_port = free_ports(2)
     script = str(Path(__file__).with_name("empty_door.py"))
     command = [str(PROJECT / SERVING_PYTHON), script, str(http_port), str(grpc_port)]
     process = Process(IDLE, command, folder / "idle.log")

@@ -16,7 +16,7 @@ from pipelines.doctor.machine import (
     check_registry,
 )
 from refit.files import write_json
-from serving.processes import free_port
+from refit.ports import free_port
 from serving.settings import ServeSettings
 from tests.disks import disk, full_disk
 

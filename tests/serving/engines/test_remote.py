@@ -5,6 +5,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
+from refit.ports import free_port
 from refit.predicates import (
     SELLER,
     AllOf,
@@ -23,7 +24,6 @@ from serving.engines.remote import FEW, SPARE, RemoteSearch
 from serving.fresh import FreshListings
 from serving.matching import find_matches
 from serving.pool import Pool
-from serving.processes import free_port
 from serving.request import Request
 from serving.towers import Breaker, Fallback
 from tests.serving import tiny

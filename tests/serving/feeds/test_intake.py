@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from refit.errors import ServiceUnreachable, UsageError
+from refit.ports import free_port
 from serving.feeds.folder import FolderFeed
 from serving.feeds.intake import MOST_LINES, Intake, open_intakes
 from serving.feeds.settings import LiveFeedSettings
 from serving.feeds.stock import StockChange
 from serving.feeds.writing import FolderWriter
-from serving.processes import free_port
 from tests.serving.tiny import LIVE, NEW, every_item, gone
 
 

@@ -10,13 +10,13 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from refit.errors import ServiceUnreachable, UsageError
+from refit.ports import free_port
 from serving.feeds import kafka as kafka_module
 from serving.feeds.feed import MAX_LINE_BYTES, Position
 from serving.feeds.intake import open_intakes
 from serving.feeds.kafka import KafkaFeed
 from serving.feeds.landing import main
 from serving.feeds.settings import LiveFeedSettings
-from serving.processes import free_port
 from tests.kafka.broker import Broker
 from tests.serving import tiny
 from tests.serving.tiny import LIVE, NEW, every_item, gone
