@@ -75,7 +75,7 @@ test-live: setup  ## what happens reaches the answers, whatever is killed, away 
 bench-gate: setup  ## attack the gate and the registry: one table of what is refused, and why; takes minutes
 	@$(RUN) -m tests.benchmarks.gate $(ARGS)
 
-bench-quality: setup  ## train and evaluate on public sets beside published figures: one table; REFIT_DATA=<folder>; ARGS="--only beauty --seeds 0"; takes hours
+bench-quality: setup  ## train and evaluate on public sets beside published figures, and on the simulated market: one table; REFIT_DATA=<folder>; ARGS="--only beauty --seeds 0"; takes hours
 	@$(RUN) -m tests.benchmarks.quality $(ARGS)
 
 bench-training: setup  ## train on a simulated million events: speed, recall, and what the time goes to; ARGS="--only refit" for a part; takes minutes

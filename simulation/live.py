@@ -185,11 +185,11 @@ class LiveDay:
 
     def slots(self, items: Sequence[str]) -> Ints:
         """[N] rows of ``items`` in the live listings; -1 for an unknown or repeated item."""
-        found = [self._slot_of.get(_item_row(item), -1) for item in items]
-        return np.array(
-            [-1 if slot in found[:rank] else slot for rank, slot in enumerate(found)],
-            dtype=np.int64,
-        )
+        found = np.array([self._slot_of.get(_item_row(item), -1) for item in items], dtype=np.int64)
+        _, first = np.unique(found, return_index=True)
+        slots = np.full(len(found), -1)
+        slots[first] = found[first]
+        return slots
 
     def utilities(self, visit: Visits) -> Floats:
         """[N] true utility of every live listing for one visit."""

@@ -32,19 +32,32 @@ class Oracle:
         self._cached: tuple[int, LiveDay] | None = None
 
     def utilities(
-        self, user_id: str, context: Context, items: Sequence[str], time: datetime
+        self,
+        user_id: str,
+        context: Context,
+        items: Sequence[str],
+        time: datetime,
+        if_available: bool = True,
     ) -> NDArray[np.float64]:
-        """[N] true utility of ``items`` for a shopper; NaN for an item that is not available."""
+        """[N] true utility of ``items`` for a shopper; NaN for an item that is not available.
+
+        With ``if_available`` false, NaN only for an item that is not live at any time of that day.
+        """
         day, visit = self._open_day(user_id, context, time)
         slots = day.slots(items)
-        is_available = np.isin(slots, day.available(visit))
+        is_available = np.isin(slots, day.available(visit)) if if_available else slots >= 0
         return np.where(is_available, day.utilities(visit)[slots].astype(np.float64), np.nan)
 
     def chance_of_sale(
-        self, user_id: str, context: Context, items: Sequence[str], time: datetime
+        self,
+        user_id: str,
+        context: Context,
+        items: Sequence[str],
+        time: datetime,
+        if_available: bool = True,
     ) -> float:
         """True chance that a list of items, best first, ends in a purchase."""
-        value = self.utilities(user_id, context, items, time)
+        value = self.utilities(user_id, context, items, time, if_available)
         day = (time - self.market.settings.starts_at).days
         conversion = self.market.scenario.conversion(day)
         shown = np.nan_to_num(value, nan=float(choice.NOT_SHOWN))

@@ -1,4 +1,4 @@
-"""Train and evaluate on public sets, and print one table.
+"""Train and evaluate on public sets and the simulated market, and print one table.
 
     make bench-quality REFIT_DATA=<folder of public sets>
 
@@ -9,7 +9,8 @@ runs through Refit's own steps, with the settings of the set's config; they were
 validation. Results are kept below ``--out``, so that a run that was killed goes on where it was.
 The exit code is 1 if a goal is missed; a set that is not there, or has no baseline to be above, has
 missed its own. Where the goal is to be above every baseline, known and new users have to be above
-them too, by more than chance.
+them too, by more than chance. Of the simulated market the truth is known: two more rows say what a
+perfect recommender finds, and what share of that was reached.
 """
 
 import argparse
@@ -81,6 +82,19 @@ def describe_rows(public: PublicSet, found: Sequence[Found]) -> Iterator[tuple[s
             _spread([part.value for part in parts]),
             f"{best:.4f} {name}",
             f"gain {_mean([part.gain_low for part in parts]):+.4f} at least",
+        )
+    for measure in found[0].lists.get("perfect", {}):
+        perfect = found[0].lists["perfect"][measure]
+        values = [run.lists["model"][measure] for run in found]
+        share = f"share {_mean(values) / perfect:.3f}"
+        yield (
+            "  truth is known",
+            measure,
+            "",
+            "",
+            _spread(values),
+            f"{perfect:.4f} a perfect recommender",
+            share,
         )
 
 

@@ -1,4 +1,4 @@
-"""One run of a public set: ingestion, features, training, index and evaluation, resumable.
+"""One run of a set: ingestion, features, training, index and evaluation, resumable.
 
 ``python -m tests.benchmarks.quality.runs SET SEED DATA OUT`` is one run in a process of its own, so
 that its peak memory is its own. Dataset and features are shared by the seeds.
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from refit.files import fingerprint, read_json, write_json
 from refit.progress import set_up_logging
 from tests.benchmarks.quality.sets import SETS, PublicSet
 
-COSTS_FILE, METRICS_FILE = "costs.json", "metrics.json"
+COSTS_FILE, METRICS_FILE, LISTS_FILE = "costs.json", "metrics.json", "lists.json"
 FEW_QUERIES = ("evaluation.leaks.queries=200", "evaluation.examples=2")
 """What the report needs, and this bench does not."""
 PARTS = ("known users", "new users")
@@ -60,6 +60,7 @@ class Found:
         epochs: That the exported model was trained for.
         recall: The best validation recall, or that of all pairs together; None where the epochs
             were set.
+        lists: What ``measure_lists`` found, of a simulated market.
     """
 
     metrics: Mapping[str, float]
@@ -69,6 +70,7 @@ class Found:
     peak_gb: float
     epochs: int
     recall: float | None
+    lists: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def run_seed(public: PublicSet, seed: int, data: Path, out: Path) -> Found:
@@ -79,7 +81,8 @@ def run_seed(public: PublicSet, seed: int, data: Path, out: Path) -> Found:
     """
     settings = read_run(public, seed, data)
     folder = find_folder(settings, out)
-    if not (find_evaluation(settings, out) / METRICS_FILE).exists():
+    last = LISTS_FILE if settings.ingestion.source == "simulated" else METRICS_FILE
+    if not (find_evaluation(settings, out) / last).exists():
         arguments = [public.name, str(seed), str(data), str(out)]
         subprocess.run([sys.executable, "-m", __name__, *arguments], check=True)
     metrics = (settings.evaluation.guard_metric, settings.evaluation.metric)
@@ -88,8 +91,8 @@ def run_seed(public: PublicSet, seed: int, data: Path, out: Path) -> Found:
 
 def read_run(public: PublicSet, seed: int, data: Path) -> RunSettings:
     """The settings of one seed."""
-    path = f"ingestion.path={data / public.folder}"
-    changes = (path, f"training.seed={seed}", *FEW_QUERIES, *public.changes)
+    path = (f"ingestion.path={data / public.folder}",) if public.folder else ()
+    changes = (*path, f"training.seed={seed}", *FEW_QUERIES, *public.changes)
     return read_settings(public.config, changes)
 
 
@@ -133,6 +136,10 @@ def run_steps(settings: RunSettings, out: Path) -> None:
     with _counted(folder, "evaluate"):
         found = find_evaluation(settings, out)
         evaluate(settings.evaluation, features, model, folder / "index", found)
+    if settings.ingestion.source == "simulated":
+        from tests.benchmarks.quality.perfect import measure_lists
+
+        write_json(found / LISTS_FILE, measure_lists(settings, features, model))
 
 
 def read_found(folder: Path, evaluation: Path, metrics: tuple[str, str]) -> Found:
@@ -164,6 +171,7 @@ def read_found(folder: Path, evaluation: Path, metrics: tuple[str, str]) -> Foun
         peak_gb=max((cost["peak_gb"] for cost in costs), default=0.0),
         epochs=trained["chosen_epoch"],
         recall=max(recalls, default=None) if joined is None else joined,
+        lists=read_json(lists) if (lists := evaluation / LISTS_FILE).exists() else {},
     )
 
 
