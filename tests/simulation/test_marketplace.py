@@ -376,3 +376,14 @@ def test_the_oracle_agrees_with_the_day(market: Marketplace) -> None:
 
     requests = market.simulate_day(recommend).requests.to_pandas()
     assert np.allclose(requests.chance_of_sale, chances)
+
+
+def test_the_oracle_knows_what_was_sold_items_were_worth(market: Marketplace) -> None:
+    bought = market.events_table().to_pandas().query("event_type == 'purchase'").iloc[-1]
+    context = {name: bought[name] for name in CONTEXT_COLUMNS}
+    of_item = bought.user_id, context, [bought.item_id, "item-9999999"], bought.event_time
+    oracle = Oracle(market)
+    assert np.isnan(oracle.utilities(*of_item)).all()
+    worth, unknown = oracle.utilities(*of_item, if_available=False)
+    assert np.isfinite(worth)
+    assert np.isnan(unknown)

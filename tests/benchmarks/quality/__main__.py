@@ -34,22 +34,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("build/bench-quality"))
     options = parser.parse_args()
-    if options.data is None:
-        parser.error("REFIT_DATA is not set: name the folder that holds amazon_beauty/ ...")
     chosen = [public for public in SETS if public.name.startswith(options.only)]
+    if options.data is None and any(public.folder for public in chosen):
+        parser.error("REFIT_DATA is not set: name the folder that holds amazon_beauty/ ...")
+    data = Path(options.data or "").resolve()
     if not chosen:
         parser.error(f"--only {options.only}: no such set; {', '.join(s.name for s in SETS)}")
     missed = 0
     _print(HEAD)
     for public in chosen:
-        if not (options.data / public.folder).is_dir():
-            _print((public.title, f"not run: no {options.data / public.folder}"))
+        if not (data / public.folder).is_dir():
+            _print((public.title, f"not run: no {data / public.folder}"))
             missed += 1
             continue
-        found = [
-            run_seed(public, seed, options.data.resolve(), options.out.resolve())
-            for seed in options.seeds
-        ]
+        found = [run_seed(public, seed, data, options.out.resolve()) for seed in options.seeds]
         for row in describe_rows(public, found):
             _print(row)
         missed += count_missed(public, found)

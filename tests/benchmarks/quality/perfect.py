@@ -14,7 +14,13 @@ from components.evaluation.data import (
     Longs,
     Queries,
 )
-from components.evaluation.ranking import ScoreBlock, build_evaluation_set, recommend
+from components.evaluation.ranking import (
+    EvaluationSet,
+    ScoreBlock,
+    Scorer,
+    build_evaluation_set,
+    recommend,
+)
 from components.evaluation.towers import load_model
 from pipelines.settings import RunSettings
 from simulation.choice import NOT_SHOWN
@@ -54,13 +60,16 @@ class Truth:
 
         return score
 
-    def chance_of_sale(self, row: int, items: Ints) -> float:
-        """True chance that a list of items ends in a purchase.
+    def judge(self, scorer: Scorer, evaluation_set: EvaluationSet) -> dict[str, float]:
+        """``HIT_RATE`` and ``CHANCE`` of a scorer's lists of ten; see ``measure_lists``."""
+        rows = evaluation_set.queries.rows
+        top, _ = recommend(scorer, evaluation_set, K)
+        hits = (top == self._data.log.item[rows, None]).any(axis=1)
+        chances = [self._chance_of_sale(*at) for at in zip(rows.tolist(), top, strict=True)]
+        return {HIT_RATE: float(hits.mean()), CHANCE: float(np.mean(chances))}
 
-        Args:
-            row: Of the query in the log.
-            items: Item indices, best first; -1 is none.
-        """
+    def _chance_of_sale(self, row: int, items: Ints) -> float:
+        """Of a list of item indices, best first, -1 for none, for the query of a row of the log."""
         shown = self._data.catalogue.item_id[items[items >= 0]]
         return self._oracle.chance_of_sale(*self._visit(row, shown), if_available=False)
 
@@ -93,12 +102,5 @@ def measure_lists(
         data, "test", settings.evaluation.candidates, max_queries=settings.evaluation.max_queries
     )
     truth = Truth(data, Marketplace(settings.ingestion.simulated))
-    rows = evaluation_set.queries.rows
     scorers = {"model": load_model(data, model), "perfect": truth}
-    found = {}
-    for name, scorer in scorers.items():
-        top, _ = recommend(scorer, evaluation_set, K)
-        hits = (top == data.log.item[rows, None]).any(axis=1)
-        chances = [truth.chance_of_sale(*at) for at in zip(rows.tolist(), top, strict=True)]
-        found[name] = {HIT_RATE: float(hits.mean()), CHANCE: float(np.mean(chances))}
-    return found
+    return {name: truth.judge(scorer, evaluation_set) for name, scorer in scorers.items()}

@@ -86,6 +86,28 @@ def test_without_a_goal_of_its_own_a_set_is_above_every_baseline_on_each_part(
     assert count_missed(public(goal), [found(0.1, parts=(known_users(low),))]) == missed
 
 
+def test_where_the_truth_is_known_rows_have_the_share_that_was_reached() -> None:
+    lists = {"model": {"chance of a sale": 0.4}, "perfect": {"chance of a sale": 0.8}}
+    *_, row = describe_rows(public(0.0), [replace(found(0.1), lists=lists)])
+    assert row == (
+        "  truth is known",
+        "chance of a sale",
+        "",
+        "",
+        "0.4000 (0.4000-0.4000) x1",
+        "0.8000 a perfect recommender",
+        "share 0.500",
+    )
+
+
+def test_public_sets_need_a_folder(monkeypatch, capsys) -> None:
+    monkeypatch.delenv("REFIT_DATA", raising=False)
+    monkeypatch.setattr("sys.argv", ["quality", "--only", "vibrent"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "REFIT_DATA is not set" in capsys.readouterr().err
+
+
 def test_without_a_baseline_nothing_was_reached() -> None:
     alone = replace(found(0.9), best_baseline={})
     assert count_missed(public(0.09), [alone]) == 1
@@ -111,7 +133,8 @@ def test_every_set_has_complete_settings_and_a_folder_of_its_own_for_each_seed(
     assert first.parent == second.parent
     assert first != second
     assert runs[1].training.seed == 1
-    assert runs[0].ingestion.path == str(tmp_path / each.folder)
+    path = str(tmp_path / each.folder) if each.folder else ""
+    assert runs[0].ingestion.path == path
     assert runs[0].evaluation.leaks.queries == int(FEW_QUERIES[0].partition("=")[2])
     assert each.goals.keys() <= set(runs[0].evaluation.metric_names)
     assert each.published.keys() <= each.goals.keys()
