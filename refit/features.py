@@ -85,7 +85,7 @@ class FeatureSpec(Settings):
     user_categorical: tuple[str, ...] = ()
     user_numeric: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
-    history_length: int = Field(default=100, ge=1)
+    history_length: int = Field(default=50, ge=1)
     history_within_visit: bool = False
     visit_gap_minutes: PositiveFloat = 30.0
     popularity_half_lives_days: tuple[PositiveFloat, ...] = (7.0, 60.0)

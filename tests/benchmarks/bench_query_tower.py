@@ -23,7 +23,7 @@ from refit.in_process_tower import InProcessTower
 
 WARM_UP, QUERIES = 200, 3000
 SHORT = 20
-"""Events that a history had by default before it had 100."""
+"""Events that a history had by default before it had 50."""
 SURFACES = ("home", "search", "category")
 
 
@@ -138,5 +138,5 @@ def make_manifest(length: int) -> FeaturesManifest:
 
 
 if __name__ == "__main__":
-    length, content_size = (int(each) for each in sys.argv[1:3] or (100, 32))
+    length, content_size = (int(each) for each in sys.argv[1:3] or (50, 32))
     sys.stdout.write(json.dumps(measure(length, content_size)) + "\n")
