@@ -257,7 +257,7 @@ def _with_ports(settings: ServeSettings) -> ServeSettings:
     if len(set(ports.values())) < len(ports):
         raise UsageError(f"two services cannot share a port: {ports}")
     missing = [name for name in names if name not in ports]
-    found = free_ports(len(missing), besides=ports.values())
+    found = free_ports(len(missing), host="0.0.0.0", besides=ports.values())
     ports |= zip(missing, found, strict=True)
     address = f"{settings.host}:{ports['model_server_port']}"
     wait = max(settings.recommender.towers_wait_s, settings.ready_timeout_s)

@@ -378,7 +378,7 @@ def test_the_oracle_agrees_with_the_day(market: Marketplace) -> None:
     assert np.allclose(requests.chance_of_sale, chances)
 
 
-def test_the_oracle_knows_what_was_sold_items_were_worth(market: Marketplace) -> None:
+def test_the_oracle_knows_what_a_sold_item_was_worth(market: Marketplace) -> None:
     bought = market.events_table().to_pandas().query("event_type == 'purchase'").iloc[-1]
     context = {name: bought[name] for name in CONTEXT_COLUMNS}
     of_item = bought.user_id, context, [bought.item_id, "item-9999999"], bought.event_time

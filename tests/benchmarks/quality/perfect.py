@@ -49,7 +49,7 @@ class Truth:
 
     def at(self, queries: Queries, snapshot: CandidateSnapshot) -> ScoreBlock:
         """Prepare to score a snapshot's candidates."""
-        items = self._data.catalogue.item_id[snapshot.items]
+        items = self._data.catalogue.item_id[snapshot.items].tolist()
 
         def score(block: Longs) -> Floats:
             found = [
@@ -70,16 +70,16 @@ class Truth:
 
     def _chance_of_sale(self, row: int, items: Ints) -> float:
         """Of a list of item indices, best first, -1 for none, for the query of a row of the log."""
-        shown = self._data.catalogue.item_id[items[items >= 0]]
+        shown = self._data.catalogue.item_id[items[items >= 0]].tolist()
         return self._oracle.chance_of_sale(*self._visit(row, shown), if_available=False)
 
     def _visit(
         self, row: int, items: Sequence[str]
-    ) -> tuple[str, dict[str, str], list[str], datetime]:
+    ) -> tuple[str, dict[str, str], Sequence[str], datetime]:
         log = self._data.log
         context = {name: value or "" for name, value in self._contexts[row].items()}
         time = EPOCH + timedelta(microseconds=int(log.time[row]))
-        return str(log.user_ids[log.user[row]]), context, [str(item) for item in items], time
+        return str(log.user_ids[log.user[row]]), context, items, time
 
 
 def measure_lists(

@@ -16,7 +16,7 @@ from pipelines.doctor.machine import (
     check_registry,
 )
 from refit.files import write_json
-from refit.ports import free_port
+from refit.ports import free_ports
 from serving.settings import ServeSettings
 from tests.disks import disk, full_disk
 
@@ -28,8 +28,9 @@ def only(results) -> CheckResult:
 
 def test_free_ports_are_ok_and_a_taken_one_is_named(monkeypatch):
     names = ("http_port", "grpc_port", "metrics_port", "model_server_port")
-    for name in names:  # the real defaults may be in use on this machine
-        monkeypatch.setattr(ServeSettings.model_fields[name], "default", free_port())
+    # The real defaults may be in use on this machine.
+    for name, port in zip(names, free_ports(len(names)), strict=True):
+        monkeypatch.setattr(ServeSettings.model_fields[name], "default", port)
     assert only(check_ports()).ok
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", ServeSettings.model_fields["grpc_port"].default))
